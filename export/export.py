@@ -1,0 +1,134 @@
+"""A trained run as a verified bundle."""
+
+import contextlib
+import io
+import logging
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from clipstep.export.lowering.lower import lower
+from clipstep.export.step import StepProgram, program_of
+from clipstep.export.targets import TARGETS
+from clipstep.export.verify import check_artifact, record_golden
+from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.golden import BOUNDS, GoldenSteps
+from clipstep.runtime.manifest import Artifact, Golden, Input, Interface, Manifest, Parity, Provenance, State
+from clipstep.training.run import Run
+
+GOLDEN_FILE = "golden.safetensors"
+
+
+@dataclass(frozen=True)
+class Written:
+    """One artifact that was written and verified, and how long each took in seconds."""
+
+    artifact: Artifact
+    write_seconds: float
+    verify_seconds: float
+
+
+def export_run(
+    run: Run, source: Path, out: Path, targets: Sequence[str] = tuple(TARGETS), report: Callable[[Written], None] = lambda _: None
+) -> Manifest:
+    """Writes the bundle ``out`` with an artifact for each target and precision, verified; whole, or not at all.
+
+    ``source`` is the run's folder, named in the manifest. ``report`` is called after each artifact.
+
+    Raises:
+        ClipstepError: the network breaks the step contract or cannot be lowered, an artifact is not what the eager
+            network computes, or ``out`` exists and is not a bundle.
+    """
+    unknown = [target for target in targets if target not in TARGETS]
+    if unknown or not targets:
+        raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise ClipstepError(f"{out}: exists and is not a bundle", expected="a new folder or an older bundle", fix="choose another --out")
+    program = program_of(run)
+    golden = record_golden(program, run.sample)
+    interface = _interface(run, program, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        folder = Path(temporary) / "new"
+        folder.mkdir()
+        artifacts = []
+        for written in _write_artifacts(program, golden, interface, targets, folder):
+            artifacts.append(written.artifact)
+            report(written)
+        golden.save(folder / GOLDEN_FILE)
+        manifest = Manifest(
+            schema_version=1,
+            **interface.model_dump(),
+            artifacts=tuple(artifacts),
+            golden=Golden(file=GOLDEN_FILE, size_bytes=tree_size(folder / GOLDEN_FILE), sha256=tree_sha256(folder / GOLDEN_FILE)),
+            provenance=Provenance(
+                run=str(source), checkpoint_sha256=run.info.checkpoint_sha256, clipstep_version=version("clipstep"),
+                architecture=run.info.architecture, config=dict(run.info.config), training=dict(run.info.training),
+            ),
+        )  # fmt: skip
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        if out.exists():
+            shutil.move(out, Path(temporary) / "old")
+        shutil.move(folder, out)
+    return manifest
+
+
+def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Interface, targets: Sequence[str], folder: Path) -> Iterator[Written]:
+    with _quiet():
+        lowered = lower(program.step, program.inputs)
+    for name in targets:
+        target = TARGETS[name]
+        embedded = interface.model_copy(update={"input": interface.input.model_copy(update={"dtype": target.input_dtype})})
+        for precision in target.precisions:
+            path = folder / target.file.format(precision)
+            started = time.monotonic()
+            with _quiet():
+                placement = target.write(lowered, program, precision, embedded.model_dump_json(), path)
+            written = time.monotonic()
+            errors = check_artifact(name, path, precision, embedded, golden)
+            verified = time.monotonic()
+            parity = Parity(
+                reference=f"eager PyTorch {torch.__version__}, float32", steps=errors.steps, max_absolute_error=errors.absolute,
+                max_relative_error=errors.relative, bound=BOUNDS[precision],
+            )  # fmt: skip
+            artifact = Artifact(
+                target=name, platform="any", form="lowered", precision=precision, file=path.name, size_bytes=tree_size(path), sha256=tree_sha256(path),
+                tool_versions=target.tool_versions(), placement=placement, input_dtype=target.input_dtype, parity=parity,
+            )  # fmt: skip
+            yield Written(artifact, written - started, verified - written)
+
+
+def _interface(run: Run, program: StepProgram, out: Path) -> Interface:
+    states = []
+    for name, value in program.states.items():
+        if value.unique().numel() != 1:
+            raise ClipstepError(f"state {name}: its initial value differs from element to element", expected="one number for all elements")
+        states.append(State(name=name, shape=tuple(value.shape), dtype="float32", initial=float(value.flatten()[0])))
+    return Interface(
+        name=out.name.removesuffix(".clipstep"),
+        input=Input(shape=tuple(program.frames.shape), dtype="uint8", mean=run.info.mean, deviation=run.info.deviation, fps=run.info.fps),
+        states=tuple(states),
+        outputs=tuple(program.output_names),
+        labels=program.labels,
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the converters' progress bars and warnings off the user's screen; their errors come as exceptions."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

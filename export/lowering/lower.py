@@ -1,0 +1,60 @@
+"""Rank-5 graph in, rank-4 graph out, exactly: what ExecuTorch's XNNPACK and Core ML need, and what runs fast elsewhere."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from clipstep.export.lowering.fold import fold_batch_norms, fold_channel_shuffles, fold_constants
+from clipstep.export.lowering.rules import RULES, NoRule, aten
+from clipstep.export.lowering.volume import Volume
+from clipstep.runtime.errors import ClipstepError
+
+
+class LoweringError(ClipstepError):
+    """An operation that cannot be lowered: names it, its shapes and the line of the network that made it."""
+
+
+@torch.no_grad()
+def lower(step: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    """The same function with no value of rank 5 or more, on tensors of the shapes of ``inputs``.
+
+    Raises:
+        LoweringError: an operation on a rank-5 value has no rule.
+    """
+    graph = torch.export.export(step, inputs).module(check_guards=False)
+    assert isinstance(graph, fx.GraphModule)
+    fold_batch_norms(graph)
+    fold_channel_shuffles(graph)
+    interpreter = _Lowering(graph)
+    # Traced before autograd's and the backends' decompositions, so that pools and convolutions stay whole.
+    lowered = make_fx(lambda *values: interpreter.run(*values), pre_dispatch=True)(*inputs)
+    fold_constants(lowered)
+    return lowered
+
+
+class _Lowering(fx.Interpreter):
+    """Runs the original graph on volumes, each operation by its rule."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op != "call_function" or n.target == aten._assert_tensor_metadata.default:
+            return None if n.op == "call_function" else super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        rank5 = len(n.meta["val"].shape) == 5 if isinstance(n.meta.get("val"), Tensor) else False
+        if not rank5 and not any(isinstance(value, Volume) for value in pytree.tree_leaves((args, kwargs))):
+            return super().run_node(n)
+        try:
+            if n.target not in RULES:
+                raise NoRule("this operation")
+            return RULES[n.target](*args, **kwargs)
+        except NoRule as reason:
+            shapes = [tuple(value.shape) for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Volume | Tensor)]
+            raise LoweringError(f"no lowering for {n.target}: {reason}", got=f"shapes {shapes}", fix=f"it comes from {_source(n)}") from None
+
+
+def _source(node: fx.Node) -> str:
+    """The innermost line of the user's code in the traceback that torch.export kept."""
+    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File ")]
+    return lines[-1] if lines else "an unknown line"

@@ -1,0 +1,87 @@
+"""The step contract: any network as ``step(frames, *states) -> (logits, *next_states)``, batch 1, on camera frames.
+
+A network is any ``nn.Module`` whose ``forward(frames, *states)`` takes normalised ``(N, 3, T, H, W)`` and returns logits
+``(N, classes)`` and then the next states, and which, if it has states, says by ``initial_states()`` how they are
+called and what they hold at the start of a video.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from clipstep.runtime.errors import ClipstepError
+from clipstep.training.data.subclips import normalise
+from clipstep.training.run import Run
+
+
+class Step(nn.Module):
+    """``(frames (T, H, W, 3) uint8 RGB or float32 holding 0..255, *states) -> (logits (1, classes), *next_states)``. Pure."""
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.mean = tuple(mean)
+        self.deviation = tuple(deviation)
+
+    def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        result = self.network(normalise(frames[None], self.mean, self.deviation), *states)
+        return result if isinstance(result, tuple) else (result,)
+
+
+@dataclass(frozen=True)
+class StepProgram:
+    """A step and the facts that an export needs: example frames, the states' initial values by name, the labels."""
+
+    step: Step
+    frames: Tensor
+    """``(T, H, W, 3)`` uint8."""
+    states: dict[str, Tensor]
+    labels: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return (self.frames, *self.states.values())
+
+    @property
+    def input_names(self) -> list[str]:
+        return ["frames", *self.states]
+
+    @property
+    def output_names(self) -> list[str]:
+        return ["logits", *(f"{name}_out" for name in self.states)]
+
+
+def program_of(run: Run) -> StepProgram:
+    """The step program of a trained run, checked against the contract.
+
+    Raises:
+        ClipstepError: the network breaks the contract: a state of rank above 4, or whose shape or type changes; an
+            input that is written to; logits that do not fit the labels.
+    """
+    initial = getattr(run.network, "initial_states", dict)()
+    program = StepProgram(
+        Step(run.network, run.info.mean, run.info.deviation).eval(), run.sample[0], {k: v.detach() for k, v in initial.items()}, run.info.classes
+    )
+    _check(program)
+    return program
+
+
+@torch.no_grad()
+def _check(program: StepProgram) -> None:
+    before = [value.clone() for value in program.inputs]
+    logits, *states = program.step(*program.inputs)
+    for name, value, old in zip(program.input_names, program.inputs, before, strict=True):
+        if not torch.equal(value, old):
+            raise ClipstepError(f"the network writes into its input {name}", expected="a pure function", fix="copy it before changing it")
+    if logits.shape != (1, len(program.labels)):
+        raise ClipstepError("the first output is not the logits", got=tuple(logits.shape), expected=(1, len(program.labels)))
+    if len(states) != len(program.states):
+        raise ClipstepError("the network returns another number of states", got=len(states), expected=len(program.states))
+    for (name, old), new in zip(program.states.items(), states, strict=True):
+        if old.ndim > 4 or new.shape != old.shape or new.dtype != old.dtype:
+            raise ClipstepError(
+                f"state {name} does not fit the contract", got=f"{tuple(old.shape)} {old.dtype} in, {tuple(new.shape)} {new.dtype} out",
+                expected="rank 4 or less, the same shape and type in and out",
+            )  # fmt: skip

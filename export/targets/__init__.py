@@ -1,0 +1,36 @@
+"""The targets: one pure function each, with one signature, and the table that names them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import fx
+
+from clipstep.export.step import StepProgram
+from clipstep.export.targets import coreml, executorch, onnx
+from clipstep.runtime.manifest import Placement
+
+Writer = Callable[[fx.GraphModule, StepProgram, str, str, Path], Placement]
+"""``(lowered graph, its program, precision, embedded metadata as JSON, path)``: writes the artifact, says where it runs."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file format: how it is written and which precisions it has. ``{}`` in ``file`` is the precision."""
+
+    write: Writer
+    file: str
+    precisions: tuple[str, ...]
+    input_dtype: str
+    tools: tuple[str, ...]
+
+    def tool_versions(self) -> dict[str, str]:
+        return {tool: version(tool) for tool in self.tools}
+
+
+TARGETS = {
+    "onnx": Target(onnx.write, "step.onnx", ("float32",), "uint8", ("torch", "onnx", "onnxscript", "onnxruntime")),
+    "executorch": Target(executorch.write, "step.pte", ("float32",), "uint8", ("torch", "executorch")),
+    "coreml": Target(coreml.write, "step-{}.mlpackage", ("float32", "float16"), "float32", ("torch", "coremltools")),
+}

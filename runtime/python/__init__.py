@@ -1,0 +1,23 @@
+"""Bundle in, predictions out: numpy, PyAV and an engine, never torch.
+
+::
+
+    model = StepModel.load("fight.clipstep", engine="onnxruntime", threads=1)
+    stream = model.stream()
+    for frame in read_frames("video.mp4"):
+        prediction = stream.push(frame)      # None, or a Prediction once every T frames
+"""
+
+from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.engines import ENGINES
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.golden import GoldenSteps, ParityError, check_golden
+from clipstep.runtime.manifest import Manifest
+from clipstep.runtime.model import StepModel
+from clipstep.runtime.stream import Prediction, Stream
+from clipstep.runtime.video import VideoError, frame_rate, read_frames
+
+__all__ = [
+    "ENGINES", "Bundle", "BundleError", "ClipstepError", "GoldenSteps", "Manifest", "ParityError", "Prediction",
+    "StepModel", "Stream", "VideoError", "check_golden", "frame_rate", "read_frames",
+]  # fmt: skip

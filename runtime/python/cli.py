@@ -1,0 +1,70 @@
+"""The ``clipstep`` command. Each subcommand is imported only when it is called, so that a base install can run."""
+
+import importlib
+import sys
+from typing import NamedTuple
+
+import click
+
+from clipstep.runtime.errors import ClipstepError
+
+
+class _Job(NamedTuple):
+    module: str
+    extra: str | None
+    """The extra whose libraries the subcommand needs; None if the base install suffices."""
+    help: str
+
+
+JOBS = {
+    "train": _Job("clipstep.training.cli", "training", "Train a network on a data set in UCF101's layout."),
+    "export": _Job("clipstep.export.cli", "export", "Write a trained run as a verified bundle."),
+    "verify": _Job("clipstep.export.cli", "export", "Check each artifact of a bundle against the eager network."),
+    "run": _Job("clipstep.runtime.run", None, "Stream a video through a bundle."),
+    "bench": _Job("clipstep.benchmarks.cli", "bench", "Measure a bundle's latency and memory."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(JOBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in JOBS:
+            return None
+        job = JOBS[cmd_name]
+        try:
+            module = importlib.import_module(job.module)
+        except ModuleNotFoundError as error:
+            if job.extra is None or (error.name or "").startswith("clipstep"):
+                raise
+            raise ClipstepError(
+                f"clipstep {cmd_name} needs {error.name}, which is not installed", fix=f"pip install 'clipstep[{job.extra}]'"
+            ) from error
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, job.help) for name, job in JOBS.items()])
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="clipstep")
+def group() -> None:
+    """From a video network trained in PyTorch to verified artifacts for phones."""
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake is one line on standard error and exit code 2."""
+    try:
+        group.main(standalone_mode=False)
+    except ClipstepError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

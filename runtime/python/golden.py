@@ -1,0 +1,92 @@
+"""Golden steps: recorded inputs and expected outputs of one stream, by which an artifact proves itself anywhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from clipstep.runtime.engines import Array
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.model import StepModel
+
+FLOAT32_BOUND = 1e-4
+FLOAT16_BOUND = 5e-2
+BOUNDS = {
+    "float32": f"{FLOAT32_BOUND:g} absolute on logits and states, top-1 equal at every step",
+    "float16": f"{FLOAT16_BOUND:g} of each output's largest magnitude (at least 1), top-1 equal at every step",
+}
+
+
+class ParityError(ClipstepError):
+    """An artifact that does not compute the golden steps."""
+
+
+@dataclass(frozen=True)
+class GoldenSteps:
+    """N consecutive steps of one stream.
+
+    ``subclips`` is ``(S, T, H, W, 3)`` uint8; step ``i`` takes subclip ``i % S``. ``logits`` is ``(N, classes)`` and
+    ``states`` holds for each state, in the manifest's order, its value after each step, ``(N, *shape)``.
+    """
+
+    subclips: Array
+    logits: Array
+    states: dict[str, Array]
+
+    def save(self, path: Path) -> None:
+        named = {f"states.{name}": value for name, value in self.states.items()}
+        save_file({"subclips": self.subclips, "logits": self.logits, **named}, path)
+
+    @classmethod
+    def load(cls, path: Path, state_names: Sequence[str]) -> "GoldenSteps":
+        try:
+            values = load_file(path)
+            return cls(values["subclips"], values["logits"], {name: values[f"states.{name}"] for name in state_names})
+        except (SafetensorError, KeyError) as error:
+            raise ClipstepError(f"{path}: cannot be read", got=str(error), expected="golden steps") from error
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The largest errors over the golden steps."""
+
+    steps: int
+    absolute: float
+    relative: float
+    """Of an output's largest magnitude in the reference, at least 1."""
+
+
+def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> Errors:
+    """Runs the golden steps, then the first one again after a reset, and compares everything.
+
+    Raises:
+        ParityError: an output is further from the reference than the precision's bound, another class is top-1, a
+            value is not finite, or the reset does not bring back the first step's outputs.
+    """
+    states = model.initial_states()
+    first: list[Array] = []
+    absolute = relative = 0.0
+    for step, expected_logits in enumerate(golden.logits):
+        logits, states = model.step(_subclip(model, golden, step), states)
+        expected = {"logits": expected_logits, **{name: value[step] for name, value in golden.states.items()}}
+        for (name, reference), value in zip(expected.items(), (logits, *states), strict=True):
+            error, scale = float(np.abs(value - reference).max()), max(1.0, float(np.abs(reference).max()))
+            if not error <= (FLOAT32_BOUND if precision == "float32" else FLOAT16_BOUND * scale):
+                raise ParityError(f"{name} is off at step {step}", got=f"an error of {error:.3g}", expected=f"at most {BOUNDS[precision]}")
+            absolute, relative = max(absolute, error), max(relative, error / scale)
+        if logits.argmax() != expected_logits.argmax():
+            got, wanted = (model.labels[int(values.argmax())] for values in (logits, expected_logits))
+            raise ParityError(f"another class is top-1 at step {step}", got=got, expected=wanted)
+        first = first or [logits, *states]
+    logits, states = model.step(_subclip(model, golden, 0), model.initial_states())
+    if not all(np.array_equal(value, old) for value, old in zip((logits, *states), first, strict=True)):
+        raise ParityError("after a reset the first step gives other outputs than before", expected="the same, bit for bit")
+    return Errors(len(golden.logits), absolute, relative)
+
+
+def _subclip(model: StepModel, golden: GoldenSteps, step: int) -> Array:
+    subclip: Array = golden.subclips[step % len(golden.subclips)].astype(model.interface.input.dtype, copy=False)
+    return subclip

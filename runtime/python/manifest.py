@@ -1,0 +1,137 @@
+"""``manifest.json``: what a bundle says of itself. Its JSON Schema is ``manifest.schema.json`` beside this file."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+
+def _inside(file: str) -> str:
+    path = PurePosixPath(file)
+    if path.is_absolute() or ".." in path.parts or path.parts in ((), (".",)) or "\\" in file:
+        raise ValueError("must name a file inside the bundle")
+    return file
+
+
+Positive = Annotated[int, Field(ge=1)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Triple = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Input(_Model):
+    """The frames of one step, ``(T, H, W, 3)`` RGB in 0..255. Normalisation happens inside the artifact, once."""
+
+    name: Literal["frames"] = "frames"
+    shape: Annotated[tuple[Positive, ...], Field(min_length=4, max_length=4)]
+    dtype: Literal["uint8", "float32"]
+    layout: Literal["THWC"] = "THWC"
+    color: Literal["RGB"] = "RGB"
+    mean: Triple
+    """Subtracted inside the artifact, a channel, in 0..255."""
+    deviation: Triple
+    """Divided by inside the artifact, a channel, in 0..255."""
+    fps: Annotated[float, Field(gt=0)]
+    """The nominal frame rate: that of the training videos."""
+    frame_stride: Positive = 1
+    """Every how many frames of a video one is used."""
+    crop: Literal["center_square"] = "center_square"
+    resize: Literal["triangle"] = "triangle"
+    tail: Literal["drop"] = "drop"
+    """What becomes of a video's last frames that do not fill a subclip."""
+
+
+class State(_Model):
+    """A tensor that carries the past from step to step. The output of the next one is called ``NAME_out``."""
+
+    name: str
+    shape: Annotated[tuple[Positive, ...], Field(max_length=4)]
+    dtype: Literal["float32"]
+    initial: float
+    """The value of every element before a video's first step."""
+
+
+class Interface(_Model):
+    """What a lone artifact needs to be used; also embedded in each artifact."""
+
+    name: str
+    input: Input
+    states: tuple[State, ...]
+    outputs: tuple[str, ...]
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Placement(_Model):
+    """Where the nodes of an artifact run: how many in which delegate, and the names of those outside all of them."""
+
+    delegated: dict[str, int]
+    outside: tuple[str, ...]
+
+
+class Parity(_Model):
+    """How close an artifact is to its reference over the golden steps, and the bound that it was held to."""
+
+    reference: str
+    steps: Positive
+    max_absolute_error: float
+    max_relative_error: float
+    """Largest error of an output divided by the largest magnitude of that output in the reference."""
+    bound: str
+
+
+class Artifact(_Model):
+    """One file of one target."""
+
+    target: Literal["onnx", "executorch", "coreml"]
+    platform: Literal["any", "arm64", "x86_64"]
+    form: Literal["3d", "lowered"]
+    precision: Literal["float32", "float16"]
+    file: Annotated[str, AfterValidator(_inside)]
+    size_bytes: Positive
+    sha256: Sha256
+    """Of the file; of a folder, of its ``sha256  path`` lines in order of path."""
+    tool_versions: dict[str, str]
+    placement: Placement
+    input_dtype: Literal["uint8", "float32"]
+    parity: Parity
+    accuracy: dict[str, float] | None = None
+
+
+class Golden(_Model):
+    """The golden steps' file."""
+
+    file: Annotated[str, AfterValidator(_inside)]
+    size_bytes: Positive
+    sha256: Sha256
+
+
+class Provenance(_Model):
+    """Where the network came from."""
+
+    run: str
+    """The run's folder as it was named at export."""
+    checkpoint_sha256: Sha256
+    clipstep_version: str
+    architecture: str
+    config: dict[str, int]
+    training: dict[str, Any]
+
+
+class Manifest(Interface):
+    """``manifest.json``."""
+
+    schema_version: Literal[1]
+    artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1)]
+    golden: Golden
+    provenance: Provenance
+
+    def interface(self, input_dtype: str) -> Interface:
+        """The part that is embedded in an artifact with that input type."""
+        values = self.model_dump(include=set(Interface.model_fields))
+        values["input"]["dtype"] = input_dtype
+        return Interface.model_validate(values)

@@ -1,0 +1,87 @@
+"""A bundle's step function, loaded: immutable, and shared by any number of streams and threads."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.engines import Array, Engine, as_array, engine_info, load_engine
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.manifest import Interface
+
+if TYPE_CHECKING:
+    from clipstep.runtime.stream import Stream
+
+States = tuple[Array, ...]
+
+
+class StepModel:
+    """``step(frames, states) -> (logits, next_states)`` of one artifact in one engine."""
+
+    def __init__(self, interface: Interface, engine: Engine, description: str) -> None:
+        self.interface = interface
+        self.description = description
+        """The artifact and the engine that run, and for which processor the artifact was made."""
+        self._engine: Engine | None = engine
+
+    @classmethod
+    def load(cls, path: str | Path, engine: str = "onnxruntime", threads: int = 1) -> "StepModel":
+        """Opens a bundle and loads its artifact for ``engine``, on this processor, with ``threads`` threads.
+
+        Raises:
+            ClipstepError: the bundle is damaged, has no artifact for the engine, or the engine or the thread count is
+                not available. Nothing falls back.
+        """
+        target = engine_info(engine).target
+        bundle = Bundle.open(path)
+        artifact = bundle.artifact(target)
+        loaded = load_engine(engine, bundle.path / artifact.file, threads)
+        description = f"{artifact.file} ({artifact.form}, for {artifact.platform}) in {engine}, {threads} thread{'s' * (threads > 1)}"
+        return cls(bundle.manifest.interface(artifact.input_dtype), loaded, description)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.interface.labels
+
+    def initial_states(self) -> States:
+        """The states before a video's first step, in the manifest's order."""
+        return tuple(np.full(state.shape, state.initial, state.dtype) for state in self.interface.states)
+
+    def step(self, frames: Array, states: Sequence[Array]) -> tuple[Array, States]:
+        """One step: frames exactly as the manifest says, ``(T, H, W, 3)``, and the states of the step before.
+
+        Returns the logits ``(classes,)`` float32 and the next states. No input is written to.
+
+        Raises:
+            ClipstepError: frames or states of another shape, type or number; the model is closed.
+        """
+        if self._engine is None:
+            raise ClipstepError("the model is closed", fix="load it again")
+        spec = self.interface.input
+        if len(states) != len(self.interface.states):
+            raise ClipstepError("wrong number of states", got=len(states), expected=len(self.interface.states))
+        inputs = [as_array(frames, spec.dtype, spec.shape, "frames")]
+        inputs += [as_array(s, i.dtype, i.shape, i.name) for s, i in zip(states, self.interface.states, strict=True)]
+        logits, *following = self._engine.run(inputs)
+        return logits[0], tuple(following)
+
+    def stream(self) -> "Stream":
+        """A new stream: the states and the position of one video source."""
+        from clipstep.runtime.stream import Stream
+
+        return Stream(self)
+
+    def close(self) -> None:
+        """Gives the engine's memory back. Closing twice is allowed."""
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
+
+    def __enter__(self) -> "StepModel":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,67 @@
+"""Cropping and resizing of frames: the one way used in training, in evaluation and on a stream.
+
+Written out in numpy, because the other runtimes have to repeat it to the bit.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.video import Frame
+
+
+class Box(NamedTuple):
+    """A square of a frame, in pixels: its upper left corner and its side."""
+
+    top: int
+    left: int
+    side: int
+
+
+def center_box(height: int, width: int) -> Box:
+    """The largest centred square of a frame: what evaluation and streams look at."""
+    side = min(height, width)
+    return Box((height - side) // 2, (width - side) // 2, side)
+
+
+def crop_resize(frame: Frame, box: Box, size: int) -> Frame:
+    """The square ``box`` of an ``(H, W, 3)`` uint8 frame as ``(size, size, 3)`` uint8.
+
+    Bilinear with half-pixel centres; when it shrinks, the triangle is as wide as the step, so that nothing aliases.
+    Rows first, then columns, in float32, rounded half up.
+    """
+    crop = frame[box.top : box.top + box.side, box.left : box.left + box.side]
+    if box.side == size:
+        return np.ascontiguousarray(crop)
+    weights = _triangle_weights(box.side, size)
+    rows = weights @ crop.reshape(box.side, -1).astype(np.float32)
+    both = weights @ rows.reshape(size, box.side, 3)
+    resized: Frame = (both + np.float32(0.5)).clip(0, 255).astype(np.uint8)
+    return resized
+
+
+def check_frame(frame: object) -> Frame:
+    """The frame itself if it is an ``(H, W, 3)`` uint8 array.
+
+    Raises:
+        ClipstepError: it is anything else.
+    """
+    if not isinstance(frame, np.ndarray):
+        raise ClipstepError("a frame must be a numpy array", got=type(frame).__name__, expected="uint8 (H, W, 3), RGB")
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
+        raise ClipstepError("a frame has the wrong shape or type", got=f"{frame.dtype} {frame.shape}", expected="uint8 (H, W, 3), RGB")
+    return frame
+
+
+@lru_cache(maxsize=64)
+def _triangle_weights(old: int, new: int) -> npt.NDArray[np.float32]:
+    """``(new, old)``: each row holds one output pixel's share of the input pixels, and sums to 1."""
+    step = old / new
+    centers = (np.arange(new) + 0.5) * step - 0.5
+    distance = np.abs(np.arange(old)[None, :] - centers[:, None]) / max(step, 1.0)
+    weights = np.maximum(0.0, 1.0 - distance)
+    normalised: npt.NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return normalised

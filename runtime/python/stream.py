@@ -1,0 +1,81 @@
+"""One video source: its states, its position, and the frames that wait for their subclip to fill.
+
+::
+
+    push  push  push  push | push  push  push  push | flush
+    none  none  none  pred | none  none  none  pred | none       (T = 4)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipstep.runtime.engines import Array
+from clipstep.runtime.model import StepModel
+from clipstep.runtime.resize import center_box, check_frame, crop_resize
+from clipstep.runtime.video import Frame
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of a video after a subclip."""
+
+    step: int
+    """Counted from 0 since the start of the stream or its last reset."""
+    frames_seen: int
+    logits: Array
+    """``(classes,)`` float32."""
+    labels: tuple[str, ...]
+
+    @property
+    def probabilities(self) -> Array:
+        """Softmax of the logits, ``(classes,)``."""
+        exponents = np.exp(self.logits - self.logits.max())
+        probabilities: Array = exponents / exponents.sum()
+        return probabilities
+
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """The ``count`` likeliest labels and their probabilities, the likeliest first."""
+        probabilities = self.probabilities
+        return [(self.labels[i], float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:count]]
+
+
+class Stream:
+    """Belongs to one thread; the model behind it may be shared."""
+
+    def __init__(self, model: StepModel) -> None:
+        self._model = model
+        self._pending = np.empty(model.interface.input.shape, np.uint8)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything: the next frame is the first of a new video."""
+        self._states = self._model.initial_states()
+        self._seen = self._waiting = self._steps = 0
+
+    def push(self, frame: Frame) -> Prediction | None:
+        """Takes the next frame, ``(H, W, 3)`` uint8 RGB of any size; gives a prediction once every T frames.
+
+        The largest centred square is resized to the model's size, as in evaluation.
+
+        Raises:
+            ClipstepError: the frame has another rank, type or number of channels.
+        """
+        check_frame(frame)
+        spec = self._model.interface.input
+        used = self._seen % spec.frame_stride == 0
+        self._seen += 1
+        if not used:
+            return None
+        self._pending[self._waiting] = crop_resize(frame, center_box(*frame.shape[:2]), spec.shape[1])
+        self._waiting += 1
+        if self._waiting < spec.shape[0]:
+            return None
+        logits, self._states = self._model.step(self._pending.astype(spec.dtype, copy=False), self._states)
+        self._waiting = 0
+        self._steps += 1
+        return Prediction(self._steps - 1, self._seen, logits, self._model.labels)
+
+    def flush(self) -> None:
+        """Ends the video: frames that did not fill a subclip are dropped, as in training, and the stream is reset."""
+        self.reset()

@@ -1,0 +1,64 @@
+"""ShuffleNet-V1 units in 3D: group convolutions, a channel shuffle, a depthwise convolution.
+
+Source: Zhang et al., "ShuffleNet" (2018), figure 2, with every 2D kernel replaced by its 3D counterpart.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ShuffleUnit(nn.Module):
+    """One ShuffleNet-V1 unit: ``(N, C_in, T, H, W)`` to ``(N, C_out, T', H', W')``.
+
+    With stride 2 all three axes are halved (rounded up) and the average-pooled input is concatenated to the
+    branch; with stride 1 the input is added to it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, groups: int, first_groups: int) -> None:
+        super().__init__()
+        middle = out_channels // 4
+        branch = out_channels - in_channels if stride == 2 else out_channels
+        self.stride = stride
+        self.groups = groups
+        self.conv1 = nn.Conv3d(in_channels, middle, 1, groups=first_groups, bias=False)
+        self.norm1 = nn.BatchNorm3d(middle)
+        self.depthwise = nn.Conv3d(middle, middle, 3, stride=stride, padding=1, groups=middle, bias=False)
+        self.norm2 = nn.BatchNorm3d(middle)
+        self.conv2 = nn.Conv3d(middle, branch, 1, groups=groups, bias=False)
+        self.norm3 = nn.BatchNorm3d(branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        y = F.channel_shuffle(y, self.groups)
+        y = self.norm2(self.depthwise(y))
+        y = self.norm3(self.conv2(y))
+        if self.stride == 2:
+            # Padding on all three axes, the zeros counted, so that any T works. It is a step of its own because
+            # avg_pool3d refuses an input smaller than its kernel, however much padding it is given.
+            shortcut = F.avg_pool3d(F.pad(x, (1, 1, 1, 1, 1, 1)), kernel_size=3, stride=2)
+            return F.relu(torch.cat([shortcut, y], dim=1))
+        return F.relu(x + y)
+
+
+def shuffle_stages(in_channels: int, channels: Sequence[int], units: Sequence[int], groups: int) -> nn.Sequential:
+    """The stages of a 3D ShuffleNet: stage ``i`` has ``units[i]`` units of ``channels[i]`` channels, the first with stride 2.
+
+    The very first unit's first convolution is not grouped, because it has few channels in; its shuffle is.
+    """
+    layers: list[nn.Module] = []
+    for out_channels, count in zip(channels, units, strict=True):
+        for index in range(count):
+            layers.append(
+                ShuffleUnit(
+                    in_channels,
+                    out_channels,
+                    stride=2 if index == 0 else 1,
+                    groups=groups,
+                    first_groups=groups if layers else 1,
+                )
+            )
+            in_channels = out_channels
+    return nn.Sequential(*layers)

@@ -1,0 +1,101 @@
+"""SlowFastCausalShuffleNet: two causal 3D ShuffleNet paths, each with a stream buffer.
+
+Source: Zhao and Zheng, "3D Causal ShuffleNet in Dual Paths for Efficient Action Recognition".
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clipstep.training.models.shufflenet3d import shuffle_stages
+
+STEM_CHANNELS = 12
+STAGE_CHANNELS = (120, 240, 480)
+STAGE_UNITS = (4, 8, 4)
+GROUPS = 3
+
+
+@dataclass(frozen=True)
+class SlowFastConfig:
+    """What is needed to rebuild a :class:`SlowFastCausalShuffleNet`.
+
+    ``alpha`` and ``beta`` are the temporal strides of the slow and the fast path, ``alpha / beta = 2`` in the paper;
+    ``buffer_frames`` is the paper's b, the frames of stem output that a path carries from subclip to subclip.
+    """
+
+    classes: int
+    frames: int = 16
+    size: int = 112
+    alpha: int = 2
+    beta: int = 1
+    buffer_frames: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+        shortest = -(-self.frames // max(self.alpha, self.beta))
+        if self.buffer_frames > shortest:
+            raise ValueError(
+                f"buffer_frames is {self.buffer_frames}, but a path sees only {shortest} of {self.frames} frames; "
+                "expected at most as many buffer frames as a path sees"
+            )
+
+
+PRESETS = {"a2b1": {"alpha": 2, "beta": 1}, "a4b2": {"alpha": 4, "beta": 2}}
+
+
+class CausalPath(nn.Module):
+    """One path: stem, stream buffer, causal convolution, max pool, three ShuffleNet stages, global average pool."""
+
+    def __init__(self, stride: int, buffer_frames: int) -> None:
+        super().__init__()
+        c = STEM_CHANNELS
+        self.stride = stride
+        self.buffer_frames = buffer_frames
+        self.stem = nn.Conv3d(3, c, 3, stride=(1, 2, 2), padding=1, bias=False)
+        self.stem_norm = nn.BatchNorm3d(c)
+        self.causal = nn.Conv3d(c, c, (buffer_frames + 1, 1, 1), bias=False)
+        self.causal_norm = nn.BatchNorm3d(c)
+        self.stages = shuffle_stages(c, STAGE_CHANNELS, STAGE_UNITS, GROUPS)
+
+    def forward(self, frames: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
+        """``(N, 3, T, H, W)`` and ``(N, 12 * b, H/2, W/2)`` to features ``(N, 480)`` and the next buffer."""
+        z = F.relu(self.stem_norm(self.stem(frames[:, :, :: self.stride])))
+        past = buffer.reshape(-1, STEM_CHANNELS, self.buffer_frames, *z.shape[3:])
+        y = self.causal_norm(self.causal(torch.cat([past, z], dim=2)))
+        # The newest frames are what the next subclip needs (the paper's figure 1; its text says "first").
+        next_buffer = y[:, :, -self.buffer_frames :].reshape(buffer.shape)
+        y = F.max_pool3d(F.relu(y), kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        return self.stages(y).mean(dim=(2, 3, 4)), next_buffer
+
+
+class SlowFastCausalShuffleNet(nn.Module):
+    """The two-path network. With 101 classes: 612,509 parameters, 168.15 M multiply-accumulates a step at T = 16.
+
+    Both buffers are ``(N, 12 * b, size/2, size/2)``, channel-major, and zeros at the start of a video.
+    """
+
+    def __init__(self, config: SlowFastConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.slow = CausalPath(config.alpha, config.buffer_frames)
+        self.fast = CausalPath(config.beta, config.buffer_frames)
+        self.classifier = nn.Linear(2 * STAGE_CHANNELS[-1], config.classes)
+
+    def initial_states(self) -> dict[str, Tensor]:
+        """The states before a video's first subclip, batch 1: zeros, named as ``forward`` names them."""
+        side = -(-self.config.size // 2)
+        shape = (1, STEM_CHANNELS * self.config.buffer_frames, side, side)
+        return {"slow_buffer": torch.zeros(shape), "fast_buffer": torch.zeros(shape)}
+
+    def forward(self, frames: Tensor, slow_buffer: Tensor, fast_buffer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step: normalised RGB ``(N, 3, T, size, size)`` and both buffers to ``(logits (N, classes), *next buffers)``.
+
+        Pure: no input is written to, nothing is kept.
+        """
+        slow, slow_next = self.slow(frames, slow_buffer)
+        fast, fast_next = self.fast(frames, fast_buffer)
+        return self.classifier(torch.cat([slow, fast], dim=1)), slow_next, fast_next

@@ -1,0 +1,93 @@
+"""A run: the folder that training leaves, and all that is needed to rebuild the network. Never a pickle.
+
+``model.safetensors`` holds the weights, ``sample.safetensors`` a few real subclips (an export's golden steps are
+recorded on them), ``run.json`` everything else.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from clipstep.runtime.errors import ClipstepError
+from clipstep.training.models import build
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What ``run.json`` holds.
+
+    ``mean`` and ``deviation`` are those of the training frames a channel, in 0..255; ``fps`` is the median frame rate
+    of the training videos.
+    """
+
+    architecture: str
+    config: Mapping[str, int]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    fps: float
+    checkpoint_sha256: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network (in eval mode), its facts, and sample subclips ``(S, T, size, size, 3)`` uint8."""
+
+    network: nn.Module
+    info: RunInfo
+    sample: Tensor
+
+
+def save_run(folder: Path, run: Run) -> None:
+    """Writes a run whole or not at all; an older run of that name is replaced."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        new = Path(temporary) / "new"
+        new.mkdir()
+        safetensors.torch.save_file({k: v.contiguous() for k, v in run.network.state_dict().items()}, new / "model.safetensors")
+        safetensors.torch.save_file({"subclips": run.sample.contiguous()}, new / "sample.safetensors")
+        info = {**asdict(run.info), "checkpoint_sha256": _sha256(new / "model.safetensors")}
+        (new / "run.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.move(folder, Path(temporary) / "old")
+        shutil.move(new, folder)
+
+
+def load_run(folder: Path) -> Run:
+    """The run in ``folder``.
+
+    Raises:
+        ClipstepError: a file is missing, altered, or does not fit the architecture.
+    """
+    for name in ("run.json", "model.safetensors", "sample.safetensors"):
+        if not (folder / name).is_file():
+            raise ClipstepError(f"{folder}: is not a run", got=f"no {name}", expected="a folder written by clipstep train")
+    try:
+        values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        info = RunInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        weights = safetensors.torch.load_file(folder / "model.safetensors")
+        sample = safetensors.torch.load_file(folder / "sample.safetensors")["subclips"]
+    except (ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
+        raise ClipstepError(f"{folder}: cannot be read", got=str(error).splitlines()[0], fix="train it again") from error
+    if _sha256(folder / "model.safetensors") != info.checkpoint_sha256:
+        raise ClipstepError(f"{folder}: model.safetensors is not the file that training wrote", fix="train it again")
+    network = build(info.architecture, info.config).eval()
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ClipstepError(f"{folder}: the weights do not fit {info.architecture}", got=str(error).splitlines()[-1].strip()) from error
+    return Run(network, info, sample)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
