@@ -82,7 +82,7 @@ def export_run(
 
 
 def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Interface, targets: Sequence[str], folder: Path) -> Iterator[Written]:
-    with _quiet():
+    with quiet():
         lowered = lower(program.step, program.inputs)
     for name in targets:
         target = TARGETS[name]
@@ -90,7 +90,7 @@ def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Inter
         for precision in target.precisions:
             path = folder / target.file.format(precision)
             started = time.monotonic()
-            with _quiet():
+            with quiet():
                 placement = target.write(lowered, program, precision, embedded.model_dump_json(), path)
             written = time.monotonic()
             errors = check_artifact(name, path, precision, embedded, golden)
@@ -122,7 +122,7 @@ def _interface(run: Run, program: StepProgram, out: Path) -> Interface:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps the converters' progress bars and warnings off the user's screen; their errors come as exceptions."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

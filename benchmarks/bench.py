@@ -1,0 +1,168 @@
+"""Configurations side by side, each in its own process, taking turns in rounds so that a noisy machine hits all alike."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from clipstep.benchmarks.records import Record, Start, Subject, this_device
+from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, tree_sha256
+from clipstep.runtime.engines import ENGINES
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.golden import FLOAT32_BOUND
+from clipstep.runtime.manifest import Artifact
+
+WARM_UP_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to measure: ``rounds`` turns of ``steps`` steps for each thread count."""
+
+    threads: tuple[int, ...]
+    rounds: int
+    steps: int
+
+
+class _Worker:
+    """A configuration's process."""
+
+    def __init__(self, subject: Subject, bundle: Bundle, run: Path | None) -> None:
+        self.subject = subject
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "clipstep.benchmarks.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        task = {"subject": subject.model_dump(), "bundle": str(bundle.path), "run": None if run is None else str(run)}
+        answer = self.ask(json.dumps(task))
+        self.start = Start.model_validate(answer["start"])
+        self.memory_before_load_bytes: int = answer["memory_before_load_bytes"]
+        self.step_ms: list[float] = []
+        self.peak_memory_bytes = 0
+
+    def ask(self, line: str) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None and self._process.stderr is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            last = (self._process.stderr.read().strip().splitlines() or ["it ended without a word"])[-1]
+            raise ClipstepError(f"measuring {self.subject.name} failed", got=last)
+        values: dict[str, Any] = json.loads(answer)
+        return values
+
+    def turn(self, steps: int, *, counted: bool) -> None:
+        answer = self.ask(str(steps))
+        if counted:
+            self.step_ms += answer["step_ms"]
+            self.peak_memory_bytes = answer["peak_memory_bytes"]
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def bench_bundle(bundle: Bundle, run: Path | None, plan: Plan, console: Console) -> list[Record]:
+    """Measures every artifact that runs here and, given the run, PyTorch and the naive rank-5 ONNX of its network.
+
+    Outputs are compared with the golden steps before anything is timed.
+
+    Raises:
+        ClipstepError: a configuration does not load, or computes something else than the golden steps.
+    """
+    records = []
+    with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
+        naive = None if run is None else _write_naive(run, Path(temporary) / "naive.onnx", console)
+        for threads in plan.threads:
+            records += _measure(_subjects(bundle, naive, threads), bundle, run, plan, console)
+    return records
+
+
+def _subjects(bundle: Bundle, naive: Path | None, threads: int) -> list[Subject]:
+    subjects = []
+    if naive is not None:
+        common = {"precision": "float32", "threads": threads, "form": "3d"}
+        subjects.append(Subject(name="naive rank-5 ONNX", target="onnx", engine="onnxruntime", file=str(naive), **common))
+        subjects.append(Subject(name="PyTorch eager", target="pytorch", engine="pytorch", file=None, **common))
+    for engine, info in ENGINES.items():
+        artifact = _artifact(bundle, info.target)
+        if artifact is not None:
+            subjects.append(
+                Subject(
+                    name=artifact.file, target=artifact.target, form=artifact.form, precision=artifact.precision, engine=engine, threads=threads,
+                    file=artifact.file,
+                )
+            )  # fmt: skip
+    return subjects
+
+
+def _artifact(bundle: Bundle, target: str) -> Artifact | None:
+    try:
+        return bundle.artifact(target)
+    except BundleError:
+        return None
+
+
+def _write_naive(run: Path, path: Path, console: Console) -> Path:
+    from clipstep.export.export import quiet
+    from clipstep.export.step import program_of
+    from clipstep.export.targets.onnx import to_onnx
+    from clipstep.training.run import load_run
+
+    with console.status("exporting the naive rank-5 ONNX"), quiet():
+        program = program_of(load_run(run))
+        path.write_bytes(to_onnx(program.step, program).SerializeToString())
+    return path
+
+
+def _measure(subjects: Sequence[Subject], bundle: Bundle, run: Path | None, plan: Plan, console: Console) -> list[Record]:
+    workers: list[_Worker] = []
+    try:
+        for subject in subjects:
+            workers.append(_Worker(subject, bundle, run))
+            if not workers[-1].start.largest_error <= FLOAT32_BOUND:
+                raise ClipstepError(
+                    f"{subject.name} computes something else than the golden steps", got=f"an error of {workers[-1].start.largest_error:.3g}"
+                )
+        for worker in workers:
+            worker.turn(WARM_UP_STEPS, counted=False)
+        label = f"{plan.rounds} rounds, threads {subjects[0].threads}"
+        for _ in track(range(plan.rounds), label, console=console, disable=not console.is_terminal):
+            for worker in workers:
+                worker.turn(plan.steps, counted=True)
+        return [_record(worker, bundle) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def _record(worker: _Worker, bundle: Bundle) -> Record:
+    subject, spec = worker.subject, bundle.manifest.input
+    artifact = None if subject.form == "3d" else _artifact(bundle, subject.target)
+    tools = {"pytorch": ["torch"], "onnxruntime": ["onnxruntime"], "executorch": ["executorch", "torch"]}[subject.engine]
+    return Record(
+        bundle=bundle.path.name,
+        manifest_sha256=tree_sha256(bundle.path / MANIFEST),
+        artifact_sha256=artifact.sha256 if artifact else None,
+        subject=subject,
+        start=worker.start,
+        device=this_device(),
+        tool_versions={tool: version(tool) for tool in ("clipstep", *tools)},
+        placement=artifact.placement.delegated if artifact else {},
+        outside=artifact.placement.outside if artifact else (),
+        file_bytes=artifact.size_bytes if artifact else Path(subject.file).stat().st_size if subject.file else None,
+        subclip_s=spec.shape[0] * spec.frame_stride / spec.fps,
+        peak_memory_bytes=worker.peak_memory_bytes,
+        memory_before_load_bytes=worker.memory_before_load_bytes,
+        step_ms=tuple(round(value, 4) for value in worker.step_ms),
+    )

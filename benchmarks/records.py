@@ -1,0 +1,93 @@
+"""A benchmark record: one JSON object a measurement, every key with its unit."""
+
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, computed_field
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Subject(_Model):
+    """What is measured: an artifact of a bundle in its engine, or one of the two references, with a thread count."""
+
+    name: str
+    target: str
+    form: str
+    precision: str
+    engine: str
+    threads: int
+    file: str | None
+    """The artifact inside the bundle, or the naive ONNX file; None for PyTorch."""
+
+
+class Device(_Model):
+    """Where it was measured."""
+
+    cpu_model: str
+    cores: int
+    os: str
+    machine: str
+
+
+class Start(_Model):
+    """What a worker reports once it is loaded."""
+
+    load_s: float
+    first_step_ms: float
+    threads_used: int
+    largest_error: float
+    """Of the first step's logits, against the golden steps."""
+
+
+class Record(_Model):
+    """One configuration in a process of its own."""
+
+    bundle: str
+    manifest_sha256: str
+    artifact_sha256: str | None
+    subject: Subject
+    start: Start
+    device: Device
+    tool_versions: dict[str, str]
+    placement: dict[str, int]
+    outside: tuple[str, ...]
+    file_bytes: int | None
+    subclip_s: float
+    """Seconds of video in one step, at the nominal frame rate."""
+    peak_memory_bytes: int
+    memory_before_load_bytes: int
+    step_ms: tuple[float, ...]
+
+    def percentile_ms(self, percent: float) -> float:
+        return float(np.percentile(self.step_ms, percent))
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def percentiles_ms(self) -> dict[str, float]:
+        return {f"p{p}": round(self.percentile_ms(p), 4) for p in (10, 50, 90, 99)}
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def steps_per_s(self) -> float:
+        return 1000 / self.percentile_ms(50)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of video per second of work."""
+        return self.subclip_s * self.steps_per_s
+
+
+def this_device() -> Device:
+    """Facts about this computer."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    return Device(cpu_model=model, cores=os.cpu_count() or 1, os=platform.platform(), machine=platform.machine())
