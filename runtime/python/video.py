@@ -42,14 +42,14 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
 
 
 def frame_rate(path: str | Path) -> float:
-    """The nominal frames per second that the container states.
+    """The nominal frames per second: FFmpeg's guess, because the average that a container states can be far off.
 
     Raises:
         VideoError: the file cannot be opened, has no video stream, or states no frame rate.
     """
     try:
         with av.open(str(path)) as container:
-            rate: Fraction | None = _video_stream(container, path).average_rate
+            rate: Fraction | None = _video_stream(container, path).guessed_rate
     except av.FFmpegError as error:
         raise _undecodable(path, str(error)) from error
     if not rate:
