@@ -8,8 +8,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from clipstep.export.lowering.fold import fold_batch_norms, fold_channel_shuffles, fold_constants
+from clipstep.export.lowering.order import depth_first
 from clipstep.export.lowering.rules import RULES, NoRule, aten
-from clipstep.export.lowering.volume import Volume
+from clipstep.export.lowering.volume import Frames, Volume
 from clipstep.runtime.errors import ClipstepError
 
 
@@ -32,7 +33,7 @@ def lower(step: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     # Traced before autograd's and the backends' decompositions, so that pools and convolutions stay whole.
     lowered = make_fx(lambda *values: interpreter.run(*values), pre_dispatch=True)(*inputs)
     fold_constants(lowered)
-    return lowered
+    return depth_first(lowered)
 
 
 class _Lowering(fx.Interpreter):
@@ -43,14 +44,14 @@ class _Lowering(fx.Interpreter):
             return None if n.op == "call_function" else super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         rank5 = len(n.meta["val"].shape) == 5 if isinstance(n.meta.get("val"), Tensor) else False
-        if not rank5 and not any(isinstance(value, Volume) for value in pytree.tree_leaves((args, kwargs))):
+        if not rank5 and not any(isinstance(value, Volume | Frames) for value in pytree.tree_leaves((args, kwargs))):
             return super().run_node(n)
         try:
             if n.target not in RULES:
                 raise NoRule("this operation")
             return RULES[n.target](*args, **kwargs)
         except NoRule as reason:
-            shapes = [tuple(value.shape) for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Volume | Tensor)]
+            shapes = [tuple(value.shape) for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Volume | Frames | Tensor)]
             raise LoweringError(f"no lowering for {n.target}: {reason}", got=f"shapes {shapes}", fix=f"it comes from {_source(n)}") from None
 
 
