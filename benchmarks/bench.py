@@ -91,7 +91,7 @@ def bench_bundle(bundle: Bundle, run: Path | None, plan: Plan, console: Console)
 def _subjects(bundle: Bundle, naive: Path | None, threads: int) -> list[Subject]:
     subjects = []
     if naive is not None:
-        common = {"precision": "float32", "threads": threads, "form": "3d"}
+        common: dict[str, Any] = {"precision": "float32", "threads": threads, "form": "3d"}
         subjects.append(Subject(name="naive rank-5 ONNX", target="onnx", engine="onnxruntime", file=str(naive), **common))
         subjects.append(Subject(name="PyTorch eager", target="pytorch", engine="pytorch", file=None, **common))
     for engine, info in ENGINES.items():

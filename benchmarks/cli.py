@@ -22,9 +22,7 @@ from clipstep.runtime.errors import ClipstepError
 @click.option("--rounds", default=20, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
 @click.option("--steps", default=5, show_default=True, type=click.IntRange(1), help="Steps a turn.")
 @click.option("--out", type=click.Path(path_type=Path), help="Append the records to this file, one JSON object a line.")
-def bench_command(
-    bundle: Path, run: Path | None, no_reference: bool, threads: tuple[int, ...], rounds: int, steps: int, out: Path | None
-) -> None:
+def bench_command(bundle: Path, run: Path | None, no_reference: bool, threads: tuple[int, ...], rounds: int, steps: int, out: Path | None) -> None:
     """Measure BUNDLE's artifacts on this computer, beside PyTorch eager and the naive rank-5 ONNX of the same network."""
     cores = os.cpu_count() or 1
     threads = tuple(dict.fromkeys(threads or (1, min(2, cores))))

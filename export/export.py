@@ -99,17 +99,28 @@ def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Inter
                 reference=f"eager PyTorch {torch.__version__}, float32", steps=errors.steps, max_absolute_error=errors.absolute,
                 max_relative_error=errors.relative, bound=BOUNDS[precision],
             )  # fmt: skip
-            artifact = Artifact(
-                target=name, platform="any", form="lowered", precision=precision, file=path.name, size_bytes=tree_size(path), sha256=tree_sha256(path),
-                tool_versions=target.tool_versions(), placement=placement, input_dtype=target.input_dtype, parity=parity,
-            )  # fmt: skip
+            artifact = Artifact.model_validate(
+                {
+                    "target": name,
+                    "platform": "any",
+                    "form": "lowered",
+                    "precision": precision,
+                    "file": path.name,
+                    "size_bytes": tree_size(path),
+                    "sha256": tree_sha256(path),
+                    "tool_versions": target.tool_versions(),
+                    "placement": placement,
+                    "input_dtype": target.input_dtype,
+                    "parity": parity,
+                }
+            )
             yield Written(artifact, written - started, verified - written)
 
 
 def _interface(run: Run, program: StepProgram, out: Path) -> Interface:
     states = []
     for name, value in program.states.items():
-        if value.unique().numel() != 1:
+        if bool((value != value.flatten()[0]).any()):
             raise ClipstepError(f"state {name}: its initial value differs from element to element", expected="one number for all elements")
         states.append(State(name=name, shape=tuple(value.shape), dtype="float32", initial=float(value.flatten()[0])))
     return Interface(

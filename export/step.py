@@ -60,7 +60,7 @@ def program_of(run: Run) -> StepProgram:
         ClipstepError: the network breaks the contract: a state of rank above 4, or whose shape or type changes; an
             input that is written to; logits that do not fit the labels.
     """
-    initial = getattr(run.network, "initial_states", dict)()
+    initial: dict[str, Tensor] = getattr(run.network, "initial_states", dict)()
     program = StepProgram(
         Step(run.network, run.info.mean, run.info.deviation).eval(), run.sample[0], {k: v.detach() for k, v in initial.items()}, run.info.classes
     )

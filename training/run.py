@@ -73,8 +73,9 @@ def load_run(folder: Path) -> Run:
         if not (folder / name).is_file():
             raise ClipstepError(f"{folder}: is not a run", got=f"no {name}", expected="a folder written by clipstep train")
     try:
-        values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        info = RunInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        lists: dict[str, Any] = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        info = RunInfo(**{**values, **lists})
         weights = safetensors.torch.load_file(folder / "model.safetensors")
         sample = safetensors.torch.load_file(folder / "sample.safetensors")["subclips"]
     except (ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:

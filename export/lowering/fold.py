@@ -1,5 +1,7 @@
 """Exact rewritings of the rank-5 graph before it is lowered: constants move into the convolutions before them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, fx
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -88,11 +90,12 @@ def dense_weight(weight: Tensor, groups: int) -> Tensor:
     return dense
 
 
-def _constant(graph: fx.GraphModule, node: fx.Node) -> Tensor:
-    value = graph
-    for part in node.target.split("."):
+def _constant(graph: fx.GraphModule, node: Any) -> Tensor:
+    value: Any = graph
+    for part in str(node.target).split("."):
         value = getattr(value, part)
-    return value.detach()
+    tensor: Tensor = value.detach()
+    return tensor
 
 
 def _conv_constants(graph: fx.GraphModule, conv: fx.Node) -> tuple[Tensor, Tensor | None]:
@@ -101,7 +104,7 @@ def _conv_constants(graph: fx.GraphModule, conv: fx.Node) -> tuple[Tensor, Tenso
 
 
 def _set_conv_constants(graph: fx.GraphModule, conv: fx.Node, weight: Tensor, bias: Tensor | None) -> None:
-    nodes = []
+    nodes: list[fx.Node | None] = []
     for kind, value in (("weight", weight), ("bias", bias)):
         if value is None:
             nodes.append(None)

@@ -11,7 +11,7 @@ def depth_first(module: fx.GraphModule) -> fx.GraphModule:
     """
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
-    pending = list(reversed(module.graph.find_nodes(op="placeholder") + [module.graph.output_node()]))
+    pending = list(reversed([*module.graph.find_nodes(op="placeholder"), module.graph.output_node()]))
     while pending:
         node = pending[-1]
         waiting = [source for source in node.all_input_nodes if source not in copies]

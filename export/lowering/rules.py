@@ -54,9 +54,8 @@ def conv3d(
         bias = F.pad(bias, (0, width - len(weight)))
     taps = [_wide(weight[:, :, i], width, x.frames.width) for i in range(weight.shape[2])]
     kernels = {used: concatenate([taps[i] for i in used], 1) for used in {tuple(tap for tap, _ in row) for row in sources}}
-    frames = [
-        F.conv2d(concatenate([items[source] for _, source in row], 1), kernels[tuple(tap for tap, _ in row)], bias, **plane) for row in sources
-    ]
+    columns = [concatenate([frame for _, source in row if (frame := items[source]) is not None], 1) for row in sources]
+    frames = [F.conv2d(column, kernels[tuple(tap for tap, _ in row)], bias, **plane) for column, row in zip(columns, sources, strict=True)]
     return Frames(tuple(frames), len(weight))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.manifest import SCHEMA_VERSION, Artifact, Manifest
+from clipstep.runtime.manifest import SCHEMA_VERSION, Artifact, Golden, Manifest
 
 MANIFEST = "manifest.json"
 
@@ -35,7 +35,8 @@ class Bundle:
         """
         path = Path(path)
         manifest = _read_manifest(path)
-        for item in (*manifest.artifacts, manifest.golden):
+        items: tuple[Artifact | Golden, ...] = (*manifest.artifacts, manifest.golden)
+        for item in items:
             file = path / item.file
             if not file.exists():
                 raise BundleError(f"{path}: {item.file} is missing", fix="copy the bundle again, whole")
@@ -55,7 +56,7 @@ class Bundle:
             BundleError: the bundle has none.
         """
         machine = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine())
-        found = {a.platform: a for a in self.manifest.artifacts if a.target == target and a.precision == "float32"}
+        found: dict[str, Artifact] = {a.platform: a for a in self.manifest.artifacts if a.target == target and a.precision == "float32"}
         artifact = found.get(machine or "any") or found.get("any")
         if artifact is None:
             have = ", ".join(sorted({f"{a.target} for {a.platform}" for a in self.manifest.artifacts}))

@@ -50,6 +50,7 @@ class OnnxRuntime:
 class ExecuTorch:
     """ExecuTorch's portable runtime with XNNPACK. Its thread pool is one for the whole process."""
 
+    threads: int
     _open: ClassVar["WeakSet[ExecuTorch]"] = WeakSet()
 
     def __init__(self, path: Path, threads: int) -> None:
@@ -60,6 +61,7 @@ class ExecuTorch:
                 f"ExecuTorch has one thread pool a process: got {threads} threads, but a model that is open uses another number",
                 fix="close it first, or ask for the same number",
             )
+        self.threads = threads
         portable_lib._unsafe_reset_threadpool(threads)
         used = portable_lib._threadpool_get_thread_count()
         if used != threads:
@@ -68,7 +70,6 @@ class ExecuTorch:
             self._module: Any = portable_lib._load_for_executorch(str(path))
         except RuntimeError as error:
             raise ClipstepError(f"{path}: ExecuTorch cannot load it", got=str(error).splitlines()[0]) from error
-        self.threads = threads
         self._open.add(self)
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:

@@ -34,7 +34,7 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
             empty = True
             for frame in container.decode(stream):
                 empty = False
-                yield _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+                yield _upright(frame)
     except (av.FFmpegError, ValueError) as error:
         raise _undecodable(path, str(error)) from error
     if empty:
@@ -72,6 +72,5 @@ def _undecodable(path: str | Path, reason: str) -> VideoError:
     return VideoError(f"{path}: cannot be decoded", got=reason, expected="a video that FFmpeg reads", fix="re-encode or replace it")
 
 
-def _upright(frame: Frame, rotation: int) -> Frame:
-    turned: Frame = np.ascontiguousarray(np.rot90(frame, round(rotation / 90)))
-    return turned
+def _upright(frame: av.VideoFrame) -> Frame:
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)), np.uint8)

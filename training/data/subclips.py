@@ -48,7 +48,7 @@ def read_subclips(path: Path, frames: int, size: int, box: Callable[[int, int], 
     count = len(resized) // frames
     if count == 0:
         raise VideoError(f"{path}: too short", got=f"{len(resized)} frames", expected=f"at least {frames}", fix="use a longer video")
-    return torch.from_numpy(np.stack(resized[: count * frames])).unflatten(0, (count, frames))
+    return torch.from_numpy(np.stack(resized[: count * frames])).reshape(count, frames, size, size, 3)
 
 
 def corner_box(height: int, width: int) -> Box:
@@ -91,7 +91,7 @@ def normalise(subclips: Tensor, mean: Sequence[float], deviation: Sequence[float
     scale = torch.tensor([1.0 / d for d in deviation], device=subclips.device).repeat(width)
     shift = torch.tensor([-m / d for m, d in zip(mean, deviation, strict=True)], device=subclips.device).repeat(width)
     rows = subclips.float().flatten(-2) * scale + shift
-    return rows.unflatten(-1, (width, 3)).movedim(-1, -4).contiguous()
+    return rows.reshape(subclips.shape).movedim(-1, -4).contiguous()
 
 
 def channel_statistics(clips: Sequence[Clip], frames: int, size: int, videos: int = 32) -> tuple[list[float], list[float]]:
