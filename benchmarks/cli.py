@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from clipstep.benchmarks.bench import Plan, bench_bundle
-from clipstep.benchmarks.records import Record
+from clipstep.benchmarks.records import Record, naive_ms
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.terminal import new_console
 
 
 @click.command("bench")
@@ -31,7 +31,7 @@ def bench_command(bundle: Path, run: Path | None, no_reference: bool, threads: t
     if out is not None and not out.parent.is_dir():
         raise ClipstepError(f"{out}: no such folder", fix="make it first")
     opened = Bundle.open(bundle)
-    console = Console()
+    console = new_console()
     records = bench_bundle(opened, None if no_reference else _run_folder(opened, run), Plan(threads, rounds, steps), console)
     console.print(_table(records))
     if out is not None:
@@ -59,11 +59,11 @@ def _table(records: Sequence[Record]) -> Table:
     )
     for heading in ("what runs", "threads", "p50 ms", "p90 ms", "times naive", "x real time", "load s", "first ms", "peak +MB", "file MB"):
         table.add_column(heading, justify="left" if heading == "what runs" else "right")
-    naive = {r.subject.threads: r.percentile_ms(50) for r in records if r.subject.form == "3d" and r.subject.target == "onnx"}
+    naive = naive_ms(records)
     for r in records:
         ratio = f"{naive[r.subject.threads] / r.percentile_ms(50):.2f}" if naive else "-"
         table.add_row(
-            f"{r.subject.name}, {r.subject.engine}", str(r.subject.threads), f"{r.percentile_ms(50):.2f}", f"{r.percentile_ms(90):.2f}", ratio,
+            r.subject.name, str(r.subject.threads), f"{r.percentile_ms(50):.2f}", f"{r.percentile_ms(90):.2f}", ratio,
             f"{r.real_time_factor:.0f}", f"{r.start.load_s:.2f}", f"{r.start.first_step_ms:.0f}",
             f"{(r.peak_memory_bytes - r.memory_before_load_bytes) / 1e6:.0f}", f"{r.file_bytes / 1e6:.1f}" if r.file_bytes else "-",
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,11 @@ class Record(_Model):
     def real_time_factor(self) -> float:
         """Seconds of video per second of work."""
         return self.subclip_s * self.steps_per_s
+
+
+def naive_ms(records: Sequence[Record]) -> dict[int, float]:
+    """The median step of the naive rank-5 ONNX for each thread count that it was measured with."""
+    return {r.subject.threads: r.percentile_ms(50) for r in records if r.subject.form == "3d" and r.subject.target == "onnx"}
 
 
 def this_device() -> Device:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from clipstep.export.export import Written, export_run
@@ -13,6 +12,7 @@ from clipstep.export.verify import record_golden, same_golden, verify_bundle
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.terminal import new_console
 from clipstep.training.data.subclips import read_subclips
 from clipstep.training.run import Run, load_run
 
@@ -25,7 +25,7 @@ def export_command(run: Path, out: Path, targets: tuple[str, ...]) -> None:
     """Write the trained RUN as a bundle of verified artifacts. Nothing is written if one of them fails verification."""
     if out.suffix != ".clipstep":
         raise ClipstepError("a bundle's name ends in .clipstep", got=out, expected=f"{out}.clipstep")
-    console = Console()
+    console = new_console()
     loaded = load_run(run)
     with console.status("lowering"):
         manifest = export_run(loaded, run, out, tuple(dict.fromkeys(targets)), lambda written: console.print(_line(written)))
@@ -51,7 +51,7 @@ def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
 
     The reference is the golden steps, recorded from the eager network at export; with --run it is computed anew.
     """
-    console = Console()
+    console = new_console()
     opened = Bundle.open(bundle)
     golden = GoldenSteps.load(bundle / opened.manifest.golden.file, [state.name for state in opened.manifest.states])
     reference = "golden steps"

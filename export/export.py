@@ -3,8 +3,6 @@
 import contextlib
 import io
 import logging
-import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +20,7 @@ from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.manifest import Artifact, Golden, Input, Interface, Manifest, Parity, Provenance, State
+from clipstep.runtime.whole import write_whole
 from clipstep.training.run import Run
 
 GOLDEN_FILE = "golden.safetensors"
@@ -55,10 +54,7 @@ def export_run(
     program = program_of(run)
     golden = record_golden(program, run.sample)
     interface = _interface(run, program, out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-        folder = Path(temporary) / "new"
-        folder.mkdir()
+    with write_whole(out) as folder:
         artifacts = []
         for written in _write_artifacts(program, golden, interface, targets, folder):
             artifacts.append(written.artifact)
@@ -75,9 +71,6 @@ def export_run(
             ),
         )  # fmt: skip
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            shutil.move(out, Path(temporary) / "old")
-        shutil.move(folder, out)
     return manifest
 
 

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.terminal import new_console
 from clipstep.training.data.lists import read_data_set
 from clipstep.training.models import PRESETS
 from clipstep.training.run import save_run
@@ -42,7 +42,7 @@ def train_command(
         epochs=epochs, batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, weight_decay=weight_decay, patience=patience,
         max_minutes=max_minutes, workers=workers, seed=seed,
     )  # fmt: skip
-    console = Console()
+    console = new_console()
     run = train(data_set, "slowfast_causal_shufflenet", model_config, config, console)
     save_run(out, run)
     summary = run.info.training

@@ -6,8 +6,6 @@ recorded on them), ``run.json`` everything else.
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.whole import write_whole
 from clipstep.training.models import build
 
 
@@ -50,17 +49,11 @@ class Run:
 
 def save_run(folder: Path, run: Run) -> None:
     """Writes a run whole or not at all; an older run of that name is replaced."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        new = Path(temporary) / "new"
-        new.mkdir()
+    with write_whole(folder) as new:
         safetensors.torch.save_file({k: v.contiguous() for k, v in run.network.state_dict().items()}, new / "model.safetensors")
         safetensors.torch.save_file({"subclips": run.sample.contiguous()}, new / "sample.safetensors")
         info = {**asdict(run.info), "checkpoint_sha256": _sha256(new / "model.safetensors")}
         (new / "run.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.move(folder, Path(temporary) / "old")
-        shutil.move(new, folder)
 
 
 def load_run(folder: Path) -> Run:

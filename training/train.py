@@ -1,5 +1,6 @@
 """Training on subclips: the stream buffer is carried along each video. Source: the paper, sections on data and training."""
 
+import copy
 import logging
 import statistics
 import time
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.video import VideoError, frame_rate
 from clipstep.training.data.lists import Clip, DataSet
 from clipstep.training.data.subclips import BrokenVideo, SubclipDataset, Video, channel_statistics, normalise, read_subclips
@@ -134,6 +136,7 @@ def train(data: DataSet, architecture: str, model_config: dict[str, int], config
     mean, deviation = channel_statistics(data.train, frames, size)
     info = RunInfo(architecture, model_config, data.classes, tuple(mean), tuple(deviation), _median_rate(data.train))
     sample = _sample(data.test, frames, size)
+    _check_trainable(network, frames, size)
     module = SubclipTrainer(network, info, config)
     loader = DataLoader(
         SubclipDataset(data.train, frames, size, corners=True),
@@ -191,6 +194,17 @@ def video_logits(network: nn.Module, subclips: Tensor, info: RunInfo) -> Tensor:
         logits, *states = network(normalise(subclip[None], info.mean, info.deviation), *states)
         every.append(logits[0])
     return torch.stack(every)
+
+
+def _check_trainable(network: nn.Module, frames: int, size: int) -> None:
+    """One video may be left in a batch, and batch norms need more than one value a channel."""
+    probe = copy.deepcopy(network).train()
+    try:
+        probe(torch.zeros(1, 3, frames, size, size), *initial_states(probe))
+    except ValueError as error:
+        raise ClipstepError(
+            "subclips too small to train on", got=f"{frames} frames of {size}x{size}: {error}", fix="use more --frames or a larger --size"
+        ) from error
 
 
 def _one_thread(_: int) -> None:
@@ -253,6 +267,8 @@ def _median_rate(clips: Sequence[Clip]) -> float:
             rates.append(frame_rate(clip.path))
         except VideoError:
             continue
+    if not rates:
+        raise VideoError("no training video states a frame rate", fix="re-encode the videos")
     return round(statistics.median(rates), 3)
 
 

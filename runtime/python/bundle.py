@@ -42,11 +42,10 @@ class Bundle:
                 raise BundleError(f"{path}: {item.file} is missing", fix="copy the bundle again, whole")
             if not file.resolve().is_relative_to(path.resolve()):
                 raise BundleError(f"{path}: {item.file} lies outside the bundle", expected="files inside the folder")
-            found = tree_sha256(file)
-            if found != item.sha256:
-                raise BundleError(
-                    f"{path}: {item.file} was altered", got=f"sha256 {found[:12]}…", expected=f"{item.sha256[:12]}…", fix="export it again"
-                )
+            found = (tree_size(file), tree_sha256(file))
+            if found != (item.size_bytes, item.sha256):
+                got, expected = (f"{size} bytes, sha256 {sha256[:12]}…" for size, sha256 in (found, (item.size_bytes, item.sha256)))
+                raise BundleError(f"{path}: {item.file} was altered", got=got, expected=expected, fix="export it again")
         return cls(path, manifest)
 
     def artifact(self, target: str) -> Artifact:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import click
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.terminal import quiet_stderr
 
 
 class _Job(NamedTuple):
@@ -22,6 +23,7 @@ JOBS = {
     "verify": _Job("clipstep.export.cli", "export", "Check each artifact of a bundle against the eager network."),
     "run": _Job("clipstep.runtime.run", None, "Stream a video through a bundle."),
     "bench": _Job("clipstep.benchmarks.cli", "bench", "Measure a bundle's latency and memory."),
+    "report": _Job("clipstep.benchmarks.report", None, "Summarise a bundle and what was measured of it in one table."),
 }
 
 
@@ -34,7 +36,8 @@ class _LazyGroup(click.Group):
             return None
         job = JOBS[cmd_name]
         try:
-            module = importlib.import_module(job.module)
+            with quiet_stderr():
+                module = importlib.import_module(job.module)
         except ModuleNotFoundError as error:
             if job.extra is None or (error.name or "").startswith("clipstep"):
                 raise

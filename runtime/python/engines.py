@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.terminal import quiet_stderr
 
 Array = npt.NDArray[Any]
 
@@ -54,7 +55,8 @@ class ExecuTorch:
     _open: ClassVar["WeakSet[ExecuTorch]"] = WeakSet()
 
     def __init__(self, path: Path, threads: int) -> None:
-        from executorch.extension.pybindings import portable_lib
+        with quiet_stderr():
+            from executorch.extension.pybindings import portable_lib
 
         if any(other.threads != threads for other in self._open):
             raise ClipstepError(
@@ -62,12 +64,14 @@ class ExecuTorch:
                 fix="close it first, or ask for the same number",
             )
         self.threads = threads
-        portable_lib._unsafe_reset_threadpool(threads)
-        used = portable_lib._threadpool_get_thread_count()
+        with quiet_stderr():
+            portable_lib._unsafe_reset_threadpool(threads)
+            used = portable_lib._threadpool_get_thread_count()
         if used != threads:
             raise ClipstepError("ExecuTorch did not take the thread count", got=used, expected=threads)
         try:
-            self._module: Any = portable_lib._load_for_executorch(str(path))
+            with quiet_stderr():
+                self._module: Any = portable_lib._load_for_executorch(str(path))
         except RuntimeError as error:
             raise ClipstepError(f"{path}: ExecuTorch cannot load it", got=str(error).splitlines()[0]) from error
         self._open.add(self)

@@ -27,7 +27,7 @@ def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int) 
             prediction = stream.push(frame)
             if prediction is not None:
                 ranked = "  ".join(f"{label} {probability:.3f}" for label, probability in prediction.top(top))
-                click.echo(f"{prediction.frames_seen / rate:7.2f} s  {ranked}", nl=True)
-        needed = model.interface.input.shape[0] * model.interface.input.frame_stride
+                click.echo(f"{prediction.frames_seen / rate:7.2f} s  {ranked}")
+        needed = (model.interface.input.shape[0] - 1) * model.interface.input.frame_stride + 1
         if frames < needed:
             raise VideoError(f"{video}: too short", got=f"{frames} frames", expected=f"at least {needed}", fix="use a longer video")

@@ -63,6 +63,8 @@ class Stream:
         """
         check_frame(frame)
         spec = self._model.interface.input
+        if self._waiting == spec.shape[0]:
+            self._waiting -= 1  # The last step failed; the frame that led to it is replaced by this one.
         used = self._seen % spec.frame_stride == 0
         self._seen += 1
         if not used:

@@ -60,6 +60,8 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     for where, words in _lines(path):
         if len(words) != 2 or words[0] != str(len(names) + 1):
             raise ClipstepError(f"{where}: malformed class", got=" ".join(words), expected=f"'{len(names) + 1} ClassName'")
+        if words[1] in names:
+            raise ClipstepError(f"{where}: the class is named twice", got=words[1], expected="every class once", fix="correct the list")
         names.append(words[1])
     return tuple(names)
 

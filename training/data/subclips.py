@@ -97,7 +97,7 @@ def normalise(subclips: Tensor, mean: Sequence[float], deviation: Sequence[float
 def channel_statistics(clips: Sequence[Clip], frames: int, size: int, videos: int = 32) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel in 0..255, over ``videos`` clips spread evenly over the list.
 
-    Broken videos are passed over.
+    Broken videos are passed over; if all of those are, the first usable one of the others is taken.
 
     Raises:
         VideoError: not one of the videos can be used.
@@ -106,7 +106,11 @@ def channel_statistics(clips: Sequence[Clip], frames: int, size: int, videos: in
     count = 0
     data = SubclipDataset(clips, frames, size, corners=False)
     broken: BrokenVideo | None = None
-    for index in range(0, len(clips), -(-len(clips) // videos)):
+    step = -(-len(clips) // videos)
+    spread = range(0, len(clips), step)
+    for position, index in enumerate([*spread, *(i for i in range(len(clips)) if i % step)]):
+        if position >= len(spread) and count:
+            break
         item = data[index]
         if isinstance(item, BrokenVideo):
             broken = item

@@ -1,0 +1,40 @@
+# Two commands do everything on a fresh machine, set-up included: make demo, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+DEMO_VIDEO := tests/data/fight/videos/$(shell head -1 tests/data/fight/testlist01.txt)
+
+.PHONY: demo test clean
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; give it with make PYTHON=...'; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo 'error: Python has no venv; on Debian: apt-get install python3-venv'; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(DEMO)/run.json: .venv/ready
+	$(BIN)/clipstep train tests/data/fight --out $(DEMO) --epochs 40 --max-minutes 2.5 --optimizer adamw --learning-rate 0.001 --batch-size 4
+
+$(DEMO).clipstep/manifest.json: $(DEMO)/run.json
+	$(BIN)/clipstep export $(DEMO) --out $(DEMO).clipstep
+
+$(DEMO).jsonl: $(DEMO).clipstep/manifest.json
+	rm -f $@
+	$(BIN)/clipstep bench $(DEMO).clipstep --threads 1 --out $@
+
+demo: $(DEMO).jsonl
+	$(BIN)/clipstep verify $(DEMO).clipstep
+	$(BIN)/clipstep run $(DEMO).clipstep $(DEMO_VIDEO)
+	$(BIN)/clipstep report $(DEMO).clipstep $(DEMO).jsonl
+
+test: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typed .
+	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml
+	$(BIN)/pytest
+
+clean:
+	rm -rf .venv build dist runs *.egg-info

@@ -1,0 +1,75 @@
+"""The base install: the runtime neither loads nor needs torch, and says which extra a subcommand needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BLOCK = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "lightning", "coremltools", "executorch", "onnx", "onnxscript", "threadpoolctl"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
+STEPS = """
+import sys
+import numpy as np
+from clipstep.runtime import StepModel
+with StepModel.load(sys.argv[1], engine="onnxruntime") as model:
+    stream = model.stream()
+    predictions = [stream.push(np.full((8, 8, 3), 51, np.uint8)) for _ in range(8)]
+print([round(float(p.logits[0]), 4) for p in predictions if p])
+print(sorted({"torch", "lightning", "onnx"} & set(sys.modules)))
+"""
+
+MAIN = "from clipstep.runtime.cli import main; main()"
+
+
+def _python(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False)
+
+
+def test_importing_and_stepping_does_not_load_torch(bundle_path: Path) -> None:
+    """m = 0.2: logits 0.8 - 0.25, then 0.8 - (0.125 + 0.2)."""
+    result = _python(STEPS, bundle_path)
+    assert (result.stdout, result.returncode) == ("[0.55, 0.475]\n[]\n", 0), result.stderr
+
+
+@pytest.mark.parametrize(("job", "extra"), [("train", "training"), ("export", "export"), ("verify", "export")])
+def test_without_its_extra_a_subcommand_names_it_on_one_line(job: str, extra: str) -> None:
+    result = _python(BLOCK + MAIN, job, "somewhere", "--out", "elsewhere")
+    assert result.returncode == 2 and result.stdout == ""
+    line, *others = result.stderr.splitlines()
+    assert others == []
+    assert line.startswith(f"error: clipstep {job} needs ") and line.endswith(f"which is not installed; pip install 'clipstep[{extra}]'")
+
+
+def test_without_any_extra_the_list_of_subcommands_is_shown() -> None:
+    result = _python(BLOCK + MAIN, "--help")
+    assert result.returncode == 0, result.stderr
+    assert all(job in result.stdout for job in ("train", "export", "verify", "run", "bench"))
+
+
+def test_without_any_extra_a_video_is_run(bundle_path: Path, clip: Path) -> None:
+    with_everything = _python(MAIN, "run", bundle_path, clip)
+    bare = _python(BLOCK + MAIN, "run", bundle_path, clip)
+    assert bare.returncode == 0, bare.stderr
+    assert bare.stdout == with_everything.stdout
+    assert len(bare.stdout.splitlines()) > 5
+
+
+def test_an_engine_that_is_not_installed_says_what_to_install(bundle_path: Path) -> None:
+    code = f"""{BLOCK}
+from pathlib import Path
+from clipstep.runtime.engines import load_engine
+load_engine("executorch", Path("any.pte"), 1)
+"""
+    last = _python(code).stderr.splitlines()[-1]
+    assert last.endswith("ClipstepError: engine executorch needs executorch, which is not installed; pip install 'clipstep[export]'")

@@ -1,0 +1,49 @@
+"""``manifest.schema.json`` is what the runtime checks, readable by any JSON Schema validator."""
+
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from clipstep.runtime import Manifest
+
+SCHEMA = json.loads(files("clipstep.runtime").joinpath("manifest.schema.json").read_text(encoding="utf-8"))
+VALIDATOR = Draft202012Validator(SCHEMA)
+
+
+def test_the_shipped_schema_is_the_models() -> None:
+    assert json.loads(json.dumps(Manifest.model_json_schema())) == SCHEMA
+
+
+def test_the_schema_itself_is_valid() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_a_manifest_validates(bundle_path: Path) -> None:
+    assert [error.message for error in VALIDATOR.iter_errors(json.loads((bundle_path / "manifest.json").read_text()))] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.update(colour="red"), "'colour' was unexpected"),
+        (lambda values: values["input"].update(gamma=2.2), "'gamma' was unexpected"),
+        (lambda values: values["artifacts"][0]["parity"].update(mean_error=0), "'mean_error' was unexpected"),
+        (lambda values: values.update(schema_version=2), "1 was expected"),
+        (lambda values: values.pop("golden"), "'golden' is a required property"),
+        (lambda values: values["golden"].update(sha256="abc"), "does not match"),
+        (lambda values: values["input"].update(fps=0), "0 is less than or equal to the minimum of 0"),
+        (lambda values: values["input"].update(shape=[4, 8, 3]), "too short"),
+    ],
+)
+def test_what_the_runtime_refuses_does_not_validate(bundle_path: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+    values = json.loads((bundle_path / "manifest.json").read_text())
+    change(values)
+    (error,) = VALIDATOR.iter_errors(values)
+    assert message in error.message
+    with pytest.raises(ValueError):
+        Manifest.model_validate_json(json.dumps(values))

@@ -1,0 +1,144 @@
+"""``Stream``: one prediction every T frames, states carried, many streams on one model."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipstep.runtime import ClipstepError, Prediction, StepModel
+from clipstep.runtime.resize import center_box, crop_resize
+
+Reference = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def _video(steps: int, seed: int = 0, height: int = 8, width: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (steps * 4, height, width, 3), np.uint8)
+
+
+def _push_all(model: StepModel, frames: np.ndarray) -> list[Prediction]:
+    stream = model.stream()
+    return [prediction for prediction in map(stream.push, frames) if prediction is not None]
+
+
+def test_nothing_until_the_fourth_frame_then_the_formula(model: StepModel, reference: Reference) -> None:
+    frames = _video(3)
+    stream = model.stream()
+    logits, _ = reference(frames.reshape(3, 4, 8, 8, 3))
+    for index, frame in enumerate(frames):
+        prediction = stream.push(frame)
+        if index % 4 < 3:
+            assert prediction is None
+        else:
+            assert prediction is not None
+            assert (prediction.step, prediction.frames_seen, prediction.labels) == (index // 4, index + 1, ("red", "green", "blue"))
+            np.testing.assert_allclose(prediction.logits, logits[index // 4], atol=1e-6)
+
+
+def test_two_predictions_by_hand(model: StepModel) -> None:
+    """Red only, m = (1, 0, 0) twice: logits 4 m - memory with memory 0.25, then 0.125 + m."""
+    red = np.empty((8, 8, 8, 3), np.uint8)
+    red[:] = (255, 0, 0)
+    first, second = _push_all(model, red)
+    np.testing.assert_allclose(first.logits, (3.75, -0.25, -0.25), atol=1e-6)
+    np.testing.assert_allclose(second.logits, (4 - 1.125, -0.125, -0.125), atol=1e-6)
+
+
+@pytest.mark.parametrize("end", ["reset", "flush"])
+@pytest.mark.parametrize("pushed", [4, 6, 11])
+def test_after_reset_or_flush_a_new_video_begins(model: StepModel, end: str, pushed: int) -> None:
+    stream, frames = model.stream(), _video(2, seed=1)
+    for frame in _video(3, seed=2)[:pushed]:
+        stream.push(frame)
+    assert getattr(stream, end)() is None
+    predictions = [stream.push(frame) for frame in frames]
+    fresh = _push_all(model, frames)
+    for got, wanted in zip((predictions[3], predictions[7]), fresh, strict=True):
+        assert got is not None and (got.step, got.frames_seen) == (wanted.step, wanted.frames_seen)
+        np.testing.assert_array_equal(got.logits, wanted.logits)
+    assert [index for index, prediction in enumerate(predictions) if prediction is not None] == [3, 7]
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 33), (40, 17), (8, 20), (5, 6)])
+def test_frames_of_another_size_are_cropped_and_resized(model: StepModel, height: int, width: int) -> None:
+    frames = _video(1, 3, height, width)
+    (prediction,) = _push_all(model, frames)
+    small = np.stack([crop_resize(frame, center_box(height, width), 8) for frame in frames])
+    np.testing.assert_allclose(prediction.logits, 4 * small.reshape(-1, 3).mean(axis=0) / 255 - 0.25, atol=1e-6)
+
+
+def test_every_second_frame_is_used_when_the_manifest_says_so(
+    edit_manifest: Callable[[Callable[[dict[str, Any]], Any]], Path], reference: Reference
+) -> None:
+    path = edit_manifest(lambda values: values["input"].update(frame_stride=2))
+    frames = _video(4, seed=5)
+    with StepModel.load(path) as model:
+        predictions = _push_all(model, frames)
+    logits, _ = reference(frames[::2].reshape(2, 4, 8, 8, 3))
+    np.testing.assert_allclose([prediction.logits for prediction in predictions], logits, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "frame", [np.zeros((8, 8), np.uint8), np.zeros((1, 8, 8, 3), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)), None]
+)
+def test_what_is_not_a_frame_is_refused_and_leaves_the_stream_as_it_was(model: StepModel, frame: Any) -> None:
+    frames, stream = _video(1, seed=4), model.stream()
+    for good in frames[:3]:
+        stream.push(good)
+    with pytest.raises(ClipstepError, match=r"expected uint8 \(H, W, 3\), RGB"):
+        stream.push(frame)
+    prediction = stream.push(frames[3])
+    assert prediction is not None and prediction.frames_seen == 4
+    np.testing.assert_array_equal(prediction.logits, _push_all(model, frames)[0].logits)
+
+
+def test_the_callers_frame_is_neither_written_to_nor_kept(model: StepModel) -> None:
+    frames, stream = _video(1, seed=6), model.stream()
+    buffer = np.empty((8, 8, 3), np.uint8)
+    for frame in frames:
+        buffer[:] = frame
+        prediction = stream.push(buffer)
+        np.testing.assert_array_equal(buffer, frame)
+        buffer[:] = 0
+    assert prediction is not None
+    np.testing.assert_array_equal(prediction.logits, _push_all(model, frames)[0].logits)
+
+
+def test_two_streams_in_turn_do_not_disturb_each_other(model: StepModel) -> None:
+    videos = _video(3, seed=7), _video(3, seed=8)
+    streams = model.stream(), model.stream()
+    got: tuple[list[Prediction], list[Prediction]] = ([], [])
+    for pair in zip(*videos, strict=True):
+        for stream, frame, predictions in zip(streams, pair, got, strict=True):
+            prediction = stream.push(frame)
+            predictions += [prediction] if prediction else []
+    for video, predictions in zip(videos, got, strict=True):
+        np.testing.assert_array_equal([p.logits for p in predictions], [p.logits for p in _push_all(model, video)])
+
+
+def test_streams_in_threads_of_their_own_share_a_model(model: StepModel, reference: Reference) -> None:
+    videos = [_video(40, seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda video: _push_all(model, video), videos))
+    for video, predictions in zip(videos, results, strict=True):
+        np.testing.assert_allclose([p.logits for p in predictions], reference(video.reshape(40, 4, 8, 8, 3))[0], atol=1e-5)
+
+
+def test_pushing_to_a_closed_model_is_the_same_error_every_time(bundle_path: Path) -> None:
+    model = StepModel.load(bundle_path)
+    stream, frames = model.stream(), _video(2)
+    for frame in frames[:3]:
+        stream.push(frame)
+    model.close()
+    for frame in frames[3:5]:
+        with pytest.raises(ClipstepError, match="the model is closed"):
+            stream.push(frame)
+
+
+def test_probabilities_and_top_by_hand() -> None:
+    prediction = Prediction(0, 4, np.log(np.array([1, 6, 3], np.float32)) + 1000, ("a", "b", "c"))
+    np.testing.assert_allclose(prediction.probabilities, (0.1, 0.6, 0.3), rtol=1e-4)
+    assert [label for label, _ in prediction.top(2)] == ["b", "c"]
+    np.testing.assert_allclose([probability for _, probability in prediction.top(9)], (0.6, 0.3, 0.1), rtol=1e-4)

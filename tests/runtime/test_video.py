@@ -1,0 +1,89 @@
+"""Decoding: the frames are PyAV's own, upright; a file that is no video is a clear error."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from clipstep.runtime import VideoError, frame_rate, read_frames
+
+COLOURS = np.random.default_rng(1).integers(0, 256, (6, 32, 48, 3), np.uint8)
+
+
+def test_frames_are_those_that_pyav_decodes(clip: Path) -> None:
+    with av.open(str(clip)) as container:
+        expected = [frame.to_rgb().to_ndarray() for frame in container.decode(video=0)]
+    frames = list(read_frames(clip))
+    assert len(frames) == len(expected) > 16
+    for frame, wanted in zip(frames, expected, strict=True):
+        assert frame.dtype == np.uint8 and frame.shape == (*wanted.shape[:2], 3)
+        np.testing.assert_array_equal(frame, wanted)
+
+
+def test_channels_are_red_green_blue(write_video: Callable[..., Path]) -> None:
+    orange = np.full((4, 32, 32, 3), (250, 120, 10), np.uint8)
+    for frame in read_frames(write_video(orange)):
+        np.testing.assert_allclose(frame.reshape(-1, 3).mean(axis=0), (250, 120, 10), atol=6)
+
+
+def test_frames_may_be_asked_for_one_by_one_and_left(clip: Path) -> None:
+    frames = read_frames(clip)
+    first = next(frames)
+    frames.close()
+    np.testing.assert_array_equal(first, next(read_frames(clip)))
+
+
+def _rotate_container(path: Path, turn: tuple[int, int, int, int]) -> None:
+    """Writes the upper left 2x2 of the track header's display matrix, 16.16 fixed point."""
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (value << 16 for value in turn)
+    for offset, value in zip((0, 4, 12, 16), (a, b, c, d), strict=True):
+        data[matrix + offset : matrix + offset + 4] = value.to_bytes(4, "big", signed=True)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("turn", "clockwise_turns"),
+    [((1, 0, 0, 1), 0), ((0, 1, -1, 0), 1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 3)],
+)
+def test_a_rotation_that_the_container_asks_for_is_applied(
+    write_video: Callable[..., Path], turn: tuple[int, int, int, int], clockwise_turns: int
+) -> None:
+    """ISO/IEC 14496-12: ``(x, y)`` of a stored pixel is shown at ``(a x + c y, b x + d y)``; phones write (0, 1, -1, 0)."""
+    quadrants = np.zeros((4, 32, 64, 3), np.uint8)
+    quadrants[:, :16, :32] = 250
+    path = write_video(quadrants)
+    stored = next(read_frames(path))
+    _rotate_container(path, turn)
+    np.testing.assert_array_equal(next(read_frames(path)), np.rot90(stored, -clockwise_turns))
+
+
+@pytest.mark.parametrize("rate", [25, 10])
+def test_frame_rate_is_the_one_written(write_video: Callable[..., Path], rate: int) -> None:
+    assert frame_rate(write_video(COLOURS, rate=rate)) == rate
+
+
+@pytest.mark.parametrize("read", [lambda path: list(read_frames(path)), frame_rate])
+class TestErrors:
+    def test_missing_file(self, read: Callable[[Path], object], tmp_path: Path) -> None:
+        with pytest.raises(VideoError, match=r"nowhere\.mp4: .*expected a video"):
+            read(tmp_path / "nowhere.mp4")
+
+    def test_text_called_mp4(self, read: Callable[[Path], object], tmp_path: Path) -> None:
+        (tmp_path / "text.mp4").write_text("no video at all\n" * 50)
+        with pytest.raises(VideoError, match=r"text\.mp4: cannot be decoded; got .*expected a video"):
+            read(tmp_path / "text.mp4")
+
+    def test_sound_without_pictures(self, read: Callable[[Path], object], sound_only: Path) -> None:
+        with pytest.raises(VideoError, match=r"sound\.mp4: has no video stream; got audio; expected a file with a video stream"):
+            read(sound_only)
+
+
+def test_a_file_cut_short_is_an_error_and_not_a_crash(write_video: Callable[..., Path]) -> None:
+    path = write_video(COLOURS)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(VideoError, match="cannot be decoded"):
+        list(read_frames(path))

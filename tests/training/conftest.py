@@ -1,0 +1,84 @@
+"""Tiny networks with statistics that are not the identity; a tiny data set; broken videos."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from clipstep.training.models import build
+
+FIGHT = Path(__file__).parents[1] / "data/fight"
+
+
+@pytest.fixture(scope="session")
+def fight() -> Path:
+    """Real clips in UCF101's layout, two classes."""
+    return FIGHT
+
+
+@pytest.fixture
+def small_network() -> Callable[..., nn.Module]:
+    """``small_network(frames=4, size=32, ...)``: three classes, random weights and statistics, eval mode."""
+
+    def make(**config: int) -> nn.Module:
+        torch.manual_seed(3)
+        network = build("slowfast_causal_shufflenet", {"classes": 3, "frames": 4, "size": 32, **config})
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                nn.init.uniform_(module.running_mean, -0.2, 0.2)
+                nn.init.uniform_(module.running_var, 0.1, 0.4)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.uniform_(module.bias, -0.3, 0.5)
+        return network.eval()
+
+    return make
+
+
+@pytest.fixture
+def write_video(tmp_path: Path) -> Callable[..., Path]:
+    """``write_video(count, path)``: noise of 48x64 pixels, H.264 at 25 fps; or ``(N, H, W, 3)`` uint8 frames in place of ``count``."""
+
+    def write(count: int | np.ndarray, path: str | Path = "written.mp4") -> Path:
+        path = tmp_path / path
+        frames = np.random.default_rng(count).integers(0, 256, (count, 48, 64, 3), np.uint8) if isinstance(count, int) else count
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def sound_only(tmp_path: Path) -> Path:
+    """Silence in an MP4 file, and no picture."""
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 22050), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path) -> Path:
+    """Two training and two test videos of the real ones, copied so that a test may break them."""
+    folder = tmp_path / "data"
+    train, test = ("Fight/v_Fight_g02_c01.mp4", "NoFight/v_NoFight_g02_c01.mp4"), ("Fight/v_Fight_g13_c01.mp4", "NoFight/v_NoFight_g13_c01.mp4")
+    for name in (*train, *test):
+        (folder / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(FIGHT / "videos" / name, folder / "videos" / name)
+    (folder / "classInd.txt").write_text("1 Fight\n2 NoFight\n")
+    (folder / "trainlist01.txt").write_text("".join(f"{name} {label}\n" for label, name in enumerate(train, 1)))
+    (folder / "testlist01.txt").write_text("".join(f"{name}\n" for name in test))
+    return folder

@@ -1,0 +1,134 @@
+"""Subclips, crops and normalisation against numpy; a broken video is a value, not an error."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from clipstep.runtime import VideoError
+from clipstep.runtime.resize import Box, center_box, crop_resize
+from clipstep.training.data.lists import Clip, read_data_set
+from clipstep.training.data.subclips import BrokenVideo, SubclipDataset, Video, channel_statistics, corner_box, normalise, read_subclips
+
+WriteVideo = Callable[..., Path]
+
+
+def _decode(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize(("count", "frames", "subclips"), [(11, 4, 2), (12, 4, 3), (4, 4, 1), (7, 1, 7)])
+def test_whole_subclips_in_order_and_no_tail(write_video: WriteVideo, count: int, frames: int, subclips: int) -> None:
+    path = write_video(count)
+    got = read_subclips(path, frames, 16)
+    assert got.shape == (subclips, frames, 16, 16, 3) and got.dtype == torch.uint8
+    expected = [crop_resize(frame, Box(0, 8, 48), 16) for frame in _decode(path)[: subclips * frames]]
+    np.testing.assert_array_equal(got.flatten(0, 1).numpy(), expected)
+
+
+def test_the_box_is_chosen_once_a_video_and_given_its_height_and_width(write_video: WriteVideo) -> None:
+    asked = []
+
+    def box(height: int, width: int) -> Box:
+        asked.append((height, width))
+        return Box(5, 7, 16)
+
+    path = write_video(4)
+    got = read_subclips(path, 4, 16, box)
+    assert asked == [(48, 64)]
+    np.testing.assert_array_equal(got[0].numpy(), [frame[5:21, 7:23] for frame in _decode(path)])
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (320, 240), (100, 100), (17, 31)])
+def test_corner_boxes_are_at_the_four_corners_in_three_scales(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    boxes = [corner_box(height, width) for _ in range(300)]
+    for box in boxes:
+        assert box.top in (0, height - box.side) and box.left in (0, width - box.side)
+        assert 0 < box.side <= min(height, width)
+    assert {box.side for box in boxes} == {round(scale * min(height, width)) for scale in (1.0, 0.84, 0.71)}
+    smallest = [box for box in boxes if box.side == round(0.71 * min(height, width))]
+    assert {(box.top > 0, box.left > 0) for box in smallest} == {(False, False), (False, True), (True, False), (True, True)}
+
+
+def test_training_takes_corners_and_testing_the_centre(write_video: WriteVideo) -> None:
+    clip = Clip(write_video(4), 1)
+    centre = SubclipDataset([clip], 4, 16, corners=False)[0]
+    assert isinstance(centre, Video) and (centre.path, centre.label) == (clip.path, 1)
+    assert torch.equal(centre.subclips, read_subclips(clip.path, 4, 16, center_box))
+    torch.manual_seed(1)
+    box = corner_box(48, 64)
+    torch.manual_seed(1)
+    corner = SubclipDataset([clip], 4, 16, corners=True)[0]
+    assert isinstance(corner, Video) and torch.equal(corner.subclips, read_subclips(clip.path, 4, 16, lambda *_: box))
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 5, 3), (2, 4, 6, 5, 3), (1, 1, 1, 1, 3)])
+def test_normalise_is_minus_mean_by_deviation_with_channels_first(shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    mean, deviation = (104.5, 101.0, 97.25), (58.0, 57.5, 59.0)
+    expected = np.moveaxis((values.astype(np.float64) - mean) / deviation, -1, -4)
+    got = normalise(torch.from_numpy(values), mean, deviation)
+    assert got.dtype == torch.float32
+    np.testing.assert_allclose(got.numpy(), expected, atol=1e-6)
+
+
+def test_channel_statistics_are_numpys_over_the_decoded_frames(tiny_data: Path) -> None:
+    clips = read_data_set(tiny_data).train
+    frames = []
+    for clip in clips:
+        every = _decode(clip.path)
+        frames += [crop_resize(frame, center_box(*frame.shape[:2]), 32) for frame in every[: len(every) // 8 * 8]]
+    pixels = np.stack(frames).reshape(-1, 3).astype(np.float64)
+    mean, deviation = channel_statistics(clips, 8, 32)
+    np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(deviation, pixels.std(axis=0), rtol=1e-9)
+
+
+def test_normalised_training_frames_have_mean_0_and_deviation_1(tiny_data: Path) -> None:
+    clips = read_data_set(tiny_data).train
+    mean, deviation = channel_statistics(clips, 8, 32)
+    channels = torch.cat([normalise(read_subclips(clip.path, 8, 32), mean, deviation).movedim(1, 0).flatten(1) for clip in clips], dim=1)
+    np.testing.assert_allclose(channels.mean(dim=1), 0, atol=1e-4)
+    np.testing.assert_allclose(channels.std(dim=1), 1, atol=1e-4)
+
+
+@pytest.fixture
+def broken(tmp_path: Path, write_video: WriteVideo, sound_only: Path) -> dict[str, Clip]:
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video\n" * 100)
+    return {"text": Clip(text, 0), "short": Clip(write_video(3, "short.mp4"), 0), "sound": Clip(sound_only, 0)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("text", "text.mp4: cannot be decoded; got "),
+        ("short", "short.mp4: too short; got 3 frames; expected at least 4; use a longer video"),
+        ("sound", "sound.mp4: has no video stream; got audio"),
+    ],
+)
+@pytest.mark.parametrize("corners", [True, False])
+def test_a_broken_video_comes_with_its_reason(broken: dict[str, Clip], kind: str, reason: str, corners: bool) -> None:
+    item = SubclipDataset([broken[kind]], 4, 16, corners=corners)[0]
+    assert isinstance(item, BrokenVideo) and item.path == broken[kind].path
+    assert reason in item.reason
+
+
+def test_statistics_pass_over_broken_videos(broken: dict[str, Clip], write_video: WriteVideo) -> None:
+    good = Clip(write_video(8), 0)
+    assert channel_statistics([broken["text"], good, broken["short"]], 4, 16) == channel_statistics([good], 4, 16)
+
+
+def test_statistics_of_broken_videos_alone_are_an_error(broken: dict[str, Clip]) -> None:
+    with pytest.raises(VideoError, match=r"no usable video in the training list: .*short\.mp4: too short"):
+        channel_statistics([broken["text"], broken["short"]], 4, 16)
+
+
+def test_statistics_find_the_usable_videos_of_a_long_list(broken: dict[str, Clip], write_video: WriteVideo) -> None:
+    good = Clip(write_video(8), 0)
+    assert channel_statistics([broken["short"], good] * 2, 4, 16, videos=2) == channel_statistics([good], 4, 16)
