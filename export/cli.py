@@ -29,7 +29,7 @@ def export_command(run: Path, out: Path, targets: tuple[str, ...]) -> None:
     loaded = load_run(run)
     with console.status("lowering"):
         manifest = export_run(loaded, run, out, tuple(dict.fromkeys(targets)), lambda written: console.print(_line(written)))
-    console.print(f"wrote {out}: {len(manifest.artifacts)} artifacts, verified over {manifest.artifacts[0].parity.steps} steps and a reset")
+    console.print(f"wrote {out}: {len(manifest.artifacts)} artifact{'s' * (len(manifest.artifacts) > 1)}, verified over {manifest.artifacts[0].parity.steps} steps and a reset")
 
 
 def _line(written: Written) -> str:

@@ -1,0 +1,142 @@
+"""``clipstep bench`` and ``clipstep report`` on a small bundle: records, ratios, refusals."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clipstep.benchmarks.records import Record, naive_ms
+from clipstep.benchmarks.report import read_records
+from clipstep.export.export import export_run
+from clipstep.runtime.bundle import MANIFEST, tree_sha256
+from clipstep.runtime.cli import main
+from clipstep.training.data.subclips import read_subclips
+from clipstep.training.models import build
+from clipstep.training.run import Run, RunInfo, load_run, save_run
+
+CLIP = Path(__file__).parents[1] / "data/fight/videos/Fight/v_Fight_g02_c01.mp4"
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(3)
+    config = {"classes": 2, "frames": 4, "size": 32}
+    info = RunInfo("slowfast_causal_shufflenet", config, ("fight", "nofight"), (104.0, 101.0, 97.0), (58.0, 57.0, 59.0), 20.0)
+    folder = tmp_path_factory.mktemp("run") / "small"
+    save_run(folder, Run(build("slowfast_causal_shufflenet", config).eval(), info, read_subclips(CLIP, 4, 32)[:3]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle_path(tmp_path_factory: pytest.TempPathFactory, run_folder: Path) -> Path:
+    out = tmp_path_factory.mktemp("bundle") / "small.clipstep"
+    export_run(load_run(run_folder), run_folder, out, ("onnx", "executorch"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def records_file(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path) -> Path:
+    out = tmp_path_factory.mktemp("records") / "records.jsonl"
+    assert call("bench", bundle_path, "--threads", "1", "--rounds", "3", "--steps", "2", "--out", out) == 0
+    return out
+
+
+def call(*arguments: object) -> int:
+    """The command's exit code, in this process."""
+    before, sys.argv = sys.argv, ["clipstep", *map(str, arguments)]
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def test_each_configuration_has_one_record_that_says_what_ran(records_file: Path, bundle_path: Path) -> None:
+    records = read_records(records_file)
+    manifest = json.loads((bundle_path / MANIFEST).read_text())
+    hashes = {artifact["target"]: artifact["sha256"] for artifact in manifest["artifacts"]}
+    ran = {(r.subject.target, r.subject.form, r.subject.engine): r.artifact_sha256 for r in records}
+    assert ran == {
+        ("onnx", "3d", "onnxruntime"): None,
+        ("pytorch", "3d", "pytorch"): None,
+        ("onnx", "lowered", "onnxruntime"): hashes["onnx"],
+        ("executorch", "lowered", "executorch"): hashes["executorch"],
+    }
+    for record in records:
+        assert len(record.step_ms) == 3 * 2
+        assert record.start.threads_used == record.subject.threads == 1
+        assert record.start.largest_error <= 1e-4
+        assert record.manifest_sha256 == tree_sha256(bundle_path / MANIFEST)
+        assert record.peak_memory_bytes >= record.memory_before_load_bytes > 0
+        assert record.subclip_s == 4 / 20
+
+
+def test_percentiles_and_real_time_factor_follow_from_the_raw_times(records_file: Path) -> None:
+    for line in records_file.read_text().splitlines():
+        values = json.loads(line)
+        median = float(np.median(values["step_ms"]))
+        assert values["percentiles_ms"]["p50"] == pytest.approx(median, abs=1e-4)
+        assert values["steps_per_s"] == pytest.approx(1000 / median)
+        assert values["real_time_factor"] == pytest.approx(0.2 / (median / 1000))
+
+
+def test_the_report_gives_each_artifact_its_own_ratio(records_file: Path, bundle_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = read_records(records_file)
+    assert call("report", bundle_path, records_file) == 0
+    text = capsys.readouterr().out
+    for record in records:
+        if record.artifact_sha256:
+            line = next(line for line in text.splitlines() if record.subject.name in line)
+            assert f"{naive_ms(records)[1] / record.percentile_ms(50):.2f}" in line
+
+
+def test_without_references_only_the_artifacts_are_measured(bundle_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "records.jsonl"
+    assert call("bench", bundle_path, "--no-reference", "--threads", "1", "--rounds", "1", "--steps", "1", "--out", out) == 0
+    assert {record.subject.form for record in read_records(out)} == {"lowered"}
+
+
+def test_wrong_outputs_are_not_timed(bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The golden logits are shifted, and the manifest made to agree, so that every artifact is wrong."""
+    from safetensors.numpy import load_file, save_file
+
+    copy = tmp_path / "copy.clipstep"
+    shutil.copytree(bundle_path, copy)
+    golden = load_file(copy / "golden.safetensors")
+    save_file({**golden, "logits": golden["logits"] + 1}, copy / "golden.safetensors")
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest["golden"]["sha256"] = tree_sha256(copy / "golden.safetensors")
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    assert call("bench", copy, "--no-reference", "--threads", "1", "--out", tmp_path / "records.jsonl") == 2
+    assert "computes something else than the golden steps; got an error of 1" in capsys.readouterr().err
+    assert not (tmp_path / "records.jsonl").exists()
+
+
+def test_bad_input_is_one_line_and_exit_code_2(bundle_path: Path, records_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.jsonl").write_text("{}\n")
+    shutil.copytree(bundle_path, tmp_path / "moved.clipstep")
+    cases = [
+        (("bench", tmp_path / "none.clipstep"), "is not a bundle"),
+        (("bench", bundle_path, "--threads", "1000"), "thread count not available"),
+        (("bench", bundle_path, "--run", tmp_path), "is not a run"),
+        (("bench", bundle_path, "--out", tmp_path / "no/where.jsonl"), "no such folder"),
+        (("report", bundle_path, tmp_path / "none.jsonl"), "no such file"),
+        (("report", bundle_path, tmp_path / "broken.jsonl"), "broken.jsonl:1: is not a record"),
+    ]
+    for arguments, expected in cases:
+        assert call(*arguments) == 2
+        error = capsys.readouterr().err
+        assert expected in error
+        assert len(error.splitlines()) == 1
+
+
+def test_a_record_refuses_unknown_keys(records_file: Path) -> None:
+    values = read_records(records_file)[0].model_dump(exclude=set(Record.model_computed_fields))
+    with pytest.raises(ValueError, match="speed"):
+        Record.model_validate({**values, "speed": 1})
