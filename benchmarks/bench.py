@@ -19,6 +19,7 @@ from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import FLOAT32_BOUND
 from clipstep.runtime.manifest import Artifact
+from clipstep.runtime.terminal import quiet_stderr
 
 WARM_UP_STEPS = 3
 
@@ -114,10 +115,11 @@ def _artifact(bundle: Bundle, target: str) -> Artifact | None:
 
 
 def _write_naive(run: Path, path: Path, console: Console) -> Path:
-    from clipstep.export.export import quiet
-    from clipstep.export.step import program_of
-    from clipstep.export.targets.onnx import to_onnx
-    from clipstep.training.run import load_run
+    with quiet_stderr():
+        from clipstep.export.export import quiet
+        from clipstep.export.step import program_of
+        from clipstep.export.targets.onnx import to_onnx
+        from clipstep.training.run import load_run
 
     with console.status("exporting the naive rank-5 ONNX"), quiet():
         program = program_of(load_run(run))

@@ -11,7 +11,7 @@ from clipstep.export.targets import TARGETS
 from clipstep.export.verify import record_golden, same_golden, verify_bundle
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.golden import FLOAT16_BOUND, FLOAT32_BOUND, GoldenSteps
 from clipstep.runtime.terminal import new_console
 from clipstep.training.data.subclips import read_subclips
 from clipstep.training.run import Run, load_run
@@ -29,7 +29,8 @@ def export_command(run: Path, out: Path, targets: tuple[str, ...]) -> None:
     loaded = load_run(run)
     with console.status("lowering"):
         manifest = export_run(loaded, run, out, tuple(dict.fromkeys(targets)), lambda written: console.print(_line(written)))
-    console.print(f"wrote {out}: {len(manifest.artifacts)} artifact{'s' * (len(manifest.artifacts) > 1)}, verified over {manifest.artifacts[0].parity.steps} steps and a reset")
+    count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
+    console.print(f"wrote {out}: {count} artifact{'s' * (count > 1)}, verified over {steps} steps and a reset")
 
 
 def _line(written: Written) -> str:
@@ -63,10 +64,15 @@ def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
     table = Table(title=f"{bundle}: {len(golden.logits)} steps and a reset against the {reference}", title_justify="left")
     for heading in ("artifact", "runtime", "largest error", "relative", "bound", "verdict"):
         table.add_column(heading)
-    runtimes = {"onnx": "onnxruntime", "executorch": "ExecuTorch", "coreml": "own evaluator (Core ML needs an Apple device)"}
+    runtimes = {"onnx": "onnxruntime", "executorch": "ExecuTorch", "coreml": "own evaluator *"}
+    bounds = {"float32": f"{FLOAT32_BOUND:g} absolute", "float16": f"{FLOAT16_BOUND:g} relative"}
     for artifact, errors in verify_bundle(opened, golden):
-        table.add_row(artifact.file, runtimes[artifact.target], f"{errors.absolute:.1e}", f"{errors.relative:.1e}", artifact.parity.bound, "equal")
+        table.add_row(
+            artifact.file, runtimes[artifact.target], f"{errors.absolute:.1e}", f"{errors.relative:.1e}", bounds[artifact.precision], "equal"
+        )
     console.print(table)
+    if any(artifact.target == "coreml" for artifact in opened.manifest.artifacts):
+        console.print("* Core ML itself runs on Apple devices only; here its saved packages are evaluated operation by operation")
 
 
 def _fresh_golden(bundle: Bundle, golden: GoldenSteps, run: Run, video: Path | None) -> GoldenSteps:

@@ -28,9 +28,15 @@ DTYPES: dict[int, Any] = {
 
 
 class MlProgram:
-    """A saved ``.mlpackage`` as an engine; inputs and outputs in the order of its description."""
+    """A saved ``.mlpackage`` as an engine; inputs and outputs in the order of its description.
 
-    def __init__(self, path: Path) -> None:
+    Given the ``.mlpackage`` in ``exact``, of the same network in float32, a float16 program is run with the weights
+    that its own were rounded from, and nothing is rounded: it then has to be as close to the network as float32 is,
+    whereas the noise of rounding would hide a small mistake.
+    """
+
+    def __init__(self, path: Path, exact: Path | None = None) -> None:
+        self._rounding = exact is None
         try:
             spec = load_spec(str(path))
             function = spec.mlProgram.functions["main"]
@@ -45,22 +51,38 @@ class MlProgram:
         self._operations = [o for o in block.operations if o.type != "const"]
         self._inputs = [value.name for value in spec.description.input]
         self._outputs = [value.name for value in spec.description.output]
+        if not (self._inputs and self._outputs and self._operations):
+            raise ClipstepError(f"{path}: cannot be read as an ML Program", got="no inputs, outputs or operations")
         if {value.name for value in function.inputs} != set(self._inputs) or set(block.outputs) != set(self._outputs):
             raise ClipstepError(f"{path}: the description's inputs and outputs are not the program's")
+        if exact is not None:
+            self._constants = _unrounded(self._constants, MlProgram(exact)._constants, path)
 
     @torch.no_grad()
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         values: dict[str, Any] = dict(self._constants)
         values.update((name, torch.from_numpy(value)) for name, value in zip(self._inputs, inputs, strict=True))
         for operation in self._operations:
-            values[operation.outputs[0].name] = _evaluate(operation, values)
+            values[operation.outputs[0].name] = _evaluate(operation, values, self._rounding)
         return [values[name].numpy() for name in self._outputs]
 
     def close(self) -> None:
         self._operations, self._constants = [], {}
 
 
-def _evaluate(operation: Any, values: dict[str, Any]) -> Tensor:
+def _unrounded(rounded: dict[str, Any], exact: dict[str, Any], path: Path) -> dict[str, Any]:
+    values = dict(rounded)
+    for name, value in rounded.items():
+        if not isinstance(value, Tensor) or value.dtype != torch.float16:
+            continue
+        original = exact.get(name.removesuffix("_to_fp16"))
+        if not isinstance(original, Tensor) or original.shape != value.shape or not torch.allclose(original.half(), value, rtol=1e-3, atol=1e-6):
+            raise ClipstepError(f"{path}: {name} is not the float32 package's weight rounded to float16")
+        values[name] = original
+    return values
+
+
+def _evaluate(operation: Any, values: dict[str, Any], rounding: bool) -> Tensor:
     known = OPERATIONS.get(operation.type)
     if known is None:
         raise ClipstepError(f"unknown ML Program operation {operation.type}", expected=f"one of {', '.join(OPERATIONS)}")
@@ -68,14 +90,17 @@ def _evaluate(operation: Any, values: dict[str, Any]) -> Tensor:
     if len(operation.outputs) != 1 or operation.blocks or set(operation.attributes) - {"name"}:
         raise ClipstepError(f"{operation.type}: more outputs, blocks or attributes than this evaluator knows")
     try:
-        result = known(**arguments)
+        result = arguments["x"] if operation.type == "cast" and not rounding else known(**arguments)
     except TypeError as error:
         raise ClipstepError(f"{operation.type}: inputs this evaluator does not know", got=", ".join(arguments)) from error
     kind = operation.outputs[0].type.tensorType
     shape = tuple(d.constant.size for d in kind.dimensions)
     if tuple(result.shape) != shape:
         raise ClipstepError(f"{operation.type}: the result has another shape than declared", got=tuple(result.shape), expected=shape)
-    return result.to(DTYPES[kind.dataType])
+    if kind.dataType not in DTYPES:
+        raise ClipstepError(f"{operation.type}: a result of a type this evaluator does not know", got=MIL.DataType.Name(kind.dataType))
+    declared = DTYPES[kind.dataType]
+    return result.to(torch.float32 if declared == torch.float16 and not rounding else declared)
 
 
 def _argument(argument: Any, values: dict[str, Any]) -> Any:

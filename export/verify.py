@@ -8,6 +8,7 @@ import torch
 
 from clipstep.export.mlprogram import MlProgram
 from clipstep.export.step import StepProgram
+from clipstep.export.targets import TARGETS
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import ENGINES, Engine, load_engine
 from clipstep.runtime.errors import ClipstepError
@@ -43,22 +44,33 @@ def load_for_verification(target: str, path: Path) -> Engine:
 def check_artifact(target: str, path: Path, precision: str, interface: Interface, golden: GoldenSteps) -> Errors:
     """The artifact's largest errors over the golden steps.
 
+    A float16 one is also checked to be the float32 one, which lies beside it, with rounded weights.
+
     Raises:
         ParityError: it is off, named by its file.
     """
     try:
-        with StepModel(interface, load_for_verification(target, path), path.name) as model:
-            return check_golden(model, golden, precision)
+        if precision == "float16":
+            exact = path.with_name(TARGETS[target].file.format("float32"))
+            _check(MlProgram(path, exact), path, "float32", interface, golden)
+        return _check(load_for_verification(target, path), path, precision, interface, golden)
     except ClipstepError as error:
         raise ParityError(f"{path.name}: {error}") from error
+
+
+def _check(engine: Engine, path: Path, precision: str, interface: Interface, golden: GoldenSteps) -> Errors:
+    with StepModel(interface, engine, path.name) as model:
+        return check_golden(model, golden, precision)
 
 
 def verify_bundle(bundle: Bundle, golden: GoldenSteps) -> Iterator[tuple[Artifact, Errors]]:
     """Checks the artifacts one after the other.
 
     Raises:
-        ParityError: at the first one that is off.
+        ParityError: at the first one that is off, or if the golden steps are too few to say.
     """
+    if len(golden.logits) < GOLDEN_STEPS:
+        raise ParityError("too few golden steps", got=len(golden.logits), expected=f"at least {GOLDEN_STEPS}", fix="export it again")
     for artifact in bundle.manifest.artifacts:
         interface = bundle.manifest.interface(artifact.input_dtype)
         yield artifact, check_artifact(artifact.target, bundle.path / artifact.file, artifact.precision, interface, golden)

@@ -13,6 +13,10 @@ from clipstep.training.run import save_run
 from clipstep.training.train import OPTIMIZERS, TrainingConfig, train
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @click.command("train")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the run to.")
@@ -27,7 +31,7 @@ from clipstep.training.train import OPTIMIZERS, TrainingConfig, train
 @click.option("--weight-decay", default=0.0, show_default=True, type=click.FloatRange(0))
 @click.option("--patience", default=10, show_default=True, type=click.IntRange(0), help="Epochs without a lower loss before the rate drops.")
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop after that many minutes.")
-@click.option("--workers", default=min(2, os.cpu_count() or 1), show_default=True, type=click.IntRange(0), help="Decoding processes.")
+@click.option("--workers", default=min(2, _cores()), show_default=True, type=click.IntRange(0), help="Decoding processes.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 def train_command(
     data: Path, out: Path, split: int, preset: str, frames: int, size: int, epochs: int, batch_size: int, optimizer: str,

@@ -1,5 +1,6 @@
 """Rank-5 graph in, rank-4 graph out, exactly: what ExecuTorch's XNNPACK and Core ML need, and what runs fast elsewhere."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ def lower(step: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     fold_batch_norms(graph)
     fold_channel_shuffles(graph)
     interpreter = _Lowering(graph)
+    interpreter.extra_traceback = False
     # Traced before autograd's and the backends' decompositions, so that pools and convolutions stay whole.
     lowered = make_fx(lambda *values: interpreter.run(*values), pre_dispatch=True)(*inputs)
     fold_constants(lowered)
@@ -57,5 +59,6 @@ class _Lowering(fx.Interpreter):
 
 def _source(node: fx.Node) -> str:
     """The innermost line of the user's code in the traceback that torch.export kept."""
-    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File ")]
+    trace = (node.meta.get("stack_trace") or "").splitlines()
+    lines = [line.strip() for line in trace if line.strip().startswith("File ") and str(Path(torch.__file__).parent) not in line]
     return lines[-1] if lines else "an unknown line"

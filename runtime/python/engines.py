@@ -72,6 +72,7 @@ class ExecuTorch:
         try:
             with quiet_stderr():
                 self._module: Any = portable_lib._load_for_executorch(str(path))
+                self._module.method_meta("forward")  # Loading alone does not look into the file.
         except RuntimeError as error:
             raise ClipstepError(f"{path}: ExecuTorch cannot load it", got=str(error).splitlines()[0]) from error
         self._open.add(self)

@@ -1,6 +1,7 @@
 """What users see: one console for all commands, and nothing of what libraries print by themselves."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ def quiet_stderr() -> Iterator[None]:
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  os.devnull is no path of a file.
         os.dup2(nowhere.fileno(), 2)
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         sys.stderr.flush()
         os.dup2(saved, 2)

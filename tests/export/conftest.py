@@ -1,75 +1,23 @@
-"""A small run with a real clip's frames, exported once to every target; helpers for networks of one operation."""
+"""What the tests of export share: the opened bundle, a network that exports fast, and copies to damage."""
 
+import json
+import shutil
+import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from clipstep.export.export import export_run
-from clipstep.export.step import StepProgram, program_of
-from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256, tree_size
+from clipstep.runtime.cli import main
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.training.data.subclips import read_subclips
-from clipstep.training.models import build
-from clipstep.training.run import Run, RunInfo, load_run, save_run
+from clipstep.training.run import Run, RunInfo
 
-VIDEOS = Path(__file__).parents[1] / "data/fight/videos"
 CLASSES = ("fight", "nofight", "other")
-
-
-def _randomise(network: nn.Module) -> nn.Module:
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.1, 0.4)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.3, 0.5)
-    return network.eval()
-
-
-@pytest.fixture(scope="session")
-def randomise() -> Callable[[nn.Module], nn.Module]:
-    """Gives batch norms random statistics, so that none of them is nearly the identity; eval mode."""
-    return _randomise
-
-
-@pytest.fixture(scope="session")
-def clip() -> Path:
-    """A real video."""
-    return VIDEOS / "Fight/v_Fight_g02_c01.mp4"
-
-
-@pytest.fixture(scope="session")
-def run_folder(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
-    """A run of a network of 4 frames of 32x32 and three classes, with random weights and a real clip's subclips."""
-    torch.manual_seed(7)
-    config = {"classes": len(CLASSES), "frames": 4, "size": 32}
-    network = _randomise(build("slowfast_causal_shufflenet", config))
-    info = RunInfo("slowfast_causal_shufflenet", config, CLASSES, (104.0, 101.0, 97.0), (58.0, 57.0, 59.0), 25.0)
-    folder = tmp_path_factory.mktemp("run") / "small"
-    save_run(folder, Run(network, info, read_subclips(clip, 4, 32)[:5]))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def run(run_folder: Path) -> Run:
-    return load_run(run_folder)
-
-
-@pytest.fixture(scope="session")
-def program(run: Run) -> StepProgram:
-    return program_of(run)
-
-
-@pytest.fixture(scope="session")
-def bundle_path(tmp_path_factory: pytest.TempPathFactory, run: Run, run_folder: Path) -> Path:
-    """The run exported to every target. Tests that change it work on a copy."""
-    out = tmp_path_factory.mktemp("bundle") / "small.clipstep"
-    export_run(run, run_folder, out)
-    return out
 
 
 @pytest.fixture(scope="session")
@@ -80,3 +28,67 @@ def bundle(bundle_path: Path) -> Bundle:
 @pytest.fixture(scope="session")
 def golden(bundle: Bundle) -> GoldenSteps:
     return GoldenSteps.load(bundle.path / bundle.manifest.golden.file, [state.name for state in bundle.manifest.states])
+
+
+class Pooled(nn.Module):
+    """A network of one convolution, a relu and a pool, with two states of one shape: exported in a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(3, 8, (2, 3, 3), padding=(0, 1, 1))
+        self.linear = nn.Linear(8, len(CLASSES))
+
+    def initial_states(self) -> dict[str, Tensor]:
+        return {"first": torch.zeros(1, 8, 16, 16), "newest": torch.zeros(1, 8, 16, 16)}
+
+    def forward(self, frames: Tensor, first: Tensor, newest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y = F.relu(torch.cat([first.reshape(1, 8, 1, 16, 16), self.conv(frames), newest.reshape(1, 8, 1, 16, 16)], dim=2))
+        pooled = F.max_pool3d(y, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+        return self.linear(pooled.mean(dim=(2, 3, 4))), y[:, :, 1:2].reshape(first.shape) * 0.5, y[:, :, -2:-1].reshape(newest.shape) * 0.25
+
+
+@pytest.fixture(scope="session")
+def pooled_run(clip: Path) -> Run:
+    """A run of a network that exports fast, for tests that export again."""
+    torch.manual_seed(8)
+    info = RunInfo("pooled", {}, CLASSES, (104.0, 101.0, 97.0), (58.0, 57.0, 59.0), 25.0, "0" * 64)
+    return Run(Pooled().eval(), info, read_subclips(clip, 3, 16)[:5])
+
+
+@pytest.fixture
+def bundle_copy(tmp_path: Path, bundle_path: Path) -> Path:
+    """A copy of the bundle, to be damaged."""
+    return Path(shutil.copytree(bundle_path, tmp_path / "copy.clipstep"))
+
+
+@pytest.fixture(scope="session")
+def rehash() -> Callable[..., Bundle]:
+    """``rehash(path, file)``: opens a changed bundle with the hashes that its files have now, and only that artifact."""
+
+    def change(path: Path, file: str | None = None) -> Bundle:
+        values = json.loads((path / MANIFEST).read_text())
+        values["artifacts"] = [artifact for artifact in values["artifacts"] if file in (None, artifact["file"])]
+        for item in (*values["artifacts"], values["golden"]):
+            item.update(sha256=tree_sha256(path / item["file"]), size_bytes=tree_size(path / item["file"]))
+        (path / MANIFEST).write_text(json.dumps(values))
+        return Bundle.open(path)
+
+    return change
+
+
+@pytest.fixture
+def clipstep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["clipstep", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = int(error.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call

@@ -1,0 +1,69 @@
+"""A small run with a real clip's frames, exported once to every target, for the tests of export and benchmarks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from clipstep.export.export import export_run
+from clipstep.export.step import StepProgram, program_of
+from clipstep.training.data.subclips import read_subclips
+from clipstep.training.models import build
+from clipstep.training.run import Run, RunInfo, load_run, save_run
+
+VIDEOS = Path(__file__).parent / "data/fight/videos"
+CLASSES = ("fight", "nofight", "other")
+
+
+def _randomise(network: nn.Module) -> nn.Module:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.1, 0.4)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.5)
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def randomise() -> Callable[[nn.Module], nn.Module]:
+    """Gives batch norms random statistics, so that none of them is nearly the identity; eval mode."""
+    return _randomise
+
+
+@pytest.fixture(scope="session")
+def clip() -> Path:
+    """A real video."""
+    return VIDEOS / "Fight/v_Fight_g02_c01.mp4"
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
+    """A run of a network of 4 frames of 32x32 and three classes, with random weights and a real clip's subclips."""
+    torch.manual_seed(7)
+    config = {"classes": len(CLASSES), "frames": 4, "size": 32}
+    network = _randomise(build("slowfast_causal_shufflenet", config))
+    info = RunInfo("slowfast_causal_shufflenet", config, CLASSES, (104.0, 101.0, 97.0), (58.0, 57.0, 59.0), 25.0)
+    folder = tmp_path_factory.mktemp("run") / "small"
+    save_run(folder, Run(network, info, read_subclips(clip, 4, 32)[:5]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(run_folder: Path) -> Run:
+    return load_run(run_folder)
+
+
+@pytest.fixture(scope="session")
+def program(run: Run) -> StepProgram:
+    return program_of(run)
+
+
+@pytest.fixture(scope="session")
+def bundle_path(tmp_path_factory: pytest.TempPathFactory, run: Run, run_folder: Path) -> Path:
+    """The run exported to every target. Tests that change it work on a copy."""
+    out = tmp_path_factory.mktemp("bundle") / "small.clipstep"
+    export_run(run, run_folder, out)
+    return out

@@ -1,0 +1,130 @@
+"""Each artifact alone: what it carries, where it runs, what it computes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import coremltools
+import numpy as np
+import onnx
+import pytest
+import torch
+from executorch.exir._serialize._program import deserialize_pte_binary
+from executorch.extension.pybindings import portable_lib
+from torch import Tensor, fx
+
+from clipstep.export.export import quiet
+from clipstep.export.lowering.lower import lower
+from clipstep.export.step import StepProgram, program_of
+from clipstep.export.targets import TARGETS, executorch
+from clipstep.export.verify import load_for_verification
+from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.golden import FLOAT16_BOUND
+from clipstep.runtime.manifest import Interface
+from clipstep.training.run import Run
+
+
+def onnx_metadata(path: Path) -> str:
+    return {entry.key: entry.value for entry in onnx.load(path).metadata_props}["clipstep"]
+
+
+def coreml_metadata(path: Path) -> str:
+    return coremltools.models.utils.load_spec(str(path)).description.metadata.userDefined["clipstep"]
+
+
+def executorch_metadata(path: Path) -> str:
+    return portable_lib._load_for_executorch(str(path)).run_method("clipstep", ())[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "read", "dtype"),
+    [
+        ("step.onnx", onnx_metadata, "uint8"),
+        ("step.pte", executorch_metadata, "uint8"),
+        ("step-float32.mlpackage", coreml_metadata, "float32"),
+        ("step-float16.mlpackage", coreml_metadata, "float32"),
+    ],
+)
+def test_a_lone_artifact_carries_what_is_needed_to_use_it(file: str, read: Callable[[Path], str], dtype: str, bundle: Bundle, run: Run) -> None:
+    interface = Interface.model_validate_json(read(bundle.path / file))
+    assert interface.labels == run.info.classes and interface.input.fps == run.info.fps
+    assert interface.input.mean == run.info.mean and interface.input.deviation == run.info.deviation
+    assert (interface.input.shape, interface.input.dtype) == ((4, 32, 32, 3), dtype)
+    states = {state.name: (state.shape, state.initial) for state in interface.states}
+    assert states == {name: (tuple(value.shape), 0.0) for name, value in run.network.initial_states().items()}  # type: ignore[operator]
+    assert interface.outputs == ("logits", "slow_buffer_out", "fast_buffer_out")
+
+
+def test_the_onnx_file_names_its_inputs_and_outputs_and_hides_this_machine(bundle: Bundle, program: StepProgram) -> None:
+    model = onnx.load(bundle.path / "step.onnx")
+    assert [value.name for value in model.graph.input] == program.input_names
+    assert [value.name for value in model.graph.output] == program.output_names
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert str(Path(torch.__file__).parent).encode() not in model.SerializeToString() and b"/work/" not in model.SerializeToString()
+
+
+def test_the_ml_program_names_its_inputs_and_outputs(bundle: Bundle, program: StepProgram) -> None:
+    for precision in ("float32", "float16"):
+        spec = coremltools.models.utils.load_spec(str(bundle.path / f"step-{precision}.mlpackage"))
+        assert [value.name for value in spec.description.input] == program.input_names
+        assert [value.name for value in spec.description.output] == program.output_names
+
+
+def test_the_executorch_file_has_one_delegate_and_one_conversion(bundle: Bundle) -> None:
+    plan = next(plan for plan in program_in(bundle.path / "step.pte").execution_plan if plan.name == "forward")
+    assert [delegate.id for delegate in plan.delegates] == ["XnnpackBackend"]
+    assert [operator.name for operator in plan.operators] == ["aten::_to_copy"]
+    kinds = [type(instruction.instr_args).__name__ for instruction in plan.chains[0].instructions]
+    assert sorted(kind for kind in kinds if kind != "FreeCall") == ["DelegateCall", "KernelCall"]
+    placement = bundle.artifact("executorch").placement
+    assert placement.outside == ("aten::_to_copy",) and list(placement.delegated) == ["XnnpackBackend"]
+
+
+def program_in(path: Path) -> Any:
+    """The flatbuffer as it was written, read by ExecuTorch's own tools."""
+    read = deserialize_pte_binary(path.read_bytes())
+    return getattr(read, "program", read)
+
+
+def test_what_xnnpack_does_not_take_is_refused(pooled_run: Run, tmp_path: Path) -> None:
+    network = pooled_run.network
+
+    class Odd(torch.nn.Module):
+        initial_states = network.initial_states
+
+        def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+            logits, *states = network(*inputs)
+            return (logits.cumsum(1), *states)
+
+    program = program_of(Run(Odd().eval(), pooled_run.info, pooled_run.sample))
+    with quiet(), pytest.raises(ClipstepError, match=r"XNNPACK does not take the whole step; got outside: .*aten::cumsum"):
+        executorch.write(lower(program.step, program.inputs), program, "float32", "{}", tmp_path / "step.pte")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("artifact", range(4))
+def test_three_chained_steps_on_random_frames_equal_the_eager_network(artifact: int, bundle: Bundle, program: StepProgram) -> None:
+    item = bundle.manifest.artifacts[artifact]
+    engine = load_for_verification(item.target, bundle.path / item.file)
+    clips = torch.randint(256, (3, *program.frames.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(11))
+    eager = list(program.states.values())
+    states = [value.numpy() for value in eager]
+    for clip in clips:
+        with torch.no_grad():
+            logits, *eager = program.step(clip, *eager)
+        got, *states = engine.run([clip.numpy().astype(item.input_dtype), *states])
+        for value, expected in zip((got, *states), (logits, *eager), strict=True):
+            bound = 1e-4 if item.precision == "float32" else FLOAT16_BOUND * max(1.0, float(expected.abs().max()))
+            np.testing.assert_allclose(value, expected.numpy(), rtol=0, atol=bound)
+    engine.close()
+
+
+def test_the_same_graph_gives_the_same_onnx_file(pooled_run: Run, tmp_path: Path) -> None:
+    program = program_of(pooled_run)
+    files = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    with quiet():
+        graphs: list[fx.GraphModule] = [lower(program.step, program.inputs) for _ in files]
+        for graph, file in zip(graphs, files, strict=True):
+            TARGETS["onnx"].write(graph, program, "float32", "{}", file)
+    assert files[0].read_bytes() == files[1].read_bytes()
