@@ -33,6 +33,8 @@ def bench_command(bundle: Path, run: Path | None, no_reference: bool, threads: t
     opened = Bundle.open(bundle)
     console = new_console()
     records = bench_bundle(opened, None if no_reference else _run_folder(opened, run), Plan(threads, rounds, steps), console)
+    device, steps = records[0].device, len(records[0].step_ms)
+    console.print(f"{records[0].bundle} on {device.cpu_model}, {device.cores} cores; {steps} steps each, taking turns", soft_wrap=True)
     console.print(_table(records))
     if out is not None:
         with out.open("a", encoding="utf-8") as file:
@@ -52,11 +54,7 @@ def _run_folder(bundle: Bundle, run: Path | None) -> Path:
 
 
 def _table(records: Sequence[Record]) -> Table:
-    device = records[0].device
-    table = Table(
-        title=f"{records[0].bundle} on {device.cpu_model}, {device.cores} cores; {len(records[0].step_ms)} steps each, taking turns",
-        title_justify="left",
-    )
+    table = Table()
     for heading in ("what runs", "threads", "p50 ms", "p90 ms", "times naive", "x real time", "load s", "first ms", "peak +MB", "file MB"):
         table.add_column(heading, justify="left" if heading == "what runs" else "right")
     naive = naive_ms(records)

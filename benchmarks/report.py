@@ -21,6 +21,7 @@ def report_command(bundle: Path, records: Path) -> None:
     opened = Bundle.open(bundle)
     console = new_console()
     _print_training(opened, console)
+    console.print(f"{opened.manifest.name}: one step is {opened.manifest.input.shape[0]} frames", soft_wrap=True)
     console.print(_table(opened, read_records(records)))
     console.print(f"run       {opened.manifest.provenance.run}\nbundle    {bundle}\nrecords   {records}")
 
@@ -53,7 +54,7 @@ def _print_training(bundle: Bundle, console: Console) -> None:
 
 
 def _table(bundle: Bundle, records: list[Record]) -> Table:
-    table = Table(title=f"{bundle.manifest.name}: one step is {bundle.manifest.input.shape[0]} frames", title_justify="left")
+    table = Table()
     for heading in ("artifact", "MB", "parity: largest error", "threads", "ms a step", "times naive", "times real time"):
         table.add_column(heading, justify="left" if heading == "artifact" else "right")
     naive = naive_ms(records)

@@ -61,7 +61,8 @@ def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
         reference = f"eager network of {run}, {video or 'golden frames'}"
     elif video is not None:
         raise ClipstepError("--video needs --run", got="no run to compute the reference with", fix="add --run RUN")
-    table = Table(title=f"{bundle}: {len(golden.logits)} steps and a reset against the {reference}", title_justify="left")
+    console.print(f"{bundle}: {len(golden.logits)} steps and a reset against the {reference}", soft_wrap=True)
+    table = Table()
     for heading in ("artifact", "runtime", "largest error", "relative", "bound", "verdict"):
         table.add_column(heading)
     runtimes = {"onnx": "onnxruntime", "executorch": "ExecuTorch", "coreml": "own evaluator *"}
