@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -67,3 +69,16 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory, run: Run, run_folder: 
     out = tmp_path_factory.mktemp("bundle") / "small.clipstep"
     export_run(run, run_folder, out)
     return out
+
+
+@pytest.fixture
+def sound_only(tmp_path: Path) -> Path:
+    """Half a second of silence in an MP4 file, and no picture."""
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 22050), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path

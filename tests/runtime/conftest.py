@@ -133,16 +133,3 @@ def write_video(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
-
-
-@pytest.fixture
-def sound_only(tmp_path: Path) -> Path:
-    """Half a second of silence in an MP4 file, and no picture."""
-    path = tmp_path / "sound.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=44100, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 22050), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 44100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path

@@ -22,19 +22,13 @@ def fight() -> Path:
 
 
 @pytest.fixture
-def small_network() -> Callable[..., nn.Module]:
+def small_network(randomise: Callable[[nn.Module], nn.Module]) -> Callable[..., nn.Module]:
     """``small_network(frames=4, size=32, ...)``: three classes, random weights and statistics, eval mode."""
 
     def make(**config: int) -> nn.Module:
         torch.manual_seed(3)
         network = build("slowfast_causal_shufflenet", {"classes": 3, "frames": 4, "size": 32, **config})
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                nn.init.uniform_(module.running_mean, -0.2, 0.2)
-                nn.init.uniform_(module.running_var, 0.1, 0.4)
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.uniform_(module.bias, -0.3, 0.5)
-        return network.eval()
+        return randomise(network)
 
     return make
 
@@ -55,19 +49,6 @@ def write_video(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def sound_only(tmp_path: Path) -> Path:
-    """Silence in an MP4 file, and no picture."""
-    path = tmp_path / "sound.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=44100, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 22050), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 44100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture
