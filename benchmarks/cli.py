@@ -10,6 +10,7 @@ from rich.table import Table
 from clipstep.benchmarks.bench import Plan, bench_bundle
 from clipstep.benchmarks.records import Record, naive_ms
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
 
@@ -24,10 +25,8 @@ from clipstep.runtime.terminal import new_console
 @click.option("--out", type=click.Path(path_type=Path), help="Append the records to this file, one JSON object a line.")
 def bench_command(bundle: Path, run: Path | None, no_reference: bool, threads: tuple[int, ...], rounds: int, steps: int, out: Path | None) -> None:
     """Measure BUNDLE's artifacts on this computer, beside PyTorch eager and the naive rank-5 ONNX of the same network."""
-    cores = os.cpu_count() or 1
-    threads = tuple(dict.fromkeys(threads or (1, min(2, cores))))
-    if max(threads) > cores:
-        raise ClipstepError("thread count not available", got=max(threads), expected=f"1 to {cores}")
+    threads = tuple(dict.fromkeys(threads or (1, min(2, os.cpu_count() or 1))))
+    check_threads(max(threads))
     if out is not None and not out.parent.is_dir():
         raise ClipstepError(f"{out}: no such folder", fix="make it first")
     opened = Bundle.open(bundle)

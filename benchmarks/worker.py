@@ -74,7 +74,7 @@ def main() -> None:
     task = json.loads(sys.stdin.readline())
     subject = Subject.model_validate(task["subject"])
     bundle = Bundle.open(task["bundle"])
-    golden = GoldenSteps.load(bundle.path / bundle.manifest.golden.file, [state.name for state in bundle.manifest.states])
+    golden = GoldenSteps.of(bundle)
     if subject.engine == "pytorch":
         import clipstep.export.step  # noqa: F401  Its libraries do not count as the model's memory.
     elif subject.engine == "executorch":

@@ -54,7 +54,7 @@ def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
     """
     console = new_console()
     opened = Bundle.open(bundle)
-    golden = GoldenSteps.load(bundle / opened.manifest.golden.file, [state.name for state in opened.manifest.states])
+    golden = GoldenSteps.of(opened)
     reference = "golden steps"
     if run is not None:
         golden = _fresh_golden(opened, golden, load_run(run), video)

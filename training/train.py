@@ -133,10 +133,10 @@ def train(data: DataSet, architecture: str, model_config: dict[str, int], config
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     frames, size = model_config["frames"], model_config["size"]
     network = build(architecture, model_config)
+    _check_trainable(network, frames, size)
     mean, deviation = channel_statistics(data.train, frames, size)
     info = RunInfo(architecture, model_config, data.classes, tuple(mean), tuple(deviation), _median_rate(data.train))
     sample = _sample(data.test, frames, size)
-    _check_trainable(network, frames, size)
     module = SubclipTrainer(network, info, config)
     loader = DataLoader(
         SubclipDataset(data.train, frames, size, corners=True),

@@ -110,13 +110,22 @@ def load_engine(name: str, path: Path, threads: int) -> Engine:
             file that the engine refuses.
     """
     info = engine_info(name)
-    cores = os.cpu_count() or 1
-    if not 1 <= threads <= cores:
-        raise ClipstepError("thread count not available", got=threads, expected=f"1 to {cores}")
+    check_threads(threads)
     try:
         return info.load(path, threads)
     except ModuleNotFoundError as error:
         raise ClipstepError(f"engine {name} needs {error.name}, which is not installed", fix=f"pip install '{info.needs}'") from error
+
+
+def check_threads(threads: int) -> None:
+    """Checks that this machine has that many cores.
+
+    Raises:
+        ClipstepError: it has not.
+    """
+    cores = os.cpu_count() or 1
+    if not 1 <= threads <= cores:
+        raise ClipstepError("thread count not available", got=threads, expected=f"1 to {cores}")
 
 
 def engine_info(name: str) -> EngineInfo:

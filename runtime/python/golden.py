@@ -8,6 +8,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
@@ -39,6 +40,11 @@ class GoldenSteps:
     def save(self, path: Path) -> None:
         named = {f"states.{name}": value for name, value in self.states.items()}
         save_file({"subclips": self.subclips, "logits": self.logits, **named}, path)
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "GoldenSteps":
+        """The golden steps that a bundle ships."""
+        return cls.load(bundle.path / bundle.manifest.golden.file, [state.name for state in bundle.manifest.states])
 
     @classmethod
     def load(cls, path: Path, state_names: Sequence[str]) -> "GoldenSteps":

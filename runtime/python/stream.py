@@ -63,16 +63,15 @@ class Stream:
         """
         check_frame(frame)
         spec = self._model.interface.input
-        if self._waiting == spec.shape[0]:
-            self._waiting -= 1  # The last step failed; the frame that led to it is replaced by this one.
         used = self._seen % spec.frame_stride == 0
         self._seen += 1
         if not used:
             return None
         self._pending[self._waiting] = crop_resize(frame, center_box(*frame.shape[:2]), spec.shape[1])
-        self._waiting += 1
-        if self._waiting < spec.shape[0]:
+        if self._waiting + 1 < spec.shape[0]:
+            self._waiting += 1
             return None
+        # Should this step fail, the next frame takes the place of the one that led to it.
         logits, self._states = self._model.step(self._pending.astype(spec.dtype, copy=False), self._states)
         self._waiting = 0
         self._steps += 1

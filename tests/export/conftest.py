@@ -27,7 +27,7 @@ def bundle(bundle_path: Path) -> Bundle:
 
 @pytest.fixture(scope="session")
 def golden(bundle: Bundle) -> GoldenSteps:
-    return GoldenSteps.load(bundle.path / bundle.manifest.golden.file, [state.name for state in bundle.manifest.states])
+    return GoldenSteps.of(bundle)
 
 
 class Pooled(nn.Module):
