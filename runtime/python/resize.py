@@ -37,10 +37,10 @@ def crop_resize(frame: Frame, box: Box, size: int) -> Frame:
     if box.side == size:
         return np.ascontiguousarray(crop)
     weights = _triangle_weights(box.side, size)
-    rows = weights @ crop.reshape(box.side, -1).astype(np.float32)
-    both = weights @ rows.reshape(size, box.side, 3)
-    resized: Frame = (both + np.float32(0.5)).clip(0, 255).astype(np.uint8)
-    return resized
+    rows = (weights @ crop.reshape(box.side, -1).astype(np.float32)).reshape(size, box.side, 3)
+    columns = weights @ rows.swapaxes(0, 1).reshape(box.side, -1)
+    resized = (columns + np.float32(0.5)).clip(0, 255).astype(np.uint8).reshape(size, size, 3)
+    return np.ascontiguousarray(resized.swapaxes(0, 1))
 
 
 def check_frame(frame: object) -> Frame:
