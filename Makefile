@@ -14,7 +14,7 @@ DEMO_VIDEO := tests/data/fight/videos/$(shell head -1 tests/data/fight/testlist0
 	touch $@
 
 $(DEMO)/run.json: .venv/ready
-	$(BIN)/clipstep train tests/data/fight --out $(DEMO) --epochs 40 --max-minutes 2.5 --optimizer adamw --learning-rate 0.001 --batch-size 4
+	$(BIN)/clipstep train tests/data/fight --out $(DEMO) --epochs 40 --max-minutes 2.5 --batch-size 4 --validation 0 --resume
 
 $(DEMO).clipstep/manifest.json: $(DEMO)/run.json
 	$(BIN)/clipstep export $(DEMO) --out $(DEMO).clipstep

@@ -211,6 +211,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "conv": _conv,
     "linear": lambda *, x, weight, bias: F.linear(_wide(x), _wide(weight), _wide(bias)),
     "max_pool": _max_pool,
+    "maximum": lambda *, x, y: torch.maximum(x, y),
     "mul": lambda *, x, y: x * y,
     "pad": _pad,
     "reduce_mean": _reduce_mean,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.training.data.subclips import normalise
+from clipstep.training.predict import outputs_of
 from clipstep.training.run import Run
 
 
@@ -26,8 +27,7 @@ class Step(nn.Module):
         self.deviation = tuple(deviation)
 
     def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        result = self.network(normalise(frames[None], self.mean, self.deviation), *states)
-        return result if isinstance(result, tuple) else (result,)
+        return outputs_of(self.network(normalise(frames[None], self.mean, self.deviation), *states))
 
 
 @dataclass(frozen=True)

@@ -1,57 +1,96 @@
 """``clipstep train``."""
 
 import os
+import tomllib
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import click
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
+from clipstep.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig
 from clipstep.training.data.lists import read_data_set
-from clipstep.training.models import PRESETS
-from clipstep.training.run import save_run
-from clipstep.training.train import OPTIMIZERS, TrainingConfig, train
+from clipstep.training.losses import LOSSES
+from clipstep.training.models import ARCHITECTURES, HOME, PRESETS
+from clipstep.training.run import check_out
+from clipstep.training.train import Job, train
+
+CONFIGS = ("paper",)
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _read_config(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    """Options from a file become defaults: what is given on the command line still wins."""
+    if value is None:
+        return
+    source: Any = resources.files("clipstep.training") / f"{value}.toml" if value in CONFIGS else Path(value)
+    try:
+        options = tomllib.loads(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ClipstepError(f"--config {value}: cannot be read", got=error.strerror, expected=f"a TOML file, or {', '.join(CONFIGS)}") from error
+    except ValueError as error:
+        raise ClipstepError(f"--config {value}: is not TOML", got=error, fix="correct the file") from error
+    known = {str(parameter.name) for parameter in context.command.params if isinstance(parameter, click.Option)} - {"config", "out", "resume"}
+    unknown = [key for key in options if key.replace("-", "_") not in known]
+    if unknown:
+        names = ", ".join(sorted(name.replace("_", "-") for name in known))
+        raise ClipstepError(f"--config {value}: unknown option", got=", ".join(unknown), expected=f"some of {names}")
+    context.default_map = {key.replace("-", "_"): option for key, option in options.items()}
+
+
 @click.command("train")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the run to.")
+@click.option("--config", callback=_read_config, is_eager=True, expose_value=False, help="A TOML file of these options, or 'paper'.")
+@click.option("--resume", is_flag=True, help="Go on with a training that was stopped in --out, if there is one.")
 @click.option("--split", default=1, show_default=True, help="Which trainlist0N.txt and testlist0N.txt.")
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="a2b1", show_default=True, help="Temporal strides alpha and beta.")
+@click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), default=HOME, show_default=True, help="See clipstep models.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help=f"Temporal strides alpha and beta of {HOME}; a2b1 unless given.")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
 @click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
 @click.option("--epochs", default=100, show_default=True, type=click.IntRange(1))
-@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Videos a batch.")
-@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="sgd", show_default=True, help="sgd is the paper's.")
-@click.option("--learning-rate", default=0.1, show_default=True, type=click.FloatRange(0, min_open=True))
-@click.option("--weight-decay", default=0.0, show_default=True, type=click.FloatRange(0))
-@click.option("--patience", default=10, show_default=True, type=click.IntRange(0), help="Epochs without a lower loss before the rate drops.")
+@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Videos a batch, of one process.")
+@click.option("--accumulate", default=1, show_default=True, type=click.IntRange(1), help="Batches a step of the optimizer.")
+@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adamw", show_default=True)
+@click.option("--learning-rate", default=0.001, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--momentum", default=0.9, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="Of sgd.")
+@click.option("--weight-decay", default=0.05, show_default=True, type=click.FloatRange(0))
+@click.option("--schedule", type=click.Choice(list(SCHEDULES)), default="plateau", show_default=True, help="How the learning rate falls.")
+@click.option("--patience", default=10, show_default=True, type=click.IntRange(0), help="Epochs without a lower loss before it falls on a plateau.")
+@click.option("--loss", type=click.Choice(LOSSES), default="every", show_default=True, help="After which subclips of a video.")
+@click.option("--truncate", default=1, show_default=True, type=click.IntRange(1), help="Subclips that a loss is back-propagated through.")
+@click.option("--ema", default=0.0, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="Decay of averaged weights; 0 for none.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="32", show_default=True, help="bf16 computes in mixed precision.")
+@click.option("--flip/--no-flip", default=False, show_default=True, help="Mirror half of the videos; actions may have a direction.")
+@click.option("--validation", default=0.2, show_default=True, type=click.FloatRange(0, 0.5), help="Share of the groups held out to choose the epoch.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder to keep decoded frames in.")
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop after that many minutes.")
-@click.option("--workers", default=min(2, _cores()), show_default=True, type=click.IntRange(0), help="Decoding processes.")
+@click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option("--devices", default=1, show_default=True, type=click.IntRange(1), help="Processes on this machine, one a GPU or on the CPU.")
+@click.option("--nodes", default=1, show_default=True, type=click.IntRange(1), help="Machines; start the command on each, or use torchrun.")
+@click.option("--workers", default=min(2, _cores()), show_default=True, type=click.IntRange(0), help="Decoding processes, of each process.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 def train_command(
-    data: Path, out: Path, split: int, preset: str, frames: int, size: int, epochs: int, batch_size: int, optimizer: str,
-    learning_rate: float, weight_decay: float, patience: int, max_minutes: float | None, workers: int, seed: int,
-) -> None:  # fmt: skip
-    """Train SlowFastCausalShuffleNet on DATA, a folder in UCF101's layout (classInd.txt, lists, videos/)."""
-    if out.exists() and not (out / "run.json").is_file():
-        raise ClipstepError(f"{out}: exists and is not a run", expected="a new folder or an older run", fix="choose another --out")
+    data: Path, out: Path, resume: bool, split: int, architecture: str, preset: str | None, frames: int, size: int, cache: Path | None, **how: Any
+) -> None:
+    """Train a network on DATA, a folder in UCF101's layout (classInd.txt, lists, videos/)."""
+    check_out(out, resume=resume)
+    if preset is not None and architecture != HOME:
+        raise ClipstepError(f"{architecture} has no presets", got=f"--preset {preset}", fix=f"leave it out, or train {HOME}")
     data_set = read_data_set(data, split)
-    model_config = {"classes": len(data_set.classes), "frames": frames, "size": size, **PRESETS[preset]}
-    config = TrainingConfig(
-        epochs=epochs, batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, weight_decay=weight_decay, patience=patience,
-        max_minutes=max_minutes, workers=workers, seed=seed,
-    )  # fmt: skip
+    strides = PRESETS[preset or "a2b1"] if architecture == HOME else {}
+    model_config = {"classes": len(data_set.classes), "frames": frames, "size": size, **strides}
     console = new_console()
-    run = train(data_set, "slowfast_causal_shufflenet", model_config, config, console)
-    save_run(out, run)
-    summary = run.info.training
-    console.print(
-        f"test top-1 {summary['test_top1']:.1%} of {summary['test_videos']} videos "
-        f"(the larger class's share is {summary['test_largest_class_share']:.1%}); "
-        f"{len(summary['skipped_videos']) + len(summary['skipped_test_videos'])} broken videos skipped; written to {out}"
-    )
+    run = train(Job(data_set, architecture, model_config, TrainingConfig(**how), out, cache, resume), console)
+    if run is not None:
+        summary = run.info.training
+        console.print(
+            f"test top-1 {summary['test_top1']:.1%} of {summary['test_videos']} videos "
+            f"(the larger class's share is {summary['test_largest_class_share']:.1%}); "
+            f"{len(summary['skipped_videos']) + len(summary['skipped_test_videos'])} broken videos skipped; written to {out}"
+        )

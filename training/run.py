@@ -6,8 +6,9 @@ recorded on them), ``run.json`` everything else.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from torch import Tensor, nn
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.whole import write_whole
 from clipstep.training.models import build
+
+CHECKPOINT = "checkpoint.safetensors"
+"""A run folder's file with the state of a training that can go on."""
+LOG = "log.csv"
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,40 @@ class Run:
     sample: Tensor
 
 
-def save_run(folder: Path, run: Run) -> None:
-    """Writes a run whole or not at all; an older run of that name is replaced."""
+def check_out(folder: Path, *, resume: bool = False) -> None:
+    """Makes sure before hours of work that a run may be written to ``folder``.
+
+    Raises:
+        ClipstepError: it exists and is not a run, or holds a training that was stopped and is not to be resumed.
+    """
+    is_run, unfinished = (folder / "run.json").is_file(), (folder / CHECKPOINT).is_file()
+    if not folder.exists() or is_run or (unfinished and resume):
+        return
+    if unfinished:
+        raise ClipstepError(f"{folder}: holds a training that was stopped", fix="go on with --resume, delete it, or choose another --out")
+    raise ClipstepError(f"{folder}: exists and is not a run", expected="a new folder or an older run", fix="choose another --out")
+
+
+def save_run(folder: Path, run: Run, last: nn.Module | None = None, kept: Sequence[Path] = ()) -> None:
+    """Writes a run whole or not at all; an older run of that name is replaced.
+
+    ``last``, the network of the last epoch where ``run`` has that of the best one, becomes a run of its own in ``last/``.
+    Copies of the files ``kept`` lie beside.
+    """
     with write_whole(folder) as new:
-        safetensors.torch.save_file({k: v.contiguous() for k, v in run.network.state_dict().items()}, new / "model.safetensors")
-        safetensors.torch.save_file({"subclips": run.sample.contiguous()}, new / "sample.safetensors")
-        info = {**asdict(run.info), "checkpoint_sha256": _sha256(new / "model.safetensors")}
-        (new / "run.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+        _write(new, run)
+        if last is not None:
+            (new / "last").mkdir()
+            _write(new / "last", replace(run, network=last))
+        for file in kept:
+            shutil.copy2(file, new)
+
+
+def _write(folder: Path, run: Run) -> None:
+    safetensors.torch.save_file({k: v.contiguous() for k, v in run.network.state_dict().items()}, folder / "model.safetensors")
+    safetensors.torch.save_file({"subclips": run.sample.contiguous()}, folder / "sample.safetensors")
+    info = {**asdict(run.info), "checkpoint_sha256": _sha256(folder / "model.safetensors")}
+    (folder / "run.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
 
 
 def load_run(folder: Path) -> Run:

@@ -1,277 +1,232 @@
-"""Training on subclips: the stream buffer is carried along each video. Source: the paper, sections on data and training."""
+"""A data set in, a run out: epochs with a checkpoint after each, the best of them kept."""
 
 import copy
-import logging
-import statistics
+import os
 import time
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.fabric import Fabric
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.video import VideoError, frame_rate
-from clipstep.training.data.lists import Clip, DataSet
-from clipstep.training.data.subclips import BrokenVideo, SubclipDataset, Video, channel_statistics, normalise, read_subclips
+from clipstep.runtime.video import VideoError
+from clipstep.training.checkpoint import load_checkpoint, save_checkpoint
+from clipstep.training.config import FREE_TO_CHANGE, TrainingConfig
+from clipstep.training.course import Course
+from clipstep.training.data.batches import EpochBatches
+from clipstep.training.data.cache import FrameCache
+from clipstep.training.data.lists import Clip, DataSet, split_by_group
+from clipstep.training.data.subclips import TestVideos, TrainingVideos, channel_statistics, short_side
+from clipstep.training.evaluation import largest_share, predict_videos, top_k_share
+from clipstep.training.facts import check_trainable, median_rate, sample_subclips
 from clipstep.training.models import build
-from clipstep.training.run import Run, RunInfo
-
-SAMPLE_SUBCLIPS = 8
+from clipstep.training.predict import video_logits
+from clipstep.training.run import CHECKPOINT, LOG, Run, RunInfo, save_run
+from clipstep.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How to train. The defaults are the paper's; ``max_minutes`` ends it early, at the end of a batch."""
+class Job:
+    """What to train on what, how, and where to."""
 
-    epochs: int = 100
-    batch_size: int = 16
-    optimizer: str = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    patience: int = 10
-    max_minutes: float | None = None
-    workers: int = 2
-    seed: int = 0
+    data: DataSet
+    architecture: str
+    model_config: Mapping[str, int]
+    config: TrainingConfig
+    out: Path
+    cache: Path | None = None
+    resume: bool = False
 
-
-OPTIMIZERS: dict[str, Callable[[nn.Module, TrainingConfig], torch.optim.Optimizer]] = {
-    "sgd": lambda network, c: torch.optim.SGD(network.parameters(), c.learning_rate, c.momentum, weight_decay=c.weight_decay),
-    "adamw": lambda network, c: torch.optim.AdamW(network.parameters(), c.learning_rate, weight_decay=c.weight_decay),
-}
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Frames of a subclip, and their height and width."""
+        return self.model_config["frames"], self.model_config["size"]
 
 
-class SubclipTrainer(lightning.LightningModule):
-    """Cross-entropy after every subclip of a video, states carried from subclip to subclip but not their gradients.
+def train(job: Job, console: Console) -> Run | None:
+    """Trains on the training list, measures top-1 on the test list, and writes the run to ``job.out``.
 
-    Each video weighs the same, however long. Videos of a batch that have ended drop out, so that no padding is
-    computed and none enters the batch norms' statistics.
+    After each epoch the whole state is in the run folder's checkpoint; with ``resume`` a training that was stopped goes
+    on from there as if it had not been. Of several processes only the first gives the run.
+
+    Raises:
+        ClipstepError: the data, the sizes, the checkpoint or the disk do not allow it, or the loss is not finite.
     """
-
-    def __init__(self, network: nn.Module, info: RunInfo, config: TrainingConfig) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.network = network
-        self.info = info
-        self.config = config
-        self.broken: dict[str, str] = {}
-        self.epoch_loss = 0.0
-        self.epoch_videos = 0
-
-    def configure_optimizers(self) -> Any:
-        c = self.config
-        optimizer = OPTIMIZERS[c.optimizer](self.network, c)
-        return [optimizer], [torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=c.patience)]
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch  # Each subclip is moved when it is its turn.
-
-    def training_step(self, batch: list[Video | BrokenVideo], _: int) -> None:
-        for item in batch:
-            if isinstance(item, BrokenVideo) and str(item.path) not in self.broken:
-                self.broken[str(item.path)] = item.reason
-                warnings.warn(f"skipped: {item.reason}", stacklevel=1)
-        videos = [item for item in batch if isinstance(item, Video)]
-        if not videos:
-            return
-        optimizer: Any = self.optimizers()
-        optimizer.zero_grad()
-        loss = 0.0
-        for part in subclip_losses(self.network, videos, self.info.mean, self.info.deviation):
-            self.manual_backward(part)
-            loss += float(part.detach())
-        optimizer.step()
-        self.epoch_loss += loss * len(videos)
-        self.epoch_videos += len(videos)
-        self.log("loss", loss, prog_bar=True, batch_size=len(videos))
-
-    def on_train_epoch_end(self) -> None:
-        if self.epoch_videos:
-            scheduler: Any = self.lr_schedulers()
-            scheduler.step(self.epoch_loss / self.epoch_videos)
-
-
-def subclip_losses(network: nn.Module, videos: Sequence[Video], mean: Sequence[float], deviation: Sequence[float]) -> Any:
-    """Yields one loss a subclip position; their sum is the batch's loss, the mean over videos of the mean over subclips.
-
-    The states are detached between subclips, so each loss can be back-propagated at once and its graph freed:
-    memory does not grow with the length of a video.
-    """
-    ordered = sorted(videos, key=lambda video: len(video.subclips), reverse=True)
-    lengths = torch.tensor([len(video.subclips) for video in ordered])
-    device = next(network.parameters()).device
-    labels = torch.tensor([video.label for video in ordered], device=device)
-    states = [state.to(device).repeat(len(ordered), *[1] * (state.ndim - 1)) for state in initial_states(network)]
-    for position in range(int(lengths[0])):
-        active = int((lengths > position).sum())
-        subclips = torch.stack([video.subclips[position] for video in ordered[:active]]).to(device)
-        logits, *states = network(normalise(subclips, mean, deviation), *(state[:active] for state in states))
-        states = [state.detach() for state in states]
-        losses = F.cross_entropy(logits, labels[:active], reduction="none")
-        yield (losses / lengths[:active].to(device)).sum() / len(ordered)
-
-
-def initial_states(network: nn.Module) -> list[Tensor]:
-    """The network's states before a video's first subclip, batch 1; none if it is a plain clip network."""
-    states: Any = getattr(network, "initial_states", dict)
-    return list(states().values())
-
-
-def train(data: DataSet, architecture: str, model_config: dict[str, int], config: TrainingConfig, console: Console) -> Run:
-    """Trains a network on the data set's training list and measures top-1 on its test list."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
-    frames, size = model_config["frames"], model_config["size"]
-    network = build(architecture, model_config)
-    _check_trainable(network, frames, size)
-    mean, deviation = channel_statistics(data.train, frames, size)
-    info = RunInfo(architecture, model_config, data.classes, tuple(mean), tuple(deviation), _median_rate(data.train))
-    sample = _sample(data.test, frames, size)
-    module = SubclipTrainer(network, info, config)
-    loader = DataLoader(
-        SubclipDataset(data.train, frames, size, corners=True),
-        config.batch_size,
-        shuffle=True,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        collate_fn=list,
-        worker_init_fn=_one_thread,
-    )
-    started = time.monotonic()
-    trainer = _lightning_trainer(config, console)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*number of training batches.*|.*LeafSpec.*")
-        trainer.fit(module, loader)
-    minutes = (time.monotonic() - started) / 60
-    network.eval()
-    top1, unusable = evaluate_top1(network, data.test, info, frames, size, console)
-    summary = {
-        **asdict(config),
-        "epochs_done": trainer.current_epoch,
-        "minutes": round(minutes, 2),
-        "train_videos": len(data.train) - len(module.broken),
-        "skipped_videos": module.broken,
-        "test_videos": len(data.test) - len(unusable),
-        "skipped_test_videos": unusable,
-        "test_top1": top1,
-        "test_largest_class_share": _largest_share(data.test),
-    }
-    return Run(network, RunInfo(**{**asdict(info), "training": summary}), sample)
-
-
-def evaluate_top1(network: nn.Module, clips: Sequence[Clip], info: RunInfo, frames: int, size: int, console: Console) -> tuple[float, dict[str, str]]:
-    """Share of videos whose logits after the last subclip are largest for the right class, and the unusable videos."""
-    right = 0
-    unusable: dict[str, str] = {}
-    data = SubclipDataset(clips, frames, size, corners=False)
-    for index in track(range(len(data)), "testing", console=console, disable=not console.is_terminal):
-        item = data[index]
-        if isinstance(item, BrokenVideo):
-            unusable[str(item.path)] = item.reason
-            continue
-        right += int(video_logits(network, item.subclips, info)[-1].argmax()) == item.label
-    if len(unusable) == len(data):
-        raise VideoError(f"no usable video in the test list: {next(iter(unusable.values()))}")
-    return right / (len(data) - len(unusable)), unusable
-
-
-@torch.no_grad()
-def video_logits(network: nn.Module, subclips: Tensor, info: RunInfo) -> Tensor:
-    """The logits after each subclip of one video, ``(S, classes)``, from ``(S, T, H, W, 3)`` uint8."""
-    states = initial_states(network)
-    every = []
-    for subclip in subclips:
-        logits, *states = network(normalise(subclip[None], info.mean, info.deviation), *states)
-        every.append(logits[0])
-    return torch.stack(every)
-
-
-def _check_trainable(network: nn.Module, frames: int, size: int) -> None:
-    """One video may be left in a batch, and batch norms need more than one value a channel."""
-    probe = copy.deepcopy(network).train()
+    fabric = launch(job.config)
+    console.quiet = console.quiet or fabric.global_rank > 0
+    clips, held = split_by_group(job.data.train, job.config.validation, job.config.seed)
+    saved = _saved(job)
+    lightning.seed_everything(job.config.seed, verbose=False)
+    network = build(job.architecture, job.model_config)
+    check_trainable(network, *job.shape)
+    info, sample = _facts(fabric, job, clips, saved)
+    trainer, course = Trainer(network, info, job.config, fabric), Course(job.config.epochs)
+    if saved:
+        trainer.load(saved["trainer"])
+        course = Course(**saved["course"])
+        console.print(f"going on after epoch {len(course.rows)} of {job.config.epochs}")
     try:
-        probe(torch.zeros(1, 3, frames, size, size), *initial_states(probe))
-    except ValueError as error:
-        raise ClipstepError(
-            "subclips too small to train on", got=f"{frames} frames of {size}x{size}: {error}", fix="use more --frames or a larger --size"
-        ) from error
+        _epochs(job, trainer, course, clips, held, console)
+    except KeyboardInterrupt:
+        if not course.best:
+            raise
+        console.print(f"interrupted: the network of epoch {course.best_epoch} is kept")
+    broken = _gathered(fabric, trainer.broken)
+    if fabric.global_rank > 0:
+        return None
+    summary = {**asdict(job.config), "processes": fabric.world_size, **_counts(course, clips, held, broken)}
+    return _finish(job, course, replace(info, training=summary), sample, trainer.evaluated if held else None, console)
 
 
-def _one_thread(_: int) -> None:
+def _epochs(job: Job, trainer: Trainer, course: Course, clips: Sequence[Clip], held: Sequence[Clip], console: Console) -> None:
+    config, fabric = job.config, trainer.fabric
+    remaining = range(len(course.rows), config.epochs)
+    order = EpochBatches(len(clips), config.batch_size, config.seed, remaining, fabric.global_rank, fabric.world_size)
+    videos = TrainingVideos(clips, *job.shape, seed=config.seed, flip=config.flip, cache=_cache(job, clips, console))
+    held_here = TestVideos(held[fabric.global_rank :: fabric.world_size], *job.shape)
+    batches = iter(_loader(videos, config.workers, batch_sampler=order))
+    started = time.monotonic() - 60 * course.minutes
+
+    def late() -> bool:
+        return config.max_minutes is not None and time.monotonic() - started > 60 * config.max_minutes
+
+    for epoch in remaining:
+        if course.rows and trainer.any(late()):
+            break
+        with _bar(console, f"epoch {epoch + 1}/{config.epochs}", order.per_epoch) as advance:
+            facts = trainer.epoch(epoch, batches, order.per_epoch, late, advance)
+        if not facts.videos:
+            raise VideoError(f"no usable video in the training list: {next(iter(trainer.broken.values()))}", fix="correct the list")
+        validated = trainer.validate(_loader(held_here, config.workers, batch_size=1)) if held else None
+        course.minutes = (time.monotonic() - started) / 60
+        watched = course.add(facts, trainer.learning_rate, validated, trainer.evaluated)
+        if facts.whole:
+            trainer.end_epoch(watched)
+        if fabric.global_rank == 0:
+            _keep(job, trainer, course)
+        console.print(course.line())
+
+
+def _keep(job: Job, trainer: Trainer, course: Course) -> None:
+    job.out.mkdir(parents=True, exist_ok=True)
+    if course.rows[-1]["whole"]:
+        facts = {"mean": trainer.info.mean, "deviation": trainer.info.deviation, "fps": trainer.info.fps}
+        save_checkpoint(job.out / CHECKPOINT, {"about": _about(job), "facts": facts, "trainer": trainer.state(), "course": vars(course)})
+    (job.out / LOG).write_text(course.csv(), encoding="utf-8")
+
+
+def _finish(job: Job, course: Course, info: RunInfo, sample: Tensor, last: nn.Module | None, console: Console) -> Run:
+    network = build(job.architecture, job.model_config).eval()
+    network.load_state_dict(course.best)
+    predictions, unusable = predict_videos(lambda subclips: video_logits(network, subclips, info), job.data.test, *job.shape, console)
+    tested = {
+        "test_videos": len(predictions),
+        "skipped_test_videos": unusable,
+        "test_top1": top_k_share(predictions, 1),
+        "test_largest_class_share": largest_share(clip.label for clip in job.data.test),
+    }
+    run = Run(network, replace(info, training={**info.training, **tested}), sample)
+    kept = [job.out / LOG, *([] if course.finished else [job.out / CHECKPOINT])]
+    save_run(job.out, run, copy.deepcopy(last).cpu().eval() if last else None, [file for file in kept if file.exists()])
+    return run
+
+
+def launch(config: TrainingConfig) -> Fabric:
+    """This process's place: alone, among those that it starts itself, or among those that torchrun started."""
+    local, world = config.devices, config.devices * config.nodes
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    fabric = Fabric(accelerator=config.accelerator, devices=local, num_nodes=world // local, strategy="ddp" if world > 1 else "auto")
+    fabric.launch()
+    return fabric
+
+
+def _about(job: Job) -> dict[str, Any]:
+    """What has to be the same when a training is resumed."""
+    decisive = {key: value for key, value in asdict(job.config).items() if key not in FREE_TO_CHANGE}
+    clips = [f"{clip.path.parent.name}/{clip.path.name}" for clip in job.data.train]
+    return {"architecture": job.architecture, **job.model_config, **decisive, "class names": list(job.data.classes), "training list": clips}
+
+
+def _saved(job: Job) -> dict[str, Any] | None:
+    path = job.out / CHECKPOINT
+    if not job.resume:
+        path.unlink(missing_ok=True)
+    if not path.exists():
+        return None
+    saved = load_checkpoint(path)
+    now = _about(job)
+    other = {key: saved["about"].get(key) for key in now if saved["about"].get(key) != now[key]}
+    if other:
+        got = ", ".join(f"{key} {value}" if len(str(value)) < 40 else f"another {key}" for key, value in other.items())
+        expected = ", ".join(f"{key} {now[key]}" if len(str(now[key])) < 40 else f"this {key}" for key in other)
+        raise ClipstepError(f"{path}: is of another training", got=got, expected=expected, fix="give the options of then, or choose another --out")
+    return saved
+
+
+def _facts(fabric: Fabric, job: Job, clips: Sequence[Clip], saved: dict[str, Any] | None) -> tuple[RunInfo, Tensor]:
+    """What the first process measures of the videos: the training frames' statistics and rate, and the run's sample."""
+    found: Any = None
+    if fabric.global_rank == 0:
+        sample = sample_subclips(job.data.test, *job.shape)
+        measured = saved["facts"].values() if saved else (*channel_statistics(clips, *job.shape), median_rate(clips))
+        found = (*measured, sample)
+    mean, deviation, fps, sample = fabric.broadcast(found)
+    return RunInfo(job.architecture, dict(job.model_config), job.data.classes, tuple(mean), tuple(deviation), fps), sample
+
+
+def _cache(job: Job, clips: Sequence[Clip], console: Console) -> FrameCache | None:
+    if job.cache is None:
+        return None
+    cache = FrameCache(job.cache)
+    full, now = cache.prepare([clip.path for clip in clips], job.shape[0], short_side(job.shape[1]))
+    console.print(f"cache {job.cache}: about {full / 1e6:.0f} MB for {len(clips)} videos; {now / 1e6:.0f} MB are there")
+    return cache
+
+
+@contextmanager
+def _bar(console: Console, name: str, steps: int) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=steps)
+        yield lambda count: bar.advance(task, count)
+
+
+def _loader(videos: TrainingVideos | TestVideos, workers: int, **batching: Any) -> DataLoader[Any]:
+    return DataLoader(videos, num_workers=workers, collate_fn=list, worker_init_fn=one_thread, **batching)
+
+
+def one_thread(_: int) -> None:
     """A worker's matrix products are small; several workers with several threads each would fight for the cores."""
     threadpool_limits(1)
 
 
-class _EpochLines(Callback):
-    """One line an epoch, for terminals and logs alike."""
-
-    def __init__(self, console: Console, epochs: int) -> None:
-        self.console = console
-        self.epochs = epochs
-        self.started = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        assert isinstance(pl_module, SubclipTrainer)
-        if pl_module.epoch_videos:
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            self.console.print(
-                f"epoch {trainer.current_epoch + 1}/{self.epochs}  loss {pl_module.epoch_loss / pl_module.epoch_videos:.4f}"
-                f"  learning rate {rate:g}  {time.monotonic() - self.started:.0f} s"
-            )
-        pl_module.epoch_loss, pl_module.epoch_videos = 0.0, 0
+def _gathered(fabric: Fabric, broken: dict[str, str]) -> dict[str, str]:
+    if fabric.world_size == 1:
+        return broken
+    every: list[dict[str, str]] = [{} for _ in range(fabric.world_size)]
+    torch.distributed.all_gather_object(every, broken)
+    return {path: reason for one in every for path, reason in one.items()}
 
 
-def _lightning_trainer(config: TrainingConfig, console: Console) -> lightning.Trainer:
-    return lightning.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=config.epochs,
-        max_time=None if config.max_minutes is None else {"seconds": round(config.max_minutes * 60)},
-        callbacks=[_EpochLines(console, config.epochs)],
-        enable_progress_bar=console.is_terminal,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        logger=False,
-    )
-
-
-def _sample(clips: Sequence[Clip], frames: int, size: int) -> Tensor:
-    """The first subclips of the usable test videos, one video after the other."""
-    found: list[Tensor] = []
-    for clip in clips:
-        try:
-            found.extend(read_subclips(clip.path, frames, size))
-        except VideoError:
-            continue
-        if len(found) >= SAMPLE_SUBCLIPS:
-            break
-    if not found:
-        raise VideoError("no usable video in the test list", fix="correct the list")
-    return torch.stack(found[:SAMPLE_SUBCLIPS])
-
-
-def _median_rate(clips: Sequence[Clip]) -> float:
-    rates = []
-    for clip in clips:
-        try:
-            rates.append(frame_rate(clip.path))
-        except VideoError:
-            continue
-    if not rates:
-        raise VideoError("no training video states a frame rate", fix="re-encode the videos")
-    return round(statistics.median(rates), 3)
-
-
-def _largest_share(clips: Sequence[Clip]) -> float:
-    labels = [clip.label for clip in clips]
-    return max(labels.count(label) for label in set(labels)) / len(labels)
+def _counts(course: Course, clips: Sequence[Clip], held: Sequence[Clip], broken: Mapping[str, str]) -> dict[str, Any]:
+    validated = {"validation_top1": course.rows[course.best_epoch - 1]["validation_top1"]} if held else {}
+    return {
+        "epochs_done": sum(row["whole"] for row in course.rows),
+        "best_epoch": course.best_epoch,
+        "minutes": round(course.minutes, 2),
+        "train_videos": sum(str(clip.path) not in broken for clip in clips),
+        "validation_videos": sum(str(clip.path) not in broken for clip in held),
+        "skipped_videos": dict(broken),
+        **validated,
+    }

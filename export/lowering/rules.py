@@ -85,12 +85,16 @@ def avg_pool3d(
 def max_pool3d(
     x: Value, kernel: Triple, stride: Triple = (), padding: Triple = (0,), dilation: Triple = (1,), ceil_mode: bool = False
 ) -> Frames:  # fmt: skip
-    """A 2D pool of each frame."""
+    """A 2D pool of each frame, then the maximum of the frames under each temporal window."""
     kernel, padding, dilation = _triple(kernel), _triple(padding), _triple(dilation)
     stride = _triple(stride or kernel)
-    if (kernel[0], stride[0], padding[0]) != (1, 1, 0):
-        raise NoRule("a max pool over time")
-    return x.frames.map(lambda frame: F.max_pool2d(frame, kernel[1:], stride[1:], padding[1:], dilation[1:], ceil_mode))
+    pooled = x.frames.map(lambda frame: F.max_pool2d(frame, kernel[1:], stride[1:], padding[1:], dilation[1:], ceil_mode))
+    if (kernel[0], stride[0], padding[0]) == (1, 1, 0):
+        return pooled
+    if ceil_mode:
+        raise NoRule("a max pool over time with ceil_mode")
+    sources = tap_sources(len(pooled.items), kernel[0], stride[0], padding[0], dilation[0])
+    return Frames(tuple(reduce(torch.maximum, [pooled.exact[source] for _, source in row]) for row in sources), pooled.channels)
 
 
 def relu(x: Value) -> Value:
@@ -138,11 +142,14 @@ def slice_tensor(x: Value, dim: int = 0, start: int | None = None, end: int | No
 
 
 def mean(x: Value, dims: Sequence[int], keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
-    """The frames' sum, then a 2D global average pool."""
-    if sorted(dim % 5 for dim in dims) != [2, 3, 4] or keepdim or dtype is not None:
-        raise NoRule("a mean over other axes than (2, 3, 4), or one that keeps them")
-    total = reduce(torch.add, x.frames.exact).mean(dim=(2, 3), keepdim=True)
-    return (total if x.shape[2] == 1 else total * (1.0 / x.shape[2])).flatten(1)
+    """The frames' sum, for a mean over space too its 2D global average pool."""
+    axes = sorted(dim % 5 for dim in dims)
+    if axes not in ([2], [2, 3, 4]) or keepdim or dtype is not None:
+        raise NoRule("a mean over other axes than 2 or (2, 3, 4), or one that keeps them")
+    total = reduce(torch.add, x.frames.exact)
+    total = total if axes == [2] else total.mean(dim=(2, 3), keepdim=True)
+    total = total if x.shape[2] == 1 else total * (1.0 / x.shape[2])
+    return total if axes == [2] else total.flatten(1)
 
 
 def reshape(x: Value | Tensor, shape: Sequence[int]) -> Volume | Tensor:
@@ -177,12 +184,14 @@ def movedim(x: Value, source: int, destination: int) -> Volume:
     return permute(x, order)
 
 
-def unsqueeze(x: Tensor, dim: int) -> Volume | Tensor:
+def unsqueeze(x: Tensor, dim: int) -> Value | Tensor:
     if x.ndim != 4:
         return x.unsqueeze(dim)
-    if dim % 5 != 0:
-        raise NoRule("a fifth axis that is not the batch")
-    return Volume(x, (1, 2, 3, 4))
+    if dim % 5 == 0:
+        return Volume(x, (1, 2, 3, 4))
+    if dim % 5 == 2 and len(x) == 1:
+        return Frames((x,), x.shape[1])
+    raise NoRule("a fifth axis that is neither the batch nor time")
 
 
 def same(x: Value, *_: Any, **__: Any) -> Value:

@@ -1,5 +1,6 @@
 """The ``clipstep`` command. Each subcommand is imported only when it is called, so that a base install can run."""
 
+import errno
 import importlib
 import sys
 from typing import NamedTuple
@@ -8,6 +9,8 @@ import click
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import quiet_stderr
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class _Job(NamedTuple):
@@ -19,10 +22,16 @@ class _Job(NamedTuple):
 
 JOBS = {
     "train": _Job("clipstep.training.cli", "training", "Train a network on a data set in UCF101's layout."),
+    "models": _Job("clipstep.training.count", "training", "List the networks that can be trained, with their parameters and arithmetic."),
+    "generate": _Job("clipstep.training.generate", "training", "Write a data set of which the order of motion alone decides the class."),
+    "explain": _Job("clipstep.training.explain", "training", "Show where a network looks in a video, and its predictions over time."),
+    "convert": _Job("clipstep.training.convert", "training", "Write a checkpoint of the paper's published code as a run."),
+    "evaluate": _Job("clipstep.training.evaluate", "training", "Measure how right a run or a bundle is on a data set."),
     "export": _Job("clipstep.export.cli", "export", "Write a trained run as a verified bundle."),
     "verify": _Job("clipstep.export.cli", "export", "Check each artifact of a bundle against the eager network."),
     "run": _Job("clipstep.runtime.run", None, "Stream a video through a bundle."),
     "bench": _Job("clipstep.benchmarks.cli", "bench", "Measure a bundle's latency and memory."),
+    "throughput": _Job("clipstep.benchmarks.throughput", "training", "Measure training in batches beside one video at a time."),
     "report": _Job("clipstep.benchmarks.report", None, "Summarise a bundle and what was measured of it in one table."),
 }
 
@@ -64,6 +73,11 @@ def main() -> None:
         group.main(standalone_mode=False)
     except ClipstepError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"error: {error.filename or 'the disk'}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except click.ClickException as error:
         error.show()

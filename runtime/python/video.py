@@ -1,12 +1,13 @@
 """Video files to RGB frames, through PyAV."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
 
 from clipstep.runtime.errors import ClipstepError
 
@@ -17,13 +18,15 @@ class VideoError(ClipstepError):
     """A video that cannot be read, or is too short to be used."""
 
 
-def read_frames(path: str | Path) -> Iterator[Frame]:
+def read_frames(path: str | Path, *, whole: int = 1, short_side: int | None = None, threads: int = 0) -> Iterator[Frame]:
     """The frames of a video in display order, each ``(H, W, 3)`` uint8 RGB, upright.
 
-    A rotation that the container asks for (phones record sideways) is applied.
+    A rotation that the container asks for (phones record sideways) is applied. Frames that are left over at the end and
+    make no run of ``whole`` frames are not converted. With ``short_side`` larger frames are scaled down to it (bilinear,
+    whole pixels) while they are converted. ``threads`` decode; 0 stands for as many as there are cores.
 
     Raises:
-        VideoError: the file is missing, has no video stream, or cannot be decoded.
+        VideoError: the file is missing, has no video stream, cannot be decoded, or has fewer than ``whole`` frames.
     """
     if not Path(path).is_file():
         raise VideoError(f"{path}: no such file", expected="a video file", fix="check the path")
@@ -31,14 +34,22 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
         with av.open(str(path)) as container:
             stream = _video_stream(container, path)
             stream.thread_type = "AUTO"
-            empty = True
+            stream.codec_context.thread_count = threads
+            convert = _converter(short_side)
+            waiting: list[av.VideoFrame] = []
+            count = 0
             for frame in container.decode(stream):
-                empty = False
-                yield _upright(frame)
+                count += 1
+                waiting.append(frame)
+                if len(waiting) == whole:
+                    yield from map(convert, waiting)
+                    waiting.clear()
     except (av.FFmpegError, ValueError) as error:
         raise _undecodable(path, str(error)) from error
-    if empty:
+    if count == 0:
         raise _undecodable(path, "no frame")
+    if count < whole:
+        raise VideoError(f"{path}: too short", got=f"{count} frames", expected=f"at least {whole}", fix="use a longer video")
 
 
 def frame_rate(path: str | Path) -> float:
@@ -72,5 +83,12 @@ def _undecodable(path: str | Path, reason: str) -> VideoError:
     return VideoError(f"{path}: cannot be decoded", got=reason, expected="a video that FFmpeg reads", fix="re-encode or replace it")
 
 
-def _upright(frame: av.VideoFrame) -> Frame:
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)), np.uint8)
+def _converter(short_side: int | None) -> Callable[[av.VideoFrame], Frame]:
+    reformatter = VideoReformatter()
+
+    def convert(frame: av.VideoFrame) -> Frame:
+        scale = min(1.0, short_side / min(frame.height, frame.width)) if short_side else 1.0
+        rgb = reformatter.reformat(frame, round(frame.width * scale), round(frame.height * scale), "rgb24", interpolation="BILINEAR")
+        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), round(frame.rotation / 90)), np.uint8)
+
+    return convert

@@ -144,6 +144,7 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
         {"x": X - 9, "pad_type": "custom", "pad": ints(0, 2, 0, 1), **POOL},
         lambda: F.max_pool2d(F.pad(X - 9, (0, 1, 0, 2), value=-99), (3, 2), (1, 2)),
     ),
+    "maximum": ({"x": X, "y": Y}, lambda: np.maximum(X.numpy(), Y.numpy())),
     "pad": ({"x": X, "pad": ints(0, 0, 1, 2, 0, 3, 4, 0), "mode": "constant", "constant_val": 0.5},
             lambda: np.pad(X, ((0, 0), (1, 2), (0, 3), (4, 0)), constant_values=0.5)),
     "reduce_mean": ({"x": X, "axes": ints(2, 3), "keep_dims": True}, lambda: X.numpy().mean((2, 3), keepdims=True)),

@@ -86,6 +86,12 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "max_pool3d": lambda x: F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1)),
     "max_pool3d, no stride": lambda x: F.max_pool3d(x, (1, 2, 4)),
     "max_pool3d, dilated, ceil": lambda x: F.max_pool3d(x, (1, 2, 2), (1, 3, 3), dilation=(1, 2, 2), ceil_mode=True),
+    "max_pool3d over time": lambda x: F.max_pool3d(x, 3, 2, 1),
+    "max_pool3d over time, dilated": lambda x: F.max_pool3d(x, (2, 1, 1), 1, dilation=(3, 1, 1)),
+    "max_pool3d over frames of zeros": lambda x: F.max_pool3d(F.pad(x[:, :3], (0, 0, 0, 0, 2, 1)), (2, 1, 1), 1),
+    "mean over time": lambda x: x.mean(dim=2),
+    "mean over one frame": lambda x: x[:, :, 1:2].mean(dim=2),
+    "a frame put before the others": lambda x: torch.cat([x.mean(dim=2)[:, :, None], x], 2),
     "cat along time": lambda x: torch.cat([x, x[:, :, :2], F.relu(x)], 2),
     "cat along channels": lambda x: torch.cat([x, F.relu(x)[:, :4]], 1),
     "cat along height": lambda x: torch.cat([x, F.relu(x)], 3),
@@ -114,18 +120,19 @@ def test_operation(name: str) -> None:
     check(Wrap(OPERATIONS[name]), torch.randn(X))
 
 
-def test_max_pool_pads_below_every_value() -> None:
-    check(Wrap(lambda x: F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))), -torch.rand(X) - 2)
+@pytest.mark.parametrize(("kernel", "padding"), [((1, 3, 3), (0, 1, 1)), ((3, 3, 3), (1, 1, 1))])
+def test_max_pool_pads_below_every_value(kernel: tuple[int, ...], padding: tuple[int, ...]) -> None:
+    check(Wrap(lambda x: F.max_pool3d(x, kernel, 2, padding)), -torch.rand(X) - 2)
 
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
-    "max pool over time": (lambda x: F.max_pool3d(x, 2), "max_pool3d", "a max pool over time"),
+    "max pool over time, ceil": (lambda x: F.max_pool3d(x, 2, ceil_mode=True), "max_pool3d", "a max pool over time with ceil_mode"),
     "interpolate": (lambda x: F.interpolate(x, scale_factor=2.0), "upsample_nearest3d", "this operation"),
     "transposed convolution": (lambda x: F.conv_transpose3d(x, WEIGHT), "conv_transpose3d", "this operation"),
     "pad mode replicate": (lambda x: F.pad(x, (1, 1, 1, 1, 1, 1), "replicate"), "pad", "mode 'replicate'"),
     "pad with ones": (lambda x: F.pad(x, (1, 1), value=1.0), "pad", "a value other than 0"),
     "average pool without its padding": (lambda x: F.avg_pool3d(x, 3, 2, 1, count_include_pad=False), "avg_pool3d", "padding that is not counted"),
-    "mean over time alone": (lambda x: x.mean(dim=2), "mean", "a mean over other axes"),
+    "mean over channels": (lambda x: x.mean(dim=1), "mean", "a mean over other axes"),
     "add of a number": (lambda x: x + 1, "add", "an addition of values of different shapes"),
     "every second row": (lambda x: x[:, :, :, ::2], "slice", "a slice with a step outside time"),
     "softmax": (lambda x: x.softmax(1), "softmax", "this operation"),
@@ -150,5 +157,5 @@ def test_a_refused_layer_of_torch_is_traced_to_the_line_that_calls_it() -> None:
 
 def test_a_refusal_is_one_line() -> None:
     with pytest.raises(LoweringError) as error:
-        lower(Wrap(lambda x: F.max_pool3d(x, 2)), (torch.randn(X),))
+        lower(Wrap(lambda x: x.softmax(1)), (torch.randn(X),))
     assert len(str(error.value).splitlines()) == 1

@@ -9,9 +9,11 @@ import pytest
 BLOCK = """
 import sys
 
+EXTRAS = "captum coremltools executorch lightning matplotlib onnx onnxscript threadpoolctl torch torchmetrics".split()
+
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "lightning", "coremltools", "executorch", "onnx", "onnxscript", "threadpoolctl"}:
+        if name.partition(".")[0] in EXTRAS:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
@@ -42,7 +44,9 @@ def test_importing_and_stepping_does_not_load_torch(bundle_path: Path) -> None:
     assert (result.stdout, result.returncode) == ("[0.55, 0.475]\n[]\n", 0), result.stderr
 
 
-@pytest.mark.parametrize(("job", "extra"), [("train", "training"), ("export", "export"), ("verify", "export")])
+@pytest.mark.parametrize(
+    ("job", "extra"), [("train", "training"), ("evaluate", "training"), ("explain", "training"), ("export", "export"), ("verify", "export")]
+)
 def test_without_its_extra_a_subcommand_names_it_on_one_line(job: str, extra: str) -> None:
     result = _python(BLOCK + MAIN, job, "somewhere", "--out", "elsewhere")
     assert result.returncode == 2 and result.stdout == ""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipstep.runtime import ClipstepError
-from clipstep.training.data.lists import Clip, read_data_set
+from clipstep.training.data.lists import Clip, read_data_set, split_by_group
 
 
 def test_the_real_lists(fight: Path) -> None:
@@ -26,9 +26,9 @@ def test_no_source_video_is_in_both_lists(fight: Path) -> None:
 
 def test_another_split_reads_its_own_lists(tiny_data: Path) -> None:
     shutil.copy(tiny_data / "testlist01.txt", tiny_data / "testlist03.txt")
-    (tiny_data / "trainlist03.txt").write_text("NoFight/v_NoFight_g02_c01.mp4 2\n")
+    (tiny_data / "trainlist03.txt").write_text("NoFight/v_NoFight_g02_c01.mp4 2\nFight/v_Fight_g13_c01.mp4 1\n")
     data = read_data_set(tiny_data, split=3)
-    assert [clip.label for clip in data.train] == [1] and len(data.test) == 2
+    assert [clip.label for clip in data.train] == [1, 0] and len(data.test) == 2
 
 
 def test_blank_lines_and_windows_line_ends_do_not_matter(tiny_data: Path) -> None:
@@ -94,3 +94,48 @@ def test_missing_videos_are_counted_and_the_first_is_named(tiny_data: Path, name
         file.write(f"Fight/v_Fight_g98_c01.mp4{label}\nFight/v_Fight_g99_c01.mp4{label}\n")
     with pytest.raises(ClipstepError, match=rf"{name}: names 2 missing videos, the first .*videos/Fight/v_Fight_g98_c01\.mp4; correct the list"):
         read_data_set(tiny_data)
+
+
+def test_a_class_without_training_clips_is_refused(tiny_data: Path) -> None:
+    (tiny_data / "trainlist01.txt").write_text("NoFight/v_NoFight_g02_c01.mp4 2\n")
+    with pytest.raises(ClipstepError, match=r"trainlist01\.txt: has no clip of Fight; expected clips of every class; correct the list"):
+        read_data_set(tiny_data)
+
+
+def _clips(groups: dict[int, int], per_group: int = 3) -> list[Clip]:
+    return [Clip(Path(f"v_C{label}_g{g:02d}_c{c:02d}.avi"), label) for label, count in groups.items() for g in range(count) for c in range(per_group)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_group_is_trained_and_validated_on(seed: int) -> None:
+    """UCF101 numbers the groups of each class anew: g01 of one class and g01 of another are different source videos."""
+    clips = _clips({0: 10, 1: 25, 2: 2, 3: 1})
+    train, held = split_by_group(clips, 0.2, seed)
+    assert sorted(map(str, (c.path for c in (*train, *held)))) == sorted(str(c.path) for c in clips)
+    sides = [{(clip.label, clip.path.stem.split("_")[2]) for clip in side} for side in (train, held)]
+    assert not sides[0] & sides[1]
+    assert Counter(label for label, _ in sides[1]) == {0: 2, 1: 5, 2: 1}
+    assert Counter(clip.label for clip in held) == {0: 6, 1: 15, 2: 3}
+
+
+def test_the_seed_decides_which_groups() -> None:
+    clips = _clips({0: 10, 1: 10})
+    splits = [split_by_group(clips, 0.2, seed) for seed in (1, 1, 2)]
+    assert splits[0] == splits[1] != splits[2]
+
+
+def test_no_validation_trains_on_all() -> None:
+    clips = [Clip(Path("holiday.mp4"), 0)]
+    assert split_by_group(clips, 0, 0) == (tuple(clips), ())
+
+
+def test_a_name_without_a_group_cannot_be_split() -> None:
+    with pytest.raises(
+        ClipstepError, match=r"holiday\.mp4: does not tell its group; expected v_ClassName_gNN_cNN; rename it, or train with --validation 0"
+    ):
+        split_by_group([Clip(Path("holiday.mp4"), 0)], 0.2, 0)
+
+
+def test_single_groups_cannot_be_split() -> None:
+    with pytest.raises(ClipstepError, match="no class has two groups; expected videos of several sources; train with --validation 0"):
+        split_by_group(_clips({0: 1, 1: 1}), 0.2, 0)

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
-from clipstep.runtime import VideoError
-from clipstep.training.data.lists import Clip
-from clipstep.training.data.subclips import Video
+from clipstep.training import losses
+from clipstep.training.data.subclips import Video, normalise
+from clipstep.training.losses import subclip_losses
+from clipstep.training.predict import video_logits
 from clipstep.training.run import RunInfo
-from clipstep.training.train import evaluate_top1, subclip_losses, video_logits
 
 MEAN, DEVIATION = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
 INFO = RunInfo("any", {}, ("a", "b", "c"), MEAN, DEVIATION, 25.0)
@@ -80,8 +79,8 @@ def test_no_gradient_flows_through_the_carried_state() -> None:
     np.testing.assert_allclose(network.w.grad.numpy(), expected, atol=1e-5)
 
 
-def test_in_training_a_batch_norm_sees_only_videos_that_go_on() -> None:
-    """Three videos of 1, 3 and 2 subclips: batches of 3, 2 and 1."""
+def test_in_training_a_batch_norm_sees_only_videos_that_have_begun() -> None:
+    """Three videos of 1, 3 and 2 subclips end together: batches of 1, 2 and 3."""
 
     class Spy(Brightness):
         seen: list[int]
@@ -93,7 +92,7 @@ def test_in_training_a_batch_norm_sees_only_videos_that_go_on() -> None:
     network = Spy()
     network.seen = []
     list(subclip_losses(network, _videos(1, 3, 2), MEAN, DEVIATION))
-    assert network.seen == [3, 2, 1]
+    assert network.seen == [1, 2, 3]
 
 
 def test_a_clip_network_without_states_is_trained_as_it_is() -> None:
@@ -123,34 +122,71 @@ def test_logits_of_a_video_are_those_of_steps_by_hand(small_network: Make) -> No
     torch.testing.assert_close(video_logits(network, video.subclips, INFO), torch.stack(expected), atol=1e-5, rtol=1e-5)
 
 
-class MainColour(nn.Module):
-    """Names the class by the colour of the subclip that it sees."""
+@pytest.mark.parametrize("loss", ["every", "last"])
+@pytest.mark.parametrize("truncate", [1, 2, 10])
+@pytest.mark.parametrize("lengths", [(1,), (1, 3, 2), (4, 1, 1, 2), (5, 5)])
+def test_gradients_of_a_batch_are_those_of_one_video_at_a_time(
+    small_network: Make, loss: str, truncate: int, lengths: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a plain loop over one video, window after window from its end; batch norms with fixed statistics.
 
-    def forward(self, frames: Tensor) -> tuple[Tensor]:
-        return (frames.mean(dim=(2, 3, 4)),)
+    In double precision: in single, rounding moves some value over a ReLU's edge.
+    """
+    monkeypatch.setattr(losses, "normalise", lambda *arguments: normalise(*arguments).double())
+    network, videos = small_network().double(), _videos(*lengths)
+    expected = [torch.zeros_like(p) for p in network.parameters()]
+    for video in videos:
+        states, length = list(network.initial_states().values()), len(video.subclips)
+        total = torch.zeros(())
+        for position, subclip in enumerate(video.subclips):
+            if (length - position) % truncate == 0 and position:
+                states = [state.detach() for state in states]
+            logits, *states = network(torch.from_numpy(_normalised(subclip)).float().double()[None], *(state.double() for state in states))
+            if loss == "every" or position == length - 1:
+                total = total + nn.functional.cross_entropy(logits, torch.tensor([video.label])) / (length if loss == "every" else 1)
+        gradients = torch.autograd.grad(total / len(videos), list(network.parameters()))
+        expected = [sum_ + gradient for sum_, gradient in zip(expected, gradients, strict=True)]
+    for part in subclip_losses(network, videos, MEAN, DEVIATION, loss=loss, truncate=truncate):
+        part.backward()
+    largest = max(float(gradient.abs().max()) for gradient in expected)
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-6 * largest, rtol=0)
 
 
-def _colours(*names: str) -> np.ndarray:
-    return np.concatenate([np.full((4, 48, 64, 3), [250 * (name == channel) for channel in "rgb"], np.uint8) for name in names])
+def test_back_propagation_through_more_subclips_changes_the_gradients(small_network: Make) -> None:
+    """Else the test above could not tell windows apart."""
+    gradients = []
+    for truncate in (1, 2):
+        network = small_network()
+        for part in subclip_losses(network, _videos(4), MEAN, DEVIATION, loss="last", truncate=truncate):
+            part.backward()
+        gradients.append(network.slow.stem.weight.grad)
+    assert (gradients[0] - gradients[1]).abs().max() > 1e-4 * gradients[0].abs().max()
 
 
-def _top1(*clips: Clip) -> tuple[float, dict[str, str]]:
-    return evaluate_top1(MainColour(), clips, INFO, 4, 16, Console(quiet=True))
+@pytest.mark.parametrize("loss", ["every", "last"])
+def test_memory_does_not_grow_with_the_length_of_a_video(small_network: Make, loss: str) -> None:
+    """Bytes that autograd keeps for the backward passes, at their most, counted by its own hooks."""
 
+    def most_bytes(length: int) -> int:
+        network, now, most = small_network(), 0, 0
 
-def test_top1_takes_the_logits_after_the_last_subclip(write_video: Callable[..., Path]) -> None:
-    """Three subclips each, the last one green, blue, red; the tail of two frames is not seen."""
-    videos = [_colours(*names) for names in ("rrg", "ggb", "bbr")]
-    paths = [write_video(np.concatenate([video, video[:2]]), f"{index}.mp4") for index, video in enumerate(videos)]
-    assert _top1(*(Clip(path, label) for path, label in zip(paths, (1, 2, 0), strict=True))) == (1.0, {})
-    assert _top1(*(Clip(path, label) for path, label in zip(paths, (1, 2, 2), strict=True))) == (2 / 3, {})
-    assert _top1(*(Clip(path, label) for path, label in zip(paths, (0, 1, 2), strict=True))) == (0.0, {})
+        class Kept:
+            def __init__(self, tensor: Tensor) -> None:
+                nonlocal now, most
+                self.tensor, self.size = tensor, tensor.nbytes
+                now += self.size
+                most = max(most, now)
 
+            def __del__(self) -> None:
+                nonlocal now
+                now -= self.size
 
-def test_top1_counts_usable_videos_and_names_the_others(write_video: Callable[..., Path], tmp_path: Path) -> None:
-    good, broken = write_video(_colours("b")), tmp_path / "broken.mp4"
-    broken.write_text("no video")
-    top1, unusable = _top1(Clip(broken, 2), Clip(good, 2))
-    assert top1 == 1.0 and list(unusable) == [str(broken)] and "cannot be decoded" in unusable[str(broken)]
-    with pytest.raises(VideoError, match=r"no usable video in the test list: .*broken\.mp4"):
-        _top1(Clip(broken, 0))
+        with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+            for part in subclip_losses(network, _videos(length), MEAN, DEVIATION, loss=loss, truncate=2):
+                part.backward()
+                del part
+        return most
+
+    assert most_bytes(2) > 1_000_000
+    assert most_bytes(20) == most_bytes(2)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from clipstep.runtime import VideoError
+from clipstep.runtime import VideoError, read_frames
 from clipstep.runtime.resize import Box, center_box, crop_resize
 from clipstep.training.data.lists import Clip, read_data_set
-from clipstep.training.data.subclips import BrokenVideo, SubclipDataset, Video, channel_statistics, corner_box, normalise, read_subclips
+from clipstep.training.data.subclips import BrokenVideo, TestVideos, TrainingVideos, Video, channel_statistics, corner_box, normalise, read_subclips
 
 WriteVideo = Callable[..., Path]
 
@@ -45,8 +45,8 @@ def test_the_box_is_chosen_once_a_video_and_given_its_height_and_width(write_vid
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (320, 240), (100, 100), (17, 31)])
 def test_corner_boxes_are_at_the_four_corners_in_three_scales(height: int, width: int) -> None:
-    torch.manual_seed(0)
-    boxes = [corner_box(height, width) for _ in range(300)]
+    random = np.random.default_rng(0)
+    boxes = [corner_box(height, width, random) for _ in range(300)]
     for box in boxes:
         assert box.top in (0, height - box.side) and box.left in (0, width - box.side)
         assert 0 < box.side <= min(height, width)
@@ -55,16 +55,31 @@ def test_corner_boxes_are_at_the_four_corners_in_three_scales(height: int, width
     assert {(box.top > 0, box.left > 0) for box in smallest} == {(False, False), (False, True), (True, False), (True, True)}
 
 
-def test_training_takes_corners_and_testing_the_centre(write_video: WriteVideo) -> None:
+def test_testing_takes_the_centre(write_video: WriteVideo) -> None:
     clip = Clip(write_video(4), 1)
-    centre = SubclipDataset([clip], 4, 16, corners=False)[0]
+    centre = TestVideos([clip], 4, 16)[0]
     assert isinstance(centre, Video) and (centre.path, centre.label) == (clip.path, 1)
     assert torch.equal(centre.subclips, read_subclips(clip.path, 4, 16, center_box))
-    torch.manual_seed(1)
-    box = corner_box(48, 64)
-    torch.manual_seed(1)
-    corner = SubclipDataset([clip], 4, 16, corners=True)[0]
-    assert isinstance(corner, Video) and torch.equal(corner.subclips, read_subclips(clip.path, 4, 16, lambda *_: box))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_training_takes_a_corner_that_seed_epoch_and_index_decide(write_video: WriteVideo, flip: bool) -> None:
+    """Frames of 48x64 are scaled to a short side of 23 pixels (16 / 0.71); numpy crops them once more here."""
+    clips = [Clip(write_video(9, f"{index}.mp4"), index) for index in range(3)]
+    videos = TrainingVideos(clips, 4, 16, seed=7, flip=flip)
+    seen = set()
+    for epoch in range(12):
+        video = videos[epoch, 1]
+        assert isinstance(video, Video) and (video.path, video.label) == (clips[1].path, 1)
+        random = np.random.default_rng((7, epoch, 1))
+        small = list(read_frames(clips[1].path, short_side=23))
+        assert small[0].shape == (23, 31, 3)
+        box = corner_box(23, 31, random)
+        expected = np.stack([crop_resize(frame, box, 16) for frame in small[:8]]).reshape(2, 4, 16, 16, 3)
+        mirrored = flip and random.random() < 0.5
+        np.testing.assert_array_equal(video.subclips.numpy(), expected[..., ::-1, :] if mirrored else expected)
+        seen.add((box, mirrored))
+    assert len(seen) > 3 and (len({mirrored for _, mirrored in seen}) == 2) == flip
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 5, 3), (2, 4, 6, 5, 3), (1, 1, 1, 1, 3)])
@@ -112,11 +127,10 @@ def broken(tmp_path: Path, write_video: WriteVideo, sound_only: Path) -> dict[st
         ("sound", "sound.mp4: has no video stream; got audio"),
     ],
 )
-@pytest.mark.parametrize("corners", [True, False])
-def test_a_broken_video_comes_with_its_reason(broken: dict[str, Clip], kind: str, reason: str, corners: bool) -> None:
-    item = SubclipDataset([broken[kind]], 4, 16, corners=corners)[0]
-    assert isinstance(item, BrokenVideo) and item.path == broken[kind].path
-    assert reason in item.reason
+def test_a_broken_video_comes_with_its_reason(broken: dict[str, Clip], kind: str, reason: str) -> None:
+    for item in (TestVideos([broken[kind]], 4, 16)[0], TrainingVideos([broken[kind]], 4, 16)[0, 0]):
+        assert isinstance(item, BrokenVideo) and item.path == broken[kind].path
+        assert reason in item.reason
 
 
 def test_statistics_pass_over_broken_videos(broken: dict[str, Clip], write_video: WriteVideo) -> None:

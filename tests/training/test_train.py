@@ -1,26 +1,27 @@
 """``clipstep train``: a data set in, a run out; broken videos are named, skipped and counted; mistakes exit with 2."""
 
+import csv
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import lightning
 import pytest
 import torch
 from click.testing import CliRunner
-from rich.console import Console
 
 from clipstep.runtime import ClipstepError, frame_rate
 from clipstep.runtime.cli import main
 from clipstep.training.cli import train_command
-from clipstep.training.data.lists import read_data_set
+from clipstep.training.data.lists import read_data_set, split_by_group
 from clipstep.training.data.subclips import channel_statistics, read_subclips
 from clipstep.training.models import build
-from clipstep.training.run import load_run
-from clipstep.training.train import evaluate_top1
+from clipstep.training.predict import video_logits
+from clipstep.training.run import Run, load_run
 
-SMALL = ("--frames", "16", "--size", "64", "--epochs", "1", "--workers", "0", "--batch-size", "2")
+SMALL = ("--frames", "16", "--size", "64", "--epochs", "1", "--workers", "0", "--batch-size", "2", "--validation", "0")
 
 
 def _train(data: Path, out: Path, *options: str) -> Any:
@@ -39,7 +40,8 @@ def test_the_run_holds_what_was_trained_on_what(tiny_data: Path, tmp_path: Path)
     assert torch.equal(run.sample, torch.cat([read_subclips(clip.path, 16, 64) for clip in data.test])[:8])
     assert (summary["epochs_done"], summary["train_videos"], summary["skipped_videos"], summary["test_videos"]) == (1, 2, {}, 2)
     assert summary["test_largest_class_share"] == 0.5
-    top1, _ = evaluate_top1(run.network, data.test, run.info, 16, 64, Console(quiet=True))
+    last = [video_logits(run.network, read_subclips(clip.path, 16, 64), run.info)[-1] for clip in data.test]
+    top1 = sum(int(logits.argmax()) == clip.label for logits, clip in zip(last, data.test, strict=True)) / 2
     assert summary["test_top1"] == top1
     assert f"test top-1 {top1:.1%} of 2 videos" in " ".join(result.output.split())
 
@@ -48,7 +50,8 @@ def test_one_batch_is_one_step_of_gradient_descent(tiny_data: Path, tmp_path: Pa
     """With momentum, too, the first step is minus rate times gradient: the same seed at twice the rate goes twice as far."""
     moved = []
     for rate in ("0.001", "0.002"):
-        assert _train(tiny_data, tmp_path / rate, "--learning-rate", rate, "--seed", "5").exception is None
+        options = ("--optimizer", "sgd", "--learning-rate", rate, "--weight-decay", "0", "--seed", "5")
+        assert _train(tiny_data, tmp_path / rate, *options).exception is None
         run = load_run(tmp_path / rate)
         lightning.seed_everything(5, verbose=False)
         start = build(run.info.architecture, run.info.config)
@@ -102,7 +105,72 @@ def test_a_bad_list_is_an_error_before_training(tiny_data: Path, tmp_path: Path)
 @pytest.mark.parametrize("options", [("--size", "16"), ("--frames", "4", "--size", "32")])
 def test_the_smallest_sizes_are_trained_even_when_one_video_is_left(tiny_data: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     """The last stage's volume is then 1x1x1, and a batch norm in training mode wants more than one value a channel."""
-    with (tiny_data / "trainlist01.txt").open("w") as file:
-        file.write("Fight/v_Fight_g02_c01.mp4 1\n")
-    result = _train(tiny_data, tmp_path / "run", *options)
+    result = _train(tiny_data, tmp_path / "run", "--batch-size", "1", *options)
     assert result.exception is None or isinstance(result.exception, ClipstepError), repr(result.exception)
+
+
+def test_with_validation_the_best_epoch_is_kept_and_the_last_lies_beside(fight: Path, tmp_path: Path) -> None:
+    """The log says which epoch had the best validation; the kept network has its loss, computed anew by hand."""
+    options = ("--epochs", "3", "--validation", "0.25", "--batch-size", "4", "--learning-rate", "0.01")
+    result = _train(fight, tmp_path / "run", *options)
+    assert result.exception is None, result.output
+    best, last = load_run(tmp_path / "run"), load_run(tmp_path / "run/last")
+    _, held = split_by_group(read_data_set(fight).train, 0.25, 0)
+    with (tmp_path / "run/log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["validation_loss"]) for row in rows]
+    ranked = [(float(row["validation_top1"]), -loss) for row, loss in zip(rows, losses, strict=True)]
+
+    def loss(run: Run) -> float:
+        logits = [video_logits(run.network, read_subclips(clip.path, 16, 64), run.info)[-1] for clip in held]
+        return float(torch.nn.functional.cross_entropy(torch.stack(logits), torch.tensor([clip.label for clip in held])))
+
+    assert len(losses) == 3 and best.info.training["best_epoch"] == ranked.index(max(ranked)) + 1
+    assert loss(best) == pytest.approx(losses[ranked.index(max(ranked))], rel=1e-4)
+    assert loss(last) == pytest.approx(losses[-1], rel=1e-4)
+    assert best.info.training["validation_videos"] == len(held) == 4
+
+
+def test_the_papers_training_is_one_option_and_what_is_given_wins(tiny_data: Path, tmp_path: Path) -> None:
+    result = _train(tiny_data, tmp_path / "run", "--config", "paper", "--learning-rate", "0.01")
+    assert result.exception is None, result.output
+    summary = load_run(tmp_path / "run").info.training
+    assert [summary[key] for key in ("optimizer", "momentum", "weight_decay", "loss", "schedule", "patience")] == [
+        "sgd",
+        0.9,
+        0.0,
+        "last",
+        "plateau",
+        10,
+    ]
+    assert (summary["learning_rate"], summary["epochs"], summary["validation"]) == (0.01, 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no.toml: cannot be read; got No such file or directory; expected a TOML file, or paper"),
+        ("epochs = ", "no.toml: is not TOML; got "),
+        ("epochs = 3\nleaning-rate = 1", "no.toml: unknown option; got leaning-rate; expected some of accelerator, "),
+        ("epochs = 3\nout = 'x'", "no.toml: unknown option; got out"),
+    ],
+)
+def test_a_bad_config(tiny_data: Path, tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "no.toml").write_text(content)
+    result = _train(tiny_data, tmp_path / "run", "--config", str(tmp_path / "no.toml"))
+    assert isinstance(result.exception, ClipstepError) and message in str(result.exception)
+
+
+def test_a_config_with_a_value_that_does_not_fit(tiny_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("loss = 'first'")
+    result = _train(tiny_data, tmp_path / "run", "--config", str(tmp_path / "c.toml"))
+    assert isinstance(result.exception, click.BadParameter) and "'first' is not one of 'every', 'last'" in str(result.exception)
+
+
+def test_a_stopped_training_is_not_overwritten_by_mistake(tiny_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoint.safetensors").write_bytes(b"hours of work")
+    result = _train(tiny_data, tmp_path / "run")
+    assert isinstance(result.exception, ClipstepError) and "holds a training that was stopped; go on with --resume" in str(result.exception)
+    assert (tmp_path / "run/checkpoint.safetensors").read_bytes() == b"hours of work"

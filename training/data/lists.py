@@ -4,8 +4,12 @@
 ``testlist0N.txt`` the same without the number. Source: Soomro, Zamir and Shah, "UCF101" (2012).
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from clipstep.runtime.errors import ClipstepError
 
@@ -32,14 +36,59 @@ def read_data_set(folder: Path, split: int = 1) -> DataSet:
 
     Raises:
         ClipstepError: a list is missing, empty or malformed, names a class that ``classInd.txt`` lacks, gives a label
-            that is not its class's, or names a video that is not there.
+            that is not its class's, names a video that is not there, or has no training clip of a class.
     """
     classes = _read_classes(folder / "classInd.txt")
-    return DataSet(
+    train, test = folder / f"trainlist{split:02d}.txt", folder / f"testlist{split:02d}.txt"
+    data = DataSet(
         classes,
-        _read_clips(folder / f"trainlist{split:02d}.txt", folder / "videos", classes, labelled=True),
-        _read_clips(folder / f"testlist{split:02d}.txt", folder / "videos", classes, labelled=False),
+        _read_clips(train, folder / "videos", classes, labelled=True),
+        _read_clips(test, folder / "videos", classes, labelled=False),
     )
+    untrained = [name for label, name in enumerate(classes) if label not in {clip.label for clip in data.train}]
+    if untrained:
+        raise ClipstepError(f"{train}: has no clip of {', '.join(untrained)}", expected="clips of every class", fix="correct the list")
+    return data
+
+
+def split_by_group(clips: Sequence[Clip], share: float, seed: int) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
+    """Clips to train on and to validate on, about ``share`` of each class's groups for the latter; the seed decides which.
+
+    A group is all clips that were cut from one source video (``v_Class_gNN_cNN``): it is never on both sides. A class of
+    one group is trained on. Source: the paper's 80:20, done by group as UCF101's own lists are.
+
+    Raises:
+        ClipstepError: a name does not tell its group, or no class has two groups.
+    """
+    if share == 0:
+        return tuple(clips), ()
+    groups: dict[int, set[str]] = {}
+    for clip in clips:
+        groups.setdefault(clip.label, set()).add(group_of(clip))
+    random = np.random.default_rng(seed)
+    held: set[tuple[int, str]] = set()
+    for label, names in sorted(groups.items()):
+        count = min(max(1, round(share * len(names))), len(names) - 1)
+        held |= {(label, str(name)) for name in random.permutation(sorted(names))[:count]}
+    if not held:
+        raise ClipstepError("no class has two groups", expected="videos of several sources", fix="train with --validation 0")
+    inside = [(clip.label, group_of(clip)) in held for clip in clips]
+    return (
+        tuple(clip for clip, out in zip(clips, inside, strict=True) if not out),
+        tuple(clip for clip, out in zip(clips, inside, strict=True) if out),
+    )
+
+
+def group_of(clip: Clip) -> str:
+    """The source video that a clip was cut from, ``g07`` of ``v_Fight_g07_c02.mp4``.
+
+    Raises:
+        ClipstepError: the name is not of that form.
+    """
+    match = re.search(r"_(g\d+)_c\d+$", clip.path.stem)
+    if not match:
+        raise ClipstepError(f"{clip.path}: does not tell its group", expected="v_ClassName_gNN_cNN", fix="rename it, or train with --validation 0")
+    return match[1]
 
 
 def _lines(path: Path) -> list[tuple[str, list[str]]]:

@@ -1,7 +1,9 @@
 """Videos as subclips: non-overlapping runs of T frames, cropped and resized, and how the network wants them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.resize import Box, center_box, crop_resize
-from clipstep.runtime.video import VideoError, read_frames
+from clipstep.runtime.video import Frame, VideoError, read_frames
+from clipstep.training.data.cache import FrameCache, decode
 from clipstep.training.data.lists import Clip
 
 CORNER_SCALES = (1.0, 0.84, 0.71)
@@ -36,40 +40,77 @@ class BrokenVideo:
 def read_subclips(path: Path, frames: int, size: int, box: Callable[[int, int], Box] = center_box) -> Tensor:
     """All whole subclips of a video, ``(S, T, size, size, 3)`` uint8; frames left over at the end are dropped.
 
-    ``box`` chooses what is cropped, given the video's height and width.
+    ``box`` chooses what is cropped, given the video's height and width; the centre is what evaluation and streams see.
 
     Raises:
         VideoError: the video cannot be read, or has fewer than ``frames`` frames.
     """
-    source = iter(read_frames(path))
+    source = iter(read_frames(path, whole=frames))
     first = next(source)
     square = box(*first.shape[:2])
-    resized = [crop_resize(first, square, size), *(crop_resize(frame, square, size) for frame in source)]
-    count = len(resized) // frames
-    if count == 0:
-        raise VideoError(f"{path}: too short", got=f"{len(resized)} frames", expected=f"at least {frames}", fix="use a longer video")
-    return torch.from_numpy(np.stack(resized[: count * frames])).reshape(count, frames, size, size, 3)
+    return _subclips([crop_resize(frame, square, size) for frame in chain([first], source)], frames)
 
 
-def corner_box(height: int, width: int) -> Box:
+def short_side(size: int) -> int:
+    """To what training scales a video's short side: so far that the smallest corner crop has ``size`` pixels."""
+    return math.ceil(size / min(CORNER_SCALES))
+
+
+def corner_box(height: int, width: int, random: np.random.Generator) -> Box:
     """A square at a random one of the four corners, its side a random one of three shares of the short side.
 
     Source: the paper's "crops from the four corners"; the scales are those of Wang et al., "Towards Good Practices
-    for Very Deep Two-Stream ConvNets" (2015), section 3. Draws from torch's global generator.
+    for Very Deep Two-Stream ConvNets" (2015), section 3.
     """
-    corner, scale = int(torch.randint(4, ())), CORNER_SCALES[int(torch.randint(len(CORNER_SCALES), ()))]
+    corner, scale = int(random.integers(4)), CORNER_SCALES[random.integers(len(CORNER_SCALES))]
     side = round(scale * min(height, width))
     return Box((height - side) * (corner // 2), (width - side) * (corner % 2), side)
 
 
-class SubclipDataset(Dataset[Video | BrokenVideo]):
-    """The videos of a list, decoded when asked for. A broken one comes as a :class:`BrokenVideo`, never as an error."""
+class TrainingVideos(Dataset[Video | BrokenVideo | ClipstepError]):
+    """The videos of a list, decoded when asked for, each in a random corner crop.
 
-    def __init__(self, clips: Sequence[Clip], frames: int, size: int, *, corners: bool) -> None:
+    An item is asked for by epoch and index, and those and the seed alone decide what is random of it, so that a
+    training that is resumed, or spread over processes, sees what it would have seen. A broken video comes as a
+    :class:`BrokenVideo`; a cache that cannot be written as the error to raise, because workers wrap what they raise.
+    """
+
+    def __init__(self, clips: Sequence[Clip], frames: int, size: int, *, seed: int = 0, flip: bool = False, cache: FrameCache | None = None) -> None:
         self.clips = clips
         self.frames = frames
         self.size = size
-        self.box = corner_box if corners else center_box
+        self.seed = seed
+        self.flip = flip
+        self.read = cache.read if cache else decode
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, where: tuple[int, int]) -> Video | BrokenVideo | ClipstepError:
+        epoch, index = where
+        clip, random = self.clips[index], np.random.default_rng((self.seed, epoch, index))
+        try:
+            whole = self.read(clip.path, self.frames, short_side(self.size))
+        except VideoError as error:
+            return BrokenVideo(clip.path, str(error))
+        except ClipstepError as error:
+            return error
+        height, width = whole.shape[1:3]
+        box = corner_box(height, width, random)
+        subclips = _subclips([crop_resize(frame, box, self.size) for frame in whole], self.frames)
+        mirrored = self.flip and random.random() < 0.5
+        return Video(clip.path, subclips.flip(-2) if mirrored else subclips, clip.label)
+
+
+class TestVideos(Dataset[Video | BrokenVideo]):
+    """The videos of a list in the centre crop, decoded when asked for; a broken one comes as a :class:`BrokenVideo`."""
+
+    __test__ = False  # It is no test case.
+
+    def __init__(self, clips: Sequence[Clip], frames: int, size: int) -> None:
+        self.clips = clips
+        self.frames = frames
+        self.size = size
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -77,9 +118,14 @@ class SubclipDataset(Dataset[Video | BrokenVideo]):
     def __getitem__(self, index: int) -> Video | BrokenVideo:
         clip = self.clips[index]
         try:
-            return Video(clip.path, read_subclips(clip.path, self.frames, self.size, self.box), clip.label)
+            return Video(clip.path, read_subclips(clip.path, self.frames, self.size), clip.label)
         except VideoError as error:
             return BrokenVideo(clip.path, str(error))
+
+
+def _subclips(resized: Sequence[Frame], frames: int) -> Tensor:
+    every = torch.from_numpy(np.stack(resized))
+    return every.reshape(-1, frames, *every.shape[1:])
 
 
 def normalise(subclips: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
@@ -104,7 +150,7 @@ def channel_statistics(clips: Sequence[Clip], frames: int, size: int, videos: in
     """
     sums = torch.zeros(2, 3, dtype=torch.float64)
     count = 0
-    data = SubclipDataset(clips, frames, size, corners=False)
+    data = TestVideos(clips, frames, size)
     broken: BrokenVideo | None = None
     step = -(-len(clips) // videos)
     spread = range(0, len(clips), step)

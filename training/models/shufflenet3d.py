@@ -14,15 +14,16 @@ class ShuffleUnit(nn.Module):
     """One ShuffleNet-V1 unit: ``(N, C_in, T, H, W)`` to ``(N, C_out, T', H', W')``.
 
     With stride 2 all three axes are halved (rounded up) and the average-pooled input is concatenated to the
-    branch; with stride 1 the input is added to it.
+    branch; with stride 1 the input is added to it. ``paired_shortcut`` pools frames in pairs, which an odd T does not allow.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int, groups: int, first_groups: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, groups: int, first_groups: int, paired_shortcut: bool = False) -> None:
         super().__init__()
         middle = out_channels // 4
         branch = out_channels - in_channels if stride == 2 else out_channels
         self.stride = stride
         self.groups = groups
+        self.pooled_frames = 2 if paired_shortcut else 3
         self.conv1 = nn.Conv3d(in_channels, middle, 1, groups=first_groups, bias=False)
         self.norm1 = nn.BatchNorm3d(middle)
         self.depthwise = nn.Conv3d(middle, middle, 3, stride=stride, padding=1, groups=middle, bias=False)
@@ -36,14 +37,16 @@ class ShuffleUnit(nn.Module):
         y = self.norm2(self.depthwise(y))
         y = self.norm3(self.conv2(y))
         if self.stride == 2:
-            # Padding on all three axes, the zeros counted, so that any T works. It is a step of its own because
+            # Of three frames, the zeros of the padding counted, so that any T works. Padding is a step of its own because
             # avg_pool3d refuses an input smaller than its kernel, however much padding it is given.
-            shortcut = F.avg_pool3d(F.pad(x, (1, 1, 1, 1, 1, 1)), kernel_size=3, stride=2)
+            padding = (self.pooled_frames - 1) // 2
+            padded = F.pad(x, (1, 1, 1, 1, padding, padding))
+            shortcut = F.avg_pool3d(padded, (self.pooled_frames, 3, 3), stride=2)
             return F.relu(torch.cat([shortcut, y], dim=1))
         return F.relu(x + y)
 
 
-def shuffle_stages(in_channels: int, channels: Sequence[int], units: Sequence[int], groups: int) -> nn.Sequential:
+def shuffle_stages(in_channels: int, channels: Sequence[int], units: Sequence[int], groups: int, *, paired_shortcut: bool = False) -> nn.Sequential:
     """The stages of a 3D ShuffleNet: stage ``i`` has ``units[i]`` units of ``channels[i]`` channels, the first with stride 2.
 
     The very first unit's first convolution is not grouped, because it has few channels in; its shuffle is.
@@ -58,6 +61,7 @@ def shuffle_stages(in_channels: int, channels: Sequence[int], units: Sequence[in
                     stride=2 if index == 0 else 1,
                     groups=groups,
                     first_groups=groups if layers else 1,
+                    paired_shortcut=paired_shortcut,
                 )
             )
             in_channels = out_channels

@@ -1,0 +1,184 @@
+"""Figures of an evaluation by hand; a bundle in its runtime says what its run says; what is written."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from rich.console import Console
+
+from clipstep.runtime import VideoError
+from clipstep.runtime.resize import Box
+from clipstep.training.data.lists import Clip
+from clipstep.training.data.subclips import read_subclips
+from clipstep.training.evaluate import evaluate_command, summarise
+from clipstep.training.evaluation import Prediction, confusion_matrix, largest_share, predict_videos, top_k_share
+from clipstep.training.predict import video_logits
+from clipstep.training.run import Run
+
+QUIET = Console(quiet=True)
+
+
+def _says(label: int, *classes: int) -> Prediction:
+    """A video of class ``label``; after each subclip the class named is the likeliest, then the others in order."""
+    rows = []
+    for likeliest in classes:
+        order = [likeliest, *(c for c in range(7) if c != likeliest)]
+        rows.append([7.0 - order.index(c) for c in range(7)])
+    return Prediction(Path(f"{label}.mp4"), label, torch.tensor(rows).softmax(dim=1))
+
+
+def test_top_k_takes_the_last_subclip() -> None:
+    predictions = [_says(1, 0, 1), _says(2, 2, 0), _says(6, 6, 6, 6), _says(5, 0)]
+    assert top_k_share(predictions, 1) == 2 / 4
+    assert top_k_share(predictions, 3) == 3 / 4
+    assert top_k_share(predictions, 5) == 3 / 4
+    assert top_k_share(predictions, 6) == 4 / 4
+
+
+@pytest.mark.parametrize(("seen", "right"), [(0.1, 1), (0.25, 1), (0.26, 0), (0.5, 0), (0.75, 1), (0.76, 1), (1.0, 1)])
+def test_what_was_seen_is_rounded_up_to_whole_subclips(seen: float, right: int) -> None:
+    assert top_k_share([_says(3, 3, 2, 3, 3)], 1, seen) == right
+
+
+def test_the_confusion_matrix_has_what_is_in_rows() -> None:
+    matrix = confusion_matrix([_says(0, 0), _says(0, 2), _says(0, 2), _says(2, 0, 2)], 7)
+    expected = np.zeros((7, 7), int)
+    expected[0, 0], expected[0, 2], expected[2, 2] = 1, 2, 1
+    np.testing.assert_array_equal(matrix, expected)
+
+
+def test_largest_share() -> None:
+    assert largest_share([3, 1, 3, 3, 0]) == 3 / 5
+
+
+def test_a_summary_of_everything() -> None:
+    names = tuple("abcdefg")
+    summary = summarise([_says(0, 0), _says(0, 2), _says(2, 0, 2)], names, {"x.mp4": "broken"})
+    assert summary["videos"] == 3 and summary["skipped_videos"] == {"x.mp4": "broken"}
+    assert summary["top1"] == 2 / 3 and summary["top5"] == 1.0 and summary["largest_class_share"] == 2 / 3
+    assert summary["per_class"]["a"] == {"videos": 2, "right": 0.5}
+    assert summary["per_class"]["b"] == {"videos": 0, "right": None}
+    assert summary["seen"]["0.5"] == 1 / 3 and summary["seen"]["1.0"] == 2 / 3
+
+
+def test_five_crops_are_the_centre_and_the_corners(write_video: Callable[..., Path]) -> None:
+    """Frames of 48x64; corners of 40 pixels (0.84 of 48). The mean of the probabilities, not of the logits."""
+    path = write_video(8)
+    boxes = [Box(0, 8, 48), Box(0, 0, 40), Box(0, 24, 40), Box(8, 0, 40), Box(8, 24, 40)]
+
+    def logits(subclips: torch.Tensor) -> torch.Tensor:
+        return subclips.float().mean(dim=(1, 2, 3))[:, :2] * torch.tensor([1.0, -1.0]) * 0.01
+
+    views = [logits(read_subclips(path, 4, 16, lambda *_, box=box: box)).softmax(dim=1) for box in boxes]
+    for crops, expected in ((1, views[0]), (5, sum(views) / 5)):
+        (prediction,), _ = predict_videos(logits, [Clip(path, 1)], 4, 16, QUIET, crops=crops)
+        torch.testing.assert_close(prediction.probabilities, expected)
+
+
+def test_unusable_videos_are_named(write_video: Callable[..., Path], tmp_path: Path) -> None:
+    good, broken = write_video(4), tmp_path / "broken.mp4"
+    broken.write_text("no video")
+    predictions, unusable = predict_videos(lambda s: torch.zeros(len(s), 2), [Clip(broken, 1), Clip(good, 0)], 4, 16, QUIET)
+    assert [p.path for p in predictions] == [good] and "cannot be decoded" in unusable[str(broken)]
+    with pytest.raises(VideoError, match=r"no usable video: .*broken\.mp4"):
+        predict_videos(lambda s: torch.zeros(len(s), 2), [Clip(broken, 1)], 4, 16, QUIET)
+
+
+@pytest.fixture
+def three_classes(tiny_data: Path) -> Path:
+    """The tiny data set with the classes of the small run."""
+    (tiny_data / "classInd.txt").write_text("1 fight\n2 nofight\n3 other\n")
+    for name in ("trainlist01.txt", "testlist01.txt"):
+        text = (tiny_data / name).read_text().replace("NoFight/", "nofight/").replace("Fight/", "fight/")
+        (tiny_data / name).write_text(text)
+    (tiny_data / "videos/Fight").rename(tiny_data / "videos/fight")
+    (tiny_data / "videos/NoFight").rename(tiny_data / "videos/nofight")
+    (tiny_data / "videos/other").mkdir()
+    (tiny_data / "videos/other/v_other_g01_c01.mp4").symlink_to(tiny_data / "videos/fight/v_Fight_g02_c01.mp4")
+    with (tiny_data / "trainlist01.txt").open("a") as file:
+        file.write("other/v_other_g01_c01.mp4 3\n")
+    return tiny_data
+
+
+def _evaluate(*arguments: Path | str) -> Any:
+    return CliRunner().invoke(evaluate_command, [str(a) for a in arguments], standalone_mode=False)
+
+
+def test_run_and_bundle_give_the_same_by_their_own_runtimes(
+    run: Run, run_folder: Path, bundle_path: Path, three_classes: Path, tmp_path: Path
+) -> None:
+    tables = {}
+    for name, what, options in (("run", run_folder, ()), ("onnx", bundle_path, ()), ("pte", bundle_path, ("--engine", "executorch"))):
+        result = _evaluate(what, three_classes, "--out", tmp_path / name, *options)
+        assert result.exception is None, result.output
+        with (tmp_path / name / "predictions.csv").open() as file:
+            tables[name] = list(csv.DictReader(file))
+    paths = [three_classes / "videos" / line for line in (three_classes / "testlist01.txt").read_text().split()]
+    for row, path in zip(tables["run"], paths, strict=True):
+        expected = video_logits(run.network, read_subclips(path, 4, 32), run.info)[-1].softmax(dim=0)
+        assert row["video"] == str(path) and row["class"] == path.parent.name
+        np.testing.assert_allclose([float(row[name]) for name in run.info.classes], expected, atol=1e-6)
+    for other in ("onnx", "pte"):
+        for a, b in zip(tables["run"], tables[other], strict=True):
+            np.testing.assert_allclose([float(a[name]) for name in run.info.classes], [float(b[name]) for name in run.info.classes], atol=1e-4)
+
+
+def test_tables_and_pictures(run_folder: Path, three_classes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "evaluation"
+    assert _evaluate(run_folder, three_classes, "--out", out).exception is None
+    summary = json.loads((out / "summary.json").read_text())
+    with (out / "confusion.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["is", "fight", "nofight", "other"] and [[int(c) for c in row[1:]] for row in rows[1:]] == summary["confusion"]
+    with (out / "seen.csv").open() as file:
+        assert {row["share_seen"]: float(row["top1"]) for row in csv.DictReader(file)} == summary["seen"]
+    for name in ("confusion.png", "seen.png"):
+        picture = np.asarray(Image.open(out / name).convert("L"))
+        assert min(picture.shape) > 300 and picture.std() > 10
+    assert _evaluate(run_folder, three_classes, "--out", out).exception is None  # An older evaluation is replaced.
+
+
+def test_without_memory_each_subclip_is_judged_alone(run: Run, run_folder: Path, bundle_path: Path, three_classes: Path, tmp_path: Path) -> None:
+    """What is said after the last subclip is then what is said of it alone; network and bundle agree."""
+    for name, what in (("run", run_folder), ("bundle", bundle_path)):
+        result = _evaluate(what, three_classes, "--reset-each-step", "--out", tmp_path / name)
+        assert result.exception is None, result.output
+        assert "states reset at each step" in " ".join(result.output.split())
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        lines = (three_classes / "testlist01.txt").read_text().split()
+        alone = [video_logits(run.network, read_subclips(three_classes / "videos" / line, 4, 32)[-1:], run.info)[0] for line in lines]
+        right = [run.info.classes[int(logits.argmax())] == line.split("/")[0] for logits, line in zip(alone, lines, strict=True)]
+        assert summary["reset_each_step"]["top1"] == sum(right) / len(right)
+
+
+def test_resetting_changes_what_is_said(run: Run, clip: Path) -> None:
+    subclips = read_subclips(clip, 4, 32)
+    carried, reset = (video_logits(run.network, subclips, run.info, reset=flag) for flag in (False, True))
+    assert torch.equal(carried[0], reset[0]) and (carried[1:] - reset[1:]).abs().amax(dim=1).min() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["classes", "nothing", "folder"])
+def test_mistakes(kind: str, run_folder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from clipstep.runtime.cli import main
+
+    (tmp_path / "thesis").mkdir()
+    arguments, message = {
+        "classes": (
+            [run_folder, tiny_data],
+            f"error: {tiny_data}: has other classes than {run_folder}; got Fight, NoFight; expected fight, nofight, other",
+        ),
+        "nothing": ([tmp_path / "no", tiny_data], f"error: {tmp_path}/no: is not a run; got no run.json"),
+        "folder": ([run_folder, tiny_data, "--out", tmp_path / "thesis"], f"error: {tmp_path}/thesis: exists and is not an evaluation"),
+    }[kind]
+    monkeypatch.setattr(sys, "argv", ["clipstep", "evaluate", *map(str, arguments)])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err.startswith(message)

@@ -1,0 +1,57 @@
+"""How to train: everything that decides what a training computes, and how it is spread."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train. ``batch_size`` counts videos of one process and one pass; see ``clipstep train --help`` for the rest.
+
+    ``validation`` is the share of each class's groups that is held out of training, to choose the best epoch by;
+    ``loss`` is ``"every"`` or ``"last"`` subclip, back-propagated through ``truncate`` subclips; a step of the optimizer
+    takes ``accumulate`` batches; ``ema`` is the decay of the averaged weights (0: none); ``precision`` is ``"32"`` or
+    ``"bf16"``.
+    """
+
+    epochs: int = 100
+    batch_size: int = 16
+    optimizer: str = "adamw"
+    learning_rate: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 0.05
+    schedule: str = "plateau"
+    patience: int = 10
+    loss: str = "every"
+    truncate: int = 1
+    accumulate: int = 1
+    ema: float = 0.0
+    precision: str = "32"
+    flip: bool = False
+    validation: float = 0.2
+    seed: int = 0
+    devices: int = 1
+    nodes: int = 1
+    accelerator: str = "auto"
+    workers: int = 2
+    max_minutes: float | None = None
+
+
+FREE_TO_CHANGE = ("accelerator", "workers", "max_minutes")
+"""What a resumed training may have otherwise: it does not decide what is computed."""
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, TrainingConfig], torch.optim.Optimizer]] = {
+    "sgd": lambda network, c: torch.optim.SGD(network.parameters(), c.learning_rate, c.momentum, weight_decay=c.weight_decay),
+    "adamw": lambda network, c: torch.optim.AdamW(network.parameters(), c.learning_rate, weight_decay=c.weight_decay),
+}
+
+SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, TrainingConfig], Any]] = {
+    "plateau": lambda optimizer, c: torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=c.patience),
+    "cosine": lambda optimizer, c: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, c.epochs),
+}
+
+PRECISIONS = ("32", "bf16")

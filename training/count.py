@@ -1,0 +1,70 @@
+"""``clipstep models``: what each network costs, beside the numbers that the paper's table 2 gives."""
+
+from dataclasses import dataclass
+
+import click
+import torch
+from rich.table import Table
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from clipstep.runtime.terminal import new_console
+from clipstep.training.models import build
+from clipstep.training.predict import initial_states
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A row of the paper's table 2: its number of parameters in millions, the classes that it counted, how many streams."""
+
+    millions: float | None
+    classes: int
+    streams: tuple[int, ...] = (3,)
+    """Input channels of each stream: 3 for RGB frames, 2 for optical flow."""
+    remark: str = ""
+
+
+LISTED = {
+    "slowfast_causal_shufflenet": Listed(0.61, 101),
+    "slowfast_published": Listed(None, 101, remark="the paper's published code, another network than its text describes"),
+    "shufflenet3d_0.5x": Listed(0.55, 600),
+    "shufflenet3d_1.0x": Listed(1.52, 600),
+    "mobilenet3d": Listed(3.91, 600),
+    "resnet3d_50": Listed(44.54, 600, remark="2.78 M are the shortcuts' projections; 44.65 M without them; 0.1 M unexplained"),
+    "i3d": Listed(25, 400, (3, 2), remark="both streams"),
+    "r2plus1d_18": Listed(33.3, 400, (3, 2), remark="both streams; the table counts one, 33.37 M here"),
+}
+
+
+@click.command("models")
+def models_command() -> None:
+    """List the networks that can be trained: parameters beside the paper's table 2, and multiply-accumulates of a subclip."""
+    table = Table("network", "classes", "parameters M", "paper M", "MAC M", "remark")
+    for name, listed in LISTED.items():
+        networks = [_network(name, listed.classes, channels) for channels in listed.streams]
+        table.add_row(
+            name, str(listed.classes), f"{sum(map(parameters, networks)) / 1e6:.2f}", "-" if listed.millions is None else f"{listed.millions:g}",
+            f"{sum(multiply_accumulates(n, c) for n, c in zip(networks, listed.streams, strict=True)) / 1e6:,.2f}", listed.remark,
+        )  # fmt: skip
+    console = new_console()
+    console.print(table)
+    console.print("MAC: multiply-accumulates of convolutions and linear layers, one subclip of 16 frames of 112x112")
+
+
+def parameters(network: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def multiply_accumulates(network: nn.Module, channels: int = 3, frames: int = 16, size: int = 112) -> int:
+    """Of all convolutions and linear layers for one subclip; the network may be without memory (device ``meta``)."""
+    device = next(network.parameters()).device
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, channels, frames, size, size, device=device), *(state.to(device) for state in initial_states(network)))
+    total: int = counter.get_total_flops() // 2
+    return total
+
+
+def _network(name: str, classes: int, channels: int) -> nn.Module:
+    with torch.device("meta"):
+        return build(name, {"classes": classes, **({} if channels == 3 else {"channels": channels})}).eval()

@@ -1,0 +1,91 @@
+"""Decoded frames kept on disk as uint8, so that later epochs need not decode."""
+
+import hashlib
+import io
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.video import read_frames
+
+Frames = npt.NDArray[np.uint8]
+ABANDONED_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class FrameCache:
+    """One file a video: its frames in whole subclips, ``(S * T, h, w, 3)`` uint8.
+
+    A file is written under another name and then renamed, so that a killed writer leaves no file that could be read;
+    its name holds the video's path, size and time of change, so that a changed video is decoded again.
+    """
+
+    folder: Path
+
+    def read(self, path: Path, frames: int, short_side: int) -> Frames:
+        """The frames of a video, from the cache if they are there, and left there if they were not."""
+        stat = path.stat()
+        key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {frames} {short_side}"
+        file = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+        try:
+            kept: Frames = np.load(file, mmap_mode="r")
+            return kept
+        except (OSError, ValueError, EOFError):  # Not there, or cut short by a loss of power.
+            decoded = decode(path, frames, short_side)
+        new = file.with_name(f".{file.name}.{os.getpid()}")
+        content = io.BytesIO()  # Because numpy's own writing to files does not say why it failed.
+        np.save(content, decoded)
+        try:
+            new.write_bytes(content.getbuffer())
+            new.replace(file)
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            raise ClipstepError(f"{self.folder}: cannot be written", got=error.strerror, fix="make room, or train without --cache") from error
+        return decoded
+
+    def prepare(self, videos: Sequence[Path], frames: int, short_side: int) -> tuple[int, int]:
+        """Makes the folder, removes what killed writers left, and gives the cache's size in bytes, when full and now.
+
+        Raises:
+            ClipstepError: the folder cannot be made, or its disk has not the room.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ClipstepError(f"{self.folder}: cannot be made", got=error.strerror, expected="a folder for the cache") from error
+        for left in self.folder.glob(".*"):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                left.unlink(missing_ok=True)
+        full = sum(_decoded_bytes(path, frames, short_side) for path in videos)
+        now = sum(file.stat().st_size for file in self.folder.glob("*.npy"))
+        free = shutil.disk_usage(self.folder).free
+        if full - now > free:
+            raise ClipstepError(
+                f"{self.folder}: not enough room for the cache", got=f"{free / 1e9:.1f} GB free", expected=f"{(full - now) / 1e9:.1f} GB more",
+                fix="make room, or train without --cache",
+            )  # fmt: skip
+        return full, now
+
+
+def decode(path: Path, frames: int, short_side: int) -> Frames:
+    """A video's frames in whole subclips, scaled so that the short side is at most ``short_side``: ``(S * T, h, w, 3)`` uint8."""
+    return np.stack(list(read_frames(path, whole=frames, short_side=short_side, threads=1)))
+
+
+def _decoded_bytes(path: Path, frames: int, short_side: int) -> int:
+    """As the container states it, without decoding; nothing for a broken video."""
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            scale = min(1.0, short_side / min(stream.height, stream.width))
+            return stream.frames // frames * frames * round(stream.height * scale) * round(stream.width * scale) * 3
+    except (av.FFmpegError, IndexError, ZeroDivisionError):
+        return 0

@@ -1,0 +1,80 @@
+"""Opening and closing doors over real videos: clips of which the order of the motion alone decides the class.
+
+In ``Opening`` the gap between two sliding doors sweeps from narrow to wide, in ``Closing`` over the same positions from
+wide to narrow; then, for one last whole subclip, the doors stand still at the same middle gap::
+
+    gap   wide  \\\\ closing    //  opening        the last subclip
+          middle  \\\\        //        .-----------------------.
+          narrow   \\\\______//         |   the same in both    |
+
+So after the last subclip only what was carried over can tell the classes apart. Source: the paper's discussion, which
+finds temporally asymmetric actions (opening and closing) confused.
+"""
+
+from dataclasses import dataclass
+from itertools import chain, cycle, islice
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from clipstep.runtime.resize import center_box, crop_resize
+from clipstep.runtime.video import Frame, read_frames
+
+CLASSES = ("Opening", "Closing")
+NARROW, MIDDLE, WIDE = 0.1, 0.5, 0.9
+"""The gap between the doors as a share of the doorway."""
+
+
+@dataclass(frozen=True)
+class Doors:
+    """A doorway, in shares of the frame, the doors' colour, and for how many subclips they move."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+    colour: tuple[int, int, int]
+    moving: int
+
+
+def random_doors(random: np.random.Generator) -> Doors:
+    """Doors at a random place, of a random size and colour, moving for one or two subclips."""
+    height, width = random.uniform(0.4, 0.7, 2)
+    top, left = random.uniform(0, 1 - height), random.uniform(0, 1 - width)
+    red, green, blue = (int(value) for value in random.integers(0, 256, 3))
+    return Doors(float(top), float(left), float(height), float(width), (red, green, blue), int(random.integers(1, 3)))
+
+
+def gaps(label: int, moving: int, frames: int) -> npt.NDArray[np.float64]:
+    """The gap in each frame: ``moving`` subclips of ``frames`` frames in motion and one at rest."""
+    sweep = np.linspace(NARROW, WIDE, moving * frames)
+    return np.concatenate([sweep if label == 0 else sweep[::-1], np.full(frames, MIDDLE)])
+
+
+def draw(frame: Frame, doors: Doors, gap: float) -> Frame:
+    """The frame with both doors, the gap between them in the middle of the doorway."""
+    size = len(frame)
+    top, bottom = round(doors.top * size), round((doors.top + doors.height) * size)
+    leaf = doors.width * (1 - gap) / 2
+    drawn = frame.copy()
+    for start in (doors.left, doors.left + doors.width - leaf):
+        drawn[top:bottom, round(start * size) : round((start + leaf) * size)] = doors.colour
+    return drawn
+
+
+def background(video: Path, size: int, count: int) -> list[Frame]:
+    """``count`` frames of the video's centre, forwards and backwards in turns if it is shorter."""
+    frames = [crop_resize(frame, center_box(*frame.shape[:2]), size) for frame in islice(read_frames(video), count)]
+    return list(islice(cycle(chain(frames, frames[-2:0:-1])), count))
+
+
+def write_clip(path: Path, frames: list[Frame], rate: int) -> None:
+    """H.264, good enough that no class shows in its artefacts."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())

@@ -1,0 +1,90 @@
+"""How right predictions are: top-k, per class, the confusion matrix, and accuracy by how much of a video was seen."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from clipstep.runtime.resize import Box, center_box
+from clipstep.runtime.video import VideoError
+from clipstep.training.data.lists import Clip
+from clipstep.training.data.subclips import CORNER_SCALES, read_subclips
+
+SEEN = tuple(tenth / 10 for tenth in range(1, 11))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A video, its right class, and the probabilities after each subclip, ``(S, classes)``."""
+
+    path: Path
+    label: int
+    probabilities: Tensor
+
+
+def predict_videos(
+    logits: Callable[[Tensor], Tensor], clips: Sequence[Clip], frames: int, size: int, console: Console, *, crops: int = 1
+) -> tuple[list[Prediction], Mapping[str, str]]:
+    """One video at a time, in the list's order: the predictions, and the unusable videos with the reason.
+
+    ``logits`` gives those after each subclip of ``(S, T, size, size, 3)`` uint8. With 5 ``crops`` the probabilities of the
+    centre and of the four corners are averaged.
+
+    Raises:
+        VideoError: not one of the videos can be used.
+    """
+    found, unusable = [], {}
+    for clip in track(clips, "predicting", console=console, disable=not console.is_terminal, transient=True):
+        try:
+            views = [read_subclips(clip.path, frames, size, box) for box in _boxes(crops)]
+        except VideoError as error:
+            unusable[str(clip.path)] = str(error)
+            continue
+        found.append(Prediction(clip.path, clip.label, torch.stack([logits(view).softmax(dim=1) for view in views]).mean(dim=0)))
+    if not found:
+        raise VideoError(f"no usable video: {next(iter(unusable.values()), 'the list is empty')}")
+    return found, unusable
+
+
+def top_k_share(predictions: Sequence[Prediction], k: int, seen: float = 1.0) -> float:
+    """The share of videos whose right class is among the ``k`` most probable when the share ``seen`` of its subclips was."""
+    ranks = [(_after(p, seen) > _after(p, seen)[p.label]).sum() for p in predictions]
+    return sum(int(rank) < k for rank in ranks) / len(ranks)
+
+
+def confusion_matrix(predictions: Sequence[Prediction], classes: int) -> npt.NDArray[np.int64]:
+    """``(classes, classes)``: how many videos of the class of the row were taken for that of the column."""
+    guessed = torch.stack([_after(p).argmax() for p in predictions])
+    right = torch.tensor([p.label for p in predictions])
+    matrix: npt.NDArray[np.int64] = multiclass_confusion_matrix(guessed, right, classes).numpy()
+    return matrix
+
+
+def largest_share(labels: Iterable[int]) -> float:
+    """The share of the largest class: what always naming it would reach."""
+    every = list(labels)
+    return max(every.count(label) for label in set(every)) / len(every)
+
+
+def _after(prediction: Prediction, seen: float = 1.0) -> Tensor:
+    return prediction.probabilities[ceil(seen * len(prediction.probabilities)) - 1]
+
+
+def _boxes(crops: int) -> list[Callable[[int, int], Box]]:
+    return [center_box, *(_corner(corner) for corner in range(crops - 1))]
+
+
+def _corner(corner: int) -> Callable[[int, int], Box]:
+    def box(height: int, width: int) -> Box:
+        side = round(CORNER_SCALES[1] * min(height, width))
+        return Box((height - side) * (corner // 2), (width - side) * (corner % 2), side)
+
+    return box

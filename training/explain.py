@@ -1,0 +1,88 @@
+"""``clipstep explain``: where a network looks in a video, and what it says as the video goes on.
+
+Grad-CAM (Selvaraju et al., 2017) of one class on the layers that the architecture names, in each subclip with the states that
+the ones before it left.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+import torch
+from captum.attr import LayerGradCam
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.terminal import new_console
+from clipstep.runtime.video import frame_rate
+from clipstep.runtime.whole import write_whole
+from clipstep.training.data.doors import write_clip
+from clipstep.training.data.subclips import normalise, read_subclips
+from clipstep.training.models import ARCHITECTURES
+from clipstep.training.plots import explained_frames, plot_explanation
+from clipstep.training.predict import initial_states, outputs_of, video_logits
+from clipstep.training.run import Run, load_run
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Of one video: frames ``(S * T, size, size, 3)`` uint8, heat ``(S * T, size, size)`` of 0..1, probabilities ``(S, classes)``."""
+
+    frames: npt.NDArray[np.uint8]
+    heat: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
+
+
+@click.command("explain")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option("--label", help="The class to explain; unless given, the one that is likeliest at the end.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for explanation.png and explanation.mp4.")
+def explain_command(run: Path, video: Path, label: str | None, out: Path) -> None:
+    """Show where the network of RUN looks in VIDEO, as a heat map over its frames, and its predictions over time."""
+    if out.exists() and not (out / "explanation.png").is_file():
+        raise ClipstepError(f"{out}: exists and is not an explanation", expected="a new folder or an older one", fix="choose another --out")
+    loaded = load_run(run)
+    if label is not None and label not in loaded.info.classes:
+        raise ClipstepError("unknown class", got=label, expected=f"one of {', '.join(loaded.info.classes)}")
+    subclips = read_subclips(video, loaded.info.config["frames"], loaded.info.config["size"])
+    rate, console = frame_rate(video), new_console()
+    explanation, index = explain(loaded, subclips, None if label is None else loaded.info.classes.index(label), console.is_terminal)
+    name = loaded.info.classes[index]
+    with write_whole(out) as new:
+        plot_explanation(new / "explanation.png", explanation.frames, explanation.heat, explanation.probabilities, loaded.info.classes, name, rate)
+        write_clip(new / "explanation.mp4", explained_frames(explanation.frames, explanation.heat, explanation.probabilities[:, index]), round(rate))
+    last = explanation.probabilities[-1, index]
+    console.print(f"{name}: {last:.3f} after {len(subclips)} subclips; wrote {out}/explanation.png and explanation.mp4")
+
+
+def explain(run: Run, subclips: Tensor, label: int | None, show: bool = False) -> tuple[Explanation, int]:
+    """Heat and probabilities of ``subclips`` ``(S, T, size, size, 3)`` uint8, and the class that they explain."""
+    if label is None:
+        label = int(video_logits(run.network, subclips, run.info)[-1].argmax())
+    layers = [run.network.get_submodule(name) for name in ARCHITECTURES[run.info.architecture].explained]
+    states, heats, probabilities = initial_states(run.network), [], []
+    for subclip in track(subclips, "explaining", disable=not show, transient=True):
+        frames = normalise(subclip[None], run.info.mean, run.info.deviation)
+        heats.append(torch.stack([_heat(run.network, layer, frames, states, label) for layer in layers]).sum(dim=0))
+        with torch.no_grad():
+            logits, *states = outputs_of(run.network(frames, *states))
+        probabilities.append(logits[0].softmax(dim=0))
+    heat = torch.stack(heats)
+    scaled = (heat / heat.max().clamp(min=1e-12)).flatten(0, 1)
+    return Explanation(subclips.flatten(0, 1).numpy(), scaled.numpy(), torch.stack(probabilities).numpy()), label
+
+
+def _heat(network: nn.Module, layer: nn.Module, frames: Tensor, states: list[Tensor], label: int) -> Tensor:
+    """Grad-CAM of one layer at the frames' size, ``(T, H, W)``, not negative."""
+
+    def logits(frames: Tensor) -> Tensor:
+        return outputs_of(network(frames, *states))[0]
+
+    attribution = LayerGradCam(logits, layer).attribute(frames, label, relu_attributions=True)
+    heat: Tensor = F.interpolate(attribution.detach(), frames.shape[2:], mode="trilinear", align_corners=False)[0, 0]
+    return heat

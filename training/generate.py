@@ -1,0 +1,56 @@
+"""``clipstep generate``: a data set of clips of which the order of the motion alone decides the class."""
+
+from itertools import cycle, islice
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.progress import track
+
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.terminal import new_console
+from clipstep.runtime.whole import write_whole
+from clipstep.training.data.doors import CLASSES, background, draw, gaps, random_doors, write_clip
+from clipstep.training.data.lists import read_data_set
+
+RATE = 25
+
+
+@click.command("generate")
+@click.argument("backgrounds", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Data set to write, in UCF101's layout.")
+@click.option("--pairs", default=60, show_default=True, type=click.IntRange(4), help="How many, a quarter of them for the test list.")
+@click.option("--frames", default=16, show_default=True, type=click.IntRange(2), help="T, frames a subclip.")
+@click.option("--size", default=112, show_default=True, type=click.IntRange(32), help="Height and width of a frame, in pixels; even.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+def generate_command(backgrounds: Path, out: Path, pairs: int, frames: int, size: int, seed: int) -> None:
+    """Write pairs of videos of opening and closing doors over the videos of BACKGROUNDS, a data set in UCF101's layout.
+
+    The two of a pair differ in the order of the motion alone. Videos of BACKGROUNDS' test list are behind those of the test list.
+    """
+    if out.exists():
+        raise ClipstepError(f"{out}: exists", expected="a new folder", fix="choose another --out")
+    if size % 2:
+        raise ClipstepError("H.264 needs an even size", got=size, fix=f"take {size + 1}")
+    data, console = read_data_set(backgrounds), new_console()
+    tested = pairs // 4
+    sources = [*islice(cycle(data.train), pairs - tested), *islice(cycle(data.test), tested)]
+    with write_whole(out) as new:
+        lists: dict[str, list[str]] = {"trainlist01.txt": [], "testlist01.txt": []}
+        for name in CLASSES:
+            (new / "videos" / name).mkdir(parents=True)
+        for index, source in enumerate(track(sources, "drawing", console=console, disable=not console.is_terminal, transient=True)):
+            doors = random_doors(np.random.default_rng((seed, index)))
+            behind = background(source.path, size, (doors.moving + 1) * frames)
+            for label, name in enumerate(CLASSES):
+                file = f"{name}/v_{name}_g{index + 1:03d}_c01.mp4"
+                drawn = [draw(frame, doors, gap) for frame, gap in zip(behind, gaps(label, doors.moving, frames), strict=True)]
+                write_clip(new / "videos" / file, drawn, RATE)
+                if index < pairs - tested:
+                    lists["trainlist01.txt"].append(f"{file} {label + 1}")
+                else:
+                    lists["testlist01.txt"].append(file)
+        lists["classInd.txt"] = [f"{number} {name}" for number, name in enumerate(CLASSES, 1)]
+        for name, lines in lists.items():
+            (new / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    console.print(f"wrote {out}: {pairs - tested} pairs of videos to train on, {tested} to test on")

@@ -1,0 +1,88 @@
+"""Pictures of evaluations and explanations."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+Frames = npt.NDArray[np.uint8]
+Heat = npt.NDArray[np.float32]
+
+LABELLED_CLASSES = 30
+"""Up to so many classes are named on the axes, and up to half of it their counts are written into the cells."""
+
+
+def plot_confusion(path: Path, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> None:
+    """The confusion matrix as shares of each row: of the videos of a class, how many were taken for which."""
+    counts = np.array(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(0.35 * len(classes) + 2.5, 4, 16))
+    figure = Figure((side, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="taken for", ylabel="is")
+    if len(classes) <= LABELLED_CLASSES:
+        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), classes)
+    if len(classes) <= LABELLED_CLASSES // 2:
+        for (row, column), share in np.ndenumerate(shares):
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color="white" if share > 0.5 else "black")
+    figure.colorbar(image, shrink=0.8, label="share of the row")
+    figure.savefig(path, dpi=120)
+
+
+def plot_seen(path: Path, seen: Mapping[str, float], chance: float) -> None:
+    """Top-1 by the share of each video's subclips that was seen."""
+    figure = Figure((5, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([100 * float(share) for share in seen], [100 * value for value in seen.values()], marker="o", label="top-1")
+    axes.axhline(100 * chance, color="grey", linestyle="--", label="always the largest class")
+    axes.set(xlabel="share of the video seen (%)", ylabel="videos right (%)", ylim=(0, 100))
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=120)
+
+
+def overlay(frames: Frames, heat: Heat) -> Frames:
+    """Frames ``(F, H, W, 3)`` with heat ``(F, H, W)`` of 0..1 laid over them, the hotter the less of the frame shows."""
+    colours = colormaps["inferno"](heat)[..., :3] * 255
+    share = 0.7 * heat[..., None]
+    mixed: Frames = (frames * (1 - share) + colours * share).astype(np.uint8)
+    return mixed
+
+
+def plot_explanation(
+    path: Path, frames: Frames, heat: Heat, probabilities: Heat, classes: Sequence[str], label: str, rate: float, columns: int = 8
+) -> None:
+    """Frames spread over the video, the same with their heat, and the likeliest classes' probabilities over time."""
+    shown = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
+    figure = Figure((1.5 * len(shown), 6), layout="constrained")
+    top, bottom = list(figure.subfigures(2, 1, squeeze=False, height_ratios=(3, 2.6))[:, 0])
+    for axes, frame, hot, index in zip(top.subplots(2, len(shown), squeeze=False).T, frames[shown], overlay(frames, heat)[shown], shown, strict=True):
+        for row, picture in enumerate((frame, hot)):
+            axes[row].imshow(picture)
+            axes[row].set_axis_off()
+        axes[0].set_title(f"{index / rate:.2f} s", fontsize=9)
+    axes = bottom.subplots()
+    steps = np.arange(1, len(probabilities) + 1) * (len(frames) / len(probabilities)) / rate
+    likeliest = np.argsort(-probabilities[-1])[:5]
+    for index in sorted({*likeliest.tolist(), classes.index(label)}, key=lambda i: -probabilities[-1, i]):
+        axes.plot(steps, probabilities[:, index], marker="o", label=classes[index], linewidth=3 if classes[index] == label else 1)
+    title = f"the heat shows what speaks for {label}"
+    axes.set(xlabel="seconds of video", ylabel="probability", xlim=(0, steps[-1] * 1.02), ylim=(0, 1), title=title)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=120)
+
+
+def explained_frames(frames: Frames, heat: Heat, probabilities: Heat, side: int = 224) -> list[Frames]:
+    """Each frame with its heat, ``side`` pixels high and wide, and beneath it a bar as long as its subclip's probability."""
+    shown, bar = [], 16
+    every = len(frames) // len(probabilities)
+    for index, frame in enumerate(overlay(frames, heat)):
+        pixels = np.arange(side) * len(frame) // side
+        strip = np.full((bar, side, 3), 40, np.uint8)
+        strip[:, : round(side * float(probabilities[index // every]))] = (240, 160, 30)
+        shown.append(np.concatenate([frame[pixels][:, pixels], strip]))
+    return shown
