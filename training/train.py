@@ -12,6 +12,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from threadpoolctl import threadpool_limits
@@ -62,13 +63,14 @@ def train(job: Job, console: Console) -> Run | None:
     Raises:
         ClipstepError: the data, the sizes, the checkpoint or the disk do not allow it, or the loss is not finite.
     """
-    fabric = launch(job.config)
-    console.quiet = console.quiet or fabric.global_rank > 0
     clips, held = split_by_group(job.data.train, job.config.validation, job.config.seed)
     saved = _saved(job)
     lightning.seed_everything(job.config.seed, verbose=False)
     network = build(job.architecture, job.model_config)
     check_trainable(network, *job.shape)
+    fabric = launch(job.config)
+    console.quiet = console.quiet or fabric.global_rank > 0
+    saved = fabric.broadcast(saved)
     info, sample = _facts(fabric, job, clips, saved)
     trainer, course = Trainer(network, info, job.config, fabric), Course(job.config.epochs)
     if saved:
@@ -78,7 +80,7 @@ def train(job: Job, console: Console) -> Run | None:
     try:
         _epochs(job, trainer, course, clips, held, console)
     except KeyboardInterrupt:
-        if not course.best:
+        if not course.best or fabric.world_size > 1:
             raise
         console.print(f"interrupted: the network of epoch {course.best_epoch} is kept")
     broken = _gathered(fabric, trainer.broken)
@@ -101,7 +103,7 @@ def _epochs(job: Job, trainer: Trainer, course: Course, clips: Sequence[Clip], h
         return config.max_minutes is not None and time.monotonic() - started > 60 * config.max_minutes
 
     for epoch in remaining:
-        if course.rows and trainer.any(late()):
+        if course.rows and trainer.in_any_process(late()):
             break
         with _bar(console, f"epoch {epoch + 1}/{config.epochs}", order.per_epoch) as advance:
             facts = trainer.epoch(epoch, batches, order.per_epoch, late, advance)
@@ -142,11 +144,20 @@ def _finish(job: Job, course: Course, info: RunInfo, sample: Tensor, last: nn.Mo
 
 
 def launch(config: TrainingConfig) -> Fabric:
-    """This process's place: alone, among those that it starts itself, or among those that torchrun started."""
+    """This process's place: alone, among those that it starts itself, or among those that torchrun started.
+
+    Raises:
+        ClipstepError: this machine has no such accelerator, or not so many.
+    """
     local, world = config.devices, config.devices * config.nodes
     if "LOCAL_WORLD_SIZE" in os.environ:
         local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-    fabric = Fabric(accelerator=config.accelerator, devices=local, num_nodes=world // local, strategy="ddp" if world > 1 else "auto")
+    try:
+        fabric = Fabric(accelerator=config.accelerator, devices=local, num_nodes=world // local, strategy="ddp" if world > 1 else "auto")
+    except (MisconfigurationException, RuntimeError) as error:
+        raise ClipstepError(
+            f"cannot train on {local} {config.accelerator}", got=str(error).splitlines()[0], fix="choose another --accelerator or fewer --devices"
+        ) from error
     fabric.launch()
     return fabric
 

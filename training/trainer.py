@@ -62,6 +62,7 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
+        """The optimizer's, now."""
         rate: float = self.optimizer.param_groups[0]["lr"]
         return rate
 
@@ -70,7 +71,7 @@ class Trainer:
         torch.manual_seed(int(np.random.SeedSequence((self.config.seed, epoch, self.fabric.global_rank)).generate_state(1)[0]))
         self.network.train()
         started, waited, total, videos, left = time.monotonic(), 0.0, 0.0, 0, count
-        while left and not (videos and self.any(stop())):
+        while left and not (videos and self.in_any_process(stop())):
             taken = min(self.config.accumulate, left)
             waiting = time.monotonic()
             step = [next(batches) for _ in range(taken)]
@@ -173,7 +174,8 @@ class Trainer:
         total: Tensor = self.fabric.all_reduce(value, reduce_op="sum")
         return total
 
-    def any(self, flag: bool) -> bool:
+    def in_any_process(self, flag: bool) -> bool:
+        """Whether the flag is set in one of the processes, the same answer in all of them."""
         return bool(self._sum(torch.tensor([float(flag)], device=self.fabric.device)))
 
     def _sum_gradients(self, loss: Tensor) -> Tensor:
@@ -191,6 +193,7 @@ class Trainer:
 
     def _average_statistics(self) -> None:
         if self.fabric.world_size > 1:
-            for buffer in self.network.buffers():
-                if buffer.is_floating_point():
-                    buffer.copy_(self.fabric.all_reduce(buffer, reduce_op="mean"))
+            for network in dict.fromkeys((self.network, self.evaluated)):
+                for buffer in network.buffers():
+                    if buffer.is_floating_point():
+                        buffer.copy_(self.fabric.all_reduce(buffer, reduce_op="mean"))

@@ -21,6 +21,19 @@ def fight() -> Path:
     return FIGHT
 
 
+@pytest.fixture(scope="session")
+def few_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first four training videos and the first test video of each class: four groups to split, and soon trained on."""
+    folder = tmp_path_factory.mktemp("few")
+    (folder / "videos").symlink_to(FIGHT / "videos")
+    shutil.copy(FIGHT / "classInd.txt", folder)
+    for name, count in (("trainlist01.txt", 4), ("testlist01.txt", 1)):
+        lines = (FIGHT / name).read_text().splitlines(keepends=True)
+        kept = [line for label in ("Fight/", "NoFight/") for line in [line for line in lines if line.startswith(label)][:count]]
+        (folder / name).write_text("".join(kept))
+    return folder
+
+
 @pytest.fixture
 def small_network(randomise: Callable[[nn.Module], nn.Module]) -> Callable[..., nn.Module]:
     """``small_network(frames=4, size=32, ...)``: three classes, random weights and statistics, eval mode."""

@@ -19,7 +19,7 @@ from clipstep.training.checkpoint import load_checkpoint
 from clipstep.training.cli import train_command
 
 OPTIONS = (
-    "--frames", "16", "--size", "64", "--epochs", "4", "--batch-size", "4", "--workers", "1", "--validation", "0.25", "--learning-rate", "0.01",
+    "--frames", "16", "--size", "64", "--epochs", "4", "--batch-size", "2", "--workers", "1", "--validation", "0.25", "--learning-rate", "0.01",
     "--ema", "0.5", "--schedule", "cosine", "--accumulate", "2", "--truncate", "2", "--seed", "2",
 )  # fmt: skip
 
@@ -29,10 +29,10 @@ def _train(data: Path, out: Path, *options: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def killed(fight: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def killed(few_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training killed by the system after its first checkpoint, somewhere in a later epoch."""
     out = tmp_path_factory.mktemp("killed") / "run"
-    command = [sys.executable, "-c", "from clipstep.runtime.cli import main; main()", "train", str(fight), "--out", str(out), *OPTIONS]
+    command = [sys.executable, "-c", "from clipstep.runtime.cli import main; main()", "train", str(few_videos), "--out", str(out), *OPTIONS]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     while not (out / "checkpoint.safetensors").exists():
         assert process.poll() is None, "it ended before it could be killed"
@@ -43,12 +43,12 @@ def killed(fight: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_killed_training_goes_on_as_if_never_stopped(fight: Path, killed: Path, tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_as_if_never_stopped(few_videos: Path, killed: Path, tmp_path: Path) -> None:
     done = len(load_checkpoint(killed / "checkpoint.safetensors")["course"]["rows"])
     assert done < 4
     with pytest.raises(ClipstepError, match=r"is of another training; got learning_rate 0\.01, seed 2; expected learning_rate 0\.1, seed 3"):
-        raise _train(fight, killed, "--resume", "--learning-rate", "0.1", "--seed", "3").exception
-    resumed, whole = _train(fight, killed, "--resume"), _train(fight, tmp_path / "whole")
+        raise _train(few_videos, killed, "--resume", "--learning-rate", "0.1", "--seed", "3").exception
+    resumed, whole = _train(few_videos, killed, "--resume"), _train(few_videos, tmp_path / "whole")
     assert resumed.exception is None and whole.exception is None, (resumed, whole)
     assert f"going on after epoch {done} of 4" in resumed.output
     for name in ("model.safetensors", "last/model.safetensors"):

@@ -109,13 +109,13 @@ def test_the_smallest_sizes_are_trained_even_when_one_video_is_left(tiny_data: P
     assert result.exception is None or isinstance(result.exception, ClipstepError), repr(result.exception)
 
 
-def test_with_validation_the_best_epoch_is_kept_and_the_last_lies_beside(fight: Path, tmp_path: Path) -> None:
+def test_with_validation_the_best_epoch_is_kept_and_the_last_lies_beside(few_videos: Path, tmp_path: Path) -> None:
     """The log says which epoch had the best validation; the kept network has its loss, computed anew by hand."""
-    options = ("--epochs", "3", "--validation", "0.25", "--batch-size", "4", "--learning-rate", "0.01")
-    result = _train(fight, tmp_path / "run", *options)
+    options = ("--epochs", "3", "--validation", "0.25", "--learning-rate", "0.01")
+    result = _train(few_videos, tmp_path / "run", *options)
     assert result.exception is None, result.output
     best, last = load_run(tmp_path / "run"), load_run(tmp_path / "run/last")
-    _, held = split_by_group(read_data_set(fight).train, 0.25, 0)
+    _, held = split_by_group(read_data_set(few_videos).train, 0.25, 0)
     with (tmp_path / "run/log.csv").open() as file:
         rows = list(csv.DictReader(file))
     losses = [float(row["validation_loss"]) for row in rows]
@@ -128,7 +128,7 @@ def test_with_validation_the_best_epoch_is_kept_and_the_last_lies_beside(fight: 
     assert len(losses) == 3 and best.info.training["best_epoch"] == ranked.index(max(ranked)) + 1
     assert loss(best) == pytest.approx(losses[ranked.index(max(ranked))], rel=1e-4)
     assert loss(last) == pytest.approx(losses[-1], rel=1e-4)
-    assert best.info.training["validation_videos"] == len(held) == 4
+    assert best.info.training["validation_videos"] == len(held) == 2
 
 
 def test_the_papers_training_is_one_option_and_what_is_given_wins(tiny_data: Path, tmp_path: Path) -> None:
@@ -174,3 +174,23 @@ def test_a_stopped_training_is_not_overwritten_by_mistake(tiny_data: Path, tmp_p
     result = _train(tiny_data, tmp_path / "run")
     assert isinstance(result.exception, ClipstepError) and "holds a training that was stopped; go on with --resume" in str(result.exception)
     assert (tmp_path / "run/checkpoint.safetensors").read_bytes() == b"hours of work"
+
+
+def test_an_accelerator_that_is_not_there(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = _train(tiny_data, tmp_path / "run", "--accelerator", "cuda")
+    assert isinstance(result.exception, ClipstepError)
+    assert "cannot train on 1 cuda; got " in str(result.exception) and "choose another --accelerator" in str(result.exception)
+
+
+def test_presets_are_the_home_networks(tiny_data: Path, tmp_path: Path) -> None:
+    result = _train(tiny_data, tmp_path / "run", "--architecture", "mobilenet3d", "--preset", "a4b2")
+    assert isinstance(result.exception, ClipstepError) and "mobilenet3d has no presets; got --preset a4b2" in str(result.exception)
+
+
+def test_another_network_without_states_is_trained_and_loaded(tiny_data: Path, tmp_path: Path) -> None:
+    result = _train(tiny_data, tmp_path / "run", "--architecture", "shufflenet3d_0.5x")
+    assert result.exception is None, result.output
+    run = load_run(tmp_path / "run")
+    assert run.info.architecture == "shufflenet3d_0.5x" and dict(run.info.config) == {"classes": 2, "frames": 16, "size": 64}
+    assert run.network(torch.zeros(1, 3, 16, 64, 64)).shape == (1, 2)

@@ -1,0 +1,35 @@
+"""``clipstep throughput``: both ways of training see the same videos, and the ratio is that of their times."""
+
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from clipstep.benchmarks.throughput import throughput_command
+from clipstep.training.trainer import Trainer
+
+FIGHT = Path(__file__).parents[1] / "data/fight"
+
+
+def test_both_train_on_the_same_videos(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    step = Trainer.step
+
+    def spy(self: Trainer, batches: list[list[object]]) -> tuple[float, int]:
+        seen.append([video.path.name for batch in batches for video in batch])
+        return step(self, batches)
+
+    monkeypatch.setattr(Trainer, "step", spy)
+    options = ["--videos", "3", "--batch-size", "2", "--workers", "1", "--rounds", "1", "--size", "64"]
+    result = CliRunner().invoke(throughput_command, [str(FIGHT), *options], standalone_mode=False)
+    assert result.exception is None, result.output
+    assert [len(batch) for batch in seen] == [1, 1, 1, 1, 2, 1]
+    names = [path.name for path in (FIGHT / "videos/Fight").iterdir()]
+    plain, batched = (sorted(chain.from_iterable(batches)) for batches in (seen[1:4], seen[4:]))
+    assert plain == batched and len(set(plain)) == 3 and set(plain) <= set(names)
+    rows = {
+        cells[0].strip(): [float(cell) for cell in cells[1:]] for cells in (line.split("│") for line in result.output.splitlines()) if len(cells) == 3
+    }
+    alone, together = rows["one video at a time"], rows["batches of 2, 1 workers"]
+    assert alone[1] == 1.0 and together[1] == pytest.approx(together[0] / alone[0], rel=0.1)
