@@ -28,9 +28,9 @@ def export_command(run: Path, out: Path, targets: tuple[str, ...]) -> None:
     console = new_console()
     loaded = load_run(run)
     with console.status("lowering"):
-        manifest = export_run(loaded, run, out, tuple(dict.fromkeys(targets)), lambda written: console.print(_line(written)))
+        manifest = export_run(loaded, run, out, tuple(dict.fromkeys(targets)), lambda written: console.print(_line(written), soft_wrap=True))
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
-    console.print(f"wrote {out}: {count} artifact{'s' * (count > 1)}, verified over {steps} steps and a reset")
+    console.print(f"wrote {out}: {count} artifact{'s' * (count > 1)}, verified over {steps} steps and a reset", soft_wrap=True)
 
 
 def _line(written: Written) -> str:

@@ -92,5 +92,6 @@ def train_command(
         console.print(
             f"test top-1 {summary['test_top1']:.1%} of {summary['test_videos']} videos "
             f"(the larger class's share is {summary['test_largest_class_share']:.1%}); "
-            f"{len(summary['skipped_videos']) + len(summary['skipped_test_videos'])} broken videos skipped; written to {out}"
+            f"{len(summary['skipped_videos']) + len(summary['skipped_test_videos'])} broken videos skipped; written to {out}",
+            soft_wrap=True,
         )

@@ -116,7 +116,7 @@ def _epochs(job: Job, trainer: Trainer, course: Course, clips: Sequence[Clip], h
             trainer.end_epoch(watched)
         if fabric.global_rank == 0:
             _keep(job, trainer, course)
-        console.print(course.line())
+        console.print(course.line(), soft_wrap=True)
 
 
 def _keep(job: Job, trainer: Trainer, course: Course) -> None:
