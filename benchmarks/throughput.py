@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 from lightning.fabric import Fabric
 from rich.table import Table
-from torch.utils.data import DataLoader
 
 from clipstep.runtime.terminal import new_console
 from clipstep.training.config import TrainingConfig
@@ -17,7 +16,7 @@ from clipstep.training.data.lists import Clip, read_data_set
 from clipstep.training.data.subclips import TrainingVideos, channel_statistics
 from clipstep.training.models import ARCHITECTURES, HOME, build
 from clipstep.training.run import RunInfo
-from clipstep.training.train import one_thread
+from clipstep.training.train import loader
 from clipstep.training.trainer import Item, Trainer
 
 
@@ -71,4 +70,4 @@ def _plain(source: TrainingVideos, epoch: int) -> Iterable[list[Item]]:
 
 def _batched(source: TrainingVideos, epoch: int, batch_size: int, workers: int) -> Iterable[list[Item]]:
     order = EpochBatches(len(source), batch_size, 0, range(epoch, epoch + 1))
-    return DataLoader(source, num_workers=workers, batch_sampler=order, collate_fn=list, worker_init_fn=one_thread)
+    return loader(source, workers, batch_sampler=order)

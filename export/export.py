@@ -20,7 +20,7 @@ from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.manifest import Artifact, Golden, Input, Interface, Manifest, Parity, Provenance, State
-from clipstep.runtime.whole import write_whole
+from clipstep.runtime.whole import check_replaceable, write_whole
 from clipstep.training.run import Run
 
 GOLDEN_FILE = "golden.safetensors"
@@ -49,8 +49,7 @@ def export_run(
     unknown = [target for target in targets if target not in TARGETS]
     if unknown or not targets:
         raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise ClipstepError(f"{out}: exists and is not a bundle", expected="a new folder or an older bundle", fix="choose another --out")
+    check_replaceable(out, MANIFEST, "bundle")
     program = program_of(run)
     golden = record_golden(program, run.sample)
     interface = _interface(run, program, out)

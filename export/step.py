@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.training.data.subclips import normalise
-from clipstep.training.predict import outputs_of
+from clipstep.training.predict import named_states, outputs_of
 from clipstep.training.run import Run
 
 
@@ -60,10 +60,8 @@ def program_of(run: Run) -> StepProgram:
         ClipstepError: the network breaks the contract: a state of rank above 4, or whose shape or type changes; an
             input that is written to; logits that do not fit the labels.
     """
-    initial: dict[str, Tensor] = getattr(run.network, "initial_states", dict)()
-    program = StepProgram(
-        Step(run.network, run.info.mean, run.info.deviation).eval(), run.sample[0], {k: v.detach() for k, v in initial.items()}, run.info.classes
-    )
+    initial = {name: state.detach() for name, state in named_states(run.network).items()}
+    program = StepProgram(Step(run.network, run.info.mean, run.info.deviation).eval(), run.sample[0], initial, run.info.classes)
     _check(program)
     return program
 

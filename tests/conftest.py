@@ -1,5 +1,6 @@
 """A small run with a real clip's frames, exported once to every target, for the tests of export and benchmarks."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from clipstep.export.export import export_run
 from clipstep.export.step import StepProgram, program_of
+from clipstep.runtime.cli import main
 from clipstep.training.data.subclips import read_subclips
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo, load_run, save_run
@@ -82,3 +84,21 @@ def sound_only(tmp_path: Path) -> Path:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+@pytest.fixture
+def clipstep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["clipstep", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = int(error.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call

@@ -18,6 +18,8 @@ from clipstep.training.run import check_out
 from clipstep.training.train import Job, train
 
 CONFIGS = ("paper",)
+HOW = TrainingConfig()
+"""How to train unless told otherwise."""
 
 
 def _cores() -> int:
@@ -53,28 +55,40 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
 @click.option("--preset", type=click.Choice(list(PRESETS)), help=f"Temporal strides alpha and beta of {HOME}; a2b1 unless given.")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
 @click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
-@click.option("--epochs", default=100, show_default=True, type=click.IntRange(1))
-@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Videos a batch, of one process.")
-@click.option("--accumulate", default=1, show_default=True, type=click.IntRange(1), help="Batches a step of the optimizer.")
-@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adamw", show_default=True)
-@click.option("--learning-rate", default=0.001, show_default=True, type=click.FloatRange(0, min_open=True))
-@click.option("--momentum", default=0.9, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="Of sgd.")
-@click.option("--weight-decay", default=0.05, show_default=True, type=click.FloatRange(0))
-@click.option("--schedule", type=click.Choice(list(SCHEDULES)), default="plateau", show_default=True, help="How the learning rate falls.")
-@click.option("--patience", default=10, show_default=True, type=click.IntRange(0), help="Epochs without a lower loss before it falls on a plateau.")
-@click.option("--loss", type=click.Choice(LOSSES), default="every", show_default=True, help="After which subclips of a video.")
-@click.option("--truncate", default=1, show_default=True, type=click.IntRange(1), help="Subclips that a loss is back-propagated through.")
-@click.option("--ema", default=0.0, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="Decay of averaged weights; 0 for none.")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="32", show_default=True, help="bf16 computes in mixed precision.")
-@click.option("--flip/--no-flip", default=False, show_default=True, help="Mirror half of the videos; actions may have a direction.")
-@click.option("--validation", default=0.2, show_default=True, type=click.FloatRange(0, 0.5), help="Share of the groups held out to choose the epoch.")
+@click.option("--epochs", default=HOW.epochs, show_default=True, type=click.IntRange(1))
+@click.option("--batch-size", default=HOW.batch_size, show_default=True, type=click.IntRange(1), help="Videos a batch, of one process.")
+@click.option("--accumulate", default=HOW.accumulate, show_default=True, type=click.IntRange(1), help="Batches a step of the optimizer.")
+@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default=HOW.optimizer, show_default=True)
+@click.option("--learning-rate", default=HOW.learning_rate, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--momentum", default=HOW.momentum, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="Of sgd.")
+@click.option("--weight-decay", default=HOW.weight_decay, show_default=True, type=click.FloatRange(0))
+@click.option("--schedule", type=click.Choice(list(SCHEDULES)), default=HOW.schedule, show_default=True, help="How the learning rate falls.")
+@click.option(
+    "--patience",
+    default=HOW.patience,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Epochs without a lower loss before it falls on a plateau.",
+)
+@click.option("--loss", type=click.Choice(LOSSES), default=HOW.loss, show_default=True, help="After which subclips of a video.")
+@click.option("--truncate", default=HOW.truncate, show_default=True, type=click.IntRange(1), help="Subclips that a loss is back-propagated through.")
+@click.option("--ema", default=HOW.ema, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="Decay of averaged weights; 0 for none.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default=HOW.precision, show_default=True, help="bf16 computes in mixed precision.")
+@click.option("--flip/--no-flip", default=HOW.flip, show_default=True, help="Mirror half of the videos; actions may have a direction.")
+@click.option(
+    "--validation",
+    default=HOW.validation,
+    show_default=True,
+    type=click.FloatRange(0, 0.5),
+    help="Share of the groups held out to choose the epoch.",
+)
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder to keep decoded frames in.")
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop after that many minutes.")
-@click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
-@click.option("--devices", default=1, show_default=True, type=click.IntRange(1), help="Processes on this machine, one a GPU or on the CPU.")
-@click.option("--nodes", default=1, show_default=True, type=click.IntRange(1), help="Machines; start the command on each, or use torchrun.")
+@click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default=HOW.accelerator, show_default=True)
+@click.option("--devices", default=HOW.devices, show_default=True, type=click.IntRange(1), help="Processes on this machine, one a GPU or on the CPU.")
+@click.option("--nodes", default=HOW.nodes, show_default=True, type=click.IntRange(1), help="Machines; start the command on each, or use torchrun.")
 @click.option("--workers", default=min(2, _cores()), show_default=True, type=click.IntRange(0), help="Decoding processes, of each process.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=HOW.seed, show_default=True, type=click.IntRange(0))
 def train_command(
     data: Path, out: Path, resume: bool, split: int, architecture: str, preset: str | None, frames: int, size: int, cache: Path | None, **how: Any
 ) -> None:

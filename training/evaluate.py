@@ -18,7 +18,7 @@ from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.terminal import new_console
-from clipstep.runtime.whole import write_whole
+from clipstep.runtime.whole import check_replaceable, write_whole
 from clipstep.training.data.lists import read_data_set
 from clipstep.training.evaluation import SEEN, Prediction, confusion_matrix, largest_share, predict_videos, top_k_share
 from clipstep.training.plots import plot_confusion, plot_seen
@@ -49,8 +49,8 @@ class Subject:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for tables and pictures.")
 def evaluate_command(what: Path, data: Path, split: int, engine: str, threads: int, crops: str, reset_each_step: bool, out: Path | None) -> None:
     """Measure accuracy of WHAT, a run or a bundle, on the test list of DATA, one video after the other."""
-    if out is not None and out.exists() and not (out / "summary.json").is_file():
-        raise ClipstepError(f"{out}: exists and is not an evaluation", expected="a new folder or an older evaluation", fix="choose another --out")
+    if out is not None:
+        check_replaceable(out, "summary.json", "evaluation")
     console = new_console()
     data_set = read_data_set(data, split)
     with _subject(what, engine, threads) as subject:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from clipstep.runtime.resize import Box, center_box
 from clipstep.runtime.video import VideoError
 from clipstep.training.data.lists import Clip
-from clipstep.training.data.subclips import CORNER_SCALES, read_subclips
+from clipstep.training.data.subclips import CORNER_SCALES, corner_square, read_views
 
 SEEN = tuple(tenth / 10 for tenth in range(1, 11))
 
@@ -44,7 +45,7 @@ def predict_videos(
     found, unusable = [], {}
     for clip in track(clips, "predicting", console=console, disable=not console.is_terminal, transient=True):
         try:
-            views = [read_subclips(clip.path, frames, size, box) for box in _boxes(crops)]
+            views = read_views(clip.path, frames, size, _boxes(crops))
         except VideoError as error:
             unusable[str(clip.path)] = str(error)
             continue
@@ -79,12 +80,4 @@ def _after(prediction: Prediction, seen: float = 1.0) -> Tensor:
 
 
 def _boxes(crops: int) -> list[Callable[[int, int], Box]]:
-    return [center_box, *(_corner(corner) for corner in range(crops - 1))]
-
-
-def _corner(corner: int) -> Callable[[int, int], Box]:
-    def box(height: int, width: int) -> Box:
-        side = round(CORNER_SCALES[1] * min(height, width))
-        return Box((height - side) * (corner // 2), (width - side) * (corner % 2), side)
-
-    return box
+    return [center_box, *(partial(corner_square, corner=corner, scale=CORNER_SCALES[1]) for corner in range(crops - 1))]

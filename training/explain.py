@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
 from clipstep.runtime.video import frame_rate
-from clipstep.runtime.whole import write_whole
-from clipstep.training.data.doors import write_clip
+from clipstep.runtime.whole import check_replaceable, write_whole
+from clipstep.training.data.encode import write_video
 from clipstep.training.data.subclips import normalise, read_subclips
 from clipstep.training.models import ARCHITECTURES
 from clipstep.training.plots import explained_frames, plot_explanation
-from clipstep.training.predict import initial_states, outputs_of, video_logits
+from clipstep.training.predict import initial_states, outputs_of
 from clipstep.training.run import Run, load_run
 
 
@@ -44,8 +44,7 @@ class Explanation:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for explanation.png and explanation.mp4.")
 def explain_command(run: Path, video: Path, label: str | None, out: Path) -> None:
     """Show where the network of RUN looks in VIDEO, as a heat map over its frames, and its predictions over time."""
-    if out.exists() and not (out / "explanation.png").is_file():
-        raise ClipstepError(f"{out}: exists and is not an explanation", expected="a new folder or an older one", fix="choose another --out")
+    check_replaceable(out, "explanation.png", "explanation")
     loaded = load_run(run)
     if label is not None and label not in loaded.info.classes:
         raise ClipstepError("unknown class", got=label, expected=f"one of {', '.join(loaded.info.classes)}")
@@ -55,26 +54,29 @@ def explain_command(run: Path, video: Path, label: str | None, out: Path) -> Non
     name = loaded.info.classes[index]
     with write_whole(out) as new:
         plot_explanation(new / "explanation.png", explanation.frames, explanation.heat, explanation.probabilities, loaded.info.classes, name, rate)
-        write_clip(new / "explanation.mp4", explained_frames(explanation.frames, explanation.heat, explanation.probabilities[:, index]), round(rate))
+        write_video(new / "explanation.mp4", explained_frames(explanation.frames, explanation.heat, explanation.probabilities[:, index]), round(rate))
     last = explanation.probabilities[-1, index]
     console.print(f"{name}: {last:.3f} after {len(subclips)} subclips; wrote {out}/explanation.png and explanation.mp4")
 
 
 def explain(run: Run, subclips: Tensor, label: int | None, show: bool = False) -> tuple[Explanation, int]:
     """Heat and probabilities of ``subclips`` ``(S, T, size, size, 3)`` uint8, and the class that they explain."""
-    if label is None:
-        label = int(video_logits(run.network, subclips, run.info)[-1].argmax())
+    states, before, every = initial_states(run.network), [], []
+    with torch.no_grad():
+        for subclip in subclips:
+            before.append(states)
+            logits, *states = outputs_of(run.network(normalise(subclip[None], run.info.mean, run.info.deviation), *states))
+            every.append(logits[0])
+    probabilities = torch.stack(every).softmax(dim=1)
+    label = int(probabilities[-1].argmax()) if label is None else label
     layers = [run.network.get_submodule(name) for name in ARCHITECTURES[run.info.architecture].explained]
-    states, heats, probabilities = initial_states(run.network), [], []
-    for subclip in track(subclips, "explaining", disable=not show, transient=True):
+    heats = []
+    for subclip, held in zip(track(subclips, "explaining", disable=not show, transient=True), before, strict=True):
         frames = normalise(subclip[None], run.info.mean, run.info.deviation)
-        heats.append(torch.stack([_heat(run.network, layer, frames, states, label) for layer in layers]).sum(dim=0))
-        with torch.no_grad():
-            logits, *states = outputs_of(run.network(frames, *states))
-        probabilities.append(logits[0].softmax(dim=0))
+        heats.append(torch.stack([_heat(run.network, layer, frames, held, label) for layer in layers]).sum(dim=0))
     heat = torch.stack(heats)
     scaled = (heat / heat.max().clamp(min=1e-12)).flatten(0, 1)
-    return Explanation(subclips.flatten(0, 1).numpy(), scaled.numpy(), torch.stack(probabilities).numpy()), label
+    return Explanation(subclips.flatten(0, 1).numpy(), scaled.numpy(), probabilities.numpy()), label
 
 
 def _heat(network: nn.Module, layer: nn.Module, frames: Tensor, states: list[Tensor], label: int) -> Tensor:

@@ -10,7 +10,8 @@ from rich.progress import track
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
 from clipstep.runtime.whole import write_whole
-from clipstep.training.data.doors import CLASSES, background, draw, gaps, random_doors, write_clip
+from clipstep.training.data.doors import CLASSES, background, draw, gaps, random_doors
+from clipstep.training.data.encode import write_video
 from clipstep.training.data.lists import read_data_set
 
 RATE = 25
@@ -45,7 +46,7 @@ def generate_command(backgrounds: Path, out: Path, pairs: int, frames: int, size
             for label, name in enumerate(CLASSES):
                 file = f"{name}/v_{name}_g{index + 1:03d}_c01.mp4"
                 drawn = [draw(frame, doors, gap) for frame, gap in zip(behind, gaps(label, doors.moving, frames), strict=True)]
-                write_clip(new / "videos" / file, drawn, RATE)
+                write_video(new / "videos" / file, drawn, RATE)
                 if index < pairs - tested:
                     lists["trainlist01.txt"].append(f"{file} {label + 1}")
                 else:

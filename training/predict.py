@@ -10,10 +10,16 @@ from clipstep.training.data.subclips import normalise
 from clipstep.training.run import RunInfo
 
 
-def initial_states(network: nn.Module) -> list[Tensor]:
-    """The network's states before a video's first subclip, batch 1; none if it is a plain clip network."""
+def named_states(network: nn.Module) -> dict[str, Tensor]:
+    """The network's states before a video's first subclip by name, batch 1; none if it is a plain clip network."""
     states: Any = getattr(network, "initial_states", dict)
-    return list(states().values())
+    named: dict[str, Tensor] = states()
+    return named
+
+
+def initial_states(network: nn.Module) -> list[Tensor]:
+    """The same without their names, in the order in which the network takes them."""
+    return list(named_states(network).values())
 
 
 def outputs_of(result: Any) -> tuple[Tensor, ...]:

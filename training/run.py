@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.whole import write_whole
+from clipstep.runtime.whole import check_replaceable, write_whole
 from clipstep.training.models import build
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -58,12 +58,11 @@ def check_out(folder: Path, *, resume: bool = False) -> None:
     Raises:
         ClipstepError: it exists and is not a run, or holds a training that was stopped and is not to be resumed.
     """
-    is_run, unfinished = (folder / "run.json").is_file(), (folder / CHECKPOINT).is_file()
-    if not folder.exists() or is_run or (unfinished and resume):
+    if (folder / CHECKPOINT).is_file() and not (folder / "run.json").is_file():
+        if not resume:
+            raise ClipstepError(f"{folder}: holds a training that was stopped", fix="go on with --resume, delete it, or choose another --out")
         return
-    if unfinished:
-        raise ClipstepError(f"{folder}: holds a training that was stopped", fix="go on with --resume, delete it, or choose another --out")
-    raise ClipstepError(f"{folder}: exists and is not a run", expected="a new folder or an older run", fix="choose another --out")
+    check_replaceable(folder, "run.json", "run")
 
 
 def save_run(folder: Path, run: Run, last: nn.Module | None = None, kept: Sequence[Path] = ()) -> None:

@@ -96,7 +96,7 @@ def _epochs(job: Job, trainer: Trainer, course: Course, clips: Sequence[Clip], h
     order = EpochBatches(len(clips), config.batch_size, config.seed, remaining, fabric.global_rank, fabric.world_size)
     videos = TrainingVideos(clips, *job.shape, seed=config.seed, flip=config.flip, cache=_cache(job, clips, console))
     held_here = TestVideos(held[fabric.global_rank :: fabric.world_size], *job.shape)
-    batches = iter(_loader(videos, config.workers, batch_sampler=order))
+    batches = iter(loader(videos, config.workers, batch_sampler=order))
     started = time.monotonic() - 60 * course.minutes
 
     def late() -> bool:
@@ -109,7 +109,7 @@ def _epochs(job: Job, trainer: Trainer, course: Course, clips: Sequence[Clip], h
             facts = trainer.epoch(epoch, batches, order.per_epoch, late, advance)
         if not facts.videos:
             raise VideoError(f"no usable video in the training list: {next(iter(trainer.broken.values()))}", fix="correct the list")
-        validated = trainer.validate(_loader(held_here, config.workers, batch_size=1)) if held else None
+        validated = trainer.validate(loader(held_here, config.workers, batch_size=1)) if held else None
         course.minutes = (time.monotonic() - started) / 60
         watched = course.add(facts, trainer.learning_rate, validated, trainer.evaluated)
         if facts.whole:
@@ -213,11 +213,12 @@ def _bar(console: Console, name: str, steps: int) -> Iterator[Callable[[int], No
         yield lambda count: bar.advance(task, count)
 
 
-def _loader(videos: TrainingVideos | TestVideos, workers: int, **batching: Any) -> DataLoader[Any]:
-    return DataLoader(videos, num_workers=workers, collate_fn=list, worker_init_fn=one_thread, **batching)
+def loader(videos: TrainingVideos | TestVideos, workers: int, **batching: Any) -> DataLoader[Any]:
+    """Batches as lists of videos, decoded by ``workers`` processes."""
+    return DataLoader(videos, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread, **batching)
 
 
-def one_thread(_: int) -> None:
+def _one_thread(_: int) -> None:
     """A worker's matrix products are small; several workers with several threads each would fight for the cores."""
     threadpool_limits(1)
 

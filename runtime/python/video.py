@@ -83,12 +83,18 @@ def _undecodable(path: str | Path, reason: str) -> VideoError:
     return VideoError(f"{path}: cannot be decoded", got=reason, expected="a video that FFmpeg reads", fix="re-encode or replace it")
 
 
+def scaled_size(height: int, width: int, short_side: int | None) -> tuple[int, int]:
+    """Height and width when a frame's short side is scaled down to ``short_side`` pixels, if it is longer."""
+    scale = min(1.0, short_side / min(height, width)) if short_side else 1.0
+    return round(height * scale), round(width * scale)
+
+
 def _converter(short_side: int | None) -> Callable[[av.VideoFrame], Frame]:
     reformatter = VideoReformatter()
 
     def convert(frame: av.VideoFrame) -> Frame:
-        scale = min(1.0, short_side / min(frame.height, frame.width)) if short_side else 1.0
-        rgb = reformatter.reformat(frame, round(frame.width * scale), round(frame.height * scale), "rgb24", interpolation="BILINEAR")
+        height, width = scaled_size(frame.height, frame.width, short_side)
+        rgb = reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR")
         return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), round(frame.rotation / 90)), np.uint8)
 
     return convert

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256, tree_size
-from clipstep.runtime.cli import main
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.training.data.subclips import read_subclips
 from clipstep.training.run import Run, RunInfo
@@ -74,21 +72,3 @@ def rehash() -> Callable[..., Bundle]:
         return Bundle.open(path)
 
     return change
-
-
-@pytest.fixture
-def clipstep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command line in this process: exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["clipstep", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call

@@ -76,3 +76,24 @@ def tiny_data(tmp_path: Path) -> Path:
     (folder / "trainlist01.txt").write_text("".join(f"{name} {label}\n" for label, name in enumerate(train, 1)))
     (folder / "testlist01.txt").write_text("".join(f"{name}\n" for name in test))
     return folder
+
+
+@pytest.fixture(scope="session")
+def count_multiply_accumulates() -> Callable[..., int]:
+    """``count(network, *inputs)``: of all convolutions and linear layers in one forward pass, outputs times the weights that each one takes."""
+
+    def count_all(network: nn.Module, *inputs: torch.Tensor) -> int:
+        total = 0
+
+        def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
+            nonlocal total
+            total += output.numel() * module.weight[0].numel()
+
+        hooks = [module.register_forward_hook(count) for module in network.modules() if isinstance(module, nn.Conv3d | nn.Linear)]
+        with torch.no_grad():
+            network(*inputs)
+        for hook in hooks:
+            hook.remove()
+        return total
+
+    return count_all

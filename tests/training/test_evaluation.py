@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,9 +165,7 @@ def test_resetting_changes_what_is_said(run: Run, clip: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["classes", "nothing", "folder"])
-def test_mistakes(kind: str, run_folder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from clipstep.runtime.cli import main
-
+def test_mistakes(kind: str, run_folder: Path, tiny_data: Path, tmp_path: Path, clipstep: Callable[..., tuple[int, str, str]]) -> None:
     (tmp_path / "thesis").mkdir()
     arguments, message = {
         "classes": (
@@ -178,7 +175,5 @@ def test_mistakes(kind: str, run_folder: Path, tiny_data: Path, tmp_path: Path, 
         "nothing": ([tmp_path / "no", tiny_data], f"error: {tmp_path}/no: is not a run; got no run.json"),
         "folder": ([run_folder, tiny_data, "--out", tmp_path / "thesis"], f"error: {tmp_path}/thesis: exists and is not an evaluation"),
     }[kind]
-    monkeypatch.setattr(sys, "argv", ["clipstep", "evaluate", *map(str, arguments)])
-    with pytest.raises(SystemExit, match="2"):
-        main()
-    assert capsys.readouterr().err.startswith(message)
+    code, _, err = clipstep("evaluate", *arguments)
+    assert code == 2 and err.startswith(message)

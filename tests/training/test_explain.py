@@ -1,6 +1,6 @@
 """Grad-CAM against its definition, written out; what is written is to be seen."""
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +87,7 @@ def test_a_picture_and_a_video(run_folder: Path, clip: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["label", "video", "folder"])
-def test_mistakes(kind: str, run_folder: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from clipstep.runtime.cli import main
-
+def test_mistakes(kind: str, run_folder: Path, clip: Path, tmp_path: Path, clipstep: Callable[..., tuple[int, str, str]]) -> None:
     (tmp_path / "thesis").mkdir()
     arguments, message = {
         "label": (
@@ -99,8 +97,6 @@ def test_mistakes(kind: str, run_folder: Path, clip: Path, tmp_path: Path, monke
         "video": ([run_folder, tmp_path / "no.mp4", "--out", tmp_path / "e"], f"error: {tmp_path}/no.mp4: no such file"),
         "folder": ([run_folder, clip, "--out", tmp_path / "thesis"], f"error: {tmp_path}/thesis: exists and is not an explanation"),
     }[kind]
-    monkeypatch.setattr(sys, "argv", ["clipstep", "explain", *map(str, arguments)])
-    with pytest.raises(SystemExit, match="2"):
-        main()
-    assert capsys.readouterr().err.startswith(message)
+    code, _, err = clipstep("explain", *arguments)
+    assert code == 2 and err.startswith(message)
     assert not (tmp_path / "e").exists()

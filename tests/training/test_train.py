@@ -2,7 +2,7 @@
 
 import csv
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from click.testing import CliRunner
 
 from clipstep.runtime import ClipstepError, frame_rate
-from clipstep.runtime.cli import main
 from clipstep.training.cli import train_command
 from clipstep.training.data.lists import read_data_set, split_by_group
 from clipstep.training.data.subclips import channel_statistics, read_subclips
@@ -85,14 +84,15 @@ def test_an_older_run_is_replaced(tiny_data: Path, tmp_path: Path) -> None:
     assert load_run(out).info.classes == ("Fight", "NoFight")
 
 
-def test_a_folder_that_is_no_run_is_refused_before_training(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_folder_that_is_no_run_is_refused_before_training(tiny_data: Path, tmp_path: Path, clipstep: Callable[..., tuple[int, str, str]]) -> None:
     out = tmp_path / "thesis"
     out.mkdir()
     (out / "chapter1.txt").write_text("years of work")
-    monkeypatch.setattr(sys, "argv", ["clipstep", "train", str(tiny_data), "--out", str(out), *SMALL])
-    with pytest.raises(SystemExit, match="2"):
-        main()
-    assert capsys.readouterr() == ("", f"error: {out}: exists and is not a run; expected a new folder or an older run; choose another --out\n")
+    assert clipstep("train", tiny_data, "--out", out, *SMALL) == (
+        2,
+        "",
+        f"error: {out}: exists and is not a run; expected a new folder or an older run; choose another --out\n",
+    )
     assert [path.name for path in out.iterdir()] == ["chapter1.txt"]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import os
 import shutil
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.video import read_frames
+from clipstep.runtime.video import read_frames, scaled_size
 
 Frames = npt.NDArray[np.uint8]
 ABANDONED_SECONDS = 3600
@@ -85,7 +86,6 @@ def _decoded_bytes(path: Path, frames: int, short_side: int) -> int:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            scale = min(1.0, short_side / min(stream.height, stream.width))
-            return stream.frames // frames * frames * round(stream.height * scale) * round(stream.width * scale) * 3
+            return stream.frames // frames * frames * math.prod(scaled_size(stream.height, stream.width, short_side)) * 3
     except (av.FFmpegError, IndexError, ZeroDivisionError):
         return 0

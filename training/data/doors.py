@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import chain, cycle, islice
 from pathlib import Path
 
-import av
 import numpy as np
 import numpy.typing as npt
 
@@ -68,13 +67,3 @@ def background(video: Path, size: int, count: int) -> list[Frame]:
     """``count`` frames of the video's centre, forwards and backwards in turns if it is shorter."""
     frames = [crop_resize(frame, center_box(*frame.shape[:2]), size) for frame in islice(read_frames(video), count)]
     return list(islice(cycle(chain(frames, frames[-2:0:-1])), count))
-
-
-def write_clip(path: Path, frames: list[Frame], rate: int) -> None:
-    """H.264, good enough that no class shows in its artefacts."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
-        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())

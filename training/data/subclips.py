@@ -45,10 +45,19 @@ def read_subclips(path: Path, frames: int, size: int, box: Callable[[int, int], 
     Raises:
         VideoError: the video cannot be read, or has fewer than ``frames`` frames.
     """
-    source = iter(read_frames(path, whole=frames))
+    return read_views(path, frames, size, [box])[0]
+
+
+def read_views(path: Path, frames: int, size: int, boxes: Sequence[Callable[[int, int], Box]]) -> list[Tensor]:
+    """As :func:`read_subclips`, once for each of several boxes; the video is decoded once."""
+    source = read_frames(path, whole=frames)
     first = next(source)
-    square = box(*first.shape[:2])
-    return _subclips([crop_resize(frame, square, size) for frame in chain([first], source)], frames)
+    squares = [box(*first.shape[:2]) for box in boxes]
+    views: list[list[Frame]] = [[] for _ in squares]
+    for frame in chain([first], source):
+        for view, square in zip(views, squares, strict=True):
+            view.append(crop_resize(frame, square, size))
+    return [_subclips(view, frames) for view in views]
 
 
 def short_side(size: int) -> int:
@@ -62,7 +71,11 @@ def corner_box(height: int, width: int, random: np.random.Generator) -> Box:
     Source: the paper's "crops from the four corners"; the scales are those of Wang et al., "Towards Good Practices
     for Very Deep Two-Stream ConvNets" (2015), section 3.
     """
-    corner, scale = int(random.integers(4)), CORNER_SCALES[random.integers(len(CORNER_SCALES))]
+    return corner_square(height, width, int(random.integers(4)), CORNER_SCALES[random.integers(len(CORNER_SCALES))])
+
+
+def corner_square(height: int, width: int, corner: int, scale: float) -> Box:
+    """The square at one of the four corners (0..3, row by row) whose side is ``scale`` of the short side."""
     side = round(scale * min(height, width))
     return Box((height - side) * (corner // 2), (width - side) * (corner % 2), side)
 

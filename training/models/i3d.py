@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipstep.training.models.clip import ClipConfig
+from clipstep.training.models.clip import ClipConfig, conv_unit
 
 MIXED = (
     (64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64), None,
@@ -19,22 +19,15 @@ MIXED = (
 """Channels of a module's branches: 1x1x1; 1x1x1, 3x3x3; 1x1x1, 3x3x3; after the pool. None: a pool halves time and space."""
 
 
-class Unit(nn.Sequential):
-    """Convolution without bias, batch norm, ReLU; the size stays but for the stride."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int | tuple[int, int, int] = 1) -> None:
-        super().__init__(nn.Conv3d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False), nn.BatchNorm3d(outputs), nn.ReLU())
-
-
 class Mixed(nn.Module):
     """Four branches side by side, concatenated."""
 
     def __init__(self, inputs: int, one: int, before3: int, three: int, before5: int, five: int, pooled: int) -> None:
         super().__init__()
-        self.one = Unit(inputs, one, 1)
-        self.three = nn.Sequential(Unit(inputs, before3, 1), Unit(before3, three, 3))
-        self.five = nn.Sequential(Unit(inputs, before5, 1), Unit(before5, five, 3))
-        self.pooled = Unit(inputs, pooled, 1)
+        self.one = conv_unit(inputs, one, 1)
+        self.three = nn.Sequential(conv_unit(inputs, before3, 1), conv_unit(before3, three, 3))
+        self.five = nn.Sequential(conv_unit(inputs, before5, 1), conv_unit(before5, five, 3))
+        self.pooled = conv_unit(inputs, pooled, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.one(x), self.three(x), self.five(x), self.pooled(F.max_pool3d(x, 3, stride=1, padding=1))], dim=1)
@@ -52,8 +45,8 @@ class I3D(nn.Module):
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
-        self.conv1 = Unit(config.channels, 64, 7, 2)
-        self.conv2 = nn.Sequential(Unit(64, 64, 1), Unit(64, 192, 3))
+        self.conv1 = conv_unit(config.channels, 64, 7, 2)
+        self.conv2 = nn.Sequential(conv_unit(64, 64, 1), conv_unit(64, 192, 3))
         modules: list[nn.Module] = []
         last = 192
         for channels in MIXED:

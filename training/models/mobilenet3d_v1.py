@@ -6,7 +6,7 @@ Neural Networks" (2019).
 
 from torch import Tensor, nn
 
-from clipstep.training.models.clip import ClipConfig
+from clipstep.training.models.clip import ClipConfig, conv_unit
 
 BLOCKS = ((64, 1, 2), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 1))
 """Output channels, blocks, and the stride of the first of them on all three axes."""
@@ -17,10 +17,10 @@ class MobileNet3D(nn.Module):
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
-        layers, last = [_convolution(config.channels, 32, 3, (1, 2, 2))], 32
+        layers, last = [conv_unit(config.channels, 32, 3, (1, 2, 2))], 32
         for channels, count, stride in BLOCKS:
             for index in range(count):
-                layers += [_convolution(last, last, 3, stride if index == 0 else 1, groups=last), _convolution(last, channels, 1, 1)]
+                layers += [conv_unit(last, last, 3, stride if index == 0 else 1, groups=last), conv_unit(last, channels, 1, 1)]
                 last = channels
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(last, config.classes)
@@ -28,9 +28,3 @@ class MobileNet3D(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.features(frames).mean(dim=(2, 3, 4)))
         return logits
-
-
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int | tuple[int, int, int], groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv3d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False), nn.BatchNorm3d(outputs), nn.ReLU()
-    )

@@ -6,7 +6,7 @@ Source: Tran et al., "A Closer Look at Spatiotemporal Convolutions" (2018), tabl
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipstep.training.models.clip import ClipConfig
+from clipstep.training.models.clip import ClipConfig, shortcut
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 """Channels and the stride of the first of two blocks."""
@@ -27,9 +27,7 @@ class BasicBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1, self.conv2 = factored(inputs, outputs, stride), factored(outputs, outputs, 1)
-        self.shortcut = nn.Sequential()
-        if stride != 1:
-            self.shortcut = nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs))
+        self.shortcut = shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.conv2(F.relu(self.conv1(x))) + self.shortcut(x))

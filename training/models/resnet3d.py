@@ -7,7 +7,7 @@ Retrace the History of 2D CNNs and ImageNet?" (2018).
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipstep.training.models.clip import ClipConfig
+from clipstep.training.models.clip import ClipConfig, shortcut
 
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 """Channels inside a block, blocks, and the stride of the first of them."""
@@ -23,9 +23,7 @@ class Bottleneck(nn.Module):
         self.conv1, self.norm1 = nn.Conv3d(inputs, middle, 1, bias=False), nn.BatchNorm3d(middle)
         self.conv2, self.norm2 = nn.Conv3d(middle, middle, 3, stride, padding=1, bias=False), nn.BatchNorm3d(middle)
         self.conv3, self.norm3 = nn.Conv3d(middle, outputs, 1, bias=False), nn.BatchNorm3d(outputs)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs))
+        self.shortcut = shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.conv1(x)))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clipstep.training.models.clip import check_whole_numbers
 from clipstep.training.models.shufflenet3d import shuffle_stages
 
 STEM_CHANNELS = 12
@@ -33,9 +34,7 @@ class SlowFastConfig:
     buffer_frames: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+        check_whole_numbers(self)
         shortest = -(-self.frames // max(self.alpha, self.beta))
         if self.buffer_frames > shortest:
             raise ValueError(
