@@ -2,72 +2,99 @@
 
 import statistics
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
-from lightning.fabric import Fabric
+import torch
 from rich.table import Table
 
+from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
-from clipstep.training.config import TrainingConfig
+from clipstep.runtime.video import VideoError
+from clipstep.training.config import TrainingConfig, available_cores
 from clipstep.training.data.batches import EpochBatches
 from clipstep.training.data.lists import Clip, read_data_set
-from clipstep.training.data.subclips import TrainingVideos, channel_statistics
+from clipstep.training.data.subclips import TrainingVideos, Video, channel_statistics
 from clipstep.training.models import ARCHITECTURES, HOME, build
 from clipstep.training.run import RunInfo
-from clipstep.training.train import loader
+from clipstep.training.train import launch, loader
 from clipstep.training.trainer import Item, Trainer
 
 
 @click.command("throughput")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), default=HOME, show_default=True)
-@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Videos a batch.")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Decoding processes beside the batches.")
+@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Videos a batch, of one process.")
+@click.option("--devices", default=1, show_default=True, type=click.IntRange(1), help="Processes that train together; they share the cores.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Decoding processes, of each process.")
 @click.option("--videos", default=48, show_default=True, type=click.IntRange(1), help="Videos a round, from the start of the training list.")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="How often the two take turns.")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
 @click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
-def throughput_command(data: Path, architecture: str, batch_size: int, workers: int, videos: int, rounds: int, frames: int, size: int) -> None:
-    """Measure training on the videos of DATA: decoding, forward and backward passes and the optimizer's steps, all counted."""
+def throughput_command(
+    data: Path, architecture: str, batch_size: int, devices: int, workers: int, videos: int, rounds: int, frames: int, size: int
+) -> None:
+    """Measure training on the videos of DATA: decoding, forward and backward passes and the optimizer's steps, all counted.
+
+    The plain loop takes one video after the other, in one process with all cores.
+    """
     data_set = read_data_set(data)
     clips = data_set.train[:videos]
-    seconds: dict[str, list[float]] = {"one video at a time": [], f"batches of {batch_size}, {workers} workers": []}
-    trainer = _trainer(architecture, clips, data_set.classes, frames, size)
-    source = TrainingVideos(clips, frames, size)
-    trainer.step([[source[0, 0]]])
+    trainer = _trainer(architecture, clips, data_set.classes, frames, size, devices)
+    fabric, source = trainer.fabric, TrainingVideos(clips, frames, size)
+    plain, together = [], []
+    _step(trainer, source[0, 0])
     for epoch in range(rounds):
-        for name, batches in zip(seconds, (_plain(source, epoch), _batched(source, epoch, batch_size, workers)), strict=True):
-            started = time.perf_counter()
-            for batch in batches:
-                trainer.step([batch])
-            seconds[name].append(time.perf_counter() - started)
+        if fabric.global_rank == 0:
+            plain.append(_seconds_of_plain_loop(trainer, source, epoch))
+        fabric.barrier()
+        together.append(_seconds_of_batches(trainer, source, epoch, batch_size, workers))
+    if fabric.global_rank > 0:
+        return
     table = Table("training", show_edge=False)
     for heading in ("videos a second", "times the plain loop"):
         table.add_column(heading, justify="right")
-    plain = next(iter(seconds.values()))
-    for name, values in seconds.items():
-        ratio = statistics.median(one / other for one, other in zip(plain, values, strict=True))
-        table.add_row(name, f"{len(clips) / statistics.median(values):.2f}", f"{ratio:.2f}")
+    processes = f"{devices} processes, batches" if devices > 1 else "batches"
+    for name, seconds in (("one video at a time", plain), (f"{processes} of {batch_size}, {workers} workers", together)):
+        ratio = statistics.median(one / other for one, other in zip(plain, seconds, strict=True))
+        table.add_row(name, f"{len(clips) / statistics.median(seconds):.2f}", f"{ratio:.2f}")
     console = new_console()
-    console.print(f"{architecture}, {len(clips)} videos, {rounds} rounds taking turns")
+    console.print(f"{architecture}, {len(clips)} videos, {rounds} rounds taking turns on {available_cores()} cores")
     console.print(table)
 
 
-def _trainer(architecture: str, clips: tuple[Clip, ...], classes: tuple[str, ...], frames: int, size: int) -> Trainer:
+def _trainer(architecture: str, clips: tuple[Clip, ...], classes: tuple[str, ...], frames: int, size: int, devices: int) -> Trainer:
     config = {"classes": len(classes), "frames": frames, "size": size}
+    how = TrainingConfig(accelerator="cpu", devices=devices)
     mean, deviation = channel_statistics(clips, frames, size, videos=4)
     info = RunInfo(architecture, config, classes, tuple(mean), tuple(deviation), 25.0)
-    trainer = Trainer(build(architecture, config), info, TrainingConfig(), Fabric(accelerator="cpu", devices=1))
+    trainer = Trainer(build(architecture, config), info, how, launch(how))
     trainer.network.train()
     return trainer
 
 
-def _plain(source: TrainingVideos, epoch: int) -> Iterable[list[Item]]:
-    return ([source[epoch, index]] for index in range(len(source)))
+def _step(trainer: Trainer, item: Item) -> None:
+    if not isinstance(item, Video):
+        raise item if isinstance(item, ClipstepError) else VideoError(item.reason)
+    trainer.optimizer.zero_grad()
+    for loss in trainer.losses([item]):
+        torch.autograd.backward(loss)
+    trainer.optimizer.step()
 
 
-def _batched(source: TrainingVideos, epoch: int, batch_size: int, workers: int) -> Iterable[list[Item]]:
-    order = EpochBatches(len(source), batch_size, 0, range(epoch, epoch + 1))
-    return loader(source, workers, batch_sampler=order)
+def _seconds_of_plain_loop(trainer: Trainer, source: TrainingVideos, epoch: int) -> float:
+    torch.set_num_threads(available_cores())
+    started = time.perf_counter()
+    for index in range(len(source)):
+        _step(trainer, source[epoch, index])
+    return time.perf_counter() - started
+
+
+def _seconds_of_batches(trainer: Trainer, source: TrainingVideos, epoch: int, batch_size: int, workers: int) -> float:
+    fabric = trainer.fabric
+    torch.set_num_threads(max(1, available_cores() // fabric.world_size))
+    order = EpochBatches(len(source), batch_size, 0, range(epoch, epoch + 1), fabric.global_rank, fabric.world_size)
+    started = time.perf_counter()
+    for batch in loader(source, workers, batch_sampler=order):
+        trainer.step([batch])
+    return time.perf_counter() - started

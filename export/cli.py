@@ -81,8 +81,7 @@ def _fresh_golden(bundle: Bundle, golden: GoldenSteps, run: Run, video: Path | N
         raise ClipstepError("the run is not the one the bundle was exported from", fix="give that run, or export this one")
     program = program_of(run)
     if video is not None:
-        frames, size = program.frames.shape[:2]
-        subclips = read_subclips(video, frames, size)
+        subclips = read_subclips(video, *run.info.shape)
         return record_golden(program, subclips, max(16, len(subclips)))
     same_golden(golden, fresh := record_golden(program, run.sample))
     return fresh

@@ -21,6 +21,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.manifest import Artifact, Golden, Input, Interface, Manifest, Parity, Provenance, State
 from clipstep.runtime.whole import check_replaceable, write_whole
+from clipstep.training.data.subclips import RGB
 from clipstep.training.run import Run
 
 GOLDEN_FILE = "golden.safetensors"
@@ -69,7 +70,7 @@ def export_run(
                 architecture=run.info.architecture, config=dict(run.info.config), training=dict(run.info.training),
             ),
         )  # fmt: skip
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
     return manifest
 
 
@@ -115,9 +116,17 @@ def _interface(run: Run, program: StepProgram, out: Path) -> Interface:
         if bool((value != value.flatten()[0]).any()):
             raise ClipstepError(f"state {name}: its initial value differs from element to element", expected="one number for all elements")
         states.append(State(name=name, shape=tuple(value.shape), dtype="float32", initial=float(value.flatten()[0])))
+    shape = tuple(program.frames.shape)
     return Interface(
         name=out.name.removesuffix(".clipstep"),
-        input=Input(shape=tuple(program.frames.shape), dtype="uint8", mean=run.info.mean, deviation=run.info.deviation, fps=run.info.fps),
+        input=Input(
+            shape=shape,
+            dtype="uint8",
+            color="RGB" if shape[-1] == RGB else "flow",
+            mean=run.info.mean,
+            deviation=run.info.deviation,
+            fps=run.info.fps,
+        ),
         states=tuple(states),
         outputs=tuple(program.output_names),
         labels=program.labels,

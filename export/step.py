@@ -1,8 +1,8 @@
 """The step contract: any network as ``step(frames, *states) -> (logits, *next_states)``, batch 1, on camera frames.
 
-A network is any ``nn.Module`` whose ``forward(frames, *states)`` takes normalised ``(N, 3, T, H, W)`` and returns logits
-``(N, classes)`` and then the next states, and which, if it has states, says by ``initial_states()`` how they are
-called and what they hold at the start of a video.
+A network is any ``nn.Module`` whose ``forward(frames, *states)`` takes normalised ``(N, 3, T, H, W)`` (2 channels
+if it sees optical flow) and returns logits ``(N, classes)`` and then the next states, and which, if it has states, says
+by ``initial_states()`` how they are called and what they hold at the start of a video.
 """
 
 from collections.abc import Sequence

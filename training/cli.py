@@ -1,6 +1,5 @@
 """``clipstep train``."""
 
-import os
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -10,7 +9,8 @@ import click
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
-from clipstep.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig
+from clipstep.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig, available_cores
+from clipstep.training.data import flow
 from clipstep.training.data.lists import read_data_set
 from clipstep.training.losses import LOSSES
 from clipstep.training.models import ARCHITECTURES, HOME, PRESETS
@@ -18,12 +18,9 @@ from clipstep.training.run import check_out
 from clipstep.training.train import Job, train
 
 CONFIGS = ("paper",)
+INPUTS = {"rgb": {}, "flow": {"channels": flow.CHANNELS}}
 HOW = TrainingConfig()
 """How to train unless told otherwise."""
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read_config(context: click.Context, _: click.Parameter, value: str | None) -> None:
@@ -53,6 +50,9 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
 @click.option("--split", default=1, show_default=True, help="Which trainlist0N.txt and testlist0N.txt.")
 @click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), default=HOME, show_default=True, help="See clipstep models.")
 @click.option("--preset", type=click.Choice(list(PRESETS)), help=f"Temporal strides alpha and beta of {HOME}; a2b1 unless given.")
+@click.option(
+    "--input", "seen", type=click.Choice(list(INPUTS)), default="rgb", show_default=True, help="RGB frames, or the optical flow between them."
+)
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
 @click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
 @click.option("--epochs", default=HOW.epochs, show_default=True, type=click.IntRange(1))
@@ -87,10 +87,20 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
 @click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default=HOW.accelerator, show_default=True)
 @click.option("--devices", default=HOW.devices, show_default=True, type=click.IntRange(1), help="Processes on this machine, one a GPU or on the CPU.")
 @click.option("--nodes", default=HOW.nodes, show_default=True, type=click.IntRange(1), help="Machines; start the command on each, or use torchrun.")
-@click.option("--workers", default=min(2, _cores()), show_default=True, type=click.IntRange(0), help="Decoding processes, of each process.")
+@click.option("--workers", default=min(2, available_cores()), show_default=True, type=click.IntRange(0), help="Decoding processes, of each process.")
 @click.option("--seed", default=HOW.seed, show_default=True, type=click.IntRange(0))
 def train_command(
-    data: Path, out: Path, resume: bool, split: int, architecture: str, preset: str | None, frames: int, size: int, cache: Path | None, **how: Any
+    data: Path,
+    out: Path,
+    resume: bool,
+    split: int,
+    architecture: str,
+    preset: str | None,
+    seen: str,
+    frames: int,
+    size: int,
+    cache: Path | None,
+    **how: Any,
 ) -> None:
     """Train a network on DATA, a folder in UCF101's layout (classInd.txt, lists, videos/)."""
     check_out(out, resume=resume)
@@ -98,7 +108,7 @@ def train_command(
         raise ClipstepError(f"{architecture} has no presets", got=f"--preset {preset}", fix=f"leave it out, or train {HOME}")
     data_set = read_data_set(data, split)
     strides = PRESETS[preset or "a2b1"] if architecture == HOME else {}
-    model_config = {"classes": len(data_set.classes), "frames": frames, "size": size, **strides}
+    model_config = {"classes": len(data_set.classes), "frames": frames, "size": size, **strides, **INPUTS[seen]}
     console = new_console()
     run = train(Job(data_set, architecture, model_config, TrainingConfig(**how), out, cache, resume), console)
     if run is not None:

@@ -1,5 +1,6 @@
 """How to train: everything that decides what a training computes, and how it is spread."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -55,3 +56,8 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, TrainingConfig], Any]] = {
 }
 
 PRECISIONS = ("32", "bf16")
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

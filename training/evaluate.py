@@ -1,9 +1,9 @@
-"""``clipstep evaluate``: how right a run, or a bundle in its runtime, is on a data set."""
+"""``clipstep evaluate``: how right a run, or a bundle in its runtime, is on a data set; alone, or two of them together."""
 
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,14 +13,15 @@ import click
 from rich.table import Table
 from torch import Tensor
 
-from clipstep.runtime.bundle import MANIFEST
-from clipstep.runtime.engines import ENGINES
+from clipstep.runtime.bundle import MANIFEST, Bundle
+from clipstep.runtime.engines import ENGINES, engine_info
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.manifest import Accuracy
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.terminal import new_console
 from clipstep.runtime.whole import check_replaceable, write_whole
-from clipstep.training.data.lists import read_data_set
-from clipstep.training.evaluation import SEEN, Prediction, confusion_matrix, largest_share, predict_videos, top_k_share
+from clipstep.training.data.lists import DataSet, read_data_set
+from clipstep.training.evaluation import SEEN, Prediction, confusion_matrix, fused, largest_share, predict_videos, top_k_share
 from clipstep.training.plots import plot_confusion, plot_seen
 from clipstep.training.predict import bundle_logits, video_logits
 from clipstep.training.run import load_run
@@ -28,13 +29,12 @@ from clipstep.training.run import load_run
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: its classes, a subclip's frames and size, and the logits after each subclip of a video (and whether
-    the states are reset at each step)."""
+    """What is evaluated: its classes, a subclip's frames, size and channels, and the logits after each subclip of a video (and
+    whether the states are reset at each step)."""
 
     description: str
     classes: tuple[str, ...]
-    frames: int
-    size: int
+    shape: tuple[int, int, int]
     logits: Callable[..., Tensor]
 
 
@@ -46,34 +46,81 @@ class Subject:
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads of a bundle's engine.")
 @click.option("--crops", type=click.Choice(["1", "5"]), default="1", show_default=True, help="The centre, or the mean of it and the corners.")
 @click.option("--reset-each-step", is_flag=True, help="Also measure without memory: initial states before each subclip.")
+@click.option("--with", "other", type=click.Path(path_type=Path), help="Average the probabilities with those of this run or bundle.")
+@click.option("--record", is_flag=True, help="Note the accuracy in the bundle's manifest.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for tables and pictures.")
-def evaluate_command(what: Path, data: Path, split: int, engine: str, threads: int, crops: str, reset_each_step: bool, out: Path | None) -> None:
+def evaluate_command(
+    what: Path,
+    data: Path,
+    split: int,
+    engine: str,
+    threads: int,
+    crops: str,
+    reset_each_step: bool,
+    other: Path | None,
+    record: bool,
+    out: Path | None,
+) -> None:
     """Measure accuracy of WHAT, a run or a bundle, on the test list of DATA, one video after the other."""
+    if other is not None and (reset_each_step or record):
+        raise ClipstepError("--with is for neither --reset-each-step nor --record", fix="evaluate each alone")
+    if record and not (what / MANIFEST).is_file():
+        raise ClipstepError("--record notes what a bundle reaches", got=what, expected="a folder written by clipstep export")
     if out is not None:
         check_replaceable(out, "summary.json", "evaluation")
     console = new_console()
     data_set = read_data_set(data, split)
-    with _subject(what, engine, threads) as subject:
-        if subject.classes != data_set.classes:
-            raise ClipstepError(
-                f"{data}: has other classes than {what}", got=", ".join(data_set.classes), expected=", ".join(subject.classes),
-                fix="evaluate on the classes that were trained",
-            )  # fmt: skip
-        console.print(subject.description)
-        found = [
-            predict_videos(partial(subject.logits, reset=reset), data_set.test, subject.frames, subject.size, console, crops=int(crops))
-            for reset in ([False, True] if reset_each_step else [False])
-        ]
-    predictions, unusable = found[0]
+    with ExitStack() as stack:
+        subjects = [stack.enter_context(_subject(path, engine, threads)) for path in (what, *([other] if other else []))]
+        for subject in subjects:
+            _check_comparable(subject, subjects[0], data, data_set)
+            console.print(subject.description, soft_wrap=True)
+        found = {
+            heading: predict_videos(partial(subject.logits, reset=reset), data_set.test, subject.shape, console, crops=int(crops))
+            for heading, subject, reset in _columns(subjects, reset_each_step)
+        }
+    unusable = next(iter(found.values()))[1]
+    predictions = {heading: predicted for heading, (predicted, _) in found.items()}
+    if other is not None:
+        predictions = {"right": fused(*predictions.values()), **predictions}
     for path, reason in unusable.items():
         console.print(f"skipped {path}: {reason}", soft_wrap=True)
-    summary = {"what": subject.description, "crops": int(crops), **summarise(predictions, subject.classes, unusable)}
-    if reset_each_step:
-        summary["reset_each_step"] = summarise(found[1][0], subject.classes, unusable)
-    console.print(_table(summary))
+    classes = subjects[0].classes
+    summaries = {heading: summarise(each, classes, unusable) for heading, each in predictions.items()}
+    console.print(_table(summaries))
+    summary, *rest = summaries.values()
+    if record:
+        bundle = Bundle.open(what)
+        accuracy = Accuracy(
+            data=f"{data}, testlist{split:02d}", engine=engine, videos=summary["videos"], crops=int(crops), top1=summary["top1"], top5=summary["top5"]
+        )
+        bundle.record_accuracy(bundle.artifact(engine_info(engine).target).file, accuracy)
+        console.print(f"noted in {what / MANIFEST}")
     if out is not None:
-        write_evaluation(out, summary, predictions, subject.classes)
+        about = {"what": [subject.description for subject in subjects], "crops": int(crops), **summary}
+        also = {"each_alone": rest} if other else {"reset_each_step": rest[0]} if reset_each_step else {}
+        write_evaluation(out, {**about, **also}, predictions["right"], classes)
         console.print(f"wrote {out}")
+
+
+def _columns(subjects: Sequence[Subject], reset_each_step: bool) -> list[tuple[str, Subject, bool]]:
+    """What is measured, by its heading: of two each alone, of one perhaps also without memory."""
+    if len(subjects) > 1:
+        return [("the first alone", subjects[0], False), ("the second alone", subjects[1], False)]
+    without = [("right, states reset at each step", subjects[0], True)] if reset_each_step else []
+    return [("right", subjects[0], False), *without]
+
+
+def _check_comparable(subject: Subject, first: Subject, data: Path, data_set: DataSet) -> None:
+    if subject.classes != data_set.classes:
+        raise ClipstepError(
+            f"{data}: has other classes than {subject.description}", got=", ".join(data_set.classes), expected=", ".join(subject.classes),
+            fix="evaluate on the classes that were trained",
+        )  # fmt: skip
+    if subject.shape[0] != first.shape[0]:
+        raise ClipstepError(
+            f"{subject.description}: has subclips of another length", got=f"{subject.shape[0]} frames", expected=f"{first.shape[0]} as the first"
+        )
 
 
 def summarise(predictions: Sequence[Prediction], classes: Sequence[str], unusable: Mapping[str, str]) -> dict[str, Any]:
@@ -111,31 +158,35 @@ def write_evaluation(out: Path, summary: Mapping[str, Any], predictions: Sequenc
 def _subject(what: Path, engine: str, threads: int) -> Iterator[Subject]:
     if (what / MANIFEST).is_file():
         with StepModel.load(what, engine, threads) as model:
-            frames, size = model.interface.input.shape[:2]
-            yield Subject(model.description, model.labels, frames, size, lambda subclips, reset: bundle_logits(model, subclips, reset=reset))
+            frames, size, _, channels = model.interface.input.shape
+            yield Subject(
+                f"{what}: {model.description}",
+                model.labels,
+                (frames, size, channels),
+                lambda subclips, reset: bundle_logits(model, subclips, reset=reset),
+            )
         return
     run = load_run(what)
-    config = run.info.config
     yield Subject(
-        f"{what}: the network in PyTorch", run.info.classes, config["frames"], config["size"],
+        f"{what}: the network in PyTorch", run.info.classes, run.info.shape,
         lambda subclips, reset: video_logits(run.network, subclips, run.info, reset=reset),
     )  # fmt: skip
 
 
-def _table(summary: Mapping[str, Any]) -> Table:
+def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table("", show_edge=False)
-    for heading in ("videos", "right", *(["right, states reset at each step"] if "reset_each_step" in summary else [])):
+    for heading in ("videos", *summaries):
         table.add_column(heading, justify="right")
-    each = [summary, *([summary["reset_each_step"]] if "reset_each_step" in summary else [])]
-    for name, row in summary["per_class"].items():
+    each = list(summaries.values())
+    for name, row in each[0]["per_class"].items():
         table.add_row(name, str(row["videos"]), *(_percent(one["per_class"][name]["right"]) for one in each))
     table.add_section()
-    table.add_row("top-1", str(summary["videos"]), *(_percent(one["top1"]) for one in each))
-    if summary["top5"] is not None:
-        table.add_row("top-5", str(summary["videos"]), *(_percent(one["top5"]) for one in each))
+    table.add_row("top-1", str(each[0]["videos"]), *(_percent(one["top1"]) for one in each))
+    if each[0]["top5"] is not None:
+        table.add_row("top-5", str(each[0]["videos"]), *(_percent(one["top5"]) for one in each))
     for seen in ("0.2", "0.5"):
         table.add_row(f"top-1 when {float(seen):.0%} of a video was seen", "", *(_percent(one["seen"][seen]) for one in each))
-    table.add_row("always the largest class", "", _percent(summary["largest_class_share"]))
+    table.add_row("always the largest class", "", _percent(each[0]["largest_class_share"]))
     return table
 
 

@@ -1,7 +1,7 @@
 """How right predictions are: top-k, per class, the confusion matrix, and accuracy by how much of a video was seen."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -32,12 +32,12 @@ class Prediction:
 
 
 def predict_videos(
-    logits: Callable[[Tensor], Tensor], clips: Sequence[Clip], frames: int, size: int, console: Console, *, crops: int = 1
+    logits: Callable[[Tensor], Tensor], clips: Sequence[Clip], shape: tuple[int, int, int], console: Console, *, crops: int = 1
 ) -> tuple[list[Prediction], Mapping[str, str]]:
     """One video at a time, in the list's order: the predictions, and the unusable videos with the reason.
 
-    ``logits`` gives those after each subclip of ``(S, T, size, size, 3)`` uint8. With 5 ``crops`` the probabilities of the
-    centre and of the four corners are averaged.
+    ``logits`` gives those after each subclip of ``(S, T, size, size, channels)`` uint8;
+    ``shape`` is ``(T, size, channels)``. With 5 ``crops`` the probabilities of the centre and of the four corners are averaged.
 
     Raises:
         VideoError: not one of the videos can be used.
@@ -45,7 +45,7 @@ def predict_videos(
     found, unusable = [], {}
     for clip in track(clips, "predicting", console=console, disable=not console.is_terminal, transient=True):
         try:
-            views = read_views(clip.path, frames, size, _boxes(crops))
+            views = read_views(clip.path, *shape, _boxes(crops))
         except VideoError as error:
             unusable[str(clip.path)] = str(error)
             continue
@@ -53,6 +53,11 @@ def predict_videos(
     if not found:
         raise VideoError(f"no usable video: {next(iter(unusable.values()), 'the list is empty')}")
     return found, unusable
+
+
+def fused(first: Sequence[Prediction], second: Sequence[Prediction]) -> list[Prediction]:
+    """Late fusion: the mean of both probabilities of each video, after each subclip. Both predict the same videos."""
+    return [replace(one, probabilities=(one.probabilities + other.probabilities) / 2) for one, other in zip(first, second, strict=True)]
 
 
 def top_k_share(predictions: Sequence[Prediction], k: int, seen: float = 1.0) -> float:

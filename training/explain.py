@@ -21,7 +21,7 @@ from clipstep.runtime.terminal import new_console
 from clipstep.runtime.video import frame_rate
 from clipstep.runtime.whole import check_replaceable, write_whole
 from clipstep.training.data.encode import write_video
-from clipstep.training.data.subclips import normalise, read_subclips
+from clipstep.training.data.subclips import as_channels, normalise, read_subclips
 from clipstep.training.models import ARCHITECTURES
 from clipstep.training.plots import explained_frames, plot_explanation
 from clipstep.training.predict import initial_states, outputs_of
@@ -48,7 +48,7 @@ def explain_command(run: Path, video: Path, label: str | None, out: Path) -> Non
     loaded = load_run(run)
     if label is not None and label not in loaded.info.classes:
         raise ClipstepError("unknown class", got=label, expected=f"one of {', '.join(loaded.info.classes)}")
-    subclips = read_subclips(video, loaded.info.config["frames"], loaded.info.config["size"])
+    subclips = read_subclips(video, *loaded.info.shape[:2])
     rate, console = frame_rate(video), new_console()
     explanation, index = explain(loaded, subclips, None if label is None else loaded.info.classes.index(label), console.is_terminal)
     name = loaded.info.classes[index]
@@ -60,10 +60,11 @@ def explain_command(run: Path, video: Path, label: str | None, out: Path) -> Non
 
 
 def explain(run: Run, subclips: Tensor, label: int | None, show: bool = False) -> tuple[Explanation, int]:
-    """Heat and probabilities of ``subclips`` ``(S, T, size, size, 3)`` uint8, and the class that they explain."""
+    """Heat and probabilities of RGB ``subclips`` ``(S, T, size, size, 3)`` uint8, and the class that they explain."""
+    seen = as_channels(subclips, run.info.shape[2])
     states, before, every = initial_states(run.network), [], []
     with torch.no_grad():
-        for subclip in subclips:
+        for subclip in seen:
             before.append(states)
             logits, *states = outputs_of(run.network(normalise(subclip[None], run.info.mean, run.info.deviation), *states))
             every.append(logits[0])
@@ -71,7 +72,7 @@ def explain(run: Run, subclips: Tensor, label: int | None, show: bool = False) -
     label = int(probabilities[-1].argmax()) if label is None else label
     layers = [run.network.get_submodule(name) for name in ARCHITECTURES[run.info.architecture].explained]
     heats = []
-    for subclip, held in zip(track(subclips, "explaining", disable=not show, transient=True), before, strict=True):
+    for subclip, held in zip(track(seen, "explaining", disable=not show, transient=True), before, strict=True):
         frames = normalise(subclip[None], run.info.mean, run.info.deviation)
         heats.append(torch.stack([_heat(run.network, layer, frames, held, label) for layer in layers]).sum(dim=0))
     heat = torch.stack(heats)

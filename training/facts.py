@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.video import VideoError, frame_rate
 from clipstep.training.data.lists import Clip
-from clipstep.training.data.subclips import read_subclips
+from clipstep.training.data.subclips import RGB, read_subclips
 from clipstep.training.predict import initial_states
 
 SAMPLE_SUBCLIPS = 8
 
 
-def check_trainable(network: nn.Module, frames: int, size: int) -> None:
+def check_trainable(network: nn.Module, frames: int, size: int, channels: int) -> None:
     """One video may be left in a batch, and batch norms need more than one value a channel.
 
     Raises:
@@ -24,15 +24,15 @@ def check_trainable(network: nn.Module, frames: int, size: int) -> None:
     """
     probe = copy.deepcopy(network).train()
     try:
-        probe(torch.zeros(1, 3, frames, size, size), *initial_states(probe))
+        probe(torch.zeros(1, channels, frames, size, size), *initial_states(probe))
     except ValueError as error:
         raise ClipstepError(
             "subclips too small to train on", got=f"{frames} frames of {size}x{size}: {error}", fix="use more --frames or a larger --size"
         ) from error
 
 
-def sample_subclips(clips: Sequence[Clip], frames: int, size: int) -> Tensor:
-    """The first subclips of the usable videos, one video after the other: ``(S, T, size, size, 3)`` uint8.
+def sample_subclips(clips: Sequence[Clip], frames: int, size: int, channels: int = RGB) -> Tensor:
+    """The first subclips of the usable videos, one video after the other: ``(S, T, size, size, channels)`` uint8.
 
     Raises:
         VideoError: not one of the videos can be used.
@@ -40,7 +40,7 @@ def sample_subclips(clips: Sequence[Clip], frames: int, size: int) -> Tensor:
     found: list[Tensor] = []
     for clip in clips:
         try:
-            found.extend(read_subclips(clip.path, frames, size))
+            found.extend(read_subclips(clip.path, frames, size, channels))
         except VideoError:
             continue
         if len(found) >= SAMPLE_SUBCLIPS:

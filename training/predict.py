@@ -29,7 +29,7 @@ def outputs_of(result: Any) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def video_logits(network: nn.Module, subclips: Tensor, info: RunInfo, *, reset: bool = False) -> Tensor:
-    """The logits after each subclip of one video, ``(S, classes)``, from ``(S, T, H, W, 3)`` uint8.
+    """The logits after each subclip of one video, ``(S, classes)``, from ``(S, T, H, W, channels)`` uint8.
 
     With ``reset`` the states are the initial ones at each step: what the network knows without its memory.
     """

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.whole import check_replaceable, write_whole
+from clipstep.training.data.subclips import RGB
 from clipstep.training.models import build
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -42,10 +43,20 @@ class RunInfo:
     checkpoint_sha256: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a subclip: frames, their height and width, and channels (3 for RGB, 2 for optical flow)."""
+        return subclip_shape(self.config)
+
+
+def subclip_shape(config: Mapping[str, int]) -> tuple[int, int, int]:
+    """Frames, size and channels that the network of that config takes."""
+    return config["frames"], config["size"], config.get("channels", RGB)
+
 
 @dataclass(frozen=True)
 class Run:
-    """A trained network (in eval mode), its facts, and sample subclips ``(S, T, size, size, 3)`` uint8."""
+    """A trained network (in eval mode), its facts, and sample subclips ``(S, T, size, size, channels)`` uint8."""
 
     network: nn.Module
     info: RunInfo

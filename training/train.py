@@ -32,7 +32,7 @@ from clipstep.training.evaluation import largest_share, predict_videos, top_k_sh
 from clipstep.training.facts import check_trainable, median_rate, sample_subclips
 from clipstep.training.models import build
 from clipstep.training.predict import video_logits
-from clipstep.training.run import CHECKPOINT, LOG, Run, RunInfo, save_run
+from clipstep.training.run import CHECKPOINT, LOG, Run, RunInfo, save_run, subclip_shape
 from clipstep.training.trainer import Trainer
 
 
@@ -49,9 +49,9 @@ class Job:
     resume: bool = False
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Frames of a subclip, and their height and width."""
-        return self.model_config["frames"], self.model_config["size"]
+    def shape(self) -> tuple[int, int, int]:
+        """Of a subclip: frames, their height and width, and channels."""
+        return subclip_shape(self.model_config)
 
 
 def train(job: Job, console: Console) -> Run | None:
@@ -130,7 +130,7 @@ def _keep(job: Job, trainer: Trainer, course: Course) -> None:
 def _finish(job: Job, course: Course, info: RunInfo, sample: Tensor, last: nn.Module | None, console: Console) -> Run:
     network = build(job.architecture, job.model_config).eval()
     network.load_state_dict(course.best)
-    predictions, unusable = predict_videos(lambda subclips: video_logits(network, subclips, info), job.data.test, *job.shape, console)
+    predictions, unusable = predict_videos(lambda subclips: video_logits(network, subclips, info), job.data.test, job.shape, console)
     tested = {
         "test_videos": len(predictions),
         "skipped_test_videos": unusable,

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.manifest import SCHEMA_VERSION, Artifact, Golden, Manifest
+from clipstep.runtime.manifest import SCHEMA_VERSION, Accuracy, Artifact, Golden, Manifest
 
 MANIFEST = "manifest.json"
 
@@ -63,6 +63,14 @@ class Bundle:
                 f"{self.path}: has no float32 {target} artifact for this processor", got=have, fix="choose another engine or export again"
             )
         return artifact
+
+    def record_accuracy(self, file: str, accuracy: Accuracy) -> None:
+        """Notes in the bundle's manifest how right the artifact ``file`` is; the manifest is replaced at once, or not at all."""
+        artifacts = [a.model_copy(update={"accuracy": accuracy}) if a.file == file else a for a in self.manifest.artifacts]
+        changed = self.manifest.model_copy(update={"artifacts": tuple(artifacts)})
+        new = self.path / f".{MANIFEST}.new"
+        new.write_text(changed.text(), encoding="utf-8")
+        new.replace(self.path / MANIFEST)
 
 
 def tree_sha256(path: Path) -> str:

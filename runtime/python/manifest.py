@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
 
@@ -16,8 +16,9 @@ def _inside(file: str) -> str:
 
 
 Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Triple = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
+PerChannel = Annotated[tuple[float, ...], Field(min_length=2, max_length=3)]
 
 
 class _Model(BaseModel):
@@ -25,16 +26,19 @@ class _Model(BaseModel):
 
 
 class Input(_Model):
-    """The frames of one step, ``(T, H, W, 3)`` RGB in 0..255. Normalisation happens inside the artifact, once."""
+    """The frames of one step in 0..255: ``(T, H, W, 3)`` RGB, or ``(T, H, W, 2)`` optical flow, pixels to the right and down.
+
+    Normalisation happens inside the artifact, once.
+    """
 
     name: Literal["frames"] = "frames"
     shape: Annotated[tuple[Positive, ...], Field(min_length=4, max_length=4)]
     dtype: Literal["uint8", "float32"]
     layout: Literal["THWC"] = "THWC"
-    color: Literal["RGB"] = "RGB"
-    mean: Triple
+    color: Literal["RGB", "flow"] = "RGB"
+    mean: PerChannel
     """Subtracted inside the artifact, a channel, in 0..255."""
-    deviation: Triple
+    deviation: PerChannel
     """Divided by inside the artifact, a channel, in 0..255."""
     fps: Annotated[float, Field(gt=0)]
     """The nominal frame rate: that of the training videos."""
@@ -44,6 +48,13 @@ class Input(_Model):
     resize: Literal["triangle"] = "triangle"
     tail: Literal["drop"] = "drop"
     """What becomes of a video's last frames that do not fill a subclip."""
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> "Input":
+        channels = {"RGB": 3, "flow": 2}[self.color]
+        if {self.shape[-1], len(self.mean), len(self.deviation)} != {channels}:
+            raise ValueError(f"the channels of shape, mean and deviation must be {channels} for {self.color}")
+        return self
 
 
 class State(_Model):
@@ -84,6 +95,19 @@ class Parity(_Model):
     bound: str
 
 
+class Accuracy(_Model):
+    """How right an artifact is, run by its own engine on the videos of a test list."""
+
+    data: str
+    """The data set's folder and the list, as they were named."""
+    engine: str
+    videos: Positive
+    crops: Positive
+    """Over how many crops of a video the probabilities were averaged."""
+    top1: Share
+    top5: Share | None
+
+
 class Artifact(_Model):
     """One file of one target."""
 
@@ -99,7 +123,7 @@ class Artifact(_Model):
     placement: Placement
     input_dtype: Literal["uint8", "float32"]
     parity: Parity
-    accuracy: dict[str, float] | None = None
+    accuracy: Accuracy | None = None
 
 
 class Golden(_Model):
@@ -129,6 +153,10 @@ class Manifest(Interface):
     artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1)]
     golden: Golden
     provenance: Provenance
+
+    def text(self) -> str:
+        """The file's text."""
+        return self.model_dump_json(indent=2) + "\n"
 
     def interface(self, input_dtype: str) -> Interface:
         """The part that is embedded in an artifact with that input type."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipstep.runtime.engines import Array
+from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.resize import center_box, check_frame, crop_resize
 from clipstep.runtime.video import Frame
@@ -44,6 +45,8 @@ class Stream:
     """Belongs to one thread; the model behind it may be shared."""
 
     def __init__(self, model: StepModel) -> None:
+        if model.interface.input.color != "RGB":
+            raise ClipstepError("a stream takes RGB frames", got=f"a bundle for {model.interface.input.color}", fix="call step with subclips of that")
         self._model = model
         self._pending = np.empty(model.interface.input.shape, np.uint8)
         self.reset()

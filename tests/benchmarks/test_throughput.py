@@ -1,12 +1,15 @@
 """``clipstep throughput``: both ways of training see the same videos, and the ratio is that of their times."""
 
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from torch import Tensor
 
 from clipstep.benchmarks.throughput import throughput_command
+from clipstep.training.data.subclips import Video
 from clipstep.training.trainer import Trainer
 
 FIGHT = Path(__file__).parents[1] / "data/fight"
@@ -14,13 +17,13 @@ FIGHT = Path(__file__).parents[1] / "data/fight"
 
 def test_both_train_on_the_same_videos(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
-    step = Trainer.step
+    losses = Trainer.losses
 
-    def spy(self: Trainer, batches: list[list[object]]) -> tuple[float, int]:
-        seen.append([video.path.name for batch in batches for video in batch])
-        return step(self, batches)
+    def spy(self: Trainer, videos: Sequence[Video]) -> Iterator[Tensor]:
+        seen.append([video.path.name for video in videos])
+        return losses(self, videos)
 
-    monkeypatch.setattr(Trainer, "step", spy)
+    monkeypatch.setattr(Trainer, "losses", spy)
     options = ["--videos", "3", "--batch-size", "2", "--workers", "1", "--rounds", "1", "--size", "64"]
     result = CliRunner().invoke(throughput_command, [str(FIGHT), *options], standalone_mode=False)
     assert result.exception is None, result.output

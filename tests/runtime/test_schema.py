@@ -47,3 +47,14 @@ def test_what_the_runtime_refuses_does_not_validate(bundle_path: Path, change: C
     assert message in error.message
     with pytest.raises(ValueError):
         Manifest.model_validate_json(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    "change", [{"color": "flow"}, {"mean": [1, 2]}, {"color": "flow", "mean": [1, 2], "deviation": [1, 2]}, {"deviation": [1, 2]}]
+)
+def test_channels_that_do_not_agree_are_refused(bundle_path: Path, change: dict[str, Any]) -> None:
+    """What a schema cannot say: three numbers a frame for RGB, two for flow, everywhere."""
+    values = json.loads((bundle_path / "manifest.json").read_text())
+    values["input"].update(change)
+    with pytest.raises(ValueError, match="channels of shape, mean and deviation must be"):
+        Manifest.model_validate(values)

@@ -123,6 +123,15 @@ def test_a_broken_video_is_an_error_each_time_and_leaves_nothing(tmp_path: Path)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_video_that_vanishes_is_an_error_like_any_broken_one(video: Path, tmp_path: Path) -> None:
+    cache = FrameCache(tmp_path / "cache")
+    cache.prepare([video], 16, 60)
+    cache.read(video, 16, 60)
+    video.unlink()
+    with pytest.raises(VideoError, match=r"video\.mp4: cannot be read; got No such file"):
+        cache.read(video, 16, 60)
+
+
 def test_a_cache_that_cannot_be_written_stops_training_with_one_line(tiny_data: Path, tmp_path: Path) -> None:
     """The system refuses files of more than 100 kB, as a full disk does; the worker's error comes as it is."""
     command = f"ulimit -f 100; {Path(sys.executable).with_name('clipstep')} train {tiny_data} --out {tmp_path}/run --cache {tmp_path}/cache"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from PIL import Image
 from rich.console import Console
 
 from clipstep.runtime import VideoError
+from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.resize import Box
 from clipstep.training.data.lists import Clip
 from clipstep.training.data.subclips import read_subclips
 from clipstep.training.evaluate import evaluate_command, summarise
-from clipstep.training.evaluation import Prediction, confusion_matrix, largest_share, predict_videos, top_k_share
+from clipstep.training.evaluation import Prediction, confusion_matrix, fused, largest_share, predict_videos, top_k_share
 from clipstep.training.predict import video_logits
 from clipstep.training.run import Run
 
@@ -76,19 +78,28 @@ def test_five_crops_are_the_centre_and_the_corners(write_video: Callable[..., Pa
     def logits(subclips: torch.Tensor) -> torch.Tensor:
         return subclips.float().mean(dim=(1, 2, 3))[:, :2] * torch.tensor([1.0, -1.0]) * 0.01
 
-    views = [logits(read_subclips(path, 4, 16, lambda *_, box=box: box)).softmax(dim=1) for box in boxes]
+    views = [logits(read_subclips(path, 4, 16, box=lambda *_, box=box: box)).softmax(dim=1) for box in boxes]
     for crops, expected in ((1, views[0]), (5, sum(views) / 5)):
-        (prediction,), _ = predict_videos(logits, [Clip(path, 1)], 4, 16, QUIET, crops=crops)
+        (prediction,), _ = predict_videos(logits, [Clip(path, 1)], (4, 16, 3), QUIET, crops=crops)
         torch.testing.assert_close(prediction.probabilities, expected)
 
 
 def test_unusable_videos_are_named(write_video: Callable[..., Path], tmp_path: Path) -> None:
     good, broken = write_video(4), tmp_path / "broken.mp4"
     broken.write_text("no video")
-    predictions, unusable = predict_videos(lambda s: torch.zeros(len(s), 2), [Clip(broken, 1), Clip(good, 0)], 4, 16, QUIET)
+    predictions, unusable = predict_videos(lambda s: torch.zeros(len(s), 2), [Clip(broken, 1), Clip(good, 0)], (4, 16, 3), QUIET)
     assert [p.path for p in predictions] == [good] and "cannot be decoded" in unusable[str(broken)]
     with pytest.raises(VideoError, match=r"no usable video: .*broken\.mp4"):
-        predict_videos(lambda s: torch.zeros(len(s), 2), [Clip(broken, 1)], 4, 16, QUIET)
+        predict_videos(lambda s: torch.zeros(len(s), 2), [Clip(broken, 1)], (4, 16, 3), QUIET)
+
+
+def test_two_streams_are_fused_by_the_mean_of_their_probabilities() -> None:
+    first = [Prediction(Path("a"), 0, torch.tensor([[0.6, 0.4], [0.3, 0.7]])), Prediction(Path("b"), 1, torch.tensor([[0.9, 0.1]]))]
+    second = [Prediction(Path("a"), 0, torch.tensor([[0.2, 0.8], [0.9, 0.1]])), Prediction(Path("b"), 1, torch.tensor([[0.3, 0.7]]))]
+    both = fused(first, second)
+    assert [(p.path, p.label) for p in both] == [(Path("a"), 0), (Path("b"), 1)]
+    torch.testing.assert_close(both[0].probabilities, torch.tensor([[0.4, 0.6], [0.6, 0.4]]))
+    torch.testing.assert_close(both[1].probabilities, torch.tensor([[0.6, 0.4]]))
 
 
 @pytest.fixture
@@ -164,16 +175,35 @@ def test_resetting_changes_what_is_said(run: Run, clip: Path) -> None:
     assert torch.equal(carried[0], reset[0]) and (carried[1:] - reset[1:]).abs().amax(dim=1).min() > 1e-4
 
 
-@pytest.mark.parametrize("kind", ["classes", "nothing", "folder"])
+@pytest.mark.parametrize(("engine", "file", "other"), [("onnxruntime", "step.onnx", "step.pte"), ("executorch", "step.pte", "step.onnx")])
+def test_the_accuracy_is_noted_in_the_bundle(engine: str, file: str, other: str, bundle_path: Path, three_classes: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle_path, tmp_path / "noted.clipstep"))
+    result = _evaluate(copy, three_classes, "--record", "--engine", engine, "--crops", "5", "--out", tmp_path / "out")
+    assert result.exception is None, result.output
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    noted = {artifact.file: artifact.accuracy for artifact in Bundle.open(copy).manifest.artifacts}
+    assert noted[other] is None and noted[file] is not None
+    assert noted[file].model_dump() == {
+        "data": f"{three_classes}, testlist01", "engine": engine, "videos": 2, "crops": 5, "top1": summary["top1"], "top5": None,
+    }  # fmt: skip
+    before, after = (json.loads((folder / "manifest.json").read_text()) for folder in (bundle_path, copy))
+    for artifact in after["artifacts"]:
+        artifact["accuracy"] = None
+    assert after == before
+
+
+@pytest.mark.parametrize("kind", ["classes", "nothing", "folder", "record a run", "record two"])
 def test_mistakes(kind: str, run_folder: Path, tiny_data: Path, tmp_path: Path, clipstep: Callable[..., tuple[int, str, str]]) -> None:
     (tmp_path / "thesis").mkdir()
     arguments, message = {
         "classes": (
             [run_folder, tiny_data],
-            f"error: {tiny_data}: has other classes than {run_folder}; got Fight, NoFight; expected fight, nofight, other",
+            f"error: {tiny_data}: has other classes than {run_folder}: the network in PyTorch; got Fight, NoFight; expected fight, nofight, other",
         ),
         "nothing": ([tmp_path / "no", tiny_data], f"error: {tmp_path}/no: is not a run; got no run.json"),
         "folder": ([run_folder, tiny_data, "--out", tmp_path / "thesis"], f"error: {tmp_path}/thesis: exists and is not an evaluation"),
+        "record a run": ([run_folder, tiny_data, "--record"], f"error: --record notes what a bundle reaches; got {run_folder}"),
+        "record two": ([run_folder, tiny_data, "--record", "--with", run_folder], "error: --with is for neither --reset-each-step nor --record"),
     }[kind]
     code, _, err = clipstep("evaluate", *arguments)
     assert code == 2 and err.startswith(message)

@@ -28,7 +28,7 @@ def test_multiply_accumulates_of_the_paper(count_multiply_accumulates: Callable[
 
 def test_presets_are_the_papers() -> None:
     configs = [asdict(build(NAME, {"classes": 5, **preset}).config) for preset in PRESETS.values()]
-    shared = {"classes": 5, "frames": 16, "size": 112, "buffer_frames": 1}
+    shared = {"classes": 5, "frames": 16, "size": 112, "channels": 3, "buffer_frames": 1}
     assert configs == [{**shared, "alpha": 2, "beta": 1}, {**shared, "alpha": 4, "beta": 2}]
 
 

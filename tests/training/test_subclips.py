@@ -38,7 +38,7 @@ def test_the_box_is_chosen_once_a_video_and_given_its_height_and_width(write_vid
         return Box(5, 7, 16)
 
     path = write_video(4)
-    got = read_subclips(path, 4, 16, box)
+    got = read_subclips(path, 4, 16, box=box)
     assert asked == [(48, 64)]
     np.testing.assert_array_equal(got[0].numpy(), [frame[5:21, 7:23] for frame in _decode(path)])
 
@@ -59,7 +59,7 @@ def test_testing_takes_the_centre(write_video: WriteVideo) -> None:
     clip = Clip(write_video(4), 1)
     centre = TestVideos([clip], 4, 16)[0]
     assert isinstance(centre, Video) and (centre.path, centre.label) == (clip.path, 1)
-    assert torch.equal(centre.subclips, read_subclips(clip.path, 4, 16, center_box))
+    assert torch.equal(centre.subclips, read_subclips(clip.path, 4, 16, box=center_box))
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.video import read_frames, scaled_size
+from clipstep.runtime.video import VideoError, read_frames, scaled_size
 
 Frames = npt.NDArray[np.uint8]
 ABANDONED_SECONDS = 3600
@@ -32,8 +32,16 @@ class FrameCache:
     folder: Path
 
     def read(self, path: Path, frames: int, short_side: int) -> Frames:
-        """The frames of a video, from the cache if they are there, and left there if they were not."""
-        stat = path.stat()
+        """The frames of a video, from the cache if they are there, and left there if they were not.
+
+        Raises:
+            VideoError: the video is gone, or cannot be used.
+            ClipstepError: the cache cannot be written.
+        """
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise VideoError(f"{path}: cannot be read", got=error.strerror, fix="put it back, or correct the list") from error
         key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {frames} {short_side}"
         file = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
         try:

@@ -1,4 +1,7 @@
-"""Videos as subclips: non-overlapping runs of T frames, cropped and resized, and how the network wants them."""
+"""Videos as subclips: non-overlapping runs of T frames, cropped and resized, and how the network wants them.
+
+A network of 3 channels takes RGB frames, one of 2 the optical flow between them.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -14,15 +18,17 @@ from torch.utils.data import Dataset
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.resize import Box, center_box, crop_resize
 from clipstep.runtime.video import Frame, VideoError, read_frames
+from clipstep.training.data import flow
 from clipstep.training.data.cache import FrameCache, decode
 from clipstep.training.data.lists import Clip
 
 CORNER_SCALES = (1.0, 0.84, 0.71)
+RGB = 3
 
 
 @dataclass(frozen=True)
 class Video:
-    """A decoded video: ``subclips`` is ``(S, T, size, size, 3)`` uint8."""
+    """A decoded video: ``subclips`` is ``(S, T, size, size, channels)`` uint8."""
 
     path: Path
     subclips: Tensor
@@ -37,18 +43,18 @@ class BrokenVideo:
     reason: str
 
 
-def read_subclips(path: Path, frames: int, size: int, box: Callable[[int, int], Box] = center_box) -> Tensor:
-    """All whole subclips of a video, ``(S, T, size, size, 3)`` uint8; frames left over at the end are dropped.
+def read_subclips(path: Path, frames: int, size: int, channels: int = RGB, box: Callable[[int, int], Box] = center_box) -> Tensor:
+    """All whole subclips of a video, ``(S, T, size, size, channels)`` uint8; frames left over at the end are dropped.
 
     ``box`` chooses what is cropped, given the video's height and width; the centre is what evaluation and streams see.
 
     Raises:
         VideoError: the video cannot be read, or has fewer than ``frames`` frames.
     """
-    return read_views(path, frames, size, [box])[0]
+    return read_views(path, frames, size, channels, [box])[0]
 
 
-def read_views(path: Path, frames: int, size: int, boxes: Sequence[Callable[[int, int], Box]]) -> list[Tensor]:
+def read_views(path: Path, frames: int, size: int, channels: int, boxes: Sequence[Callable[[int, int], Box]]) -> list[Tensor]:
     """As :func:`read_subclips`, once for each of several boxes; the video is decoded once."""
     source = read_frames(path, whole=frames)
     first = next(source)
@@ -57,7 +63,20 @@ def read_views(path: Path, frames: int, size: int, boxes: Sequence[Callable[[int
     for frame in chain([first], source):
         for view, square in zip(views, squares, strict=True):
             view.append(crop_resize(frame, square, size))
-    return [_subclips(view, frames) for view in views]
+    return [as_channels(_subclips(np.stack(view), frames), channels) for view in views]
+
+
+def as_channels(subclips: Tensor, channels: int) -> Tensor:
+    """What a network of so many channels sees of consecutive RGB subclips ``(S, T, size, size, 3)`` uint8: them, or their flow.
+
+    Raises:
+        ClipstepError: videos have no such number of channels.
+    """
+    if channels == RGB:
+        return subclips
+    if channels != flow.CHANNELS:
+        raise ClipstepError("no input has so many channels", got=channels, expected=f"{RGB} (RGB frames) or {flow.CHANNELS} (optical flow)")
+    return _subclips(flow.optical_flow(subclips.flatten(0, 1).numpy()), subclips.shape[1])
 
 
 def short_side(size: int) -> int:
@@ -88,10 +107,21 @@ class TrainingVideos(Dataset[Video | BrokenVideo | ClipstepError]):
     :class:`BrokenVideo`; a cache that cannot be written as the error to raise, because workers wrap what they raise.
     """
 
-    def __init__(self, clips: Sequence[Clip], frames: int, size: int, *, seed: int = 0, flip: bool = False, cache: FrameCache | None = None) -> None:
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        frames: int,
+        size: int,
+        channels: int = RGB,
+        *,
+        seed: int = 0,
+        flip: bool = False,
+        cache: FrameCache | None = None,
+    ) -> None:
         self.clips = clips
         self.frames = frames
         self.size = size
+        self.channels = channels
         self.seed = seed
         self.flip = flip
         self.read = cache.read if cache else decode
@@ -110,9 +140,9 @@ class TrainingVideos(Dataset[Video | BrokenVideo | ClipstepError]):
             return error
         height, width = whole.shape[1:3]
         box = corner_box(height, width, random)
-        subclips = _subclips([crop_resize(frame, box, self.size) for frame in whole], self.frames)
+        subclips = _subclips(np.stack([crop_resize(frame, box, self.size) for frame in whole]), self.frames)
         mirrored = self.flip and random.random() < 0.5
-        return Video(clip.path, subclips.flip(-2) if mirrored else subclips, clip.label)
+        return Video(clip.path, as_channels(subclips.flip(-2) if mirrored else subclips, self.channels), clip.label)
 
 
 class TestVideos(Dataset[Video | BrokenVideo]):
@@ -120,10 +150,11 @@ class TestVideos(Dataset[Video | BrokenVideo]):
 
     __test__ = False  # It is no test case.
 
-    def __init__(self, clips: Sequence[Clip], frames: int, size: int) -> None:
+    def __init__(self, clips: Sequence[Clip], frames: int, size: int, channels: int = RGB) -> None:
         self.clips = clips
         self.frames = frames
         self.size = size
+        self.channels = channels
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -131,20 +162,19 @@ class TestVideos(Dataset[Video | BrokenVideo]):
     def __getitem__(self, index: int) -> Video | BrokenVideo:
         clip = self.clips[index]
         try:
-            return Video(clip.path, read_subclips(clip.path, self.frames, self.size), clip.label)
+            return Video(clip.path, read_subclips(clip.path, self.frames, self.size, self.channels), clip.label)
         except VideoError as error:
             return BrokenVideo(clip.path, str(error))
 
 
-def _subclips(resized: Sequence[Frame], frames: int) -> Tensor:
-    every = torch.from_numpy(np.stack(resized))
-    return every.reshape(-1, frames, *every.shape[1:])
+def _subclips(every: npt.NDArray[np.uint8], frames: int) -> Tensor:
+    return torch.from_numpy(every).reshape(-1, frames, *every.shape[1:])
 
 
 def normalise(subclips: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
-    """``(..., T, H, W, 3)`` holding 0..255 to ``(..., 3, T, H, W)`` float32 with mean 0 and deviation 1 a channel.
+    """``(..., T, H, W, channels)`` holding 0..255 to ``(..., channels, T, H, W)`` float32 with mean 0 and deviation 1 a channel.
 
-    It works on rows of ``W * 3`` numbers, because exported code is slow on an innermost axis of three.
+    It works on rows of ``W * channels`` numbers, because exported code is slow on an innermost axis of two or three.
     """
     width = subclips.shape[-2]
     scale = torch.tensor([1.0 / d for d in deviation], device=subclips.device).repeat(width)
@@ -153,7 +183,7 @@ def normalise(subclips: Tensor, mean: Sequence[float], deviation: Sequence[float
     return rows.reshape(subclips.shape).movedim(-1, -4).contiguous()
 
 
-def channel_statistics(clips: Sequence[Clip], frames: int, size: int, videos: int = 32) -> tuple[list[float], list[float]]:
+def channel_statistics(clips: Sequence[Clip], frames: int, size: int, channels: int = RGB, *, videos: int = 32) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel in 0..255, over ``videos`` clips spread evenly over the list.
 
     Broken videos are passed over; if all of those are, the first usable one of the others is taken.
@@ -161,9 +191,9 @@ def channel_statistics(clips: Sequence[Clip], frames: int, size: int, videos: in
     Raises:
         VideoError: not one of the videos can be used.
     """
-    sums = torch.zeros(2, 3, dtype=torch.float64)
+    sums = torch.zeros(2, channels, dtype=torch.float64)
     count = 0
-    data = TestVideos(clips, frames, size)
+    data = TestVideos(clips, frames, size, channels)
     broken: BrokenVideo | None = None
     step = -(-len(clips) // videos)
     spread = range(0, len(clips), step)

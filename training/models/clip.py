@@ -15,14 +15,9 @@ class ClipConfig:
     channels: int = 3
 
     def __post_init__(self) -> None:
-        check_whole_numbers(self)
-
-
-def check_whole_numbers(config: object) -> None:
-    """Raises ValueError unless every field is a whole number of at least 1."""
-    for name, value in vars(config).items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
 
 
 def conv_unit(inputs: int, outputs: int, kernel: int, stride: int | tuple[int, int, int] = 1, groups: int = 1) -> nn.Sequential:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipstep.training.models.clip import check_whole_numbers
+from clipstep.training.models.clip import ClipConfig
 from clipstep.training.models.shufflenet3d import shuffle_stages
 
 STEM_CHANNELS = 12
@@ -19,22 +19,19 @@ GROUPS = 3
 
 
 @dataclass(frozen=True)
-class SlowFastConfig:
-    """What is needed to rebuild a :class:`SlowFastCausalShuffleNet`.
+class SlowFastConfig(ClipConfig):
+    """What is needed to rebuild a :class:`SlowFastCausalShuffleNet`, with that of any clip network.
 
     ``alpha`` and ``beta`` are the temporal strides of the slow and the fast path, ``alpha / beta = 2`` in the paper;
     ``buffer_frames`` is the paper's b, the frames of stem output that a path carries from subclip to subclip.
     """
 
-    classes: int
-    frames: int = 16
-    size: int = 112
     alpha: int = 2
     beta: int = 1
     buffer_frames: int = 1
 
     def __post_init__(self) -> None:
-        check_whole_numbers(self)
+        super().__post_init__()
         shortest = -(-self.frames // max(self.alpha, self.beta))
         if self.buffer_frames > shortest:
             raise ValueError(
@@ -49,19 +46,19 @@ PRESETS = {"a2b1": {"alpha": 2, "beta": 1}, "a4b2": {"alpha": 4, "beta": 2}}
 class CausalPath(nn.Module):
     """One path: stem, stream buffer, causal convolution, max pool, three ShuffleNet stages, global average pool."""
 
-    def __init__(self, stride: int, buffer_frames: int) -> None:
+    def __init__(self, channels: int, stride: int, buffer_frames: int) -> None:
         super().__init__()
         c = STEM_CHANNELS
         self.stride = stride
         self.buffer_frames = buffer_frames
-        self.stem = nn.Conv3d(3, c, 3, stride=(1, 2, 2), padding=1, bias=False)
+        self.stem = nn.Conv3d(channels, c, 3, stride=(1, 2, 2), padding=1, bias=False)
         self.stem_norm = nn.BatchNorm3d(c)
         self.causal = nn.Conv3d(c, c, (buffer_frames + 1, 1, 1), bias=False)
         self.causal_norm = nn.BatchNorm3d(c)
         self.stages = shuffle_stages(c, STAGE_CHANNELS, STAGE_UNITS, GROUPS)
 
     def forward(self, frames: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
-        """``(N, 3, T, H, W)`` and ``(N, 12 * b, H/2, W/2)`` to features ``(N, 480)`` and the next buffer."""
+        """``(N, channels, T, H, W)`` and ``(N, 12 * b, H/2, W/2)`` to features ``(N, 480)`` and the next buffer."""
         z = F.relu(self.stem_norm(self.stem(frames[:, :, :: self.stride])))
         past = buffer.reshape(-1, STEM_CHANNELS, self.buffer_frames, *z.shape[3:])
         y = self.causal_norm(self.causal(torch.cat([past, z], dim=2)))
@@ -80,8 +77,8 @@ class SlowFastCausalShuffleNet(nn.Module):
     def __init__(self, config: SlowFastConfig) -> None:
         super().__init__()
         self.config = config
-        self.slow = CausalPath(config.alpha, config.buffer_frames)
-        self.fast = CausalPath(config.beta, config.buffer_frames)
+        self.slow = CausalPath(config.channels, config.alpha, config.buffer_frames)
+        self.fast = CausalPath(config.channels, config.beta, config.buffer_frames)
         self.classifier = nn.Linear(2 * STAGE_CHANNELS[-1], config.classes)
 
     def initial_states(self) -> dict[str, Tensor]:
