@@ -10,6 +10,7 @@ from rich.table import Table
 from clipstep.benchmarks.records import Record, naive_ms
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.manifest import Accuracy
 from clipstep.runtime.terminal import new_console
 
 
@@ -23,6 +24,9 @@ def report_command(bundle: Path, records: Path) -> None:
     _print_training(opened, console)
     console.print(f"{opened.manifest.name}: one step is {opened.manifest.input.shape[0]} frames", soft_wrap=True)
     console.print(_table(opened, read_records(records)))
+    for artifact in opened.manifest.artifacts:
+        if artifact.accuracy:
+            console.print(_accuracy(artifact.file, artifact.accuracy), soft_wrap=True)
     console.print(f"run       {opened.manifest.provenance.run}\nbundle    {bundle}\nrecords   {records}")
 
 
@@ -70,6 +74,12 @@ def _table(bundle: Bundle, records: list[Record]) -> Table:
             size = f"{record.file_bytes / 1e6:.1f}" if record.file_bytes else "-"
             table.add_row(record.subject.name, size, "the reference" if record.subject.engine == "pytorch" else "-", threads, step, ratio, real_time)
     return table
+
+
+def _accuracy(file: str, accuracy: Accuracy) -> str:
+    top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.1%}"
+    crops = f", {accuracy.crops} crops" if accuracy.crops > 1 else ""
+    return f"{file} in {accuracy.engine}: top-1 {accuracy.top1:.1%}{top5} of {accuracy.videos} videos ({accuracy.data}{crops})"
 
 
 def _measured(record: Record, naive: dict[int, float]) -> tuple[str, str, str, str]:

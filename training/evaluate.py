@@ -62,12 +62,7 @@ def evaluate_command(
     out: Path | None,
 ) -> None:
     """Measure accuracy of WHAT, a run or a bundle, on the test list of DATA, one video after the other."""
-    if other is not None and (reset_each_step or record):
-        raise ClipstepError("--with is for neither --reset-each-step nor --record", fix="evaluate each alone")
-    if record and not (what / MANIFEST).is_file():
-        raise ClipstepError("--record notes what a bundle reaches", got=what, expected="a folder written by clipstep export")
-    if out is not None:
-        check_replaceable(out, "summary.json", "evaluation")
+    _check_options(what, other, reset_each_step, record, out)
     console = new_console()
     data_set = read_data_set(data, split)
     with ExitStack() as stack:
@@ -79,28 +74,37 @@ def evaluate_command(
             heading: predict_videos(partial(subject.logits, reset=reset), data_set.test, subject.shape, console, crops=int(crops))
             for heading, subject, reset in _columns(subjects, reset_each_step)
         }
-    unusable = next(iter(found.values()))[1]
     predictions = {heading: predicted for heading, (predicted, _) in found.items()}
     if other is not None:
         predictions = {"right": fused(*predictions.values()), **predictions}
+    unusable = next(iter(found.values()))[1]
     for path, reason in unusable.items():
         console.print(f"skipped {path}: {reason}", soft_wrap=True)
-    classes = subjects[0].classes
-    summaries = {heading: summarise(each, classes, unusable) for heading, each in predictions.items()}
-    console.print(_table(summaries))
-    summary, *rest = summaries.values()
+    summary, *rest = (summarise(each, data_set.classes, unusable) for each in predictions.values())
+    console.print(_table(dict(zip(predictions, (summary, *rest), strict=True))))
     if record:
-        bundle = Bundle.open(what)
-        accuracy = Accuracy(
-            data=f"{data}, testlist{split:02d}", engine=engine, videos=summary["videos"], crops=int(crops), top1=summary["top1"], top5=summary["top5"]
-        )
-        bundle.record_accuracy(bundle.artifact(engine_info(engine).target).file, accuracy)
+        _record(what, engine, f"{data}, testlist{split:02d}", int(crops), summary)
         console.print(f"noted in {what / MANIFEST}")
     if out is not None:
         about = {"what": [subject.description for subject in subjects], "crops": int(crops), **summary}
         also = {"each_alone": rest} if other else {"reset_each_step": rest[0]} if reset_each_step else {}
-        write_evaluation(out, {**about, **also}, predictions["right"], classes)
+        write_evaluation(out, {**about, **also}, predictions["right"], data_set.classes)
         console.print(f"wrote {out}")
+
+
+def _check_options(what: Path, other: Path | None, reset_each_step: bool, record: bool, out: Path | None) -> None:
+    if other is not None and (reset_each_step or record):
+        raise ClipstepError("--with is for neither --reset-each-step nor --record", fix="evaluate each alone")
+    if record and not (what / MANIFEST).is_file():
+        raise ClipstepError("--record notes what a bundle reaches", got=what, expected="a folder written by clipstep export")
+    if out is not None:
+        check_replaceable(out, "summary.json", "evaluation")
+
+
+def _record(what: Path, engine: str, data: str, crops: int, summary: Mapping[str, Any]) -> None:
+    bundle = Bundle.open(what)
+    accuracy = Accuracy(data=data, engine=engine, videos=summary["videos"], crops=crops, top1=summary["top1"], top5=summary["top5"])
+    bundle.record_accuracy(bundle.artifact(engine_info(engine).target).file, accuracy)
 
 
 def _columns(subjects: Sequence[Subject], reset_each_step: bool) -> list[tuple[str, Subject, bool]]:

@@ -10,8 +10,9 @@ import pytest
 
 from clipstep.benchmarks.records import Record, naive_ms
 from clipstep.benchmarks.report import read_records
-from clipstep.runtime.bundle import MANIFEST, tree_sha256
+from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256
 from clipstep.runtime.cli import main
+from clipstep.runtime.manifest import Accuracy
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,18 @@ def test_the_report_gives_each_artifact_its_own_ratio(records_file: Path, bundle
         if record.artifact_sha256:
             line = next(line for line in text.splitlines() if record.subject.name in line)
             assert f"{naive_ms(records)[1] / record.percentile_ms(50):.2f}" in line
+
+
+def test_the_report_says_the_accuracy_that_was_noted(
+    records_file: Path, bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(bundle_path, tmp_path / "noted.clipstep"))
+    accuracy = Accuracy(data="ucf101, testlist02", engine="executorch", videos=40, crops=5, top1=0.725, top5=0.95)
+    Bundle.open(copy).record_accuracy("step.pte", accuracy)
+    assert call("report", copy, records_file) == 0
+    text = capsys.readouterr().out
+    assert "step.pte in executorch: top-1 72.5%, top-5 95.0% of 40 videos (ucf101, testlist02, 5 crops)\n" in text
+    assert "step.onnx in" not in text
 
 
 def test_without_references_only_the_artifacts_are_measured(bundle_path: Path, tmp_path: Path) -> None:
