@@ -2,6 +2,8 @@
 
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -83,18 +85,28 @@ def _step(trainer: Trainer, item: Item) -> None:
 
 
 def _seconds_of_plain_loop(trainer: Trainer, source: TrainingVideos, epoch: int) -> float:
-    torch.set_num_threads(available_cores())
     started = time.perf_counter()
-    for index in range(len(source)):
-        _step(trainer, source[epoch, index])
+    with _threads(available_cores()):
+        for index in range(len(source)):
+            _step(trainer, source[epoch, index])
     return time.perf_counter() - started
 
 
 def _seconds_of_batches(trainer: Trainer, source: TrainingVideos, epoch: int, batch_size: int, workers: int) -> float:
     fabric = trainer.fabric
-    torch.set_num_threads(max(1, available_cores() // fabric.world_size))
     order = EpochBatches(len(source), batch_size, 0, range(epoch, epoch + 1), fabric.global_rank, fabric.world_size)
     started = time.perf_counter()
-    for batch in loader(source, workers, batch_sampler=order):
-        trainer.step([batch])
+    with _threads(max(1, available_cores() // fabric.world_size)):
+        for batch in loader(source, workers, batch_sampler=order):
+            trainer.step([batch])
     return time.perf_counter() - started
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -7,22 +7,48 @@ from torch import Tensor, fx
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 aten = torch.ops.aten
+CONVOLUTIONS = (aten.conv3d.default, aten.conv3d.padding)
 
 
 def fold_batch_norms(graph: fx.GraphModule) -> None:
     """Replaces each convolution followed by nothing but a batch norm in eval mode by one convolution."""
-    for norm in graph.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
+    for norm in graph.graph.find_nodes(op="call_function", target=aten._native_batch_norm_legit_no_training.default):
         conv = norm.args[0]
-        weight, bias, mean, variance, training, _, epsilon, *_ = norm.args[1:]
-        if conv.target != aten.conv3d.default or len(conv.users) > 1 or training:
+        weight, bias, mean, variance, _, epsilon = norm.args[1:]
+        constants = [*conv.args[1:3], weight, bias, mean, variance]
+        if conv.target not in CONVOLUTIONS or len(conv.users) > 1 or not all(c is None or c.op == "get_attr" for c in constants):
             continue
         old_weight, old_bias = _conv_constants(graph, conv)
         fused = fuse_conv_bn_weights(
-            old_weight, old_bias, _constant(graph, mean), _constant(graph, variance), epsilon, _constant(graph, weight), _constant(graph, bias)
+            old_weight, old_bias, _constant(graph, mean), _constant(graph, variance), epsilon, _optional(graph, weight), _optional(graph, bias)
         )
         _set_conv_constants(graph, conv, fused[0].detach(), fused[1].detach())
-        norm.replace_all_uses_with(conv)
+        (normalised,) = norm.users  # The first of its three results.
+        normalised.replace_all_uses_with(conv)
+        graph.graph.erase_node(normalised)
         graph.graph.erase_node(norm)
+    _clean(graph)
+
+
+def find_channel_shuffles(graph: fx.GraphModule) -> None:
+    """Names what a reshape, a transposition and a reshape do together: a channel shuffle."""
+    views = (aten.view.default, aten._unsafe_view.default)
+    for last in [node for node in graph.graph.nodes if node.target in views]:
+        moved = last.args[0]
+        if moved.target == aten.clone.default:
+            moved = moved.args[0]
+        if moved.target not in (aten.transpose.int, aten.permute.default):
+            continue
+        first = moved.args[0]
+        if first.target != aten.view.default or len(first.args[0].meta["val"].shape) != 5:
+            continue
+        before, split, after = (tuple(node.meta["val"].shape) for node in (first.args[0], first, last))
+        swapped = {*moved.args[1:]} == {1, 2} if moved.target == aten.transpose.int else list(moved.args[1]) == [0, 2, 1, 3, 4, 5]
+        if before == after and len(split) == 6 and split[3:] == before[2:] and swapped:
+            with graph.graph.inserting_before(last):
+                shuffle = graph.graph.call_function(aten.channel_shuffle.default, (first.args[0], split[1]))
+            shuffle.meta = last.meta
+            last.replace_all_uses_with(shuffle)
     _clean(graph)
 
 
@@ -37,7 +63,7 @@ def fold_channel_shuffles(graph: fx.GraphModule) -> None:
         conv = source
         while conv.target == aten.relu.default and len(conv.users) == 1:
             conv = conv.args[0]
-        if conv.target != aten.conv3d.default or len(conv.users) > 1:
+        if conv.target not in CONVOLUTIONS or len(conv.users) > 1 or any(c is not None and c.op != "get_attr" for c in conv.args[1:3]):
             continue
         weight, bias = _conv_constants(graph, conv)
         order = torch.arange(len(weight)).reshape(groups, -1).t().flatten()
@@ -98,9 +124,13 @@ def _constant(graph: fx.GraphModule, node: Any) -> Tensor:
     return tensor
 
 
+def _optional(graph: fx.GraphModule, node: Any) -> Tensor | None:
+    return None if node is None else _constant(graph, node)
+
+
 def _conv_constants(graph: fx.GraphModule, conv: fx.Node) -> tuple[Tensor, Tensor | None]:
     bias = conv.args[2] if len(conv.args) > 2 else None
-    return _constant(graph, conv.args[1]), None if bias is None else _constant(graph, bias)
+    return _constant(graph, conv.args[1]), _optional(graph, bias)
 
 
 def _set_conv_constants(graph: fx.GraphModule, conv: fx.Node, weight: Tensor, bias: Tensor | None) -> None:

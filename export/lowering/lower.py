@@ -8,10 +8,11 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from clipstep.export.lowering.fold import fold_batch_norms, fold_channel_shuffles, fold_constants
+from clipstep.export.lowering.fold import find_channel_shuffles, fold_batch_norms, fold_channel_shuffles, fold_constants
+from clipstep.export.lowering.frames import Frames, NoRule
 from clipstep.export.lowering.order import depth_first
-from clipstep.export.lowering.rules import RULES, NoRule, aten
-from clipstep.export.lowering.volume import Frames, Volume
+from clipstep.export.lowering.rules import RULES
+from clipstep.export.lowering.view import View
 from clipstep.runtime.errors import ClipstepError
 
 
@@ -24,36 +25,54 @@ def lower(step: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     """The same function with no value of rank 5 or more, on tensors of the shapes of ``inputs``.
 
     Raises:
-        LoweringError: an operation on a rank-5 value has no rule.
+        LoweringError: an operation on a value of rank 5 or more has no rule.
     """
-    graph = torch.export.export(step, inputs).module(check_guards=False)
-    assert isinstance(graph, fx.GraphModule)
+    graph = export_whole(step, inputs)
+    find_channel_shuffles(graph)
     fold_batch_norms(graph)
     fold_channel_shuffles(graph)
     interpreter = _Lowering(graph)
-    interpreter.extra_traceback = False
     # Traced before autograd's and the backends' decompositions, so that pools and convolutions stay whole.
     lowered = make_fx(lambda *values: interpreter.run(*values), pre_dispatch=True)(*inputs)
     fold_constants(lowered)
     return depth_first(lowered)
 
 
+def export_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    """The graph of a module, its operations whole, and what it writes in place as new values."""
+    graph = torch.export.export(module, inputs).run_decompositions({}).module(check_guards=False)
+    assert isinstance(graph, fx.GraphModule)
+    return graph
+
+
 class _Lowering(fx.Interpreter):
-    """Runs the original graph on volumes, each operation by its rule."""
+    """Runs the original graph, each operation on values of rank 5 or more by its rule."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.extra_traceback = False
+        self.constants: set[fx.Node] = set()
+        for node in graph.graph.nodes:
+            if node.op == "get_attr" or (node.op == "call_function" and all(source in self.constants for source in node.all_input_nodes)):
+                self.constants.add(node)
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.op != "call_function" or n.target == aten._assert_tensor_metadata.default:
-            return None if n.op == "call_function" else super().run_node(n)
+        if n.target == torch.ops.aten._assert_tensor_metadata.default:
+            return None
+        if n.op != "call_function":
+            return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        rank5 = len(n.meta["val"].shape) == 5 if isinstance(n.meta.get("val"), Tensor) else False
-        if not rank5 and not any(isinstance(value, Volume | Frames) for value in pytree.tree_leaves((args, kwargs))):
+        if n in self.constants:
+            return super().run_node(n)
+        high = any(isinstance(value, Tensor) and value.ndim > 4 for value in pytree.tree_leaves(n.meta.get("val")))
+        if not high and not any(isinstance(value, View | Frames) for value in pytree.tree_leaves((args, kwargs))):
             return super().run_node(n)
         try:
             if n.target not in RULES:
                 raise NoRule("this operation")
             return RULES[n.target](*args, **kwargs)
         except NoRule as reason:
-            shapes = [tuple(value.shape) for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Volume | Frames | Tensor)]
+            shapes = [tuple(value.shape) for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, View | Frames | Tensor)]
             raise LoweringError(f"no lowering for {n.target}: {reason}", got=f"shapes {shapes}", fix=f"it comes from {_source(n)}") from None
 
 

@@ -5,9 +5,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from clipstep.export.lowering.fold import dense_weight, fold_batch_norms, fold_channel_shuffles, fold_constants
+from clipstep.export.lowering.fold import dense_weight, find_channel_shuffles, fold_batch_norms, fold_channel_shuffles, fold_constants
+from clipstep.export.lowering.lower import export_whole
 
 aten = torch.ops.aten
+NORM = aten._native_batch_norm_legit_no_training.default
 X = torch.randn(1, 6, 3, 5, 5, generator=torch.Generator().manual_seed(3))
 
 
@@ -33,7 +35,7 @@ class Unit(nn.Module):
 
 
 def export(module: nn.Module) -> fx.GraphModule:
-    return torch.export.export(module.eval(), (X,)).module(check_guards=False)
+    return export_whole(module.eval(), (X,))
 
 
 def count(graph: fx.GraphModule, target: object) -> int:
@@ -50,9 +52,9 @@ def assert_same(graph: fx.GraphModule, module: nn.Module) -> None:
 def test_a_batch_norm_goes_into_its_convolution(groups: int, bias: bool) -> None:
     module = Unit(groups, bias)
     graph = export(module)
-    assert count(graph, aten.batch_norm.default) == 1
+    assert count(graph, NORM) == 1
     fold_batch_norms(graph)
-    assert (count(graph, aten.batch_norm.default), count(graph, aten.conv3d.default)) == (0, 1)
+    assert (count(graph, NORM), count(graph, aten.conv3d.default)) == (0, 1)
     assert_same(graph, module)
 
 
@@ -60,7 +62,7 @@ def test_a_batch_norm_stays_if_its_convolution_has_another_user() -> None:
     module = Unit(tap="conv")
     graph = export(module)
     fold_batch_norms(graph)
-    assert count(graph, aten.batch_norm.default) == 1
+    assert count(graph, NORM) == 1
     assert_same(graph, module)
 
 
@@ -68,7 +70,7 @@ def test_a_batch_norm_that_follows_no_convolution_stays() -> None:
     module = nn.Sequential(nn.ReLU(), nn.BatchNorm3d(6), nn.Flatten())
     graph = export(module)
     fold_batch_norms(graph)
-    assert count(graph, aten.batch_norm.default) == 1
+    assert count(graph, NORM) == 1
     torch.testing.assert_close(graph(X), module(X))
 
 
@@ -124,3 +126,30 @@ def test_dense_weight_does_what_the_grouped_convolution_does(channels: tuple[int
     dense = dense_weight(conv.weight.detach(), groups)
     assert dense.shape[:2] == channels[::-1]
     torch.testing.assert_close(F.conv3d(X, dense), conv(X).detach(), rtol=1e-5, atol=1e-5)
+
+
+class ByHand(nn.Module):
+    """A channel shuffle as most networks write it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, *sizes = x.shape
+        split = x.view(n, 3, c // 3, *sizes)
+        moved = {
+            "transpose": lambda: split.transpose(1, 2).contiguous(),
+            "permute": lambda: split.permute(0, 2, 1, 3, 4, 5),
+            "time too": lambda: split.permute(0, 2, 3, 1, 4, 5),
+            "nothing": lambda: split.permute(0, 1, 2, 3, 4, 5),
+        }[self.how]()
+        return moved.reshape(n, c, *sizes)
+
+
+@pytest.mark.parametrize(("how", "found"), [("transpose", 1), ("permute", 1), ("time too", 0), ("nothing", 0)])
+def test_a_channel_shuffle_by_hand_is_found(how: str, found: int) -> None:
+    graph = export_whole(ByHand(how), (X,))
+    find_channel_shuffles(graph)
+    assert count(graph, aten.channel_shuffle.default) == found
+    torch.testing.assert_close(graph(X), ByHand(how)(X))

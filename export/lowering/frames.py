@@ -1,4 +1,4 @@
-"""A rank-5 value of the original graph with N = 1, held as rank-4 tensors."""
+"""A rank-5 value of the original graph with N = 1, as a list of frames."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,48 +7,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-FRAMES_FIRST = (2, 1, 3, 4)
-ORIGINAL = (1, 2, 3, 4)
+from clipstep.export.lowering.view import View
 
 
-@dataclass(frozen=True)
-class Volume:
-    """``(1, C, T, H, W)`` without its first axis, the other four in any order.
-
-    ``axes[i]`` says which axis of the original value ``data``'s axis ``i`` is. Transposing a volume only changes
-    ``axes``; nothing is copied before an operation asks for its frames.
-    """
-
-    data: Tensor
-    axes: tuple[int, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the original value, rank 5."""
-        return (1, *(self.data.shape[self.axes.index(axis)] for axis in ORIGINAL))
-
-    @cached_property
-    def frames(self) -> "Frames":
-        """The volume cut into frames."""
-        stacked = self._ordered(FRAMES_FIRST)
-        return Frames(tuple(stacked[t : t + 1] for t in range(len(stacked))), stacked.shape[1])
-
-    @cached_property
-    def original(self) -> Tensor:
-        """``(C, T, H, W)``: the original order."""
-        return self._ordered(ORIGINAL)
-
-    @property
-    def volume(self) -> "Volume":
-        return self
-
-    def _ordered(self, axes: tuple[int, ...]) -> Tensor:
-        return self.data if self.axes == axes else self.data.permute([self.axes.index(axis) for axis in axes])
+class NoRule(Exception):
+    """An operation, or a setting of one, that no rule covers."""
 
 
 @dataclass(frozen=True)
 class Frames:
-    """The same value as a list of frames ``(1, C or more, H, W)``: what convolutions and pools compute on.
+    """Frames ``(1, C or more, H, W)`` of a value ``(1, C, T, H, W)``: what convolutions and pools compute on.
 
     A step then goes depth first, with a frame in the processor's cache. None is a frame of zeros. A frame may hold
     more channels than the original value's ``channels``, because kernels are fastest on multiples of 8; what is in
@@ -68,10 +36,6 @@ class Frames:
         """The channels of a frame, the further ones included."""
         return self._given.shape[1]
 
-    @property
-    def frames(self) -> "Frames":
-        return self
-
     @cached_property
     def exact(self) -> tuple[Tensor, ...]:
         """The frames without further channels, those of zeros written out."""
@@ -79,17 +43,53 @@ class Frames:
         return tuple(zeros if frame is None else frame if self.width == self.channels else frame[:, : self.channels] for frame in self.items)
 
     @cached_property
-    def volume(self) -> Volume:
-        """The frames stacked on the batch axis."""
-        return Volume(concatenate(self.exact, 0), FRAMES_FIRST)
+    def view(self) -> View:
+        """The frames stacked on the batch axis, in the original's shape."""
+        stacked = concatenate(self.exact, 0)
+        return View.of(stacked, (1, *stacked.shape)).permute((0, 2, 1, 3, 4))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Frames":
         """The value with an operation done on each frame that keeps zeros and does not mix channels."""
         return Frames(tuple(None if frame is None else function(frame) for frame in self.items), self.channels)
 
+    def each(self, function: Callable[[Tensor], Tensor]) -> "Frames":
+        """The value with any operation done on each frame."""
+        return frames_of([function(frame) for frame in self.exact])
+
     @property
     def _given(self) -> Tensor:
         return next(frame for frame in self.items if frame is not None)
+
+
+Value = Frames | View
+
+
+def frames_of(value: Value | Tensor | Sequence[Tensor]) -> Frames:
+    """A value of shape ``(1, C, T, H, W)``, or a list of its frames, as frames.
+
+    Raises:
+        NoRule: it has another rank, or more than one in its batch.
+    """
+    if isinstance(value, Frames):
+        return value
+    if isinstance(value, Sequence):
+        return Frames(tuple(value), value[0].shape[1])
+    view = view_of(value)
+    if len(view.shape) != 5 or view.shape[0] != 1:
+        raise NoRule("a value that is not one batch of frames")
+    return Frames(view.pieces, view.shape[1])
+
+
+def view_of(value: Value | Tensor) -> View:
+    """Any value as a view."""
+    if isinstance(value, Frames):
+        return value.view
+    return value if isinstance(value, View) else View.of(value)
+
+
+def result(view: View) -> View | Tensor:
+    """What an operation gives: a tensor as soon as the rank allows it."""
+    return view if len(view.shape) > 4 else view.tensor(view.shape)
 
 
 def pad_channels(value: Tensor, width: int) -> Tensor:
