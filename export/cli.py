@@ -1,11 +1,14 @@
 """``clipstep export`` and ``clipstep verify``."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.table import Table
 
 from clipstep.export.export import Written, export_run
+from clipstep.export.factory import Facts, own_run, read_labels
 from clipstep.export.step import program_of
 from clipstep.export.targets import TARGETS
 from clipstep.export.verify import record_golden, same_golden, verify_bundle
@@ -18,28 +21,55 @@ from clipstep.training.run import Run, load_run
 
 
 @click.command("export")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The bundle to write, NAME.clipstep.")
+@click.option("--model", help="Instead of RUN: package.module:factory, which gives a torch.nn.Module.")
+@click.option("--weights", type=click.Path(path_type=Path), help="The model's state dict: safetensors, or what torch.save wrote.")
+@click.option("--classes", type=click.Path(path_type=Path), help="Text file with the model's class names, one a line.")
+@click.option("--frames", type=click.IntRange(1), help="The model's T, frames a subclip.")
+@click.option("--size", type=click.IntRange(1), help="Height and width of the model's frames, in pixels.")
+@click.option("--mean", nargs=3, type=float, default=(0.0, 0.0, 0.0), show_default=True, help="The model's normalisation: R G B, of 0..255.")
+@click.option("--deviation", nargs=3, type=float, default=(255.0, 255.0, 255.0), show_default=True, help="What frames are divided by then.")
+@click.option("--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Frames per second of the model's videos.")
+@click.option("--video", type=click.Path(path_type=Path), help="The model's golden steps are on this video; otherwise on noise.")
 @click.option("--target", "targets", multiple=True, default=tuple(TARGETS), show_default=True, help="May be given several times.")
-def export_command(run: Path, out: Path, targets: tuple[str, ...]) -> None:
-    """Write the trained RUN as a bundle of verified artifacts. Nothing is written if one of them fails verification."""
+def export_command(run: Path | None, out: Path, targets: tuple[str, ...], model: str | None, **own: Any) -> None:
+    """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one of them fails verification."""
     if out.suffix != ".clipstep":
         raise ClipstepError("a bundle's name ends in .clipstep", got=out, expected=f"{out}.clipstep")
     console = new_console()
-    loaded = load_run(run)
+    if run is not None and model is None:
+        loaded, source = load_run(run), str(run)
+    elif model is not None and run is None:
+        loaded, source = _own(model, **own), model
+    else:
+        raise ClipstepError("what is to be exported?", got="both" if run else "neither", expected="either RUN or --model")
     with console.status("lowering"):
-        manifest = export_run(loaded, run, out, tuple(dict.fromkeys(targets)), lambda written: console.print(_line(written), soft_wrap=True))
+        manifest = export_run(loaded, source, out, tuple(dict.fromkeys(targets)), lambda written: console.print(_line(written), soft_wrap=True))
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
     console.print(f"wrote {out}: {count} artifact{'s' * (count > 1)}, verified over {steps} steps and a reset", soft_wrap=True)
+
+
+def _own(
+    model: str, weights: Path | None, classes: Path | None, frames: int | None, size: int | None, mean: tuple[float, ...],
+    deviation: tuple[float, ...], fps: float, video: Path | None,
+) -> Run:  # fmt: skip
+    if classes is None or frames is None or size is None:
+        raise ClipstepError("--model needs --classes, --frames and --size")
+    if min(deviation) <= 0:
+        raise ClipstepError("--deviation is what frames are divided by", got=deviation, expected="numbers above 0")
+    sys.path.insert(0, "")  # As Python itself does: modules in this folder.
+    return own_run(model, Facts(frames, size, read_labels(classes), mean, deviation, fps), weights, video)
 
 
 def _line(written: Written) -> str:
     a = written.artifact
     inside = ", ".join(f"{count} nodes in {name}" for name, count in a.placement.delegated.items())
     outside = f", outside: {', '.join(a.placement.outside)}" if a.placement.outside else ""
+    split = f"; a warning: the delegate is split into {len(a.placement.delegated)} calls" if len(a.placement.delegated) > 1 else ""
     return (
         f"{a.file}: {a.size_bytes / 1e6:.2f} MB, {inside}{outside}, largest error {a.parity.max_absolute_error:.1e} "
-        f"(written in {written.write_seconds:.0f} s, verified in {written.verify_seconds:.0f} s)"
+        f"(written in {written.write_seconds:.0f} s, verified in {written.verify_seconds:.0f} s){split}"
     )
 
 

@@ -37,11 +37,11 @@ class Written:
 
 
 def export_run(
-    run: Run, source: Path, out: Path, targets: Sequence[str] = tuple(TARGETS), report: Callable[[Written], None] = lambda _: None
+    run: Run, source: Path | str, out: Path, targets: Sequence[str] = tuple(TARGETS), report: Callable[[Written], None] = lambda _: None
 ) -> Manifest:
     """Writes the bundle ``out`` with an artifact for each target and precision, verified; whole, or not at all.
 
-    ``source`` is the run's folder, named in the manifest. ``report`` is called after each artifact.
+    ``source`` is the run's folder or the network's factory, named in the manifest. ``report`` is called after each artifact.
 
     Raises:
         ClipstepError: the network breaks the step contract or cannot be lowered, an artifact is not what the eager

@@ -3,10 +3,9 @@
 It reads the specification and the weights from the ``.mlpackage`` as written, and computes the main function operation
 by operation with torch, rounding after each one to the type that the program declares. It refuses any operation, input
 or setting that it does not know: a silent default here would make a broken file pass.
-Source of the operations' meanings: coremltools' MIL operation reference, iOS 17.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from coremltools import proto
 from coremltools.libmilstoragepython import _BlobStorageReader
 from coremltools.models.utils import load_spec
 from torch import Tensor
-from torch.nn import functional as F
 
+from clipstep.export.mil_operations import OPERATIONS
 from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import ClipstepError
 
@@ -73,9 +72,11 @@ class MlProgram:
 def _unrounded(rounded: dict[str, Any], exact: dict[str, Any], path: Path) -> dict[str, Any]:
     values = dict(rounded)
     for name, value in rounded.items():
+        original = exact.get(name.removesuffix("_to_fp16"))
+        if isinstance(value, float) and isinstance(original, float) and abs(value - original) <= 1e-3 * abs(original):
+            values[name] = original
         if not isinstance(value, Tensor) or value.dtype != torch.float16:
             continue
-        original = exact.get(name.removesuffix("_to_fp16"))
         if not isinstance(original, Tensor) or original.shape != value.shape or not torch.allclose(original.half(), value, rtol=1e-3, atol=1e-6):
             raise ClipstepError(f"{path}: {name} is not the float32 package's weight rounded to float16")
         values[name] = original
@@ -139,84 +140,3 @@ def _immediate(value: Any) -> Any:
         return items[0]
     shape = [d.constant.size for d in kind.dimensions]
     return torch.tensor(items, dtype=DTYPES[kind.dataType]).reshape(shape)
-
-
-def _numbers(values: Tensor) -> list[int]:
-    return [int(value) for value in values]
-
-
-def _expect(condition: bool, what: str) -> None:
-    if not condition:
-        raise ClipstepError(f"a setting this evaluator does not know: {what}")
-
-
-def _wide(value: Tensor) -> Tensor:
-    """float16 is computed in float32 and rounded afterwards, as accumulators on devices are at least as wide."""
-    return value.float()
-
-
-def _conv(
-    *, x: Tensor, weight: Tensor, strides: Tensor, pad_type: str, pad: Tensor, dilations: Tensor, groups: int, bias: Tensor | None = None
-) -> Tensor:
-    _expect(pad_type in ("valid", "custom") and x.ndim == 4, f"conv with pad_type {pad_type} and rank {x.ndim}")
-    top, bottom, left, right = _numbers(pad) if pad_type == "custom" else [0] * 4
-    padded = F.pad(_wide(x), (left, right, top, bottom))
-    return F.conv2d(padded, _wide(weight), None if bias is None else _wide(bias), _numbers(strides), 0, _numbers(dilations), groups)
-
-
-def _max_pool(*, x: Tensor, kernel_sizes: Tensor, strides: Tensor, pad_type: str, pad: Tensor, ceil_mode: bool) -> Tensor:
-    _expect(pad_type in ("valid", "custom") and not ceil_mode and x.ndim == 4, f"max_pool with pad_type {pad_type}, ceil_mode {ceil_mode}")
-    top, bottom, left, right = _numbers(pad) if pad_type == "custom" else [0] * 4
-    return F.max_pool2d(F.pad(_wide(x), (left, right, top, bottom), value=float("-inf")), _numbers(kernel_sizes), _numbers(strides))
-
-
-def _pad(*, x: Tensor, pad: Tensor, mode: str, constant_val: float) -> Tensor:
-    _expect(mode == "constant", f"pad with mode {mode}")
-    pairs = _numbers(pad)
-    return F.pad(x, [amount for axis in reversed(range(len(pairs) // 2)) for amount in pairs[2 * axis : 2 * axis + 2]], value=float(constant_val))
-
-
-def _slice(
-    *, x: Tensor, begin: Tensor, end: Tensor, end_mask: Tensor | None = None, begin_mask: Tensor | None = None, stride: Tensor | None = None,
-    squeeze_mask: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    _expect(squeeze_mask is None or not bool(squeeze_mask.any()), "slice_by_index with squeeze_mask")
-    for axis, (first, last) in enumerate(zip(_numbers(begin), _numbers(end), strict=True)):
-        start = None if begin_mask is not None and begin_mask[axis] else first
-        stop = None if end_mask is not None and end_mask[axis] else last
-        step = 1 if stride is None else int(stride[axis])
-        _expect(step > 0, f"slice_by_index with stride {step}")
-        x = x[(slice(None),) * axis + (slice(start, stop, step),)]
-    return x
-
-
-def _concat(*, values: Sequence[Tensor], axis: int, interleave: bool) -> Tensor:
-    _expect(not interleave, "concat with interleave")
-    return torch.cat(list(values), axis)
-
-
-def _cast(*, x: Tensor, dtype: str) -> Tensor:
-    _expect(dtype in ("fp16", "fp32"), f"cast to {dtype}")
-    return x.to(torch.float16 if dtype == "fp16" else torch.float32)
-
-
-def _reduce_mean(*, x: Tensor, axes: Tensor, keep_dims: bool) -> Tensor:
-    return _wide(x).mean(_numbers(axes), keepdim=keep_dims)
-
-
-OPERATIONS: dict[str, Callable[..., Tensor]] = {
-    "add": lambda *, x, y: x + y,
-    "cast": _cast,
-    "concat": _concat,
-    "conv": _conv,
-    "linear": lambda *, x, weight, bias: F.linear(_wide(x), _wide(weight), _wide(bias)),
-    "max_pool": _max_pool,
-    "maximum": lambda *, x, y: torch.maximum(x, y),
-    "mul": lambda *, x, y: x * y,
-    "pad": _pad,
-    "reduce_mean": _reduce_mean,
-    "relu": lambda *, x: F.relu(x),
-    "reshape": lambda *, x, shape: x.reshape(_numbers(shape)),
-    "slice_by_index": _slice,
-    "transpose": lambda *, x, perm: x.permute(_numbers(perm)),
-}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from clipstep.export.source import first_line, line_of_error
 from clipstep.runtime.errors import ClipstepError
 from clipstep.training.data.subclips import normalise
 from clipstep.training.predict import named_states, outputs_of
@@ -66,15 +67,34 @@ def program_of(run: Run) -> StepProgram:
     return program
 
 
+def _check_types(program: StepProgram) -> None:
+    values = {**dict(program.step.state_dict()), **{f"state {name}": value for name, value in program.states.items()}}
+    for name, value in values.items():
+        if (value.is_floating_point() or value.is_complex()) and value.dtype != torch.float32:
+            raise ClipstepError(f"{name.removeprefix('network.')} is of another type", got=value.dtype, expected=torch.float32, fix="call .float()")
+
+
 @torch.no_grad()
 def _check(program: StepProgram) -> None:
+    _check_types(program)
     before = [value.clone() for value in program.inputs]
-    logits, *states = program.step(*program.inputs)
+    kept = {name: value.clone() for name, value in program.step.named_buffers()}
+    try:
+        logits, *states = program.step(*program.inputs)
+    except Exception as error:  # Whatever a user's network raises.
+        raise ClipstepError("the network cannot run a step", got=first_line(error), fix=f"it comes from {line_of_error(error)}") from error
+    for name, value in program.step.named_buffers():
+        if not torch.equal(value, kept[name]):
+            raise ClipstepError(
+                f"the network writes into its buffer {name.removeprefix('network.')}", expected="a pure function",
+                fix="take it as a state and return the next one",
+            )  # fmt: skip
     for name, value, old in zip(program.input_names, program.inputs, before, strict=True):
         if not torch.equal(value, old):
             raise ClipstepError(f"the network writes into its input {name}", expected="a pure function", fix="copy it before changing it")
-    if logits.shape != (1, len(program.labels)):
-        raise ClipstepError("the first output is not the logits", got=tuple(logits.shape), expected=(1, len(program.labels)))
+    if not isinstance(logits, Tensor) or logits.shape != (1, len(program.labels)) or logits.dtype != torch.float32:
+        got = f"{tuple(logits.shape)} {logits.dtype}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ClipstepError("the first output is not the logits", got=got, expected=f"{(1, len(program.labels))} {torch.float32}")
     if len(states) != len(program.states):
         raise ClipstepError("the network returns another number of states", got=len(states), expected=len(program.states))
     for (name, old), new in zip(program.states.items(), states, strict=True):

@@ -1,16 +1,12 @@
 """``clipstep convert``: a checkpoint of the paper's published code as a run."""
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
-import torch
 from torch import Tensor
 
-from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
 from clipstep.training.data.lists import read_data_set
 from clipstep.training.data.subclips import channel_statistics
@@ -18,6 +14,7 @@ from clipstep.training.facts import median_rate, sample_subclips
 from clipstep.training.models import build
 from clipstep.training.models.slowfast_causal_shufflenet import STAGE_UNITS
 from clipstep.training.run import Run, RunInfo, check_out, save_run
+from clipstep.training.weights import fill, read_state
 
 ARCHITECTURE = "slowfast_published"
 STEM = {"0": "stem", "1": "norm"}
@@ -41,57 +38,16 @@ def convert_command(checkpoint: Path, data: Path, out: Path, split: int, frames:
     data_set = read_data_set(data, split)
     config = {"classes": len(data_set.classes), "frames": frames, "size": size}
     network = build(ARCHITECTURE, config).eval()
-    fill(network, weights, checkpoint)
+    fill(network, weights, checkpoint, "give the data with the classes that it was trained on")
     mean, deviation = channel_statistics(data_set.train, frames, size)
     info = RunInfo(ARCHITECTURE, config, data_set.classes, tuple(mean), tuple(deviation), median_rate(data_set.train))
     save_run(out, Run(network, info, sample_subclips(data_set.test, frames, size)))
     new_console().print(f"wrote {out}: {ARCHITECTURE}, {len(data_set.classes)} classes")
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that ``torch.save`` wrote, bare or under ``state_dict``, without ``module.`` before their names.
-
-    Raises:
-        ClipstepError: there is no such file, or it holds something else than tensors (it is never unpickled).
-    """
-    if not path.is_file():
-        raise ClipstepError(f"{path}: no such file", expected="a checkpoint that torch.save wrote", fix="check the path")
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ClipstepError(f"{path}: cannot be read", got=str(error).splitlines()[0], expected="a state dict of tensors") from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ClipstepError(f"{path}: holds no state dict", got=type(loaded).__name__, expected="tensors by name")
-    return {str(name).removeprefix("module."): value for name, value in loaded.items()}
-
-
 def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under the names of :class:`PublishedSlowFast`; names that it does not know stay as they are."""
     return {_name(name): value for name, value in state.items()}
-
-
-def fill(network: torch.nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Puts the weights into the network.
-
-    Raises:
-        ClipstepError: a tensor is missing, is one too many, or has another shape: another architecture or number of classes.
-    """
-    wanted = network.state_dict()
-    missing, extra = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
-    if missing or extra:
-        got = "; ".join(
-            f"{what} {', '.join(names[:3])}" + (" ..." if len(names) > 3 else "") for what, names in (("no", missing), ("also", extra)) if names
-        )
-        raise ClipstepError(f"{source}: is of another architecture", got=got, expected=f"the tensors of {ARCHITECTURE}")
-    for name, value in wanted.items():
-        if value.shape != weights[name].shape:
-            raise ClipstepError(
-                f"{source}: {name} has another shape", got=tuple(weights[name].shape), expected=tuple(value.shape),
-                fix="give the data with the classes that it was trained on",
-            )  # fmt: skip
-    network.load_state_dict(dict(weights))
 
 
 def _name(name: str) -> str:

@@ -1,6 +1,5 @@
 """Rank-5 graph in, rank-4 graph out, exactly: what ExecuTorch's XNNPACK and Core ML need, and what runs fast elsewhere."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from clipstep.export.lowering.frames import Frames, NoRule
 from clipstep.export.lowering.order import depth_first
 from clipstep.export.lowering.rules import RULES
 from clipstep.export.lowering.view import View
+from clipstep.export.source import first_line, line_of_error, line_of_node
 from clipstep.runtime.errors import ClipstepError
 
 
@@ -39,8 +39,18 @@ def lower(step: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
 
 
 def export_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
-    """The graph of a module, its operations whole, and what it writes in place as new values."""
-    graph = torch.export.export(module, inputs).run_decompositions({}).module(check_guards=False)
+    """The graph of a module, its operations whole, and what it writes in place as new values.
+
+    Raises:
+        LoweringError: torch.export cannot capture it, as where the numbers decide what is done.
+    """
+    try:
+        graph = torch.export.export(module, inputs).run_decompositions({}).module(check_guards=False)
+    except Exception as error:  # torch raises a dozen types here.
+        raise LoweringError(
+            "torch.export cannot capture the network", got=first_line(error),
+            expected="operations that do not depend on the numbers in a tensor", fix=f"it comes from {line_of_error(error)}",
+        ) from error  # fmt: skip
     assert isinstance(graph, fx.GraphModule)
     return graph
 
@@ -73,11 +83,4 @@ class _Lowering(fx.Interpreter):
             return RULES[n.target](*args, **kwargs)
         except NoRule as reason:
             shapes = [tuple(value.shape) for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, View | Frames | Tensor)]
-            raise LoweringError(f"no lowering for {n.target}: {reason}", got=f"shapes {shapes}", fix=f"it comes from {_source(n)}") from None
-
-
-def _source(node: fx.Node) -> str:
-    """The innermost line of the user's code in the traceback that torch.export kept."""
-    trace = (node.meta.get("stack_trace") or "").splitlines()
-    lines = [line.strip() for line in trace if line.strip().startswith("File ") and str(Path(torch.__file__).parent) not in line]
-    return lines[-1] if lines else "an unknown line"
+            raise LoweringError(f"no lowering for {n.target}: {reason}", got=f"shapes {shapes}", fix=f"it comes from {line_of_node(n)}") from None

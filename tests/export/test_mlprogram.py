@@ -1,5 +1,6 @@
 """The ML Program evaluator: each operation against torch, and no silent default for what it does not know."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.mlprogram import MIL, OPERATIONS, MlProgram
+from clipstep.export.mil_operations import OPERATIONS
+from clipstep.export.mlprogram import MIL, MlProgram
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 
@@ -24,7 +26,7 @@ def first(block: Any, kind: str) -> Any:
 
 
 def unknown_operation(block: Any) -> None:
-    first(block, "relu").type = "relu6"
+    first(block, "relu").type = "softsign"
 
 
 def unknown_input(block: Any) -> None:
@@ -78,7 +80,7 @@ def another_output(block: Any) -> None:
 
 
 CHANGES: dict[Callable[[Any], None], str] = {
-    unknown_operation: "unknown ML Program operation relu6; expected one of add, cast",
+    unknown_operation: "unknown ML Program operation softsign; expected one of abs, add",
     unknown_input: "relu: inputs this evaluator does not know; got .*alpha",
     missing_input: "conv: inputs this evaluator does not know",
     unknown_attribute: "relu: more outputs, blocks or attributes",
@@ -128,8 +130,70 @@ torch.manual_seed(2)
 X, Y, KERNEL, BIAS = torch.randn(1, 4, 6, 5), torch.randn(1, 4, 6, 5), torch.randn(6, 2, 3, 2), torch.randn(6)
 CONV = {"weight": KERNEL, "bias": BIAS, "strides": ints(2, 1), "dilations": ints(1, 2), "groups": 2}
 POOL = {"kernel_sizes": ints(3, 2), "strides": ints(1, 2), "ceil_mode": False}
+ROWS = torch.arange(4.0)
+COLUMN = ROWS.numpy()[:, None, None]
+P, N = X.abs().numpy() + 0.5, X.numpy()
 CASES: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
+    "abs": ({"x": X}, lambda: np.abs(N)),
     "add": ({"x": X, "y": Y}, lambda: X.numpy() + Y.numpy()),
+    "avg_pool": (
+        {"x": X, "pad_type": "valid", "pad": ints(1, 1, 1, 1), **POOL, "strides": ints(3, 2), "exclude_padding_from_average": True},
+        lambda: np.stack([np.stack([N[:, :, 3 * i : 3 * i + 3, 2 * j : 2 * j + 2].mean((2, 3)) for j in range(2)], 2) for i in range(2)], 2),
+    ),
+    "avg_pool, padding counted": (
+        {"x": X, "pad_type": "custom", "pad": ints(0, 0, 0, 1), **POOL, "strides": ints(3, 3), "exclude_padding_from_average": False},
+        lambda: np.stack([np.stack([N[:, :, 3 * i : 3 * i + 3, 3 * j : 3 * j + 2].sum((2, 3)) / 6 for j in range(2)], 2) for i in range(2)], 2),
+    ),
+    "batch_norm": (
+        {"x": X, "mean": ROWS, "variance": ROWS + 1, "gamma": -ROWS, "beta": ROWS * 2, "epsilon": 0.1},
+        lambda: (N - COLUMN) / np.sqrt(COLUMN + 1.1) * -COLUMN + COLUMN * 2,
+    ),
+    "clip": ({"x": X, "alpha": -0.5, "beta": 0.25}, lambda: np.clip(N, -0.5, 0.25)),
+    "cumsum": ({"x": X, "axis": 2, "exclusive": False, "reverse": False}, lambda: np.cumsum(N, 2)),
+    "elu": ({"x": X, "alpha": 0.5}, lambda: np.where(N > 0, N, 0.5 * (np.exp(N) - 1))),
+    "exp": ({"x": X}, lambda: np.exp(N)),
+    "expand_dims": ({"x": X[0], "axes": ints(0, 4)}, lambda: N[0][None, ..., None]),
+    "gelu": ({"x": X, "mode": "EXACT"}, lambda: N * 0.5 * (1 + np.vectorize(math.erf)(N / 2**0.5))),
+    "gelu, by tanh": (
+        {"x": X, "mode": "TANH_APPROXIMATION"}, lambda: N * 0.5 * (1 + np.tanh((2 / np.pi) ** 0.5 * (N + 0.044715 * N**3))),
+    ),
+    "identity": ({"x": X}, lambda: N),
+    "inverse": ({"x": torch.tensor(P), "epsilon": 0.1}, lambda: 1 / (P + 0.1)),
+    "layer_norm": (
+        {"x": X, "axes": ints(-1), "epsilon": 0.1, "gamma": Y[0, 0, 0], "beta": Y[0, 0, 1]},
+        lambda: (N - N.mean(-1, keepdims=True)) / np.sqrt(N.var(-1, keepdims=True) + 0.1) * Y[0, 0, 0].numpy() + Y[0, 0, 1].numpy(),
+    ),
+    "leaky_relu": ({"x": X, "alpha": 0.3}, lambda: np.where(N > 0, N, 0.3 * N)),
+    "log": ({"x": torch.tensor(P), "epsilon": 0.1}, lambda: np.log(P + 0.1)),
+    "matmul": ({"x": X, "y": Y, "transpose_x": False, "transpose_y": True}, lambda: np.einsum("nchw,nckw->nchk", N, Y.numpy())),
+    "matmul, the first transposed": ({"x": X, "y": Y, "transpose_x": True, "transpose_y": False}, lambda: np.einsum("nchw,nchk->ncwk", N, Y.numpy())),
+    "minimum": ({"x": X, "y": Y}, lambda: np.minimum(N, Y.numpy())),
+    "pow": ({"x": torch.tensor(P), "y": 1.5}, lambda: P**1.5),
+    "real_div": ({"x": X, "y": torch.tensor(P)}, lambda: N / P),
+    "reduce_max": ({"x": X, "axes": ints(1), "keep_dims": False}, lambda: N.max(1)),
+    "reduce_min": ({"x": X, "axes": ints(3), "keep_dims": True}, lambda: N.min(3, keepdims=True)),
+    "reduce_sum": ({"x": X, "axes": ints(0, 2), "keep_dims": False}, lambda: N.sum((0, 2))),
+    "relu6": ({"x": X * 9}, lambda: np.clip(N * 9, 0, 6)),
+    "reverse": ({"x": X, "axes": ints(1, 3)}, lambda: N[:, ::-1, :, ::-1]),
+    "rsqrt": ({"x": torch.tensor(P), "epsilon": 0.1}, lambda: 1 / np.sqrt(P + 0.1)),
+    "sigmoid": ({"x": X}, lambda: 1 / (1 + np.exp(-N))),
+    "sigmoid_hard": ({"x": X, "alpha": 0.3, "beta": 0.4}, lambda: np.clip(0.3 * N + 0.4, 0, 1)),
+    "silu": ({"x": X}, lambda: N / (1 + np.exp(-N))),
+    "softmax": ({"x": X, "axis": 1}, lambda: np.exp(N) / np.exp(N).sum(1, keepdims=True)),
+    "softplus": ({"x": X}, lambda: np.log1p(np.exp(N))),
+    "sqrt": ({"x": torch.tensor(P)}, lambda: np.sqrt(P)),
+    "square": ({"x": X}, lambda: N * N),
+    "squeeze": ({"x": X[:, :1], "axes": ints(0, 1)}, lambda: N[0, 0]),
+    "sub": ({"x": X, "y": Y}, lambda: N - Y.numpy()),
+    "tanh": ({"x": X}, lambda: np.tanh(N)),
+    "thresholded_relu": ({"x": X, "alpha": -0.2}, lambda: np.where(N >= -0.2, N, 0)),
+    "tile": ({"x": X, "reps": ints(1, 2, 1, 3)}, lambda: np.tile(N, (1, 2, 1, 3))),
+    "upsample_bilinear": (
+        {"x": X, "scale_factor_height": 2.0, "scale_factor_width": 1.0, "align_corners": False, "half_pixel_centers": True},
+        lambda: np.concatenate([N[:, :, :1], *((N[:, :, i : i + 1] * (3 - 2 * j) + N[:, :, i + 1 : i + 2] * (1 + 2 * j)) / 4
+                                               for i in range(5) for j in range(2)), N[:, :, -1:]], 2),
+    ),
+    "upsample_nearest_neighbor": ({"x": X, "scale_factor_height": 2.0, "scale_factor_width": 3.0}, lambda: N.repeat(2, 2).repeat(3, 3)),
     "mul": ({"x": X, "y": 3.0}, lambda: X.numpy() * 3),
     "cast": ({"x": X, "dtype": "fp16"}, lambda: X.numpy().astype(np.float16)),
     "concat": ({"values": [X, Y], "axis": 2, "interleave": False}, lambda: np.concatenate([X, Y], 2)),
@@ -174,6 +238,9 @@ def test_every_operation_has_a_case() -> None:
     ("name", "change"),
     [
         ("conv", {"pad_type": "same"}), ("conv", {"x": X[0]}), ("max_pool", {"ceil_mode": True}), ("max_pool", {"pad_type": "same"}),
+        ("avg_pool", {"ceil_mode": True}), ("avg_pool", {"pad_type": "custom"}), ("cumsum", {"reverse": True}),
+        ("gelu", {"mode": "SIGMOID_APPROXIMATION"}),
+        ("layer_norm", {"axes": ints(1)}), ("upsample_bilinear", {"align_corners": True}),
         ("pad", {"mode": "reflect"}), ("concat", {"interleave": True}), ("cast", {"dtype": "int32"}),
         ("slice_by_index", {"squeeze_mask": torch.tensor([True, False, False, False])}), ("slice_by_index", {"stride": ints(1, -1, 1, 1)}),
     ],

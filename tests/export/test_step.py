@@ -73,8 +73,8 @@ class Deep(Custom):
 
 BREACHES: dict[str, tuple[nn.Module, str]] = {
     "writes into a state": (WritesItsState(), "the network writes into its input memory; expected a pure function; copy it before changing it"),
-    "too many classes": (Custom(lambda f, y, s: (torch.cat([y, y], 1), s)), r"not the logits; got \(1, 4\); expected \(1, 2\)"),
-    "logits without a batch": (Custom(lambda f, y, s: (y[0], s)), r"not the logits; got \(2,\); expected \(1, 2\)"),
+    "too many classes": (Custom(lambda f, y, s: (torch.cat([y, y], 1), s)), r"not the logits; got \(1, 4\) torch.float32; expected \(1, 2\)"),
+    "logits without a batch": (Custom(lambda f, y, s: (y[0], s)), r"not the logits; got \(2,\) torch.float32; expected \(1, 2\)"),
     "no state returned": (Custom(lambda f, y, s: y), "another number of states; got 0; expected 1"),
     "a state too many": (Custom(lambda f, y, s: (y, s, s)), "another number of states; got 2; expected 1"),
     "a state of rank 5": (Deep(lambda f, y, s: (y, s.reshape(1, 4, 1, 1, 1))), r"memory does not fit.*\(1, 4, 1, 1, 1\).*expected rank 4 or less"),

@@ -105,12 +105,13 @@ def test_a_pickle_is_never_executed(tiny_data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (None, "c.pth: no such file; expected a checkpoint that torch.save wrote"),
+        (None, "c.pth: no such file; expected a checkpoint: safetensors, or what torch.save wrote"),
         (b"no zip", "c.pth: cannot be read; got "),
         ([1, 2], "c.pth: holds no state dict; got list; expected tensors by name"),
         (
             {"conv.weight": torch.zeros(1)},
-            "c.pth: is of another architecture; got no classifier.bias, classifier.weight, fast_norm.bias ...; also conv.weight",
+            "c.pth: is of another architecture; got 590 missing: classifier.bias, classifier.weight, fast_norm.bias, fast_norm.num_batches_tracked, "
+            "fast_norm.running_mean ...; 1 extra: conv.weight",
         ),
         (3, "c.pth: classifier.weight has another shape; got (3, 960); expected (2, 960); give the data with the classes that it was trained on"),
     ],

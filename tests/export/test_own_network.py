@@ -1,0 +1,196 @@
+"""A user's own network: the page in the docs as it is, and mistakes."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clipstep.runtime import Manifest, StepModel
+from clipstep.training.data.subclips import read_subclips
+
+PAGE = Path(__file__).parents[2] / "docs/your-own-network.md"
+Command = Callable[..., tuple[int, str, str]]
+
+
+def _masked(text: str) -> list[str]:
+    """Its lines without what differs from run to run: errors and seconds."""
+    return [re.sub(r"\d\.\de-\d\d|\d+ s\b", "#", line).strip() for line in text.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
+    """The folder in which the page's commands were run, each with the output that the page shows, if it shows one."""
+    folder = tmp_path_factory.mktemp("own")
+    shutil.copy(clip, folder / "video.mp4")
+    text = PAGE.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M)
+    (folder / "gestures.py").write_text(next(block for kind, block in blocks if kind == "python"))
+    blocks = [block for _, block in blocks if block.startswith("$ ")]
+    assert len(blocks) == 2
+    for step in re.split(r"^\$ ", "".join(blocks), flags=re.M)[1:]:
+        command, _, shown = step.partition("\n")
+        executable = Path(sys.executable).parent
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=folder, capture_output=True, text=True, env={"PATH": f"{executable}:/usr/bin:/bin", "COLUMNS": "200"}
+        )
+        assert done.returncode == 0, (command, done.stderr)
+        if shown.strip():
+            assert _masked(done.stdout) == _masked(shown), done.stdout
+    return folder
+
+
+def test_the_page_in_the_docs(walked: Path) -> None:
+    """What the bundle computes, by a runtime and without clipstep: the class itself, normalised by hand."""
+    manifest = Manifest.model_validate_json((walked / "gestures.clipstep/manifest.json").read_text())
+    assert [(state.name, state.shape, state.initial) for state in manifest.states] == [("memory", (1, 32), 0.0)]
+    assert manifest.labels == ("wave", "point", "nothing")
+    code: dict[str, type[torch.nn.Module]] = {}
+    exec((walked / "gestures.py").read_text(), code)
+    network = code["Gestures"]().eval()
+    network.load_state_dict(torch.load(walked / "gestures.pth", weights_only=True))
+    memory = torch.zeros(1, 32)
+    with StepModel.load(walked / "gestures.clipstep") as model, torch.no_grad():
+        states = model.initial_states()
+        for subclip in read_subclips(walked / "video.mp4", 8, 64):
+            expected, memory = network((subclip[None].permute(0, 4, 1, 2, 3).float() - 114) / 58, memory)
+            logits, states = model.step(subclip.numpy(), states)
+            np.testing.assert_allclose(logits, expected[0].numpy(), atol=1e-4)
+
+
+def test_another_network_has_another_hash(walked: Path) -> None:
+    manifest = Manifest.model_validate_json((walked / "gestures.clipstep/manifest.json").read_text())
+    assert re.fullmatch("[0-9a-f]{64}", manifest.provenance.checkpoint_sha256)
+    assert manifest.provenance.checkpoint_sha256 != hashlib.sha256(b"").hexdigest()
+    assert manifest.provenance.run == manifest.provenance.architecture == "gestures:Gestures"
+
+
+NETWORK = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(3, 4, 3)
+        self.linear = nn.Linear(4, 2)
+        self.register_buffer("seen", torch.zeros(1))
+    def forward(self, frames):
+        return self.linear(F.relu(self.conv(frames)).mean((2, 3, 4)))
+
+class Writes(Plain):
+    def forward(self, frames):
+        self.seen += 1
+        return super().forward(frames)
+
+class Spoils(Plain):
+    def initial_states(self):
+        return {"past": torch.zeros(1, 4)}
+    def forward(self, frames, past):
+        return super().forward(frames), past.add_(1)
+
+class Decides(Plain):
+    def forward(self, frames):
+        if frames.mean() > 0:
+            frames = -frames
+        return super().forward(frames)
+
+class Breaks(Plain):
+    def forward(self, frames):
+        return super().forward(frames[:, :2])
+
+class Other(Plain):
+    def forward(self, frames):
+        return F.conv_transpose3d(frames, torch.ones(3, 2, 1, 1, 1)).mean((2, 3, 4))
+
+class Grows(Plain):
+    def initial_states(self):
+        return {"past": torch.zeros(1, 4)}
+    def forward(self, frames, past):
+        return super().forward(frames), torch.cat([past, past], 1)
+
+class Swapped(Grows):
+    def forward(self, frames, past):
+        return past, Plain.forward(self, frames)
+
+def double():
+    return Plain().double()
+
+def fails():
+    raise ValueError("no such backbone")
+
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clipstep: Command) -> Command:
+    """``own(factory, *options)``: exports to ONNX from a folder with these networks and two classes."""
+    (tmp_path / "nets.py").write_text(NETWORK)
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    (tmp_path / "raises.py").write_text("import torch\n\n1 / 0\n")
+    (tmp_path / "needs.py").write_text("import not_installed_anywhere\n")
+    torch.save({"conv.weight": torch.zeros(4, 3, 3, 3, 3), "conv.bias": torch.zeros(4), "head": torch.zeros(1)}, tmp_path / "some.pth")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("nets", "raises", "needs"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    def call(factory: str, *options: object) -> tuple[int, str, str]:
+        fixed = ("--classes", "labels.txt", "--frames", 4, "--size", 16, "--target", "onnx", "--out", "own.clipstep")
+        return clipstep("export", "--model", factory, *fixed, *options)
+
+    return call
+
+
+def test_a_network_without_states(own: Command) -> None:
+    code, out, err = own("nets:Plain")
+    assert code == 0 and "wrote own.clipstep: 1 artifact, verified over 16 steps" in out, err
+
+
+@pytest.mark.parametrize(
+    ("factory", "options", "message"),
+    [
+        ("nets", (), "--model names no factory; got nets; expected package.module:factory"),
+        ("nowhere:Plain", (), "--model nowhere:Plain: cannot be imported; got No module named 'nowhere'"),
+        ("raises:Plain", (), '--model raises:Plain: fails; got ZeroDivisionError: division by zero; it comes from File "{folder}/raises.py", line 3'),
+        ("needs:Plain", (), "--model needs:Plain: fails; got ModuleNotFoundError: No module named 'not_installed_anywhere'"),
+        ("nets:Nothing", (), "--model nets:Nothing: no such name; got Nothing; expected one of Breaks, Decides, Grows, Other, Plain"),
+        ("nets:fails", (), '--model nets:fails: fails; got ValueError: no such backbone; it comes from File "{folder}/nets.py", line'),
+        ("nets:number", (), "--model nets:number: fails; got TypeError"),
+        ("nets:F.relu", (), "--model nets:F.relu: fails; got TypeError"),
+        (
+            "nets:Plain",
+            ("--weights", "some.pth"),
+            "some.pth: is of another architecture; got 3 missing: linear.bias, linear.weight, seen; 1 extra: head",
+        ),
+        ("nets:Plain", ("--weights", "none.pth"), "none.pth: no such file"),
+        ("nets:Plain", ("--classes", "none.txt"), "none.txt: cannot be read"),
+        ("nets:Plain", ("--deviation", 1, 0, 1), "--deviation is what frames are divided by"),
+        ("nets:Writes", (), "the network writes into its buffer seen; expected a pure function; take it as a state"),
+        ("nets:Spoils", (), "the network writes into its input past; expected a pure function"),
+        ("nets:Decides", (), "torch.export cannot capture the network"),
+        ("nets:Breaks", (), "the network cannot run a step; got RuntimeError: Given groups=1"),
+        ("nets:Other", (), "no lowering for aten.conv_transpose3d.input: this operation; got shapes"),
+        ("nets:Grows", (), "state past does not fit the contract; got (1, 4) torch.float32 in, (1, 8) torch.float32 out"),
+        ("nets:Swapped", (), "the first output is not the logits; got (1, 4) torch.float32; expected (1, 2) torch.float32"),
+        ("nets:double", (), "seen is of another type; got torch.float64; expected torch.float32"),
+    ],
+)
+def test_mistakes(factory: str, options: tuple[object, ...], message: str, own: Command, tmp_path: Path) -> None:
+    code, _, err = own(factory, *options)
+    assert code == 2 and err.startswith(f"error: {message.format(folder=tmp_path)}"), err
+    assert len(err.splitlines()) == 1 and not (tmp_path / "own.clipstep").exists()
+
+
+def test_neither_or_both(clipstep: Command, run_folder: Path) -> None:
+    assert clipstep("export", "--out", "x.clipstep")[2].startswith("error: what is to be exported?; got neither; expected either RUN or --model")
+    assert clipstep("export", run_folder, "--model", "a:b", "--out", "x.clipstep")[2].startswith("error: what is to be exported?; got both")
+    assert clipstep("export", "--model", "a:b", "--out", "x.clipstep")[2].startswith("error: --model needs --classes, --frames and --size")
