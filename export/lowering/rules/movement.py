@@ -16,25 +16,25 @@ aten = torch.ops.aten
 TIME = 2
 FRAME_AXIS = {1: 1, 3: 2, 4: 3}
 """Where the axes of a value lie in one of its frames."""
-Any5 = Value | Tensor
+Operand = Value | Tensor
 
 
-def reshape(x: Any5, shape: Sequence[int]) -> View | Tensor:
+def reshape(x: Operand, shape: Sequence[int]) -> View | Tensor:
     return result(view_of(x).reshape(shape))
 
 
-def permute(x: Any5, axes: Sequence[int]) -> View | Tensor:
+def permute(x: Operand, axes: Sequence[int]) -> View | Tensor:
     return result(view_of(x).permute(axes))
 
 
-def transpose(x: Any5, first: int, second: int) -> View | Tensor:
+def transpose(x: Operand, first: int, second: int) -> View | Tensor:
     view = view_of(x)
     axes = list(range(len(view.shape)))
     axes[first], axes[second] = axes[second], axes[first]
     return permute(view, axes)
 
 
-def unsqueeze(x: Any5, dim: int) -> Value | Tensor:
+def unsqueeze(x: Operand, dim: int) -> Value | Tensor:
     """A frame that gets a time axis is a value of one frame."""
     if isinstance(x, Tensor) and x.ndim == 4 and dim % 5 == TIME and len(x) == 1:
         return Frames((x,), x.shape[1])
@@ -43,7 +43,7 @@ def unsqueeze(x: Any5, dim: int) -> Value | Tensor:
     return reshape(x, shape)
 
 
-def squeeze(x: Any5, dims: int | Sequence[int] | None = None) -> View | Tensor:
+def squeeze(x: Operand, dims: int | Sequence[int] | None = None) -> View | Tensor:
     """Also of a value of one frame, which is then that frame."""
     rank = len(x.shape)
     asked = range(rank) if dims is None else [d % rank for d in ([dims] if isinstance(dims, int) else dims)]
@@ -53,7 +53,7 @@ def squeeze(x: Any5, dims: int | Sequence[int] | None = None) -> View | Tensor:
     return reshape(x, [size for d, size in enumerate(x.shape) if d not in gone])
 
 
-def cat(values: Sequence[Any5], dim: int = 0) -> Value | Tensor:
+def cat(values: Sequence[Operand], dim: int = 0) -> Value | Tensor:
     """Of frames along time a longer list, along channels, rows and columns frame by frame."""
     rank = len(values[0].shape)
     dim %= rank
@@ -68,11 +68,11 @@ def cat(values: Sequence[Any5], dim: int = 0) -> Value | Tensor:
     return frames_of([torch.cat(parts, dim=axis) for parts in zip(*(value.exact for value in frames), strict=True)])
 
 
-def stack(values: Sequence[Any5], dim: int = 0) -> Value | Tensor:
+def stack(values: Sequence[Operand], dim: int = 0) -> Value | Tensor:
     return cat([unsqueeze(value, dim) for value in values], dim)
 
 
-def slice_tensor(x: Any5, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value | Tensor:
+def slice_tensor(x: Operand, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value | Tensor:
     """Of frames along time some of the list."""
     dim %= len(x.shape)
     kept = range(x.shape[dim])[start:end:step]
@@ -85,12 +85,12 @@ def slice_tensor(x: Any5, dim: int = 0, start: int | None = None, end: int | Non
     return _along(lambda tensor, axis: aten.slice.Tensor(tensor, axis, kept.start, kept.stop, step), x, dim)
 
 
-def select(x: Any5, dim: int, index: int) -> Value | Tensor:
+def select(x: Operand, dim: int, index: int) -> Value | Tensor:
     index %= x.shape[dim]
     return squeeze(slice_tensor(x, dim, index, index + 1), dim)
 
 
-def split(x: Any5, sizes: int | Sequence[int], dim: int = 0) -> list[Value | Tensor]:
+def split(x: Operand, sizes: int | Sequence[int], dim: int = 0) -> list[Value | Tensor]:
     length = x.shape[dim]
     if isinstance(sizes, int):
         sizes = [min(sizes, length - start) for start in range(0, length, sizes)]
@@ -98,11 +98,11 @@ def split(x: Any5, sizes: int | Sequence[int], dim: int = 0) -> list[Value | Ten
     return [slice_tensor(x, dim, start, start + size) for start, size in zip(starts, sizes, strict=True)]
 
 
-def unbind(x: Any5, dim: int = 0) -> list[Value | Tensor]:
+def unbind(x: Operand, dim: int = 0) -> list[Value | Tensor]:
     return [select(x, dim, index) for index in range(x.shape[dim])]
 
 
-def slice_scatter(x: Any5, source: Any5, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value | Tensor:
+def slice_scatter(x: Operand, source: Operand, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value | Tensor:
     """What stays before, the source, what stays behind."""
     kept = range(x.shape[dim])[start:end:step]
     if step != 1:
@@ -114,18 +114,18 @@ def slice_scatter(x: Any5, source: Any5, dim: int = 0, start: int | None = None,
     return parts[0] if len(parts) == 1 else cat(parts, dim)
 
 
-def select_scatter(x: Any5, source: Any5, dim: int, index: int) -> Value | Tensor:
+def select_scatter(x: Operand, source: Operand, dim: int, index: int) -> Value | Tensor:
     index %= x.shape[dim]
     return slice_scatter(x, unsqueeze(source, dim), dim, index, index + 1)
 
 
-def flip(x: Any5, dims: Sequence[int]) -> Value | Tensor:
+def flip(x: Operand, dims: Sequence[int]) -> Value | Tensor:
     for dim in (d % len(x.shape) for d in dims):
         x = _picked(x, range(len(x.items))[::-1]) if isinstance(x, Frames) and dim == TIME else _along(Tensor.flip, x, dim)
     return x
 
 
-def roll(x: Any5, shifts: Sequence[int], dims: Sequence[int] = ()) -> Value | Tensor:
+def roll(x: Operand, shifts: Sequence[int], dims: Sequence[int] = ()) -> Value | Tensor:
     if not dims:
         return reshape(roll(reshape(x, [1, -1]), shifts, [1]), x.shape)
     for shift, dim in zip(shifts, dims, strict=True):
@@ -135,11 +135,11 @@ def roll(x: Any5, shifts: Sequence[int], dims: Sequence[int] = ()) -> Value | Te
     return x
 
 
-def index_select(x: Any5, dim: int, index: Tensor) -> Value | Tensor:
+def index_select(x: Operand, dim: int, index: Tensor) -> Value | Tensor:
     return _along(lambda tensor, axis: tensor.index_select(axis, index), x, dim % len(x.shape))
 
 
-def expand(x: Any5, sizes: Sequence[int], *, implicit: bool = False) -> Value | Tensor:
+def expand(x: Operand, sizes: Sequence[int], *, implicit: bool = False) -> Value | Tensor:
     """By copies: engines have no strides of 0."""
     rank = len(sizes)
     view = view_of(x).reshape((*[1] * (rank - len(x.shape)), *x.shape))
@@ -154,7 +154,7 @@ def _repeated(rows: list[Tensor], count: int) -> Tensor:
     return rows[0].expand(-1, count, -1)
 
 
-def pad(x: Any5, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Value | Tensor:
+def pad(x: Operand, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Value | Tensor:
     """``amounts`` as torch gives them: last axis first, a pair an axis."""
     if mode == "replicate":
         return _replicated(x, amounts)
@@ -193,7 +193,7 @@ def _axes(x: Value | Tensor, amounts: Sequence[int]) -> list[tuple[int, int, int
     return [(last - i, amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2) if amounts[2 * i] or amounts[2 * i + 1]]
 
 
-def _is_list_of_frames(x: Any5) -> bool:
+def _is_list_of_frames(x: Operand) -> bool:
     """Frames lie one after the other in memory."""
     return isinstance(x, View) and len(x.shape) == 5 and x.shape[0] == 1 and x.outermost(TIME)
 
@@ -203,7 +203,7 @@ def _picked(x: Frames, kept: Sequence[int]) -> Frames:
     return Frames(items if any(item is not None for item in items) else tuple(x.exact[t] for t in kept), x.channels)
 
 
-def _along(function: Callable[[Tensor, Any], Tensor], x: Any5, dim: int) -> Value | Tensor:
+def _along(function: Callable[[Tensor, Any], Tensor], x: Operand, dim: int) -> Value | Tensor:
     """An operation along one axis: on each frame along its own axes, otherwise on rows."""
     if isinstance(x, Frames) and dim in FRAME_AXIS:
         return frames_of([function(frame, FRAME_AXIS[dim]) for frame in x.exact])
@@ -240,7 +240,7 @@ def same(x: Value, *_: Any, **__: Any) -> Value:
     return x
 
 
-def copy(x: Any5, source: Any5, *_: Any) -> Value | Tensor:
+def copy(x: Operand, source: Operand, *_: Any) -> Value | Tensor:
     return expand(source, x.shape)
 
 
