@@ -17,7 +17,7 @@ from clipstep.benchmarks.records import Record, Start, Subject, this_device
 from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, tree_sha256
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.golden import FLOAT32_BOUND
+from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.manifest import Artifact
 from clipstep.runtime.terminal import quiet_stderr
 
@@ -132,9 +132,9 @@ def _measure(subjects: Sequence[Subject], bundle: Bundle, run: Path | None, plan
     try:
         for subject in subjects:
             workers.append(_Worker(subject, bundle, run))
-            if not workers[-1].start.largest_error <= FLOAT32_BOUND:
+            if not workers[-1].start.largest_error <= BOUNDS["float32"]:
                 raise ClipstepError(
-                    f"{subject.name} computes something else than the golden steps", got=f"an error of {workers[-1].start.largest_error:.3g}"
+                    f"{subject.name} computes something else than the golden steps", got=f"a relative error of {workers[-1].start.largest_error:.3g}"
                 )
         for worker in workers:
             worker.turn(WARM_UP_STEPS, counted=False)

@@ -42,7 +42,7 @@ class Start(_Model):
     first_step_ms: float
     threads_used: int
     largest_error: float
-    """Of the first step's logits, against the golden steps."""
+    """Of the first step's logits against the golden steps', over their largest magnitude, at least 1."""
 
 
 class Record(_Model):

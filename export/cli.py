@@ -14,7 +14,7 @@ from clipstep.export.targets import TARGETS
 from clipstep.export.verify import record_golden, same_golden, verify_bundle
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.golden import FLOAT16_BOUND, FLOAT32_BOUND, GoldenSteps
+from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.terminal import new_console
 from clipstep.training.data.subclips import read_subclips
 from clipstep.training.run import Run, load_run
@@ -96,10 +96,9 @@ def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
     for heading in ("artifact", "runtime", "largest error", "relative", "bound", "verdict"):
         table.add_column(heading)
     runtimes = {"onnx": "onnxruntime", "executorch": "ExecuTorch", "coreml": "own evaluator *"}
-    bounds = {"float32": f"{FLOAT32_BOUND:g} absolute", "float16": f"{FLOAT16_BOUND:g} relative"}
     for artifact, errors in verify_bundle(opened, golden):
         table.add_row(
-            artifact.file, runtimes[artifact.target], f"{errors.absolute:.1e}", f"{errors.relative:.1e}", bounds[artifact.precision], "equal"
+            artifact.file, runtimes[artifact.target], f"{errors.absolute:.1e}", f"{errors.relative:.1e}", f"{BOUNDS[artifact.precision]:g}", "equal"
         )
     console.print(table)
     if any(artifact.target == "coreml" for artifact in opened.manifest.artifacts):

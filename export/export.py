@@ -18,7 +18,7 @@ from clipstep.export.targets import TARGETS
 from clipstep.export.verify import check_artifact, record_golden
 from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.golden import BOUNDS, GoldenSteps
+from clipstep.runtime.golden import GoldenSteps, bound_text
 from clipstep.runtime.manifest import Artifact, Golden, Input, Interface, Manifest, Parity, Provenance, State
 from clipstep.runtime.whole import check_replaceable, write_whole
 from clipstep.training.data.subclips import RGB
@@ -90,7 +90,7 @@ def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Inter
             verified = time.monotonic()
             parity = Parity(
                 reference=f"eager PyTorch {torch.__version__}, float32", steps=errors.steps, max_absolute_error=errors.absolute,
-                max_relative_error=errors.relative, bound=BOUNDS[precision],
+                max_relative_error=errors.relative, bound=bound_text(precision),
             )  # fmt: skip
             artifact = Artifact.model_validate(
                 {

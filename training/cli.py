@@ -49,7 +49,9 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
 @click.option("--resume", is_flag=True, help="Go on with a training that was stopped in --out, if there is one.")
 @click.option("--split", default=1, show_default=True, help="Which trainlist0N.txt and testlist0N.txt.")
 @click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), default=HOME, show_default=True, help="See clipstep models.")
-@click.option("--preset", type=click.Choice(list(PRESETS)), help=f"Temporal strides alpha and beta of {HOME}; a2b1 unless given.")
+@click.option(
+    "--preset", type=click.Choice(list(PRESETS)), help=f"Of {HOME}: its temporal strides alpha and beta, or fully causal; a2b1 unless given."
+)
 @click.option(
     "--input", "seen", type=click.Choice(list(INPUTS)), default="rgb", show_default=True, help="RGB frames, or the optical flow between them."
 )

@@ -1,6 +1,7 @@
 """``clipstep models``: what each network costs, beside the numbers that the paper's table 2 gives."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import click
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipstep.runtime.terminal import new_console
-from clipstep.training.models import build
+from clipstep.training.models import HOME, PRESETS, build
 from clipstep.training.predict import initial_states
 
 
@@ -22,10 +23,12 @@ class Listed:
     streams: tuple[int, ...] = (3,)
     """Input channels of each stream: 3 for RGB frames, 2 for optical flow."""
     remark: str = ""
+    config: Mapping[str, int] = field(default_factory=dict)
 
 
 LISTED = {
-    "slowfast_causal_shufflenet": Listed(0.61, 101),
+    HOME: Listed(0.61, 101),
+    f"{HOME} --preset causal": Listed(None, 101, remark="predicts after each pair of frames", config=PRESETS["causal"]),
     "slowfast_published": Listed(None, 101, remark="the paper's published code, another network than its text describes"),
     "shufflenet3d_0.5x": Listed(0.55, 600),
     "shufflenet3d_1.0x": Listed(1.52, 600),
@@ -41,7 +44,7 @@ def models_command() -> None:
     """List the networks that can be trained: parameters beside the paper's table 2, and multiply-accumulates of a subclip."""
     table = Table("network", "classes", "parameters M", "paper M", "MAC M", "remark")
     for name, listed in LISTED.items():
-        networks = [_network(name, listed.classes, channels) for channels in listed.streams]
+        networks = [_network(name, {"classes": listed.classes, "channels": channels, **listed.config}) for channels in listed.streams]
         table.add_row(
             name, str(listed.classes), f"{sum(map(parameters, networks)) / 1e6:.2f}", "-" if listed.millions is None else f"{listed.millions:g}",
             f"{sum(multiply_accumulates(n, c) for n, c in zip(networks, listed.streams, strict=True)) / 1e6:,.2f}", listed.remark,
@@ -65,6 +68,6 @@ def multiply_accumulates(network: nn.Module, channels: int = 3, frames: int = 16
     return total
 
 
-def _network(name: str, classes: int, channels: int) -> nn.Module:
+def _network(name: str, config: Mapping[str, int]) -> nn.Module:
     with torch.device("meta"):
-        return build(name, {"classes": classes, **({} if channels == 3 else {"channels": channels})}).eval()
+        return build(name.partition(" ")[0], config).eval()

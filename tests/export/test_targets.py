@@ -19,7 +19,7 @@ from clipstep.export.step import StepProgram, program_of
 from clipstep.export.targets import TARGETS
 from clipstep.export.verify import load_for_verification
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.golden import FLOAT16_BOUND
+from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.manifest import Interface
 from clipstep.training.run import Run
 
@@ -116,7 +116,7 @@ def test_three_chained_steps_on_random_frames_equal_the_eager_network(artifact: 
             logits, *eager = program.step(clip, *eager)
         got, *states = engine.run([clip.numpy().astype(item.input_dtype), *states])
         for value, expected in zip((got, *states), (logits, *eager), strict=True):
-            bound = 1e-4 if item.precision == "float32" else FLOAT16_BOUND * max(1.0, float(expected.abs().max()))
+            bound = BOUNDS[item.precision] * max(1.0, float(expected.abs().max()))
             np.testing.assert_allclose(value, expected.numpy(), rtol=0, atol=bound)
     engine.close()
 

@@ -12,6 +12,7 @@ from clipstep.training.models import PRESETS, build
 
 Make = Callable[..., nn.Module]
 NAME = "slowfast_causal_shufflenet"
+PAPER = ("a2b1", "a4b2")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -27,12 +28,12 @@ def test_multiply_accumulates_of_the_paper(count_multiply_accumulates: Callable[
 
 
 def test_presets_are_the_papers() -> None:
-    configs = [asdict(build(NAME, {"classes": 5, **preset}).config) for preset in PRESETS.values()]
-    shared = {"classes": 5, "frames": 16, "size": 112, "channels": 3, "buffer_frames": 1}
+    configs = [asdict(build(NAME, {"classes": 5, **PRESETS[preset]}).config) for preset in PAPER]
+    shared = {"classes": 5, "frames": 16, "size": 112, "channels": 3, "buffer_frames": 1, "causal": False}
     assert configs == [{**shared, "alpha": 2, "beta": 1}, {**shared, "alpha": 4, "beta": 2}]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", PAPER)
 @pytest.mark.parametrize(("batch", "b"), [(1, 1), (2, 3)])
 def test_shapes_at_full_size(preset: str, batch: int, b: int) -> None:
     network = build(NAME, {"classes": 101, "buffer_frames": b, **PRESETS[preset]}).eval()

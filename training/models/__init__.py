@@ -15,6 +15,7 @@ from clipstep.training.models.r2plus1d import R2Plus1D
 from clipstep.training.models.resnet3d import ResNet50
 from clipstep.training.models.shufflenet3d_v1 import ShuffleNet3D
 from clipstep.training.models.slowfast_causal_shufflenet import PRESETS, SlowFastCausalShuffleNet, SlowFastConfig
+from clipstep.training.models.slowfast_fully_causal import FullyCausalSlowFast
 from clipstep.training.models.slowfast_published import PublishedConfig, PublishedSlowFast
 
 
@@ -30,9 +31,13 @@ class Architecture:
     config: Callable[..., Any] = ClipConfig
 
 
+def _slowfast(config: SlowFastConfig) -> nn.Module:
+    return FullyCausalSlowFast(config) if config.causal else SlowFastCausalShuffleNet(config)
+
+
 HOME = "slowfast_causal_shufflenet"
 ARCHITECTURES = {
-    HOME: Architecture(SlowFastCausalShuffleNet, ("slow.stages.11", "fast.stages.11"), SlowFastConfig),
+    HOME: Architecture(_slowfast, ("slow.stages.11", "fast.stages.11"), SlowFastConfig),
     "slowfast_published": Architecture(PublishedSlowFast, ("slow_stages.11", "fast_stages.11"), PublishedConfig),
     "shufflenet3d_0.5x": Architecture(partial(ShuffleNet3D, width=0.5), ("stages.11",)),
     "shufflenet3d_1.0x": Architecture(partial(ShuffleNet3D, width=1.0), ("stages.11",)),

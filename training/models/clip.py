@@ -16,7 +16,7 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or (value < 1 and value is not False):
                 raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
 
 

@@ -23,15 +23,23 @@ class SlowFastConfig(ClipConfig):
     """What is needed to rebuild a :class:`SlowFastCausalShuffleNet`, with that of any clip network.
 
     ``alpha`` and ``beta`` are the temporal strides of the slow and the fast path, ``alpha / beta = 2`` in the paper;
-    ``buffer_frames`` is the paper's b, the frames of stem output that a path carries from subclip to subclip.
+    ``buffer_frames`` is the paper's b, the frames of stem output that a path carries from subclip to subclip. With
+    ``causal`` it is the network of :mod:`~clipstep.training.models.slowfast_fully_causal`.
     """
 
     alpha: int = 2
     beta: int = 1
     buffer_frames: int = 1
+    causal: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.causal:
+            if self.frames % self.alpha or self.frames % self.beta:
+                raise ValueError(
+                    f"frames is {self.frames}; expected a multiple of alpha {self.alpha} and beta {self.beta}, so that all steps are alike"
+                )
+            return
         shortest = -(-self.frames // max(self.alpha, self.beta))
         if self.buffer_frames > shortest:
             raise ValueError(
@@ -40,7 +48,9 @@ class SlowFastConfig(ClipConfig):
             )
 
 
-PRESETS = {"a2b1": {"alpha": 2, "beta": 1}, "a4b2": {"alpha": 4, "beta": 2}}
+PRESETS: dict[str, dict[str, int]] = {
+    "a2b1": {"alpha": 2, "beta": 1}, "a4b2": {"alpha": 4, "beta": 2}, "causal": {"alpha": 2, "beta": 1, "causal": True},
+}  # fmt: skip
 
 
 class CausalPath(nn.Module):
