@@ -21,14 +21,14 @@ from clipstep.runtime.model import StepModel
 class Eager:
     """The network itself, in PyTorch, as an engine."""
 
-    def __init__(self, run: Path, threads: int) -> None:
+    def __init__(self, run: Path, stream: int | None, threads: int) -> None:
         import torch
 
         from clipstep.export.step import program_of
         from clipstep.training.run import load_run
 
         torch.set_num_threads(threads)
-        self._step = program_of(load_run(run)).step
+        self._step = program_of(load_run(run), stream).step
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         import torch
@@ -43,7 +43,7 @@ class Eager:
 def load(subject: Subject, bundle: Bundle, run: str | None) -> StepModel:
     """The subject as a step model, whatever executes it."""
     if subject.engine == "pytorch":
-        engine = Eager(Path(str(run)), subject.threads)
+        engine = Eager(Path(str(run)), bundle.manifest.provenance.stream_frames, subject.threads)
         return StepModel(bundle.manifest.interface("uint8"), engine, subject.name)
     if subject.form == "3d":
         return StepModel(bundle.manifest.interface("uint8"), load_engine(subject.engine, Path(str(subject.file)), subject.threads), subject.name)

@@ -1,17 +1,19 @@
 """``clipstep export`` and ``clipstep verify``."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.table import Table
 
 from clipstep.export.export import Written, export_run
 from clipstep.export.factory import Facts, own_run, read_labels
 from clipstep.export.step import program_of
 from clipstep.export.targets import TARGETS
-from clipstep.export.verify import record_golden, same_golden, verify_bundle
+from clipstep.export.verify import GOLDEN_STEPS, check_steps, record_golden, same_golden, verify_bundle
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
@@ -32,8 +34,11 @@ from clipstep.training.run import Run, load_run
 @click.option("--deviation", nargs=3, type=float, default=(255.0, 255.0, 255.0), show_default=True, help="What frames are divided by then.")
 @click.option("--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Frames per second of the model's videos.")
 @click.option("--video", type=click.Path(path_type=Path), help="The model's golden steps are on this video; otherwise on noise.")
+@click.option(
+    "--stream", type=click.IntRange(1), help="Steps of so many new frames: a clip network gets states, and predicts after each step of all so far."
+)
 @click.option("--target", "targets", multiple=True, default=tuple(TARGETS), show_default=True, help="May be given several times.")
-def export_command(run: Path | None, out: Path, targets: tuple[str, ...], model: str | None, **own: Any) -> None:
+def export_command(run: Path | None, out: Path, targets: tuple[str, ...], model: str | None, stream: int | None, **own: Any) -> None:
     """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one of them fails verification."""
     if out.suffix != ".clipstep":
         raise ClipstepError("a bundle's name ends in .clipstep", got=out, expected=f"{out}.clipstep")
@@ -45,7 +50,7 @@ def export_command(run: Path | None, out: Path, targets: tuple[str, ...], model:
     else:
         raise ClipstepError("what is to be exported?", got="both" if run else "neither", expected="either RUN or --model")
     with console.status("lowering"):
-        manifest = export_run(loaded, source, out, tuple(dict.fromkeys(targets)), lambda written: console.print(_line(written), soft_wrap=True))
+        manifest = export_run(loaded, source, out, tuple(dict.fromkeys(targets)), lambda w: console.print(_line(w), soft_wrap=True), stream)
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
     console.print(f"wrote {out}: {count} artifact{'s' * (count > 1)}, verified over {steps} steps and a reset", soft_wrap=True)
 
@@ -65,7 +70,8 @@ def _own(
 def _line(written: Written) -> str:
     a = written.artifact
     inside = ", ".join(f"{count} nodes in {name}" for name, count in a.placement.delegated.items())
-    outside = f", outside: {', '.join(a.placement.outside)}" if a.placement.outside else ""
+    counts = Counter(a.placement.outside)
+    outside = f", outside: {', '.join(name if n == 1 else f'{name} x {n}' for name, n in counts.items())}" if counts else ""
     split = f"; a warning: the delegate is split into {len(a.placement.delegated)} calls" if len(a.placement.delegated) > 1 else ""
     return (
         f"{a.file}: {a.size_bytes / 1e6:.2f} MB, {inside}{outside}, largest error {a.parity.max_absolute_error:.1e} "
@@ -87,7 +93,7 @@ def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
     golden = GoldenSteps.of(opened)
     reference = "golden steps"
     if run is not None:
-        golden = _fresh_golden(opened, golden, load_run(run), video)
+        golden = _fresh_golden(opened, golden, load_run(run), video, console)
         reference = f"eager network of {run}, {video or 'golden frames'}"
     elif video is not None:
         raise ClipstepError("--video needs --run", got="no run to compute the reference with", fix="add --run RUN")
@@ -105,12 +111,24 @@ def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
         console.print("* Core ML itself runs on Apple devices only; here its saved packages are evaluated operation by operation")
 
 
-def _fresh_golden(bundle: Bundle, golden: GoldenSteps, run: Run, video: Path | None) -> GoldenSteps:
+def _fresh_golden(bundle: Bundle, golden: GoldenSteps, run: Run, video: Path | None, console: Console) -> GoldenSteps:
     if run.info.checkpoint_sha256 != bundle.manifest.provenance.checkpoint_sha256:
         raise ClipstepError("the run is not the one the bundle was exported from", fix="give that run, or export this one")
-    program = program_of(run)
+    stream = bundle.manifest.provenance.stream_frames
+    program = program_of(run, stream)
     if video is not None:
-        subclips = read_subclips(video, *run.info.shape)
-        return record_golden(program, subclips, max(16, len(subclips)))
-    same_golden(golden, fresh := record_golden(program, run.sample))
+        frames, size, _, channels = program.frames.shape
+        subclips = read_subclips(video, frames, size, channels)
+    else:
+        subclips = program.subclips(run.sample.flatten(0, 1))
+    if stream is not None:
+        steps, error = check_steps(program, subclips)
+        console.print(
+            f"{steps} steps of {stream} frames are the clip network on all frames so far but the newest {program.delay}: "
+            f"largest relative error {error:.1e}",
+            soft_wrap=True,
+        )
+    if video is not None:
+        return record_golden(program, subclips, max(GOLDEN_STEPS, len(subclips)))
+    same_golden(golden, fresh := record_golden(program, subclips))
     return fresh

@@ -15,7 +15,7 @@ import torch
 from clipstep.export.lowering.lower import lower
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.targets import TARGETS
-from clipstep.export.verify import check_artifact, record_golden
+from clipstep.export.verify import check_artifact, check_steps, record_golden
 from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps, bound_text
@@ -37,11 +37,13 @@ class Written:
 
 
 def export_run(
-    run: Run, source: Path | str, out: Path, targets: Sequence[str] = tuple(TARGETS), report: Callable[[Written], None] = lambda _: None
-) -> Manifest:
+    run: Run, source: Path | str, out: Path, targets: Sequence[str] = tuple(TARGETS), report: Callable[[Written], None] = lambda _: None,
+    stream: int | None = None,
+) -> Manifest:  # fmt: skip
     """Writes the bundle ``out`` with an artifact for each target and precision, verified; whole, or not at all.
 
     ``source`` is the run's folder or the network's factory, named in the manifest. ``report`` is called after each artifact.
+    ``stream`` is the number of new frames a step, as :func:`~clipstep.export.step.program_of` takes it.
 
     Raises:
         ClipstepError: the network breaks the step contract or cannot be lowered, an artifact is not what the eager
@@ -51,8 +53,11 @@ def export_run(
     if unknown or not targets:
         raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
     check_replaceable(out, MANIFEST, "bundle")
-    program = program_of(run)
-    golden = record_golden(program, run.sample)
+    program = program_of(run, stream)
+    subclips = program.subclips(run.sample.flatten(0, 1))
+    golden = record_golden(program, subclips)
+    if stream is not None:
+        check_steps(program, subclips)
     interface = _interface(run, program, out)
     with write_whole(out) as folder:
         artifacts = []
@@ -67,7 +72,7 @@ def export_run(
             golden=Golden(file=GOLDEN_FILE, size_bytes=tree_size(folder / GOLDEN_FILE), sha256=tree_sha256(folder / GOLDEN_FILE)),
             provenance=Provenance(
                 run=str(source), checkpoint_sha256=run.info.checkpoint_sha256, clipstep_version=version("clipstep"),
-                architecture=run.info.architecture, config=dict(run.info.config), training=dict(run.info.training),
+                architecture=run.info.architecture, config=dict(run.info.config), training=dict(run.info.training), stream_frames=stream,
             ),
         )  # fmt: skip
         (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
@@ -130,6 +135,7 @@ def _interface(run: Run, program: StepProgram, out: Path) -> Interface:
         states=tuple(states),
         outputs=tuple(program.output_names),
         labels=program.labels,
+        delay_frames=program.delay,
     )
 
 

@@ -5,13 +5,14 @@ if it sees optical flow) and returns logits ``(N, classes)`` and then the next s
 by ``initial_states()`` how they are called and what they hold at the start of a video.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from clipstep.export.source import first_line, line_of_error
+from clipstep.export.stream.network import StreamedNetwork
 from clipstep.runtime.errors import ClipstepError
 from clipstep.training.data.subclips import normalise
 from clipstep.training.predict import named_states, outputs_of
@@ -40,6 +41,11 @@ class StepProgram:
     """``(T, H, W, 3)`` uint8."""
     states: dict[str, Tensor]
     labels: tuple[str, ...]
+    delay: int = 0
+    """How many frames a prediction is behind the newest one."""
+    clip: Callable[[Tensor], Tensor | None] | None = None
+    """Of steps made by :func:`program_of` with ``stream``: the clip network's logits ``(1, classes)`` on all the frames so far
+    ``(n, H, W, 3)``, which the steps have to give; None as long as the delay has not passed."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -53,18 +59,47 @@ class StepProgram:
     def output_names(self) -> list[str]:
         return ["logits", *(f"{name}_out" for name in self.states)]
 
+    def subclips(self, frames: Tensor) -> Tensor:
+        """Consecutive frames ``(n, H, W, 3)`` as those of whole steps, ``(S, T, H, W, 3)``."""
+        steps = len(frames) // len(self.frames)
+        return frames[: steps * len(self.frames)].reshape(steps, *self.frames.shape)
 
-def program_of(run: Run) -> StepProgram:
+
+def program_of(run: Run, stream: int | None = None) -> StepProgram:
     """The step program of a trained run, checked against the contract.
+
+    With ``stream`` a step takes so many new frames: a clip network's layers get states; one that has states just takes fewer
+    frames at a time.
 
     Raises:
         ClipstepError: the network breaks the contract: a state of rank above 4, or whose shape or type changes; an
-            input that is written to; logits that do not fit the labels.
+            input that is written to; logits that do not fit the labels. Or it cannot become steps of so many frames.
     """
-    initial = {name: state.detach() for name, state in named_states(run.network).items()}
-    program = StepProgram(Step(run.network, run.info.mean, run.info.deviation).eval(), run.sample[0], initial, run.info.classes)
+    network, frames = run.network, run.sample.flatten(0, 1)
+    clip, delay = None, 0
+    if stream is not None:
+        network, clip, delay = _streamed(run, stream)
+    initial = {name: state.detach() for name, state in named_states(network).items()}
+    program = StepProgram(
+        Step(network, run.info.mean, run.info.deviation).eval(), frames[: stream or run.sample.shape[1]], initial, run.info.classes, delay, clip
+    )
     _check(program)
     return program
+
+
+def _streamed(run: Run, frames: int) -> tuple[nn.Module, Callable[[Tensor], Tensor | None], int]:
+    """The network that takes so many frames a step, what it is on a whole clip, and its delay."""
+    if len(run.sample.flatten(0, 1)) < frames:
+        raise ClipstepError("the run's sample is shorter than a step", got=f"{frames} frames a step", expected="fewer")
+
+    def normal(clip: Tensor) -> Tensor:
+        return normalise(clip[None], run.info.mean, run.info.deviation)
+
+    states = tuple(named_states(run.network).values())
+    if states:
+        return run.network, lambda clip: outputs_of(run.network(normal(clip), *states))[0], 0
+    streamed = StreamedNetwork(run.network, normal(run.sample[0]), frames)
+    return streamed, lambda clip: streamed.clip(normal(clip)), streamed.delay
 
 
 def _check_types(program: StepProgram) -> None:

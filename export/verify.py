@@ -1,5 +1,6 @@
 """Every artifact of a bundle against the eager network, each in its own runtime."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from clipstep.export.targets import TARGETS
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import ENGINES, Engine, load_engine
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.golden import Errors, GoldenSteps, ParityError, check_golden
+from clipstep.runtime.golden import BOUNDS, Errors, GoldenSteps, ParityError, check_golden
 from clipstep.runtime.manifest import Artifact, Interface
 from clipstep.runtime.model import StepModel
 
 GOLDEN_STEPS = 16
+GOLDEN_STATE_BYTES = 8_000_000
+"""Of larger states only those after the last steps are recorded."""
 
 
 @torch.no_grad()
@@ -24,14 +27,46 @@ def record_golden(program: StepProgram, subclips: torch.Tensor, steps: int = GOL
     """Runs the eager network for ``steps`` steps of one stream over ``subclips`` ``(S, T, H, W, 3)``, again from the
     first when they are used up."""
     states = list(program.states.values())
-    logits, kept = [], []
+    size = sum(state.nbytes for state in states)
+    logits: list[np.ndarray] = []
+    kept: deque[list[np.ndarray]] = deque(maxlen=max(1, min(steps, GOLDEN_STATE_BYTES // max(1, size))))
     for step in range(steps):
         out, *states = program.step(subclips[step % len(subclips)], *states)
         logits.append(out[0].numpy())
         kept.append([state.numpy() for state in states])
-    return GoldenSteps(
-        subclips.numpy(), np.stack(logits), {name: np.stack(values) for name, values in zip(program.states, zip(*kept, strict=True), strict=True)}
-    )
+    after = {name: np.stack(values) for name, values in zip(program.states, zip(*kept, strict=True), strict=True)}
+    return GoldenSteps(subclips[:steps].numpy(), np.stack(logits), after)
+
+
+@torch.no_grad()
+def check_steps(program: StepProgram, subclips: torch.Tensor) -> tuple[int, float]:
+    """Compares the eager steps of a stream with the clip network on all the frames so far, after 1, 2, 4, ... steps and the last one.
+
+    ``subclips`` ``(S, T, H, W, 3)`` are taken again from the first where they are shorter than the delay. Gives the number
+    of steps and the largest error, relative to the largest logit.
+
+    Raises:
+        ParityError: they differ.
+    """
+    assert program.clip is not None
+    states, largest = list(program.states.values()), 0.0
+    count = max(GOLDEN_STEPS, len(subclips), program.delay // len(program.frames) + 4)
+    video = subclips[torch.arange(count) % len(subclips)]
+    for step, subclip in enumerate(video, 1):
+        logits, *states = program.step(subclip, *states)
+        if step & (step - 1) and step < count:
+            continue
+        expected = program.clip(video[:step].flatten(0, 1))
+        if expected is None:
+            continue
+        error = float((logits - expected).abs().max() / expected.abs().max().clamp(min=1.0))
+        if not error <= BOUNDS["float32"]:
+            raise ParityError(
+                f"after {step} steps of {len(subclip)} frames the logits are not those of the network on all of them",
+                got=f"a relative error of {error:.3g}", expected=f"at most {BOUNDS['float32']:g}", fix="export it without --stream",
+            )  # fmt: skip
+        largest = max(largest, error)
+    return count, largest
 
 
 def load_for_verification(target: str, path: Path) -> Engine:

@@ -11,6 +11,7 @@ from clipstep.export.lowering.fold import find_channel_shuffles, fold_batch_norm
 from clipstep.export.lowering.frames import Frames, NoRule
 from clipstep.export.lowering.order import depth_first
 from clipstep.export.lowering.rules import RULES
+from clipstep.export.lowering.rules.pointwise import PAIRS
 from clipstep.export.lowering.view import View
 from clipstep.export.source import first_line, line_of_error, line_of_node
 from clipstep.runtime.errors import ClipstepError
@@ -74,9 +75,11 @@ class _Lowering(fx.Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if n in self.constants:
             return super().run_node(n)
+        if n.target in PAIRS and n.meta["val"].is_floating_point():  # ExecuTorch would convert whole numbers at each step.
+            args = tuple(float(value) if type(value) is int else value for value in args)
         high = any(isinstance(value, Tensor) and value.ndim > 4 for value in pytree.tree_leaves(n.meta.get("val")))
         if not high and not any(isinstance(value, View | Frames) for value in pytree.tree_leaves((args, kwargs))):
-            return super().run_node(n)
+            return self.call_function(n.target, args, kwargs)
         try:
             if n.target not in RULES:
                 raise NoRule("this operation")

@@ -75,6 +75,8 @@ class Interface(_Model):
     states: tuple[State, ...]
     outputs: tuple[str, ...]
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
+    delay_frames: Annotated[int, Field(ge=0)] = 0
+    """How many frames the newest output that a prediction takes in is behind the newest frame; before, there is none."""
 
 
 class Placement(_Model):
@@ -144,6 +146,8 @@ class Provenance(_Model):
     architecture: str
     config: dict[str, int]
     training: dict[str, Any]
+    stream_frames: Positive | None = None
+    """The new frames a step, where a clip network was made into steps."""
 
 
 class Manifest(Interface):

@@ -57,7 +57,8 @@ class Stream:
         self._seen = self._waiting = self._steps = 0
 
     def push(self, frame: Frame) -> Prediction | None:
-        """Takes the next frame, ``(H, W, 3)`` uint8 RGB of any size; gives a prediction once every T frames.
+        """Takes the next frame, ``(H, W, 3)`` uint8 RGB of any size; gives a prediction once every T frames, as soon as the
+        bundle's delay has passed.
 
         The largest centred square is resized to the model's size, as in evaluation.
 
@@ -78,6 +79,8 @@ class Stream:
         logits, self._states = self._model.step(self._pending.astype(spec.dtype, copy=False), self._states)
         self._waiting = 0
         self._steps += 1
+        if self._steps * spec.shape[0] <= self._model.interface.delay_frames:
+            return None
         return Prediction(self._steps - 1, self._seen, logits, self._model.labels)
 
     def flush(self) -> None:

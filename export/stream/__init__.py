@@ -1,0 +1,1 @@
+"""A clip network as a step of a few new frames."""
