@@ -124,8 +124,8 @@ def _fresh_golden(bundle: Bundle, golden: GoldenSteps, run: Run, video: Path | N
     if stream is not None:
         steps, error = check_steps(program, subclips)
         console.print(
-            f"{steps} steps of {stream} frames are the clip network on all frames so far but the newest {program.delay}: "
-            f"largest relative error {error:.1e}",
+            f"{steps} steps of {stream} frames are the clip network on all frames so far"
+            f"{f' but the newest {program.delay}' if program.delay else ''}: largest relative error {error:.1e}",
             soft_wrap=True,
         )
     if video is not None:
