@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from clipstep.export.export import Written, export_run
+from clipstep.export.export import FORMS, INPUT_DTYPES, Ask, Written, export_run
 from clipstep.export.factory import Facts, own_run, read_labels
 from clipstep.export.step import program_of
 from clipstep.export.targets import TARGETS
@@ -22,14 +22,28 @@ from clipstep.training.data.subclips import read_subclips
 from clipstep.training.run import Run, load_run
 
 
+class Fixed(click.ParamType[int]):
+    """A whole number of at least 1: shapes are fixed at export."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if not str(value).isdecimal() or int(value) < 1:
+            raise ClipstepError(
+                f"--{param.name if param else 'size'}: shapes are fixed at export: engines plan their memory and choose their kernels by them",
+                got=value, expected="a whole number of at least 1", fix="export a bundle for each size that is needed",
+            )  # fmt: skip
+        return int(value)
+
+
 @click.command("export")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The bundle to write, NAME.clipstep.")
 @click.option("--model", help="Instead of RUN: package.module:factory, which gives a torch.nn.Module.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The model's state dict: safetensors, or what torch.save wrote.")
 @click.option("--classes", type=click.Path(path_type=Path), help="Text file with the model's class names, one a line.")
-@click.option("--frames", type=click.IntRange(1), help="The model's T, frames a subclip.")
-@click.option("--size", type=click.IntRange(1), help="Height and width of the model's frames, in pixels.")
+@click.option("--frames", type=Fixed(), help="The model's T, frames a subclip.")
+@click.option("--size", type=Fixed(), help="Height and width of the model's frames, in pixels.")
 @click.option("--mean", nargs=3, type=float, default=(0.0, 0.0, 0.0), show_default=True, help="The model's normalisation: R G B, of 0..255.")
 @click.option("--deviation", nargs=3, type=float, default=(255.0, 255.0, 255.0), show_default=True, help="What frames are divided by then.")
 @click.option("--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Frames per second of the model's videos.")
@@ -38,10 +52,24 @@ from clipstep.training.run import Run, load_run
     "--stream", type=click.IntRange(1), help="Steps of so many new frames: a clip network gets states, and predicts after each step of all so far."
 )
 @click.option("--target", "targets", multiple=True, default=tuple(TARGETS), show_default=True, help="May be given several times.")
-def export_command(run: Path | None, out: Path, targets: tuple[str, ...], model: str | None, stream: int | None, **own: Any) -> None:
+@click.option(
+    "--form", type=click.Choice(FORMS), default="auto", show_default=True, help="Lowered to rank 4, or 3d, as trained, which onnx alone takes."
+)
+@click.option(
+    "--input",
+    "input_dtype",
+    type=click.Choice(INPUT_DTYPES),
+    default="auto",
+    show_default=True,
+    help="Of the frames: uint8 where the target has it.",
+)
+def export_command(
+    run: Path | None, out: Path, model: str | None, targets: tuple[str, ...], form: str, input_dtype: str, stream: int | None, **own: Any
+) -> None:
     """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one of them fails verification."""
     if out.suffix != ".clipstep":
         raise ClipstepError("a bundle's name ends in .clipstep", got=out, expected=f"{out}.clipstep")
+    ask = Ask(tuple(dict.fromkeys(targets)), form, input_dtype, stream)
     console = new_console()
     if run is not None and model is None:
         loaded, source = load_run(run), str(run)
@@ -50,7 +78,7 @@ def export_command(run: Path | None, out: Path, targets: tuple[str, ...], model:
     else:
         raise ClipstepError("what is to be exported?", got="both" if run else "neither", expected="either RUN or --model")
     with console.status("lowering"):
-        manifest = export_run(loaded, source, out, tuple(dict.fromkeys(targets)), lambda w: console.print(_line(w), soft_wrap=True), stream)
+        manifest = export_run(loaded, source, out, ask, lambda w: console.print(_line(w), soft_wrap=True))
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
     console.print(f"wrote {out}: {count} artifact{'s' * (count > 1)}, verified over {steps} steps and a reset", soft_wrap=True)
 

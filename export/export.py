@@ -6,11 +6,12 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from clipstep.export.lowering.lower import lower
 from clipstep.export.step import StepProgram, program_of
@@ -27,6 +28,35 @@ from clipstep.training.run import Run
 GOLDEN_FILE = "golden.safetensors"
 
 
+FORMS = ("auto", "lowered", "3d")
+INPUT_DTYPES = ("auto", "uint8", "float32")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What to write.
+
+    ``form`` and ``input_dtype`` ``"auto"`` are each target's usual ones; ``stream`` is the number of new frames a step, as
+    :func:`~clipstep.export.step.program_of` takes it.
+    """
+
+    targets: Sequence[str] = tuple(TARGETS)
+    form: str = "auto"
+    input_dtype: str = "auto"
+    stream: int | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [target for target in self.targets if target not in TARGETS]
+        if unknown or not self.targets:
+            raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
+        for name in self.targets:
+            for what, asked, takes in (("form", self.form, TARGETS[name].forms), ("input", self.input_dtype, TARGETS[name].input_dtypes)):
+                if asked not in ("auto", *takes):
+                    raise ClipstepError(
+                        f"{name} does not take the {what}", got=asked, expected=f"auto or {' or '.join(takes)}", fix=f"export {name} by itself"
+                    )
+
+
 @dataclass(frozen=True)
 class Written:
     """One artifact that was written and verified, and how long each took in seconds."""
@@ -37,31 +67,26 @@ class Written:
 
 
 def export_run(
-    run: Run, source: Path | str, out: Path, targets: Sequence[str] = tuple(TARGETS), report: Callable[[Written], None] = lambda _: None,
-    stream: int | None = None,
+    run: Run, source: Path | str, out: Path, ask: Ask = Ask(), report: Callable[[Written], None] = lambda _: None,
 ) -> Manifest:  # fmt: skip
-    """Writes the bundle ``out`` with an artifact for each target and precision, verified; whole, or not at all.
+    """Writes the bundle ``out`` with an artifact for each target asked for and each of its precisions, verified; whole, or not at all.
 
     ``source`` is the run's folder or the network's factory, named in the manifest. ``report`` is called after each artifact.
-    ``stream`` is the number of new frames a step, as :func:`~clipstep.export.step.program_of` takes it.
 
     Raises:
         ClipstepError: the network breaks the step contract or cannot be lowered, an artifact is not what the eager
             network computes, or ``out`` exists and is not a bundle.
     """
-    unknown = [target for target in targets if target not in TARGETS]
-    if unknown or not targets:
-        raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
     check_replaceable(out, MANIFEST, "bundle")
-    program = program_of(run, stream)
+    program = program_of(run, ask.stream)
     subclips = program.subclips(run.sample.flatten(0, 1))
     golden = record_golden(program, subclips)
-    if stream is not None:
+    if ask.stream is not None:
         check_steps(program, subclips)
     interface = _interface(run, program, out)
     with write_whole(out) as folder:
         artifacts = []
-        for written in _write_artifacts(program, golden, interface, targets, folder):
+        for written in _write_artifacts(program, golden, interface, ask, folder):
             artifacts.append(written.artifact)
             report(written)
         golden.save(folder / GOLDEN_FILE)
@@ -72,24 +97,30 @@ def export_run(
             golden=Golden(file=GOLDEN_FILE, size_bytes=tree_size(folder / GOLDEN_FILE), sha256=tree_sha256(folder / GOLDEN_FILE)),
             provenance=Provenance(
                 run=str(source), checkpoint_sha256=run.info.checkpoint_sha256, clipstep_version=version("clipstep"),
-                architecture=run.info.architecture, config=dict(run.info.config), training=dict(run.info.training), stream_frames=stream,
+                architecture=run.info.architecture, config=dict(run.info.config), training=dict(run.info.training), stream_frames=ask.stream,
             ),
         )  # fmt: skip
         (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
     return manifest
 
 
-def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Interface, targets: Sequence[str], folder: Path) -> Iterator[Written]:
-    with quiet():
-        lowered = lower(program.step, program.inputs)
-    for name in targets:
+def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Interface, ask: Ask, folder: Path) -> Iterator[Written]:
+    if ask.input_dtype == "float32":
+        program = replace(program, frames=program.frames.float())
+    forms = {name: TARGETS[name].forms[0] if ask.form == "auto" else ask.form for name in ask.targets}
+    graphs: dict[str, nn.Module] = {"3d": program.step}
+    if "lowered" in forms.values():
+        with quiet():
+            graphs["lowered"] = lower(program.step, program.inputs)
+    for name, form in forms.items():
         target = TARGETS[name]
-        embedded = interface.model_copy(update={"input": interface.input.model_copy(update={"dtype": target.input_dtype})})
+        input_dtype = target.input_dtypes[0] if ask.input_dtype == "auto" else ask.input_dtype
+        embedded = interface.model_copy(update={"input": interface.input.model_copy(update={"dtype": input_dtype})})
         for precision in target.precisions:
             path = folder / target.file.format(precision)
             started = time.monotonic()
             with quiet():
-                placement = target.write(lowered, program, precision, embedded.model_dump_json(), path)
+                placement = target.write(graphs[form], program, precision, embedded.model_dump_json(), path)
             written = time.monotonic()
             errors = check_artifact(name, path, precision, embedded, golden)
             verified = time.monotonic()
@@ -101,14 +132,14 @@ def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Inter
                 {
                     "target": name,
                     "platform": "any",
-                    "form": "lowered",
+                    "form": form,
                     "precision": precision,
                     "file": path.name,
                     "size_bytes": tree_size(path),
                     "sha256": tree_sha256(path),
                     "tool_versions": target.tool_versions(),
                     "placement": placement,
-                    "input_dtype": target.input_dtype,
+                    "input_dtype": input_dtype,
                     "parity": parity,
                 }
             )

@@ -5,24 +5,26 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from torch import fx
+from torch import nn
 
 from clipstep.export.step import StepProgram
 from clipstep.export.targets import coreml, executorch, onnx
 from clipstep.runtime.manifest import Placement
 
-Writer = Callable[[fx.GraphModule, StepProgram, str, str, Path], Placement]
-"""``(lowered graph, its program, precision, embedded metadata as JSON, path)``: writes the artifact, says where it runs."""
+Writer = Callable[[nn.Module, StepProgram, str, str, Path], Placement]
+"""``(the step in its form, its program, precision, embedded metadata as JSON, path)``: writes the artifact, says where it runs."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A file format: how it is written and which precisions it has. ``{}`` in ``file`` is the precision."""
+    """A file format: how it is written, which precisions it has, which forms of a graph and types of frames it takes, the usual
+    one first. ``{}`` in ``file`` is the precision."""
 
     write: Writer
     file: str
     precisions: tuple[str, ...]
-    input_dtype: str
+    forms: tuple[str, ...]
+    input_dtypes: tuple[str, ...]
     tools: tuple[str, ...]
 
     def tool_versions(self) -> dict[str, str]:
@@ -30,7 +32,7 @@ class Target:
 
 
 TARGETS = {
-    "onnx": Target(onnx.write, "step.onnx", ("float32",), "uint8", ("torch", "onnx", "onnxscript", "onnxruntime")),
-    "executorch": Target(executorch.write, "step.pte", ("float32",), "uint8", ("torch", "executorch")),
-    "coreml": Target(coreml.write, "step-{}.mlpackage", ("float32", "float16"), "float32", ("torch", "coremltools")),
+    "onnx": Target(onnx.write, "step.onnx", ("float32",), ("lowered", "3d"), ("uint8", "float32"), ("torch", "onnx", "onnxscript", "onnxruntime")),
+    "executorch": Target(executorch.write, "step.pte", ("float32",), ("lowered",), ("uint8", "float32"), ("torch", "executorch")),
+    "coreml": Target(coreml.write, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), ("float32",), ("torch", "coremltools")),
 }

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import fx
+from torch import nn
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -20,7 +20,7 @@ from clipstep.runtime.manifest import Placement
 METADATA_KEY = "clipstep"
 
 
-def write(graph: fx.GraphModule, program: StepProgram, precision: str, metadata: str, path: Path) -> Placement:
+def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path) -> Placement:
     """Writes ``path`` with the metadata in the user-defined metadata ``clipstep``; frames are float32 holding 0..255.
 
     Core ML decides on the device which processor runs what, so the placement names the ML Program alone.

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
-from torch import fx
+from torch import fx, nn
 
 from clipstep.export.step import StepProgram
 from clipstep.runtime.errors import ClipstepError
@@ -15,7 +15,7 @@ from clipstep.runtime.manifest import Placement
 METADATA_METHOD = "clipstep"
 
 
-def write(graph: fx.GraphModule, program: StepProgram, precision: str, metadata: str, path: Path) -> Placement:
+def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path) -> Placement:
     """Writes ``path`` with the metadata in the constant method ``clipstep``. What XNNPACK does not take runs in portable kernels.
 
     Raises:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import fx, nn
+from torch import nn
 
 from clipstep.export.step import StepProgram
 from clipstep.runtime.manifest import Placement
@@ -12,7 +12,7 @@ from clipstep.runtime.manifest import Placement
 METADATA_KEY = "clipstep"
 
 
-def write(graph: fx.GraphModule, program: StepProgram, precision: str, metadata: str, path: Path) -> Placement:
+def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path) -> Placement:
     """Writes ``path`` with the metadata in ``metadata_props["clipstep"]``. onnxruntime's CPU provider runs every node."""
     model = to_onnx(graph, program)
     model.metadata_props.add(key=METADATA_KEY, value=metadata)

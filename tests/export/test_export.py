@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from torch import fx, nn
 
 from clipstep.export import export
-from clipstep.export.export import export_run
+from clipstep.export.export import Ask, export_run
 from clipstep.export.step import StepProgram
 from clipstep.export.targets import TARGETS
 from clipstep.runtime.bundle import Bundle, BundleError
@@ -50,19 +50,19 @@ def wrong_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_written_if_an_artifact_fails(wrong_onnx: None, pooled_run: Run, tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"step\.onnx: logits is off at step 0; got an error of 0\.01"):
-        export_run(pooled_run, tmp_path, tmp_path / "deep/small.clipstep", ["onnx"])
+        export_run(pooled_run, tmp_path, tmp_path / "deep/small.clipstep", Ask(("onnx",)))
     assert tree(tmp_path) == {} and list((tmp_path / "deep").iterdir()) == []
 
 
 def test_an_older_bundle_stays_if_the_new_one_fails(wrong_onnx: None, pooled_run: Run, bundle_copy: Path) -> None:
     before = tree(bundle_copy.parent)
     with pytest.raises(ParityError):
-        export_run(pooled_run, bundle_copy, bundle_copy, ["onnx"])
+        export_run(pooled_run, bundle_copy, bundle_copy, Ask(("onnx",)))
     assert tree(bundle_copy.parent) == before and [path.name for path in bundle_copy.parent.iterdir()] == [bundle_copy.name]
 
 
 def test_an_older_bundle_is_replaced_whole(pooled_run: Run, bundle_copy: Path) -> None:
-    export_run(pooled_run, bundle_copy, bundle_copy, ["onnx"])
+    export_run(pooled_run, bundle_copy, bundle_copy, Ask(("onnx",)))
     assert set(tree(bundle_copy)) == {"manifest.json", "golden.safetensors", "step.onnx"}
     assert Bundle.open(bundle_copy).manifest.provenance.architecture == "pooled"
     assert [path.name for path in bundle_copy.parent.iterdir()] == [bundle_copy.name]
@@ -139,7 +139,7 @@ def test_the_manifest_has_the_keys_of_its_schema_and_no_others(bundle: Bundle) -
 def test_an_unknown_target_is_answered_with_the_known_ones(targets: list[str], pooled_run: Run, tmp_path: Path) -> None:
     wanted = "tflite" if targets else "none"
     with pytest.raises(ClipstepError, match=f"unknown target; got {wanted}; expected some of onnx, executorch, coreml"):
-        export_run(pooled_run, tmp_path, tmp_path / "x.clipstep", targets)
+        export_run(pooled_run, tmp_path, tmp_path / "x.clipstep", Ask(targets))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipstep.export.export import export_run
+from clipstep.export.export import Ask, export_run
 from clipstep.export.step import program_of
 from clipstep.export.stream.network import StreamedNetwork
 from clipstep.export.stream.steps import StreamError
@@ -184,7 +184,7 @@ def clip_run(clip: Path) -> Run:
 @pytest.fixture(scope="module")
 def streamed_bundle(clip_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("streamed") / "streamed.clipstep"
-    export_run(clip_run, "clip", out, stream=2)
+    export_run(clip_run, "clip", out, Ask(stream=2))
     return out
 
 
@@ -212,7 +212,7 @@ def test_a_bundle_of_steps_says_its_delay_and_predicts_after_it(streamed_bundle:
 def test_steps_that_are_not_the_clip_network_are_not_exported(run: Run, tmp_path: Path) -> None:
     """The paper's network looks ahead within its subclip: shorter steps compute something else."""
     with pytest.raises(ParityError, match="after 2 steps of 2 frames the logits are not those of the network on all of them"):
-        export_run(run, "run", tmp_path / "out.clipstep", ("onnx",), stream=2)
+        export_run(run, "run", tmp_path / "out.clipstep", Ask(("onnx",), stream=2))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,7 +13,7 @@ from executorch.exir._serialize._program import deserialize_pte_binary
 from executorch.extension.pybindings import portable_lib
 from torch import Tensor, fx
 
-from clipstep.export.export import export_run, quiet
+from clipstep.export.export import Ask, export_run, quiet
 from clipstep.export.lowering.lower import lower
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.targets import TARGETS
@@ -98,7 +98,7 @@ def test_what_xnnpack_does_not_take_runs_beside_it_and_is_named(pooled_run: Run,
             return (logits.cumsum(1), *states)
 
     written = []
-    export_run(Run(Odd().eval(), pooled_run.info, pooled_run.sample), tmp_path, tmp_path / "odd.clipstep", ["executorch"], written.append)
+    export_run(Run(Odd().eval(), pooled_run.info, pooled_run.sample), tmp_path, tmp_path / "odd.clipstep", Ask(("executorch",)), written.append)
     placement = written[0].artifact.placement
     assert placement.outside.count("aten::cumsum") == 3 and sum(placement.delegated.values()) > 10
     assert written[0].artifact.parity.max_absolute_error < 1e-4

@@ -13,7 +13,7 @@ import torch
 from onnx import numpy_helper
 from torch import fx
 
-from clipstep.export.export import export_run, quiet
+from clipstep.export.export import Ask, export_run, quiet
 from clipstep.export.lowering.lower import lower
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.targets import executorch
@@ -146,7 +146,7 @@ def test_a_changed_exponent_of_one_executorch_weight_is_caught(run: Run, bundle_
 def pooled(pooled_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bundle, StepProgram]]:
     """A small network in ExecuTorch alone; the export itself says that the undamaged program passes."""
     out = tmp_path_factory.mktemp("pooled") / "pooled.clipstep"
-    export_run(pooled_run, out, out, ["executorch"])
+    export_run(pooled_run, out, out, Ask(("executorch",)))
     yield Bundle.open(out), program_of(pooled_run)
 
 
