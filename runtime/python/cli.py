@@ -29,6 +29,7 @@ JOBS = {
     "evaluate": _Job("clipstep.training.evaluate", "training", "Measure how right a run or a bundle is on a data set."),
     "export": _Job("clipstep.export.cli", "export", "Write a trained run as a verified bundle."),
     "verify": _Job("clipstep.export.cli", "export", "Check each artifact of a bundle against the eager network."),
+    "inspect": _Job("clipstep.runtime.inspect", None, "Show what a bundle, or a lone artifact, is."),
     "run": _Job("clipstep.runtime.run", None, "Stream a video through a bundle."),
     "bench": _Job("clipstep.benchmarks.cli", "bench", "Measure a bundle's latency and memory."),
     "throughput": _Job("clipstep.benchmarks.throughput", "training", "Measure training in batches beside one video at a time."),

@@ -1,0 +1,92 @@
+"""``clipstep inspect``: what a bundle, or a lone artifact, is."""
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from clipstep.runtime.bundle import Bundle, tree_size
+from clipstep.runtime.files import READERS, FileFacts, read_file
+from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.manifest import Artifact, Interface
+from clipstep.runtime.terminal import new_console
+
+SHOWN_LABELS = 8
+
+
+@click.command("inspect")
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+def inspect_command(path: Path, as_json: bool) -> None:
+    """Show what FILE is, a bundle or a lone .onnx, .pte or .mlpackage: inputs, states, outputs, labels, sizes, placement."""
+    if path.suffix in READERS or path.is_file():
+        facts = read_file(path)
+        if as_json:
+            click.echo(facts.model_dump_json(indent=2))
+        else:
+            _show_file(facts, new_console())
+        return
+    bundle = Bundle.open(path)
+    if as_json:
+        click.echo(bundle.manifest.text(), nl=False)
+    else:
+        _show_bundle(bundle, new_console())
+
+
+def _show_bundle(bundle: Bundle, console: Console) -> None:
+    manifest = bundle.manifest
+    golden = GoldenSteps.of(bundle)
+    _show_interface(manifest, console)
+    for artifact in manifest.artifacts:
+        console.print(f"artifact      {_artifact(artifact)}", soft_wrap=True)
+    sizes = manifest.golden.size_bytes / 1e6, tree_size(bundle.path) / 1e6
+    console.print(f"golden steps  {len(golden.logits)} on {len(golden.subclips)} subclips, {sizes[0]:.1f} MB of the bundle's {sizes[1]:.1f} MB")
+    origin = manifest.provenance
+    network = f"{origin.architecture} {json.dumps(origin.config)}"
+    console.print(f"made by       clipstep {origin.clipstep_version} from {origin.run}, {network}", soft_wrap=True)
+    console.print(f"checkpoint    {origin.checkpoint_sha256}", soft_wrap=True)
+    console.print("All files are as their hashes in the manifest say.")
+
+
+def _show_interface(interface: Interface, console: Console) -> None:
+    spec = interface.input
+    frames, height, width, _ = spec.shape
+    every = "every frame" if spec.frame_stride == 1 else f"one frame in {spec.frame_stride}"
+    late = f", {interface.delay_frames} frames late" if interface.delay_frames else ""
+    console.print(f"{interface.name}: a step takes {frames} frames of {width}x{height}, {every} at {spec.fps:g} a second{late}", soft_wrap=True)
+    console.print(f"frames        {spec.dtype} {spec.shape} {spec.layout}, {spec.color}, 0 to 255; {spec.crop}, {spec.resize}; the tail: {spec.tail}")
+    mean, deviation = (" ".join(f"{value:.1f}" for value in values) for values in (spec.mean, spec.deviation))
+    console.print(f"normalised    inside: minus {mean}, divided by {deviation}")
+    for state, output in zip(interface.states, interface.outputs[1:], strict=True):
+        console.print(f"state         {state.name} {state.dtype} {state.shape}, {state.initial:g} at the start; then {output}")
+    console.print(f"logits        float32 (1, {len(interface.labels)})")
+    more = len(interface.labels) - SHOWN_LABELS
+    console.print(f"labels        {', '.join(interface.labels[:SHOWN_LABELS])}{f' and {more} more' if more > 0 else ''}", soft_wrap=True)
+
+
+def _artifact(item: Artifact) -> str:
+    where = ", ".join(f"{count} nodes in {name}" for name, count in item.placement.delegated.items())
+    outside = f", outside: {', '.join(item.placement.outside)}" if item.placement.outside else ""
+    right = f"; top-1 {item.accuracy.top1:.1%} of {item.accuracy.videos} videos of {item.accuracy.data}" if item.accuracy else ""
+    tools = ", ".join(f"{tool} {version}" for tool, version in item.tool_versions.items())
+    return (
+        f"{item.file}: {item.target}, {item.form}, {item.precision}, {item.input_dtype} frames, for {item.platform}; "
+        f"{item.size_bytes / 1e6:.2f} MB; {where}{outside}; largest error {item.parity.max_absolute_error:.1e} in {item.parity.steps} steps"
+        f"{right}; written by {tools}"
+    )
+
+
+def _show_file(facts: FileFacts, console: Console) -> None:
+    weights = "" if facts.weights_bytes is None else f", {facts.weights_bytes / 1e6:.2f} MB of it weights"
+    console.print(f"{facts.file}: {facts.size_bytes / 1e6:.2f} MB{weights}; {facts.written_by}")
+    for kind, tensors in (("input", facts.inputs), ("output", facts.outputs)):
+        for tensor in tensors:
+            console.print(f"{kind:<14}{tensor.name or '(no name)'} {tensor.dtype} {tensor.shape}")
+    operations = ", ".join(f"{count} {name}" for name, count in facts.operations.items())
+    console.print(f"{'calls' if facts.target == 'executorch' else 'operations':<14}{sum(facts.operations.values())}: {operations}", soft_wrap=True)
+    if facts.interface is None:
+        console.print("It carries no clipstep facts: initial states, labels and normalisation are not in it.")
+        return
+    console.print("clipstep's facts in it, which fit its inputs and outputs:")
+    _show_interface(facts.interface, console)
