@@ -1,0 +1,48 @@
+"""On every step of every test video each artifact says what the eager network says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clipstep.export.step import StepProgram
+from clipstep.export.verify import load_for_verification
+from clipstep.runtime import Bundle
+from clipstep.training.data.lists import read_data_set
+from clipstep.training.data.subclips import read_subclips
+
+FIGHT = Path(__file__).parents[1] / "data/fight"
+RELATIVE_BOUND = 1e-5
+
+
+@pytest.mark.parametrize("file", ["step.onnx", "step.pte", "step-float32.mlpackage"])
+@torch.no_grad()
+def test_top_1_is_the_same_and_errors_are_below_1e5_relative(bundle: Bundle, program: StepProgram, file: str) -> None:
+    artifact = next(item for item in bundle.manifest.artifacts if item.file == file)
+    engine = load_for_verification(artifact.target, bundle.path / file)
+    steps = 0
+    for clip in read_data_set(FIGHT, 1).test:
+        expected = [*program.states.values()]
+        got = [state.numpy() for state in expected]
+        for subclip in read_subclips(clip.path, *program.frames.shape[:2]):
+            logits, *expected = program.step(subclip, *expected)
+            found, *got = engine.run([subclip.numpy().astype(artifact.input_dtype), *got])
+            for value, wanted in zip((found, *got), (logits, *expected), strict=True):
+                assert np.abs(value - wanted.numpy()).max() <= RELATIVE_BOUND * wanted.abs().max()
+            assert found.argmax() == logits.argmax()
+            steps += 1
+    engine.close()
+    assert steps > 100
+
+
+@torch.no_grad()
+def test_the_bound_tells_a_wrong_step_apart(bundle: Bundle, program: StepProgram) -> None:
+    """A state taken one step too early is further off than the bound."""
+    engine = load_for_verification("onnx", bundle.path / "step.onnx")
+    first, second = read_subclips(read_data_set(FIGHT, 1).test[0].path, *program.frames.shape[:2])[:2]
+    initial = [*program.states.values()]
+    _, *states = program.step(first, *initial)
+    logits, *_ = program.step(second, *states)
+    found, *_ = engine.run([second.numpy(), *(state.numpy() for state in initial)])
+    assert np.abs(found - logits.numpy()).max() > RELATIVE_BOUND * logits.abs().max()
