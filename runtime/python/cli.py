@@ -33,6 +33,7 @@ JOBS = {
     "run": _Job("clipstep.runtime.run", None, "Stream a video through a bundle."),
     "bench": _Job("clipstep.benchmarks.cli", "bench", "Measure a bundle's latency and memory."),
     "throughput": _Job("clipstep.benchmarks.throughput", "training", "Measure training in batches beside one video at a time."),
+    "systems": _Job("clipstep.benchmarks.systems", "bench", "Export and measure every network that can be trained, in one table."),
     "report": _Job("clipstep.benchmarks.report", None, "Summarise a bundle and what was measured of it in one table."),
 }
 

@@ -1,0 +1,147 @@
+"""``clipstep systems``: every network that can be trained, through the export to all targets and measured, in one table."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import torch
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from clipstep.benchmarks.bench import Plan, bench_bundle
+from clipstep.benchmarks.records import Record, naive_ms
+from clipstep.benchmarks.report import read_records
+from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.terminal import new_console
+from clipstep.training.count import multiply_accumulates, parameters
+from clipstep.training.data.lists import DataSet, read_data_set
+from clipstep.training.data.subclips import RGB
+from clipstep.training.facts import check_trainable, sample_subclips
+from clipstep.training.models import ARCHITECTURES, build
+from clipstep.training.predict import video_logits
+from clipstep.training.run import Run, RunInfo, load_run, save_run
+
+
+class Export(BaseModel):
+    """What an export took, in a process of its own."""
+
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One network: its run, what its export took, its bundle, what was measured of it."""
+
+    run: Run
+    export: Export
+    bundle: Bundle
+    records: Sequence[Record]
+
+
+@click.command("systems")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for runs, bundles and records; what is there is not made again.")
+@click.option("--system", "names", multiple=True, type=click.Choice(list(ARCHITECTURES)), help="May be given several times. [default: all]")
+@click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
+@click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
+@click.option("--steps", default=3, show_default=True, type=click.IntRange(1), help="Steps a turn.")
+def systems_command(data: Path, out: Path, names: tuple[str, ...], frames: int, size: int, rounds: int, steps: int) -> None:
+    """Export and measure the networks with random weights, whose batch norms have the statistics of DATA's first test videos."""
+    data_set, console = read_data_set(data), new_console()
+    every = {name: _measure(name, data_set, frames, size, out, Plan((1,), rounds, steps), console) for name in names or ARCHITECTURES}
+    console.print(_exported(every))
+    console.print("error: the largest of the float32 artifacts, relative; delegates: XNNPACK calls in step.pte")
+    console.print(_measured(every))
+    console.print("one thread; times naive: above 1 is faster than rank-5 ONNX in onnxruntime")
+
+
+def _measure(name: str, data: DataSet, frames: int, size: int, out: Path, plan: Plan, console: Console) -> Measured:
+    folder, bundle, took, records = out / name, out / f"{name}.clipstep", out / f"{name}.export.json", out / f"{name}.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        save_run(folder, random_run(name, data, frames, size))
+    run = load_run(folder)
+    if run.info.shape[:2] != (frames, size):
+        raise ClipstepError(f"{folder}: is of another size", got=run.info.shape[:2], expected=(frames, size), fix="choose another --out")
+    if not took.exists():
+        console.print(f"exporting {name}")
+        took.write_text(_export(folder, bundle).model_dump_json())
+    if not records.exists():
+        console.print(f"measuring {name}")
+        measured = bench_bundle(Bundle.open(bundle), folder, plan, console)
+        records.write_text("".join(record.model_dump_json() + "\n" for record in measured), encoding="utf-8")
+    return Measured(run, Export.model_validate_json(took.read_text()), Bundle.open(bundle), read_records(records))
+
+
+@torch.no_grad()
+def random_run(name: str, data: DataSet, frames: int, size: int) -> Run:
+    """A network nobody trained: random weights, statistics measured on real subclips so that numbers stay as they are in a
+    trained one, and a clear favourite among the classes, so that rounding to float16 does not decide."""
+    torch.manual_seed(0)
+    config = {"classes": len(data.classes), "frames": frames, "size": size}
+    network, sample = build(name, config), sample_subclips(data.test, frames, size)
+    check_trainable(network, frames, size, RGB)
+    pixels = sample.float().flatten(0, 3)
+    info = RunInfo(name, config, data.classes, tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist()), 25.0)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
+    for norm in norms:
+        norm.momentum = None  # Statistics are then means over all that is seen.
+    video_logits(network.train(), sample, info)
+    *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
+    last.bias.copy_(torch.linspace(1, -1, len(data.classes)))
+    return Run(network.eval(), info, sample)
+
+
+def _export(run: Path, bundle: Path) -> Export:
+    started = time.monotonic()
+    command = [sys.executable, "-c", "from clipstep.runtime.cli import main; main()", "export", str(run), "--out", str(bundle)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        error = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise ClipstepError(f"exporting {run} failed", got=(error.strip().splitlines() or ["no word why"])[-1].removeprefix("error: "))
+    return Export(seconds=time.monotonic() - started, peak_bytes=usage.ru_maxrss * 1024)
+
+
+def _exported(every: dict[str, Measured]) -> Table:
+    table = Table("system")
+    for heading in ("param. M", "MAC M", "export s", "peak GiB", "onnx MB", "pte MB", "Core ML MB", "delegates", "error"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, m in every.items():
+        artifacts = {item.file: item for item in m.bundle.manifest.artifacts}
+        exact = [item for item in artifacts.values() if item.precision == "float32"]
+        table.add_row(
+            name, f"{parameters(m.run.network) / 1e6:.2f}", f"{multiply_accumulates(m.run.network, *_order(m.run)) / 1e6:,.0f}",
+            f"{m.export.seconds:.0f}", f"{m.export.peak_bytes / 2**30:.1f}",
+            *(f"{artifacts[file].size_bytes / 1e6:.1f}" for file in ("step.onnx", "step.pte", "step-float32.mlpackage")),
+            str(len(artifacts["step.pte"].placement.delegated)), f"{max(item.parity.max_relative_error for item in exact):.0e}",
+        )  # fmt: skip
+    return table
+
+
+def _measured(every: dict[str, Measured]) -> Table:
+    table = Table("system")
+    for heading in ("naive ms", "step.onnx times naive", "step.pte times naive", "PyTorch times naive"):
+        table.add_column(heading, justify="right")
+    for name, m in every.items():
+        (naive,) = naive_ms(m.records).values()
+        times = {record.subject.name: f"{naive / record.percentile_ms(50):.2f}" for record in m.records}
+        table.add_row(name, f"{naive:.1f}", times["step.onnx"], times["step.pte"], times["PyTorch eager"])
+    return table
+
+
+def _order(run: Run) -> tuple[int, int, int]:
+    frames, size, channels = run.info.shape
+    return channels, frames, size
