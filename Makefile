@@ -34,7 +34,7 @@ test: .venv/ready
 	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typed .
 	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml
-	OMP_NUM_THREADS=1 $(BIN)/pytest  # The tests' networks are too small for more threads.
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile  # The tests' networks are too small for more threads.
 
 clean:
 	rm -rf .venv build dist runs *.egg-info

@@ -60,7 +60,7 @@ def systems_command(data: Path, out: Path, names: tuple[str, ...], frames: int, 
     data_set, console = read_data_set(data), new_console()
     every = {name: _measure(name, data_set, frames, size, out, Plan((1,), rounds, steps), console) for name in names or ARCHITECTURES}
     console.print(_exported(every))
-    console.print("error: the largest of the float32 artifacts, relative; delegates: XNNPACK calls in step.pte")
+    console.print("GiB: peak of the export; error: the largest of the float32 artifacts, relative; delegates: XNNPACK calls in step.pte")
     console.print(_measured(every))
     console.print("one thread; times naive: above 1 is faster than rank-5 ONNX in onnxruntime")
 
@@ -117,7 +117,8 @@ def _export(run: Path, bundle: Path) -> Export:
 
 def _exported(every: dict[str, Measured]) -> Table:
     table = Table("system")
-    for heading in ("param. M", "MAC M", "export s", "peak GiB", "onnx MB", "pte MB", "Core ML MB", "delegates", "error"):
+    table.columns[0].no_wrap = True
+    for heading in ("param. M", "MAC M", "export s", "GiB", "onnx MB", "pte MB", "Core ML MB", "delegates", "error"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, m in every.items():
         artifacts = {item.file: item for item in m.bundle.manifest.artifacts}

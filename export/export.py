@@ -3,12 +3,15 @@
 import contextlib
 import io
 import logging
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import nn
@@ -26,7 +29,6 @@ from clipstep.training.data.subclips import RGB
 from clipstep.training.run import Run
 
 GOLDEN_FILE = "golden.safetensors"
-
 
 FORMS = ("auto", "lowered", "3d")
 INPUT_DTYPES = ("auto", "uint8", "float32")
@@ -84,9 +86,10 @@ def export_run(
     if ask.stream is not None:
         check_steps(program, subclips)
     interface = _interface(run, program, out)
-    with write_whole(out) as folder:
+    with write_whole(out) as folder, interruptible() as stop_if_interrupted:
         artifacts = []
         for written in _write_artifacts(program, golden, interface, ask, folder):
+            stop_if_interrupted()
             artifacts.append(written.artifact)
             report(written)
         golden.save(folder / GOLDEN_FILE)
@@ -101,6 +104,7 @@ def export_run(
             ),
         )  # fmt: skip
         (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
+        stop_if_interrupted()
     return manifest
 
 
@@ -168,6 +172,31 @@ def _interface(run: Run, program: StepProgram, out: Path) -> Interface:
         labels=program.labels,
         delay_frames=program.delay,
     )
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Gives a function that raises KeyboardInterrupt if Ctrl-C was pressed and nobody heard: one raised in a callback of the
+    converters, such as that of a weak reference, is printed and forgotten."""
+    heard = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        heard.set()
+        signal.default_int_handler(number, frame)
+
+    def stop_if_interrupted() -> None:
+        if heard.is_set():
+            raise KeyboardInterrupt
+
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():  # The caller's business.
+        yield stop_if_interrupted
+        return
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield stop_if_interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ def test_an_interrupted_export_leaves_the_older_bundle_or_none(pooled_run: Run, 
                 time.sleep(0.02)
             assert process.poll() is None
             process.send_signal(number)
-            _, error = process.communicate(timeout=60)
+            _, error = process.communicate(timeout=300)
         assert process.returncode != 0
         assert "Traceback" not in error
         if number == signal.SIGINT:
@@ -91,3 +91,21 @@ def test_an_interrupted_export_leaves_the_older_bundle_or_none(pooled_run: Run, 
     assert tree_sha256(old) == before and not new.exists()
     export_run(pooled_run, "pooled", new, Ask(("onnx",)))
     Bundle.open(new)
+
+
+def test_an_interrupt_that_nobody_heard_stops_the_export_all_the_same(pooled_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unheard = []
+    monkeypatch.setattr(sys, "unraisablehook", unheard.append)
+
+    class Interrupting:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def report(_: object) -> None:
+        Interrupting()  # Deleted at once.
+
+    with pytest.raises(KeyboardInterrupt):
+        export_run(pooled_run, "pooled", tmp_path / "new.clipstep", Ask(("onnx",)), report)
+    assert [error.exc_type for error in unheard] == [KeyboardInterrupt]
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
