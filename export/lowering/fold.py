@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, fx
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from clipstep.export.lowering.rules.convolution import triple
+
 aten = torch.ops.aten
 CONVOLUTIONS = (aten.conv3d.default, aten.conv3d.padding)
 
@@ -52,11 +54,34 @@ def find_channel_shuffles(graph: fx.GraphModule) -> None:
     _clean(graph)
 
 
+def move_channel_shuffles(graph: fx.GraphModule) -> None:
+    """Puts a channel shuffle behind the depthwise convolution that follows it, whose kernels are shuffled back: with a stride,
+    fewer numbers are left to move."""
+    for shuffle in graph.graph.find_nodes(op="call_function", target=aten.channel_shuffle.default):
+        source, groups = shuffle.args
+        (conv, *others) = shuffle.users
+        channels = shuffle.meta["val"].shape[1]
+        if others or conv.target not in CONVOLUTIONS or len(conv.args) < 7 or conv.args[6] != channels:
+            continue
+        weight, bias = _conv_constants(graph, conv)
+        if len(weight) != channels or any(c is not None and c.op != "get_attr" for c in conv.args[1:3]):
+            continue
+        back = torch.arange(channels).reshape(-1, groups).t().flatten()
+        _set_conv_constants(graph, conv, weight[back], None if bias is None else bias[back])
+        conv.replace_input_with(shuffle, source)
+        with graph.graph.inserting_after(conv):
+            moved = graph.graph.call_function(aten.channel_shuffle.default, (conv, groups))
+        moved.meta = dict(conv.meta)
+        conv.replace_all_uses_with(moved, delete_user_cb=lambda user, moved=moved: user is not moved)
+        graph.graph.erase_node(shuffle)
+    _clean(graph)
+
+
 def fold_channel_shuffles(graph: fx.GraphModule) -> None:
     """Lets the convolution before a channel shuffle write its channels in shuffled order.
 
-    Between the two only element-wise operations may stand. A grouped convolution becomes a dense one, because its
-    shuffled channels are no longer contiguous groups.
+    Between the two only element-wise operations may stand. Not a grouped one, whose shuffled channels would not be
+    contiguous groups.
     """
     for shuffle in graph.graph.find_nodes(op="call_function", target=aten.channel_shuffle.default):
         source, groups = shuffle.args
@@ -67,12 +92,27 @@ def fold_channel_shuffles(graph: fx.GraphModule) -> None:
             continue
         weight, bias = _conv_constants(graph, conv)
         order = torch.arange(len(weight)).reshape(groups, -1).t().flatten()
-        conv_groups = conv.args[6] if len(conv.args) > 6 else 1
-        _set_conv_constants(graph, conv, dense_weight(weight, conv_groups)[order], None if bias is None else bias[order])
-        if conv_groups != 1:
-            conv.args = (*conv.args[:6], 1)
+        if len(conv.args) > 6 and conv.args[6] > 1:
+            continue
+        _set_conv_constants(graph, conv, weight[order], None if bias is None else bias[order])
         shuffle.replace_all_uses_with(source)
         graph.graph.erase_node(shuffle)
+    _clean(graph)
+
+
+def fold_paddings(graph: fx.GraphModule) -> None:
+    """Lets an average pool without padding of its own do the padding with zeros before it, and count it."""
+    for pool in graph.graph.find_nodes(op="call_function", target=aten.avg_pool3d.default):
+        padded = pool.args[0]
+        kernel, stride, padding, ceil_mode, _, divisor = (*pool.args[1:], *((), (0,), False, True, None)[len(pool.args) - 2 :])
+        if padded.target not in (aten.pad.default, aten.constant_pad_nd.default) or ceil_mode or any(triple(padding)):
+            continue
+        source, amounts, *rest = padded.args
+        amounts = (*amounts, *[0] * (6 - len(amounts)))
+        pairs = [amounts[i : i + 2] for i in (4, 2, 0)]
+        if len(amounts) > 6 or any(a != b or a < 0 for a, b in pairs) or any(value not in ("constant", None, 0) for value in rest):
+            continue
+        pool.args = (source, kernel, stride or kernel, [a for a, _ in pairs], False, True, divisor)
     _clean(graph)
 
 
@@ -103,17 +143,6 @@ def fold_constants(graph: fx.GraphModule) -> None:
     used = {node.target for node in graph.graph.find_nodes(op="get_attr")}
     for name in [name for name, _ in graph.named_buffers() if name not in used]:
         delattr(graph, name)
-
-
-def dense_weight(weight: Tensor, groups: int) -> Tensor:
-    """A grouped convolution's weight ``(out, in / groups, ...)`` as the dense ``(out, in, ...)`` that does the same."""
-    if groups == 1:
-        return weight
-    out_channels, share = weight.shape[:2]
-    dense = weight.new_zeros(out_channels, share * groups, *weight.shape[2:])
-    for group, rows in enumerate(torch.arange(out_channels).chunk(groups)):
-        dense[rows, group * share : (group + 1) * share] = weight[rows]
-    return dense
 
 
 def _constant(graph: fx.GraphModule, node: Any) -> Tensor:

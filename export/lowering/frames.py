@@ -1,5 +1,6 @@
 """A rank-5 value of the original graph with N = 1, as a list of frames."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,6 +9,11 @@ import torch
 from torch import Tensor
 
 from clipstep.export.lowering.view import View
+
+TIME = 2
+STACK_LIMIT = 2**17
+"""Values of at most so many elements are computed on whole: they fit in a processor's cache, and few large operations cost less
+than many small ones."""
 
 
 class NoRule(Exception):
@@ -78,6 +84,41 @@ def frames_of(value: Value | Tensor | Sequence[Tensor]) -> Frames:
     if len(view.shape) != 5 or view.shape[0] != 1:
         raise NoRule("a value that is not one batch of frames")
     return Frames(view.pieces, view.shape[1])
+
+
+def is_stack(value: object) -> bool:
+    """Whether a value is a view of frames ``(1, C, T, H, W)`` that lie one after the other in memory."""
+    return isinstance(value, View) and len(value.shape) == 5 and value.shape[0] == 1 and (value.shape[TIME] == 1 or value.outermost(TIME))
+
+
+def small(value: Value) -> bool:
+    """Whether all the frames of a value ``(1, C, T, H, W)`` are better computed on at once."""
+    return len(value.shape) == 5 and value.shape[0] == 1 and math.prod(value.shape) <= STACK_LIMIT
+
+
+def stack_of(value: Value) -> Tensor:
+    """The frames of a value ``(1, C, T, H, W)`` on the batch axis, ``(T, C, H, W)``."""
+    view = view_of(value)
+    _, channels, count, height, width = view.shape
+    return view.permute((0, 2, 1, 3, 4)).tensor((count, channels, height, width))
+
+
+def stacked(frames: Tensor) -> View:
+    """Frames ``(T, C, H, W)`` as the value ``(1, C, T, H, W)`` that they make."""
+    return View.of(frames, (1, *frames.shape)).permute((0, 2, 1, 3, 4))
+
+
+def rows(stack: Tensor, indices: Sequence[int]) -> Tensor:
+    """Frames ``(T, C, H, W)`` picked by their indices, those that follow one another in one copy; none for all of them."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and runs[-1][1] == index:
+            runs[-1][1] += 1
+        else:
+            runs.append([index, index + 1])
+    if runs == [[0, len(stack)]]:
+        return stack
+    return concatenate([stack[start:stop] for start, stop in runs], 0)
 
 
 def view_of(value: Value | Tensor) -> View:

@@ -7,7 +7,14 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from clipstep.export.lowering.fold import find_channel_shuffles, fold_batch_norms, fold_channel_shuffles, fold_constants
+from clipstep.export.lowering.fold import (
+    find_channel_shuffles,
+    fold_batch_norms,
+    fold_channel_shuffles,
+    fold_constants,
+    fold_paddings,
+    move_channel_shuffles,
+)
 from clipstep.export.lowering.frames import Frames, NoRule
 from clipstep.export.lowering.order import depth_first
 from clipstep.export.lowering.rules import RULES
@@ -32,6 +39,8 @@ def lower(step: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     find_channel_shuffles(graph)
     fold_batch_norms(graph)
     fold_channel_shuffles(graph)
+    move_channel_shuffles(graph)
+    fold_paddings(graph)
     interpreter = _Lowering(graph)
     # Traced before autograd's and the backends' decompositions, so that pools and convolutions stay whole.
     lowered = make_fx(lambda *values: interpreter.run(*values), pre_dispatch=True)(*inputs)

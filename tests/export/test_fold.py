@@ -5,8 +5,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from clipstep.export.lowering.fold import dense_weight, find_channel_shuffles, fold_batch_norms, fold_channel_shuffles, fold_constants
-from clipstep.export.lowering.lower import export_whole
+from clipstep.export.lowering.fold import (
+    find_channel_shuffles,
+    fold_batch_norms,
+    fold_channel_shuffles,
+    fold_constants,
+    fold_paddings,
+    move_channel_shuffles,
+)
+from clipstep.export.lowering.lower import export_whole, lower
 
 aten = torch.ops.aten
 NORM = aten._native_batch_norm_legit_no_training.default
@@ -74,11 +81,10 @@ def test_a_batch_norm_that_follows_no_convolution_stays() -> None:
     torch.testing.assert_close(graph(X), module(X))
 
 
-@pytest.mark.parametrize("groups", [1, 2, 3])
 @pytest.mark.parametrize("shuffle", [2, 3, 4])
 @pytest.mark.parametrize("relu", [True, False])
-def test_a_channel_shuffle_goes_into_the_convolution(groups: int, shuffle: int, relu: bool) -> None:
-    module = Unit(groups, shuffle=shuffle, relu=relu)
+def test_a_channel_shuffle_goes_into_the_convolution(shuffle: int, relu: bool) -> None:
+    module = Unit(shuffle=shuffle, relu=relu)
     graph = export(module)
     fold_batch_norms(graph)
     assert count(graph, aten.channel_shuffle.default) == 1
@@ -94,6 +100,76 @@ def test_a_channel_shuffle_keeps_what_others_see(tap: str) -> None:
     fold_batch_norms(graph)
     fold_channel_shuffles(graph)
     assert_same(graph, module)
+
+
+def test_a_channel_shuffle_stays_behind_a_grouped_convolution() -> None:
+    """Made dense, its arithmetic and its weights would be as many times more as it has groups."""
+    module = Unit(groups=2, shuffle=3)
+    graph = export(module)
+    fold_batch_norms(graph)
+    fold_channel_shuffles(graph)
+    assert count(graph, aten.channel_shuffle.default) == 1
+    assert_same(graph, module)
+
+
+class ShuffledDepthwise(nn.Module):
+    """A channel shuffle, then a convolution of so many groups that multiplies the channels."""
+
+    def __init__(self, groups: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(6, out_channels, 3, stride=2, padding=1, groups=groups)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.conv(F.channel_shuffle(x, 3)),)
+
+
+@pytest.mark.parametrize(("groups", "out_channels", "moved"), [(6, 6, True), (6, 12, False), (3, 6, False), (1, 6, False)])
+def test_a_channel_shuffle_goes_behind_a_depthwise_convolution(groups: int, out_channels: int, moved: bool) -> None:
+    module = ShuffledDepthwise(groups, out_channels)
+    graph = export(module)
+    move_channel_shuffles(graph)
+    (shuffle,) = graph.graph.find_nodes(op="call_function", target=aten.channel_shuffle.default)
+    assert (shuffle.args[0].target == aten.conv3d.default) == moved
+    assert_same(graph, module)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "options", "folded"),
+    [
+        ((1, 1, 1, 1, 1, 1), {}, True),
+        ((2, 2, 0, 0), {}, True),
+        ((1, 1, 1, 1, 0, 1), {}, False),
+        ((1, 1, 1, 1, 1, 1), {"value": 1.0}, False),
+        ((1, 1, 1, 1, 1, 1), {"mode": "replicate"}, False),
+        ((-1, -1, 1, 1), {}, False),
+    ],
+)
+@pytest.mark.parametrize("pool", [{}, {"divisor_override": 5}, {"count_include_pad": False}])
+def test_a_padding_with_zeros_goes_into_the_average_pool(amounts: tuple[int, ...], options: dict, folded: bool, pool: dict) -> None:
+    module = Pooled(amounts, options, {"stride": 2, **pool})
+    graph = export_whole(module, (X[0],))
+    fold_paddings(graph)
+    assert count(graph, aten.pad.default) == (0 if folded else 1)
+    torch.testing.assert_close(lower(module, (X[0],))(2 * X[0]), module(2 * X[0]), rtol=1e-5, atol=1e-5)
+
+
+def test_a_padding_stays_before_a_pool_that_pads_too() -> None:
+    module = Pooled((1, 1, 1, 1, 1, 1), {}, {"padding": 1, "count_include_pad": False})
+    graph = export_whole(module, (X[0],))
+    fold_paddings(graph)
+    assert count(graph, aten.pad.default) == 1
+    torch.testing.assert_close(lower(module, (X[0],))(2 * X[0]), module(2 * X[0]), rtol=1e-5, atol=1e-5)
+
+
+class Pooled(nn.Module):
+    """An average pool of 3 after a padding, of a value that comes and goes as rank 4."""
+
+    def __init__(self, amounts: tuple[int, ...], padding: dict, pool: dict) -> None:
+        super().__init__()
+        self.amounts, self.padding, self.pool = amounts, padding, pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool3d(F.pad(x[None], self.amounts, **self.padding), 3, **self.pool)[0]
 
 
 class Taps(nn.Module):
@@ -118,14 +194,6 @@ def test_what_depends_on_constants_alone_is_computed_once() -> None:
     convs = graph.graph.find_nodes(op="call_function", target=aten.conv2d.default)
     assert [conv.args[1].op for conv in convs] == ["get_attr", "get_attr"]
     assert_same(graph, module)
-
-
-@pytest.mark.parametrize(("channels", "groups"), [((6, 12), 1), ((6, 12), 2), ((6, 9), 3), ((6, 6), 6)])
-def test_dense_weight_does_what_the_grouped_convolution_does(channels: tuple[int, int], groups: int) -> None:
-    conv = nn.Conv3d(*channels, (1, 3, 3), groups=groups, bias=False)
-    dense = dense_weight(conv.weight.detach(), groups)
-    assert dense.shape[:2] == channels[::-1]
-    torch.testing.assert_close(F.conv3d(X, dense), conv(X).detach(), rtol=1e-5, atol=1e-5)
 
 
 class ByHand(nn.Module):

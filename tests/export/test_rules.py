@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from clipstep.export.lowering.frames import frames_of, view_of
+from clipstep.export.lowering import frames
 from clipstep.export.lowering.lower import LoweringError, lower
 from clipstep.export.lowering.rules import RULES
 from clipstep.export.lowering.view import View
@@ -32,13 +33,19 @@ class Wrap(nn.Module):
         return (y.reshape(y.shape[1:]) if y.ndim == 5 else y,)
 
 
+LIMITS = (0, frames.STACK_LIMIT)
+"""Under which values go frame by frame, and under which all frames at once."""
+
+
 def check(module: nn.Module, x: Tensor) -> None:
     """The lowered module does what the module does, without a value of rank 5."""
-    lowered = lower(module, (x,))
-    value, expected = lowered(x + 1)[0], module(x + 1)[0].detach()
-    assert value.shape == expected.shape
-    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
-    assert not any(str(node.target).startswith(("aten.conv3d", "aten.max_pool3d", "aten.avg_pool3d")) for node in lowered.graph.nodes)
+    for limit in LIMITS:
+        with mock.patch.object(frames, "STACK_LIMIT", limit):
+            lowered = lower(module, (x,))
+        value, expected = lowered(x + 1)[0], module(x + 1)[0].detach()
+        assert value.shape == expected.shape
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
+        assert not any(str(node.target).startswith(("aten.conv3d", "aten.max_pool3d", "aten.avg_pool3d")) for node in lowered.graph.nodes)
 
 
 class Ranks(TorchDispatchMode):
@@ -53,17 +60,21 @@ class Ranks(TorchDispatchMode):
         return result
 
 
-def agree(operation: Callable[..., Any], x: Tensor, *arguments: Any, frames: bool = True, **settings: Any) -> None:
-    """An operation's rule, on frames or on a view of a value, gives what the operation gives, without a tensor of rank 5."""
+def agree(operation: Callable[..., Any], x: Tensor, *arguments: Any, framed: bool = True, **settings: Any) -> None:
+    """An operation's rule, on frames one by one and stacked or on another view of a value, gives what the operation gives,
+    without a tensor of rank 5."""
     expected = operation(x, *arguments, **settings)
-    with Ranks() as ranks:
-        view = View.of(x[0], x.shape)
-        got = RULES[operation](frames_of(view) if frames else view, *arguments, **settings)
-        got, expected = (value[0] if isinstance(value, tuple) else value for value in (got, expected))
-        assert got.shape == tuple(expected.shape)
-        flat = view_of(got).tensor()
-    torch.testing.assert_close(flat, expected.flatten(), rtol=1e-5, atol=1e-5)
-    assert ranks.largest <= 4
+    expected = expected[0] if isinstance(expected, tuple) else expected
+    view = View.of(x[0], x.shape)
+    values = (frames.frames_of(view), frames.stacked(frames.stack_of(view))) if framed else (view, view)
+    for value, limit in zip(values, LIMITS, strict=True):
+        with Ranks() as ranks, mock.patch.object(frames, "STACK_LIMIT", limit):
+            got = RULES[operation](value, *arguments, **settings)
+            got = got[0] if isinstance(got, tuple) else got
+            assert got.shape == tuple(expected.shape)
+            flat = frames.view_of(got).tensor()
+        torch.testing.assert_close(flat, expected.flatten(), rtol=1e-5, atol=1e-5)
+        assert ranks.largest <= 4
 
 
 CALL = Wrap.forward.__code__.co_firstlineno + 1
@@ -75,13 +86,13 @@ SMALL = st.integers(1, 3)
 @given(
     kernel=st.tuples(SMALL, SMALL, SMALL), stride=st.tuples(SMALL, SMALL, SMALL), padding=st.tuples(*[st.integers(0, 2)] * 3),
     dilation=st.tuples(*[st.integers(1, 2)] * 3), groups=SMALL, share=SMALL, out_share=st.integers(1, 11),
-    frames=st.integers(1, 6), bias=st.booleans(),
+    length=st.integers(1, 6), bias=st.booleans(),
 )  # fmt: skip
 def test_any_convolution(
     kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], groups: int, share: int, out_share: int,
-    frames: int, bias: bool,
+    length: int, bias: bool,
 ) -> None:  # fmt: skip
-    size = (frames, 5, 6)
+    size = (length, 5, 6)
     assume(all(s + 2 * p >= d * (k - 1) + 1 for s, p, d, k in zip(size, padding, dilation, kernel, strict=True)))
     conv = nn.Conv3d(share * groups, out_share * groups, kernel, stride, padding, dilation, groups, bias)
     agree(aten.conv3d.default, torch.randn(1, share * groups, *size), conv.weight, conv.bias, stride, padding, dilation, groups)
@@ -133,22 +144,22 @@ def test_any_adaptive_pool(sizes: tuple[int, ...], largest: bool) -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     amounts=st.lists(st.integers(-1, 3), min_size=6, max_size=6), mode=st.sampled_from(["constant", "replicate"]),
-    value=st.sampled_from([0.0, 1.5]), frames=st.booleans(),
+    value=st.sampled_from([0.0, 1.5]), framed=st.booleans(),
 )  # fmt: skip
-def test_any_padding(amounts: list[int], mode: str, value: float, frames: bool) -> None:
-    agree(aten.pad.default, torch.randn(1, 3, 4, 5, 6), amounts, mode, value if mode == "constant" else None, frames=frames)
+def test_any_padding(amounts: list[int], mode: str, value: float, framed: bool) -> None:
+    agree(aten.pad.default, torch.randn(1, 3, 4, 5, 6), amounts, mode, value if mode == "constant" else None, framed=framed)
 
 
 REDUCTIONS = [aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, aten.amin.default, aten.var.dim]
 
 
 @settings(max_examples=100, deadline=None)
-@given(operation=st.sampled_from(REDUCTIONS), dims=st.sets(st.integers(0, 4), min_size=1, max_size=5), keepdim=st.booleans(), frames=st.booleans())
-def test_any_reduction(operation: Any, dims: set[int], keepdim: bool, frames: bool) -> None:
+@given(operation=st.sampled_from(REDUCTIONS), dims=st.sets(st.integers(0, 4), min_size=1, max_size=5), keepdim=st.booleans(), framed=st.booleans())
+def test_any_reduction(operation: Any, dims: set[int], keepdim: bool, framed: bool) -> None:
     unbiased = [True] if operation == aten.var.dim else []
     assume(not unbiased or dims != {0})
     axes = [dim - 5 if dim % 2 else dim for dim in dims]
-    agree(operation, torch.randn(1, 3, 4, 5, 6), axes, *unbiased, keepdim, frames=frames)
+    agree(operation, torch.randn(1, 3, 4, 5, 6), axes, *unbiased, keepdim, framed=framed)
 
 
 @pytest.mark.parametrize("channels", [(5, 13), (8, 16), (3, 9)])

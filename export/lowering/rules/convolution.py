@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import Frames, Value, concatenate, frames_of, pad_channels
+from clipstep.export.lowering.frames import TIME, Frames, Value, concatenate, frames_of, pad_channels, rows, small, stack_of, stacked
 
 aten = torch.ops.aten
 Triple = Sequence[int]
@@ -31,13 +31,19 @@ def tap_sources(length: int, taps: int, stride: int, padding: int, dilation: int
 
 def conv3d(
     x: Value, weight: Tensor, bias: Tensor | None = None, stride: Triple = (1,), padding: Triple = (0,), dilation: Triple = (1,), groups: int = 1
-) -> Frames:  # fmt: skip
-    """For each output frame a 2D convolution of all its taps as input channels or, if it is grouped, one a tap, summed."""
+) -> Value:  # fmt: skip
+    """For each output frame a 2D convolution of all its taps as input channels or, if it is grouped, one a tap, summed.
+
+    Of a small value all frames at once, on the batch axis.
+    """
     stride, padding, dilation = triple(stride), triple(padding), triple(dilation)
-    value = frames_of(x)
-    sources = tap_sources(len(value.items), weight.shape[2], stride[0], padding[0], dilation[0])
-    sources = [[(tap, source) for tap, source in row if value.items[source] is not None] for row in sources]
+    sources = tap_sources(x.shape[TIME], weight.shape[2], stride[0], padding[0], dilation[0])
     plane: dict[str, Any] = {"stride": stride[1:], "padding": padding[1:], "dilation": dilation[1:], "groups": groups}
+    taps = [{t: source for t, row in enumerate(sources) for tap, source in row if tap == k} for k in range(weight.shape[2])]
+    if small(x) and max(map(len, taps)) == len(sources):
+        return stacked(_stacked(stack_of(x), weight, bias, taps, plane))
+    value = frames_of(x)
+    sources = [[(tap, source) for tap, source in row if value.items[source] is not None] for row in sources]
     computed = (_grouped if groups > 1 else _dense)(value, weight, bias, [row for row in sources if row], plane)
     if all(sources):
         return Frames(tuple(computed), len(weight))
@@ -53,6 +59,32 @@ def conv3d(
     return Frames(tuple(next(rows) if row else alone for row in sources), len(weight))
 
 
+def _stacked(stack: Tensor, weight: Tensor, bias: Tensor | None, taps: list[dict[int, int]], plane: dict[str, Any]) -> Tensor:
+    """The sum over the taps of 2D convolutions, the bias in the one that every frame has."""
+    full = max(range(len(taps)), key=lambda tap: len(taps[tap]))
+    return sum_over_taps(stack, taps, lambda frames, tap: F.conv2d(frames, weight[:, :, tap], bias if tap == full else None, **plane))
+
+
+def sum_over_taps(stack: Tensor, taps: Sequence[dict[int, int]], function: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """The sum over the temporal taps of a function of the frames under each.
+
+    Args:
+        stack: frames ``(T, C, H, W)``.
+        taps: for each tap, which input frame lies under it for each output frame; none on the padding. One has all.
+        function: of frames and the number of their tap.
+    """
+    full, *others = sorted((number for number, tap in enumerate(taps) if tap), key=lambda number: -len(taps[number]))
+    parts = {number: function(rows(stack, list(taps[number].values())), number) for number in (full, *others)}
+    return reduce(lambda total, number: _added(total, parts[number], min(taps[number])), others, parts[full])
+
+
+def _added(total: Tensor, part: Tensor, first: int) -> Tensor:
+    """Adds frames to those of ``total`` from its ``first`` on."""
+    end = first + len(part)
+    pieces = [total[:first], total[first:end] + part if len(part) < len(total) else total + part, total[end:]]
+    return concatenate([piece for piece in pieces if len(piece)], 0)
+
+
 def _dense(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any]) -> list[Tensor]:
     # A 1x1x1 convolution mostly feeds a grouped one, for which further channels would have to be cut off again.
     width = len(weight) + (-len(weight) % CHANNEL_MULTIPLE if math.prod(weight.shape[2:]) > 1 else 0)
@@ -65,8 +97,13 @@ def _dense(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[lis
 
 
 def _grouped(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any]) -> list[Tensor]:
+    frames: Sequence[Tensor | None] = value.exact
     taps = [weight[:, :, i] for i in range(weight.shape[2])]
-    return [_sum_of_taps([(value.exact[source], taps[tap]) for tap, source in row], bias, plane) for row in sources]
+    if weight.shape[1] == 1 and len(weight) == value.channels < value.width:  # Depthwise: further channels are a business of their own.
+        frames, further = value.items, value.width - value.channels
+        taps = [F.pad(tap, (0, 0, 0, 0, 0, 0, 0, further)) for tap in taps]
+        bias, plane = None if bias is None else F.pad(bias, (0, further)), {**plane, "groups": value.width}
+    return [_sum_of_taps([(frames[source], taps[tap]) for tap, source in row], bias, plane) for row in sources]
 
 
 def conv3d_named_padding(

@@ -9,13 +9,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import Frames, NoRule, Value, concatenate, frames_of, pad_channels, result, view_of
+from clipstep.export.lowering.frames import (
+    TIME,
+    Frames,
+    NoRule,
+    Value,
+    concatenate,
+    frames_of,
+    is_stack,
+    pad_channels,
+    result,
+    small,
+    stack_of,
+    stacked,
+    view_of,
+)
 from clipstep.export.lowering.view import View
 
 aten = torch.ops.aten
-TIME = 2
 FRAME_AXIS = {1: 1, 3: 2, 4: 3}
 """Where the axes of a value lie in one of its frames."""
+STACK_AXIS = {**FRAME_AXIS, TIME: 0}
+"""Where they lie in its frames stacked on the batch axis."""
 Operand = Value | Tensor
 
 
@@ -57,6 +72,8 @@ def cat(values: Sequence[Operand], dim: int = 0) -> Value | Tensor:
     """Of frames along time a longer list, along channels, rows and columns frame by frame."""
     rank = len(values[0].shape)
     dim %= rank
+    if dim in STACK_AXIS and any(is_stack(value) for value in values) and all(is_stack(value) or small(value) for value in values):
+        return stacked(concatenate([stack_of(value) for value in values], STACK_AXIS[dim]))
     if rank != 5 or dim == 0 or not any(isinstance(value, Frames) for value in values):
         return rowwise(lambda rows: concatenate(rows, 1), [view_of(value) for value in values], dim)
     frames = [frames_of(value) for value in values]
@@ -80,7 +97,7 @@ def slice_tensor(x: Operand, dim: int = 0, start: int | None = None, end: int | 
         return x
     if not len(kept):
         raise NoRule("an empty slice")
-    if dim == TIME and (isinstance(x, Frames) or _is_list_of_frames(x)):
+    if dim == TIME and (isinstance(x, Frames) or is_stack(x)):
         return _picked(frames_of(x), kept)
     return _along(lambda tensor, axis: aten.slice.Tensor(tensor, axis, kept.start, kept.stop, step), x, dim)
 
@@ -193,11 +210,6 @@ def _axes(x: Value | Tensor, amounts: Sequence[int]) -> list[tuple[int, int, int
     return [(last - i, amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2) if amounts[2 * i] or amounts[2 * i + 1]]
 
 
-def _is_list_of_frames(x: Operand) -> bool:
-    """Frames lie one after the other in memory."""
-    return isinstance(x, View) and len(x.shape) == 5 and x.shape[0] == 1 and x.outermost(TIME)
-
-
 def _picked(x: Frames, kept: Sequence[int]) -> Frames:
     items = tuple(x.items[t] for t in kept)
     return Frames(items if any(item is not None for item in items) else tuple(x.exact[t] for t in kept), x.channels)
@@ -219,10 +231,15 @@ def rowwise(function: Callable[[list[Tensor]], Tensor], views: Sequence[View], d
 
 
 def channel_shuffle(x: Value, groups: int) -> Value:
-    """Where no convolution before it writes its channels in that order."""
-    frames = frames_of(x)
-    _, channels, _, height, width = frames.shape
-    return frames.each(lambda frame: frame.reshape(groups, channels // groups, height * width).transpose(0, 1).reshape(1, channels, height, width))
+    """Where no convolution before it writes its channels in that order: whole planes move."""
+    if isinstance(x, Frames):
+        return x.each(partial(_shuffled, groups=groups))
+    return stacked(_shuffled(stack_of(x), groups))
+
+
+def _shuffled(stack: Tensor, groups: int) -> Tensor:
+    count, channels, height, width = stack.shape
+    return stack.reshape(count, groups, channels // groups, height * width).transpose(1, 2).reshape(count, channels, height, width)
 
 
 def filled(value: float | None = None) -> Callable[..., Tensor]:

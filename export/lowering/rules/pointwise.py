@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import Frames, NoRule, Value, frames_of, result, view_of
+from clipstep.export.lowering.frames import Frames, NoRule, Value, frames_of, is_stack, result, small, stack_of, stacked, view_of
 from clipstep.export.lowering.view import View
 
 aten = torch.ops.aten
@@ -28,11 +28,16 @@ def unary(function: Callable[..., Tensor], *, zero: bool = False, finite: bool =
 
 
 def binary(function: Callable[..., Tensor]) -> Callable[..., Value | Tensor]:
-    """Frame by frame if one of the operands is frames; otherwise on views, whose neighbouring axes are joined."""
+    """All frames at once if one of the operands is a small stack, frame by frame if one is frames; otherwise on views, whose
+    neighbouring axes are joined."""
 
     def rule(x: Operand, y: Operand, *args: Any, **kwargs: Any) -> Value | Tensor:
         if isinstance(x, float | int) or isinstance(y, float | int) or _single(x) or _single(y):
             return _with_number(lambda a, b: function(a, b, *args, **kwargs), x, y)
+        if is_stack(x) or is_stack(y):
+            one, other = _rank5(x), _rank5(y)
+            if small(one) and small(other):
+                return stacked(function(stack_of(one), stack_of(other), *args, **kwargs))
         if isinstance(x, Frames) or isinstance(y, Frames):
             a, b = (frames_of(_rank5(value)).exact for value in (x, y))
             count = max(len(a), len(b))

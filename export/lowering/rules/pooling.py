@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import Frames, Value, frames_of
-from clipstep.export.lowering.rules.convolution import Triple, conv3d, triple
+from clipstep.export.lowering.frames import TIME, Frames, Value, frames_of, is_stack, small, stack_of, stacked
+from clipstep.export.lowering.rules.convolution import Triple, conv3d, sum_over_taps, triple
 
 aten = torch.ops.aten
 
@@ -28,10 +28,11 @@ def windows(length: int, kernel: int, stride: int, padding: int, dilation: int =
 def avg_pool3d(
     x: Value, kernel: Triple, stride: Triple = (), padding: Triple = (0,), ceil_mode: bool = False, count_padding: bool = True,
     divisor: int | None = None,
-) -> Frames:  # fmt: skip
-    """A depthwise convolution with equal weights; where windows differ in what they count, of ones, and then a product."""
+) -> Value:  # fmt: skip
+    """A sum over time, then a depthwise convolution with equal weights; where windows differ in what they count, of ones, and
+    then a product."""
     kernel, padding = triple(kernel), triple(padding)
-    stride, value = triple(stride or kernel), frames_of(x)
+    stride, value = triple(stride or kernel), x
     axes = [windows(*axis, ceil_mode=ceil_mode) for axis in zip(value.shape[2:], kernel, stride, padding, strict=True)]
     counts = [
         [_counted(window, length, pad if count_padding else 0) for window in axis]
@@ -40,26 +41,42 @@ def avg_pool3d(
     if divisor:
         counts = [[divisor] * len(axes[0]), [1], [1]]
     behind = [max(0, axis[-1].stop - length - pad) for axis, length, pad in zip(axes, value.shape[2:], padding, strict=True)]
-    value = value.map(lambda frame: F.pad(frame, (0, behind[2], 0, behind[1]))) if any(behind[1:]) else value
-    value = Frames((*value.items, *[None] * behind[0]), value.channels)
+    value = frames_of(value).map(lambda frame: F.pad(frame, (0, behind[2], 0, behind[1]))) if any(behind[1:]) else value
     even = all(len(set(count)) == 1 for count in counts)
-    weight = torch.full((value.channels, 1, *kernel), 1.0 / math.prod(count[0] for count in counts) if even else 1.0)
-    summed = conv3d(value, weight, None, stride, padding, (1,), value.channels)
+    channels = value.shape[1]
+    weight = torch.full((channels, 1, 1, *kernel[1:]), 1.0 / math.prod(count[0] for count in counts) if even else 1.0)
+    pooled = conv3d(_sum_over_time(value, axes[0]), weight, None, (1, *stride[1:]), (0, *padding[1:]), (1,), channels)
     if even:
-        return summed
+        return pooled
     plane = torch.tensor([[1.0 / (rows * columns) for columns in counts[2]] for rows in counts[1]])
-    return Frames(tuple(frame * (plane * (1.0 / count)) for frame, count in zip(summed.exact, counts[0], strict=True)), summed.channels)
+    return frames_of([frame * (plane * (1.0 / count)) for frame, count in zip(frames_of(pooled).exact, counts[0], strict=True)])
+
+
+def _sum_over_time(value: Value, over_time: Sequence[range]) -> Value:
+    """For each window the sum of the frames in it."""
+    length = value.shape[TIME]
+    taps = [{t: window[tap] for t, window in enumerate(over_time) if 0 <= window[tap] < length} for tap in range(len(over_time[0]))]
+    if small(value) and max(map(len, taps)) == len(over_time):
+        return stacked(sum_over_taps(stack_of(value), taps, lambda frames, _: frames))
+    items = frames_of(value).items
+    under = [[frame for tap in taps if t in tap and (frame := items[tap[t]]) is not None] for t in range(len(over_time))]
+    return Frames(tuple(reduce(torch.add, frames) if frames else None for frames in under), value.shape[1])
 
 
 def max_pool3d(
     x: Value, kernel: Triple, stride: Triple = (), padding: Triple = (0,), dilation: Triple = (1,), ceil_mode: bool = False
-) -> Frames:  # fmt: skip
+) -> Value:  # fmt: skip
     """A 2D pool of each frame, then the maximum of the frames under each temporal window."""
     kernel, padding, dilation = triple(kernel), triple(padding), triple(dilation)
     stride = triple(stride or kernel)
-    pooled = frames_of(x).map(lambda frame: F.max_pool2d(frame, kernel[1:], stride[1:], padding[1:], dilation[1:], ceil_mode))
+
+    def in_plane(frames: Tensor) -> Tensor:
+        return F.max_pool2d(frames, kernel[1:], stride[1:], padding[1:], dilation[1:], ceil_mode)
+
+    pooled: Value = stacked(in_plane(stack_of(x))) if is_stack(x) and small(x) else frames_of(x).map(in_plane)
     if (kernel[0], stride[0], padding[0]) == (1, 1, 0):
         return pooled
+    pooled = frames_of(pooled)
     over_time = windows(len(pooled.items), kernel[0], stride[0], padding[0], dilation[0], ceil_mode)
     return _over_time(pooled, [[t for t in window if 0 <= t < len(pooled.items)] for window in over_time], torch.maximum)
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipstep.export.lowering.frames import Frames, Value, frames_of, result, view_of
-from clipstep.export.lowering.rules.movement import FRAME_AXIS, TIME, reshape, rowwise
+from clipstep.export.lowering.frames import TIME, Frames, Value, frames_of, is_stack, result, view_of
+from clipstep.export.lowering.rules.movement import FRAME_AXIS, reshape, rowwise
 from clipstep.export.lowering.rules.pointwise import binary
 from clipstep.export.lowering.view import View
 
@@ -24,6 +24,8 @@ def reduction(function: Function, combine: Function, *, mean: bool = False) -> C
 
     def rule(x: Value, dims: Dims = None, keepdim: bool = False, **_: Any) -> Value | Tensor:
         axes = _axes(x, dims)
+        if is_stack(x) and 1 not in axes:
+            x = frames_of(x)
         shape = [1 if d in axes else size for d, size in enumerate(x.shape)]
         if not isinstance(x, Frames):
             kept = [d for d in range(len(x.shape)) if d not in axes]
