@@ -90,10 +90,10 @@ def fold_channel_shuffles(graph: fx.GraphModule) -> None:
             conv = conv.args[0]
         if conv.target not in CONVOLUTIONS or len(conv.users) > 1 or any(c is not None and c.op != "get_attr" for c in conv.args[1:3]):
             continue
-        weight, bias = _conv_constants(graph, conv)
-        order = torch.arange(len(weight)).reshape(groups, -1).t().flatten()
         if len(conv.args) > 6 and conv.args[6] > 1:
             continue
+        weight, bias = _conv_constants(graph, conv)
+        order = torch.arange(len(weight)).reshape(groups, -1).t().flatten()
         _set_conv_constants(graph, conv, weight[order], None if bias is None else bias[order])
         shuffle.replace_all_uses_with(source)
         graph.graph.erase_node(shuffle)
@@ -104,7 +104,8 @@ def fold_paddings(graph: fx.GraphModule) -> None:
     """Lets an average pool without padding of its own do the padding with zeros before it, and count it."""
     for pool in graph.graph.find_nodes(op="call_function", target=aten.avg_pool3d.default):
         padded = pool.args[0]
-        kernel, stride, padding, ceil_mode, _, divisor = (*pool.args[1:], *((), (0,), False, True, None)[len(pool.args) - 2 :])
+        given, defaults = list(pool.args[1:]), [None, (), (0,), False, True, None]
+        kernel, stride, padding, ceil_mode, _, divisor = given + defaults[len(given) :]
         if padded.target not in (aten.pad.default, aten.constant_pad_nd.default) or ceil_mode or any(triple(padding)):
             continue
         source, amounts, *rest = padded.args

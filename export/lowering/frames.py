@@ -45,8 +45,13 @@ class Frames:
     @cached_property
     def exact(self) -> tuple[Tensor, ...]:
         """The frames without further channels, those of zeros written out."""
-        zeros = torch.zeros(1, self.channels, *self.shape[3:])
-        return tuple(zeros if frame is None else frame if self.width == self.channels else frame[:, : self.channels] for frame in self.items)
+        return tuple(frame if self.width == self.channels else frame[:, : self.channels] for frame in self.written_out)
+
+    @cached_property
+    def written_out(self) -> tuple[Tensor, ...]:
+        """The frames with their further channels, those of zeros written out."""
+        zeros = torch.zeros(1, self.width, *self.shape[3:])
+        return tuple(zeros if frame is None else frame for frame in self.items)
 
     @cached_property
     def view(self) -> View:
@@ -91,12 +96,12 @@ def is_stack(value: object) -> bool:
     return isinstance(value, View) and len(value.shape) == 5 and value.shape[0] == 1 and (value.shape[TIME] == 1 or value.outermost(TIME))
 
 
-def small(value: Value) -> bool:
+def small(value: Value | Tensor) -> bool:
     """Whether all the frames of a value ``(1, C, T, H, W)`` are better computed on at once."""
     return len(value.shape) == 5 and value.shape[0] == 1 and math.prod(value.shape) <= STACK_LIMIT
 
 
-def stack_of(value: Value) -> Tensor:
+def stack_of(value: Value | Tensor) -> Tensor:
     """The frames of a value ``(1, C, T, H, W)`` on the batch axis, ``(T, C, H, W)``."""
     view = view_of(value)
     _, channels, count, height, width = view.shape

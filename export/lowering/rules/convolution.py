@@ -97,10 +97,10 @@ def _dense(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[lis
 
 
 def _grouped(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any]) -> list[Tensor]:
-    frames: Sequence[Tensor | None] = value.exact
+    frames = value.exact
     taps = [weight[:, :, i] for i in range(weight.shape[2])]
     if weight.shape[1] == 1 and len(weight) == value.channels < value.width:  # Depthwise: further channels are a business of their own.
-        frames, further = value.items, value.width - value.channels
+        frames, further = value.written_out, value.width - value.channels
         taps = [F.pad(tap, (0, 0, 0, 0, 0, 0, 0, further)) for tap in taps]
         bias, plane = None if bias is None else F.pad(bias, (0, further)), {**plane, "groups": value.width}
     return [_sum_of_taps([(frames[source], taps[tap]) for tap, source in row], bias, plane) for row in sources]
@@ -108,7 +108,7 @@ def _grouped(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[l
 
 def conv3d_named_padding(
     x: Value, weight: Tensor, bias: Tensor | None = None, stride: Triple = (1,), padding: str = "valid", dilation: Triple = (1,), groups: int = 1
-) -> Frames:  # fmt: skip
+) -> Value:  # fmt: skip
     """``padding="same"`` puts the odd row, column or frame at the end."""
     value, around = frames_of(x), [0, 0, 0]
     if padding == "same":
