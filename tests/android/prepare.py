@@ -30,6 +30,7 @@ COLORS = {
     "bt601": (0.299, 0.114, 16, 255 / 219, 255 / 224),
     "bt709": (0.2126, 0.0722, 16, 255 / 219, 255 / 224),
 }
+"""Shares of red and blue in luma, the luma of black, and what luma and chroma are multiplied by."""
 
 
 def untrained(folder: Path, frames: int, size: int) -> Run:
