@@ -42,6 +42,8 @@ def untrained(folder: Path, frames: int, size: int) -> Run:
         if isinstance(module, nn.BatchNorm3d):
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
             nn.init.uniform_(module.running_var, 0.1, 0.4)
+        elif isinstance(module, nn.Linear):
+            module.weight.data *= 0.02  # So that no class is certain.
     info = RunInfo(ARCHITECTURE, config, LABELS, (108.3, 103.4, 106.2), (64.8, 65.6, 64.6), 29.97)
     save_run(folder, Run(network.eval(), info, read_subclips(CLIP, frames, size)[:3]))
     return load_run(folder)

@@ -80,10 +80,10 @@ class BenchActivity : Activity(), Benchmark.Listener {
         val opened = clipstep.runtime.Bundle.open(bundle)
         val runnable = ENGINES.filter { (_, info) -> info.isPresent && opened.manifest.artifacts.any { it.target == info.target } }.keys.toList()
         val engines = intent.getStringExtra("engines")?.split(",")?.onEach { opened.artifact(engineInfo(it).target) } ?: runnable
-        return Plan(bundle, engines, threads(intent), number(intent, "rounds", 5), number(intent, "steps", 20), number(intent, "warmup", 5))
+        return Plan(bundle, engines, counts(intent), number(intent, "rounds", 5), number(intent, "steps", 20), number(intent, "warmup", 5))
     }
 
-    private fun threads(intent: Intent): List<Int> {
+    private fun counts(intent: Intent): List<Int> {
         val asked = intent.getStringExtra("threads") ?: listOf(1, 2, 4).filter { it <= Runtime.getRuntime().availableProcessors() }.joinToString(",")
         return asked.split(",").map { it.toIntOrNull() ?: throw ClipstepException("threads must be numbers", got = asked, expected = "for example 1,2,4") }
     }
@@ -91,14 +91,14 @@ class BenchActivity : Activity(), Benchmark.Listener {
     private fun number(intent: Intent, key: String, default: Int): Int =
         intent.getIntExtra(key, default).also { if (it < 1) throw ClipstepException("$key must be at least 1", got = it) }
 
-    override fun turn(round: Int, task: Task) = status(getString(R.string.bench_running, round, task.let { number(intent, "rounds", 5) }, task.engine, task.threads))
+    override fun turn(round: Int, rounds: Int, task: Task) = status(getString(R.string.bench_running, round, rounds, task.engine, threads(task.threads)))
 
     override fun done(records: List<Record>) = guarded {
         benchmark = null
         val file = this.records.write(name, records)
         written = file
         view<TextView>(R.id.results).text = records.joinToString("\n") { row(it) }
-        status(getString(R.string.bench_done, file.path))
+        status(getString(R.string.bench_done, file.name))
         enable(true)
     }
 
@@ -115,7 +115,7 @@ class BenchActivity : Activity(), Benchmark.Listener {
     }
 
     private fun row(record: Record): String = getString(
-        R.string.bench_row, record.subject.engine, record.subject.threads, record.percentilesMs["p50"], record.realTimeFactor,
+        R.string.bench_row, record.subject.engine, threads(record.subject.threads), record.percentilesMs["p50"], record.realTimeFactor,
         (record.peakMemoryBytes / 1_000_000).toInt(),
     )
 

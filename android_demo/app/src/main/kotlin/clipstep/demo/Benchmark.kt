@@ -12,7 +12,7 @@ data class Plan(val bundle: File, val engines: List<String>, val threads: List<I
 /** A plan carried out: turns, then the records, written whole at the end or not at all. Main thread. */
 internal class Benchmark(private val plan: Plan, private val measurer: Measurer, private val facts: DeviceFacts, private val listener: Listener) {
     interface Listener {
-        fun turn(round: Int, task: Task)
+        fun turn(round: Int, rounds: Int, task: Task)
 
         fun done(records: List<Record>)
 
@@ -25,7 +25,7 @@ internal class Benchmark(private val plan: Plan, private val measurer: Measurer,
 
     fun start() {
         val task = tasks.getOrNull(turns.size) ?: return finish()
-        listener.turn(turns.size / plan.tasks.size + 1, task)
+        listener.turn(turns.size / plan.tasks.size + 1, plan.rounds, task)
         measurer.measure(task, { turns += it; start() }, listener::failed)
     }
 

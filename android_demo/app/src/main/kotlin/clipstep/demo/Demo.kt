@@ -70,6 +70,7 @@ class Demo(private val application: DemoApplication) : Closeable {
 
     private fun start(open: (clipstep.runtime.Input) -> FrameSource) {
         stop()
+        change { copy(message = null, asksForCamera = false) }
         val asked = wanted
         worker.post {
             val spec = model?.spec ?: return@post
@@ -77,7 +78,7 @@ class Demo(private val application: DemoApplication) : Closeable {
             val waiting = text(R.string.waiting, spec.input.frames * spec.input.frameStride)
             main.post {
                 if (asked != wanted) return@post
-                change { copy(message = null, asksForCamera = false, top = emptyList(), speed = waiting) }
+                change { copy(top = emptyList(), speed = waiting) }
                 val opened = open(spec.input).apply { turn(displayDegrees) }
                 source = opened
                 opened.start(worker, Sink(opened))

@@ -18,7 +18,7 @@ internal class MainViews(private val activity: Activity, screen: Screen, private
     private val engines = ENGINES.keys.toList()
     private val threads = (1..Runtime.getRuntime().availableProcessors()).toList()
     private val engine = spinner(R.id.engine, engines, engines.indexOf(screen.engine))
-    private val count = spinner(R.id.threads, threads.map(::threadsText), threads.indexOf(screen.threads))
+    private val count = spinner(R.id.threads, threads.map(activity::threads), threads.indexOf(screen.threads))
     private val rows: ViewGroup = activity.view(R.id.rows)
 
     init {
@@ -49,8 +49,6 @@ internal class MainViews(private val activity: Activity, screen: Screen, private
         row.view<TextView>(R.id.percent).text = activity.getString(R.string.percent, ranked.probability * 100)
         row.contentDescription = activity.getString(R.string.row_description, ranked.label, ranked.probability * 100)
     }
-
-    private fun threadsText(count: Int) = if (count == 1) activity.getString(R.string.one_thread) else activity.getString(R.string.thread_count, count)
 
     private fun text(id: Int): TextView = activity.view(id)
 

@@ -11,3 +11,5 @@ internal fun <T : View> View.view(id: Int): T = requireNotNull(findViewById(id))
 
 /** A service that every phone has. */
 internal inline fun <reified T : Any> Context.service(): T = requireNotNull(getSystemService(T::class.java)) { "no ${T::class.java.simpleName}" }
+
+internal fun Context.threads(count: Int): String = if (count == 1) getString(R.string.one_thread) else getString(R.string.thread_count, count)

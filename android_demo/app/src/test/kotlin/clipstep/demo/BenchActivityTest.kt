@@ -37,7 +37,7 @@ class BenchActivityTest {
     @Config(qualifiers = "w411dp-h891dp-normal-long-port-night-xhdpi")
     fun `adb's extras give a record of every engine and thread count, with raw step times`() {
         val activity = start(asked.putExtra("threads", "1,2")).get()
-        activity.awaitText(R.id.status, "Done. The records are in ${File(folder, "run.jsonl")}")
+        activity.awaitText(R.id.status, "Done. The records are in run.jsonl")
         assertEquals(listOf("run.jsonl"), folder.list().orEmpty().toList())
         val records = File(folder, "run.jsonl").readLines().map { Json.decodeFromString<Record>(it) }
         assertEquals(listOf(1, 2), records.map { it.subject.threads })

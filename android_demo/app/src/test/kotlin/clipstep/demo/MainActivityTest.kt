@@ -5,10 +5,12 @@ import android.app.Activity
 import android.content.Intent
 import android.content.pm.PackageManager
 import android.content.res.Configuration
+import android.graphics.Insets
 import android.net.Uri
 import android.os.Looper
 import android.view.View
 import android.view.ViewGroup
+import android.view.WindowInsets
 import android.widget.Button
 import android.widget.Spinner
 import org.junit.After
@@ -168,6 +170,15 @@ class MainActivityTest {
         shadowOf(activity).receiveResult(asked.intent, Activity.RESULT_OK, Intent().setData(Uri.parse("content://videos/broken")))
         activity.awaitText(R.id.message, "The video cannot be decoded")
         assertEquals(Looper.getMainLooper().thread, Thread.currentThread())
+    }
+
+    @Test
+    fun `content keeps clear of the system's bars`() {
+        val activity = start()
+        val bars = Insets.of(1, 48, 2, 24)
+        val root = activity.view<View>(R.id.root)
+        root.dispatchApplyWindowInsets(WindowInsets.Builder().setInsets(WindowInsets.Type.systemBars(), bars).build())
+        assertEquals(bars, Insets.of(root.paddingLeft, root.paddingTop, root.paddingRight, root.paddingBottom))
     }
 
     @Test

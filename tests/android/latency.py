@@ -1,0 +1,82 @@
+"""A step in the JVM beside one in Python, taking turns, and the conversion of a camera's frame in the JVM. After make test-android.
+
+``python tests/android/latency.py OUT [THREADS [ROUNDS]]``; OUT is what prepare.py filled. Both must have the same onnxruntime.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import apk
+import numpy as np
+import onnxruntime
+
+from clipstep.runtime import Bundle, GoldenSteps, StepModel
+
+STEPS = 5
+
+
+class Jvm:
+    """The Kotlin runtime in a process of its own."""
+
+    def __init__(self, bundle: Path, threads: int) -> None:
+        target = apk.ROOT / "runtime/kotlin/target"
+        path = [target / "classes", target / "test-classes", *(apk.fetched(*library) for library in apk.libraries())]
+        command = ["java", "-cp", ":".join(map(str, path)), "clipstep.runtime.LatencyKt", str(bundle), str(threads)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.version = self._line().strip()
+
+    def ask(self, what: object) -> list[float]:
+        assert self._process.stdin is not None
+        print(what, file=self._process.stdin, flush=True)
+        return [float(word) for word in self._line().split()]
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+class Python:
+    """The Python runtime in this process."""
+
+    def __init__(self, bundle: Path, threads: int) -> None:
+        golden = GoldenSteps.of(Bundle.open(bundle))
+        self._subclips = [golden.subclips[i % len(golden.subclips)] for i in range(4)]
+        self._model = StepModel.load(bundle, threads=threads)
+        self._states = self._model.initial_states()
+
+    def ask(self, steps: int) -> list[float]:
+        times = []
+        for step in range(steps):
+            begin = time.perf_counter()
+            _, self._states = self._model.step(self._subclips[step % 4], self._states)
+            times.append((time.perf_counter() - begin) * 1e3)
+        return times
+
+
+def main(out: Path, threads: int, rounds: int) -> None:
+    """Prints the medians and their ratio."""
+    jvm, python = Jvm(out / "demo.clipstep", threads), Python(out / "demo.clipstep", threads)
+    if jvm.version != onnxruntime.__version__:
+        jvm.stop()
+        sys.exit(f"error: onnxruntime {jvm.version} in the JVM, {onnxruntime.__version__} in Python; install the same")
+    for warm in (jvm, python):
+        warm.ask(40)
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        times[0].extend(jvm.ask(STEPS))
+        times[1].extend(python.ask(STEPS))
+    kotlin, reference = (float(np.median(values)) for values in times)
+    print(f"onnxruntime {jvm.version}, {threads} thread{'s' * (threads > 1)}, {rounds * STEPS} steps each, taking turns")
+    print(f"a step: Kotlin {kotlin:.2f} ms, Python {reference:.2f} ms, ratio {kotlin / reference:.3f}")
+    print(f"640x480 YUV to an upright RGB square in Kotlin: {np.median(jvm.ask('yuv')):.2f} ms")
+    jvm.stop()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1, int(sys.argv[3]) if len(sys.argv) > 3 else 40)
