@@ -39,6 +39,9 @@ class BundleStore(private val context: Context) {
         return keep(name + SUFFIX) { part -> documents.copyTo(part) }
     }
 
+    /** A sentence with bundles' names in place of their paths, which mean nothing to a user. */
+    fun inWords(sentence: String): String = sentence.replace("${folder.path}/", "").replace(SUFFIX + PART, SUFFIX)
+
     private fun keep(name: String, write: (File) -> Unit): File {
         val part = File(folder, name + PART)
         val target = File(folder, name)

@@ -172,7 +172,7 @@ class Demo(private val application: DemoApplication) : Closeable {
         try {
             action()
         } catch (error: ClipstepException) {
-            fail(error.message.orEmpty(), error)
+            fail(store.inWords(error.message.orEmpty()), error)
         } catch (error: IOException) {
             fail(if (BundleStore.isNoSpace(error)) text(R.string.no_space) else text(R.string.not_copied, error.message.orEmpty()), error)
         } catch (error: SecurityException) {

@@ -15,6 +15,7 @@ import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
 import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
+import org.junit.After
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertTrue
@@ -26,6 +27,7 @@ import org.robolectric.Robolectric
 import org.robolectric.RobolectricTestRunner
 import org.robolectric.RuntimeEnvironment
 import org.robolectric.Shadows.shadowOf
+import org.robolectric.android.controller.ActivityController
 import org.robolectric.annotation.Config
 import org.robolectric.annotation.GraphicsMode
 
@@ -39,12 +41,19 @@ class OpenBundleTest {
     private val provider = Robolectric.setupContentProvider(FolderProvider::class.java, FolderProvider.AUTHORITY)
     private val kept get() = File(application.filesDir, "bundles").list().orEmpty().sorted()
 
+    private var controller: ActivityController<MainActivity>? = null
+
+    @After
+    fun end() {
+        controller?.pause()?.stop()?.destroy()
+    }
+
     private fun pick(name: String, change: (File) -> Unit): Activity {
         provider.root = folder.root
         Prepared.bundle.copyRecursively(File(folder.root, name).also { it.mkdirs() }, overwrite = true)
         change(File(folder.root, name))
         shadowOf(application).grantPermissions(Manifest.permission.CAMERA)
-        val activity = Robolectric.buildActivity(MainActivity::class.java).setup().get()
+        val activity = Robolectric.buildActivity(MainActivity::class.java).setup().also { controller = it }.get()
         activity.awaitText(R.id.check, "right numbers")
         activity.view<Button>(R.id.open).performClick()
         val asked = shadowOf(activity).nextStartedActivityForResult
@@ -74,7 +83,8 @@ class OpenBundleTest {
     @Test
     fun `an altered bundle is refused`() {
         val activity = pick("altered.clipstep") { File(it, "step.onnx").appendText("x") }
-        assertRefused(activity, "step.onnx was altered")
+        assertRefused(activity, "altered.clipstep: step.onnx was altered")
+        assertTrue(activity.text(R.id.message), activity.text(R.id.message).startsWith("altered.clipstep:"))
         activity.drawTo("altered-bundle")
     }
 

@@ -36,11 +36,9 @@ internal fun Activity.awaitText(id: Int, words: String) {
 internal fun Activity.drawTo(name: String) {
     shadowOf(Looper.getMainLooper()).idle()
     val view: View = window.decorView
-    if (view.width == 0) { // Recreated after a turn: nothing has drawn it yet.
-        val (width, height) = resources.displayMetrics.run { widthPixels to heightPixels }
-        view.measure(View.MeasureSpec.makeMeasureSpec(width, View.MeasureSpec.EXACTLY), View.MeasureSpec.makeMeasureSpec(height, View.MeasureSpec.EXACTLY))
-        view.layout(0, 0, width, height)
-    }
+    val (width, height) = resources.displayMetrics.run { widthPixels to heightPixels }
+    view.measure(View.MeasureSpec.makeMeasureSpec(width, View.MeasureSpec.EXACTLY), View.MeasureSpec.makeMeasureSpec(height, View.MeasureSpec.EXACTLY))
+    view.layout(0, 0, width, height) // What changed since the last frame has its place.
     val bitmap = Bitmap.createBitmap(view.width, view.height, Bitmap.Config.ARGB_8888)
     view.draw(Canvas(bitmap))
     val file = File(Prepared.folder, "screens/$name.png").apply { parentFile?.mkdirs() }

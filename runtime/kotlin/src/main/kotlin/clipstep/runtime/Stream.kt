@@ -77,7 +77,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
             copies = resampler.copies(timestampNs)
         }
         var prediction: Prediction? = null
-        for (copy in 0 until copies) prediction = push(frame) ?: prediction
+        repeat(copies.toInt()) { prediction = push(frame) ?: prediction }
         return prediction
     }
 
