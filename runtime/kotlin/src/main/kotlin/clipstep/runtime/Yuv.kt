@@ -139,6 +139,10 @@ class YuvConverter {
         val step = CHANNELS * when (rotation) { 0 -> 1; 90 -> side; 180 -> -1; else -> -side }
         val luma = image.color.luma
         val stride = image.y.pixelStride
+        val line = line // Local ones, for the loop's sake.
+        val red = red
+        val green = green
+        val blue = blue
         for (column in 0 until side) {
             val y = luma * (line[column * stride].toInt() and 0xff)
             val chroma = (column + odd) shr 1
@@ -149,7 +153,7 @@ class YuvConverter {
         }
     }
 
-    private fun clip(value: Int): Byte = (if (value and 0xff == value) value else (value shr 31).inv()).toByte()
+    private fun clip(value: Int): Byte = Math.max(0, Math.min(255, value)).toByte() // Without a branch, which noise would mislead.
 }
 
 /** The square of the image as it lies in memory that is the centred one of the upright picture. */

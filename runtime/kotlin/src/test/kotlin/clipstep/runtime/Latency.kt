@@ -11,19 +11,28 @@ import java.nio.ByteBuffer
 fun main(arguments: Array<String>) {
     val bundle = Bundle.open(File(arguments[0]))
     val golden = GoldenSteps.of(bundle)
-    val subclips = List(4) { golden.subclip(it) }
+    val subclips = List(4) { frames(golden.subclip(it), bundle.manifest.input.shape) }
     println(OrtEnvironment.getEnvironment().version)
     StepModel.load(bundle, threads = arguments[1].toInt()).use { model ->
-        var states = model.initialStates()
-        for (line in generateSequence(::readlnOrNull)) {
-            val times = if (line == "yuv") convertTimes() else List(line.toInt()) { step ->
-                val begin = System.nanoTime()
-                states = model.step(subclips[step % subclips.size], states).states
-                (System.nanoTime() - begin) / 1e6
+        model.stream().use { stream ->
+            for (line in generateSequence(::readlnOrNull)) {
+                println((if (line == "yuv") convertTimes() else List(line.toInt()) { time(stream, subclips[it % subclips.size]) }).joinToString(" "))
             }
-            println(times.joinToString(" "))
         }
     }
+}
+
+/** The push that a step follows, of a frame of the model's size. */
+private fun time(stream: Stream, subclip: List<Frame>): Double {
+    for (frame in subclip.dropLast(1)) stream.push(frame)
+    val begin = System.nanoTime()
+    checkNotNull(stream.push(subclip.last()))
+    return (System.nanoTime() - begin) / 1e6
+}
+
+private fun frames(subclip: ByteArray, shape: List<Int>): List<Frame> {
+    val size = shape[1] * shape[2] * shape[3]
+    return List(shape[0]) { Frame(shape[1], shape[2], subclip.copyOfRange(it * size, (it + 1) * size)) }
 }
 
 /** As a camera gives them: chroma two bytes apart, turned by a quarter. */
