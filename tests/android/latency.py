@@ -1,6 +1,6 @@
 """A step in the JVM beside one in Python, taking turns, and the conversion of a camera's frame in the JVM. After make test-android.
 
-``python tests/android/latency.py OUT [THREADS [ROUNDS]]``; OUT is what prepare.py filled. Both must have the same onnxruntime.
+``python tests/android/latency.py OUT [THREADS [STEPS]]``; OUT is what prepare.py filled. Both must have the same onnxruntime.
 """
 
 import subprocess
@@ -14,8 +14,6 @@ import numpy.typing as npt
 import onnxruntime
 
 from clipstep.runtime import Bundle, GoldenSteps, StepModel
-
-STEPS = 5
 
 
 class Jvm:
@@ -62,7 +60,7 @@ class Python:
         return (time.perf_counter() - begin) * 1e3
 
 
-def main(out: Path, threads: int, rounds: int) -> None:
+def main(out: Path, threads: int, steps: int) -> None:
     """Prints the medians and their ratio."""
     jvm, python = Jvm(out / "demo.clipstep", threads), Python(out / "demo.clipstep", threads)
     if jvm.version != onnxruntime.__version__:
@@ -71,11 +69,11 @@ def main(out: Path, threads: int, rounds: int) -> None:
     for warm in (jvm, python):
         warm.ask(40)
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        times[0].extend(jvm.ask(STEPS))
-        times[1].extend(python.ask(STEPS))
+    for _ in range(steps):
+        times[0].extend(jvm.ask(1))
+        times[1].extend(python.ask(1))
     kotlin, reference = (float(np.median(values)) for values in times)
-    print(f"onnxruntime {jvm.version}, {threads} thread{'s' * (threads > 1)}, {rounds * STEPS} steps each, taking turns")
+    print(f"onnxruntime {jvm.version}, {threads} thread{'s' * (threads > 1)}, {steps} steps each, taking turns")
     print(f"a step: Kotlin {kotlin:.2f} ms, Python {reference:.2f} ms, ratio {kotlin / reference:.3f}")
     fastest = (min(times[0]), min(times[1]))
     print(f"the fastest step: Kotlin {fastest[0]:.2f} ms, Python {fastest[1]:.2f} ms, ratio {fastest[0] / fastest[1]:.3f}")
@@ -85,4 +83,4 @@ def main(out: Path, threads: int, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1, int(sys.argv[3]) if len(sys.argv) > 3 else 40)
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1, int(sys.argv[3]) if len(sys.argv) > 3 else 200)

@@ -96,11 +96,17 @@ class CameraSource(private val context: Context, private val turn: Int, private 
         override fun onOpened(camera: CameraDevice) {
             device = camera
             if (stopped) return close()
+            guarded { createSession(camera, reader, worker, Configured(camera)) }
+        }
+
+        private fun guarded(action: () -> Unit) {
             try {
-                createSession(camera, reader, worker, Configured(camera))
+                action()
             } catch (error: CameraAccessException) {
                 fail(sink, error)
             } catch (error: IllegalStateException) { // It was disconnected in between.
+                fail(sink, error)
+            } catch (error: IllegalArgumentException) { // It refuses the size.
                 fail(sink, error)
             }
         }
@@ -111,11 +117,14 @@ class CameraSource(private val context: Context, private val turn: Int, private 
 
         private inner class Configured(private val camera: CameraDevice) : CameraCaptureSession.StateCallback() {
             override fun onConfigured(session: CameraCaptureSession) {
-                if (stopped) return
+                if (!stopped) guarded { session.setRepeatingRequest(request(), null, worker) }
+            }
+
+            private fun request(): CaptureRequest {
                 val request = camera.createCaptureRequest(CameraDevice.TEMPLATE_PREVIEW)
                 request.addTarget(reader.surface)
                 chooseRate(facts, fps)?.let { request.set(CaptureRequest.CONTROL_AE_TARGET_FPS_RANGE, it) }
-                session.setRepeatingRequest(request.build(), null, worker)
+                return request.build()
             }
 
             override fun onConfigureFailed(session: CameraCaptureSession) = fail(sink, IllegalStateException("it refused the format"))

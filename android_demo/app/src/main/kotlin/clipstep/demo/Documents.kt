@@ -21,8 +21,8 @@ internal class Documents(private val resolver: ContentResolver, private val tree
 
     private fun copy(id: String, folder: File) {
         for (entry in read(DocumentsContract.buildChildDocumentsUriUsingTree(tree, id))) {
+            if (entry.name in listOf("", ".", "..") || '/' in entry.name) throw IOException("${entry.name} is no file name")
             val target = File(folder, entry.name)
-            if (target.parentFile != folder) throw IOException("${entry.name} is no file name")
             if (entry.isFolder) copy(entry.id, target) else copyFile(entry, target)
         }
     }

@@ -14,6 +14,9 @@ import java.io.File
 class FolderProvider : ContentProvider() {
     var root = File("/")
 
+    /** What it calls a file of that name. */
+    var names = mapOf<String, String>()
+
     fun tree(name: String): Uri = DocumentsContract.buildTreeDocumentUri(AUTHORITY, name)
 
     override fun onCreate() = true
@@ -23,7 +26,7 @@ class FolderProvider : ContentProvider() {
         val files = if (uri.lastPathSegment == "children") File(root, id).listFiles().orEmpty().toList() else listOf(File(root, id))
         val cursor = MatrixCursor(arrayOf(Document.COLUMN_DOCUMENT_ID, Document.COLUMN_DISPLAY_NAME, Document.COLUMN_MIME_TYPE))
         for (file in files.filter { it.exists() }) {
-            cursor.addRow(arrayOf<Any>(file.relativeTo(root).path, file.name, if (file.isDirectory) Document.MIME_TYPE_DIR else "application/octet-stream"))
+            cursor.addRow(arrayOf<Any>(file.relativeTo(root).path, names[file.name] ?: file.name, if (file.isDirectory) Document.MIME_TYPE_DIR else "application/octet-stream"))
         }
         return cursor
     }

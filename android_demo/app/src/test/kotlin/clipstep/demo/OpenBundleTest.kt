@@ -93,6 +93,12 @@ class OpenBundleTest {
         assertRefused(pick("new.clipstep") { bundle -> edit(bundle) { it["schema_version"] = JsonPrimitive(2) } }, "unknown schema version; got 2; expected 1")
 
     @Test
+    fun `a provider that names files outside the folder is refused`() {
+        provider.names = mapOf("step.onnx" to "../../demo.clipstep/step.onnx")
+        assertRefused(pick("bad.clipstep") {}, "The folder could not be read: ../../demo.clipstep/step.onnx is no file name")
+    }
+
+    @Test
     fun `a folder that is no bundle is refused`() =
         assertRefused(pick("holiday") { bundle -> File(bundle, "manifest.json").delete() }, "is not a bundle; got no manifest.json")
 

@@ -12,7 +12,7 @@ import org.junit.Assert.fail
 import org.robolectric.Shadows.shadowOf
 
 /** Lets the main thread work until the condition holds. */
-internal fun await(what: String, seconds: Int = 20, condition: () -> Boolean) {
+internal fun await(what: String, seconds: Int = 60, condition: () -> Boolean) {
     val end = System.nanoTime() + seconds * 1_000_000_000L
     while (!condition()) {
         shadowOf(Looper.getMainLooper()).idleFor(java.time.Duration.ofMillis(20))
