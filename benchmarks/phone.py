@@ -31,6 +31,10 @@ class WithPhone(click.Command):
             return phone_command.make_context(f"{info_name} phone", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write_text("clipstep bench phone measures on a phone: clipstep bench phone --help.")
+
 
 @dataclass(frozen=True)
 class Adb:

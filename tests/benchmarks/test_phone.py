@@ -149,3 +149,8 @@ def test_no_adb_no_app_and_shell_words_are_refused(phone: Callable[..., Path], c
     assert "no such program; install Android's platform tools" in clipstep("bench", "phone", "--app", "--adb", "no-adb")[2]
     assert "give --app" in clipstep("bench", "phone", "--adb", phone())[2]
     assert "bundle cannot be given to the phone's shell; got a;rm" in clipstep("bench", "phone", "--app", "--adb", phone(), "--bundle", "a;rm")[2]
+
+
+def test_both_ways_to_measure_are_in_the_help(clipstep: Call) -> None:
+    assert "clipstep bench phone measures on a phone" in clipstep("bench", "--help")[1]
+    assert "--warm-up" in clipstep("bench", "phone", "--help")[1]
