@@ -1,10 +1,13 @@
-# Two commands do everything on a fresh machine, set-up included: make demo, make test.
+# Two commands do everything on a fresh machine, set-up included: make demo, make test. The second includes make test-android where Java is.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
+ANDROID := build/android
+ANDROID_TOOLS := java mvn aapt2 zipalign apksigner
+MISSING = $(shell for tool in $(ANDROID_TOOLS); do command -v $$tool >/dev/null || echo $$tool; done)
 DEMO_VIDEO := tests/data/fight/videos/$(shell head -1 tests/data/fight/testlist01.txt)
 
-.PHONY: demo test clean
+.PHONY: demo test test-android clean
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; give it with make PYTHON=...'; exit 2; }
@@ -35,6 +38,16 @@ test: .venv/ready
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typed .
 	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile  # The tests' networks are too small for more threads.
+	@if [ -z "$(MISSING)" ]; then $(MAKE) test-android; else echo 'left out: make test-android (the Kotlin runtime and the Android app), for want of: $(MISSING)'; fi
+
+# The Kotlin runtime on golden steps, the app on Android's own classes, its screens in build/android/screens, and its APK; no phone.
+test-android: .venv/ready
+	@[ -z "$(MISSING)" ] || { echo 'error: not installed: $(MISSING); on Debian: apt-get install openjdk-17-jdk-headless maven aapt zipalign apksigner'; exit 2; }
+	$(BIN)/python tests/android/prepare.py $(ANDROID) $(RUN)
+	$(BIN)/python tests/android/apk.py resources $(ANDROID)
+	mvn --batch-mode --no-transfer-progress clean verify
+	$(BIN)/python tests/android/apk.py package $(ANDROID)
+	$(BIN)/clipstep report $(ANDROID)/demo.clipstep $(ANDROID)/records.jsonl
 
 clean:
-	rm -rf .venv build dist runs *.egg-info
+	rm -rf .venv build dist runs *.egg-info runtime/kotlin/target runtime/kotlin/executorch-api/target android_demo/app/target

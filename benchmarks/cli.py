@@ -8,6 +8,7 @@ import click
 from rich.table import Table
 
 from clipstep.benchmarks.bench import Plan, bench_bundle
+from clipstep.benchmarks.phone import WithPhone
 from clipstep.benchmarks.records import Record, naive_ms
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import check_threads
@@ -15,7 +16,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
 
 
-@click.command("bench")
+@click.command("bench", cls=WithPhone)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--run", type=click.Path(path_type=Path), help="The run behind the bundle. [default: the folder that the manifest names]")
 @click.option("--no-reference", is_flag=True, help="Measure the artifacts alone, without PyTorch and naive ONNX.")

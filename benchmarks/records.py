@@ -35,6 +35,18 @@ class Device(_Model):
     machine: str
 
 
+class Phone(_Model):
+    """What only a phone has, as the app says it."""
+
+    model: str
+    build_fingerprint: str
+    temperature_before_c: float | None
+    """Of the battery; None where the phone does not say."""
+    temperature_after_c: float | None
+    thermal_status_after: int | None
+    """Android's, from 0 (none) to 6 (shutdown); None before Android 10."""
+
+
 class Start(_Model):
     """What a worker reports once it is loaded."""
 
@@ -63,6 +75,7 @@ class Record(_Model):
     peak_memory_bytes: int
     memory_before_load_bytes: int
     step_ms: tuple[float, ...]
+    phone: Phone | None = None
 
     def percentile_ms(self, percent: float) -> float:
         return float(np.percentile(self.step_ms, percent))

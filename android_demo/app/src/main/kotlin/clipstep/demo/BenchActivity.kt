@@ -1,0 +1,147 @@
+package clipstep.demo
+
+import android.app.Activity
+import android.content.Intent
+import android.net.Uri
+import android.os.Bundle
+import android.os.Handler
+import android.os.Looper
+import android.util.Log
+import android.view.View
+import android.view.WindowManager
+import android.widget.Button
+import android.widget.TextView
+import clipstep.runtime.ClipstepException
+import clipstep.runtime.ENGINES
+import clipstep.runtime.engineInfo
+import java.io.File
+import java.io.IOException
+
+/**
+ * Benchmark mode, from the screen or by adb:
+ *
+ * `am start -n clipstep.demo/.BenchActivity --es out NAME [--es bundle NAME] [--es engines A,B] [--es threads 1,2] [--ei rounds N]
+ * [--ei steps N] [--ei warmup N]`
+ */
+class BenchActivity : Activity(), Benchmark.Listener {
+    private val main = Handler(Looper.getMainLooper())
+    private lateinit var records: Records
+    private var benchmark: Benchmark? = null
+    private var name = "records"
+    private var written: File? = null
+
+    override fun onCreate(savedInstanceState: Bundle?) {
+        super.onCreate(savedInstanceState)
+        window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
+        setContentView(R.layout.bench)
+        view<View>(R.id.root).padForInsets()
+        records = Records(recordsFolder(this))
+        if (records.interrupted()) status(getString(R.string.bench_stopped))
+        view<Button>(R.id.start).setOnClickListener { begin(Intent()) }
+        view<Button>(R.id.share).setOnClickListener { share() }
+        if (savedInstanceState == null) beginIfAsked(intent)
+    }
+
+    override fun onNewIntent(intent: Intent) {
+        super.onNewIntent(intent)
+        beginIfAsked(intent)
+    }
+
+    override fun onStop() {
+        val running = benchmark
+        if (running != null) {
+            running.cancel()
+            failed(getString(R.string.bench_stopped))
+        }
+        super.onStop()
+    }
+
+    private fun beginIfAsked(intent: Intent) {
+        if (intent.hasExtra("out")) begin(intent)
+    }
+
+    private fun begin(intent: Intent) {
+        benchmark?.cancel()
+        name = intent.getStringExtra("out").orEmpty().replace(Regex("[^A-Za-z0-9._-]"), "_").ifEmpty { "records" }
+        written = null
+        enable(false)
+        guarded {
+            records.begin(name)
+            val plan = plan(intent)
+            benchmark = Benchmark(plan, (application as DemoApplication).measurer(main), DeviceFacts(this), this).also { it.start() }
+        }
+    }
+
+    private fun plan(intent: Intent): Plan {
+        val bundles = BundleStore(this).apply { unpack() }.bundles()
+        val wanted = intent.getStringExtra("bundle")
+        val bundle = bundles.firstOrNull { wanted == null || it.name.removeSuffix(".clipstep") == wanted }
+            ?: throw ClipstepException("no such bundle", got = wanted, expected = bundles.joinToString { it.name }, fix = "open it in the app first")
+        val opened = clipstep.runtime.Bundle.open(bundle)
+        val runnable = ENGINES.filter { (_, info) -> info.isPresent && opened.manifest.artifacts.any { it.target == info.target } }.keys.toList()
+        val engines = intent.getStringExtra("engines")?.split(",")?.onEach { opened.artifact(engineInfo(it).target) } ?: runnable
+        return Plan(bundle, engines, counts(intent), number(intent, "rounds", 5), number(intent, "steps", 20), number(intent, "warmup", 5))
+    }
+
+    private fun counts(intent: Intent): List<Int> {
+        val asked = intent.getStringExtra("threads") ?: listOf(1, 2, 4).filter { it <= Runtime.getRuntime().availableProcessors() }.joinToString(",")
+        return asked.split(",").map { it.toIntOrNull() ?: throw ClipstepException("threads must be numbers", got = asked, expected = "for example 1,2,4") }
+    }
+
+    private fun number(intent: Intent, key: String, default: Int): Int =
+        intent.getIntExtra(key, default).also { if (it < 1) throw ClipstepException("$key must be at least 1", got = it) }
+
+    override fun turn(round: Int, rounds: Int, task: Task) = status(getString(R.string.bench_running, round, rounds, task.engine, threads(task.threads)))
+
+    override fun done(records: List<Record>) = guarded {
+        benchmark = null
+        val file = this.records.write(name, records)
+        written = file
+        view<TextView>(R.id.results).text = records.joinToString("\n") { row(it) }
+        status(getString(R.string.bench_done, file.name))
+        enable(true)
+    }
+
+    override fun failed(sentence: String) {
+        benchmark = null
+        Log.e(TAG, sentence)
+        status(getString(R.string.bench_failed, sentence))
+        enable(true)
+        try {
+            records.fail(name, sentence)
+        } catch (error: IOException) {
+            Log.e(TAG, "not even the error could be written", error)
+        }
+    }
+
+    private fun row(record: Record): String = getString(
+        R.string.bench_row, record.subject.engine, threads(record.subject.threads), record.percentilesMs["p50"], record.realTimeFactor,
+        (record.peakMemoryBytes / 1_000_000).toInt(),
+    )
+
+    private fun guarded(action: () -> Unit) {
+        try {
+            action()
+        } catch (error: ClipstepException) {
+            failed(error.message.orEmpty())
+        } catch (error: IOException) {
+            failed(if (BundleStore.isNoSpace(error)) getString(R.string.no_space) else error.message.orEmpty())
+        }
+    }
+
+    private fun share() {
+        val file = written ?: return
+        val uri = Uri.parse("content://${RecordsProvider.AUTHORITY}/${file.name}")
+        val intent = Intent(Intent.ACTION_SEND).setType("application/json").putExtra(Intent.EXTRA_STREAM, uri).addFlags(Intent.FLAG_GRANT_READ_URI_PERMISSION)
+        startActivity(Intent.createChooser(intent, getString(R.string.bench_share)))
+    }
+
+    private fun enable(free: Boolean) {
+        view<Button>(R.id.start).isEnabled = free
+        view<Button>(R.id.share).isEnabled = free && written != null
+    }
+
+    private fun status(text: String) {
+        view<TextView>(R.id.status).text = text
+    }
+}

@@ -1,0 +1,64 @@
+package clipstep.demo
+
+import java.io.File
+import kotlinx.serialization.json.Json
+
+/** How much to measure: in each of [rounds], every engine with every thread count has a turn of [steps] steps after [warmUp]. */
+data class Plan(val bundle: File, val engines: List<String>, val threads: List<Int>, val rounds: Int, val steps: Int, val warmUp: Int) {
+    /** A round's tasks. */
+    val tasks: List<Task> get() = threads.flatMap { count -> engines.map { Task(bundle.path, it, count, warmUp, steps) } }
+}
+
+/** A plan carried out: turns, then the records, written whole at the end or not at all. Main thread. */
+internal class Benchmark(private val plan: Plan, private val measurer: Measurer, private val facts: DeviceFacts, private val listener: Listener) {
+    interface Listener {
+        fun turn(round: Int, rounds: Int, task: Task)
+
+        fun done(records: List<Record>)
+
+        fun failed(sentence: String)
+    }
+
+    private val tasks = List(plan.rounds) { plan.tasks }.flatten()
+    private val turns = mutableListOf<Measurement>()
+    private val temperature = facts.temperatureC()
+
+    fun start() {
+        val task = tasks.getOrNull(turns.size) ?: return finish()
+        listener.turn(turns.size / plan.tasks.size + 1, plan.rounds, task)
+        measurer.measure(task, { turns += it; start() }, listener::failed)
+    }
+
+    fun cancel() = measurer.cancel()
+
+    private fun finish() {
+        val phone = facts.phone(temperature)
+        val byTask = tasks.zip(turns).groupBy({ it.first }, { it.second })
+        listener.done(byTask.map { (task, turns) -> record(task, turns, facts, phone) })
+    }
+}
+
+/** The records' folder: `NAME.jsonl` when a benchmark is through, `NAME.error` when it failed, `NAME.running` in between. */
+internal class Records(val folder: File) {
+    fun begin(name: String) {
+        folder.mkdirs()
+        for (end in listOf("jsonl", "error")) File(folder, "$name.$end").delete()
+        File(folder, "$name.running").writeText("")
+    }
+
+    fun write(name: String, records: List<Record>): File = end(name, "jsonl", records.joinToString("") { Json.encodeToString(it) + "\n" })
+
+    fun fail(name: String, sentence: String): File = end(name, "error", sentence + "\n")
+
+    /** Benchmarks that the app did not live to end; they are forgotten. */
+    fun interrupted(): Boolean = folder.listFiles { file -> file.name.endsWith(".running") || file.name.endsWith(".part") }.orEmpty().map { it.delete() }.any()
+
+    private fun end(name: String, end: String, text: String): File {
+        val part = File(folder, "$name.$end.part")
+        val file = File(folder, "$name.$end")
+        part.writeText(text)
+        part.renameTo(file)
+        File(folder, "$name.running").delete()
+        return file
+    }
+}

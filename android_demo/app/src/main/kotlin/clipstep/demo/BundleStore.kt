@@ -1,0 +1,82 @@
+package clipstep.demo
+
+import android.content.Context
+import android.content.res.AssetManager
+import android.net.Uri
+import android.system.ErrnoException
+import android.system.OsConstants
+import clipstep.runtime.Bundle
+import clipstep.runtime.ENGINES
+import java.io.File
+import java.io.IOException
+import java.io.InputStream
+
+private const val SUFFIX = ".clipstep"
+private const val PART = ".part"
+
+/** The bundles of this phone: those that came with the app and those that were opened. One is written whole or not at all. */
+class BundleStore(private val context: Context) {
+    private val folder = File(context.filesDir, "bundles").apply { mkdirs() }
+
+    /** By name, without what a killed app may have left half-written. */
+    fun bundles(): List<File> = folder.listFiles { file -> file.name.endsWith(SUFFIX) }.orEmpty().sortedBy { it.name }
+
+    fun clean() = folder.listFiles { file -> file.name.endsWith(PART) }.orEmpty().forEach { it.deleteRecursively() }
+
+    /** Unpacks the bundles among the app's assets that are not here yet. */
+    fun unpack() {
+        clean()
+        val shipped = context.assets.list("").orEmpty().map { it.substringBefore('/') }.distinct() // Some list files, some folders.
+        for (name in shipped.filter { it.endsWith(SUFFIX) && !File(folder, it).exists() }) {
+            keep(name) { part -> copyAsset(context.assets, name, part) }
+        }
+    }
+
+    /** Copies a bundle from the file picker: the folder behind [tree]. It must be whole, unaltered, and runnable here. */
+    fun import(tree: Uri): File {
+        val documents = Documents(context.contentResolver, tree)
+        val name = documents.name().removeSuffix(SUFFIX).replace(Regex("[^A-Za-z0-9._-]"), "_")
+        return keep(name + SUFFIX) { part -> documents.copyTo(part) }
+    }
+
+    /** A sentence with bundles' names in place of their paths, which mean nothing to a user. */
+    fun inWords(sentence: String): String = sentence.replace("${folder.path}/", "").replace(SUFFIX + PART, SUFFIX)
+
+    private fun keep(name: String, write: (File) -> Unit): File {
+        val part = File(folder, name + PART)
+        val target = File(folder, name)
+        try {
+            part.deleteRecursively()
+            write(part)
+            check(part)
+            target.deleteRecursively()
+            if (!part.renameTo(target)) throw IOException("$name could not be kept")
+            return target
+        } finally {
+            part.deleteRecursively()
+        }
+    }
+
+    private fun check(part: File) {
+        val bundle = Bundle.open(part)
+        val runnable = ENGINES.values.filter { it.isPresent }.map { it.target }.firstOrNull { target -> bundle.manifest.artifacts.any { it.target == target } }
+        bundle.artifact(runnable ?: "onnx") // Explains what is missing, if nothing runs.
+    }
+
+    companion object {
+        /** Whether an error, or what caused it, is that the disk is full. */
+        fun isNoSpace(error: Throwable): Boolean = generateSequence(error) { it.cause }.any {
+            (it as? ErrnoException)?.errno == OsConstants.ENOSPC || "ENOSPC" in it.message.orEmpty()
+        }
+    }
+}
+
+private fun copyAsset(assets: AssetManager, path: String, to: File) {
+    val children = assets.list(path).orEmpty()
+    if (children.isEmpty()) assets.open(path).use { it.writeTo(to) } else for (child in children) copyAsset(assets, "$path/$child", File(to, child))
+}
+
+internal fun InputStream.writeTo(file: File) {
+    file.parentFile?.mkdirs()
+    file.outputStream().use { copyTo(it) }
+}

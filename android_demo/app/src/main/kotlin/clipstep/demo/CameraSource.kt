@@ -1,0 +1,160 @@
+package clipstep.demo
+
+import android.annotation.SuppressLint
+import android.content.Context
+import android.graphics.ImageFormat
+import android.hardware.camera2.CameraAccessException
+import android.hardware.camera2.CameraCaptureSession
+import android.hardware.camera2.CameraCharacteristics
+import android.hardware.camera2.CameraDevice
+import android.hardware.camera2.CameraManager
+import android.hardware.camera2.CaptureRequest
+import android.hardware.camera2.params.OutputConfiguration
+import android.hardware.camera2.params.SessionConfiguration
+import android.media.ImageReader
+import android.os.Build
+import android.os.Handler
+import android.util.Range
+import android.util.Size
+import clipstep.runtime.YuvColor
+import kotlin.math.abs
+
+private const val WAITING_IMAGES = 6 // As long as a step takes at most: 0.2 s.
+
+/** camera2: YUV_420_888 images of a small size, at the network's frame rate where the camera can. */
+class CameraSource(private val context: Context, private val turn: Int, private val fps: Double, private val size: Int) : FrameSource {
+    override val isLive = true
+    private val manager = context.service<CameraManager>()
+    private var worker: Handler? = null
+    private var reader: ImageReader? = null
+    private var device: CameraDevice? = null
+
+    @Volatile
+    private var stopped = false
+
+    @Volatile
+    private var displayDegrees = 0
+
+    override fun turn(degrees: Int) {
+        displayDegrees = degrees
+    }
+
+    override fun start(worker: Handler, sink: FrameSink) {
+        this.worker = worker
+        worker.post { open(worker, sink) }
+    }
+
+    override fun stop() {
+        stopped = true
+        worker?.post { close() }
+    }
+
+    @SuppressLint("MissingPermission") // Asked for before; a refusal since then is a SecurityException.
+    private fun open(worker: Handler, sink: FrameSink) {
+        if (stopped) return
+        try {
+            val ids = manager.cameraIdList
+            if (ids.isEmpty()) return sink.failed(context.getString(R.string.no_camera))
+            val id = ids[Math.floorMod(turn, ids.size)]
+            val facts = manager.getCameraCharacteristics(id)
+            val chosen = chooseSize(facts, size) ?: return sink.failed(context.getString(R.string.no_yuv, id, size))
+            val reader = ImageReader.newInstance(chosen.width, chosen.height, ImageFormat.YUV_420_888, WAITING_IMAGES)
+            this.reader = reader
+            reader.setOnImageAvailableListener({ give(it, facts, sink) }, worker)
+            manager.openCamera(id, Opened(reader, facts, worker, sink), worker)
+        } catch (error: CameraAccessException) {
+            fail(sink, error)
+        } catch (error: SecurityException) {
+            fail(sink, error)
+        } catch (error: IllegalArgumentException) { // A camera that was unplugged since it was listed.
+            fail(sink, error)
+        }
+    }
+
+    private fun give(reader: ImageReader, facts: CameraCharacteristics, sink: FrameSink) {
+        val image = reader.acquireNextImage() ?: return
+        image.use { if (!stopped) sink.frame(yuv(it, YuvColor.BT601_FULL), rotation(facts, displayDegrees), it.timestamp) }
+    }
+
+    private fun fail(sink: FrameSink, error: Exception) {
+        val wasStopped = stopped
+        close()
+        if (!wasStopped) sink.failed(context.getString(R.string.camera_failed, error.message ?: error.javaClass.simpleName))
+    }
+
+    private fun close() {
+        stopped = true
+        device?.close()
+        reader?.close()
+        device = null
+        reader = null
+    }
+
+    private inner class Opened(
+        private val reader: ImageReader, private val facts: CameraCharacteristics, private val worker: Handler, private val sink: FrameSink,
+    ) : CameraDevice.StateCallback() {
+        override fun onOpened(camera: CameraDevice) {
+            device = camera
+            if (stopped) return close()
+            guarded { createSession(camera, reader, worker, Configured(camera)) }
+        }
+
+        private fun guarded(action: () -> Unit) {
+            try {
+                action()
+            } catch (error: CameraAccessException) {
+                fail(sink, error)
+            } catch (error: IllegalStateException) { // It was disconnected in between.
+                fail(sink, error)
+            } catch (error: IllegalArgumentException) { // It refuses the size.
+                fail(sink, error)
+            }
+        }
+
+        override fun onDisconnected(camera: CameraDevice) = fail(sink, IllegalStateException("another app took it"))
+
+        override fun onError(camera: CameraDevice, error: Int) = fail(sink, IllegalStateException("error $error"))
+
+        private inner class Configured(private val camera: CameraDevice) : CameraCaptureSession.StateCallback() {
+            override fun onConfigured(session: CameraCaptureSession) {
+                if (!stopped) guarded { session.setRepeatingRequest(request(), null, worker) }
+            }
+
+            private fun request(): CaptureRequest {
+                val request = camera.createCaptureRequest(CameraDevice.TEMPLATE_PREVIEW)
+                request.addTarget(reader.surface)
+                chooseRate(facts, fps)?.let { request.set(CaptureRequest.CONTROL_AE_TARGET_FPS_RANGE, it) }
+                return request.build()
+            }
+
+            override fun onConfigureFailed(session: CameraCaptureSession) = fail(sink, IllegalStateException("it refused the format"))
+        }
+    }
+}
+
+private fun createSession(camera: CameraDevice, reader: ImageReader, worker: Handler, callback: CameraCaptureSession.StateCallback) {
+    if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.P) {
+        val outputs = listOf(OutputConfiguration(reader.surface))
+        camera.createCaptureSession(SessionConfiguration(SessionConfiguration.SESSION_REGULAR, outputs, { worker.post(it) }, callback))
+    } else {
+        @Suppress("DEPRECATION")
+        camera.createCaptureSession(listOf(reader.surface), callback, worker)
+    }
+}
+
+/** The size closest to 640x480 whose short side is at least [size]; null if the camera has none. */
+internal fun chooseSize(facts: CameraCharacteristics, size: Int): Size? {
+    val sizes = facts.get(CameraCharacteristics.SCALER_STREAM_CONFIGURATION_MAP)?.getOutputSizes(ImageFormat.YUV_420_888).orEmpty()
+    return sizes.filter { minOf(it.width, it.height) >= size }.minByOrNull { abs(it.width * it.height - 640 * 480) }
+}
+
+/** The range of frame rates that is closest to always [fps]. */
+internal fun chooseRate(facts: CameraCharacteristics, fps: Double): Range<Int>? =
+    facts.get(CameraCharacteristics.CONTROL_AE_AVAILABLE_TARGET_FPS_RANGES)?.minByOrNull { abs(it.lower - fps) + abs(it.upper - fps) }
+
+/** How far the camera's pictures have to be turned clockwise to be upright on a display that is turned by [displayDegrees]. */
+internal fun rotation(facts: CameraCharacteristics, displayDegrees: Int): Int {
+    val sensor = facts.get(CameraCharacteristics.SENSOR_ORIENTATION) ?: 0
+    val front = facts.get(CameraCharacteristics.LENS_FACING) == CameraCharacteristics.LENS_FACING_FRONT
+    return Math.floorMod(if (front) sensor + displayDegrees else sensor - displayDegrees, 360)
+}

@@ -1,0 +1,24 @@
+package clipstep.demo
+
+import android.media.Image
+import android.media.MediaFormat
+import clipstep.runtime.Plane
+import clipstep.runtime.YuvColor
+import clipstep.runtime.YuvImage
+
+/** A YUV_420_888 image as it is: nothing is copied. */
+internal fun yuv(image: Image, color: YuvColor): YuvImage {
+    val (y, u, v) = image.planes.map { Plane(it.buffer, it.rowStride, it.pixelStride) }
+    val crop = image.cropRect
+    return YuvImage(crop.height(), crop.width(), y, u, v, color, crop.top, crop.left)
+}
+
+/** How a decoder's output becomes RGB; a file that does not say is taken as standard definition, as in training. */
+internal fun colorOf(format: MediaFormat): YuvColor {
+    fun get(key: String) = if (format.containsKey(key)) format.getInteger(key) else 0
+    return when {
+        get(MediaFormat.KEY_COLOR_STANDARD) == MediaFormat.COLOR_STANDARD_BT709 -> YuvColor.BT709
+        get(MediaFormat.KEY_COLOR_RANGE) == MediaFormat.COLOR_RANGE_FULL -> YuvColor.BT601_FULL
+        else -> YuvColor.BT601
+    }
+}

@@ -1,0 +1,127 @@
+package clipstep.demo
+
+import android.Manifest
+import android.app.Activity
+import android.content.Intent
+import android.content.pm.PackageManager
+import android.graphics.Bitmap
+import android.hardware.display.DisplayManager
+import android.net.Uri
+import android.os.Bundle
+import android.os.Handler
+import android.os.Looper
+import android.view.Display
+import android.view.Surface
+import android.view.WindowManager
+import android.widget.Button
+import android.widget.ImageView
+
+private const val ASK_CAMERA = 1
+private const val PICK_VIDEO = 2
+private const val PICK_BUNDLE = 3
+
+/** Camera or video to live top-k, with latency. */
+class MainActivity : Activity() {
+    private lateinit var views: MainViews
+    private lateinit var demo: Demo
+    private var video: Uri? = null
+    private var camera = 0
+    private var resumed = false
+
+    override fun onCreate(savedInstanceState: Bundle?) {
+        super.onCreate(savedInstanceState)
+        window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
+        setContentView(R.layout.main)
+        demo = lastNonConfigurationInstance as? Demo ?: Demo(application as DemoApplication)
+        video = savedInstanceState?.getString("video")?.let(Uri::parse)
+        camera = savedInstanceState?.getInt("camera") ?: 0
+        views = MainViews(this, demo.screen) { engine, threads -> demo.choose(engine, threads) }
+        connectButtons()
+        demo.show = views::render
+        demo.preview = { picture: Bitmap -> view<ImageView>(R.id.preview).setImageBitmap(picture) }
+        demo.onReady = { if (resumed) startSource() }
+    }
+
+    private fun connectButtons() {
+        view<Button>(R.id.camera).setOnClickListener {
+            if (video == null) camera++
+            video = null
+            startSource()
+        }
+        view<Button>(R.id.allow).setOnClickListener { requestPermissions(arrayOf(Manifest.permission.CAMERA), ASK_CAMERA) }
+        view<Button>(R.id.video).setOnClickListener { pick(Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("video/*"), PICK_VIDEO) }
+        view<Button>(R.id.open).setOnClickListener { pick(Intent(Intent.ACTION_OPEN_DOCUMENT_TREE), PICK_BUNDLE) }
+        view<Button>(R.id.bench).setOnClickListener { startActivity(Intent(this, BenchActivity::class.java)) }
+    }
+
+    override fun onResume() {
+        super.onResume()
+        resumed = true
+        demo.turn(displayDegrees())
+        service<DisplayManager>().registerDisplayListener(turned, Handler(Looper.getMainLooper()))
+        views.render(demo.screen)
+        startSource()
+    }
+
+    override fun onPause() {
+        resumed = false
+        service<DisplayManager>().unregisterDisplayListener(turned)
+        demo.stop()
+        super.onPause()
+    }
+
+    override fun onRetainNonConfigurationInstance(): Any = demo
+
+    override fun onSaveInstanceState(outState: Bundle) {
+        super.onSaveInstanceState(outState)
+        outState.putString("video", video?.toString())
+        outState.putInt("camera", camera)
+    }
+
+    override fun onDestroy() {
+        if (!isChangingConfigurations) demo.close()
+        super.onDestroy()
+    }
+
+    override fun onRequestPermissionsResult(requestCode: Int, permissions: Array<out String>, grantResults: IntArray) {
+        if (grantResults.firstOrNull() == PackageManager.PERMISSION_GRANTED) startSource() else demo.refuse()
+    }
+
+    override fun onActivityResult(requestCode: Int, resultCode: Int, data: Intent?) {
+        val uri = data?.data?.takeIf { resultCode == RESULT_OK } ?: return
+        if (requestCode == PICK_BUNDLE) return demo.open(uri)
+        video = uri
+        if (resumed) startSource()
+    }
+
+    private fun startSource() {
+        val video = video
+        views.showsVideo(video != null)
+        when {
+            video != null -> demo.startVideo(video)
+            checkSelfPermission(Manifest.permission.CAMERA) == PackageManager.PERMISSION_GRANTED -> demo.startCamera(camera)
+            demo.screen.asksForCamera -> Unit
+            else -> {
+                demo.refuse()
+                requestPermissions(arrayOf(Manifest.permission.CAMERA), ASK_CAMERA)
+            }
+        }
+    }
+
+    private fun pick(intent: Intent, code: Int) = startActivityForResult(intent, code)
+
+    private fun displayDegrees(): Int = when (service<DisplayManager>().getDisplay(Display.DEFAULT_DISPLAY)?.rotation) {
+        Surface.ROTATION_90 -> 90
+        Surface.ROTATION_180 -> 180
+        Surface.ROTATION_270 -> 270
+        else -> 0
+    }
+
+    private val turned = object : DisplayManager.DisplayListener {
+        override fun onDisplayAdded(displayId: Int) = Unit
+
+        override fun onDisplayRemoved(displayId: Int) = Unit
+
+        override fun onDisplayChanged(displayId: Int) = demo.turn(displayDegrees()) // Half a turn does not make a new activity.
+    }
+}

@@ -1,0 +1,66 @@
+package clipstep.demo
+
+import android.app.Activity
+import android.view.LayoutInflater
+import android.view.View
+import android.view.ViewGroup
+import android.widget.AdapterView
+import android.widget.ArrayAdapter
+import android.widget.Button
+import android.widget.ProgressBar
+import android.widget.Spinner
+import android.widget.TextView
+import clipstep.runtime.ENGINES
+import clipstep.runtime.Ranked
+
+/** The main screen's views. */
+internal class MainViews(private val activity: Activity, screen: Screen, private val choose: (String, Int) -> Unit) {
+    private val engines = ENGINES.keys.toList()
+    private val threads = (1..Runtime.getRuntime().availableProcessors()).toList()
+    private val engine = spinner(R.id.engine, engines, engines.indexOf(screen.engine))
+    private val count = spinner(R.id.threads, threads.map(activity::threads), threads.indexOf(screen.threads))
+    private val rows: ViewGroup = activity.view(R.id.rows)
+
+    init {
+        activity.view<View>(R.id.root).padForInsets()
+    }
+
+    fun render(screen: Screen) {
+        engine.setSelection(maxOf(engines.indexOf(screen.engine), 0), false)
+        count.setSelection(maxOf(threads.indexOf(screen.threads), 0), false)
+        text(R.id.what).text = screen.what
+        text(R.id.check).text = screen.check
+        text(R.id.speed).text = screen.speed
+        text(R.id.message).text = screen.message
+        text(R.id.message).visibility = if (screen.message == null) View.GONE else View.VISIBLE
+        activity.view<View>(R.id.allow).visibility = if (screen.asksForCamera) View.VISIBLE else View.GONE
+        while (rows.childCount < screen.top.size) LayoutInflater.from(activity).inflate(R.layout.row, rows)
+        for (i in 0 until rows.childCount) render(rows.getChildAt(i), screen.top.getOrNull(i))
+    }
+
+    /** The camera's button turns it while it runs. */
+    fun showsVideo(isVideo: Boolean) = activity.view<Button>(R.id.camera).setText(if (isVideo) R.string.camera else R.string.turn_camera)
+
+    private fun render(row: View, ranked: Ranked?) {
+        row.visibility = if (ranked == null) View.INVISIBLE else View.VISIBLE
+        if (ranked == null) return
+        row.view<TextView>(R.id.label).text = ranked.label
+        row.view<ProgressBar>(R.id.bar).progress = (ranked.probability * 1000).toInt()
+        row.view<TextView>(R.id.percent).text = activity.getString(R.string.percent, ranked.probability * 100)
+        row.contentDescription = activity.getString(R.string.row_description, ranked.label, ranked.probability * 100)
+    }
+
+    private fun text(id: Int): TextView = activity.view(id)
+
+    private fun spinner(id: Int, items: List<String>, selected: Int): Spinner = activity.view<Spinner>(id).apply {
+        adapter = ArrayAdapter(activity, android.R.layout.simple_spinner_item, items).apply { setDropDownViewResource(android.R.layout.simple_spinner_dropdown_item) }
+        setSelection(maxOf(selected, 0), false)
+        onItemSelectedListener = object : AdapterView.OnItemSelectedListener {
+            override fun onItemSelected(parent: AdapterView<*>?, view: View?, position: Int, id: Long) = chosen()
+
+            override fun onNothingSelected(parent: AdapterView<*>?) = Unit
+        }
+    }
+
+    private fun chosen() = choose(engines[engine.selectedItemPosition], threads[count.selectedItemPosition])
+}

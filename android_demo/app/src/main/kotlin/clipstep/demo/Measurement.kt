@@ -1,0 +1,100 @@
+package clipstep.demo
+
+import clipstep.runtime.Bundle
+import clipstep.runtime.ClipstepException
+import clipstep.runtime.GoldenSteps
+import clipstep.runtime.MANIFEST
+import clipstep.runtime.StepModel
+import clipstep.runtime.engineInfo
+import clipstep.runtime.treeSha256
+import java.io.File
+import kotlin.math.abs
+import kotlinx.serialization.Serializable
+
+private const val BOUND = 1e-4
+
+/** One turn of one configuration. */
+@Serializable
+data class Task(val bundle: String, val engine: String, val threads: Int, val warmUp: Int, val steps: Int)
+
+/** What a turn gave; [processId] tells that it had a process of its own. */
+@Serializable
+data class Measurement(
+    val loadS: Double,
+    val firstStepMs: Double,
+    val largestError: Double,
+    val stepMs: List<Double>,
+    val memoryBeforeLoadBytes: Long,
+    val peakMemoryBytes: Long,
+    val processId: Int,
+)
+
+/** Loads, proves the first step, warms up, then times steps on golden subclips. [processId] is this process's. */
+internal fun measure(task: Task, processId: Int): Measurement {
+    val bundle = Bundle.open(File(task.bundle))
+    val golden = GoldenSteps.of(bundle)
+    val subclips = List(minOf(golden.steps, 4)) { golden.subclip(it) }
+    val before = memoryBytes("VmRSS")
+    val begin = System.nanoTime()
+    StepModel.load(bundle, task.engine, task.threads).use { model ->
+        val loaded = System.nanoTime()
+        var result = model.step(subclips[0], model.initialStates())
+        val first = System.nanoTime()
+        val error = relativeError(result.logits, golden.logits(0))
+        if (!(error <= BOUND)) throw ClipstepException("${task.engine} computes something else than the golden steps", got = "a relative error of $error")
+        val times = List(task.warmUp + task.steps) { step ->
+            val start = System.nanoTime()
+            result = model.step(subclips[(step + 1) % subclips.size], result.states)
+            (System.nanoTime() - start) / 1e6
+        }
+        return Measurement((loaded - begin) / 1e9, (first - loaded) / 1e6, error, times.drop(task.warmUp), before, memoryBytes("VmHWM"), processId)
+    }
+}
+
+private fun relativeError(got: FloatArray, expected: FloatArray): Double {
+    val scale = maxOf(1f, expected.maxOf { abs(it) })
+    return got.indices.maxOf { abs(got[it] - expected[it]).toDouble() / scale }
+}
+
+/** `VmRSS` (now) or `VmHWM` (peak) of this process. */
+internal fun memoryBytes(key: String): Long {
+    val line = File("/proc/self/status").useLines { lines -> lines.first { it.startsWith("$key:") } }
+    return line.filter { it.isDigit() }.toLong() * 1024
+}
+
+/** A record as `clipstep bench` writes it, of a configuration's turns. */
+internal fun record(task: Task, turns: List<Measurement>, facts: DeviceFacts, phone: PhoneRecord): Record {
+    val bundle = Bundle.open(File(task.bundle))
+    val artifact = bundle.artifact(engineInfo(task.engine).target)
+    val input = bundle.manifest.input
+    val times = turns.flatMap { it.stepMs }
+    val subclipS = input.frames * input.frameStride / input.fps
+    return Record(
+        bundle = bundle.path.name,
+        manifestSha256 = treeSha256(File(bundle.path, MANIFEST)),
+        artifactSha256 = artifact.sha256,
+        subject = SubjectRecord(artifact.file, artifact.target, artifact.form, artifact.precision, task.engine, task.threads, artifact.file),
+        start = StartRecord(turns[0].loadS, turns[0].firstStepMs, task.threads, turns.maxOf { it.largestError }),
+        device = facts.device,
+        toolVersions = mapOf("clipstep" to facts.appVersion, task.engine to facts.engineVersion(task.engine)),
+        placement = artifact.placement.delegated,
+        outside = artifact.placement.outside,
+        fileBytes = artifact.sizeBytes,
+        subclipS = subclipS,
+        peakMemoryBytes = turns.maxOf { it.peakMemoryBytes },
+        memoryBeforeLoadBytes = turns[0].memoryBeforeLoadBytes,
+        stepMs = times,
+        phone = phone,
+        percentilesMs = listOf(10, 50, 90, 99).associate { "p$it" to percentile(times, it) },
+        stepsPerS = 1000 / percentile(times, 50),
+        realTimeFactor = subclipS * 1000 / percentile(times, 50),
+    )
+}
+
+/** Between the two nearest values, as numpy does. */
+internal fun percentile(values: List<Double>, percent: Int): Double {
+    val sorted = values.sorted()
+    val position = percent / 100.0 * (sorted.size - 1)
+    val below = sorted[position.toInt()]
+    return below + (position - position.toInt()) * (sorted[minOf(position.toInt() + 1, sorted.size - 1)] - below)
+}

@@ -1,0 +1,74 @@
+package clipstep.demo
+
+import android.content.ComponentName
+import android.content.Context
+import android.content.Intent
+import android.content.ServiceConnection
+import android.os.Bundle
+import android.os.Handler
+import android.os.IBinder
+import android.os.Message
+import android.os.Messenger
+import android.os.RemoteException
+import kotlinx.serialization.json.Json
+
+private const val PROCESS_END_MS = 500L
+
+/** Carries out one task after the other, each in a process of its own. Main thread. */
+interface Measurer {
+    /** Calls exactly one of the two on the main thread, unless it is cancelled before. */
+    fun measure(task: Task, done: (Measurement) -> Unit, failed: (String) -> Unit)
+
+    fun cancel()
+}
+
+/** By [BenchService]. */
+internal class ProcessMeasurer(private val context: Context, private val main: Handler) : Measurer {
+    private var turn: Turn? = null
+
+    override fun measure(task: Task, done: (Measurement) -> Unit, failed: (String) -> Unit) {
+        turn = Turn(task, done, failed).also { context.bindService(Intent(context, BenchService::class.java), it, Context.BIND_AUTO_CREATE) }
+    }
+
+    override fun cancel() {
+        turn?.end()
+    }
+
+    private inner class Turn(private val task: Task, private val done: (Measurement) -> Unit, private val failed: (String) -> Unit) : ServiceConnection {
+        private val replies = Messenger(Handler(main.looper) { reply(it.data) })
+        private var deaths = 0
+
+        override fun onServiceConnected(name: ComponentName, service: IBinder) {
+            val message = Message.obtain().apply {
+                data = Bundle().apply { putString(KEY_TASK, Json.encodeToString(task)) }
+                replyTo = replies
+            }
+            try {
+                Messenger(service).send(message)
+            } catch (_: RemoteException) {
+                onServiceDisconnected(name) // The process of the turn before, on its way out: a new one follows.
+            }
+        }
+
+        override fun onServiceDisconnected(name: ComponentName) {
+            if (++deaths > 1 && turn === this) {
+                end()
+                failed(context.getString(R.string.bench_died))
+            }
+        }
+
+        private fun reply(data: Bundle): Boolean {
+            if (turn !== this) return true
+            end()
+            val result = data.getString(KEY_RESULT)
+            val error = data.getString(KEY_ERROR).orEmpty()
+            main.postDelayed({ if (result == null) failed(error) else done(Json.decodeFromString(result)) }, PROCESS_END_MS)
+            return true
+        }
+
+        fun end() {
+            if (turn === this) context.unbindService(this)
+            turn = null
+        }
+    }
+}

@@ -1,0 +1,56 @@
+package clipstep.demo
+
+import kotlinx.serialization.SerialName
+import kotlinx.serialization.Serializable
+
+/** A benchmark record, with the keys of `clipstep bench`'s: every key with its unit. */
+@Serializable
+data class Record(
+    val bundle: String,
+    @SerialName("manifest_sha256") val manifestSha256: String,
+    @SerialName("artifact_sha256") val artifactSha256: String,
+    val subject: SubjectRecord,
+    val start: StartRecord,
+    val device: DeviceRecord,
+    @SerialName("tool_versions") val toolVersions: Map<String, String>,
+    val placement: Map<String, Int>,
+    val outside: List<String>,
+    @SerialName("file_bytes") val fileBytes: Long,
+    @SerialName("subclip_s") val subclipS: Double,
+    @SerialName("peak_memory_bytes") val peakMemoryBytes: Long,
+    @SerialName("memory_before_load_bytes") val memoryBeforeLoadBytes: Long,
+    @SerialName("step_ms") val stepMs: List<Double>,
+    val phone: PhoneRecord,
+    @SerialName("percentiles_ms") val percentilesMs: Map<String, Double>,
+    @SerialName("steps_per_s") val stepsPerS: Double,
+    @SerialName("real_time_factor") val realTimeFactor: Double,
+)
+
+/** What was measured. */
+@Serializable
+data class SubjectRecord(val name: String, val target: String, val form: String, val precision: String, val engine: String, val threads: Int, val file: String)
+
+/** How it started. ExecuTorch and onnxruntime do not say how many threads they use: those that they were given. */
+@Serializable
+data class StartRecord(
+    @SerialName("load_s") val loadS: Double,
+    @SerialName("first_step_ms") val firstStepMs: Double,
+    @SerialName("threads_used") val threadsUsed: Int,
+    @SerialName("largest_error") val largestError: Double,
+)
+
+/** Where it was measured. */
+@Serializable
+data class DeviceRecord(@SerialName("cpu_model") val cpuModel: String, val cores: Int, val os: String, val machine: String)
+
+/** What only a phone has. */
+@Serializable
+data class PhoneRecord(
+    val model: String,
+    @SerialName("build_fingerprint") val buildFingerprint: String,
+    /** Of the battery; null where the phone does not say. */
+    @SerialName("temperature_before_c") val temperatureBeforeC: Double?,
+    @SerialName("temperature_after_c") val temperatureAfterC: Double?,
+    /** From 0 (none) to 6 (shutdown); null before Android 10. */
+    @SerialName("thermal_status_after") val thermalStatusAfter: Int?,
+)

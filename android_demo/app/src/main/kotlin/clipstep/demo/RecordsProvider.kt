@@ -1,0 +1,47 @@
+package clipstep.demo
+
+import android.content.ContentProvider
+import android.content.ContentValues
+import android.content.Context
+import android.database.Cursor
+import android.database.MatrixCursor
+import android.net.Uri
+import android.os.ParcelFileDescriptor
+import android.provider.OpenableColumns
+import java.io.File
+import java.io.FileNotFoundException
+
+/** Where records are kept: adb can read it, and it goes with the app. */
+internal fun recordsFolder(context: Context): File = File(context.getExternalFilesDir(null) ?: context.filesDir, "records")
+
+/** Lets the app that the user shares records with read them, and nothing else. */
+class RecordsProvider : ContentProvider() {
+    override fun onCreate() = true
+
+    override fun getType(uri: Uri) = "application/json"
+
+    override fun openFile(uri: Uri, mode: String): ParcelFileDescriptor = ParcelFileDescriptor.open(file(uri), ParcelFileDescriptor.MODE_READ_ONLY)
+
+    override fun query(uri: Uri, projection: Array<out String>?, selection: String?, selectionArgs: Array<out String>?, sortOrder: String?): Cursor {
+        val file = file(uri)
+        val cursor = MatrixCursor(arrayOf(OpenableColumns.DISPLAY_NAME, OpenableColumns.SIZE))
+        cursor.addRow(arrayOf<Any>(file.name, file.length()))
+        return cursor
+    }
+
+    override fun insert(uri: Uri, values: ContentValues?) = null
+
+    override fun update(uri: Uri, values: ContentValues?, selection: String?, selectionArgs: Array<out String>?) = 0
+
+    override fun delete(uri: Uri, selection: String?, selectionArgs: Array<out String>?) = 0
+
+    private fun file(uri: Uri): File {
+        val folder = recordsFolder(requireNotNull(context))
+        val name = uri.lastPathSegment.orEmpty()
+        return File(folder, name).takeIf { it.isFile && it.parentFile == folder } ?: throw FileNotFoundException("no record $name")
+    }
+
+    companion object {
+        const val AUTHORITY = "clipstep.demo.records"
+    }
+}

@@ -1,0 +1,122 @@
+package clipstep.demo
+
+import android.content.Intent
+import android.os.Bundle
+import android.os.Handler
+import android.os.Looper
+import android.os.Message
+import android.os.Messenger
+import android.widget.Button
+import java.io.File
+import java.nio.file.Files
+import kotlinx.serialization.json.Json
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
+import org.junit.Assert.assertTrue
+import org.junit.Test
+import org.junit.runner.RunWith
+import org.robolectric.Robolectric
+import org.robolectric.RobolectricTestRunner
+import org.robolectric.RuntimeEnvironment
+import org.robolectric.Shadows.shadowOf
+import org.robolectric.annotation.Config
+import org.robolectric.annotation.GraphicsMode
+import org.robolectric.shadows.ShadowProcess
+
+@RunWith(RobolectricTestRunner::class)
+@Config(sdk = [35], application = TestApplication::class)
+@GraphicsMode(GraphicsMode.Mode.NATIVE)
+class BenchActivityTest {
+    private val application = RuntimeEnvironment.getApplication() as TestApplication
+    private val folder = recordsFolder(application)
+    private val asked = Intent(application, BenchActivity::class.java).putExtra("out", "run").putExtra("rounds", 2).putExtra("steps", 3).putExtra("warmup", 1)
+
+    private fun start(intent: Intent = asked) = Robolectric.buildActivity(BenchActivity::class.java, intent).setup()
+
+    @Test
+    @Config(qualifiers = "w411dp-h891dp-normal-long-port-night-xhdpi")
+    fun `adb's extras give a record of every engine and thread count, with raw step times`() {
+        val activity = start(asked.putExtra("threads", "1,2")).get()
+        activity.awaitText(R.id.status, "Done. The records are in run.jsonl")
+        assertEquals(listOf("run.jsonl"), folder.list().orEmpty().toList())
+        val records = File(folder, "run.jsonl").readLines().map { Json.decodeFromString<Record>(it) }
+        assertEquals(listOf(1, 2), records.map { it.subject.threads })
+        for (record in records) {
+            assertEquals(2 * 3, record.stepMs.size)
+            assertTrue("${record.start}", record.start.largestError <= 1e-4)
+            assertEquals("demo.clipstep", record.bundle)
+            assertEquals(16 / 29.97, record.subclipS, 1e-9)
+            assertEquals(record.stepMs.sorted().let { (it[2] + it[3]) / 2 }, record.percentilesMs.getValue("p50"), 1e-9)
+            assertTrue(record.peakMemoryBytes > record.memoryBeforeLoadBytes)
+            assertEquals("1.29.0", record.toolVersions["onnxruntime"])
+        }
+        activity.drawTo("benchmark")
+        File(folder, "run.jsonl").copyTo(File(Prepared.folder, "records.jsonl"), overwrite = true) // The Python side reads it.
+    }
+
+    @Test
+    fun `records are shared as JSON, and nothing else is`() {
+        val activity = start().get()
+        assertFalse(activity.view<Button>(R.id.share).isEnabled)
+        activity.awaitText(R.id.status, "Done.")
+        activity.view<Button>(R.id.share).performClick()
+        val shared = requireNotNull(shadowOf(activity).nextStartedActivity.getParcelableExtra(Intent.EXTRA_INTENT, Intent::class.java))
+        val uri = requireNotNull(shared.getParcelableExtra(Intent.EXTRA_STREAM, android.net.Uri::class.java))
+        val provider = Robolectric.setupContentProvider(RecordsProvider::class.java, RecordsProvider.AUTHORITY)
+        val text = provider.openFile(uri, "r").use { java.io.FileInputStream(it.fileDescriptor).readBytes() }
+        assertEquals(File(folder, "run.jsonl").readText(), String(text))
+        val outside = uri.buildUpon().path("/../bundles").build()
+        assertTrue(runCatching { provider.openFile(outside, "r") }.exceptionOrNull() is java.io.FileNotFoundException)
+    }
+
+    @Test
+    fun `a failure is a sentence on the screen and in a file`() {
+        application.failure = "the process that measured ended by itself"
+        val activity = start().get()
+        activity.awaitText(R.id.status, "The benchmark failed: the process that measured ended by itself")
+        assertEquals("the process that measured ended by itself\n", File(folder, "run.error").readText())
+        assertFalse(File(folder, "run.jsonl").exists())
+    }
+
+    @Test
+    fun `what cannot be measured is explained at once`() {
+        for ((extra, words) in listOf("bundle" to "no such bundle; got x; expected demo.clipstep", "engines" to "unknown engine; got x", "threads" to "threads must be numbers; got x")) {
+            val activity = start(Intent(asked).putExtra(extra, "x")).get()
+            activity.awaitText(R.id.status, words)
+            assertTrue(words in File(folder, "run.error").readText())
+        }
+        start(Intent(asked).putExtra("threads", "999")).get().awaitText(R.id.status, "thread count not available; got 999")
+    }
+
+    @Test
+    fun `leaving ends it, and a killed app's benchmark is told of at the next start`() {
+        val controller = start()
+        controller.pause().stop()
+        assertTrue("stopped" in File(folder, "run.error").readText())
+        File(folder, "run.running").writeText("")
+        File(folder, "run.jsonl.part").writeText("{\"half")
+        val again = start(Intent(application, BenchActivity::class.java)).get()
+        again.awaitText(R.id.status, "The last benchmark was stopped before its end: nothing of it was kept.")
+        assertEquals(listOf("run.error"), folder.list().orEmpty().toList())
+    }
+
+    @Test
+    fun `the service measures one task, answers, and ends its process`() {
+        val service = Robolectric.buildService(BenchService::class.java).create().get()
+        var answer: Bundle? = null
+        val replies = Messenger(Handler(Looper.getMainLooper()) { answer = it.data; true })
+        val task = Task(Files.createTempDirectory("b").toFile().also { Prepared.bundle.copyRecursively(it, true) }.path, "onnxruntime", 1, 1, 2)
+        val message = Message.obtain().apply { data = Bundle().apply { putString(KEY_TASK, Json.encodeToString(task)) }; replyTo = replies }
+        Messenger(service.onBind(Intent())).send(message)
+        await("the answer") { answer != null }
+        val measured = Json.decodeFromString<Measurement>(requireNotNull(answer?.getString(KEY_RESULT)) { answer?.getString(KEY_ERROR).orEmpty() })
+        assertEquals(2, measured.stepMs.size)
+        await("its end") { ShadowProcess.wasKilled(android.os.Process.myPid()) }
+    }
+
+    @Test
+    fun `percentiles lie between values as numpy's do`() {
+        val values = listOf(4.0, 1.0, 3.0, 2.0)
+        assertEquals(listOf(1.3, 2.5, 3.7), listOf(10, 50, 90).map { Math.round(percentile(values, it) * 1e6) / 1e6 })
+    }
+}

@@ -1,0 +1,215 @@
+package clipstep.demo
+
+import android.Manifest
+import android.app.Activity
+import android.content.Intent
+import android.content.pm.PackageManager
+import android.content.res.Configuration
+import android.graphics.Insets
+import android.net.Uri
+import android.os.Looper
+import android.view.View
+import android.view.ViewGroup
+import android.view.WindowInsets
+import android.widget.Button
+import android.widget.Spinner
+import org.junit.After
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertNotNull
+import org.junit.Assert.assertTrue
+import org.junit.Test
+import org.junit.runner.RunWith
+import org.robolectric.Robolectric
+import org.robolectric.RobolectricTestRunner
+import org.robolectric.RuntimeEnvironment
+import org.robolectric.Shadows.shadowOf
+import org.robolectric.android.controller.ActivityController
+import org.robolectric.annotation.Config
+import org.robolectric.annotation.GraphicsMode
+
+@RunWith(RobolectricTestRunner::class)
+@Config(sdk = [35], application = TestApplication::class)
+@GraphicsMode(GraphicsMode.Mode.NATIVE)
+class MainActivityTest {
+    private val application = RuntimeEnvironment.getApplication() as TestApplication
+    private var controller: ActivityController<MainActivity>? = null
+
+    @After
+    fun end() {
+        controller?.takeIf { it.get().isDestroyed.not() }?.let { if (application.sources.lastOrNull()?.stopped == false) it.pause(); it.stop().destroy() }
+    }
+
+    private fun start(allowed: Boolean = true, asked: Boolean = false): Activity {
+        if (allowed) shadowOf(application).grantPermissions(Manifest.permission.CAMERA)
+        controller = Robolectric.buildActivity(MainActivity::class.java).setup()
+        if (!allowed && asked) answer(PackageManager.PERMISSION_DENIED)
+        return requireNotNull(controller).get()
+    }
+
+    private fun answer(result: Int) =
+        requireNotNull(controller).get().onRequestPermissionsResult(1, arrayOf(Manifest.permission.CAMERA), intArrayOf(result))
+
+    @Test
+    fun `the first start proves the golden steps, and the camera's frames give what Python predicts`() {
+        val activity = start()
+        activity.awaitText(R.id.check, "This phone computes the right numbers: 16 golden steps")
+        activity.awaitText(R.id.speed, "0 frames missed")
+        await("the last prediction") { application.sources.last().given == Prepared.frames.size }
+        await("the picture") { activity.view<android.widget.ImageView>(R.id.preview).drawable != null }
+        val row = activity.view<ViewGroup>(R.id.rows).getChildAt(0)
+        val (label, percent) = expected()
+        activity.awaitText(R.id.speed, "times real time")
+        await("$label $percent, not ${row.contentDescription}", 10) { row.contentDescription.toString() == "$label, %.0f percent".format(percent) }
+        assertTrue(activity.text(R.id.what), "step.onnx (lowered, for any) in onnxruntime, 1 thread" in activity.text(R.id.what))
+    }
+
+    /** Python's probabilities, each halfway between the one before and its own. */
+    private fun expected(): Pair<String, Float> {
+        val (steps, classes) = Prepared.shape("stream.probabilities")
+        val values = Prepared.floats("stream.probabilities")
+        val smooth = (1 until steps).fold(values.take(classes)) { before, step -> List(classes) { 0.5f * before[it] + 0.5f * values[step * classes + it] } }
+        val best = smooth.indices.maxByOrNull { smooth[it] } ?: 0
+        return listOf("Fight", "NoFight")[best] to smooth[best] * 100
+    }
+
+    @Test
+    fun `the check is remembered, and made again for another engine's choice`() {
+        start().awaitText(R.id.check, "right numbers")
+        requireNotNull(controller).pause().stop().destroy()
+        val again = start()
+        await("loaded") { "step.onnx" in again.text(R.id.what) }
+        assertTrue(again.text(R.id.check), "right numbers" in again.text(R.id.check))
+    }
+
+    @Test
+    fun `a refused camera is a sentence and a button, and a later yes starts it`() {
+        val activity = start(allowed = false, asked = true)
+        activity.awaitText(R.id.check, "right numbers")
+        activity.awaitText(R.id.message, "The camera may not be used. Allow it, or choose a video.")
+        assertEquals(View.VISIBLE, activity.view<View>(R.id.allow).visibility)
+        assertTrue(application.sources.isEmpty())
+        activity.drawTo("refused")
+        shadowOf(application).grantPermissions(Manifest.permission.CAMERA)
+        answer(PackageManager.PERMISSION_GRANTED)
+        activity.awaitText(R.id.speed, "times real time")
+        assertEquals(View.GONE, activity.view<View>(R.id.allow).visibility)
+    }
+
+    @Test
+    fun `nothing runs in the background`() {
+        val activity = start()
+        await("frames") { application.sources.isNotEmpty() && application.sources.last().given > 3 }
+        requireNotNull(controller).pause()
+        val source = application.sources.last()
+        assertTrue(source.stopped)
+        Thread.sleep(100)
+        val given = source.given
+        Thread.sleep(200)
+        assertEquals(given, source.given)
+        requireNotNull(controller).resume()
+        await("another source") { application.sources.last() !== source && application.sources.last().given > 3 }
+        assertNotNull(activity)
+    }
+
+    @Test
+    fun `turning the screen keeps the model and starts the stream anew`() {
+        start().awaitText(R.id.speed, "times real time")
+        val before = application.sources.last()
+        RuntimeEnvironment.setQualifiers("+land")
+        requireNotNull(controller).configurationChange(Configuration(application.resources.configuration))
+        val turned = requireNotNull(controller).get()
+        assertTrue(before.stopped)
+        assertTrue(turned.text(R.id.what), "step.onnx" in turned.text(R.id.what)) // At once: nothing was loaded again.
+        await("frames") { application.sources.last() !== before && application.sources.last().given > 3 }
+        turned.awaitText(R.id.speed, "times real time")
+        turned.drawTo("landscape")
+    }
+
+    @Test
+    fun `a video goes the camera's way, and its end is said`() {
+        val activity = start(allowed = false)
+        activity.awaitText(R.id.check, "right numbers")
+        activity.view<Button>(R.id.video).performClick()
+        val asked = shadowOf(activity).nextStartedActivityForResult
+        assertEquals("video/*", asked.intent.type)
+        shadowOf(activity).receiveResult(asked.intent, Activity.RESULT_OK, Intent().setData(Uri.parse("content://videos/1")))
+        activity.awaitText(R.id.speed, "The video has ended.")
+        assertEquals("video content://videos/1", application.sources.last().name)
+        assertTrue(activity.text(R.id.speed), "0 frames missed" in activity.text(R.id.speed))
+        assertEquals("Camera", activity.text(R.id.camera))
+    }
+
+    @Test
+    fun `touching turn camera goes to the next one`() {
+        val activity = start()
+        await("frames") { application.sources.isNotEmpty() }
+        assertEquals("Turn camera", activity.text(R.id.camera))
+        activity.view<Button>(R.id.camera).performClick()
+        await("the other camera") { application.sources.last().name == "camera 1" && application.sources.last().given > 0 }
+        assertTrue(application.sources.first().stopped)
+    }
+
+    @Test
+    fun `an engine that is not there is a sentence, and the one before goes on`() {
+        val activity = start()
+        activity.awaitText(R.id.speed, "times real time")
+        activity.view<Spinner>(R.id.engine).setSelection(1)
+        activity.awaitText(R.id.message, "has no float32 executorch artifact")
+        assertEquals("onnxruntime", activity.view<Spinner>(R.id.engine).selectedItem)
+        activity.view<Spinner>(R.id.threads).setSelection(1)
+        activity.awaitText(R.id.what, "in onnxruntime, 2 threads")
+    }
+
+    @Test
+    fun `no camera and no picture are sentences`() {
+        application.real = true
+        val activity = start()
+        activity.awaitText(R.id.message, "This phone has no camera. Choose a video.")
+        activity.view<Button>(R.id.video).performClick()
+        val asked = shadowOf(activity).nextStartedActivityForResult
+        shadowOf(activity).receiveResult(asked.intent, Activity.RESULT_OK, Intent().setData(Uri.parse("content://videos/broken")))
+        activity.awaitText(R.id.message, "The video cannot be decoded")
+        assertEquals(Looper.getMainLooper().thread, Thread.currentThread())
+    }
+
+    @Test
+    fun `content keeps clear of the system's bars`() {
+        val activity = start()
+        val bars = Insets.of(1, 48, 2, 24)
+        val root = activity.view<View>(R.id.root)
+        root.dispatchApplyWindowInsets(WindowInsets.Builder().setInsets(WindowInsets.Type.systemBars(), bars).build())
+        assertEquals(bars, Insets.of(root.paddingLeft, root.paddingTop, root.paddingRight, root.paddingBottom))
+    }
+
+    @Test
+    @Config(qualifiers = "w320dp-h533dp-normal-notlong-port-notnight-hdpi")
+    fun `a small screen in light`() = picture("small-light")
+
+    @Test
+    @Config(qualifiers = "w320dp-h533dp-normal-notlong-port-night-hdpi")
+    fun `a small screen in dark`() = picture("small-dark")
+
+    @Test
+    @Config(qualifiers = "w411dp-h891dp-normal-long-port-notnight-xhdpi")
+    fun `a phone in light`() = picture("phone-light")
+
+    @Test
+    @Config(qualifiers = "w411dp-h891dp-normal-long-port-night-xhdpi")
+    fun `a phone in dark`() = picture("phone-dark")
+
+    @Test
+    @Config(qualifiers = "w1280dp-h800dp-xlarge-land-notnight-mdpi")
+    fun `a tablet in light`() = picture("tablet-light")
+
+    @Test
+    @Config(qualifiers = "w1280dp-h800dp-xlarge-land-night-mdpi")
+    fun `a tablet in dark`() = picture("tablet-dark")
+
+    private fun picture(name: String) {
+        val activity = start()
+        await("the last frame") { application.sources.lastOrNull()?.given == Prepared.frames.size }
+        await("the picture") { activity.view<android.widget.ImageView>(R.id.preview).drawable != null }
+        activity.awaitText(R.id.speed, "times real time")
+        activity.drawTo(name)
+    }
+}

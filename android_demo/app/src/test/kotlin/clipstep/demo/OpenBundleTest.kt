@@ -1,0 +1,138 @@
+package clipstep.demo
+
+import android.Manifest
+import android.app.Activity
+import android.content.Intent
+import android.system.ErrnoException
+import android.system.OsConstants
+import android.widget.Button
+import java.io.File
+import java.io.IOException
+import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonArray
+import kotlinx.serialization.json.JsonElement
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.JsonPrimitive
+import kotlinx.serialization.json.jsonArray
+import kotlinx.serialization.json.jsonObject
+import org.junit.After
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
+import org.junit.Assert.assertTrue
+import org.junit.Rule
+import org.junit.Test
+import org.junit.rules.TemporaryFolder
+import org.junit.runner.RunWith
+import org.robolectric.Robolectric
+import org.robolectric.RobolectricTestRunner
+import org.robolectric.RuntimeEnvironment
+import org.robolectric.Shadows.shadowOf
+import org.robolectric.android.controller.ActivityController
+import org.robolectric.annotation.Config
+import org.robolectric.annotation.GraphicsMode
+
+@RunWith(RobolectricTestRunner::class)
+@Config(sdk = [35], application = TestApplication::class)
+@GraphicsMode(GraphicsMode.Mode.NATIVE)
+class OpenBundleTest {
+    @get:Rule
+    val folder = TemporaryFolder()
+    private val application = RuntimeEnvironment.getApplication() as TestApplication
+    private val provider = Robolectric.setupContentProvider(FolderProvider::class.java, FolderProvider.AUTHORITY)
+    private val kept get() = File(application.filesDir, "bundles").list().orEmpty().sorted()
+
+    private var controller: ActivityController<MainActivity>? = null
+
+    @After
+    fun end() {
+        controller?.pause()?.stop()?.destroy()
+    }
+
+    private fun pick(name: String, change: (File) -> Unit): Activity {
+        provider.root = folder.root
+        Prepared.bundle.copyRecursively(File(folder.root, name).also { it.mkdirs() }, overwrite = true)
+        change(File(folder.root, name))
+        shadowOf(application).grantPermissions(Manifest.permission.CAMERA)
+        val activity = Robolectric.buildActivity(MainActivity::class.java).setup().also { controller = it }.get()
+        activity.awaitText(R.id.check, "right numbers")
+        activity.view<Button>(R.id.open).performClick()
+        val asked = shadowOf(activity).nextStartedActivityForResult
+        shadowOf(activity).receiveResult(asked.intent, Activity.RESULT_OK, Intent().setData(provider.tree(name)))
+        return activity
+    }
+
+    private fun edit(bundle: File, change: (MutableMap<String, JsonElement>) -> Unit) {
+        val file = File(bundle, "manifest.json")
+        file.writeText(JsonObject(Json.parseToJsonElement(file.readText()).jsonObject.toMutableMap().also(change)).toString())
+    }
+
+    private fun assertRefused(activity: Activity, words: String) {
+        activity.awaitText(R.id.message, words)
+        assertEquals(listOf("demo.clipstep"), kept)
+        activity.awaitText(R.id.what, "demo: step.onnx") // The one before goes on.
+    }
+
+    @Test
+    fun `a whole bundle is kept, proven and used`() {
+        val activity = pick("other.clipstep") { bundle -> edit(bundle) { it["name"] = JsonPrimitive("other") } }
+        activity.awaitText(R.id.what, "other: step.onnx")
+        activity.awaitText(R.id.check, "right numbers")
+        assertEquals(listOf("demo.clipstep", "other.clipstep"), kept)
+    }
+
+    @Test
+    fun `an altered bundle is refused`() {
+        val activity = pick("altered.clipstep") { File(it, "step.onnx").appendText("x") }
+        assertRefused(activity, "altered.clipstep: step.onnx was altered")
+        assertTrue(activity.text(R.id.message), activity.text(R.id.message).startsWith("altered.clipstep:"))
+        activity.drawTo("altered-bundle")
+    }
+
+    @Test
+    fun `a bundle that is too new is refused`() =
+        assertRefused(pick("new.clipstep") { bundle -> edit(bundle) { it["schema_version"] = JsonPrimitive(2) } }, "unknown schema version; got 2; expected 1")
+
+    @Test
+    fun `a provider that names files outside the folder is refused`() {
+        provider.names = mapOf("step.onnx" to "../../demo.clipstep/step.onnx")
+        assertRefused(pick("bad.clipstep") {}, "The folder could not be read: ../../demo.clipstep/step.onnx is no file name")
+    }
+
+    @Test
+    fun `a folder that is no bundle is refused`() =
+        assertRefused(pick("holiday") { bundle -> File(bundle, "manifest.json").delete() }, "is not a bundle; got no manifest.json")
+
+    @Test
+    fun `a bundle that no engine of this app runs is refused`() {
+        val activity = pick("coreml.clipstep") { bundle ->
+            edit(bundle) { values ->
+                val artifact = values.getValue("artifacts").jsonArray[0].jsonObject
+                values["artifacts"] = JsonArray(listOf(JsonObject(artifact + ("target" to JsonPrimitive("coreml")))))
+            }
+        }
+        assertRefused(activity, "has no float32 onnx artifact for this processor; got coreml for any; choose another engine or export again")
+    }
+
+    @Test
+    fun `a bundle for another input size than its artifact's is refused when it is loaded`() {
+        val activity = pick("size.clipstep") { bundle ->
+            edit(bundle) { values ->
+                val input = values.getValue("input").jsonObject
+                values["input"] = JsonObject(input + ("shape" to JsonArray(listOf(16, 64, 64, 3).map(::JsonPrimitive))))
+            }
+        }
+        activity.awaitText(R.id.message, "takes other inputs than the manifest says; got [[16, 112, 112, 3]")
+        activity.awaitText(R.id.what, "demo: step.onnx")
+    }
+
+    @Test
+    fun `a full disk is told from other errors, and what a killed app left is cleared away`() {
+        assertTrue(BundleStore.isNoSpace(IOException("write failed", ErrnoException("write", OsConstants.ENOSPC))))
+        assertTrue(BundleStore.isNoSpace(IOException("write failed: ENOSPC (No space left on device)")))
+        assertFalse(BundleStore.isNoSpace(IOException("read failed")))
+        val part = File(application.filesDir, "bundles/half.clipstep.part").apply { mkdirs() }
+        File(part, "step.onnx").writeText("half")
+        BundleStore(application).unpack()
+        assertEquals(listOf("demo.clipstep"), kept)
+    }
+}

@@ -1,0 +1,192 @@
+"""``clipstep bench phone --app``: the demo app measures on a phone, and its records are pulled; all by adb."""
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from clipstep.benchmarks.records import Record
+from clipstep.benchmarks.report import read_records
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.terminal import new_console
+
+PACKAGE = "clipstep.demo"
+FOLDER = f"/sdcard/Android/data/{PACKAGE}/files/records"
+"""Where the app keeps its records: NAME.jsonl when a benchmark is through, NAME.error when it failed."""
+POLL_S = 0.5
+
+
+class WithPhone(click.Command):
+    """``clipstep bench BUNDLE``, and ``clipstep bench phone``."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
+        if args[:1] == ["phone"]:
+            return phone_command.make_context(f"{info_name} phone", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write_text("clipstep bench phone measures on a phone: clipstep bench phone --help.")
+
+
+@dataclass(frozen=True)
+class Adb:
+    """One phone."""
+
+    program: str
+    serial: str
+
+    def __call__(self, *arguments: str) -> str:
+        """What adb says.
+
+        Raises:
+            ClipstepError: it fails; the phone may be gone.
+        """
+        return _run(self.program, "-s", self.serial, *arguments)
+
+
+@click.command("phone")
+@click.option("--app", is_flag=True, help="By the demo app, which must be installed on the phone: the one way there is.")
+@click.option("--bundle", help="The bundle's name in the app. [default: its first]")
+@click.option("--engine", "engines", multiple=True, help="May be given several times. [default: all that run the bundle]")
+@click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1, 2 and 4]")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
+@click.option("--steps", default=20, show_default=True, type=click.IntRange(1), help="Steps a turn.")
+@click.option("--warm-up", default=5, show_default=True, type=click.IntRange(1), help="Steps before those, a turn.")
+@click.option("--serial", help="Which phone, as adb devices names it; needed where there are several.")
+@click.option("--adb", default="adb", show_default=True, help="The program.")
+@click.option("--timeout", default=900, show_default=True, type=click.IntRange(1), help="Seconds to wait for the phone.")
+@click.option("--out", type=click.Path(path_type=Path), help="Append the records to this file, one JSON object a line.")
+def phone_command(
+    app: bool,
+    bundle: str | None,
+    engines: Sequence[str],
+    threads: Sequence[int],
+    rounds: int,
+    steps: int,
+    warm_up: int,
+    serial: str | None,
+    adb: str,
+    timeout: int,
+    out: Path | None,
+) -> None:
+    """Measure on a phone: every engine with every thread count, in processes of their own that take turns."""
+    if not app:
+        raise ClipstepError("clipstep bench phone measures by the demo app only", fix="install the app (docs/android.md) and give --app")
+    if out is not None and not out.parent.is_dir():
+        raise ClipstepError(f"{out}: no such folder", fix="make it first")
+    phone = find_phone(adb, serial)
+    extras = [*_extras(bundle, engines, threads), "--ei", "rounds", str(rounds), "--ei", "steps", str(steps), "--ei", "warmup", str(warm_up)]
+    text = measure(phone, extras, timeout)
+    records = _read(text)
+    console = new_console()
+    console.print(_describe(records[0]), soft_wrap=True)
+    console.print(_table(records))
+    if out is not None:
+        with out.open("a", encoding="utf-8") as file:
+            file.writelines(record.model_dump_json() + "\n" for record in records)
+        console.print(f"{len(records)} records appended to {out}")
+
+
+def find_phone(program: str, serial: str | None) -> Adb:
+    """The phone of that serial number, or the only one, with the app on it.
+
+    Raises:
+        ClipstepError: no adb, no phone, several of them, one that does not trust this computer, or no app on it.
+    """
+    if shutil.which(program) is None:
+        raise ClipstepError(f"{program}: no such program", fix="install Android's platform tools, or name the program with --adb")
+    lines = [line.split() for line in _run(program, "devices").splitlines()[1:] if line.strip()]
+    phones = {line[0]: line[1] for line in lines if len(line) > 1}
+    chosen = serial or (next(iter(phones)) if len(phones) == 1 else None)
+    if chosen is None or chosen not in phones:
+        got = ", ".join(phones) or "none"
+        raise ClipstepError(
+            "no phone to measure", got=got, expected=serial or "one phone", fix="connect it with USB debugging on, or choose with --serial"
+        )
+    if phones[chosen] != "device":
+        raise ClipstepError(f"phone {chosen} cannot be used", got=phones[chosen], expected="device", fix="unlock it and trust this computer")
+    phone = Adb(program, chosen)
+    if PACKAGE not in phone("shell", f"pm list packages {PACKAGE}"):
+        raise ClipstepError(f"phone {chosen} lacks the app {PACKAGE}", fix="build and install it: docs/android.md")
+    return phone
+
+
+def measure(phone: Adb, extras: Sequence[str], timeout_s: float) -> str:
+    """Starts the app's benchmark mode and waits for its records, which are then taken off the phone.
+
+    Raises:
+        ClipstepError: the app cannot be started, says that it failed, or is not through in time.
+    """
+    name = f"bench-{time.time_ns()}"
+    said = phone("shell", " ".join(["am", "start", "-W", "-n", f"{PACKAGE}/.BenchActivity", "--es", "out", name, *extras]))
+    if "Error" in said:
+        raise ClipstepError("the app does not start", got=said.strip().splitlines()[-1])
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        files = phone("shell", f"ls {FOLDER} 2>/dev/null || true").split()
+        if f"{name}.error" in files:
+            raise ClipstepError("the app failed", got=_take(phone, f"{name}.error").strip())
+        if f"{name}.jsonl" in files:
+            return _take(phone, f"{name}.jsonl")
+        time.sleep(POLL_S)
+    raise ClipstepError("the phone is not through", got=f"nothing in {timeout_s:g} s", fix="leave its screen on and the app in front; give --timeout")
+
+
+def _take(phone: Adb, file: str) -> str:
+    text = phone("exec-out", f"cat {FOLDER}/{file}")
+    phone("shell", f"rm {FOLDER}/{file}")
+    return text
+
+
+def _extras(bundle: str | None, engines: Sequence[str], threads: Sequence[int]) -> list[str]:
+    values = {"bundle": bundle or "", "engines": ",".join(engines), "threads": ",".join(map(str, threads))}
+    for key, value in values.items():
+        if not set(value) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._,-"):
+            raise ClipstepError(f"{key} cannot be given to the phone's shell", got=value, expected="letters, digits, dot, dash and underscore")
+    return [part for key, value in values.items() if value for part in ("--es", key, value)]
+
+
+def _read(text: str) -> list[Record]:
+    with tempfile.TemporaryDirectory(prefix="clipstep-phone-") as folder:
+        path = Path(folder) / "the phone's records"
+        path.write_text(text, encoding="utf-8")
+        records = read_records(path)
+    if not records:
+        raise ClipstepError("the phone gave no record", fix="look at the app's screen")
+    return records
+
+
+def _run(program: str, *arguments: str) -> str:
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reasons = (done.stderr or done.stdout).strip().splitlines() or ["no reason"]
+        raise ClipstepError(f"{program} {' '.join(arguments)} failed", got=reasons[-1])
+    return done.stdout
+
+
+def _describe(record: Record) -> str:
+    phone = record.phone
+    where = f"{phone.model}, {record.device.cpu_model}" if phone else record.device.cpu_model
+    warmth = f"; battery {phone.temperature_before_c} to {phone.temperature_after_c} °C" if phone and phone.temperature_before_c is not None else ""
+    return f"{record.bundle} on {where}, {record.device.os}; {len(record.step_ms)} steps each, taking turns{warmth}"
+
+
+def _table(records: Sequence[Record]) -> Table:
+    table = Table()
+    for heading in ("what runs", "engine", "threads", "p50 ms", "p90 ms", "x real time", "load s", "first ms", "peak +MB", "file MB"):
+        table.add_column(heading, justify="left" if heading in ("what runs", "engine") else "right")
+    for r in records:
+        table.add_row(
+            r.subject.name, r.subject.engine, str(r.subject.threads), f"{r.percentile_ms(50):.2f}", f"{r.percentile_ms(90):.2f}",
+            f"{r.real_time_factor:.0f}", f"{r.start.load_s:.2f}", f"{r.start.first_step_ms:.0f}",
+            f"{(r.peak_memory_bytes - r.memory_before_load_bytes) / 1e6:.0f}", f"{r.file_bytes / 1e6:.1f}" if r.file_bytes else "-",
+        )  # fmt: skip
+    return table

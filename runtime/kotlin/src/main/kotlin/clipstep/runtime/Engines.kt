@@ -1,0 +1,83 @@
+package clipstep.runtime
+
+import java.io.Closeable
+import java.io.File
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import java.nio.FloatBuffer
+
+/** A loaded artifact. It may be shared by threads; each has its own [StepBuffers]. */
+interface Engine : Closeable {
+    /** Buffers for one caller's steps. */
+    fun open(): StepBuffers
+
+    /** Gives the memory back; using the engine or its buffers afterwards is an error of the caller's. */
+    override fun close()
+}
+
+/** What one caller's steps read and write: direct buffers in native order, allocated once. One thread at a time. */
+interface StepBuffers : Closeable {
+    /** The input, in the artifact's own type: (T, H, W, 3). */
+    val frames: ByteBuffer
+
+    /** The states that the next step starts from, in the manifest's order; after [run] those that it gave. Ask again after each step. */
+    val states: List<FloatBuffer>
+
+    /** (classes,), of the last step. */
+    val logits: FloatBuffer
+
+    /** One step; [frames] are not written to. */
+    fun run()
+}
+
+/** How an engine is reached: the target it runs, the dependency it needs, the class that tells whether that is there, and how it loads a file. */
+class EngineInfo internal constructor(val target: String, val needs: String, private val probe: String, internal val load: (File, Interface, Int) -> Engine) {
+    /** Whether the engine's classes are in this app. */
+    val isPresent: Boolean
+        get() = try {
+            Class.forName(probe, false, javaClass.classLoader) != null
+        } catch (_: ClassNotFoundException) {
+            false
+        }
+}
+
+/** The engines by name. */
+val ENGINES: Map<String, EngineInfo> = mapOf(
+    "onnxruntime" to EngineInfo("onnx", "com.microsoft.onnxruntime:onnxruntime-android", "ai.onnxruntime.OrtEnvironment", ::OnnxRuntime),
+    "executorch" to EngineInfo("executorch", "org.pytorch:executorch-android", "org.pytorch.executorch.Module", ::ExecuTorch),
+)
+
+/**
+ * The artifact at [path] in the engine of that name. Nothing falls back.
+ *
+ * @throws ClipstepException an unknown engine, one that is not in this app, a thread count this machine does not have, or a
+ *   file that the engine refuses.
+ */
+fun loadEngine(name: String, path: File, spec: Interface, threads: Int): Engine {
+    val info = engineInfo(name)
+    checkThreads(threads)
+    if (!info.isPresent) throw ClipstepException("engine $name is not in this app", fix = "add the dependency ${info.needs}")
+    return try {
+        info.load(path, spec, threads)
+    } catch (error: LinkageError) {
+        throw ClipstepException("engine $name does not start here", got = error.reason(), expected = "native libraries for this processor", cause = error)
+    }
+}
+
+/** The engine of that name, or a [ClipstepException] that lists those there are. */
+fun engineInfo(name: String): EngineInfo =
+    ENGINES[name] ?: throw ClipstepException("unknown engine", got = name, expected = "one of ${ENGINES.keys.joinToString()}")
+
+/** Checks that this machine has that many cores. */
+fun checkThreads(threads: Int) {
+    val cores = Runtime.getRuntime().availableProcessors()
+    if (threads !in 1..cores) throw ClipstepException("thread count not available", got = threads, expected = "1 to $cores")
+}
+
+internal fun directBytes(size: Int): ByteBuffer = ByteBuffer.allocateDirect(size).order(ByteOrder.nativeOrder())
+
+internal fun directFloats(size: Int): FloatBuffer = directBytes(size * Float.SIZE_BYTES).asFloatBuffer()
+
+internal fun frameBuffer(input: Input): ByteBuffer = directBytes(input.elements * if (input.dtype == "uint8") 1 else Float.SIZE_BYTES)
+
+internal fun longs(shape: List<Int>): LongArray = LongArray(shape.size) { shape[it].toLong() }

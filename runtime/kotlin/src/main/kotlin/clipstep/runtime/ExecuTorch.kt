@@ -1,0 +1,89 @@
+package clipstep.runtime
+
+import java.io.File
+import java.nio.ByteBuffer
+import java.nio.FloatBuffer
+import org.pytorch.executorch.EValue
+import org.pytorch.executorch.Module
+import org.pytorch.executorch.Tensor
+
+/**
+ * ExecuTorch with XNNPACK, through `org.pytorch:executorch-android`. Its thread pool is one for the whole process.
+ *
+ * Its Java binding gives outputs as new arrays: unlike onnxruntime's, its steps leave garbage of the size of the states.
+ */
+internal class ExecuTorch(path: File, private val spec: Interface, private val threads: Int) : Engine {
+    private val module: Module
+
+    init {
+        claim(threads)
+        module = try {
+            Module.load(path.path, Module.LOAD_MODE_MMAP, threads)
+        } catch (error: RuntimeException) {
+            release()
+            throw ClipstepException("$path: ExecuTorch cannot load it", got = error.reason(), cause = error)
+        } catch (error: LinkageError) {
+            release()
+            throw error
+        }
+    }
+
+    override fun open(): StepBuffers = ExecuTorchBuffers(module, spec)
+
+    override fun close() {
+        module.close()
+        release()
+    }
+
+    private companion object {
+        var open = 0
+        var poolThreads = 0
+
+        @Synchronized
+        fun claim(threads: Int) {
+            if (open > 0 && poolThreads != threads) {
+                throw ClipstepException(
+                    "ExecuTorch has one thread pool a process: got $threads threads, but a model that is open uses $poolThreads",
+                    fix = "close it first, or ask for the same number",
+                )
+            }
+            poolThreads = threads
+            open++
+        }
+
+        @Synchronized
+        fun release() {
+            open--
+        }
+    }
+}
+
+private class ExecuTorchBuffers(private val module: Module, spec: Interface) : StepBuffers {
+    override val frames: ByteBuffer = frameBuffer(spec.input)
+    override val states: List<FloatBuffer> = spec.states.map { directFloats(it.elements) }
+    override val logits: FloatBuffer = directFloats(spec.labels.size)
+    private val outputs = listOf(logits) + states
+    private val inputs: Array<EValue>
+
+    init {
+        val shape = longs(spec.input.shape)
+        val frames = if (spec.input.dtype == "uint8") Tensor.fromBlobUnsigned(frames, shape) else Tensor.fromBlob(frames.asFloatBuffer(), shape)
+        val tensors = listOf(frames) + states.zip(spec.states) { buffer, state -> Tensor.fromBlob(buffer, longs(state.shape)) }
+        inputs = tensors.map(EValue::from).toTypedArray()
+    }
+
+    override fun run() {
+        val results = try {
+            module.forward(*inputs)
+        } catch (error: RuntimeException) {
+            throw ClipstepException("ExecuTorch failed in a step", got = error.reason(), cause = error)
+        }
+        for ((value, buffer) in results.zip(outputs)) {
+            buffer.clear()
+            buffer.put(value.toTensor().dataAsFloatArray)
+            buffer.clear()
+        }
+    }
+
+    override fun close() = Unit
+}

@@ -1,0 +1,27 @@
+package clipstep.runtime
+
+/** An RGB frame, (H, W, 3) uint8. The converter that made it may write into it again: use it before the next one. */
+class Frame(val height: Int, val width: Int, val rgb: ByteArray) {
+    init {
+        if (height < 1 || width < 1 || rgb.size != height * width * CHANNELS) {
+            throw ClipstepException(
+                "a frame has the wrong size", got = "${rgb.size} bytes for $height x $width", expected = "uint8 (H, W, 3), RGB: height * width * 3 bytes",
+            )
+        }
+    }
+
+    companion object {
+        internal const val CHANNELS = 3
+    }
+}
+
+/** A square of a frame, in pixels: its upper left corner and its side. */
+data class Box(val top: Int, val left: Int, val side: Int) {
+    companion object {
+        /** The largest centred square: what evaluation and streams look at. */
+        fun center(height: Int, width: Int): Box {
+            val side = minOf(height, width)
+            return Box((height - side) / 2, (width - side) / 2, side)
+        }
+    }
+}

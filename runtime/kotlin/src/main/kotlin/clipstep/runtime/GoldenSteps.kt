@@ -1,0 +1,109 @@
+package clipstep.runtime
+
+import java.io.File
+import kotlin.math.abs
+import kotlin.math.max
+
+/** How far an artifact of that precision may be off: relative errors, as [Errors] says. */
+val BOUNDS: Map<String, Double> = mapOf("float32" to 1e-4, "float16" to 5e-2)
+
+/**
+ * N consecutive steps of one stream: recorded inputs and expected outputs, by which an artifact proves itself anywhere.
+ *
+ * Step `i` takes subclip `i % S`. States are recorded after each of the last M steps: of all of them, unless they are large.
+ */
+class GoldenSteps private constructor(private val subclips: StoredTensor, private val logits: StoredTensor, private val states: List<StoredTensor>) {
+    /** N. */
+    val steps: Int get() = logits.shape[0]
+
+    /** The frames of a step, (T, H, W, 3) uint8. */
+    fun subclip(step: Int): ByteArray = subclips.bytes(step % subclips.shape[0])
+
+    /** The recorded logits of a step, (classes,). */
+    fun logits(step: Int): FloatArray = logits.floats(step)
+
+    /** The recorded states after a step, in the manifest's order; null where none were recorded. */
+    internal fun states(step: Int): List<FloatArray>? {
+        val leftOut = steps - (states.firstOrNull()?.shape?.get(0) ?: steps)
+        return if (step < leftOut) null else states.map { it.floats(step - leftOut) }
+    }
+
+    companion object {
+        /**
+         * The golden steps that a bundle ships.
+         *
+         * @throws ClipstepException they cannot be read.
+         */
+        @JvmStatic
+        fun of(bundle: Bundle): GoldenSteps {
+            val path = File(bundle.path, bundle.manifest.golden.file)
+            val values = try {
+                readSafetensors(path)
+            } catch (error: RuntimeException) {
+                throw ClipstepException("$path: cannot be read", got = error.reason(), expected = "golden steps", cause = error)
+            }
+            fun tensor(name: String) = values[name] ?: throw ClipstepException("$path: cannot be read", got = "no $name", expected = "golden steps")
+            return GoldenSteps(tensor("subclips"), tensor("logits"), bundle.manifest.states.map { tensor("states.${it.name}") })
+        }
+    }
+}
+
+/** The largest errors over the golden steps: absolute, and of an output's largest magnitude in the reference, at least 1. */
+data class Errors(val steps: Int, val absolute: Double, val relative: Double)
+
+/**
+ * Runs the golden steps, then the first one again after a reset, and compares everything.
+ *
+ * @param progress is told after each step how many are done.
+ * @throws ParityException an output is further from the reference than the precision's bound, another class is top-1, a value
+ *   is not finite, or the reset does not bring back the first step's outputs.
+ */
+@JvmOverloads
+fun checkGolden(model: StepModel, golden: GoldenSteps, precision: String = "float32", progress: (Int) -> Unit = {}): Errors {
+    var errors = Errors(golden.steps, 0.0, 0.0)
+    var states = model.initialStates()
+    var first: StepResult? = null
+    for (step in 0 until golden.steps) {
+        val result = model.step(golden.subclip(step), states)
+        errors = compare(model, golden, step, result, BOUNDS.getValue(precision), errors)
+        states = result.states
+        first = first ?: result
+        progress(step + 1)
+    }
+    val again = model.step(golden.subclip(0), model.initialStates())
+    if (first != null && !same(first, again)) {
+        throw ParityException("after a reset the first step gives other outputs than before", expected = "the same, bit for bit")
+    }
+    return errors
+}
+
+private fun compare(model: StepModel, golden: GoldenSteps, step: Int, result: StepResult, bound: Double, before: Errors): Errors {
+    val expected = golden.logits(step)
+    val names = listOf("logits") + model.spec.states.map { it.name }
+    val references = listOf(expected) + golden.states(step).orEmpty()
+    var errors = before
+    for ((index, reference) in references.withIndex()) {
+        val value = if (index == 0) result.logits else result.states[index - 1]
+        val error = largestDifference(value, reference)
+        val scale = max(1.0, reference.maxOf { abs(it) }.toDouble())
+        if (!(error <= bound * scale)) {
+            throw ParityException("${names[index]} is off at step $step", got = "an error of %.3g".format(error), expected = "at most %.3g".format(bound * scale))
+        }
+        errors = errors.copy(absolute = max(errors.absolute, error), relative = max(errors.relative, error / scale))
+    }
+    val (got, wanted) = argmax(result.logits) to argmax(expected)
+    if (got != wanted) throw ParityException("another class is top-1 at step $step", got = model.labels[got], expected = model.labels[wanted])
+    return errors
+}
+
+/** NaN if a value is none. */
+private fun largestDifference(value: FloatArray, reference: FloatArray): Double {
+    var largest = 0.0
+    for (i in reference.indices) largest = Math.max(largest, abs(value[i].toDouble() - reference[i]))
+    return largest
+}
+
+private fun argmax(values: FloatArray): Int = values.indices.maxByOrNull { values[it] } ?: 0
+
+private fun same(one: StepResult, other: StepResult): Boolean =
+    one.logits.contentEquals(other.logits) && one.states.zip(other.states).all { (a, b) -> a.contentEquals(b) }

@@ -1,0 +1,175 @@
+package clipstep.runtime
+
+import kotlinx.serialization.SerialName
+import kotlinx.serialization.Serializable
+import kotlinx.serialization.json.JsonObject
+
+/** The version of `manifest.json` that this runtime knows. */
+const val SCHEMA_VERSION: Int = 1
+
+/**
+ * The frames of one step in 0..255: (T, H, W, 3) RGB, or (T, H, W, 2) optical flow.
+ *
+ * Normalisation by [mean] and [deviation] happens inside the artifact, once. [fps] is the nominal frame rate, that of the
+ * training videos; every [frameStride]th frame of a video is used.
+ */
+@Serializable
+data class Input(
+    val name: String = "frames",
+    val shape: List<Int>,
+    val dtype: String,
+    val layout: String = "THWC",
+    val color: String = "RGB",
+    val mean: List<Double>,
+    val deviation: List<Double>,
+    val fps: Double,
+    @SerialName("frame_stride") val frameStride: Int = 1,
+    val crop: String = "center_square",
+    val resize: String = "triangle",
+    val tail: String = "drop",
+) {
+    init {
+        one("name", name, "frames")
+        one("dtype", dtype, "uint8", "float32")
+        one("layout", layout, "THWC")
+        one("color", color, "RGB", "flow")
+        one("crop", crop, "center_square")
+        one("resize", resize, "triangle")
+        one("tail", tail, "drop")
+        require(shape.size == 4 && shape.all { it >= 1 }) { "shape must be four numbers of at least 1" }
+        val channels = if (color == "RGB") 3 else 2
+        require(setOf(shape[3], mean.size, deviation.size) == setOf(channels)) { "shape, mean and deviation must have $channels channels for $color" }
+        require(fps > 0) { "fps must be above 0" }
+        require(frameStride >= 1) { "frame_stride must be at least 1" }
+    }
+
+    /** T: the frames of a step. */
+    val frames: Int get() = shape[0]
+
+    /** Numbers in the frames of a step. */
+    val elements: Int get() = shape.fold(1, Int::times)
+
+    override fun toString(): String = "uint8 (${shape.joinToString()}), $color"
+}
+
+/** A tensor that carries the past from step to step; every element is [initial] before a video's first step. */
+@Serializable
+data class State(val name: String, val shape: List<Int>, val dtype: String, val initial: Float) {
+    init {
+        one("dtype", dtype, "float32")
+        require(shape.size <= 4 && shape.all { it >= 1 }) { "the shape of state $name must be at most four numbers of at least 1" }
+    }
+
+    /** Numbers in the state. */
+    val elements: Int get() = shape.fold(1, Int::times)
+}
+
+/** What a lone artifact needs to be used. The newest output that a prediction takes in is [delayFrames] behind the newest frame. */
+data class Interface(val name: String, val input: Input, val states: List<State>, val labels: List<String>, val delayFrames: Int)
+
+/** Where the nodes of an artifact run: how many in which delegate, and the names of those outside all of them. */
+@Serializable
+data class Placement(val delegated: Map<String, Int>, val outside: List<String>)
+
+/** How close an artifact is to its reference over the golden steps, and the bound that it was held to. */
+@Serializable
+data class Parity(
+    val reference: String,
+    val steps: Int,
+    @SerialName("max_absolute_error") val maxAbsoluteError: Double,
+    @SerialName("max_relative_error") val maxRelativeError: Double,
+    val bound: String,
+)
+
+/** How right an artifact is, run by its own engine on the videos of a test list. */
+@Serializable
+data class Accuracy(val data: String, val engine: String, val videos: Int, val crops: Int, val top1: Double, val top5: Double?)
+
+/** One file of one target. */
+@Serializable
+data class Artifact(
+    val target: String,
+    val platform: String,
+    val form: String,
+    val precision: String,
+    override val file: String,
+    @SerialName("size_bytes") override val sizeBytes: Long,
+    override val sha256: String,
+    @SerialName("tool_versions") val toolVersions: Map<String, String>,
+    val placement: Placement,
+    @SerialName("input_dtype") val inputDtype: String,
+    val parity: Parity,
+    val accuracy: Accuracy? = null,
+) : BundleFile {
+    init {
+        one("target", target, "onnx", "executorch", "coreml")
+        one("platform", platform, "any", "arm64", "x86_64")
+        one("form", form, "3d", "lowered")
+        one("precision", precision, "float32", "float16")
+        one("input_dtype", inputDtype, "uint8", "float32")
+        check()
+    }
+}
+
+/** The golden steps' file. */
+@Serializable
+data class Golden(override val file: String, @SerialName("size_bytes") override val sizeBytes: Long, override val sha256: String) : BundleFile {
+    init {
+        check()
+    }
+}
+
+/** A file of a bundle; of a folder, the hash is that of its `sha256  path` lines in order of path. */
+interface BundleFile {
+    val file: String
+    val sizeBytes: Long
+    val sha256: String
+}
+
+/** Where the network came from. */
+@Serializable
+data class Provenance(
+    val run: String,
+    @SerialName("checkpoint_sha256") val checkpointSha256: String,
+    @SerialName("clipstep_version") val clipstepVersion: String,
+    val architecture: String,
+    val config: Map<String, Int>,
+    val training: JsonObject,
+    @SerialName("stream_frames") val streamFrames: Int? = null,
+)
+
+/** `manifest.json`: what a bundle says of itself. Unknown keys are refused. */
+@Serializable
+data class Manifest(
+    val name: String,
+    val input: Input,
+    val states: List<State>,
+    val outputs: List<String>,
+    val labels: List<String>,
+    @SerialName("delay_frames") val delayFrames: Int = 0,
+    @SerialName("schema_version") val schemaVersion: Int,
+    val artifacts: List<Artifact>,
+    val golden: Golden,
+    val provenance: Provenance,
+) {
+    init {
+        require(labels.isNotEmpty()) { "labels must not be empty" }
+        require(artifacts.isNotEmpty()) { "artifacts must not be empty" }
+        require(delayFrames >= 0) { "delay_frames must be at least 0" }
+    }
+
+    /** The part that an artifact with that input type needs. */
+    fun interfaceFor(inputDtype: String): Interface = Interface(name, input.copy(dtype = inputDtype), states, labels, delayFrames)
+}
+
+private fun one(key: String, value: String, vararg known: String) =
+    require(value in known) { "$key must be ${known.joinToString(" or ")}, not $value" }
+
+private val SHA256 = Regex("[0-9a-f]{64}")
+
+private fun BundleFile.check() {
+    val parts = file.split("/").filter { it.isNotEmpty() && it != "." }
+    require(parts.isNotEmpty() && ".." !in parts && !file.startsWith("/") && '\\' !in file) { "file must name a file inside the bundle, not $file" }
+    require(sizeBytes >= 1) { "size_bytes must be at least 1" }
+    require(SHA256.matches(sha256)) { "sha256 must be 64 hexadecimal digits" }
+}

@@ -1,0 +1,83 @@
+package clipstep.runtime
+
+import ai.onnxruntime.OnnxJavaType
+import ai.onnxruntime.OnnxTensor
+import ai.onnxruntime.OrtEnvironment
+import ai.onnxruntime.OrtException
+import ai.onnxruntime.OrtSession
+import ai.onnxruntime.TensorInfo
+import java.io.File
+import java.nio.ByteBuffer
+import java.nio.FloatBuffer
+
+/** onnxruntime on the CPU. */
+internal class OnnxRuntime(private val path: File, private val spec: Interface, threads: Int) : Engine {
+    private val environment = OrtEnvironment.getEnvironment()
+    private val session = loading {
+        OrtSession.SessionOptions().use { options ->
+            options.setIntraOpNumThreads(threads)
+            options.setInterOpNumThreads(1)
+            environment.createSession(path.path, options)
+        }
+    }
+
+    init {
+        try {
+            checkShapes()
+        } catch (error: ClipstepException) {
+            session.close()
+            throw error
+        }
+    }
+
+    override fun open(): StepBuffers = OnnxRuntimeBuffers(environment, session, spec)
+
+    override fun close() = session.close()
+
+    private fun checkShapes() {
+        val got = loading { session.inputInfo.values.map { (it.info as TensorInfo).shape.toList() } }
+        val expected = (listOf(spec.input.shape) + spec.states.map { it.shape }).map { shape -> shape.map(Int::toLong) }
+        if (got != expected) throw ClipstepException("$path: takes other inputs than the manifest says", got, expected, "export it again")
+    }
+
+    private fun <T> loading(action: () -> T): T = try {
+        action()
+    } catch (error: OrtException) {
+        throw ClipstepException("$path: onnxruntime cannot load it", got = error.reason(), cause = error)
+    }
+}
+
+/** Two sets of states that take turns as input and output, bound once. */
+private class OnnxRuntimeBuffers(environment: OrtEnvironment, private val session: OrtSession, spec: Interface) : StepBuffers {
+    override val frames: ByteBuffer = frameBuffer(spec.input)
+    override val logits: FloatBuffer = directFloats(spec.labels.size)
+    private val sets = List(2) { spec.states.map { directFloats(it.elements) } }
+    private val tensors = mutableListOf<OnnxTensor>()
+    private val inputs: List<Map<String, OnnxTensor>>
+    private val outputs: List<Map<String, OnnxTensor>>
+    private var turn = 0
+
+    init {
+        val shape = longs(spec.input.shape)
+        val frames = if (spec.input.dtype == "uint8") OnnxTensor.createTensor(environment, frames, shape, OnnxJavaType.UINT8)
+        else OnnxTensor.createTensor(environment, frames.asFloatBuffer(), shape)
+        val logits = OnnxTensor.createTensor(environment, logits, longArrayOf(1, spec.labels.size.toLong()))
+        val states = sets.map { set -> set.zip(spec.states) { buffer, state -> OnnxTensor.createTensor(environment, buffer, longs(state.shape)) } }
+        tensors += listOf(frames, logits) + states.flatten()
+        inputs = states.map { session.inputNames.zip(listOf(frames) + it).toMap(LinkedHashMap()) }
+        outputs = states.map { session.outputNames.zip(listOf(logits) + it).toMap(LinkedHashMap()) }
+    }
+
+    override val states: List<FloatBuffer> get() = sets[turn]
+
+    override fun run() {
+        try {
+            session.run(inputs[turn], outputs[1 - turn]).close()
+        } catch (error: OrtException) {
+            throw ClipstepException("onnxruntime failed in a step", got = error.reason(), cause = error)
+        }
+        turn = 1 - turn
+    }
+
+    override fun close() = tensors.forEach { it.close() }
+}

@@ -1,0 +1,39 @@
+package clipstep.runtime
+
+import kotlin.math.floor
+
+/**
+ * A camera's frames at the rate of the training videos: for each frame, how often it is used.
+ *
+ * ```
+ * camera     0    1    2    3    4    5        30 a second
+ * wanted     0         1         2             15 a second
+ * copies     1    0    1    0    1    0
+ * ```
+ * A wanted frame is the first that comes at most half a period before its time, or later.
+ */
+class Resampler(private val fps: Double) {
+    private var start = 0L
+    private var last = 0L
+    private var given = 0L
+
+    /** The next frame is the first one. */
+    fun reset() {
+        given = 0
+    }
+
+    /**
+     * How often the frame of that time is used: 0, 1, or more where the camera is slower.
+     *
+     * @throws ClipstepException the time is not after that of the frame before.
+     */
+    fun copies(timestampNs: Long): Long {
+        if (given == 0L) start = timestampNs
+        else if (timestampNs <= last) {
+            throw ClipstepException("timestamps must rise", got = "$timestampNs ns after $last ns", fix = "call reset where another video starts")
+        }
+        last = timestampNs
+        val wanted = floor((timestampNs - start) * 1e-9 * fps + 0.5).toLong() + 1
+        return (wanted - given).also { given = wanted }
+    }
+}

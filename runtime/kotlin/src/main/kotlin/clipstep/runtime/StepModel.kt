@@ -1,0 +1,122 @@
+package clipstep.runtime
+
+import java.io.Closeable
+import java.io.File
+import java.util.concurrent.locks.ReentrantReadWriteLock
+import kotlin.concurrent.read
+import kotlin.concurrent.write
+
+/** What a step gives: [logits] (classes,) and the next [states], in the manifest's order and shapes, flat. */
+class StepResult(val logits: FloatArray, val states: List<FloatArray>) {
+    operator fun component1(): FloatArray = logits
+
+    operator fun component2(): List<FloatArray> = states
+}
+
+/**
+ * `step(frames, states) -> (logits, next states)` of one artifact in one engine.
+ *
+ * Immutable, and shared by any number of streams and threads; [close] waits for the steps under way.
+ */
+class StepModel internal constructor(
+    val spec: Interface,
+    private val engine: Engine,
+    /** The artifact and the engine that run, and for which processor the artifact was made. */
+    val description: String,
+) : Closeable {
+    private val lock = ReentrantReadWriteLock()
+    private var closed = false
+    private val lazyBuffers = lazy { engine.open() }
+    private val shared: StepBuffers by lazyBuffers
+
+    val labels: List<String> get() = spec.labels
+
+    /** The states before a video's first step. */
+    fun initialStates(): List<FloatArray> = spec.states.map { state -> FloatArray(state.elements) { state.initial } }
+
+    /**
+     * One step: [frames] exactly as the manifest says, (T, H, W, 3) uint8, and the states of the step before. No input is
+     * written to. Calls from several threads take turns; a [stream] of each runs beside the others, and allocates nothing.
+     *
+     * @throws ClipstepException frames or states of another size or number; the model is closed.
+     */
+    fun step(frames: ByteArray, states: List<FloatArray>): StepResult = open {
+        checkSize("frames", frames.size, spec.input.shape, spec.input.elements)
+        if (states.size != spec.states.size) throw ClipstepException("wrong number of states", got = states.size, expected = spec.states.size)
+        for ((value, state) in states.zip(spec.states)) checkSize(state.name, value.size, state.shape, state.elements)
+        synchronized(shared) {
+            shared.fill(frames, spec.input)
+            for ((value, buffer) in states.zip(shared.states)) buffer.duplicate().put(value)
+            shared.run()
+            StepResult(shared.logits.copy(), shared.states.map { it.copy() })
+        }
+    }
+
+    /**
+     * A new stream: the states and the position of one video source.
+     *
+     * @param smoothing how much of the probabilities before each prediction keeps, from 0 (none) to below 1.
+     */
+    @JvmOverloads
+    fun stream(smoothing: Float = 0f): Stream = open { Stream(this, engine.open(), smoothing) }
+
+    /** One step in the caller's own buffers. */
+    internal fun run(buffers: StepBuffers) = open { buffers.run() }
+
+    /** Gives the engine's memory back. Closing twice is allowed. */
+    override fun close() = lock.write {
+        if (!closed) {
+            if (lazyBuffers.isInitialized()) shared.close()
+            engine.close()
+        }
+        closed = true
+    }
+
+    private inline fun <T> open(action: () -> T): T = lock.read {
+        if (closed) throw ClipstepException("the model is closed", fix = "load it again")
+        action()
+    }
+
+    companion object {
+        /**
+         * Opens a bundle and loads its artifact for [engine], on this processor, with [threads] threads.
+         *
+         * @throws ClipstepException the bundle is damaged, has no artifact for the engine, or the engine or the thread count
+         *   is not available. Nothing falls back.
+         */
+        @JvmStatic
+        @JvmOverloads
+        fun load(path: File, engine: String = "onnxruntime", threads: Int = 1): StepModel {
+            val target = engineInfo(engine).target
+            return load(Bundle.open(path), engine, threads, target)
+        }
+
+        /** The same from a bundle that is open: its hashes are not checked a second time. */
+        @JvmStatic
+        @JvmOverloads
+        fun load(bundle: Bundle, engine: String = "onnxruntime", threads: Int = 1): StepModel = load(bundle, engine, threads, engineInfo(engine).target)
+
+        private fun load(bundle: Bundle, engine: String, threads: Int, target: String): StepModel {
+            val artifact = bundle.artifact(target)
+            val spec = bundle.manifest.interfaceFor(artifact.inputDtype)
+            val loaded = loadEngine(engine, File(bundle.path, artifact.file), spec, threads)
+            val plural = if (threads > 1) "s" else ""
+            return StepModel(spec, loaded, "${artifact.file} (${artifact.form}, for ${artifact.platform}) in $engine, $threads thread$plural")
+        }
+    }
+}
+
+/** Writes (T, H, W, C) uint8 into the input, whatever its type. */
+internal fun StepBuffers.fill(values: ByteArray, input: Input) {
+    frames.clear()
+    if (input.dtype == "uint8") frames.put(values) else for (value in values) frames.putFloat((value.toInt() and 0xff).toFloat())
+    frames.clear()
+}
+
+private fun checkSize(name: String, got: Int, shape: List<Int>, expected: Int) {
+    if (got != expected) {
+        throw ClipstepException("$name has the wrong size", got = "$got numbers", expected = "(${shape.joinToString()}): $expected numbers")
+    }
+}
+
+private fun java.nio.FloatBuffer.copy(): FloatArray = FloatArray(capacity()).also { duplicate().get(it) }

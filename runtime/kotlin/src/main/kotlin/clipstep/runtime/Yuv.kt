@@ -1,0 +1,169 @@
+package clipstep.runtime
+
+import clipstep.runtime.Frame.Companion.CHANNELS
+import java.nio.ByteBuffer
+
+/** How YUV becomes RGB: the shares of red and blue in luma, the luma of black, and what luma and chroma are multiplied by. */
+enum class YuvColor(red: Double, blue: Double, black: Int, luma: Double, chroma: Double) {
+    /** What Android's cameras give: BT.601 with 0 to 255, as in JPEG. */
+    BT601_FULL(0.299, 0.114, 0, 1.0, 1.0),
+
+    /** Video files of standard definition, and those that do not say: BT.601 with 16 to 235. */
+    BT601(0.299, 0.114, 16, 255.0 / 219, 255.0 / 224),
+
+    /** Video files of high definition: BT.709 with 16 to 235. */
+    BT709(0.2126, 0.0722, 16, 255.0 / 219, 255.0 / 224);
+
+    internal val luma = fixed(luma)
+    internal val offset = fixed(0.5) - black * this.luma
+    internal val redOfV = fixed(chroma * 2 * (1 - red))
+    internal val blueOfU = fixed(chroma * 2 * (1 - blue))
+    internal val greenOfU = fixed(chroma * 2 * (1 - blue) * blue / (1 - red - blue))
+    internal val greenOfV = fixed(chroma * 2 * (1 - red) * red / (1 - red - blue))
+}
+
+private const val FIXED_BITS = 20
+
+private fun fixed(value: Double): Int = Math.round(value * (1 shl FIXED_BITS)).toInt()
+
+/** One plane of an image, from the buffer's start on; the bytes from one row, and from one pixel, to the next. */
+class Plane(val buffer: ByteBuffer, val rowStride: Int, val pixelStride: Int)
+
+/**
+ * An image in YUV_420_888: each sample of [u] and [v] belongs to two by two pixels of [y]. The picture is [height] by [width]
+ * pixels whose upper left one is ([top], [left]) of the planes. The buffers are read, and their positions put back.
+ *
+ * @throws ClipstepException sizes that are not positive, or a plane that is too short for them.
+ */
+class YuvImage(val height: Int, val width: Int, val y: Plane, val u: Plane, val v: Plane, val color: YuvColor, val top: Int = 0, val left: Int = 0) {
+    init {
+        if (height < 1 || width < 1 || top < 0 || left < 0) throw ClipstepException("an image has the wrong size", got = "$height x $width at ($top, $left)")
+        check("y", y, top + height, left + width)
+        for ((name, plane) in listOf("u" to u, "v" to v)) check(name, plane, (top + height + 1) / 2, (left + width + 1) / 2)
+    }
+
+    private fun check(name: String, plane: Plane, rows: Int, columns: Int) {
+        val needed = (rows - 1) * plane.rowStride + (columns - 1) * plane.pixelStride + 1
+        if (plane.pixelStride < 1 || plane.rowStride < 1 || plane.buffer.limit() < needed) {
+            throw ClipstepException(
+                "plane $name is too short",
+                got = "${plane.buffer.limit()} bytes, row stride ${plane.rowStride}, pixel stride ${plane.pixelStride}",
+                expected = "$needed bytes for $height x $width",
+            )
+        }
+    }
+}
+
+/** YUV images to upright squares, in one pass. Its buffers are allocated when images of another size come; for one thread. */
+class YuvConverter {
+    private var height = 0
+    private var width = 0
+    private var rotation = 0
+    private var box = Box(0, 0, 1)
+    private var frame = Frame(1, 1, ByteArray(CHANNELS))
+    private var line = ByteArray(0)
+    private var red = IntArray(0)
+    private var green = IntArray(0)
+    private var blue = IntArray(0)
+
+    /**
+     * The largest centred square of the image after it was turned clockwise by [rotation] degrees: what [Stream.push] takes.
+     * The next call writes into the same frame.
+     *
+     * @throws ClipstepException a rotation that is not 0, 90, 180 or 270.
+     */
+    fun convert(image: YuvImage, rotation: Int): Frame {
+        if (rotation !in 0..270 || rotation % 90 != 0) throw ClipstepException("unknown rotation", got = rotation, expected = "0, 90, 180 or 270")
+        prepare(image, rotation)
+        val box = box
+        val frame = frame
+        for (row in 0 until box.side) {
+            val y = image.top + box.top + row
+            val x = image.left + box.left
+            if (row == 0 || y % 2 == 0) convertChroma(image, y / 2, x / 2, (x + box.side - 1) / 2 - x / 2 + 1)
+            read(image.y, y, x, box.side)
+            convertRow(image, frame.rgb, row, box.side, rotation, x % 2)
+        }
+        return frame
+    }
+
+    private fun prepare(image: YuvImage, rotation: Int) {
+        if (image.height != height || image.width != width || rotation != this.rotation) {
+            box = sourceBox(image.height, image.width, rotation)
+            if (frame.height != box.side) frame = Frame(box.side, box.side, ByteArray(box.side * box.side * CHANNELS))
+            height = image.height
+            width = image.width
+            this.rotation = rotation
+        }
+        allocate(image, box.side)
+    }
+
+    private fun allocate(image: YuvImage, side: Int) {
+        val bytes = side * maxOf(image.y.pixelStride, image.u.pixelStride, image.v.pixelStride)
+        if (line.size < bytes) line = ByteArray(bytes)
+        if (red.size < side / 2 + 1) {
+            red = IntArray(side / 2 + 1)
+            green = IntArray(side / 2 + 1)
+            blue = IntArray(side / 2 + 1)
+        }
+    }
+
+    private fun read(plane: Plane, row: Int, column: Int, count: Int) {
+        val buffer = plane.buffer
+        val position = buffer.position()
+        buffer.position(row * plane.rowStride + column * plane.pixelStride)
+        buffer.get(line, 0, (count - 1) * plane.pixelStride + 1)
+        buffer.position(position)
+    }
+
+    /** What a row of chroma adds to the luma of its pixels, with the rounding. */
+    private fun convertChroma(image: YuvImage, row: Int, column: Int, count: Int) {
+        val color = image.color
+        read(image.u, row, column, count)
+        for (i in 0 until count) {
+            val u = (line[i * image.u.pixelStride].toInt() and 0xff) - 128
+            blue[i] = color.offset + color.blueOfU * u
+            green[i] = color.offset - color.greenOfU * u
+        }
+        read(image.v, row, column, count)
+        for (i in 0 until count) {
+            val v = (line[i * image.v.pixelStride].toInt() and 0xff) - 128
+            red[i] = color.offset + color.redOfV * v
+            green[i] -= color.greenOfV * v
+        }
+    }
+
+    private fun convertRow(image: YuvImage, rgb: ByteArray, row: Int, side: Int, rotation: Int, odd: Int) {
+        val last = side - 1
+        var to = CHANNELS * when (rotation) { 0 -> row * side; 90 -> last - row; 180 -> (last - row) * side + last; else -> last * side + row }
+        val step = CHANNELS * when (rotation) { 0 -> 1; 90 -> side; 180 -> -1; else -> -side }
+        val luma = image.color.luma
+        val stride = image.y.pixelStride
+        val line = line // Local ones, for the loop's sake.
+        val red = red
+        val green = green
+        val blue = blue
+        for (column in 0 until side) {
+            val y = luma * (line[column * stride].toInt() and 0xff)
+            val chroma = (column + odd) shr 1
+            rgb[to] = clip((y + red[chroma]) shr FIXED_BITS)
+            rgb[to + 1] = clip((y + green[chroma]) shr FIXED_BITS)
+            rgb[to + 2] = clip((y + blue[chroma]) shr FIXED_BITS)
+            to += step
+        }
+    }
+
+    private fun clip(value: Int): Byte = Math.max(0, Math.min(255, value)).toByte() // Without a branch, which noise would mislead.
+}
+
+/** The square of the image as it lies in memory that is the centred one of the upright picture. */
+private fun sourceBox(height: Int, width: Int, rotation: Int): Box {
+    val turned = rotation % 180 != 0
+    val (top, left, side) = if (turned) Box.center(width, height) else Box.center(height, width)
+    return when (rotation) {
+        0 -> Box(top, left, side)
+        90 -> Box(height - left - side, top, side)
+        180 -> Box(height - top - side, width - left - side, side)
+        else -> Box(left, width - top - side, side)
+    }
+}

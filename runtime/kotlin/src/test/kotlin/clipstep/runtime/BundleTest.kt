@@ -1,0 +1,110 @@
+package clipstep.runtime
+
+import java.io.File
+import java.nio.file.Files
+import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonArray
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.JsonPrimitive
+import kotlinx.serialization.json.jsonArray
+import kotlinx.serialization.json.jsonObject
+import kotlinx.serialization.json.jsonPrimitive
+import org.junit.Assert.assertEquals
+import org.junit.Rule
+import org.junit.Test
+import org.junit.rules.TemporaryFolder
+
+class BundleTest {
+    @get:Rule
+    val folder = TemporaryFolder()
+
+    @Test
+    fun `a bundle says what was exported`() {
+        val manifest = Bundle.open(Prepared.bundle).manifest
+        assertEquals(listOf(16, 112, 112, 3), manifest.input.shape)
+        assertEquals(listOf("slow_buffer", "fast_buffer"), manifest.states.map { it.name })
+        assertEquals(listOf("Fight", "NoFight"), manifest.labels)
+    }
+
+    @Test
+    fun `a flipped bit is found`() {
+        val bundle = folder.copied()
+        File(bundle, "step.onnx").let { file -> file.writeBytes(file.readBytes().also { it[1000] = (it[1000].toInt() xor 1).toByte() }) }
+        assertExplains("step.onnx was altered", "got", "expected", "export it again") { Bundle.open(bundle) }
+    }
+
+    @Test
+    fun `what is missing is named`() {
+        val bundle = folder.copied()
+        File(bundle, "golden.safetensors").delete()
+        assertExplains("golden.safetensors is missing", "copy the bundle again") { Bundle.open(bundle) }
+        assertExplains("is not a bundle", "no manifest.json") { Bundle.open(folder.newFolder()) }
+    }
+
+    @Test
+    fun `files outside the folder are refused, by name and by link`() {
+        val bundle = folder.copied()
+        edit(bundle) { it["golden"] = JsonObject(it.getValue("golden").jsonObject + ("file" to JsonPrimitive("../golden.safetensors"))) }
+        assertExplains("malformed", "inside the bundle", "../golden.safetensors") { Bundle.open(bundle) }
+        bundle.deleteRecursively()
+        val outside = File(folder.root, "outside").also { File(folder.copied(), "step.onnx").renameTo(it) }
+        Files.createSymbolicLink(File(bundle, "step.onnx").toPath(), outside.toPath())
+        assertExplains("step.onnx lies outside the bundle") { Bundle.open(bundle) }
+    }
+
+    @Test
+    fun `an unknown key, value or version is refused`() {
+        val bundle = folder.copied()
+        edit(bundle) { it["colour"] = JsonPrimitive("red") }
+        assertExplains("malformed", "colour") { Bundle.open(bundle) }
+        edit(bundle) { it.remove("colour"); it["input"] = JsonObject(it.getValue("input").jsonObject + ("dtype" to JsonPrimitive("int8"))) }
+        assertExplains("malformed", "dtype must be uint8 or float32, not int8") { Bundle.open(bundle) }
+        edit(bundle) { it["schema_version"] = JsonPrimitive(2) }
+        assertExplains("unknown schema version; got 2; expected 1", "use a clipstep that knows it") { Bundle.open(bundle) }
+        File(bundle, MANIFEST).writeText("{")
+        assertExplains("is not JSON") { Bundle.open(bundle) }
+    }
+
+    @Test
+    fun `the artifact of this processor is chosen before the one for any`() {
+        val bundle = folder.copied()
+        assertEquals("any", Bundle.open(bundle).artifact("onnx").platform)
+        edit(bundle) { values ->
+            val artifact = values.getValue("artifacts").jsonArray.single().jsonObject
+            values["artifacts"] = JsonArray(listOf("arm64", "x86_64", "any").map { JsonObject(artifact + ("platform" to JsonPrimitive(it))) })
+        }
+        assertEquals(platform(), Bundle.open(bundle).artifact("onnx").platform)
+        assertExplains("no float32 executorch artifact", "onnx for any, onnx for arm64", "choose another engine") { Bundle.open(bundle).artifact("executorch") }
+        assertEquals(listOf("x86_64", "arm64", "any"), listOf("amd64", "aarch64", "armv8l").map(::platform))
+    }
+
+    @Test
+    fun `a folder's hash is that of its files`() {
+        val tree = folder.newFolder("tree")
+        File(tree, "b/c").apply { parentFile?.mkdirs() }.writeText("2")
+        File(tree, "a").writeText("1")
+        val lines = "${treeSha256(File(tree, "a"))}  a\n${treeSha256(File(tree, "b/c"))}  b/c\n"
+        assertEquals(treeSha256(folder.newFile().apply { writeText(lines) }), treeSha256(tree))
+        assertEquals(2, treeSize(tree))
+    }
+
+    @Test
+    fun `the manifest's keys are those of the Python runtime's JSON Schema`() {
+        val schema = Json.parseToJsonElement(File("../python/manifest.schema.json").readText()).jsonObject
+        val kotlin = mapOf(
+            "Manifest" to Manifest.serializer(), "Input" to Input.serializer(), "State" to State.serializer(), "Artifact" to Artifact.serializer(),
+            "Placement" to Placement.serializer(), "Parity" to Parity.serializer(), "Accuracy" to Accuracy.serializer(),
+            "Golden" to Golden.serializer(), "Provenance" to Provenance.serializer(),
+        ).mapValues { (_, serializer) -> keys(serializer.descriptor) }
+        val python = schema.getValue("\$defs").jsonObject.mapValues { keys(it.value.jsonObject) } + ("Manifest" to keys(schema))
+        assertEquals(python, kotlin)
+    }
+
+    private fun keys(definition: JsonObject): Map<String, Boolean> {
+        val required = definition["required"]?.jsonArray.orEmpty().map { it.jsonPrimitive.content }
+        return definition.getValue("properties").jsonObject.mapValues { it.key in required }
+    }
+
+    private fun keys(descriptor: kotlinx.serialization.descriptors.SerialDescriptor): Map<String, Boolean> =
+        (0 until descriptor.elementsCount).associate { descriptor.getElementName(it) to !descriptor.isElementOptional(it) }
+}

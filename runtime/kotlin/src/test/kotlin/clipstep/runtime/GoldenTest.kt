@@ -1,0 +1,124 @@
+package clipstep.runtime
+
+import java.io.File
+import kotlin.math.abs
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertTrue
+import org.junit.Rule
+import org.junit.Test
+import org.junit.rules.TemporaryFolder
+
+class GoldenTest {
+    @get:Rule
+    val folder = TemporaryFolder()
+
+    @Test
+    fun `golden steps of a real bundle, and the same after a reset`() {
+        val errors = StepModel.load(Prepared.bundle).use { checkGolden(it, GoldenSteps.of(Bundle.open(Prepared.bundle))) }
+        println("golden steps: $errors")
+        assertEquals(16, errors.steps)
+        assertTrue("$errors", errors.relative <= 1e-4)
+    }
+
+    @Test
+    fun `frames of float32 are converted`() {
+        val bundle = Bundle.open(Prepared.small)
+        assertEquals("float32", bundle.artifact("onnx").inputDtype)
+        assertTrue(StepModel.load(bundle).use { checkGolden(it, GoldenSteps.of(bundle)) }.relative <= 1e-4)
+    }
+
+    @Test
+    fun `sixteen steps and a reset are within a ten-thousandth of Python's, logits and states`() {
+        val golden = GoldenSteps.of(Bundle.open(Prepared.bundle))
+        val names = listOf("logits", "slow_buffer", "fast_buffer")
+        var largest = 0f
+        StepModel.load(Prepared.bundle).use { model ->
+            var states = model.initialStates()
+            for (step in 0..golden.steps) {
+                if (step == golden.steps) states = model.initialStates()
+                val result = model.step(golden.subclip(if (step == golden.steps) 0 else step), states)
+                for ((name, value) in names.zip(listOf(result.logits) + result.states)) {
+                    largest = maxOf(largest, difference(Prepared.python.getValue("steps.$name").floats(step), value))
+                }
+                states = result.states
+            }
+        }
+        println("largest difference from Python over ${golden.steps} steps and a reset: $largest")
+        assertTrue("$largest", largest <= 1e-4)
+    }
+
+    @Test
+    fun `states may be recorded for the last steps alone`() {
+        val bundle = shortened(4)
+        val golden = GoldenSteps.of(bundle)
+        assertEquals(listOf(null, null, 2, 2), listOf(0, 11, 12, 15).map { golden.states(it)?.size })
+        StepModel.load(bundle).use { checkGolden(it, golden) }
+    }
+
+    @Test
+    fun `a wrong number, a number that is none and another top-1 are found`() {
+        val bundle = Bundle.open(Prepared.bundle)
+        val golden = GoldenSteps.of(bundle)
+        StepModel.load(bundle).use { model ->
+            assertExplains("slow_buffer is off at step 3", "at most") { checkGolden(broken(model, 3) { it.states[0][7] += 1f }, golden) }
+            assertExplains("logits is off at step 5", "NaN") { checkGolden(broken(model, 5) { it.logits[0] = Float.NaN }, golden) }
+            assertExplains("after a reset") { checkGolden(broken(model, golden.steps) { it.states[1][0] += 1e-6f }, golden) }
+        }
+    }
+
+    /** A bundle whose golden steps hold the states of the last [kept] steps only. */
+    private fun shortened(kept: Int): Bundle {
+        val bundle = folder.copied()
+        val file = File(bundle, "golden.safetensors")
+        writeSafetensors(file, readSafetensors(file).mapValues { (name, tensor) -> if (name.startsWith("states.")) tensor.last(kept) else tensor })
+        edit(bundle) { it["golden"] = kotlinx.serialization.json.Json.encodeToJsonElement(Golden.serializer(), Golden(file.name, treeSize(file), treeSha256(file))) }
+        return Bundle.open(bundle)
+    }
+
+    /** The model with an error in the results of step [step]. */
+    private fun broken(model: StepModel, step: Int, change: (StepResult) -> Unit): StepModel {
+        var count = 0
+        val engine = object : Engine {
+            override fun open() = object : StepBuffers {
+                override val frames = frameBuffer(model.spec.input)
+                override val states = model.spec.states.map { directFloats(it.elements) }
+                override val logits = directFloats(model.labels.size)
+
+                override fun run() {
+                    val inputs = states.map { state -> FloatArray(state.capacity()).also { state.duplicate().get(it) } }
+                    val result = model.step(ByteArray(frames.capacity()).also { frames.duplicate().get(it) }, inputs)
+                    if (count++ == step) change(result)
+                    for ((value, buffer) in (listOf(result.logits) + result.states).zip(listOf(logits) + states)) buffer.duplicate().put(value)
+                }
+
+                override fun close() = Unit
+            }
+
+            override fun close() = Unit
+        }
+        return StepModel(model.spec, engine, "broken")
+    }
+}
+
+internal fun difference(one: FloatArray, other: FloatArray): Float {
+    assertEquals(one.size, other.size)
+    return one.indices.maxOf { abs(one[it] - other[it]) }
+}
+
+private fun StoredTensor.last(count: Int): StoredTensor {
+    val kept = data.duplicate().apply { position(capacity() / shape[0] * (shape[0] - count)) }
+    return StoredTensor(dtype, listOf(count) + shape.drop(1), kept.slice())
+}
+
+private fun writeSafetensors(path: File, tensors: Map<String, StoredTensor>) {
+    var offset = 0
+    val entries = tensors.map { (name, tensor) ->
+        val end = offset + tensor.data.capacity()
+        "\"$name\":{\"dtype\":\"${tensor.dtype}\",\"shape\":${tensor.shape},\"data_offsets\":[$offset,$end]}".also { offset = end }
+    }
+    val header = entries.joinToString(",", "{", "}").toByteArray()
+    val bytes = java.nio.ByteBuffer.allocate(8 + header.size + offset).order(java.nio.ByteOrder.LITTLE_ENDIAN).putLong(header.size.toLong()).put(header)
+    for (tensor in tensors.values) bytes.put(tensor.data.duplicate())
+    path.delete() // The tensors are mapped from it: it must not be written in place.
+    path.writeBytes(bytes.array())
+}

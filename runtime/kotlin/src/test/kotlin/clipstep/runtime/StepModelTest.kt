@@ -1,0 +1,136 @@
+package clipstep.runtime
+
+import java.lang.management.ManagementFactory
+import java.util.concurrent.Executors
+import java.util.concurrent.Future
+import kotlinx.serialization.json.JsonArray
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.JsonPrimitive
+import kotlinx.serialization.json.jsonObject
+import org.junit.Assert.assertArrayEquals
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertTrue
+import org.junit.Rule
+import org.junit.Test
+import org.junit.rules.TemporaryFolder
+
+class StepModelTest {
+    @get:Rule
+    val folder = TemporaryFolder()
+    private val golden = GoldenSteps.of(Bundle.open(Prepared.bundle))
+
+    @Test
+    fun `it says what runs`() {
+        StepModel.load(Prepared.bundle, threads = 2).use { assertEquals("step.onnx (lowered, for any) in onnxruntime, 2 threads", it.description) }
+    }
+
+    @Test
+    fun `a step is pure`() {
+        StepModel.load(Prepared.bundle).use { model ->
+            val (frames, states) = golden.subclip(0) to model.initialStates()
+            val first = model.step(frames, states)
+            model.step(golden.subclip(1), first.states)
+            assertArrayEquals(golden.subclip(0), frames)
+            assertTrue(states.all { state -> state.all { it == 0f } })
+            assertArrayEquals(first.logits, model.step(frames, states).logits, 0f)
+        }
+    }
+
+    @Test
+    fun `wrong sizes and use after close are explained`() {
+        val model = StepModel.load(Prepared.bundle)
+        val stream = model.stream()
+        assertExplains("frames has the wrong size; got 5 numbers; expected (16, 112, 112, 3)") { model.step(ByteArray(5), model.initialStates()) }
+        assertExplains("wrong number of states; got 1; expected 2") { model.step(golden.subclip(0), model.initialStates().take(1)) }
+        assertExplains("fast_buffer has the wrong size") { model.step(golden.subclip(0), listOf(model.initialStates()[0], FloatArray(3))) }
+        model.close()
+        model.close()
+        assertExplains("the model is closed; load it again") { model.step(golden.subclip(0), model.initialStates()) }
+        assertExplains("the model is closed") { model.stream() }
+        assertExplains("the model is closed") { repeat(16) { stream.push(plain(1, 2, 3)) } }
+        stream.close()
+    }
+
+    @Test
+    fun `an engine or thread count that is not there is an error that lists what is`() {
+        assertExplains("unknown engine; got tensorrt; expected one of onnxruntime, executorch") { StepModel.load(Prepared.bundle, "tensorrt") }
+        assertExplains("thread count not available; got 999; expected 1 to") { StepModel.load(Prepared.bundle, threads = 999) }
+        assertExplains("has no float32 executorch artifact", "got onnx for any") { StepModel.load(Prepared.bundle, "executorch") }
+        assertExplains("executorch is not in this app; add the dependency org.pytorch:executorch-android") {
+            loadEngine("executorch", Prepared.bundle, colourSpec(), 1)
+        }
+    }
+
+    @Test
+    fun `an artifact that is no network, or another one than the manifest says, is refused`() {
+        val text = folder.newFile("step.onnx").apply { writeText("no network") }
+        assertExplains("step.onnx: onnxruntime cannot load it; got") { loadEngine("onnxruntime", text, colourSpec(), 1) }
+        val bundle = folder.copied()
+        edit(bundle) { values ->
+            val input = values.getValue("input").jsonObject
+            values["input"] = JsonObject(input + ("shape" to JsonArray(listOf(8, 112, 112, 3).map(::JsonPrimitive))))
+        }
+        assertExplains("takes other inputs than the manifest says; got [[16, 112", "expected [[8, 112") { StepModel.load(bundle) }
+    }
+
+    @Test
+    fun `streams on several threads share a model, each with its own states`() {
+        val pool = Executors.newFixedThreadPool(4)
+        StepModel.load(Prepared.bundle).use { model ->
+            val results: List<Future<List<List<Float>>>> = (0 until 4).map { first -> pool.submit<List<List<Float>>> { steps(model, first) } }
+            val alone = (0 until 4).map { steps(model, it) }
+            assertEquals(alone, results.map { it.get() })
+        }
+        pool.shutdown()
+    }
+
+    /** Three steps of a stream that begins with the golden subclip [first]. */
+    private fun steps(model: StepModel, first: Int): List<List<Float>> = model.stream().use { stream ->
+        (first until first + 3).flatMap { step ->
+            val subclip = golden.subclip(step)
+            (0 until 16).mapNotNull { stream.push(Frame(112, 112, subclip.copyOfRange(it * 112 * 112 * 3, (it + 1) * 112 * 112 * 3))) }
+        }.map { it.logits.toList() }
+    }
+
+    @Test
+    fun `closing waits for the steps under way`() {
+        val model = StepModel.load(Prepared.bundle)
+        val pool = Executors.newFixedThreadPool(2)
+        val running = (0 until 2).map { pool.submit<Int> { generateSequence { runCatching { model.step(golden.subclip(0), model.initialStates()) }.getOrNull() }.count() } }
+        Thread.sleep(300)
+        model.close()
+        assertTrue(running.all { it.get() >= 0 })
+        pool.shutdown()
+    }
+
+    @Test
+    fun `a step leaves at most a kilobyte of garbage, from the camera's frame to the prediction`() {
+        val (height, width) = Prepared.shape("0.ffmpeg")
+        val images = List(16) { planar(height, width, it) }
+        StepModel.load(Prepared.bundle).use { model ->
+            model.stream(smoothing = 0.5f).use { stream ->
+                val converter = YuvConverter()
+                var time = 0L
+                val perStep = generateSequence { // Code that is not compiled yet leaves more.
+                    garbage(10) {
+                        for (image in images) {
+                            stream.push(converter.convert(image, 90), time)
+                            time += 33_366_700
+                        }
+                    }
+                }
+                val bytes = perStep.take(60).firstOrNull { it <= 1024 }
+                println("garbage: $bytes bytes a step")
+                assertTrue("always more than a kilobyte a step", bytes != null)
+            }
+        }
+    }
+
+    private fun garbage(times: Int, action: () -> Unit): Long {
+        val threads = ManagementFactory.getThreadMXBean() as com.sun.management.ThreadMXBean
+        val thread = Thread.currentThread().id
+        val before = threads.getThreadAllocatedBytes(thread)
+        repeat(times) { action() }
+        return (threads.getThreadAllocatedBytes(thread) - before) / times
+    }
+}

@@ -1,0 +1,137 @@
+package clipstep.runtime
+
+import kotlin.math.abs
+import org.junit.Assert.assertArrayEquals
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertNull
+import org.junit.Assert.assertTrue
+import org.junit.Test
+
+class StreamTest {
+    private val red = plain(255, 0, 0)
+    private val blue = plain(0, 0, 255)
+
+    private fun stream(spec: Interface = colourSpec(), smoothing: Float = 0f) = StepModel(spec, MeanColour(spec), "colour").stream(smoothing)
+
+    @Test
+    fun `a prediction comes once every T frames, from states that go on`() {
+        val stream = stream()
+        val predictions = (1..8).map { stream.push(red) }
+        assertEquals(listOf(4, 8), predictions.indices.filter { predictions[it] != null }.map { it + 1 })
+        assertArrayEquals(floatArrayOf(3.75f, -0.25f, -0.25f), predictions[3]!!.logits, 1e-6f)
+        assertArrayEquals(floatArrayOf(4 - 1.125f, -0.125f, -0.125f), predictions[7]!!.logits, 1e-6f)
+        assertEquals(listOf(0 to 4L, 1 to 8L), predictions.filterNotNull().map { it.step to it.framesSeen })
+    }
+
+    @Test
+    fun `reset and flush forget the states and the frames that wait`() {
+        val stream = stream()
+        val first = (1..4).mapNotNull { stream.push(red) }.single()
+        for (forget in listOf(stream::reset, stream::flush)) {
+            repeat(3) { stream.push(blue) }
+            forget()
+            val again = (1..4).mapNotNull { stream.push(red) }.single()
+            assertArrayEquals(first.logits, again.logits, 0f)
+            assertEquals(0, again.step)
+        }
+    }
+
+    @Test
+    fun `every second frame is used with a stride of two`() {
+        val stream = stream(colourSpec(stride = 2))
+        val predictions = (0 until 7).map { stream.push(if (it % 2 == 0) red else blue) }
+        assertArrayEquals(floatArrayOf(3.75f, -0.25f, -0.25f), predictions.last()!!.logits, 1e-6f)
+        assertTrue(predictions.dropLast(1).all { it == null })
+    }
+
+    @Test
+    fun `predictions are withheld while the delay lasts`() {
+        val stream = stream(colourSpec(delay = 4))
+        val predictions = (1..12).map { stream.push(red) }
+        assertEquals(listOf(8, 12), predictions.indices.filter { predictions[it] != null }.map { it + 1 })
+        assertEquals(1, predictions[7]!!.step)
+    }
+
+    @Test
+    fun `a step that fails loses the last frame only`() {
+        val spec = colourSpec()
+        val engine = MeanColour(spec)
+        val stream = StepModel(spec, engine, "colour").stream()
+        repeat(3) { stream.push(red) }
+        engine.fail = true
+        assertExplains("the engine failed") { stream.push(blue) }
+        engine.fail = false
+        assertArrayEquals(floatArrayOf(3.75f, -0.25f, -0.25f), stream.push(red)!!.logits, 1e-6f)
+    }
+
+    @Test
+    fun `the likeliest comes first, and equals keep their order`() {
+        val prediction = Prediction(0, 4, floatArrayOf(0f, 1f, 0f), softmax(floatArrayOf(0f, 1f, 0f)), listOf("a", "b", "c"))
+        assertEquals(listOf("b", "a"), prediction.top(2).map { it.label })
+        assertEquals(0.5761169f, prediction.top(1).single().probability, 1e-6f) // e / (e + 2)
+    }
+
+    @Test
+    fun `smoothing keeps its share of the probabilities before`() {
+        val plain = stream().run { listOf(red, blue).map { frame -> (1..4).mapNotNull { push(frame) }.single().probabilities } }
+        val smooth = stream(smoothing = 0.75f).run { listOf(red, blue).map { frame -> (1..4).mapNotNull { push(frame) }.single().probabilities } }
+        assertArrayEquals(plain[0], smooth[0], 0f)
+        assertArrayEquals(FloatArray(3) { 0.75f * plain[0][it] + 0.25f * plain[1][it] }, smooth[1], 1e-6f)
+        assertExplains("smoothing is out of range; got 1.0; expected 0 to below 1") { stream(smoothing = 1f) }
+    }
+
+    @Test
+    fun `a faster camera's frames are thinned and a slower one's repeated`() {
+        assertEquals(listOf(1L, 0L, 1L, 0L, 1L, 0L), copies(10.0, 0, 49, 100, 149, 200, 249))
+        assertEquals(listOf(1L, 2L, 2L), copies(10.0, 0, 200, 400))
+        assertEquals(listOf(1L, 1L, 1L, 1L), copies(10.0, 7, 115, 199, 311)) // Jitter changes nothing.
+        assertEquals(1000, copies(29.97, *LongArray(1001) { it * 1000L / 30 }).sum()) // One of a thousand is left out.
+    }
+
+    private fun copies(fps: Double, vararg milliseconds: Long): List<Long> = Resampler(fps).run { milliseconds.map { copies(it * 1_000_000) } }
+
+    @Test
+    fun `timestamps place frames in the stream`() {
+        val stream = stream() // 10 frames a second: the camera gives 5.
+        val times = listOf(0L, 200, 400)
+        val predictions = times.map { stream.push(red, it * 1_000_000) }
+        assertNull(predictions[1])
+        assertEquals(4, predictions[2]!!.framesSeen)
+        assertExplains("timestamps must rise; got 400000000 ns after 400000000 ns", "reset") { stream.push(red, 400_000_000) }
+        assertNull(stream.push(red, 2_000_000_000)) // A pause of more than a subclip: a new video, of which this is the first frame.
+        assertEquals(listOf(null, 0), (1..2).map { stream.push(red, 2_000_000_000L + it * 200_000_000)?.step })
+    }
+
+    @Test
+    fun `what a stream cannot take is explained`() {
+        assertExplains("a stream takes RGB frames", "flow") { stream(colourSpec(color = "flow")) }
+        assertExplains("a frame has the wrong size; got 10 bytes for 8 x 8") { Frame(8, 8, ByteArray(10)) }
+        val stream = stream().apply { close(); close() }
+        assertExplains("the stream is closed") { stream.push(red) }
+    }
+
+    @Test
+    fun `a real video gives Python's predictions, from the camera's format on`() {
+        val (height, width) = Prepared.shape("0.ffmpeg")
+        val logits = Prepared.python.getValue("stream.logits")
+        val predictions = StepModel.load(Prepared.bundle).use { model ->
+            model.stream().use { stream ->
+                val converter = YuvConverter()
+                (0 until Prepared.shape("stream.planes")[0]).mapNotNull { stream.push(converter.convert(planar(height, width, it), 0)) }
+            }
+        }
+        assertEquals(logits.shape[0], predictions.size)
+        val largest = predictions.maxOf { difference(it.logits, logits.floats(it.step)) / maxOf(1f, logits.floats(it.step).maxOf(::abs)) }
+        println("largest relative difference of a logit from Python's on a real video: $largest")
+        assertTrue("$largest", largest < 0.01) // Single numbers of single pixels were rounded the other way.
+    }
+}
+
+/** A frame of the real video, as Python decoded it. */
+internal fun planar(height: Int, width: Int, index: Int): YuvImage = planar(height, width, Prepared.python.getValue("stream.planes").bytes(index))
+
+internal fun planar(height: Int, width: Int, planes: ByteArray, color: YuvColor = YuvColor.BT601): YuvImage {
+    fun plane(start: Int, length: Int, stride: Int) = Plane(java.nio.ByteBuffer.wrap(planes, start, length).slice(), stride, 1)
+    val (luma, chroma) = height * width to height * width / 4
+    return YuvImage(height, width, plane(0, luma, width), plane(luma, chroma, width / 2), plane(luma + chroma, chroma, width / 2), color)
+}

@@ -1,0 +1,177 @@
+"""The app's resources before its Kotlin is compiled, and its APK after: Debian's aapt2, zipalign and apksigner, and D8.
+
+``python tests/android/apk.py resources OUT`` and ``python tests/android/apk.py package OUT``; OUT is what prepare.py filled.
+"""
+
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+import zipfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+APP = ROOT / "android_demo/app"
+MAIN = APP / "src/main"
+PACKAGE = "clipstep.demo"
+MIN_SDK, TARGET_SDK = 26, 35
+FRAMEWORK = ("org.robolectric", "android-all", "10-robolectric-5803371")
+"""The newest whose resources Debian's aapt2 reads."""
+D8 = ("com.android.tools", "r8", "9.5.28")
+ANDROID = "{http://schemas.android.com/apk/res/android}"
+
+
+def run(*command: object) -> str:
+    """Runs a tool; what it says if it fails is this program's end."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"error: {Path(str(command[0])).name} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+@lru_cache
+def fetched(group: str, name: str, version: str, kind: str = "jar") -> Path:
+    """A file from Maven's local repository, fetched if need be."""
+    said = run("mvn", "-B", "-q", "-ntp", "help:evaluate", "-Dexpression=settings.localRepository", "-DforceStdout")
+    repository = Path(re.sub(r"\x1b\[[0-9;]*m", "", said).strip().splitlines()[-1])  # Some Mavens colour even this.
+    path = repository / group.replace(".", "/") / name / version / f"{name}-{version}.{kind}"
+    if not path.is_file():
+        run("mvn", "-B", "-q", "-ntp", "dependency:get", f"-Dartifact={group}:{name}:{version}:{kind}", "-Dtransitive=false")
+    return path
+
+
+def resources(out: Path) -> None:
+    """Compiles and links resources and manifest: ``gen/`` with R.java, ``resources.apk``, and Robolectric's settings."""
+    app = out / "app"
+    shutil.rmtree(app, ignore_errors=True)
+    assets = app / "assets"
+    shutil.copytree(out / "demo.clipstep", assets / "demo.clipstep")
+    (app / "AndroidManifest.xml").write_text(merged_manifest(), encoding="utf-8")
+    run("aapt2", "compile", "--dir", MAIN / "res", "-o", app / "compiled.zip")
+    run(
+        "aapt2", "link", "-I", fetched(*FRAMEWORK), "--manifest", app / "AndroidManifest.xml", "-A", assets, "--java", app / "gen",
+        "--debug-mode", "--auto-add-overlay", "-o", app / "resources.apk", app / "compiled.zip",
+    )  # fmt: skip
+    with zipfile.ZipFile(fetched("androidx.test", "monitor", properties()["monitor.version"], "aar")) as archive:
+        (app / "monitor.jar").write_bytes(archive.read("classes.jar"))
+    settings = app / "robolectric/com/android/tools/test_config.properties"
+    settings.parent.mkdir(parents=True)
+    values: dict[str, Path | str] = {
+        "android_merged_manifest": app / "AndroidManifest.xml",
+        "android_resource_apk": app / "resources.apk",
+        "android_merged_assets": assets,
+        "android_custom_package": PACKAGE,
+    }
+    lines = [f"{key}={value.resolve() if isinstance(value, Path) else value}\n" for key, value in values.items()]
+    settings.write_text("".join(lines), encoding="utf-8")
+
+
+def version() -> str:
+    """The app's version: that of the Maven build."""
+    return ElementTree.parse(ROOT / "pom.xml").getroot().findtext("{http://maven.apache.org/POM/4.0.0}version") or ""
+
+
+def merged_manifest() -> str:
+    """The manifest with what Gradle adds to it: the package, the SDKs, the version."""
+    sdk = f'<uses-sdk android:minSdkVersion="{MIN_SDK}" android:targetSdkVersion="{TARGET_SDK}" />'
+    text = (MAIN / "AndroidManifest.xml").read_text(encoding="utf-8")
+    head = '<manifest xmlns:android="http://schemas.android.com/apk/res/android"'
+    return text.replace(f"{head}>", f'{head} package="{PACKAGE}" android:versionName="{version()}" android:versionCode="1">\n    {sdk}')
+
+
+def package(out: Path) -> None:
+    """Dexes with D8, assembles, aligns and signs a debug APK; then verifies its signature and its classes."""
+    app, modules = out / "app", [APP / "target/classes", ROOT / "runtime/kotlin/target/classes"]
+    jars = [fetched(*jar) for jar in libraries()]
+    classes = [file for folder in modules for file in folder.rglob("*.class")]
+    platform = fetched("org.robolectric", "android-all", properties()["android.version"])
+    dex = app / "dex"
+    dex.mkdir(exist_ok=True)
+    run(
+        "java", "-Xmx2g", "-cp", fetched(*D8), "com.android.tools.r8.D8", "--release", "--min-api", MIN_SDK, "--lib", platform, "--output", dex,
+        *classes, *jars,
+    )  # fmt: skip
+    unaligned, apk = app / "unaligned.apk", app / "clipstep-demo-debug.apk"
+    shutil.copyfile(app / "resources.apk", unaligned)
+    with zipfile.ZipFile(unaligned, "a", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(dex.glob("*.dex")):
+            archive.write(file, file.name)
+    run("zipalign", "-f", "-p", 4, unaligned, apk)
+    run("zipalign", "-c", "-p", 4, apk)
+    sign(app, apk)
+    check(apk)
+
+
+def properties() -> dict[str, str]:
+    """The Maven build's versions."""
+    found = ElementTree.parse(ROOT / "pom.xml").getroot().find("{http://maven.apache.org/POM/4.0.0}properties")
+    return {} if found is None else {entry.tag.split("}")[1]: entry.text or "" for entry in found}
+
+
+def libraries() -> Sequence[tuple[str, str, str]]:
+    """What the app is linked with. The engine's native libraries come with Gradle's AAR; here it is the classes alone."""
+    versions = properties()
+    return [
+        ("org.jetbrains.kotlin", "kotlin-stdlib", versions["kotlin.version"]),
+        ("org.jetbrains.kotlinx", "kotlinx-serialization-core-jvm", versions["serialization.version"]),
+        ("org.jetbrains.kotlinx", "kotlinx-serialization-json-jvm", versions["serialization.version"]),
+        ("com.microsoft.onnxruntime", "onnxruntime", versions["onnxruntime.version"]),
+    ]
+
+
+def sign(app: Path, apk: Path) -> None:
+    """Signs with a key made for this build, as Gradle does for debug builds."""
+    key = app / "debug.keystore"
+    key.unlink(missing_ok=True)
+    run(
+        "keytool", "-genkeypair", "-keystore", key, "-storepass", "android", "-keypass", "android", "-alias", "androiddebugkey", "-keyalg", "RSA",
+        "-validity", 10000, "-dname", "CN=Android Debug,O=Android,C=US",
+    )  # fmt: skip
+    run("apksigner", "sign", "--ks", key, "--ks-pass", "pass:android", "--ks-key-alias", "androiddebugkey", apk)
+
+
+def check(apk: Path) -> None:
+    """The signature verifies, every class that the manifest names is in the APK, and so is the bundle."""
+    said = run("apksigner", "verify", "--verbose", "--min-sdk-version", MIN_SDK, apk)
+    if "Verified using v2 scheme (APK Signature Scheme v2): true" not in said:
+        sys.exit(f"error: {apk}: no signature of scheme v2:\n{said}")
+    with zipfile.ZipFile(apk) as archive:
+        defined = {name for file in archive.namelist() if file.endswith(".dex") for name in dex_classes(archive.read(file))}
+        files = archive.namelist()
+    missing = [name for name in manifest_classes() if name not in defined]
+    if missing:
+        sys.exit(f"error: {apk}: lacks {', '.join(missing)}, which the manifest names")
+    if "assets/demo.clipstep/manifest.json" not in files:
+        sys.exit(f"error: {apk}: lacks the bundle")
+    print(f"{apk.name}: {apk.stat().st_size / 1e6:.1f} MB, {len(defined)} classes, signature verified; without the engine's native libraries")
+
+
+def manifest_classes() -> list[str]:
+    """The classes that the manifest names."""
+    nodes = ElementTree.parse(MAIN / "AndroidManifest.xml").getroot().iter()
+    names = [node.get(f"{ANDROID}name", "") for node in nodes if node.tag in ("application", "activity", "service", "provider", "receiver")]
+    return [f"{PACKAGE}{name}" if name.startswith(".") else name for name in names]
+
+
+def dex_classes(data: bytes) -> set[str]:
+    """The names of the classes defined in a dex file, read from its tables."""
+    string_offset, type_offset = (struct.unpack_from("<I", data, at)[0] for at in (0x3C, 0x44))
+    count, offset = struct.unpack_from("<II", data, 0x60)
+    names = set()
+    for index in range(count):
+        (type_index,) = struct.unpack_from("<I", data, offset + 32 * index)
+        (descriptor,) = struct.unpack_from("<I", data, type_offset + 4 * type_index)
+        (start,) = struct.unpack_from("<I", data, string_offset + 4 * descriptor)
+        while data[start] & 0x80:
+            start += 1
+        text = data[start + 1 : data.index(b"\0", start + 1)].decode()
+        names.add(text[1:-1].replace("/", "."))
+    return names
+
+
+if __name__ == "__main__":
+    {"resources": resources, "package": package}[sys.argv[1]](Path(sys.argv[2]))

@@ -1,0 +1,132 @@
+"""Writes what the JVM's tests compare with: an exported bundle, and Python's results on real frames.
+
+``python tests/android/prepare.py OUT [RUN]``; without a run the home network with random weights is exported.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torch import nn
+
+from clipstep.export.export import Ask, export_run
+from clipstep.runtime import Bundle, GoldenSteps, StepModel
+from clipstep.runtime.resize import center_box, crop_resize
+from clipstep.runtime.video import read_frames
+from clipstep.training.data.subclips import read_subclips
+from clipstep.training.models import build
+from clipstep.training.run import Run, RunInfo, load_run, save_run
+
+VIDEOS = Path(__file__).parents[1] / "data/fight/videos"
+CLIP = VIDEOS / "Fight/v_Fight_g10_c01.mp4"
+CONVERTED = (CLIP, VIDEOS / "NoFight/v_NoFight_g13_c01.mp4")
+ARCHITECTURE, LABELS = "slowfast_causal_shufflenet", ("Fight", "NoFight")
+COLORS = {
+    "bt601_full": (0.299, 0.114, 0, 1.0, 1.0),
+    "bt601": (0.299, 0.114, 16, 255 / 219, 255 / 224),
+    "bt709": (0.2126, 0.0722, 16, 255 / 219, 255 / 224),
+}
+"""Shares of red and blue in luma, the luma of black, and what luma and chroma are multiplied by."""
+
+
+def untrained(folder: Path, frames: int, size: int) -> Run:
+    """A run of the home network whose weights are random and whose batch norms are far from the identity."""
+    torch.manual_seed(7)
+    config = {"classes": len(LABELS), "frames": frames, "size": size}
+    network = build(ARCHITECTURE, config)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.1, 0.4)
+        elif isinstance(module, nn.Linear):
+            module.weight.data *= 0.02  # So that no class is certain.
+    info = RunInfo(ARCHITECTURE, config, LABELS, (108.3, 103.4, 106.2), (64.8, 65.6, 64.6), 29.97)
+    save_run(folder, Run(network.eval(), info, read_subclips(CLIP, frames, size)[:3]))
+    return load_run(folder)
+
+
+def yuv_frames(path: Path) -> Iterator[np.ndarray]:
+    """The planes of a video's frames one after the other, ``(H * W * 3 / 2,)`` uint8."""
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="yuv420p").reshape(-1)
+
+
+def to_rgb(planes: np.ndarray, height: int, width: int, color: str) -> np.ndarray:
+    """The definition of the conversion, in float64: each chroma sample belongs to two by two pixels; rounded half up."""
+    red, blue, black, luma, chroma = COLORS[color]
+    y = (planes[: height * width].reshape(height, width) - float(black)) * luma
+    half = planes[height * width :].reshape(2, height // 2, width // 2) - 128.0
+    u, v = (half * chroma).repeat(2, axis=1).repeat(2, axis=2)
+    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
+    g = (y - red * r - blue * b) / (1 - red - blue)
+    return np.floor(np.stack([r, g, b], axis=2) + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def conversions() -> dict[str, np.ndarray]:
+    """A real frame of each video: planes, RGB by definition, RGB by FFmpeg, squares turned and resized."""
+    values: dict[str, np.ndarray] = {}
+    for number, path in enumerate(CONVERTED):
+        ffmpeg = next(read_frames(path))
+        planes = next(yuv_frames(path))
+        values[f"{number}.planes"], values[f"{number}.ffmpeg"] = planes, ffmpeg
+        for color in COLORS:
+            values[f"{number}.{color}"] = to_rgb(planes, *ffmpeg.shape[:2], color)
+        for turns in range(4):
+            upright = np.rot90(values[f"{number}.bt601"], -turns)
+            box = center_box(*upright.shape[:2])
+            values[f"{number}.square.{turns * 90}"] = np.ascontiguousarray(upright[box.top : box.top + box.side, box.left : box.left + box.side])
+            values[f"{number}.resized.{turns * 90}"] = crop_resize(upright, box, 112)
+    small = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    return values | {"small": small, "small.enlarged": crop_resize(small, center_box(60, 80), 112)}
+
+
+def stepped(path: Path) -> dict[str, np.ndarray]:
+    """The golden steps as Python's onnxruntime computes them: logits and states of 16 steps and of one after a reset."""
+    golden = GoldenSteps.of(Bundle.open(path))
+    with StepModel.load(path) as model:
+        states, logits, after = model.initial_states(), [], []
+        for step in [*range(len(golden.logits)), -1]:
+            states = model.initial_states() if step < 0 else states
+            values, states = model.step(golden.subclips[max(step, 0) % len(golden.subclips)], states)
+            logits.append(values)
+            after.append(states)
+    named = {f"steps.{spec.name}": np.stack([s[i] for s in after]) for i, spec in enumerate(model.interface.states)}
+    return {"steps.logits": np.stack(logits), **named}
+
+
+def streamed(path: Path) -> dict[str, np.ndarray]:
+    """A whole video through a stream: its frames as a camera would give them, and the predictions.
+
+    Converted by the definition: FFmpeg's own conversion is off by up to 3, which moves a trained network's logits by several percent.
+    """
+    height, width = next(read_frames(CLIP)).shape[:2]
+    frames = list(yuv_frames(CLIP))
+    with StepModel.load(path) as model:
+        stream = model.stream()
+        predictions = [prediction for planes in frames if (prediction := stream.push(to_rgb(planes, height, width, "bt601")))]
+    rows = {"seen": [p.frames_seen for p in predictions], "step": [p.step for p in predictions]}
+    values = {f"stream.{name}": np.array(row, np.int64) for name, row in rows.items()}
+    values["stream.planes"] = np.stack(frames)
+    values["stream.logits"] = np.stack([p.logits for p in predictions])
+    values["stream.probabilities"] = np.stack([p.probabilities for p in predictions])
+    return values
+
+
+def main(out: Path, folder: Path | None) -> None:
+    """Writes ``demo.clipstep``, ``small.clipstep`` (float32 frames) and ``python.safetensors`` into ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    run = load_run(folder) if folder else untrained(out / "untrained", 16, 112)
+    export_run(run, folder or out / "untrained", out / "demo.clipstep", Ask(targets=["onnx"]))
+    small = untrained(out / "small", 4, 32)
+    export_run(small, out / "small", out / "small.clipstep", Ask(targets=["onnx"], input_dtype="float32"))
+    values = conversions() | stepped(out / "demo.clipstep") | streamed(out / "demo.clipstep")
+    save_file({name: np.ascontiguousarray(value) for name, value in values.items()}, out / "python.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
