@@ -141,8 +141,25 @@ def fold_constants(graph: fx.GraphModule) -> None:
         if not node.users:
             graph.graph.erase_node(node)  # By hand: dead-code elimination keeps what looks as if it wrote in place.
     _clean(graph)
+
+
+def merge_same(graph: fx.GraphModule) -> None:
+    """One operation, or one constant, where several are the same: such as a frame that is under two taps."""
+    known: dict[Any, fx.Node] = {}
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            value = _constant(graph, node)
+            key: Any = (tuple(value.shape), value.dtype, value.numpy().tobytes())
+        elif node.op == "call_function":
+            key = (node.target, repr(node.args), repr(node.kwargs))
+        else:
+            continue
+        if known.setdefault(key, node) is not node:
+            node.replace_all_uses_with(known[key])
+            graph.graph.erase_node(node)
+    _clean(graph)
     used = {node.target for node in graph.graph.find_nodes(op="get_attr")}
-    for name in [name for name, _ in graph.named_buffers() if name not in used]:
+    for name in [name for name, _ in (*graph.named_buffers(), *graph.named_parameters()) if name not in used]:
         delattr(graph, name)
 
 

@@ -13,6 +13,7 @@ from clipstep.export.lowering.fold import (
     fold_channel_shuffles,
     fold_constants,
     fold_paddings,
+    merge_same,
     move_channel_shuffles,
 )
 from clipstep.export.lowering.frames import Frames, NoRule
@@ -45,6 +46,7 @@ def lower(step: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     # Traced before autograd's and the backends' decompositions, so that pools and convolutions stay whole.
     lowered = make_fx(lambda *values: interpreter.run(*values), pre_dispatch=True)(*inputs)
     fold_constants(lowered)
+    merge_same(lowered)
     return depth_first(lowered)
 
 

@@ -11,6 +11,7 @@ from clipstep.export.lowering.fold import (
     fold_channel_shuffles,
     fold_constants,
     fold_paddings,
+    merge_same,
     move_channel_shuffles,
 )
 from clipstep.export.lowering.lower import export_whole, lower
@@ -193,6 +194,27 @@ def test_what_depends_on_constants_alone_is_computed_once() -> None:
     assert count(graph, aten.add.Tensor) == 1
     convs = graph.graph.find_nodes(op="call_function", target=aten.conv2d.default)
     assert [conv.args[1].op for conv in convs] == ["get_attr", "get_attr"]
+    assert_same(graph, module)
+
+
+class Twice(nn.Module):
+    """The same slice twice, another one, and two equal weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Parameter(torch.ones(6, 6, 1, 1)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (F.conv2d(x[:, :, 1], self.first) + F.conv2d(x[:, :, 1], self.second) - x[:, :, 2],)
+
+
+def test_what_is_the_same_is_there_once() -> None:
+    module = Twice()
+    graph = export(module)
+    assert (count(graph, aten.select.int), count(graph, aten.conv2d.default)) == (3, 2)
+    merge_same(graph)
+    assert (count(graph, aten.select.int), count(graph, aten.conv2d.default)) == (2, 1)
+    assert len(list(graph.buffers())) + len(list(graph.parameters())) == 1
     assert_same(graph, module)
 
 
