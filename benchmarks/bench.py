@@ -83,7 +83,7 @@ def bench_bundle(bundle: Bundle, run: Path | None, plan: Plan, console: Console)
     """
     records = []
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
-        naive = None if run is None else _write_naive(run, bundle.manifest.provenance.stream_frames, Path(temporary) / "naive.onnx", console)
+        naive = None if run is None else write_naive(run, bundle.manifest.provenance.stream_frames, Path(temporary) / "naive.onnx", console)
         for threads in plan.threads:
             records += _measure(_subjects(bundle, naive, threads), bundle, run, plan, console)
     return records
@@ -114,7 +114,8 @@ def _artifact(bundle: Bundle, target: str) -> Artifact | None:
         return None
 
 
-def _write_naive(run: Path, stream: int | None, path: Path, console: Console) -> Path:
+def write_naive(run: Path, stream: int | None, path: Path, console: Console) -> Path:
+    """Writes the network of a run as ONNX as it was trained, in rank 5, and gives ``path``."""
     with quiet_stderr():
         from clipstep.export.export import quiet
         from clipstep.export.step import program_of

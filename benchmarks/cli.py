@@ -5,15 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from pydantic import BaseModel
+from rich.console import Console
 from rich.table import Table
 
+from clipstep.benchmarks.arm64.ceilings import ceilings_text, check_ceilings, read_ceilings
+from clipstep.benchmarks.arm64.measure import arm64_step, count_bundle
+from clipstep.benchmarks.arm64.table import KEY, instruction_table, operator_table
 from clipstep.benchmarks.bench import Plan, bench_bundle
 from clipstep.benchmarks.phone import WithPhone
-from clipstep.benchmarks.records import Record, naive_ms
-from clipstep.runtime.bundle import Bundle
+from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
+from clipstep.runtime.bundle import MANIFEST, Bundle
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
+
+ARM64 = "arm64"
+ROUNDS, STEPS = 20, 5
 
 
 @click.command("bench", cls=WithPhone)
@@ -21,25 +29,82 @@ from clipstep.runtime.terminal import new_console
 @click.option("--run", type=click.Path(path_type=Path), help="The run behind the bundle. [default: the folder that the manifest names]")
 @click.option("--no-reference", is_flag=True, help="Measure the artifacts alone, without PyTorch and naive ONNX.")
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1 and 2]")
-@click.option("--rounds", default=20, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
-@click.option("--steps", default=5, show_default=True, type=click.IntRange(1), help="Steps a turn.")
+@click.option("--rounds", type=click.IntRange(1), help="How often the configurations take turns. [default: 20]")
+@click.option("--steps", type=click.IntRange(1), help="Steps a turn [default: 5]; with --arch, how many golden steps [default: all].")
+@click.option("--arch", help="arm64: count the instructions of a step on ARM64 under QEMU, in place of measuring this computer.")
+@click.option("--operators", is_flag=True, help="With --arch: also what each operator costs.")
+@click.option("--record", is_flag=True, help="With --arch: note the counts in the bundle's manifest.")
+@click.option("--ceilings", type=click.Path(path_type=Path), help="With --arch: fail if a count is above its ceiling in this JSON file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Append the records to this file, one JSON object a line.")
-def bench_command(bundle: Path, run: Path | None, no_reference: bool, threads: tuple[int, ...], rounds: int, steps: int, out: Path | None) -> None:
+def bench_command(
+    bundle: Path,
+    run: Path | None,
+    no_reference: bool,
+    threads: tuple[int, ...],
+    rounds: int | None,
+    steps: int | None,
+    arch: str | None,
+    operators: bool,
+    record: bool,
+    ceilings: Path | None,
+    out: Path | None,
+) -> None:
     """Measure BUNDLE's artifacts on this computer, beside PyTorch eager and the naive rank-5 ONNX of the same network."""
+    _check_options(arch, threads, rounds, operators or record or ceilings is not None, out)
+    allowed = None if ceilings is None else read_ceilings(ceilings)
     threads = tuple(dict.fromkeys(threads or (1, min(2, os.cpu_count() or 1))))
     check_threads(max(threads))
+    opened, console = Bundle.open(bundle), new_console()
+    reference = None if no_reference else _run_folder(opened, run)
+    if arch is None:
+        _append(out, _measure(opened, reference, Plan(threads, rounds or ROUNDS, steps or STEPS), console), console)
+    else:
+        counted = _count(opened, reference, steps, operators, record, console)
+        _append(out, counted, console)
+        if ceilings is not None and allowed is not None:
+            console.print(f"ceilings by these counts:\n{ceilings_text(counted)}", soft_wrap=True, highlight=False)
+            check_ceilings(counted, allowed, ceilings)
+
+
+def _check_options(arch: str | None, threads: Sequence[int], rounds: int | None, of_counts: bool, out: Path | None) -> None:
+    if arch not in (None, ARM64):
+        raise ClipstepError("unknown architecture", got=arch, expected=ARM64, fix="leave --arch out to measure this computer")
+    if arch is None and of_counts:
+        raise ClipstepError("--operators, --record and --ceilings are for counts", expected=f"--arch {ARM64} beside them")
+    if arch is not None and (threads or rounds):
+        raise ClipstepError("--threads and --rounds are for measuring time", expected=f"neither beside --arch {ARM64}: it counts one thread")
     if out is not None and not out.parent.is_dir():
         raise ClipstepError(f"{out}: no such folder", fix="make it first")
-    opened = Bundle.open(bundle)
-    console = new_console()
-    records = bench_bundle(opened, None if no_reference else _run_folder(opened, run), Plan(threads, rounds, steps), console)
+
+
+def _measure(bundle: Bundle, run: Path | None, plan: Plan, console: Console) -> list[Record]:
+    records = bench_bundle(bundle, run, plan, console)
     device, steps = records[0].device, len(records[0].step_ms)
     console.print(f"{records[0].bundle} on {device.cpu_model}, {device.cores} cores; {steps} steps each, taking turns", soft_wrap=True)
     console.print(_table(records))
-    if out is not None:
-        with out.open("a", encoding="utf-8") as file:
-            file.writelines(record.model_dump_json() + "\n" for record in records)
-        console.print(f"{len(records)} records appended to {out}")
+    return records
+
+
+def _count(bundle: Bundle, run: Path | None, steps: int | None, operators: bool, record: bool, console: Console) -> list[InstructionRecord]:
+    records = count_bundle(bundle, run, console, steps=steps, operators=operators)
+    first = records[0]
+    console.print(f"{first.bundle} on ARM64 ({first.cpu_model} in {first.emulator}), one thread: instructions of a step, not time", soft_wrap=True)
+    console.print(instruction_table(records))
+    console.print(KEY, soft_wrap=True)
+    for each in records if operators else ():
+        console.print(operator_table(each))
+    if record:
+        bundle.record_arm64({r.subject.name: arm64_step(r) for r in records if r.artifact_sha256})
+        console.print(f"noted in {bundle.path / MANIFEST}")
+    return records
+
+
+def _append(out: Path | None, records: Sequence[BaseModel], console: Console) -> None:
+    if out is None:
+        return
+    with out.open("a", encoding="utf-8") as file:
+        file.writelines(record.model_dump_json() + "\n" for record in records)
+    console.print(f"{len(records)} records appended to {out}")
 
 
 def _run_folder(bundle: Bundle, run: Path | None) -> Path:

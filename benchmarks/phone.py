@@ -158,7 +158,7 @@ def _read(text: str) -> list[Record]:
     with tempfile.TemporaryDirectory(prefix="clipstep-phone-") as folder:
         path = Path(folder) / "the phone's records"
         path.write_text(text, encoding="utf-8")
-        records = read_records(path)
+        records, _ = read_records(path)
     if not records:
         raise ClipstepError("the phone gave no record", fix="look at the app's screen")
     return records

@@ -1,12 +1,16 @@
-"""A benchmark record: one JSON object a measurement, every key with its unit."""
+"""Benchmark records: one JSON object a measurement, every key with its unit."""
 
 import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+LANES = 4
+"""Single-precision numbers in an ARM64 vector register."""
 
 
 class _Model(BaseModel):
@@ -95,6 +99,97 @@ class Record(_Model):
     def real_time_factor(self) -> float:
         """Seconds of video per second of work."""
         return self.subclip_s * self.steps_per_s
+
+
+class Counts(_Model):
+    """ARM64 instructions executed, and those among them that multiply and add vectors, read memory and write it."""
+
+    instructions: int
+    vector_fmas: int
+    """Single-precision FMLA: four multiply-accumulates each."""
+    loads: int
+    """A pair or a structure of registers is one."""
+    stores: int
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        return self._with(other, -1)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return self._with(other, 1)
+
+    def _with(self, other: "Counts", sign: int) -> "Counts":
+        return Counts(**{key: getattr(self, key) + sign * getattr(other, key) for key in Counts.model_fields})
+
+    @classmethod
+    def zero(cls) -> "Counts":
+        return cls(instructions=0, vector_fmas=0, loads=0, stores=0)
+
+
+class OperatorCount(Counts):
+    """One operator of a step, as its engine runs it after its own fusions."""
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...] | None
+    """None where the engine does not say."""
+
+
+class InstructionRecord(_Model):
+    """What one configuration's step costs on ARM64: instructions, not time."""
+
+    arch: Literal["arm64"] = "arm64"
+    bundle: str
+    manifest_sha256: str
+    artifact_sha256: str | None
+    subject: Subject
+    emulator: str
+    cpu_model: str
+    """The processor that the emulator plays."""
+    tool_versions: dict[str, str]
+    file_bytes: int
+    needed_multiply_accumulates: int | None
+    """Of the network's convolutions and linear layers, one step; None if the bundle does not say."""
+    largest_error: float
+    """Of logits and states over the golden steps, over each one's largest magnitude, at least 1."""
+    first_step: Counts
+    """The first step of a process, in which engines also set themselves up."""
+    steps: Annotated[tuple[Counts, ...], Field(min_length=1)]
+    """Each later step."""
+    operators: tuple[OperatorCount, ...] = ()
+    """Of one step, in the order in which they ran, less what profiling added; empty unless they were asked for."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def step(self) -> Counts:
+        """The median of the later steps."""
+        return Counts(**{key: round(float(np.median([getattr(step, key) for step in self.steps]))) for key in Counts.model_fields})
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def needed_fmas(self) -> float | None:
+        """The vector FMAs that the network's arithmetic takes at least."""
+        return None if self.needed_multiply_accumulates is None else self.needed_multiply_accumulates / LANES
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def needed_fmas_per_vector_fma(self) -> float | None:
+        """Of the arithmetic executed, the share that the network asks for."""
+        return _share(self.needed_fmas, self.step.vector_fmas)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def needed_fmas_per_instruction(self) -> float | None:
+        """Of all that is executed, the share that is arithmetic which the network asks for."""
+        return _share(self.needed_fmas, self.step.instructions)
+
+
+def _share(part: float | None, whole: int) -> float | None:
+    return None if part is None or not whole else part / whole
+
+
+def naive_instructions(records: Sequence[InstructionRecord]) -> int | None:
+    """A step of the naive rank-5 ONNX, where it was counted."""
+    return next((r.step.instructions for r in records if r.subject.form == "3d" and r.artifact_sha256 is None), None)
 
 
 def naive_ms(records: Sequence[Record]) -> dict[int, float]:

@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from clipstep.benchmarks.records import Record, naive_ms
+from clipstep.benchmarks.arm64.table import KEY, instruction_table
+from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.manifest import Accuracy
+from clipstep.runtime.manifest import Accuracy, Arm64Step
 from clipstep.runtime.terminal import new_console
 
 
@@ -18,34 +20,48 @@ from clipstep.runtime.terminal import new_console
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("records", type=click.Path(path_type=Path))
 def report_command(bundle: Path, records: Path) -> None:
-    """Summarise BUNDLE with the RECORDS that clipstep bench --out wrote: training, artifacts, parity, latency."""
+    """Summarise BUNDLE with the RECORDS that clipstep bench --out wrote: training, artifacts, parity, latency, ARM64 instructions."""
     opened = Bundle.open(bundle)
     console = new_console()
     _print_training(opened, console)
     console.print(f"{opened.manifest.name}: one step is {opened.manifest.input.shape[0]} frames", soft_wrap=True)
-    console.print(_table(opened, read_records(records)))
+    timed, counted = read_records(records)
+    console.print(_table(opened, timed))
+    if counted:
+        console.print(instruction_table(counted))
+        console.print(KEY, soft_wrap=True)
     for artifact in opened.manifest.artifacts:
         if artifact.accuracy:
             console.print(_accuracy(artifact.file, artifact.accuracy), soft_wrap=True)
+        if artifact.arm64_step:
+            console.print(_arm64(artifact.file, artifact.arm64_step), soft_wrap=True)
     console.print(f"run       {opened.manifest.provenance.run}\nbundle    {bundle}\nrecords   {records}")
 
 
-def read_records(path: Path) -> list[Record]:
-    """The records in a file of one JSON object a line.
+def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
+    """The records in a file of one JSON object a line: those of this computer's time, and those of ARM64 instructions.
 
     Raises:
         ClipstepError: there is no such file, or a line is not a record.
     """
     if not path.is_file():
         raise ClipstepError(f"{path}: no such file", expected="records written by clipstep bench --out", fix="run it first")
-    records = []
+    timed: list[Record] = []
+    counted: list[InstructionRecord] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             values = json.loads(line)
-            records.append(Record.model_validate({key: value for key, value in values.items() if key not in Record.model_computed_fields}))
+            if "arch" in values:
+                counted.append(_validated(InstructionRecord, values))
+            else:
+                timed.append(_validated(Record, values))
         except (ValueError, AttributeError) as error:
             raise ClipstepError(f"{path}:{number}: is not a record", got=str(error).splitlines()[0], fix="measure again") from error
-    return records
+    return timed, counted
+
+
+def _validated(kind: type[Any], values: dict[str, Any]) -> Any:
+    return kind.model_validate({key: value for key, value in values.items() if key not in kind.model_computed_fields})
 
 
 def _print_training(bundle: Bundle, console: Console) -> None:
@@ -80,6 +96,13 @@ def _accuracy(file: str, accuracy: Accuracy) -> str:
     top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.1%}"
     crops = f", {accuracy.crops} crops" if accuracy.crops > 1 else ""
     return f"{file} in {accuracy.engine}: top-1 {accuracy.top1:.1%}{top5} of {accuracy.videos} videos ({accuracy.data}{crops})"
+
+
+def _arm64(file: str, step: Arm64Step) -> str:
+    return (
+        f"{file} in {step.engine} {step.engine_version} on ARM64: {step.instructions / 1e6:.1f} M instructions a step, of them "
+        f"{step.vector_fmas / 1e6:.1f} M vector FMAs, {step.loads / 1e6:.1f} M loads and {step.stores / 1e6:.1f} M stores"
+    )
 
 
 def _measured(record: Record, naive: dict[int, float]) -> tuple[str, str, str, str]:

@@ -21,7 +21,7 @@ from clipstep.benchmarks.report import read_records
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
-from clipstep.training.count import multiply_accumulates, parameters
+from clipstep.training.count import clip_multiply_accumulates, parameters
 from clipstep.training.data.lists import DataSet, read_data_set
 from clipstep.training.data.subclips import RGB
 from clipstep.training.facts import check_trainable, sample_subclips
@@ -80,7 +80,7 @@ def _measure(name: str, data: DataSet, frames: int, size: int, out: Path, plan: 
         console.print(f"measuring {name}")
         measured = bench_bundle(Bundle.open(bundle), folder, plan, console)
         records.write_text("".join(record.model_dump_json() + "\n" for record in measured), encoding="utf-8")
-    return Measured(run, Export.model_validate_json(took.read_text()), Bundle.open(bundle), read_records(records))
+    return Measured(run, Export.model_validate_json(took.read_text()), Bundle.open(bundle), read_records(records)[0])
 
 
 @torch.no_grad()
@@ -124,7 +124,7 @@ def _exported(every: dict[str, Measured]) -> Table:
         artifacts = {item.file: item for item in m.bundle.manifest.artifacts}
         exact = [item for item in artifacts.values() if item.precision == "float32"]
         table.add_row(
-            name, f"{parameters(m.run.network) / 1e6:.2f}", f"{multiply_accumulates(m.run.network, *_order(m.run)) / 1e6:,.0f}",
+            name, f"{parameters(m.run.network) / 1e6:.2f}", f"{clip_multiply_accumulates(m.run.network, *_order(m.run)) / 1e6:,.0f}",
             f"{m.export.seconds:.0f}", f"{m.export.peak_bytes / 2**30:.1f}",
             *(f"{artifacts[file].size_bytes / 1e6:.1f}" for file in ("step.onnx", "step.pte", "step-float32.mlpackage")),
             str(len(artifacts["step.pte"].placement.delegated)), f"{max(item.parity.max_relative_error for item in exact):.0e}",

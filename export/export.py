@@ -25,6 +25,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps, bound_text
 from clipstep.runtime.manifest import Artifact, Golden, Input, Interface, Manifest, Parity, Provenance, State
 from clipstep.runtime.whole import check_replaceable, write_whole
+from clipstep.training.count import multiply_accumulates
 from clipstep.training.data.subclips import RGB
 from clipstep.training.run import Run
 
@@ -101,6 +102,7 @@ def export_run(
             provenance=Provenance(
                 run=str(source), checkpoint_sha256=run.info.checkpoint_sha256, clipstep_version=version("clipstep"),
                 architecture=run.info.architecture, config=dict(run.info.config), training=dict(run.info.training), stream_frames=ask.stream,
+                multiply_accumulates=multiply_accumulates(program.step, *program.inputs),
             ),
         )  # fmt: skip
         (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")

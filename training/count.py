@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import click
 import torch
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipstep.runtime.terminal import new_console
@@ -47,7 +47,7 @@ def models_command() -> None:
         networks = [_network(name, {"classes": listed.classes, "channels": channels, **listed.config}) for channels in listed.streams]
         table.add_row(
             name, str(listed.classes), f"{sum(map(parameters, networks)) / 1e6:.2f}", "-" if listed.millions is None else f"{listed.millions:g}",
-            f"{sum(multiply_accumulates(n, c) for n, c in zip(networks, listed.streams, strict=True)) / 1e6:,.2f}", listed.remark,
+            f"{sum(clip_multiply_accumulates(n, c) for n, c in zip(networks, listed.streams, strict=True)) / 1e6:,.2f}", listed.remark,
         )  # fmt: skip
     console = new_console()
     console.print(table)
@@ -59,13 +59,19 @@ def parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def multiply_accumulates(network: nn.Module, channels: int = 3, frames: int = 16, size: int = 112) -> int:
-    """Of all convolutions and linear layers for one subclip; the network may be without memory (device ``meta``)."""
-    device = next(network.parameters()).device
+def multiply_accumulates(module: nn.Module, *inputs: Tensor) -> int:
+    """Of all convolutions and linear layers in one call; module and inputs may be without memory (device ``meta``)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, channels, frames, size, size, device=device), *(state.to(device) for state in initial_states(network)))
+        module(*inputs)
     total: int = counter.get_total_flops() // 2
     return total
+
+
+def clip_multiply_accumulates(network: nn.Module, channels: int = 3, frames: int = 16, size: int = 112) -> int:
+    """``multiply_accumulates`` of a network for one subclip ``(1, channels, frames, size, size)``."""
+    device = next(network.parameters()).device
+    states = (state.to(device) for state in initial_states(network))
+    return multiply_accumulates(network, torch.zeros(1, channels, frames, size, size, device=device), *states)
 
 
 def _network(name: str, config: Mapping[str, int]) -> nn.Module:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.manifest import SCHEMA_VERSION, Accuracy, Artifact, Golden, Manifest
+from clipstep.runtime.manifest import SCHEMA_VERSION, Accuracy, Arm64Step, Artifact, Golden, Manifest
 
 MANIFEST = "manifest.json"
 
@@ -48,13 +49,13 @@ class Bundle:
                 raise BundleError(f"{path}: {item.file} was altered", got=got, expected=expected, fix="export it again")
         return cls(path, manifest)
 
-    def artifact(self, target: str) -> Artifact:
-        """The float32 artifact of that target for this processor, else the one for any.
+    def artifact(self, target: str, machine: str | None = None) -> Artifact:
+        """The float32 artifact of that target for ``machine`` (``arm64`` or ``x86_64``; by default this processor), else the one for any.
 
         Raises:
             BundleError: the bundle has none.
         """
-        machine = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine())
+        machine = machine or {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine())
         found: dict[str, Artifact] = {a.platform: a for a in self.manifest.artifacts if a.target == target and a.precision == "float32"}
         artifact = found.get(machine or "any") or found.get("any")
         if artifact is None:
@@ -66,7 +67,14 @@ class Bundle:
 
     def record_accuracy(self, file: str, accuracy: Accuracy) -> None:
         """Notes in the bundle's manifest how right the artifact ``file`` is; the manifest is replaced at once, or not at all."""
-        artifacts = [a.model_copy(update={"accuracy": accuracy}) if a.file == file else a for a in self.manifest.artifacts]
+        self._note({file: {"accuracy": accuracy}})
+
+    def record_arm64(self, costs: Mapping[str, Arm64Step]) -> None:
+        """Notes in the bundle's manifest what a step of each artifact costs on ARM64, as ``record_accuracy`` does."""
+        self._note({file: {"arm64_step": cost} for file, cost in costs.items()})
+
+    def _note(self, notes: Mapping[str, Mapping[str, object]]) -> None:
+        artifacts = [a.model_copy(update=notes.get(a.file, {})) for a in self.manifest.artifacts]
         changed = self.manifest.model_copy(update={"artifacts": tuple(artifacts)})
         new = self.path / f".{MANIFEST}.new"
         new.write_text(changed.text(), encoding="utf-8")

@@ -16,6 +16,7 @@ def _inside(file: str) -> str:
 
 
 Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 PerChannel = Annotated[tuple[float, ...], Field(min_length=2, max_length=3)]
@@ -110,6 +111,20 @@ class Accuracy(_Model):
     top5: Share | None
 
 
+class Arm64Step(_Model):
+    """What one step of an artifact costs on ARM64 in its engine, one thread: what was executed, not time."""
+
+    engine: str
+    engine_version: str
+    golden_steps: Positive
+    """Over how many steps the outputs were compared; the counts are of the median step after the first."""
+    instructions: Positive
+    vector_fmas: Count
+    """Single-precision, four multiply-accumulates each."""
+    loads: Count
+    stores: Count
+
+
 class Artifact(_Model):
     """One file of one target."""
 
@@ -126,6 +141,7 @@ class Artifact(_Model):
     input_dtype: Literal["uint8", "float32"]
     parity: Parity
     accuracy: Accuracy | None = None
+    arm64_step: Arm64Step | None = None
 
 
 class Golden(_Model):
@@ -148,6 +164,8 @@ class Provenance(_Model):
     training: dict[str, Any]
     stream_frames: Positive | None = None
     """The new frames a step, where a clip network was made into steps."""
+    multiply_accumulates: Count | None = None
+    """Of the network's convolutions and linear layers, one step, before any rewriting."""
 
 
 class Manifest(Interface):

@@ -31,7 +31,7 @@ def test_what_is_there_is_measured_and_tabled(clipstep: Command, exported: Path)
     rows = [line for line in text.splitlines() if f" {HOME} " in line]
     cells, times = ([cell.strip() for cell in row.split("│")[1:-1]] for row in rows)
     sizes = {item.file: item.size_bytes for item in Bundle.open(exported / f"{HOME}.clipstep").manifest.artifacts}
-    records = {record.subject.name: record.percentile_ms(50) for record in read_records(exported / f"{HOME}.jsonl")}
+    records = {record.subject.name: record.percentile_ms(50) for record in read_records(exported / f"{HOME}.jsonl")[0]}
     assert cells[3:5] == ["12", "2.0"]
     assert cells[5:8] == [f"{sizes[file] / 1e6:.1f}" for file in ("step.onnx", "step.pte", "step-float32.mlpackage")]
     assert times[2] == f"{records['naive rank-5 ONNX'] / records['step.onnx']:.2f}"

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from clipstep.runtime import ClipstepError
-from clipstep.training.count import LISTED, models_command, multiply_accumulates, parameters
+from clipstep.training.count import LISTED, clip_multiply_accumulates, models_command, parameters
 from clipstep.training.models import ARCHITECTURES, HOME, build
 from clipstep.training.models.r2plus1d import factored
 from clipstep.training.predict import initial_states, outputs_of
@@ -51,12 +51,12 @@ def test_a_factored_convolution_has_the_weights_of_the_whole_one(inputs: int, ou
 def test_the_published_code_has_its_size_and_arithmetic() -> None:
     network = _build("slowfast_published", {"classes": 101})
     assert parameters(network) == 613_661
-    assert multiply_accumulates(network) / 1e6 == pytest.approx(97.95, abs=0.005)
+    assert clip_multiply_accumulates(network) / 1e6 == pytest.approx(97.95, abs=0.005)
 
 
 def test_multiply_accumulates_are_outputs_times_weights(count_multiply_accumulates: Callable[..., int]) -> None:
     network = _build("mobilenet3d", {"classes": 10}).eval()
-    assert multiply_accumulates(network) == count_multiply_accumulates(network, torch.zeros(1, 3, 16, 112, 112, device="meta"))
+    assert clip_multiply_accumulates(network) == count_multiply_accumulates(network, torch.zeros(1, 3, 16, 112, 112, device="meta"))
 
 
 @torch.no_grad()

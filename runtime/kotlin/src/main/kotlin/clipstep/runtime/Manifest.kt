@@ -85,6 +85,18 @@ data class Parity(
 @Serializable
 data class Accuracy(val data: String, val engine: String, val videos: Int, val crops: Int, val top1: Double, val top5: Double?)
 
+/** What one step costs on ARM64 in its engine, one thread: what was executed, not time. */
+@Serializable
+data class Arm64Step(
+    val engine: String,
+    @SerialName("engine_version") val engineVersion: String,
+    @SerialName("golden_steps") val goldenSteps: Int,
+    val instructions: Long,
+    @SerialName("vector_fmas") val vectorFmas: Long,
+    val loads: Long,
+    val stores: Long,
+)
+
 /** One file of one target. */
 @Serializable
 data class Artifact(
@@ -100,6 +112,7 @@ data class Artifact(
     @SerialName("input_dtype") val inputDtype: String,
     val parity: Parity,
     val accuracy: Accuracy? = null,
+    @SerialName("arm64_step") val arm64Step: Arm64Step? = null,
 ) : BundleFile {
     init {
         one("target", target, "onnx", "executorch", "coreml")
@@ -136,6 +149,7 @@ data class Provenance(
     val config: Map<String, Int>,
     val training: JsonObject,
     @SerialName("stream_frames") val streamFrames: Int? = null,
+    @SerialName("multiply_accumulates") val multiplyAccumulates: Long? = null,
 )
 
 /** `manifest.json`: what a bundle says of itself. Unknown keys are refused. */

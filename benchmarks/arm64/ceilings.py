@@ -1,0 +1,59 @@
+"""How many ARM64 instructions a step may take: a recorded number for each artifact, in a file, so that growth fails."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from clipstep.benchmarks.records import InstructionRecord
+from clipstep.runtime.errors import ClipstepError
+
+ROOM = 0.01
+"""By how much a recorded ceiling is above the count: counts of one artifact hardly differ, those of an export after an innocent change do."""
+
+_CEILINGS: TypeAdapter[dict[str, int]] = TypeAdapter(dict[str, int])
+
+
+def read_ceilings(path: Path) -> dict[str, int]:
+    """Instructions a step by what runs, from a JSON object such as ``ceilings_text`` gives.
+
+    Raises:
+        ClipstepError: there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise ClipstepError(f"{path}: no such file", expected='ceilings, as {"step.onnx": 120000000}')
+    try:
+        return _CEILINGS.validate_json(path.read_text(encoding="utf-8"), strict=True)
+    except ValueError as error:
+        raise ClipstepError(f"{path}: is not a file of ceilings", got=str(error).splitlines()[0], expected='as {"step.onnx": 120000000}') from error
+
+
+def ceilings_text(records: Sequence[InstructionRecord]) -> str:
+    """The ceilings that these counts give: each count and ``ROOM``, up to the next hundred thousand."""
+    values = {r.subject.name: math.ceil(r.step.instructions * (1 + ROOM) / 1e5) * 100_000 for r in records}
+    return json.dumps(values, indent=2)
+
+
+def check_ceilings(records: Sequence[InstructionRecord], ceilings: Mapping[str, int], path: Path) -> None:
+    """Checks every count against its ceiling.
+
+    Raises:
+        ClipstepError: a count is above its ceiling or has none, or a ceiling is of something that was not counted.
+    """
+    counted = {record.subject.name: record.step.instructions for record in records}
+    if counted.keys() != ceilings.keys():
+        raise ClipstepError(f"{path}: the ceilings are not those of what was counted", got=_names(ceilings), expected=_names(counted))
+    above = [name for name, count in counted.items() if count > ceilings[name]]
+    if above:
+        got = ", ".join(f"{name} {counted[name]:,}" for name in above)
+        expected = "at most " + ", ".join(f"{name} {ceilings[name]:,}" for name in above)
+        raise ClipstepError(
+            f"{path}: a step takes more ARM64 instructions than its ceiling", got=got, expected=expected,
+            fix="make it cheaper, or record the ceilings printed above",
+        )  # fmt: skip
+
+
+def _names(values: Mapping[str, int]) -> str:
+    return ", ".join(sorted(values)) or "none"

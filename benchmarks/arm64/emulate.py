@@ -1,0 +1,80 @@
+"""Steps of an artifact in its engine's ARM64 build under QEMU: their outputs, and what they cost."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clipstep.benchmarks.arm64.kit import CPU, EMULATOR, HERE, Kit
+from clipstep.benchmarks.arm64.marks import Mark, step_counts
+from clipstep.benchmarks.arm64.operators import executorch_operators, onnxruntime_operators
+from clipstep.benchmarks.records import Counts, OperatorCount
+from clipstep.runtime.engines import Array
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.manifest import Interface
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """What was seen of N + 1 steps: those of the golden stream, then the first one again from the initial states."""
+
+    outputs: list[list[Array]]
+    """Of each step: logits ``(1, classes)`` and the next states."""
+    counts: list[Counts]
+    """Of each step."""
+    operators: tuple[OperatorCount, ...]
+    """Of the last step; empty unless they were asked for."""
+
+
+def emulate(kit: Kit, engine: str, file: Path, interface: Interface, golden: GoldenSteps, *, operators: bool = False) -> Emulated:
+    """Runs the golden steps of ``file``.
+
+    Raises:
+        ClipstepError: the engine does not load the file, or fails at a step.
+    """
+    steps = len(golden.logits)
+    with tempfile.TemporaryDirectory(prefix="clipstep-arm64-") as temporary:
+        folder = Path(temporary)
+        states = [np.full(state.shape, state.initial, state.dtype) for state in interface.states]
+        inputs = [golden.subclips.astype(interface.input.dtype, copy=False), *states]
+        (folder / "inputs.bin").write_bytes(b"".join(value.tobytes() for value in inputs))
+        run_guest(
+            kit, [*_program(kit, engine), file.absolute(), folder, steps, *(["operators"] if operators else [])], folder / "counts.txt", file.name
+        )
+        marks = Mark.read(folder / "counts.txt")
+        read = onnxruntime_operators if engine == "onnxruntime" else executorch_operators
+        return Emulated(_outputs(folder / "outputs.bin", interface), step_counts(marks), read(folder, marks) if operators else ())
+
+
+def run_guest(kit: Kit, command: Sequence[object], counts: Path, name: str) -> None:
+    """Runs an ARM64 program under QEMU in the kit's folder; ``counts`` gets its marks.
+
+    Raises:
+        ClipstepError: the program ends with an error.
+    """
+    words = [EMULATOR, "-cpu", CPU, "-plugin", "./counter.so", "-L", "root", *map(str, command)]
+    done = subprocess.run(
+        words, executable=shutil.which(EMULATOR), cwd=kit.path, env={"CLIPSTEP_COUNTS": str(counts)}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode != 0:
+        said = (done.stdout + done.stderr).strip().splitlines() or [f"code {done.returncode}, without a word"]
+        raise ClipstepError(f"{name} does not run on ARM64", got=said[-1])
+
+
+def _program(kit: Kit, engine: str) -> list[object]:
+    if engine == "onnxruntime":
+        return ["-E", "PYTHONPATH=site", "-E", "PYTHONDONTWRITEBYTECODE=1", "-E", "OMP_NUM_THREADS=1", kit.python, HERE / "step_onnx.py"]
+    return ["-E", "LD_LIBRARY_PATH=site/executorch/lib", "./step_executorch"]
+
+
+def _outputs(path: Path, interface: Interface) -> list[list[Array]]:
+    shapes = [(1, len(interface.labels)), *(state.shape for state in interface.states)]
+    sizes = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    steps = np.frombuffer(path.read_bytes(), np.float32).reshape(-1, int(sizes[-1]))
+    return [[part.reshape(shape) for part, shape in zip(np.split(step, sizes[:-1]), shapes, strict=True)] for step in steps]

@@ -1,0 +1,144 @@
+"""A bundle's artifacts in their engines' ARM64 builds: outputs compared with the golden steps, then counted."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from clipstep.benchmarks.arm64.emulate import emulate
+from clipstep.benchmarks.arm64.kit import CPU, Kit
+from clipstep.benchmarks.arm64.operators import settled
+from clipstep.benchmarks.bench import write_naive
+from clipstep.benchmarks.records import InstructionRecord, Subject
+from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, tree_sha256
+from clipstep.runtime.engines import ENGINES, Array
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.golden import Errors, GoldenSteps, ParityError, check_golden
+from clipstep.runtime.manifest import Arm64Step, Artifact
+from clipstep.runtime.model import StepModel
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A file to run, and the artifact that it is, if it is one."""
+
+    name: str
+    engine: str
+    file: Path
+    artifact: Artifact | None
+
+
+def count_bundle(
+    bundle: Bundle, run: Path | None, console: Console, *, steps: int | None = None, operators: bool = False, kit: Kit | None = None
+) -> list[InstructionRecord]:
+    """Counts every artifact that runs on ARM64 here and, given the run, the naive rank-5 ONNX of its network.
+
+    ``steps`` is how many of the golden steps run; by default all.
+
+    Raises:
+        ClipstepError: the ARM64 engines are not set up or of other versions, the bundle has nothing that runs in them, or
+            something computes other numbers than the golden steps.
+    """
+    kit = kit or Kit.open()
+    golden = _first_steps(GoldenSteps.of(bundle), steps)
+    artifacts = _artifacts(bundle)
+    for candidate in artifacts:
+        assert candidate.artifact is not None
+        kit.check_version(candidate.name, candidate.engine, candidate.artifact.tool_versions.get(candidate.engine))
+    records = []
+    with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
+        for candidate in (*_naive(run, bundle.manifest.provenance.stream_frames, Path(temporary), console), *artifacts):
+            with console.status(f"{candidate.name} on ARM64, {len(golden.logits)} steps and a reset"):
+                records.append(_count(kit, candidate, bundle, golden, operators=operators))
+    return records
+
+
+def arm64_step(record: InstructionRecord) -> Arm64Step:
+    """What a manifest says of an artifact that was counted."""
+    return Arm64Step(
+        engine=record.subject.engine,
+        engine_version=record.tool_versions[record.subject.engine],
+        golden_steps=len(record.steps),
+        **record.step.model_dump(),
+    )
+
+
+def _first_steps(golden: GoldenSteps, steps: int | None) -> GoldenSteps:
+    if steps is not None and steps > len(golden.logits):
+        raise ClipstepError("the bundle has fewer golden steps", got=steps, expected=f"at most {len(golden.logits)}")
+    steps = steps or len(golden.logits)
+    dropped = len(golden.logits) - steps  # States may be recorded of the last steps alone.
+    states = {name: value[: max(0, len(value) - dropped)] for name, value in golden.states.items()}
+    return replace(golden, logits=golden.logits[:steps], states=states)
+
+
+def _artifacts(bundle: Bundle) -> list[_Candidate]:
+    found = []
+    for engine, info in ENGINES.items():
+        try:
+            artifact = bundle.artifact(info.target, "arm64")
+        except BundleError:
+            continue
+        found.append(_Candidate(artifact.file, engine, bundle.path / artifact.file, artifact))
+    if not found:
+        have = ", ".join(sorted({f"{a.target} for {a.platform}" for a in bundle.manifest.artifacts}))
+        expected = f"{' or '.join(info.target for info in ENGINES.values())} for arm64 or any"
+        raise ClipstepError(f"{bundle.path}: has no artifact that runs on ARM64 here", got=have, expected=expected, fix="export one")
+    return found
+
+
+def _naive(run: Path | None, stream: int | None, folder: Path, console: Console) -> Iterator[_Candidate]:
+    if run is not None:
+        yield _Candidate("naive rank-5 ONNX", "onnxruntime", write_naive(run, stream, folder / "naive.onnx", console), None)
+
+
+class _Recorded:
+    """Outputs that were computed elsewhere, step by step, as an engine."""
+
+    def __init__(self, outputs: Sequence[list[Array]]) -> None:
+        self._outputs = iter(outputs)
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        return next(self._outputs)
+
+    def close(self) -> None:
+        self._outputs = iter(())
+
+
+def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps, *, operators: bool) -> InstructionRecord:
+    artifact, manifest = candidate.artifact, bundle.manifest
+    interface = manifest.interface(artifact.input_dtype if artifact else "uint8")
+    emulated = emulate(kit, candidate.engine, candidate.file, interface, golden)
+    errors = _check(StepModel(interface, _Recorded(emulated.outputs), candidate.name), golden)
+    first, *later = emulated.counts
+    record = InstructionRecord(
+        bundle=bundle.path.name,
+        manifest_sha256=tree_sha256(bundle.path / MANIFEST),
+        artifact_sha256=artifact.sha256 if artifact else None,
+        subject=Subject(
+            name=candidate.name, target=ENGINES[candidate.engine].target, form=artifact.form if artifact else "3d", precision="float32",
+            engine=candidate.engine, threads=1, file=candidate.file.name,
+        ),
+        emulator=kit.emulator,
+        cpu_model=CPU,
+        tool_versions={"clipstep": version("clipstep"), candidate.engine: kit.versions[candidate.engine]},
+        file_bytes=candidate.file.stat().st_size,
+        needed_multiply_accumulates=manifest.provenance.multiply_accumulates,
+        largest_error=errors.relative,
+        first_step=first,
+        steps=tuple(later),
+    )  # fmt: skip
+    if not operators:
+        return record
+    profiled = emulate(kit, candidate.engine, candidate.file, interface, _first_steps(golden, 1), operators=True)
+    return record.model_copy(update={"operators": settled(profiled.operators, record.step)})
+
+
+def _check(model: StepModel, golden: GoldenSteps) -> Errors:
+    try:
+        return check_golden(model, golden, "float32")
+    except ParityError as error:
+        raise ClipstepError(f"{model.description} computes something else than the golden steps on ARM64: {error}") from error

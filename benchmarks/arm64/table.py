@@ -1,0 +1,71 @@
+"""What was counted on ARM64, for people."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from clipstep.benchmarks.records import Counts, InstructionRecord, OperatorCount, naive_instructions
+
+LARGEST_GROUPS = 15
+KEY = "FMAs needed: of those executed, the share that the network's arithmetic takes; useful: its share of all instructions"
+
+
+def instruction_table(records: Sequence[InstructionRecord]) -> Table:
+    """One row a configuration, a step's counts in millions. ``KEY`` explains the shares."""
+    table = Table()
+    for heading in ("what runs", "instr. M", "times naive", "FMAs M", "loads M", "stores M", "FMAs needed", "useful", "error"):
+        table.add_column(heading, justify="left" if heading == "what runs" else "right")
+    naive = naive_instructions(records)
+    for r in records:
+        ratio = f"{naive / r.step.instructions:.2f}" if naive else "-"
+        table.add_row(
+            r.subject.name, _millions(r.step.instructions), ratio, *map(_millions, (r.step.vector_fmas, r.step.loads, r.step.stores)),
+            _percent(r.needed_fmas_per_vector_fma), _percent(r.needed_fmas_per_instruction), f"{r.largest_error:.1e}",
+        )  # fmt: skip
+    return table
+
+
+def operator_table(record: InstructionRecord) -> Table:
+    """A step's operators, those of one kind and output shape together, the dearest first."""
+    groups = _groups(record.operators)
+    between = _positive(record.step - sum(map(_counts, record.operators), Counts.zero()))
+    rows = [(kind, shape, len(members), total) for (kind, shape), (members, total) in groups[:LARGEST_GROUPS]]
+    others = groups[LARGEST_GROUPS:]
+    if others:
+        rest = sum((total for _, (_, total) in others), Counts.zero())
+        rows.append((f"{len(others)} kinds more", "", sum(len(members) for _, (members, _) in others), rest))
+    table = Table(title=f"{record.subject.name} in {record.subject.engine}, by operator", title_justify="left")
+    for heading in ("operator", "output", "count", "instructions M", "share", "FMAs M", "per FMA", "loads M", "stores M"):
+        table.add_column(heading, justify="left" if heading in ("operator", "output") else "right")
+    for kind, shape, count, total in (*rows, ("between operators", "", 0, between)):
+        per_fma = f"{total.instructions / total.vector_fmas:.2f}" if total.vector_fmas else "-"
+        table.add_row(
+            kind, shape, str(count) if count else "-", _millions(total.instructions), _percent(total.instructions / record.step.instructions),
+            _millions(total.vector_fmas), per_fma, _millions(total.loads), _millions(total.stores),
+        )  # fmt: skip
+    return table
+
+
+def _groups(operators: Sequence[OperatorCount]) -> list[tuple[tuple[str, str], tuple[list[OperatorCount], Counts]]]:
+    members: dict[tuple[str, str], list[OperatorCount]] = {}
+    for operator in operators:
+        shape = "x".join(map(str, operator.output_shape or ()))
+        members.setdefault((operator.kind, shape), []).append(operator)
+    totals = {key: (group, sum(map(_counts, group), Counts.zero())) for key, group in members.items()}
+    return sorted(totals.items(), key=lambda item: -item[1][1].instructions)
+
+
+def _counts(operator: OperatorCount) -> Counts:
+    return Counts(**operator.model_dump(include=set(Counts.model_fields)))
+
+
+def _positive(counts: Counts) -> Counts:
+    return Counts(**{key: max(0, value) for key, value in counts.model_dump().items()})
+
+
+def _millions(value: int) -> str:
+    return f"{value / 1e6:.1f}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"

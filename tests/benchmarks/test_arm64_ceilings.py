@@ -1,0 +1,62 @@
+"""What a step of the home network takes on ARM64, in the engines' own ARM builds: held to ``arm64_ceilings.json``.
+
+Needs ``make arm64``; runs with ``make test-arm64``, which prints the counts and the ceilings that they give.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clipstep.benchmarks.report import read_records
+from clipstep.benchmarks.systems import random_run
+from clipstep.export.export import Ask, export_run
+from clipstep.runtime.bundle import Bundle
+from clipstep.training.data.lists import read_data_set
+from clipstep.training.models import HOME
+from clipstep.training.run import load_run, save_run
+
+Call = Callable[..., tuple[int, str, str]]
+HERE = Path(__file__).parent
+CEILINGS = HERE / "arm64_ceilings.json"
+
+pytestmark = pytest.mark.arm64
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An untrained home network, as a run and as a bundle of what runs on ARM64 here."""
+    folder = tmp_path_factory.mktemp("home")
+    run, bundle = folder / "home", folder / "home.clipstep"
+    save_run(run, random_run(HOME, read_data_set(HERE.parent / "data/fight"), 16, 112))
+    export_run(load_run(run), run, bundle, Ask(targets=("onnx", "executorch")))
+    return run, bundle
+
+
+def test_no_step_takes_more_instructions_than_its_ceiling(
+    home: tuple[Path, Path], tmp_path: Path, clipstep: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run, bundle), out = home, tmp_path / "records.jsonl"
+    code, text, error = clipstep(
+        "bench", bundle, "--arch", "arm64", "--run", run, "--steps", "2", "--record", "--operators", "--out", out, "--ceilings", CEILINGS
+    )  # fmt: skip
+    with capsys.disabled():
+        print("\n" + text)
+    assert (code, error) == (0, "")
+    _check_records(bundle, out)
+    low = tmp_path / "low.json"
+    low.write_text(json.dumps({name: value // 2 for name, value in json.loads(CEILINGS.read_text()).items()}))
+    code, _, error = clipstep("bench", bundle, "--arch", "arm64", "--run", run, "--steps", "1", "--ceilings", low)
+    assert code == 2 and "a step takes more ARM64 instructions than its ceiling" in error
+
+
+def _check_records(bundle: Path, out: Path) -> None:
+    """Each has at least the FMAs that the network needs, and operators that explain the step."""
+    noted = {artifact.file: artifact.arm64_step for artifact in Bundle.open(bundle).manifest.artifacts}
+    for record in read_records(out)[1]:
+        assert record.needed_fmas is not None and record.step.vector_fmas >= 0.95 * record.needed_fmas
+        assert sum(operator.instructions for operator in record.operators) == pytest.approx(record.step.instructions, rel=0.05)
+        if record.artifact_sha256:
+            step = noted[record.subject.name]
+            assert step is not None and step.instructions == record.step.instructions
