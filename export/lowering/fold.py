@@ -144,7 +144,10 @@ def fold_constants(graph: fx.GraphModule) -> None:
 
 
 def merge_same(graph: fx.GraphModule) -> None:
-    """One operation, or one constant, where several are the same: such as a frame that is under two taps."""
+    """One operation, or one constant, where several are the same: such as a frame that is under two taps.
+
+    Not all parts of a concatenation: of one value alone XNNPACK takes none.
+    """
     known: dict[Any, fx.Node] = {}
     for node in graph.graph.nodes:
         if node.op == "get_attr":
@@ -154,8 +157,9 @@ def merge_same(graph: fx.GraphModule) -> None:
             key = (node.target, repr(node.args), repr(node.kwargs))
         else:
             continue
-        if known.setdefault(key, node) is not node:
-            node.replace_all_uses_with(known[key])
+        same = known.setdefault(key, node)
+        if same is not node and not any(user.target == aten.cat.default and {*user.all_input_nodes} <= {node, same} for user in node.users):
+            node.replace_all_uses_with(same)
             graph.graph.erase_node(node)
     _clean(graph)
     used = {node.target for node in graph.graph.find_nodes(op="get_attr")}

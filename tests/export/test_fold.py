@@ -218,6 +218,18 @@ def test_what_is_the_same_is_there_once() -> None:
     assert_same(graph, module)
 
 
+def test_not_all_parts_of_a_concatenation_are_merged() -> None:
+    class Both(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x + 1, x + 1, x + 1], 1)
+
+    graph = export(Both())
+    merge_same(graph)
+    (cat,) = graph.graph.find_nodes(op="call_function", target=aten.cat.default)
+    assert len(cat.all_input_nodes) == 2
+    assert_same(graph, Both())
+
+
 class ByHand(nn.Module):
     """A channel shuffle as most networks write it."""
 
