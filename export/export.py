@@ -14,9 +14,10 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from torch import nn
+from torch import fx, nn
 
-from clipstep.export.lowering.lower import lower
+from clipstep.export.lowering.frames import Style
+from clipstep.export.lowering.lower import lower_graph, simplified
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.targets import TARGETS
 from clipstep.export.verify import check_artifact, check_steps, record_golden
@@ -114,10 +115,7 @@ def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Inter
     if ask.input_dtype == "float32":
         program = replace(program, frames=program.frames.float())
     forms = {name: TARGETS[name].forms[0] if ask.form == "auto" else ask.form for name in ask.targets}
-    graphs: dict[str, nn.Module] = {"3d": program.step}
-    if "lowered" in forms.values():
-        with quiet():
-            graphs["lowered"] = lower(program.step, program.inputs)
+    graph_of = _Graphs(program)
     for name, form in forms.items():
         target = TARGETS[name]
         input_dtype = target.input_dtypes[0] if ask.input_dtype == "auto" else ask.input_dtype
@@ -126,7 +124,7 @@ def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Inter
             path = folder / target.file.format(precision)
             started = time.monotonic()
             with quiet():
-                placement = target.write(graphs[form], program, precision, embedded.model_dump_json(), path)
+                placement = target.write(graph_of(form, target.style), program, precision, embedded.model_dump_json(), path)
             written = time.monotonic()
             errors = check_artifact(name, path, precision, embedded, golden)
             verified = time.monotonic()
@@ -150,6 +148,24 @@ def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Inter
                 }
             )
             yield Written(artifact, written - started, verified - written)
+
+
+class _Graphs:
+    """A step in the forms and styles that targets take, each made once."""
+
+    def __init__(self, program: StepProgram) -> None:
+        self._program = program
+        self._simplified: fx.GraphModule | None = None
+        self._lowered: dict[Style, fx.GraphModule] = {}
+
+    def __call__(self, form: str, style: Style) -> nn.Module:
+        if form == "3d":
+            return self._program.step
+        if self._simplified is None:
+            self._simplified = simplified(self._program.step, self._program.inputs)
+        if style not in self._lowered:
+            self._lowered[style] = lower_graph(self._simplified, self._program.inputs, style)
+        return self._lowered[style]
 
 
 def _interface(run: Run, program: StepProgram, out: Path) -> Interface:

@@ -103,9 +103,7 @@ def fold_channel_shuffles(graph: fx.GraphModule) -> None:
 def fold_paddings(graph: fx.GraphModule) -> None:
     """Lets an average pool without padding of its own do the padding with zeros before it, and count it."""
     for pool in graph.graph.find_nodes(op="call_function", target=aten.avg_pool3d.default):
-        padded = pool.args[0]
-        given, defaults = list(pool.args[1:]), [None, (), (0,), False, True, None]
-        kernel, stride, padding, ceil_mode, _, divisor = given + defaults[len(given) :]
+        padded, kernel, stride, padding, ceil_mode, _, divisor = _arguments(pool, None, None, (), (0,), False, True, None)
         if padded.target not in (aten.pad.default, aten.constant_pad_nd.default) or ceil_mode or any(triple(padding)):
             continue
         source, amounts, *rest = padded.args
@@ -115,6 +113,95 @@ def fold_paddings(graph: fx.GraphModule) -> None:
             continue
         pool.args = (source, kernel, stride or kernel, [a for a, _ in pairs], False, True, divisor)
     _clean(graph)
+
+
+def fold_time_steps(graph: fx.GraphModule) -> None:
+    """Lets a convolution of every n-th frame read all of them, with n times the stride, dilation and padding in time: convolutions of
+    the same frames at several rates then have the same input."""
+    for conv in graph.graph.find_nodes(op="call_function", target=aten.conv3d.default):
+        steps, weight = conv.args[0], conv.args[1]
+        if steps.target != aten.slice.Tensor or weight.op != "get_attr":
+            continue
+        source, dim, start, _, step = _arguments(steps, None, 0, None, None, 1)
+        length = source.meta["val"].shape[2]
+        if dim != 2 or start or step == 1 or steps.meta["val"].shape[2] != -(-length // step):
+            continue
+        _, _, bias, *settings, groups = _arguments(conv, None, None, None, (1,), (0,), (1,), 1)
+        stride, padding, dilation = ((values[0] * step, *values[1:]) for values in map(triple, settings))
+        span = dilation[0] * (_constant(graph, weight).shape[2] - 1)
+        if (length + 2 * padding[0] - span - 1) // stride[0] + 1 == conv.meta["val"].shape[2]:
+            conv.args = (source, weight, bias, stride, padding, dilation, groups)
+    _clean(graph)
+
+
+def move_relus(graph: fx.GraphModule) -> None:
+    """Puts a ReLU where it costs least: on the parts of a concatenation, whose operations can take it in, and otherwise behind a max
+    pool, where fewer numbers are left."""
+    for relu in graph.graph.find_nodes(op="call_function", target=aten.relu.default):
+        source, users = relu.args[0], list(relu.users)
+        if source.target == aten.cat.default and len(source.users) == 1 and all(_takes_relu(part) for part in source.args[0]):
+            with graph.graph.inserting_before(source):
+                parts = [graph.graph.call_function(aten.relu.default, (part,)) for part in source.args[0]]
+            for part, old in zip(parts, source.args[0], strict=True):
+                part.meta = dict(old.meta)
+            source.args = (parts, *source.args[1:])
+            relu.replace_all_uses_with(source)
+        elif [user.target for user in users] == [aten.max_pool3d.default] and not _takes_relu(source):
+            (pool,) = users
+            pool.replace_input_with(relu, source)
+            with graph.graph.inserting_after(pool):
+                moved = graph.graph.call_function(aten.relu.default, (pool,))
+            moved.meta = dict(pool.meta)
+            pool.replace_all_uses_with(moved, delete_user_cb=lambda user, moved=moved: user is not moved)
+    _clean(graph)
+
+
+def _takes_relu(node: fx.Node) -> bool:
+    return node.target in (*CONVOLUTIONS, aten.avg_pool3d.default, aten.max_pool3d.default, aten.add.Tensor) and len(node.users) == 1
+
+
+def fold_scales(graph: fx.GraphModule) -> None:
+    """Lets the convolutions of ``x * scale + shift`` have the scale, one number a channel, in their weights: they get
+    ``x + shift / scale``. Only moves may stand between."""
+    for shifted in graph.graph.find_nodes(op="call_function", target=aten.add.Tensor):
+        scaled, shift = shifted.args
+        if not isinstance(scaled, fx.Node) or scaled.target != aten.mul.Tensor or len(scaled.users) > 1 or shifted.kwargs:
+            continue
+        source, factor = scaled.args
+        if any(not isinstance(node, fx.Node) or node.op != "get_attr" for node in (factor, shift)):
+            continue
+        numbers = _constant(graph, factor)
+        convs = _scales_of_convolutions(graph, shifted, numbers)
+        if convs is None or bool((numbers == 0).any()):
+            continue
+        for conv, scale in convs.items():
+            weight, bias = _conv_constants(graph, conv)
+            _set_conv_constants(graph, conv, weight * scale, bias)
+        graph.register_buffer(f"{shifted.name}_shift", _constant(graph, shift) / numbers)
+        with graph.graph.inserting_before(shifted):
+            shifted.args = (source, graph.graph.get_attr(f"{shifted.name}_shift"))
+        graph.graph.erase_node(scaled)
+    _clean(graph)
+
+
+def _scales_of_convolutions(graph: fx.GraphModule, scaled: fx.Node, scale: Tensor) -> dict[fx.Node, Tensor] | None:
+    """The scale of each channel of a scaled value where convolutions get it, if they alone do and each channel has one."""
+    moves = (aten.view.default, aten.permute.default, aten.transpose.int, aten.clone.default, aten.alias.default, aten.slice.Tensor)
+    moved = {scaled: scale.expand(scaled.meta["val"].shape)}
+    convs: dict[fx.Node, Tensor] = {}
+    for node in graph.graph.nodes:
+        if not any(used in moved for used in node.all_input_nodes):
+            continue
+        if node.target in moves:
+            moved[node] = node.target(*fx.map_arg(node.args, moved.__getitem__))
+        elif node.target in CONVOLUTIONS and node.args[1].op == "get_attr" and (len(node.args) < 7 or node.args[6] == 1):
+            everywhere = moved[node.args[0]]
+            convs[node] = everywhere[:1, :, :1, :1, :1]
+            if not torch.equal(convs[node].expand(everywhere.shape), everywhere):
+                return None
+        else:
+            return None
+    return convs
 
 
 def fold_constants(graph: fx.GraphModule) -> None:
@@ -165,6 +252,11 @@ def merge_same(graph: fx.GraphModule) -> None:
     used = {node.target for node in graph.graph.find_nodes(op="get_attr")}
     for name in [name for name, _ in (*graph.named_buffers(), *graph.named_parameters()) if name not in used]:
         delattr(graph, name)
+
+
+def _arguments(node: fx.Node, *defaults: Any) -> list[Any]:
+    """All arguments of an operation, of which torch.export leaves out the last ones that have their defaults."""
+    return [*node.args, *defaults[len(node.args) :]]
 
 
 def _constant(graph: fx.GraphModule, node: Any) -> Tensor:

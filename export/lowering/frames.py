@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,9 +12,25 @@ from torch import Tensor
 from clipstep.export.lowering.view import View
 
 TIME = 2
-STACK_LIMIT = 2**17
-"""Values of at most so many elements are computed on whole: they fit in a processor's cache, and few large operations cost less
-than many small ones."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """What is cheap in the engine that will run the graph."""
+
+    stack_limit: float
+    """Values of at most so many elements are computed on whole: they fit in a processor's cache, and few large operations cost
+    less than many small ones."""
+    channel_multiple: int
+    """Frames get further channels up to a multiple of this, where kernels are fastest on those."""
+    free_axes: bool
+    """Permutations and reshapes cost nothing, so that time may be an axis of a 2D convolution."""
+
+
+GENERAL = Style(stack_limit=2**17, channel_multiple=8, free_axes=False)
+FREE_AXES = Style(stack_limit=math.inf, channel_multiple=1, free_axes=True)
+STYLE: ContextVar[Style] = ContextVar("STYLE", default=GENERAL)
+"""That of the graph which is being lowered."""
 
 
 class NoRule(Exception):
@@ -98,7 +115,7 @@ def is_stack(value: object) -> bool:
 
 def small(value: Value | Tensor) -> bool:
     """Whether all the frames of a value ``(1, C, T, H, W)`` are better computed on at once."""
-    return len(value.shape) == 5 and value.shape[0] == 1 and math.prod(value.shape) <= STACK_LIMIT
+    return len(value.shape) == 5 and value.shape[0] == 1 and math.prod(value.shape) <= STYLE.get().stack_limit
 
 
 def stack_of(value: Value | Tensor) -> Tensor:

@@ -13,10 +13,13 @@ from clipstep.export.lowering.fold import (
     fold_channel_shuffles,
     fold_constants,
     fold_paddings,
+    fold_scales,
+    fold_time_steps,
     merge_same,
     move_channel_shuffles,
+    move_relus,
 )
-from clipstep.export.lowering.frames import Frames, NoRule
+from clipstep.export.lowering.frames import GENERAL, STYLE, Frames, NoRule, Style
 from clipstep.export.lowering.order import depth_first
 from clipstep.export.lowering.rules import RULES
 from clipstep.export.lowering.rules.pointwise import PAIRS
@@ -24,27 +27,52 @@ from clipstep.export.lowering.view import View
 from clipstep.export.source import first_line, line_of_error, line_of_node
 from clipstep.runtime.errors import ClipstepError
 
+FOLDS = (
+    fold_constants, find_channel_shuffles, fold_batch_norms, fold_channel_shuffles, move_channel_shuffles, fold_paddings, fold_time_steps, move_relus,
+    fold_scales,
+)  # fmt: skip
+
 
 class LoweringError(ClipstepError):
     """An operation that cannot be lowered: names it, its shapes and the line of the network that made it."""
 
 
-@torch.no_grad()
-def lower(step: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+def lower(step: nn.Module, inputs: tuple[Tensor, ...], style: Style = GENERAL) -> fx.GraphModule:
     """The same function with no value of rank 5 or more, on tensors of the shapes of ``inputs``.
 
     Raises:
         LoweringError: an operation on a value of rank 5 or more has no rule.
     """
+    return lower_graph(simplified(step, inputs), inputs, style)
+
+
+@torch.no_grad()
+def simplified(step: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    """The graph of a step, with fewer operations: what :func:`lower_graph` takes, in as many styles as one likes.
+
+    Raises:
+        LoweringError: as :func:`export_whole`.
+    """
     graph = export_whole(step, inputs)
-    find_channel_shuffles(graph)
-    fold_batch_norms(graph)
-    fold_channel_shuffles(graph)
-    move_channel_shuffles(graph)
-    fold_paddings(graph)
+    for fold in FOLDS:
+        fold(graph)
+    return graph
+
+
+@torch.no_grad()
+def lower_graph(graph: fx.GraphModule, inputs: tuple[Tensor, ...], style: Style) -> fx.GraphModule:
+    """A simplified graph with no value of rank 5 or more.
+
+    Raises:
+        LoweringError: an operation on a value of rank 5 or more has no rule.
+    """
     interpreter = _Lowering(graph)
-    # Traced before autograd's and the backends' decompositions, so that pools and convolutions stay whole.
-    lowered = make_fx(lambda *values: interpreter.run(*values), pre_dispatch=True)(*inputs)
+    given = STYLE.set(style)
+    try:
+        # Traced before autograd's and the backends' decompositions, so that pools and convolutions stay whole.
+        lowered = make_fx(lambda *values: interpreter.run(*values), pre_dispatch=True)(*inputs)
+    finally:
+        STYLE.reset(given)
     fold_constants(lowered)
     merge_same(lowered)
     return depth_first(lowered)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from clipstep.export.lowering.frames import FREE_AXES, GENERAL, Style
 from clipstep.export.step import StepProgram
 from clipstep.export.targets import coreml, executorch, onnx
 from clipstep.runtime.manifest import Placement
@@ -18,12 +19,13 @@ Writer = Callable[[nn.Module, StepProgram, str, str, Path], Placement]
 @dataclass(frozen=True)
 class Target:
     """A file format: how it is written, which precisions it has, which forms of a graph and types of frames it takes, the usual
-    one first. ``{}`` in ``file`` is the precision."""
+    one first, and the style of its lowered form. ``{}`` in ``file`` is the precision."""
 
     write: Writer
     file: str
     precisions: tuple[str, ...]
     forms: tuple[str, ...]
+    style: Style
     input_dtypes: tuple[str, ...]
     tools: tuple[str, ...]
 
@@ -32,7 +34,9 @@ class Target:
 
 
 TARGETS = {
-    "onnx": Target(onnx.write, "step.onnx", ("float32",), ("lowered", "3d"), ("uint8", "float32"), ("torch", "onnx", "onnxscript", "onnxruntime")),
-    "executorch": Target(executorch.write, "step.pte", ("float32",), ("lowered",), ("uint8", "float32"), ("torch", "executorch")),
-    "coreml": Target(coreml.write, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), ("float32",), ("torch", "coremltools")),
+    "onnx": Target(
+        onnx.write, "step.onnx", ("float32",), ("lowered", "3d"), GENERAL, ("uint8", "float32"), ("torch", "onnx", "onnxscript", "onnxruntime")
+    ),
+    "executorch": Target(executorch.write, "step.pte", ("float32",), ("lowered",), FREE_AXES, ("uint8", "float32"), ("torch", "executorch")),
+    "coreml": Target(coreml.write, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), GENERAL, ("float32",), ("torch", "coremltools")),
 }

@@ -1,43 +1,101 @@
 """ExecuTorch, with all arithmetic in XNNPACK."""
 
+import copy
 import operator
 from pathlib import Path
+from typing import Any
 
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
-from torch import fx, nn
+from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge, to_edge_transform_and_lower
+from executorch.exir.lowered_backend_module import LoweredBackendModule
+from torch import Tensor, fx, nn
 
 from clipstep.export.step import StepProgram
+from clipstep.export.targets.xnnpack import Graph, NotTaken
+from clipstep.export.targets.xnnpack_operations import xnnpack_graph
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import Placement
 
 METADATA_METHOD = "clipstep"
+BACKEND = "XnnpackBackend"
+# Without dim-order operators the conversion from uint8 costs 7 instructions an element on ARM64 instead of 48.
+# What comes out is checked by running it; checking the graph between passes takes a tenth of the time.
+CONFIG = EdgeCompileConfig(_skip_dim_order=True, _check_ir_validity=False)
 
 
 def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path) -> Placement:
-    """Writes ``path`` with the metadata in the constant method ``clipstep``. What XNNPACK does not take runs in portable kernels.
+    """Writes ``path`` with the metadata in the constant method ``clipstep``.
+
+    All of it is one graph of XNNPACK's but the conversion from uint8. If it has an operation that is not written here,
+    ExecuTorch's own partitioner decides, and what XNNPACK does not take runs in portable kernels.
 
     Raises:
         ClipstepError: XNNPACK takes nothing at all.
     """
+    assert isinstance(graph, fx.GraphModule)
+    try:
+        inner = xnnpack_graph(_of_floats(graph))
+    except NotTaken:
+        edge = _partitioned(graph, program, metadata)
+        placement = _placement(edge.exported_program().graph_module)
+        if not placement.delegated:
+            raise ClipstepError(
+                "XNNPACK takes nothing of the network", got=f"outside: {', '.join(placement.outside)}", fix="export other targets"
+            ) from None
+    else:
+        edge = _around(inner, graph, program, metadata)
+        placement = Placement(delegated={BACKEND: len(inner.nodes)}, outside=_placement(edge.exported_program().graph_module).outside)
+    path.write_bytes(edge.to_executorch().buffer)
+    return placement
+
+
+def _of_floats(graph: fx.GraphModule) -> fx.GraphModule:
+    """The graph with float32 frames, whatever it took."""
+    graph = copy.deepcopy(graph)
+    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
+        frames: Any = node.args[0]
+        if frames.op == "placeholder":
+            frames.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(frames)
+            graph.graph.erase_node(node)
+    return graph
+
+
+def _around(inner: Graph, graph: fx.GraphModule, program: StepProgram, metadata: str) -> EdgeProgramManager:
+    """A program that converts the frames and calls the delegate."""
+    outputs: Any = graph.graph.output_node().args[0]
+    shapes = [value.meta["val"].shape for value in outputs]
+
+    class Outputs(nn.Module):
+        """What the delegate gives: its shapes are all that is read of it."""
+
+        def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+            return tuple(torch.zeros(shape) + inputs[0].sum() for shape in shapes)
+
+    class Around(nn.Module):
+        def __init__(self, delegate: nn.Module) -> None:
+            super().__init__()
+            self.delegate = delegate
+
+        def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+            return tuple(self.delegate(frames.float(), *states))
+
+    exported_outputs = torch.export.export(Outputs(), (program.inputs[0].float(), *program.inputs[1:]))
+    content, constants = inner.serialized()
+    delegate = LoweredBackendModule(exported_outputs, BACKEND, content, [], constants)
+    exported = torch.export.export(Around(delegate), program.inputs)
+    return to_edge(exported, constant_methods={METADATA_METHOD: metadata}, compile_config=CONFIG)
+
+
+def _partitioned(graph: fx.GraphModule, program: StepProgram, metadata: str) -> EdgeProgramManager:
     exported = torch.export.export(graph, program.inputs)
     for node in exported.graph.nodes:  # Each of some forty passes would copy the whole history of each node.
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
             node.meta.pop(key, None)
-    edge = to_edge_transform_and_lower(
-        exported,
-        partitioner=[XnnpackPartitioner()],
-        constant_methods={METADATA_METHOD: metadata},
-        # Without dim-order operators the conversion from uint8 costs 7 instructions an element on ARM64 instead of 48.
-        # What comes out is checked by running it; checking the graph between passes takes a tenth of the time.
-        compile_config=EdgeCompileConfig(_skip_dim_order=True, _check_ir_validity=False),
+    return to_edge_transform_and_lower(
+        exported, partitioner=[XnnpackPartitioner()], constant_methods={METADATA_METHOD: metadata}, compile_config=CONFIG
     )
-    placement = _placement(edge.exported_program().graph_module)
-    if not placement.delegated:
-        raise ClipstepError("XNNPACK takes nothing of the network", got=f"outside: {', '.join(placement.outside)}", fix="export other targets")
-    path.write_bytes(edge.to_executorch().buffer)
-    return placement
 
 
 def _placement(graph: fx.GraphModule) -> Placement:

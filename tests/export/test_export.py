@@ -156,7 +156,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     arguments: list[str], text: str, clipstep: Cli, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(export, "lower", lambda *_: pytest.fail("lowered before the arguments were checked"))
+    monkeypatch.setattr(export, "simplified", lambda *_: pytest.fail("lowered before the arguments were checked"))
     (tmp_path / "taken.clipstep").mkdir()
     (tmp_path / "taken.clipstep/notes.txt").write_text("mine")
     code, _, err = clipstep("export", *(run_folder if argument == "RUN" else argument for argument in arguments))

@@ -11,8 +11,11 @@ from clipstep.export.lowering.fold import (
     fold_channel_shuffles,
     fold_constants,
     fold_paddings,
+    fold_scales,
+    fold_time_steps,
     merge_same,
     move_channel_shuffles,
+    move_relus,
 )
 from clipstep.export.lowering.lower import export_whole, lower
 
@@ -255,3 +258,90 @@ def test_a_channel_shuffle_by_hand_is_found(how: str, found: int) -> None:
     find_channel_shuffles(graph)
     assert count(graph, aten.channel_shuffle.default) == found
     torch.testing.assert_close(graph(X), ByHand(how)(X))
+
+
+class EverySecond(nn.Module):
+    """A convolution of every n-th frame of eleven."""
+
+    def __init__(self, start: int, step: int, kernel: int, stride: int, padding: int) -> None:
+        super().__init__()
+        self.start, self.step = start, step
+        self.conv = nn.Conv3d(6, 4, (kernel, 1, 1), (stride, 1, 1), (padding, 0, 0))
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.conv(torch.cat([x, -x, x, 3 * x[:, :, :2]], 2)[:, :, self.start :: self.step]),)
+
+
+@pytest.mark.parametrize(
+    ("settings", "folded"),
+    [((0, 2, 3, 1, 1), True), ((0, 2, 2, 2, 0), True), ((0, 3, 3, 1, 1), True), ((1, 2, 3, 1, 1), False), ((0, 1, 3, 1, 1), False)],
+)
+def test_a_convolution_reads_all_frames(settings: tuple[int, ...], folded: bool) -> None:
+    module = EverySecond(*settings)
+    graph = export(module)
+    fold_time_steps(graph)
+    (conv,) = graph.graph.find_nodes(op="call_function", target=aten.conv3d.default)
+    assert (conv.args[0].target == aten.cat.default) == folded or settings[1] == 1
+    assert_same(graph, module)
+
+
+class Scaled(nn.Module):
+    """Numbers scaled and shifted, row by row as cameras' frames are, then moved and given to convolutions."""
+
+    def __init__(self, factor: Tensor, other: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("factor", factor)
+        self.register_buffer("shift", torch.randn(30))
+        self.first, self.second = nn.Conv3d(6, 4, 3, padding=1), nn.Conv3d(6, 2, 1, bias=False)
+        self.other = other
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        rows = x.permute(0, 2, 3, 4, 1).reshape(1, 3, 5, 30) * self.factor + self.shift
+        y = rows.reshape(1, 3, 5, 5, 6).permute(0, 4, 1, 2, 3)
+        return (self.first(y), self.second(y[:, :, 1:]), *([y.relu()] if self.other else []))
+
+
+@pytest.mark.parametrize(
+    ("factor", "other", "folded"),
+    [
+        (torch.arange(1.0, 7.0).repeat(5), False, True),
+        (torch.arange(1.0, 7.0).repeat(5), True, False),  # Another operation sees the scaled numbers.
+        (torch.arange(1.0, 31.0), False, False),  # A channel has several scales.
+        (torch.arange(6.0).repeat(5), False, False),  # What is zero has lost its shift.
+    ],
+)
+def test_a_scale_goes_into_the_weights(factor: Tensor, other: bool, folded: bool) -> None:
+    module = Scaled(factor, other)
+    graph = export(module)
+    fold_scales(graph)
+    assert (count(graph, aten.mul.Tensor) == 0) == folded
+    assert_same(graph, module)
+
+
+class Relus(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.conv, self.pool = nn.Conv3d(6, 4, 1), nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.conv(x)
+        if self.how == "cat":
+            return (F.relu(torch.cat([y, F.avg_pool3d(x, 1)], 1)),)
+        if self.how == "cat of an input":
+            return (F.relu(torch.cat([y, x], 1)),)
+        if self.how == "pool":
+            return self.pool(F.relu(y)), y.exp()
+        return (self.pool(F.relu(y)),)
+
+
+@pytest.mark.parametrize(
+    ("how", "before_relu"), [("cat", "conv3d"), ("cat of an input", "cat"), ("pool", "max_pool3d"), ("pool of a sole user", "conv3d")]
+)
+def test_a_relu_stands_where_it_costs_least(how: str, before_relu: str) -> None:
+    module = Relus(how)
+    graph = export(module)
+    move_relus(graph)
+    relus = graph.graph.find_nodes(op="call_function", target=aten.relu.default)
+    assert before_relu in relus[0].args[0].name and len(relus) == (2 if how == "cat" else 1)
+    assert_same(graph, module)

@@ -1,8 +1,9 @@
 """Single operations lowered, against torch, and those that have no lowering."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clipstep.export.lowering import frames
+from clipstep.export.lowering.frames import FREE_AXES, GENERAL
 from clipstep.export.lowering.lower import LoweringError, lower
 from clipstep.export.lowering.rules import RULES
 from clipstep.export.lowering.view import View
@@ -33,15 +35,14 @@ class Wrap(nn.Module):
         return (y.reshape(y.shape[1:]) if y.ndim == 5 else y,)
 
 
-LIMITS = (0, frames.STACK_LIMIT)
-"""Under which values go frame by frame, and under which all frames at once."""
+STYLES = (replace(GENERAL, stack_limit=0), GENERAL, FREE_AXES)
+"""In the first values go frame by frame, in the others all frames at once."""
 
 
 def check(module: nn.Module, x: Tensor) -> None:
     """The lowered module does what the module does, without a value of rank 5."""
-    for limit in LIMITS:
-        with mock.patch.object(frames, "STACK_LIMIT", limit):
-            lowered = lower(module, (x,))
+    for style in STYLES:
+        lowered = lower(module, (x,), style)
         value, expected = lowered(x + 1)[0], module(x + 1)[0].detach()
         assert value.shape == expected.shape
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
@@ -60,15 +61,23 @@ class Ranks(TorchDispatchMode):
         return result
 
 
+@contextlib.contextmanager
+def in_style(style: frames.Style) -> Iterator[None]:
+    given = frames.STYLE.set(style)
+    yield
+    frames.STYLE.reset(given)
+
+
 def agree(operation: Callable[..., Any], x: Tensor, *arguments: Any, framed: bool = True, **settings: Any) -> None:
     """An operation's rule, on frames one by one and stacked or on another view of a value, gives what the operation gives,
     without a tensor of rank 5."""
     expected = operation(x, *arguments, **settings)
     expected = expected[0] if isinstance(expected, tuple) else expected
     view = View.of(x[0], x.shape)
-    values = (frames.frames_of(view), frames.stacked(frames.stack_of(view))) if framed else (view, view)
-    for value, limit in zip(values, LIMITS, strict=True):
-        with Ranks() as ranks, mock.patch.object(frames, "STACK_LIMIT", limit):
+    stack = frames.stacked(frames.stack_of(view))
+    values = (frames.frames_of(view), stack, stack) if framed else (view, view, view)
+    for value, style in zip(values, STYLES, strict=True):
+        with Ranks() as ranks, in_style(style):
             got = RULES[operation](value, *arguments, **settings)
             got = got[0] if isinstance(got, tuple) else got
             assert got.shape == tuple(expected.shape)

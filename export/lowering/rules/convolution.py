@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import TIME, Frames, Value, concatenate, frames_of, pad_channels, rows, small, stack_of, stacked
+from clipstep.export.lowering.frames import STYLE, TIME, Frames, Value, concatenate, frames_of, pad_channels, rows, small, stack_of, stacked
 
 aten = torch.ops.aten
 Triple = Sequence[int]
-CHANNEL_MULTIPLE = 8
+FEW_CHANNELS = 4
+"""Of at most so many channels all the numbers under a kernel are gathered first: kernels are slow on few channels."""
 
 
 def triple(values: int | Triple) -> tuple[int, ...]:
@@ -40,7 +41,15 @@ def conv3d(
     sources = tap_sources(x.shape[TIME], weight.shape[2], stride[0], padding[0], dilation[0])
     plane: dict[str, Any] = {"stride": stride[1:], "padding": padding[1:], "dilation": dilation[1:], "groups": groups}
     taps = [{t: source for t, row in enumerate(sources) for tap, source in row if tap == k} for k in range(weight.shape[2])]
-    if small(x) and max(map(len, taps)) == len(sources):
+    if STYLE.get().free_axes and groups == 1:
+        pointwise = (weight.shape[3:], stride[1:], padding[1:]) == ((1, 1), (1, 1), (0, 0))
+        ragged = pointwise and len(taps) > 1 and _ragged(len(weight))
+        if (ragged or (weight.shape[1] <= FEW_CHANNELS and not pointwise)) and all(sources):
+            return _products(frames_of(x), weight, bias, sources, plane)
+        if pointwise and len(taps) > 1:
+            return stacked(_time_as_rows(stack_of(x), weight, bias, stride, padding, dilation))
+    by_frame = STYLE.get().free_axes and len([tap for tap in taps if tap]) > 1
+    if small(x) and max(map(len, taps)) == len(sources) and not by_frame:
         return stacked(_stacked(stack_of(x), weight, bias, taps, plane))
     value = frames_of(x)
     sources = [[(tap, source) for tap, source in row if value.items[source] is not None] for row in sources]
@@ -65,6 +74,64 @@ def _stacked(stack: Tensor, weight: Tensor, bias: Tensor | None, taps: list[dict
     return sum_over_taps(stack, taps, lambda frames, tap: F.conv2d(frames, weight[:, :, tap], bias if tap == full else None, **plane))
 
 
+def _ragged(channels: int) -> bool:
+    """Whether kernels, which compute 8 channels at a time, would waste a fifth or more."""
+    return channels / (channels + -channels % 8) <= 0.8
+
+
+def _time_as_rows(stack: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple, dilation: Triple) -> Tensor:
+    """A convolution of time alone, as a 2D one over (time, pixels)."""
+    count, channels, height, width = stack.shape
+    rows = stack.permute(1, 0, 2, 3).reshape(1, channels, count, height * width)
+    summed = F.conv2d(rows, weight[..., 0], bias, (stride[0], 1), (padding[0], 0), (dilation[0], 1))
+    return summed.reshape(len(weight), -1, height, width).permute(1, 0, 2, 3)
+
+
+def _products(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any]) -> Frames:
+    """Each output frame as one product of matrices, ``(O, K) (K, pixels)``: the weights, and what is under each of their places.
+
+    The pixels, which are many, are what kernels then compute several of at a time. The bias is the weight of a row of ones.
+    """
+    kernel, stride, padding, dilation = weight.shape[3:], plane["stride"], plane["padding"], plane["dilation"]
+    height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(value.shape[3:], padding, dilation, kernel, stride, strict=True))
+    under = {
+        source: _under(value.exact[source], kernel, stride, padding, dilation, (height, width)) for source in {s for row in sources for _, s in row}
+    }
+    ones = [] if bias is None else [torch.ones(1, height * width)]
+    items = []
+    for row in sources:
+        matrix = concatenate([weight[:, :, tap].permute(0, 2, 3, 1).reshape(len(weight), -1) for tap, _ in row], 1)
+        matrix = matrix if bias is None else torch.cat([matrix, bias[:, None]], 1)
+        numbers = concatenate([*(under[source] for _, source in row), *ones], 0)
+        items.append(torch.mm(matrix, numbers).reshape(1, len(weight), height, width))
+    return Frames(tuple(items), len(weight))
+
+
+def _under(frame: Tensor, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple, size: Triple) -> Tensor:
+    """What is under each place of a kernel, row by row of it, each channel: ``(places * C, output pixels)``.
+
+    With strides, every s-th row and column go into a plane of their own first, of which each place then is a part.
+    """
+    (channels, height, width), (rows, columns) = frame.shape[1:], size
+    if tuple(kernel) == tuple(stride) == (1, 1) and (rows, columns) == (height, width):
+        return frame.reshape(channels, rows * columns)
+    down, right = stride
+    spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    deep, wide = (max(n + span // s, -(-(full + p) // s)) for n, span, s, full, p in zip(size, spans, stride, frame.shape[2:], padding, strict=True))
+    behind = (0, wide * right - width - padding[1], 0, deep * down - height - padding[0])
+    lines = F.pad(frame, (padding[1], behind[1], padding[0], behind[3])).permute(0, 2, 3, 1)
+    planes = lines.reshape(deep, down, wide, right * channels).permute(1, 3, 0, 2).contiguous().reshape(-1, deep, wide)
+    places = [(*divmod(i * dilation[0], down), *divmod(j * dilation[1], right)) for i in range(kernel[0]) for j in range(kernel[1])]
+    parts: list[list[int]] = []
+    for y, row, x, column in places:
+        first = (row * right + column) * channels
+        if parts and parts[-1][1:] == [first, y, x]:
+            parts[-1][1] += channels
+        else:
+            parts.append([first, first + channels, y, x])
+    return concatenate([planes[first:last, y : y + rows, x : x + columns] for first, last, y, x in parts], 0).reshape(-1, rows * columns)
+
+
 def sum_over_taps(stack: Tensor, taps: Sequence[dict[int, int]], function: Callable[[Tensor, int], Tensor]) -> Tensor:
     """The sum over the temporal taps of a function of the frames under each.
 
@@ -87,7 +154,7 @@ def _added(total: Tensor, part: Tensor, first: int) -> Tensor:
 
 def _dense(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any]) -> list[Tensor]:
     # A 1x1x1 convolution mostly feeds a grouped one, for which further channels would have to be cut off again.
-    width = len(weight) + (-len(weight) % CHANNEL_MULTIPLE if math.prod(weight.shape[2:]) > 1 else 0)
+    width = len(weight) + (-len(weight) % STYLE.get().channel_multiple if math.prod(weight.shape[2:]) > 1 else 0)
     if bias is not None:
         bias = F.pad(bias, (0, width - len(weight)))
     taps = [_wide(weight[:, :, i], width, value.width) for i in range(weight.shape[2])]

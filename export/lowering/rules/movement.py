@@ -72,7 +72,8 @@ def cat(values: Sequence[Operand], dim: int = 0) -> Value | Tensor:
     """Of frames along time a longer list, along channels, rows and columns frame by frame."""
     rank = len(values[0].shape)
     dim %= rank
-    if dim in STACK_AXIS and any(is_stack(value) for value in values) and all(is_stack(value) or small(value) for value in values):
+    listed = dim == TIME and any(isinstance(value, Frames) for value in values)
+    if dim in STACK_AXIS and not listed and any(map(is_stack, values)) and all(is_stack(value) or small(value) for value in values):
         return stacked(concatenate([stack_of(value) for value in values], STACK_AXIS[dim]))
     if rank != 5 or dim == 0 or not any(isinstance(value, Frames) for value in values):
         return rowwise(lambda rows: concatenate(rows, 1), [view_of(value) for value in values], dim)

@@ -1,0 +1,229 @@
+"""A graph of XNNPACK's, in the form that ExecuTorch's XNNPACK delegate reads.
+
+ExecuTorch's own way from PyTorch to this form brings every value back to PyTorch's order of axes at each reshape, and takes a
+minute for a thousand operations. Here a value keeps the order in which it was computed, permutations are done on paper, and a
+value is moved only where an operation wants it in another order.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as schema
+from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import CONSTANT_TENSOR_ALIGNMENT, serialize_xnnpack_binary
+from executorch.backends.xnnpack.utils import xnnpack_constants as flags
+from executorch.exir._serialize._named_data_store import NamedDataStore, NamedDataStoreOutput
+from torch import Tensor
+
+NHWC = (0, 2, 3, 1)
+NO_HANDLE = 65535
+NONE = flags.XNN_INVALID_VALUE_ID
+Limits = tuple[float, float] | None
+
+
+class NotTaken(Exception):
+    """An operation, or a setting of one, that is not written here."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A value: its number, its shape in memory and, for each axis in memory, which axis of the value it is."""
+
+    number: int
+    memory: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.memory[self.axes.index(axis)] for axis in range(len(self.axes)))
+
+
+class Graph:
+    """XNNPACK's operations in the order in which they run, all of float32."""
+
+    def __init__(self) -> None:
+        self.nodes: list[schema.XNode] = []
+        self._values: list[schema.XNNTensorValue] = []
+        self._inputs: list[int] = []
+        self._outputs: list[int] = []
+        self._places = [schema.ConstantDataOffset(0, 0)]
+        self._data = NamedDataStore()
+        self._constants: dict[tuple[tuple[int, ...], bytes], int] = {}
+        self._arranged: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._reshapes: dict[int, int] = {}
+        self._cuts: dict[int, tuple[int, tuple[int, ...]]] = {}
+
+    def prune(self) -> None:
+        """Leaves out the operations whose results nobody uses."""
+        used, kept = set(self._outputs), []
+        for node in reversed(self.nodes):
+            fields = vars(node.xnode_union)
+            if fields["output_id"] in used:
+                kept.append(node)
+                used.update(value for name, value in fields.items() if name.endswith("_id") and name != "output_id")
+        self.nodes = kept[::-1]
+
+    def serialized(self) -> tuple[bytes, NamedDataStoreOutput]:
+        """The delegate's bytes, and the constants that they name."""
+        graph = schema.XNNGraph(
+            version="0", xnodes=self.nodes, xvalues=[schema.XValue(value) for value in self._values],
+            num_externs=len(self._inputs) + len(self._outputs), input_ids=self._inputs, output_ids=self._outputs, constant_data=self._places,
+        )  # fmt: skip
+        return serialize_xnnpack_binary(graph, bytearray()), self._data.get_named_data_store_output()
+
+    def input(self, shape: Sequence[int]) -> Stored:
+        """The next input, with its axes in order in memory."""
+        value = self._value(shape)
+        self._expose(value.number, flags.XNN_VALUE_FLAG_EXTERNAL_INPUT, self._inputs)
+        return value
+
+    def output(self, value: Stored | Tensor) -> None:
+        """Makes a value the next output, with its axes in order in memory."""
+        if isinstance(value, Tensor):
+            value = Stored(self.constant(value), tuple(value.shape), tuple(range(value.ndim)))
+        value = self.arrange(value, range(len(value.axes)))
+        entry = self._values[value.number]
+        if entry.flags or entry.constant_buffer_idx:
+            value = self.add(schema.XNNCopy, value.memory, value.axes, input_id=value.number)
+        self._expose(value.number, flags.XNN_VALUE_FLAG_EXTERNAL_OUTPUT, self._outputs)
+
+    def constant(self, tensor: Tensor) -> int:
+        """The number of a constant that lies in memory as ``tensor`` is given."""
+        data = tensor.detach().float().contiguous().numpy().tobytes()
+        key = (tuple(tensor.shape), data)
+        if key not in self._constants:
+            name = hashlib.sha256(data).hexdigest()
+            self._data.add_named_data(name, data, alignment=CONSTANT_TENSOR_ALIGNMENT)
+            self._places.append(schema.ConstantDataOffset(flags.UINT64_MAX, len(data), name))
+            self._constants[key] = self._value(tensor.shape, place=len(self._places) - 1).number
+        return self._constants[key]
+
+    def add(self, operation: Any, memory: Sequence[int], axes: Sequence[int], limits: Limits = None, **fields: Any) -> Stored:
+        """The result of an operation, whose numbers are held within ``limits``."""
+        result = self._value(memory, axes)
+        range_of = None if limits is None else schema.OutputMinMax(*(_json(limit) for limit in limits))
+        self.nodes.append(schema.XNode(operation(output_id=result.number, **{"flags": 0, **fields}), NO_HANDLE, range_of))
+        return result
+
+    def arrange(self, value: Stored, axes: Sequence[int]) -> Stored:
+        """The value with its axes in the given order in memory."""
+        axes = tuple(axes)
+        if value.axes == axes:
+            return value
+        order = tuple(value.axes.index(axis) for axis in axes)
+        memory = [value.memory[place] for place in order]
+        if (value.number, order) not in self._arranged:
+            long = [place for place in order if value.memory[place] > 1]
+            if long == sorted(long):
+                moved = self._reshaped(value, memory, axes)
+            else:
+                moved = self.add(schema.XNNStaticTranspose, memory, axes, num_dims=len(order), perm=list(order), input_id=value.number)
+            self._arranged[value.number, order] = moved.number
+        return Stored(self._arranged[value.number, order], tuple(memory), axes)
+
+    def reshape(self, value: Stored, shape: Sequence[int], channels_last: bool = False) -> Stored:
+        """Nothing moves where the axes that are joined lie side by side; else ``channels_last`` says how the result is to lie."""
+        shape = tuple(shape) or (1,)
+        if shape == value.shape:
+            return value
+        groups = _groups(value.shape, shape)
+        order = _order_of_groups(value, [before for before, _ in groups])
+        wanted = NHWC if channels_last and len(shape) == len(NHWC) else tuple(range(len(shape)))
+        long = [axis for axis in wanted if shape[axis] > 1]
+        if order is None:
+            order = sorted(range(len(groups)), key=lambda group: next((long.index(axis) for axis in groups[group][1] if axis in long), -1))
+            value = self.arrange(value, [axis for group in order for axis in groups[group][0]])
+        axes = [axis for group in order for axis in groups[group][1]]
+        if [axis for axis in axes if shape[axis] > 1] == long:
+            axes = list(wanted)
+        memory = [shape[axis] for axis in axes]
+        if memory == list(value.memory):
+            return Stored(value.number, value.memory, tuple(axes))
+        return self._reshaped(value, memory, axes)
+
+    def operand(self, value: Any, like: Stored) -> tuple[int, tuple[int, ...]]:
+        """The number and the shape in memory of a value, a constant or a number that is to meet ``like`` and gets its axes."""
+        rank = len(like.axes)
+        if not isinstance(value, Stored):
+            tensor = value if isinstance(value, Tensor) else Tensor([value])
+            tensor = tensor.reshape((1,) * (rank - tensor.ndim) + tuple(tensor.shape)).permute(like.axes)
+            return self.constant(tensor), tuple(tensor.shape)
+        if len(value.axes) < rank:
+            value = self.reshape(value, (1,) * (rank - len(value.axes)) + value.shape)
+        value = self.arrange(value, like.axes)
+        return value.number, value.memory
+
+    def cut(self, value: Stored, starts: Sequence[int], sizes: Sequence[int]) -> Stored:
+        """A box out of the value, given along its axes in memory."""
+        if tuple(sizes) == value.memory:
+            return value
+        source, before = self._cuts.get(value.number, (value.number, (0,) * len(starts)))
+        starts = tuple(start + first for start, first in zip(starts, before, strict=True))
+        result = self.add(schema.XNNStaticSlice, sizes, value.axes, num_dims=len(sizes), offsets=list(starts), sizes=list(sizes), input_id=source)
+        self._cuts[result.number] = (source, starts)
+        return result
+
+    def _reshaped(self, value: Stored, memory: Sequence[int], axes: Sequence[int]) -> Stored:
+        source = self._reshapes.get(value.number, value.number)
+        if self._values[source].dims == list(memory):
+            return Stored(source, tuple(memory), tuple(axes))
+        result = self.add(schema.XNNStaticReshape, memory, axes, num_dims=len(memory), new_shape=list(memory), input_id=source)
+        self._reshapes[result.number] = source
+        return result
+
+    def _value(self, memory: Sequence[int], axes: Sequence[int] | None = None, place: int = 0) -> Stored:
+        number, dims = len(self._values), [int(size) for size in memory] or [1]
+        self._values.append(
+            schema.XNNTensorValue(
+                datatype=schema.XNNDatatype.xnn_datatype_fp32, num_dims=len(dims), dims=dims, constant_buffer_idx=place, external_id=NONE,
+                flags=0, id_out=number,
+            )
+        )  # fmt: skip
+        return Stored(number, tuple(dims), tuple(range(len(dims))) if axes is None else tuple(axes))
+
+    def _expose(self, number: int, kind: int, those: list[int]) -> None:
+        self._values[number].flags |= kind
+        self._values[number].external_id = len(self._inputs) + len(self._outputs)
+        those.append(number)
+
+
+def _json(limit: float) -> float | str:
+    """The schema's JSON knows no infinities but these."""
+    return {float("inf"): "+inf", float("-inf"): "-inf"}.get(limit, float(limit))
+
+
+def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """The smallest runs of axes of a reshape that hold the same elements: those of the value and those of the result."""
+    groups: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        old, new, size, wanted = [], [], 1, 1
+        if i < len(before):
+            old.append(i)
+            size, i = before[i], i + 1
+        if j < len(after):
+            new.append(j)
+            wanted, j = after[j], j + 1
+        while size != wanted:
+            if size < wanted:
+                old.append(i)
+                size, i = size * before[i], i + 1
+            else:
+                new.append(j)
+                wanted, j = wanted * after[j], j + 1
+        groups.append((old, new))
+    return groups
+
+
+def _order_of_groups(value: Stored, groups: Sequence[Sequence[int]]) -> list[int] | None:
+    """The order in which the groups of axes lie in memory, if each lies there in one piece and in order."""
+    size = dict(zip(value.axes, value.memory, strict=True))
+    place = {axis: index for index, axis in enumerate(axis for axis in value.axes if size[axis] > 1)}
+    order = []
+    for index, group in enumerate(groups):
+        places = [place[axis] for axis in group if axis in place]
+        if places and places != list(range(places[0], places[0] + len(places))):
+            return None
+        order.append((places[0] if places else -1, index))
+    return [index for _, index in sorted(order)]

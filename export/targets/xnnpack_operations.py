@@ -1,0 +1,424 @@
+"""PyTorch's operations as XNNPACK's: one small function each."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as schema
+from executorch.backends.xnnpack.utils import xnnpack_constants as flags
+from torch import Tensor, fx
+
+from clipstep.export.targets.xnnpack import NHWC, NONE, Graph, Limits, NotTaken, Stored
+
+aten = torch.ops.aten
+Pair = int | Sequence[int]
+INFINITY = float("inf")
+
+
+def xnnpack_graph(module: fx.GraphModule) -> Graph:
+    """A graph of float32 values of rank 4 or less, its inputs and outputs with their axes in order.
+
+    Raises:
+        NotTaken: it has an operation that is not written here.
+    """
+    graph = Graph()
+    found: dict[fx.Node, Any] = {}
+    held: dict[fx.Node, fx.Node] = {}  # Operations that only hold a value within limits, where the value already is.
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            found[node] = graph.input(node.meta["val"].shape)
+        elif node.op == "get_attr":
+            found[node] = getattr(module, node.target).detach()
+        elif node.op == "output":
+            for source in node.args[0]:
+                graph.output(found[source])
+        elif node in held:
+            found[node] = found[node.args[0]]
+        elif node.target in RESHAPES:
+            found[node] = graph.reshape(_stored(found[node.args[0]]), node.meta["val"].shape, channels_last=_goes_to_planes(node))
+        elif node.target in WRITERS:
+            args, kwargs = fx.map_arg((node.args, node.kwargs), found.__getitem__)
+            if node.target in LIMITED and (limiter := _limiter(node)) is not None:
+                held[limiter] = node
+                kwargs = {**kwargs, "limits": _limits(limiter)}
+            found[node] = WRITERS[node.target](graph, *args, **kwargs)
+        else:
+            raise NotTaken(str(node.target))
+    graph.prune()
+    return graph
+
+
+def _users(node: fx.Node) -> Iterator[fx.Node]:
+    """The users of a node, those of permutations and reshapes in their place."""
+    for user in node.users:
+        if user.target in MOVES:
+            yield from _users(user)
+        else:
+            yield user
+
+
+def _goes_to_planes(node: fx.Node) -> bool:
+    return any(user.target in PLANES for user in _users(node))
+
+
+def _limiter(node: fx.Node) -> fx.Node | None:
+    """The operation that alone uses a node, maybe moved, and holds it within limits."""
+    (user, *others) = node.users
+    while user.target in MOVES and not others:
+        (user, *others) = user.users
+    return user if not others and user.target in LIMITS else None
+
+
+def _limits(node: fx.Node) -> tuple[float, float]:
+    given = (*node.args[1:], *(node.kwargs.get(name) for name in ("min_val", "max_val", "min", "max") if name in node.kwargs))
+    return LIMITS[node.target](*given)
+
+
+def _between(low: float | None = None, high: float | None = None) -> tuple[float, float]:
+    return (-INFINITY if low is None else low, INFINITY if high is None else high)
+
+
+def _pair(values: Pair) -> tuple[int, int]:
+    return (values, values) if isinstance(values, int) else (values[0], values[-1])
+
+
+def _stored(value: Any) -> Stored:
+    if not isinstance(value, Stored):
+        raise NotTaken("an operation on a constant")
+    return value
+
+
+def _constants(*values: Any) -> None:
+    if any(isinstance(value, Stored) for value in values):
+        raise NotTaken("weights that are computed")
+
+
+def conv2d(
+    graph: Graph, x: Stored, weight: Tensor, bias: Tensor | None = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1,
+    limits: Limits = None,
+) -> Stored:  # fmt: skip
+    _constants(weight, bias)
+    x = graph.arrange(x, NHWC)
+    batch, *sizes, _ = x.memory
+    out_channels, in_group, *kernel = weight.shape
+    pads, steps, dilations = _pair(padding), _pair(stride), _pair(dilation)
+    height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(sizes, pads, dilations, kernel, steps, strict=True))
+    depthwise = in_group == 1 and groups > 1
+    return graph.add(
+        schema.XNNDepthwiseConv2d if depthwise else schema.XNNConv2d, (batch, height, width, out_channels), NHWC, limits,
+        padding_top=pads[0], padding_bottom=pads[0], padding_left=pads[1], padding_right=pads[1], kernel_height=kernel[0], kernel_width=kernel[1],
+        subsampling_height=steps[0], subsampling_width=steps[1], dilation_height=dilations[0], dilation_width=dilations[1],
+        group_input_channels=in_group, group_output_channels=out_channels // groups, groups=groups, adjustment_height=0, adjustment_width=0,
+        input1_id=x.number, filter_id=graph.constant(weight.permute((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))),
+        bias_id=NONE if bias is None else graph.constant(bias),
+    )  # fmt: skip
+
+
+def linear(graph: Graph, x: Stored, weight: Tensor, bias: Tensor | None = None, limits: Limits = None) -> Stored:
+    _constants(weight, bias)
+    x = _last(graph, x, len(x.axes) - 1)
+    return graph.add(
+        schema.XNNFullyConnected, (*x.memory[:-1], len(weight)), x.axes, limits, input1_id=x.number, filter_id=graph.constant(weight),
+        bias_id=NONE if bias is None else graph.constant(bias),
+    )  # fmt: skip
+
+
+def matmul(graph: Graph, a: Stored, b: Stored | Tensor) -> Stored:
+    if isinstance(b, Tensor) and b.ndim == 2:
+        return linear(graph, a, b.t())
+    a, b = (_constant(graph, value, range(value.ndim)) if isinstance(value, Tensor) else value for value in (a, b))
+    if len(a.axes) != len(b.axes) or a.shape[:-2] != b.shape[:-2]:
+        raise NotTaken("a product of matrices of different batches")
+    first, second = (graph.arrange(value, range(len(value.axes))) for value in (a, b))
+    memory = (*first.memory[:-1], second.memory[-1])
+    return graph.add(schema.XNNBatchMatrixMultiply, memory, range(len(memory)), input1_id=first.number, input2_id=second.number)
+
+
+def binary(operation: Any) -> Callable[..., Stored]:
+    def write(graph: Graph, a: Any, b: Any, limits: Limits = None) -> Stored:
+        like = _largest([value for value in (a, b) if isinstance(value, Stored)])
+        (first, shape), (second, other) = (graph.operand(value, like) for value in (a, b))
+        memory = [max(sizes) for sizes in zip(shape, other, strict=True)]
+        return graph.add(operation, memory, like.axes, limits, input1_id=first, input2_id=second)
+
+    return write
+
+
+def reversed_subtraction(graph: Graph, a: Stored, b: Any) -> Stored:
+    return binary(schema.XNNSubtract)(graph, b, a)
+
+
+def _largest(values: Sequence[Stored]) -> Stored:
+    """Of as large ones that with its channels last."""
+    return max(values, key=lambda value: (len(value.axes), math.prod(value.memory), value.axes == NHWC))
+
+
+def unary(operation: Any, **fields: Any) -> Callable[..., Stored]:
+    return lambda graph, x: graph.add(operation, x.memory, x.axes, input_id=x.number, **fields)
+
+
+def leaky_relu(graph: Graph, x: Stored, slope: float = 0.01) -> Stored:
+    return unary(schema.XNNLeakyReLU, negative_slope=float(slope))(graph, x)
+
+
+def elu(graph: Graph, x: Stored, alpha: float = 1.0) -> Stored:
+    return unary(schema.XNNELU, alpha=float(alpha))(graph, x)
+
+
+def gelu(graph: Graph, x: Stored, approximate: str = "none") -> Stored:
+    if approximate != "none":
+        raise NotTaken("an approximate GELU")
+    return unary(schema.XNNGelu)(graph, x)
+
+
+def silu(graph: Graph, x: Stored) -> Stored:
+    return binary(schema.XNNMultiply)(graph, x, unary(schema.XNNSigmoid)(graph, x))
+
+
+def limited(target: Any) -> Callable[..., Stored]:
+    def write(graph: Graph, x: Stored, *given: float, **named: float) -> Stored:
+        return graph.add(schema.XNNClamp, x.memory, x.axes, LIMITS[target](*given, *named.values()), input_id=x.number)
+
+    return write
+
+
+def softmax(graph: Graph, x: Stored, dim: int, dtype: Any = None) -> Stored:
+    x = _last(graph, x, dim % len(x.axes))
+    return unary(schema.XNNSoftmax)(graph, x)
+
+
+def _last(graph: Graph, x: Stored, axis: int) -> Stored:
+    """The value with an axis last in memory."""
+    return x if x.axes[-1] == axis else graph.arrange(x, [*(other for other in x.axes if other != axis), axis])
+
+
+def cat(graph: Graph, values: Sequence[Any], dim: int = 0) -> Stored:
+    axes = _largest([value for value in values if isinstance(value, Stored)]).axes
+    parts = [graph.arrange(value, axes) if isinstance(value, Stored) else _constant(graph, value, axes) for value in values]
+    place = axes.index(dim % len(axes))
+    most = max(CONCATENATIONS)
+
+    def joined(some: Sequence[Stored]) -> Stored:
+        memory = list(some[0].memory)
+        memory[place] = sum(part.memory[place] for part in some)
+        numbers = [part.number for part in some] + [NONE] * (most - len(some))
+        ids = {f"input{i}_id": number for i, number in enumerate(numbers, start=1)}
+        return graph.add(CONCATENATIONS[len(some)], memory, axes, axis=place, **ids)
+
+    while len(parts) > most:  # No more are joined first than must be: each time copies them once more.
+        first: list[Stored] = []
+        rest = parts
+        while rest and len(first) + len(rest) > most:
+            count = min(most, len(first) + len(rest) - most + 1)
+            first.append(joined(rest[:count]) if count > 1 else rest[0])
+            rest = rest[count:]
+        parts = first + rest
+    return joined(parts) if len(parts) > 1 else parts[0]
+
+
+def _constant(graph: Graph, tensor: Tensor, axes: Sequence[int]) -> Stored:
+    moved = tensor.permute(tuple(axes))
+    return Stored(graph.constant(moved), tuple(moved.shape), tuple(axes))
+
+
+def slice_tensor(graph: Graph, x: Stored, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Stored:
+    place = x.axes.index(dim % len(x.axes))
+    kept = range(x.memory[place])[start:end:step]
+    if step != 1:
+        raise NotTaken("a slice with steps")
+    starts, sizes = [0] * len(x.memory), list(x.memory)
+    starts[place], sizes[place] = kept.start, len(kept)
+    return graph.cut(x, starts, sizes)
+
+
+def select(graph: Graph, x: Stored, dim: int, index: int) -> Stored:
+    dim, index = dim % len(x.axes), index % x.shape[dim]
+    return graph.reshape(slice_tensor(graph, x, dim, index, index + 1), x.shape[:dim] + x.shape[dim + 1 :])
+
+
+def contiguous(graph: Graph, x: Stored, memory_format: Any = None) -> Stored:
+    return graph.arrange(x, range(len(x.axes)))
+
+
+def permute(_: Graph, x: Stored, dims: Sequence[int]) -> Stored:
+    dims = [dim % len(x.axes) for dim in dims]
+    return Stored(x.number, x.memory, tuple(dims.index(axis) for axis in x.axes))
+
+
+def transpose(graph: Graph, x: Stored, first: int, second: int) -> Stored:
+    dims = list(range(len(x.axes)))
+    dims[first], dims[second] = dims[second], dims[first]
+    return permute(graph, x, dims)
+
+
+def pad(graph: Graph, x: Stored, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Stored:
+    if mode != "constant" or any(amount < 0 for amount in amounts):
+        raise NotTaken("a padding that is not with a constant")
+    before, behind = [0] * len(x.axes), [0] * len(x.axes)
+    for i in range(len(amounts) // 2):
+        place = x.axes.index(len(x.axes) - 1 - i)
+        before[place], behind[place] = amounts[2 * i], amounts[2 * i + 1]
+    memory = [size + a + b for size, a, b in zip(x.memory, before, behind, strict=True)]
+    last = max((place for place in range(len(memory)) if before[place] or behind[place]), default=-1)
+    # Padding goes row by row of the last axis: what is not padded joins the axis before it.
+    inner = math.prod(x.memory[last + 1 :])
+    joined = graph.reshape(Stored(x.number, x.memory, tuple(range(len(memory)))), (*x.memory[:last], x.memory[last] * inner))
+    before, behind = ([*counts[:last], counts[last] * inner] for counts in (before, behind))
+    padded = graph.add(
+        schema.XNNStaticConstantPad, (*memory[:last], memory[last] * inner), range(last + 1), pre_paddings=before, post_paddings=behind,
+        padding_value=float(value or 0), input_id=joined.number,
+    )  # fmt: skip
+    return Stored(graph.reshape(padded, memory).number, tuple(memory), x.axes)
+
+
+def max_pool2d(
+    graph: Graph, x: Stored, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False, limits: Limits = None
+) -> Stored:  # fmt: skip
+    """What a last window has over the end is more padding there, which never is the maximum."""
+    x = graph.arrange(x, NHWC)
+    batch, *lengths, channels = x.memory
+    kernels, pads, dilations = _pair(kernel), _pair(padding), _pair(dilation)
+    steps = _pair(stride or kernel)
+    sizes, behind = [], []
+    for n, k, s, p, d in zip(lengths, kernels, steps, pads, dilations, strict=True):
+        room = n + 2 * p - d * (k - 1) - 1
+        more = ceil_mode and room % s > 0 and (room // s + 1) * s < n + p
+        sizes.append(room // s + 1 + more)
+        behind.append(p + (s - room % s if more else 0))
+    return graph.add(
+        schema.XNNMaxPooling2d, (batch, *sizes, channels), NHWC, limits, padding_top=pads[0], padding_left=pads[1], padding_bottom=behind[0],
+        padding_right=behind[1], pooling_height=kernels[0], pooling_width=kernels[1], stride_height=steps[0], stride_width=steps[1],
+        dilation_height=dilations[0], dilation_width=dilations[1], input_id=x.number, flags=flags.XNN_FLAG_KEEP_DIMS,
+    )  # fmt: skip
+
+
+def avg_pool2d(
+    graph: Graph, x: Stored, kernel: Pair, stride: Pair = (), padding: Pair = 0, ceil_mode: bool = False, count_padding: bool = True,
+    divisor: int | None = None,
+) -> Stored:  # fmt: skip
+    if ceil_mode or any(_pair(padding)) or divisor:
+        raise NotTaken("an average pool with padding")
+    x = graph.arrange(x, NHWC)
+    batch, *lengths, channels = x.memory
+    kernels, steps = _pair(kernel), _pair(stride or kernel)
+    sizes = [(n - k) // s + 1 for n, k, s in zip(lengths, kernels, steps, strict=True)]
+    if list(kernels) == lengths:
+        return mean(graph, Stored(x.number, x.memory, NHWC), (2, 3), keep=True)
+    return graph.add(
+        schema.XNNAvgPooling2d, (batch, *sizes, channels), NHWC, padding_top=0, padding_left=0, padding_bottom=0, padding_right=0,
+        pooling_height=kernels[0], pooling_width=kernels[1], stride_height=steps[0], stride_width=steps[1], dilation_height=0, dilation_width=0,
+        input_id=x.number, flags=flags.XNN_FLAG_KEEP_DIMS,
+    )  # fmt: skip
+
+
+def mean(graph: Graph, x: Stored, dims: Any = None, keep: bool = False, dtype: Any = None) -> Stored:
+    """Over axes that lie side by side in memory, or are brought there, as the mean of a plane of the rest."""
+    rank = len(x.axes)
+    gone = set(range(rank)) if not dims and dims != 0 else {dim % rank for dim in ([dims] if isinstance(dims, int) else dims)}
+    places = [place for place, axis in enumerate(x.axes) if axis in gone]
+    if places != list(range(places[0], places[-1] + 1)):
+        x = graph.arrange(x, [*(axis for axis in x.axes if axis not in gone), *sorted(gone)])
+        places = list(range(rank - len(gone), rank))
+    outer, inner = math.prod(x.memory[: places[0]]), math.prod(x.memory[places[-1] + 1 :])
+    plane = Stored(x.number, x.memory, tuple(range(rank)))
+    plane = graph.reshape(plane, (outer, math.prod(x.memory) // outer // inner, 1, inner))
+    pooled = graph.add(schema.XNNGlobalAvgPooling2d, (outer, 1, 1, inner), range(4), input_id=plane.number, flags=flags.XNN_FLAG_KEEP_DIMS)
+    kept = graph.reshape(pooled, [1 if axis in gone else size for axis, size in zip(x.axes, x.memory, strict=True)])
+    result = Stored(kept.number, kept.memory, x.axes)
+    return result if keep else graph.reshape(result, [size for axis, size in enumerate(result.shape) if axis not in gone])
+
+
+def total(graph: Graph, x: Stored, dims: Any = None, keep: bool = False, dtype: Any = None) -> Stored:
+    averaged = mean(graph, x, dims, keep)
+    return binary(schema.XNNMultiply)(graph, averaged, float(math.prod(x.memory) // math.prod(averaged.memory)))
+
+
+def resize(graph: Graph, x: Stored, sizes: Sequence[int] | None, align_corners: bool, *scales: Any) -> Stored:
+    if sizes is None:
+        factors = scales[0] if len(scales) == 1 else scales
+        sizes = [int(n * factor) for n, factor in zip(x.shape[2:], factors, strict=True)]
+    x = graph.arrange(x, NHWC)
+    height, width = sizes
+    return graph.add(
+        schema.XNNStaticResizeBilinear2D, (x.memory[0], height, width, x.memory[3]), NHWC, new_height=height, new_width=width, input_id=x.number,
+        flags=flags.XNN_FLAG_ALIGN_CORNERS if align_corners else 0,
+    )  # fmt: skip
+
+
+def power(graph: Graph, x: Stored, exponent: float) -> Stored:
+    if exponent != 2:
+        raise NotTaken("a power that is not a square")
+    return unary(schema.XNNSquare)(graph, x)
+
+
+def same(_: Graph, x: Stored, *args: Any, **kwargs: Any) -> Stored:
+    return x
+
+
+CONCATENATIONS = {2: schema.XNNConcatenate2, 3: schema.XNNConcatenate3, 4: schema.XNNConcatenate4, 5: schema.XNNConcatenate5}
+RESHAPES = (
+    aten.reshape.default, aten.view.default, aten._unsafe_view.default, aten.flatten.using_ints, aten.squeeze.dim, aten.squeeze.dims,
+    aten.unsqueeze.default,
+)  # fmt: skip
+MOVES = (*RESHAPES, aten.permute.default, aten.transpose.int)
+PLANES = (aten.conv2d.default, aten.max_pool2d.default, aten.avg_pool2d.default)
+LIMITS: dict[Any, Callable[..., tuple[float, float]]] = {
+    aten.relu.default: lambda: (0.0, INFINITY),
+    aten.relu6.default: lambda: (0.0, 6.0),
+    aten.hardtanh.default: lambda low=-1.0, high=1.0: (low, high),
+    aten.clamp.default: _between,
+    aten.clamp_min.default: lambda low: (low, INFINITY),
+    aten.clamp_max.default: lambda high: (-INFINITY, high),
+}
+LIMITED = (
+    aten.conv2d.default, aten.linear.default, aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.max_pool2d.default,
+)  # fmt: skip
+"""Operations of XNNPACK's that hold their results within limits at no cost."""
+WRITERS: dict[Any, Callable[..., Stored]] = {
+    **{target: limited(target) for target in LIMITS},
+    aten.conv2d.default: conv2d,
+    aten.linear.default: linear,
+    aten.matmul.default: matmul,
+    aten.mm.default: matmul,
+    aten.bmm.default: matmul,
+    aten.add.Tensor: binary(schema.XNNAdd),
+    aten.sub.Tensor: binary(schema.XNNSubtract),
+    aten.rsub.Scalar: reversed_subtraction,
+    aten.mul.Tensor: binary(schema.XNNMultiply),
+    aten.div.Tensor: binary(schema.XNNDiv),
+    aten.maximum.default: binary(schema.XNNMaximum),
+    aten.minimum.default: binary(schema.XNNMinimum),
+    aten.sigmoid.default: unary(schema.XNNSigmoid),
+    aten.tanh.default: unary(schema.XNNTanh),
+    aten.hardswish.default: unary(schema.XNNHardswish),
+    aten.exp.default: unary(schema.XNNExp),
+    aten.log.default: unary(schema.XNNLog),
+    aten.sqrt.default: unary(schema.XNNSquareRoot),
+    aten.rsqrt.default: unary(schema.XNNReciprocalSquareRoot),
+    aten.abs.default: unary(schema.XNNAbs),
+    aten.neg.default: unary(schema.XNNNegate),
+    aten.leaky_relu.default: leaky_relu,
+    aten.elu.default: elu,
+    aten.gelu.default: gelu,
+    aten.silu.default: silu,
+    aten.pow.Tensor_Scalar: power,
+    aten.softmax.int: softmax,
+    aten.cat.default: cat,
+    aten.slice.Tensor: slice_tensor,
+    aten.select.int: select,
+    aten.contiguous.default: contiguous,
+    aten.permute.default: permute,
+    aten.transpose.int: transpose,
+    aten.pad.default: pad,
+    aten.constant_pad_nd.default: lambda graph, x, amounts, value=0.0: pad(graph, x, amounts, "constant", value),
+    aten.max_pool2d.default: max_pool2d,
+    aten.avg_pool2d.default: avg_pool2d,
+    aten.mean.dim: mean,
+    aten.sum.dim_IntList: total,
+    aten.upsample_bilinear2d.vec: resize,
+    aten.dropout.default: same,
+    aten.clone.default: same,
+    aten.detach.default: same,
+    aten.alias.default: same,
+}

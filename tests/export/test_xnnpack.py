@@ -1,0 +1,185 @@
+"""Operations as XNNPACK's, run in ExecuTorch, against torch."""
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
+
+from clipstep.export.lowering.fold import fold_constants
+from clipstep.export.targets import executorch
+from clipstep.export.targets.xnnpack import NotTaken
+from clipstep.export.targets.xnnpack_operations import xnnpack_graph
+
+A, B, M = (1, 12, 6, 5), (1, 12, 6, 5), (3, 4, 6)
+Function = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def weight(*shape: int) -> Tensor:
+    return (torch.arange(1, 1 + math.prod(shape)) * 1.7).sin().reshape(shape)
+
+
+def traced(function: Callable[..., Any], *inputs: Tensor) -> fx.GraphModule:
+    graph = make_fx(function, pre_dispatch=True)(*inputs)
+    fold_constants(graph)
+    return graph
+
+
+def run_in_executorch(functions: list[Function], folder: Path) -> list[tuple[Tensor, Tensor]]:
+    """What each function gives in ExecuTorch and in torch, all in one delegate of one file."""
+    from executorch.extension.pybindings import portable_lib
+
+    inputs = tuple(torch.randn(*shape, generator=torch.Generator().manual_seed(i)) for i, shape in enumerate((A, B, M)))
+    program: Any = SimpleNamespace(inputs=inputs)
+    graph = traced(lambda *values: tuple(function(*values) for function in functions), *inputs)
+    xnnpack_graph(graph)  # Otherwise ExecuTorch's own partitioner would be tested.
+    placement = executorch.write(graph, program, "float32", "{}", folder / "step.pte")
+    assert placement.outside == () and list(placement.delegated) == ["XnnpackBackend"]
+    module = portable_lib._load_for_executorch(str(folder / "step.pte"))
+    return list(zip(module.forward(list(inputs)), graph(*inputs), strict=True))
+
+
+SINGLE: dict[str, Function] = {
+    "conv2d": lambda a, b, m: F.conv2d(a, weight(7, 12, 3, 2), weight(7), (2, 1), (1, 0), (1, 2)),
+    "conv2d of groups, limited": lambda a, b, m: F.conv2d(a, weight(9, 4, 1, 1), None, groups=3).relu(),
+    "depthwise conv2d": lambda a, b, m: F.conv2d(a, weight(12, 1, 3, 3), weight(12), padding=1, groups=12),
+    "depthwise conv2d with a multiplier": lambda a, b, m: F.conv2d(a, weight(24, 1, 3, 3), weight(24), stride=2, groups=12),
+    "conv2d, moved, then limited": lambda a, b, m: F.relu6(F.conv2d(a, weight(4, 12, 1, 1)).permute(0, 2, 3, 1).reshape(6, 20)),
+    "conv2d used with and without limits": lambda a, b, m: (y := F.conv2d(a, weight(4, 12, 1, 1))).relu() + y,
+    "linear of channels": lambda a, b, m: F.linear(a.permute(0, 2, 3, 1), weight(3, 12), weight(3)),
+    "linear of columns": lambda a, b, m: F.linear(a, weight(3, 5)),
+    "weights times a matrix": lambda a, b, m: torch.mm(weight(7, 12), a.reshape(12, 30)),
+    "a matrix times weights": lambda a, b, m: torch.mm(a.reshape(12, 30), weight(30, 7)),
+    "products of matrices": lambda a, b, m: torch.bmm(m, m.transpose(1, 2)),
+    "add of another order": lambda a, b, m: a.relu() + b.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2),
+    "add, limited": lambda a, b, m: (a + b).clamp(-0.5, 1.0),
+    "subtract from a number": lambda a, b, m: 1.5 - a,
+    "subtract a channel's number": lambda a, b, m: a - weight(12, 1, 1),
+    "multiply by lower rank": lambda a, b, m: a * b[0, 0],
+    "divide": lambda a, b, m: a / (b * b + 1.0),
+    "maximum": lambda a, b, m: torch.maximum(a, b),
+    "minimum": lambda a, b, m: torch.minimum(a, b.abs()),
+    "relu": lambda a, b, m: a.relu(),
+    "hardtanh": lambda a, b, m: F.hardtanh(a, -0.25, 0.75),
+    "clamp from below": lambda a, b, m: a.clamp_min(-0.1),
+    "clamp from above": lambda a, b, m: a.clamp(max=0.1),
+    "sigmoid": lambda a, b, m: a.sigmoid(),
+    "silu": lambda a, b, m: F.silu(a),
+    "tanh": lambda a, b, m: a.tanh(),
+    "gelu": lambda a, b, m: F.gelu(a),
+    "elu": lambda a, b, m: F.elu(a, 0.5),
+    "leaky relu": lambda a, b, m: F.leaky_relu(a, 0.2),
+    "hardswish": lambda a, b, m: F.hardswish(a),
+    "exp, sqrt, rsqrt, log": lambda a, b, m: a.exp().sqrt() + (a * a + 1.0).rsqrt() + (b.abs() + 1.0).log(),
+    "square": lambda a, b, m: -(a**2),
+    "softmax of channels": lambda a, b, m: a.softmax(1),
+    "softmax of columns": lambda a, b, m: m.softmax(-1),
+    "cat of many": lambda a, b, m: torch.cat([a[:, i : i + 1] for i in range(12)] + [b, weight(1, 1, 6, 5)], 1),
+    "cat of other orders": lambda a, b, m: torch.cat([F.max_pool2d(a, 1), b], 2),
+    "slice, select": lambda a, b, m: a[:, 2:9, 1:][0, :, 3],
+    "pad": lambda a, b, m: F.pad(a, (1, 0, 2, 3), value=0.5),
+    "pad of channels": lambda a, b, m: F.pad(F.max_pool2d(a, 1), (0, 0, 0, 0, 1, 2)),
+    "max pool": lambda a, b, m: F.max_pool2d(a, 3, 2, 1),
+    "max pool over the end, limited": lambda a, b, m: F.max_pool2d(a, (2, 3), 2, 0, ceil_mode=True).relu(),
+    "max pool, dilated": lambda a, b, m: F.max_pool2d(a, 2, 1, 0, 2),
+    "average pool": lambda a, b, m: F.avg_pool2d(a, 2, 1),
+    "average pool of all": lambda a, b, m: F.avg_pool2d(a, (6, 5)),
+    "mean of the plane": lambda a, b, m: a.mean((2, 3)),
+    "mean of channels, kept": lambda a, b, m: F.max_pool2d(a, 1).mean(1, keepdim=True),
+    "mean of rows and channels": lambda a, b, m: a.mean((1, 3)),
+    "sum": lambda a, b, m: m.sum(1),
+    "resize": lambda a, b, m: F.interpolate(a, size=(9, 10), mode="bilinear", align_corners=True),
+    "resize by a factor": lambda a, b, m: F.interpolate(a, scale_factor=2.0, mode="bilinear"),
+    "an input as it is": lambda a, b, m: a,
+    "a constant": lambda a, b, m: a[:, :1] * 0.0 + weight(1, 1, 6, 5),
+}
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Tensor, Tensor]]:
+    return dict(zip(SINGLE, run_in_executorch(list(SINGLE.values()), tmp_path_factory.mktemp("xnnpack")), strict=True))
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_an_operation(name: str, single: dict[str, tuple[Tensor, Tensor]]) -> None:
+    got, expected = single[name]
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def chain(seed: int) -> Function:
+    """Some random permutations, reshapes, slices, concatenations and convolutions in a row."""
+
+    def function(a: Tensor, b: Tensor, m: Tensor) -> Tensor:
+        chance = random.Random(seed)
+        x = a
+        for _ in range(8):
+            what = chance.choice(["permute", "reshape", "slice", "cat", "conv", "add"])
+            if what == "permute":
+                x = x.permute(chance.sample(range(x.ndim), x.ndim))
+            elif what == "reshape":
+                sizes = list(x.shape)
+                i = chance.randrange(len(sizes))
+                factor = next((f for f in (2, 3, 5) if sizes[i] % f == 0), 1)
+                sizes[i : i + 1] = [factor, sizes[i] // factor]
+                while len(sizes) > 4:
+                    j = chance.randrange(len(sizes) - 1)
+                    sizes[j : j + 2] = [sizes[j] * sizes[j + 1]]
+                x = x.reshape(sizes)
+            elif what == "slice" and max(x.shape) > 2:
+                dim = x.shape.index(max(x.shape))
+                x = x[(slice(None),) * dim + (slice(1, -1),)]
+            elif what == "cat":
+                x = torch.cat([x, x.sigmoid()], chance.randrange(x.ndim)) if x.numel() < 2000 else x
+            elif what == "conv" and x.ndim == 4:
+                x = F.conv2d(x, weight(5, x.shape[1], 1, 1) / x.shape[1])
+            elif what == "add":
+                x = x + x.transpose(0, 1).contiguous().transpose(0, 1)
+        return x
+
+    return function
+
+
+def test_chains_of_moves(tmp_path: Path) -> None:
+    for got, expected in run_in_executorch([chain(seed) for seed in range(60)], tmp_path):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_permutations_move_nothing() -> None:
+    """Neither do reshapes that split or join axes that lie side by side."""
+
+    def function(x: Tensor) -> tuple[Tensor]:
+        y = F.conv2d(x.permute(0, 3, 1, 2), weight(8, 12, 1, 1))
+        rows = y.permute(1, 0, 2, 3).reshape(1, 8, 2, 30)
+        return (F.conv2d(rows, weight(4, 8, 2, 1)).permute(0, 2, 3, 1),)
+
+    kinds = [type(node.xnode_union).__name__ for node in xnnpack_graph(traced(function, torch.randn(2, 6, 5, 12))).nodes]
+    assert kinds == ["XNNConv2d", "XNNStaticReshape", "XNNConv2d"]
+
+
+def test_what_nobody_uses_is_not_computed() -> None:
+    graph = xnnpack_graph(traced(lambda x: (x[:, 1:][:, :, 1:].reshape(-1).reshape(2, -1),), torch.randn(1, 3, 5)))
+    assert [type(node.xnode_union).__name__ for node in graph.nodes] == ["XNNStaticSlice", "XNNStaticReshape"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a: a.cumsum(1),
+        lambda a: a[:, ::2],
+        lambda a: F.pad(a, (1, 1, 1, 1), "reflect"),
+        lambda a: F.avg_pool2d(a, 3, 1, 1),
+        lambda a: a**3,
+        lambda a: F.gelu(a, approximate="tanh"),
+        lambda a: F.conv2d(a, F.pad(a, (0, 0, 0, 0, 0, 0, 0, 3))),
+    ],
+)  # fmt: skip
+def test_what_is_not_written(function: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(NotTaken):
+        xnnpack_graph(traced(lambda x: (function(x),), torch.randn(1, 4, 4, 4)))
