@@ -21,15 +21,19 @@ class Style:
     stack_limit: float
     """Values of at most so many elements are computed on whole: they fit in a processor's cache, and few large operations cost
     less than many small ones."""
-    channel_multiple: int
-    """Frames get further channels up to a multiple of this, where kernels are fastest on those."""
+    products: bool
+    """Kernels are slow on few channels, or on a number of them that is no multiple of 8: such a convolution is a product of
+    matrices, whose kernels compute several pixels at a time."""
     free_axes: bool
     """Permutations and reshapes cost nothing, so that time may be an axis of a 2D convolution."""
+    padded_pools: bool
+    """There are average pools that pad; elsewhere they are depthwise convolutions with equal weights."""
 
 
-GENERAL = Style(stack_limit=2**17, channel_multiple=8, free_axes=False)
-FREE_AXES = Style(stack_limit=math.inf, channel_multiple=1, free_axes=True)
-STYLE: ContextVar[Style] = ContextVar("STYLE", default=GENERAL)
+ONNXRUNTIME = Style(stack_limit=2**17, products=True, free_axes=False, padded_pools=True)
+XNNPACK = Style(stack_limit=math.inf, products=True, free_axes=True, padded_pools=False)
+COREML = Style(stack_limit=math.inf, products=False, free_axes=False, padded_pools=True)
+STYLE: ContextVar[Style] = ContextVar("STYLE", default=ONNXRUNTIME)
 """That of the graph which is being lowered."""
 
 
@@ -39,35 +43,24 @@ class NoRule(Exception):
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames ``(1, C or more, H, W)`` of a value ``(1, C, T, H, W)``: what convolutions and pools compute on.
+    """Frames ``(1, C, H, W)`` of a value ``(1, C, T, H, W)``, all of one shape: what convolutions and pools compute on.
 
-    A step then goes depth first, with a frame in the processor's cache. None is a frame of zeros. A frame may hold
-    more channels than the original value's ``channels``, because kernels are fastest on multiples of 8; what is in
-    them is finite, and otherwise nobody's business. All frames are of one shape.
+    A step then goes depth first, with a frame in the processor's cache. None is a frame of zeros.
     """
 
     items: tuple[Tensor | None, ...]
-    channels: int
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the original value, rank 5."""
-        return (1, self.channels, len(self.items), *self._given.shape[2:])
-
-    @property
-    def width(self) -> int:
-        """The channels of a frame, the further ones included."""
-        return self._given.shape[1]
+        _, channels, height, width = next(frame.shape for frame in self.items if frame is not None)
+        return (1, channels, len(self.items), height, width)
 
     @cached_property
     def exact(self) -> tuple[Tensor, ...]:
-        """The frames without further channels, those of zeros written out."""
-        return tuple(frame if self.width == self.channels else frame[:, : self.channels] for frame in self.written_out)
-
-    @cached_property
-    def written_out(self) -> tuple[Tensor, ...]:
-        """The frames with their further channels, those of zeros written out."""
-        zeros = torch.zeros(1, self.width, *self.shape[3:])
+        """The frames, those of zeros written out."""
+        _, channels, _, height, width = self.shape
+        zeros = torch.zeros(1, channels, height, width)
         return tuple(zeros if frame is None else frame for frame in self.items)
 
     @cached_property
@@ -77,16 +70,12 @@ class Frames:
         return View.of(stacked, (1, *stacked.shape)).permute((0, 2, 1, 3, 4))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Frames":
-        """The value with an operation done on each frame that keeps zeros and does not mix channels."""
-        return Frames(tuple(None if frame is None else function(frame) for frame in self.items), self.channels)
+        """The value with an operation done on each frame that keeps zeros."""
+        return Frames(tuple(None if frame is None else function(frame) for frame in self.items))
 
     def each(self, function: Callable[[Tensor], Tensor]) -> "Frames":
         """The value with any operation done on each frame."""
-        return frames_of([function(frame) for frame in self.exact])
-
-    @property
-    def _given(self) -> Tensor:
-        return next(frame for frame in self.items if frame is not None)
+        return Frames(tuple(function(frame) for frame in self.exact))
 
 
 Value = Frames | View
@@ -101,11 +90,11 @@ def frames_of(value: Value | Tensor | Sequence[Tensor]) -> Frames:
     if isinstance(value, Frames):
         return value
     if isinstance(value, Sequence):
-        return Frames(tuple(value), value[0].shape[1])
+        return Frames(tuple(value))
     view = view_of(value)
     if len(view.shape) != 5 or view.shape[0] != 1:
         raise NoRule("a value that is not one batch of frames")
-    return Frames(view.pieces, view.shape[1])
+    return Frames(view.pieces)
 
 
 def is_stack(value: object) -> bool:
@@ -153,12 +142,6 @@ def view_of(value: Value | Tensor) -> View:
 def result(view: View) -> View | Tensor:
     """What an operation gives: a tensor as soon as the rank allows it."""
     return view if len(view.shape) > 4 else view.tensor(view.shape)
-
-
-def pad_channels(value: Tensor, width: int) -> Tensor:
-    """``(A, C, H, W)`` with zeros appended on its second axis up to ``width``."""
-    missing = width - value.shape[1]
-    return torch.nn.functional.pad(value, (0, 0, 0, 0, 0, missing)) if missing else value
 
 
 def concatenate(parts: Sequence[Tensor], dim: int) -> Tensor:

@@ -19,7 +19,7 @@ from clipstep.export.lowering.fold import (
     move_channel_shuffles,
     move_relus,
 )
-from clipstep.export.lowering.frames import GENERAL, STYLE, Frames, NoRule, Style
+from clipstep.export.lowering.frames import ONNXRUNTIME, STYLE, Frames, NoRule, Style
 from clipstep.export.lowering.order import depth_first
 from clipstep.export.lowering.rules import RULES
 from clipstep.export.lowering.rules.pointwise import PAIRS
@@ -37,7 +37,7 @@ class LoweringError(ClipstepError):
     """An operation that cannot be lowered: names it, its shapes and the line of the network that made it."""
 
 
-def lower(step: nn.Module, inputs: tuple[Tensor, ...], style: Style = GENERAL) -> fx.GraphModule:
+def lower(step: nn.Module, inputs: tuple[Tensor, ...], style: Style = ONNXRUNTIME) -> fx.GraphModule:
     """The same function with no value of rank 5 or more, on tensors of the shapes of ``inputs``.
 
     Raises:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from clipstep.export.lowering.rules.convolution import triple
-from clipstep.export.lowering.rules.pointwise import FINITE, OTHERS, PAIRS, ZERO_STAYS
+from clipstep.export.lowering.rules.pointwise import OTHERS, PAIRS, ZERO_STAYS
 from clipstep.export.stream.steps import TIME, Chunk, NoStep, Steps
 
 aten = torch.ops.aten
@@ -153,7 +153,7 @@ def squeeze(steps: Steps, node: fx.Node, x: Chunk, dims: int | Sequence[int]) ->
 
 
 RULES: dict[Any, Callable[..., Any]] = {
-    **dict.fromkeys((*ZERO_STAYS, *FINITE, *OTHERS), framewise),
+    **dict.fromkeys((*ZERO_STAYS, *OTHERS), framewise),
     **dict.fromkeys(PAIRS, pair),
     **dict.fromkeys((aten._native_batch_norm_legit_no_training.default, aten.channel_shuffle.default), framewise),
     **dict.fromkeys((aten.clone.default, aten.alias.default, aten.detach.default, aten.pow.Tensor_Scalar), framewise),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from clipstep.export.lowering.frames import FREE_AXES, GENERAL, Style
+from clipstep.export.lowering.frames import COREML, ONNXRUNTIME, XNNPACK, Style
 from clipstep.export.step import StepProgram
 from clipstep.export.targets import coreml, executorch, onnx
 from clipstep.runtime.manifest import Placement
@@ -35,8 +35,8 @@ class Target:
 
 TARGETS = {
     "onnx": Target(
-        onnx.write, "step.onnx", ("float32",), ("lowered", "3d"), GENERAL, ("uint8", "float32"), ("torch", "onnx", "onnxscript", "onnxruntime")
+        onnx.write, "step.onnx", ("float32",), ("lowered", "3d"), ONNXRUNTIME, ("uint8", "float32"), ("torch", "onnx", "onnxscript", "onnxruntime")
     ),
-    "executorch": Target(executorch.write, "step.pte", ("float32",), ("lowered",), FREE_AXES, ("uint8", "float32"), ("torch", "executorch")),
-    "coreml": Target(coreml.write, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), GENERAL, ("float32",), ("torch", "coremltools")),
+    "executorch": Target(executorch.write, "step.pte", ("float32",), ("lowered",), XNNPACK, ("uint8", "float32"), ("torch", "executorch")),
+    "coreml": Target(coreml.write, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), COREML, ("float32",), ("torch", "coremltools")),
 }

@@ -12,7 +12,8 @@ from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import Tensor, fx, nn
 
 from clipstep.export.step import StepProgram
-from clipstep.export.targets.xnnpack import Graph, NotTaken
+from clipstep.export.targets.common import NotTaken
+from clipstep.export.targets.xnnpack import Graph
 from clipstep.export.targets.xnnpack_operations import xnnpack_graph
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import Placement

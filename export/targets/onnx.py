@@ -4,9 +4,11 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import nn
+from torch import fx, nn
 
 from clipstep.export.step import StepProgram
+from clipstep.export.targets.common import NotTaken
+from clipstep.export.targets.onnx_operations import onnx_model
 from clipstep.runtime.manifest import Placement
 
 METADATA_KEY = "clipstep"
@@ -14,7 +16,10 @@ METADATA_KEY = "clipstep"
 
 def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path) -> Placement:
     """Writes ``path`` with the metadata in ``metadata_props["clipstep"]``. onnxruntime's CPU provider runs every node."""
-    model = to_onnx(graph, program)
+    try:
+        model = onnx_model(graph, program.input_names, program.output_names) if isinstance(graph, fx.GraphModule) else to_onnx(graph, program)
+    except NotTaken:
+        model = to_onnx(graph, program)
     model.metadata_props.add(key=METADATA_KEY, value=metadata)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
@@ -22,7 +27,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
 
 
 def to_onnx(step: nn.Module, program: StepProgram) -> onnx.ModelProto:
-    """A step module, lowered or as trained, as an ONNX model with the contract's names."""
+    """A step module, as it was trained or lowered, as an ONNX model with the contract's names, by torch.onnx."""
     exported = torch.export.export(step, program.inputs)
     onnx_program = torch.onnx.export(exported, input_names=program.input_names, output_names=program.output_names, dynamo=True, verbose=False)
     assert onnx_program is not None

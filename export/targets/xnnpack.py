@@ -22,10 +22,6 @@ NONE = flags.XNN_INVALID_VALUE_ID
 Limits = tuple[float, float] | None
 
 
-class NotTaken(Exception):
-    """An operation, or a setting of one, that is not written here."""
-
-
 @dataclass(frozen=True)
 class Stored:
     """A value: its number, its shape in memory and, for each axis in memory, which axis of the value it is."""

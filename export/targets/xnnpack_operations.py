@@ -9,10 +9,10 @@ from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as sc
 from executorch.backends.xnnpack.utils import xnnpack_constants as flags
 from torch import Tensor, fx
 
-from clipstep.export.targets.xnnpack import NHWC, NONE, Graph, Limits, NotTaken, Stored
+from clipstep.export.targets.common import NotTaken, Pair, pair
+from clipstep.export.targets.xnnpack import NHWC, NONE, Graph, Limits, Stored
 
 aten = torch.ops.aten
-Pair = int | Sequence[int]
 INFINITY = float("inf")
 
 
@@ -79,10 +79,6 @@ def _between(low: float | None = None, high: float | None = None) -> tuple[float
     return (-INFINITY if low is None else low, INFINITY if high is None else high)
 
 
-def _pair(values: Pair) -> tuple[int, int]:
-    return (values, values) if isinstance(values, int) else (values[0], values[-1])
-
-
 def _stored(value: Any) -> Stored:
     if not isinstance(value, Stored):
         raise NotTaken("an operation on a constant")
@@ -102,7 +98,7 @@ def conv2d(
     x = graph.arrange(x, NHWC)
     batch, *sizes, _ = x.memory
     out_channels, in_group, *kernel = weight.shape
-    pads, steps, dilations = _pair(padding), _pair(stride), _pair(dilation)
+    pads, steps, dilations = pair(padding), pair(stride), pair(dilation)
     height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(sizes, pads, dilations, kernel, steps, strict=True))
     depthwise = in_group == 1 and groups > 1
     return graph.add(
@@ -272,14 +268,21 @@ def pad(graph: Graph, x: Stored, amounts: Sequence[int], mode: str = "constant",
     return Stored(graph.reshape(padded, memory).number, tuple(memory), x.axes)
 
 
+def pixel_unshuffle(graph: Graph, x: Stored, factor: int) -> Stored:
+    batch, channels, height, width = x.shape
+    split = graph.reshape(x, (batch, channels, height // factor, factor, width // factor, factor))
+    moved = permute(graph, split, (0, 1, 3, 5, 2, 4))
+    return graph.reshape(moved, (batch, channels * factor**2, height // factor, width // factor))
+
+
 def max_pool2d(
     graph: Graph, x: Stored, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False, limits: Limits = None
 ) -> Stored:  # fmt: skip
     """What a last window has over the end is more padding there, which never is the maximum."""
     x = graph.arrange(x, NHWC)
     batch, *lengths, channels = x.memory
-    kernels, pads, dilations = _pair(kernel), _pair(padding), _pair(dilation)
-    steps = _pair(stride or kernel)
+    kernels, pads, dilations = pair(kernel), pair(padding), pair(dilation)
+    steps = pair(stride or kernel)
     sizes, behind = [], []
     for n, k, s, p, d in zip(lengths, kernels, steps, pads, dilations, strict=True):
         room = n + 2 * p - d * (k - 1) - 1
@@ -297,11 +300,11 @@ def avg_pool2d(
     graph: Graph, x: Stored, kernel: Pair, stride: Pair = (), padding: Pair = 0, ceil_mode: bool = False, count_padding: bool = True,
     divisor: int | None = None,
 ) -> Stored:  # fmt: skip
-    if ceil_mode or any(_pair(padding)) or divisor:
+    if ceil_mode or any(pair(padding)) or divisor:
         raise NotTaken("an average pool with padding")
     x = graph.arrange(x, NHWC)
     batch, *lengths, channels = x.memory
-    kernels, steps = _pair(kernel), _pair(stride or kernel)
+    kernels, steps = pair(kernel), pair(stride or kernel)
     sizes = [(n - k) // s + 1 for n, k, s in zip(lengths, kernels, steps, strict=True)]
     if list(kernels) == lengths:
         return mean(graph, Stored(x.number, x.memory, NHWC), (2, 3), keep=True)
@@ -412,6 +415,7 @@ WRITERS: dict[Any, Callable[..., Stored]] = {
     aten.transpose.int: transpose,
     aten.pad.default: pad,
     aten.constant_pad_nd.default: lambda graph, x, amounts, value=0.0: pad(graph, x, amounts, "constant", value),
+    aten.pixel_unshuffle.default: pixel_unshuffle,
     aten.max_pool2d.default: max_pool2d,
     aten.avg_pool2d.default: avg_pool2d,
     aten.mean.dim: mean,

@@ -40,7 +40,8 @@ def wrong_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(graph: fx.GraphModule, program: StepProgram, precision: str, metadata: str, path: Path) -> Placement:
         placement = original.write(graph, program, precision, metadata, path)
         model = onnx.load(path)
-        bias = next(value for value in model.graph.initializer if list(value.dims) == [len(program.labels)])
+        shape, kind = [len(program.labels)], onnx.TensorProto.FLOAT
+        bias = next(value for value in model.graph.initializer if list(value.dims) == shape and value.data_type == kind)
         bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 0.01, bias.name))
         onnx.save(model, path)
         return placement

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clipstep.export.lowering import frames
-from clipstep.export.lowering.frames import FREE_AXES, GENERAL
+from clipstep.export.lowering.frames import COREML, ONNXRUNTIME, XNNPACK
 from clipstep.export.lowering.lower import LoweringError, lower
 from clipstep.export.lowering.rules import RULES
 from clipstep.export.lowering.view import View
@@ -35,8 +35,8 @@ class Wrap(nn.Module):
         return (y.reshape(y.shape[1:]) if y.ndim == 5 else y,)
 
 
-STYLES = (replace(GENERAL, stack_limit=0), GENERAL, FREE_AXES)
-"""In the first values go frame by frame, in the others all frames at once."""
+STYLES = (replace(ONNXRUNTIME, stack_limit=0), replace(COREML, stack_limit=0), COREML, XNNPACK)
+"""In the first two values go frame by frame, in the others all frames at once."""
 
 
 def check(module: nn.Module, x: Tensor) -> None:
@@ -75,7 +75,7 @@ def agree(operation: Callable[..., Any], x: Tensor, *arguments: Any, framed: boo
     expected = expected[0] if isinstance(expected, tuple) else expected
     view = View.of(x[0], x.shape)
     stack = frames.stacked(frames.stack_of(view))
-    values = (frames.frames_of(view), stack, stack) if framed else (view, view, view)
+    values = (*[frames.frames_of(view)] * 2, stack, stack) if framed else [view] * 4
     for value, style in zip(values, STYLES, strict=True):
         with Ranks() as ranks, in_style(style):
             got = RULES[operation](value, *arguments, **settings)
@@ -172,8 +172,7 @@ def test_any_reduction(operation: Any, dims: set[int], keepdim: bool, framed: bo
 
 
 @pytest.mark.parametrize("channels", [(5, 13), (8, 16), (3, 9)])
-def test_padded_channels_reach_no_result(channels: tuple[int, int]) -> None:
-    """A convolution whose channels are not a multiple of 8, before each kind of operation that could see the padding."""
+def test_any_number_of_channels_before_other_operations(channels: tuple[int, int]) -> None:
     first, second, third = nn.Conv3d(2, channels[0], 3, padding=1), nn.Conv3d(channels[0], channels[1], (2, 3, 3)), nn.Conv3d(channels[1], 4, 1)
     x = torch.randn(2, 4, 8, 8)
     check(Wrap(lambda x, a, b, c: c(F.relu(b(F.max_pool3d(a(x), (1, 2, 2))))), first, second, third), x)

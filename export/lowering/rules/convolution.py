@@ -1,6 +1,5 @@
 """3D convolutions and batch norms, on frames."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import STYLE, TIME, Frames, Value, concatenate, frames_of, pad_channels, rows, small, stack_of, stacked
+from clipstep.export.lowering.frames import STYLE, TIME, Frames, Value, concatenate, frames_of, rows, small, stack_of, stacked
 
 aten = torch.ops.aten
 Triple = Sequence[int]
@@ -41,31 +40,31 @@ def conv3d(
     sources = tap_sources(x.shape[TIME], weight.shape[2], stride[0], padding[0], dilation[0])
     plane: dict[str, Any] = {"stride": stride[1:], "padding": padding[1:], "dilation": dilation[1:], "groups": groups}
     taps = [{t: source for t, row in enumerate(sources) for tap, source in row if tap == k} for k in range(weight.shape[2])]
-    if STYLE.get().free_axes and groups == 1:
+    style = STYLE.get()
+    if style.products and groups == 1:
         pointwise = (weight.shape[3:], stride[1:], padding[1:]) == ((1, 1), (1, 1), (0, 0))
         ragged = pointwise and len(taps) > 1 and _ragged(len(weight))
         if (ragged or (weight.shape[1] <= FEW_CHANNELS and not pointwise)) and all(sources):
             return _products(frames_of(x), weight, bias, sources, plane)
-        if pointwise and len(taps) > 1:
+        if pointwise and len(taps) > 1 and style.free_axes:
             return stacked(_time_as_rows(stack_of(x), weight, bias, stride, padding, dilation))
-    by_frame = STYLE.get().free_axes and len([tap for tap in taps if tap]) > 1
+    by_frame = style.free_axes and len([tap for tap in taps if tap]) > 1
     if small(x) and max(map(len, taps)) == len(sources) and not by_frame:
         return stacked(_stacked(stack_of(x), weight, bias, taps, plane))
     value = frames_of(x)
     sources = [[(tap, source) for tap, source in row if value.items[source] is not None] for row in sources]
     computed = (_grouped if groups > 1 else _dense)(value, weight, bias, [row for row in sources if row], plane)
     if all(sources):
-        return Frames(tuple(computed), len(weight))
-    sizes = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(value.shape[3:], padding[1:], dilation[1:], weight.shape[3:], stride[1:], strict=True)
-    ]
-    width = computed[0].shape[1] if computed else len(weight)
-    alone = torch.zeros(1, width, *sizes)
-    if bias is not None:
-        alone = alone + F.pad(bias, (0, width - len(bias))).reshape(1, -1, 1, 1)
-    rows = iter(computed)
-    return Frames(tuple(next(rows) if row else alone for row in sources), len(weight))
+        return Frames(tuple(computed))
+    height, width = plane_size(value.shape[3:], weight.shape[3:], stride[1:], padding[1:], dilation[1:])
+    alone = torch.zeros(1, len(weight), height, width) + (0.0 if bias is None else bias.reshape(1, -1, 1, 1))
+    frames = iter(computed)
+    return Frames(tuple(next(frames) if row else alone for row in sources))
+
+
+def plane_size(sizes: Triple, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple) -> list[int]:
+    """Rows and columns of what a 2D kernel gives."""
+    return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True)]
 
 
 def _stacked(stack: Tensor, weight: Tensor, bias: Tensor | None, taps: list[dict[int, int]], plane: dict[str, Any]) -> Tensor:
@@ -104,7 +103,7 @@ def _products(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[
         matrix = matrix if bias is None else torch.cat([matrix, bias[:, None]], 1)
         numbers = concatenate([*(under[source] for _, source in row), *ones], 0)
         items.append(torch.mm(matrix, numbers).reshape(1, len(weight), height, width))
-    return Frames(tuple(items), len(weight))
+    return Frames(tuple(items))
 
 
 def _under(frame: Tensor, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple, size: Triple) -> Tensor:
@@ -119,8 +118,12 @@ def _under(frame: Tensor, kernel: Triple, stride: Triple, padding: Triple, dilat
     spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     deep, wide = (max(n + span // s, -(-(full + p) // s)) for n, span, s, full, p in zip(size, spans, stride, frame.shape[2:], padding, strict=True))
     behind = (0, wide * right - width - padding[1], 0, deep * down - height - padding[0])
-    lines = F.pad(frame, (padding[1], behind[1], padding[0], behind[3])).permute(0, 2, 3, 1)
-    planes = lines.reshape(deep, down, wide, right * channels).permute(1, 3, 0, 2).contiguous().reshape(-1, deep, wide)
+    padded = F.pad(frame, (padding[1], behind[1], padding[0], behind[3]))
+    if down == right and not STYLE.get().free_axes:  # Most engines are quicker with an operation made for it.
+        planes = F.pixel_unshuffle(padded.permute(1, 0, 2, 3), down).permute(1, 0, 2, 3).reshape(-1, deep, wide)
+    else:
+        lines = padded.permute(0, 2, 3, 1).reshape(deep, down, wide, right * channels)
+        planes = lines.permute(1, 3, 0, 2).contiguous().reshape(-1, deep, wide)
     places = [(*divmod(i * dilation[0], down), *divmod(j * dilation[1], right)) for i in range(kernel[0]) for j in range(kernel[1])]
     parts: list[list[int]] = []
     for y, row, x, column in places:
@@ -153,24 +156,13 @@ def _added(total: Tensor, part: Tensor, first: int) -> Tensor:
 
 
 def _dense(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any]) -> list[Tensor]:
-    # A 1x1x1 convolution mostly feeds a grouped one, for which further channels would have to be cut off again.
-    width = len(weight) + (-len(weight) % STYLE.get().channel_multiple if math.prod(weight.shape[2:]) > 1 else 0)
-    if bias is not None:
-        bias = F.pad(bias, (0, width - len(weight)))
-    taps = [_wide(weight[:, :, i], width, value.width) for i in range(weight.shape[2])]
-    kernels = {used: concatenate([taps[i] for i in used], 1) for used in {tuple(tap for tap, _ in row) for row in sources}}
+    kernels = {used: concatenate([weight[:, :, tap] for tap in used], 1) for used in {tuple(tap for tap, _ in row) for row in sources}}
     columns = [concatenate([frame for _, source in row if (frame := value.items[source]) is not None], 1) for row in sources]
     return [F.conv2d(column, kernels[tuple(tap for tap, _ in row)], bias, **plane) for column, row in zip(columns, sources, strict=True)]
 
 
 def _grouped(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any]) -> list[Tensor]:
-    frames = value.exact
-    taps = [weight[:, :, i] for i in range(weight.shape[2])]
-    if weight.shape[1] == 1 and len(weight) == value.channels < value.width:  # Depthwise: further channels are a business of their own.
-        frames, further = value.written_out, value.width - value.channels
-        taps = [F.pad(tap, (0, 0, 0, 0, 0, 0, 0, further)) for tap in taps]
-        bias, plane = None if bias is None else F.pad(bias, (0, further)), {**plane, "groups": value.width}
-    return [_sum_of_taps([(frames[source], taps[tap]) for tap, source in row], bias, plane) for row in sources]
+    return [_sum_of_taps([(value.exact[source], weight[:, :, tap]) for tap, source in row], bias, plane) for row in sources]
 
 
 def conv3d_named_padding(
@@ -184,7 +176,7 @@ def conv3d_named_padding(
         behind = [total % 2 for total in totals]
         if any(behind[1:]):
             value = value.map(lambda frame: F.pad(frame, (0, behind[2], 0, behind[1])))
-        value = Frames((*value.items, *[None] * behind[0]), value.channels)
+        value = Frames((*value.items, *[None] * behind[0]))
     return conv3d(value, weight, bias, stride, around, dilation, groups)
 
 
@@ -196,11 +188,6 @@ def batch_norm(
     shift = (0.0 if bias is None else bias) - mean * scale
     channels = len(scale)
     return frames_of(x).each(lambda frame: F.conv2d(frame, scale.reshape(-1, 1, 1, 1), shift, groups=channels)), None, None
-
-
-def _wide(tap: Tensor, out_channels: int, in_channels: int) -> Tensor:
-    """A tap's weight with zeros for further output and input channels."""
-    return pad_channels(F.pad(tap, (0, 0, 0, 0, 0, 0, 0, out_channels - len(tap))), in_channels)
 
 
 def _sum_of_taps(taps: list[tuple[Tensor, Tensor]], bias: Tensor | None, plane: dict[str, Any]) -> Tensor:

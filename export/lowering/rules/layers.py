@@ -78,7 +78,7 @@ def interpolate(mode: str) -> Callable[..., Frames]:
         where = {"size": tuple(sizes[1:])} if sizes else {"scale_factor": tuple(factors[1:])}
         corners = {"align_corners": align[0]} if align else {}
         planes = value.each(lambda frame: F.interpolate(frame, mode=mode, **where, **corners))
-        return Frames(tuple(frame for frame in planes.items for _ in range(wanted // frames)), planes.channels)
+        return Frames(tuple(frame for frame in planes.items for _ in range(wanted // frames)))
 
     return rule
 

@@ -17,7 +17,6 @@ from clipstep.export.lowering.frames import (
     concatenate,
     frames_of,
     is_stack,
-    pad_channels,
     result,
     small,
     stack_of,
@@ -52,7 +51,7 @@ def transpose(x: Operand, first: int, second: int) -> View | Tensor:
 def unsqueeze(x: Operand, dim: int) -> Value | Tensor:
     """A frame that gets a time axis is a value of one frame."""
     if isinstance(x, Tensor) and x.ndim == 4 and dim % 5 == TIME and len(x) == 1:
-        return Frames((x,), x.shape[1])
+        return Frames((x,))
     shape = list(x.shape)
     shape.insert(dim % (len(shape) + 1), 1)
     return reshape(x, shape)
@@ -79,9 +78,7 @@ def cat(values: Sequence[Operand], dim: int = 0) -> Value | Tensor:
         return rowwise(lambda rows: concatenate(rows, 1), [view_of(value) for value in values], dim)
     frames = [frames_of(value) for value in values]
     if dim == TIME:
-        width = max(value.width for value in frames)
-        widened = [value.map(lambda frame: pad_channels(frame, width)).items for value in frames]
-        return Frames(sum(widened, ()), frames[0].channels)
+        return Frames(sum((value.items for value in frames), ()))
     axis = FRAME_AXIS[dim]
     return frames_of([torch.cat(parts, dim=axis) for parts in zip(*(value.exact for value in frames), strict=True)])
 
@@ -184,7 +181,7 @@ def pad(x: Operand, amounts: Sequence[int], mode: str = "constant", value: float
     padded = frames_of(x).map(lambda frame: F.pad(frame, plane) if any(plane) else frame)
     if front < 0 or back < 0:
         return pad(slice_tensor(padded, TIME, max(0, -front), len(padded.items) + min(0, back)), [0, 0, 0, 0, max(0, front), max(0, back)])
-    return Frames((*[None] * front, *padded.items, *[None] * back), padded.channels)
+    return Frames((*[None] * front, *padded.items, *[None] * back))
 
 
 def _replicated(x: Value | Tensor, amounts: Sequence[int]) -> Value | Tensor:
@@ -213,7 +210,7 @@ def _axes(x: Value | Tensor, amounts: Sequence[int]) -> list[tuple[int, int, int
 
 def _picked(x: Frames, kept: Sequence[int]) -> Frames:
     items = tuple(x.items[t] for t in kept)
-    return Frames(items if any(item is not None for item in items) else tuple(x.exact[t] for t in kept), x.channels)
+    return Frames(items if any(item is not None for item in items) else tuple(x.exact[t] for t in kept))
 
 
 def _along(function: Callable[[Tensor, Any], Tensor], x: Operand, dim: int) -> Value | Tensor:

@@ -14,15 +14,13 @@ aten = torch.ops.aten
 Operand = Value | Tensor | float
 
 
-def unary(function: Callable[..., Tensor], *, zero: bool = False, finite: bool = False) -> Callable[..., Value]:
-    """``zero``: it takes zero to zero, so that frames of zeros stay what they are; ``finite``: it takes any number to a
-    number, so that further channels need not be cut off."""
+def unary(function: Callable[..., Tensor], *, zero: bool = False) -> Callable[..., Value]:
+    """``zero``: it takes zero to zero, so that frames of zeros stay what they are."""
 
     def rule(x: Value, *args: Any, **kwargs: Any) -> Value:
         if isinstance(x, View):
             return x.map(function(x.data, *args, **kwargs))
-        items = x.items if finite and (zero or None not in x.items) else x.exact
-        return Frames(tuple(None if frame is None else function(frame, *args, **kwargs) for frame in items), x.channels)
+        return (x.map if zero else x.each)(lambda frame: function(frame, *args, **kwargs))
 
     return rule
 
@@ -103,12 +101,10 @@ ZERO_STAYS: dict[Any, Callable[..., Tensor]] = {
     aten.selu.default: F.selu, aten.gelu.default: F.gelu, aten.silu.default: F.silu, aten.hardswish.default: F.hardswish, aten.mish.default: F.mish,
     aten.tanh.default: torch.tanh, aten.neg.default: torch.neg, aten.abs.default: torch.abs,
 }  # fmt: skip
-FINITE: dict[Any, Callable[..., Tensor]] = {
+OTHERS: dict[Any, Callable[..., Tensor]] = {
     aten.sigmoid.default: torch.sigmoid, aten.hardsigmoid.default: F.hardsigmoid, aten.hardtanh.default: F.hardtanh,
     aten.softplus.default: F.softplus, aten.clamp.default: torch.clamp, aten.clamp_min.default: torch.clamp_min,
     aten.clamp_max.default: torch.clamp_max,
-}  # fmt: skip
-OTHERS: dict[Any, Callable[..., Tensor]] = {
     aten.exp.default: torch.exp, aten.log.default: torch.log, aten.sqrt.default: torch.sqrt, aten.rsqrt.default: torch.rsqrt,
     aten.reciprocal.default: torch.reciprocal,
 }  # fmt: skip
@@ -120,8 +116,7 @@ PAIRS: dict[Any, Callable[..., Tensor]] = {
 }  # fmt: skip
 
 RULES: dict[Any, Callable[..., Any]] = {
-    **{operation: unary(function, zero=True, finite=True) for operation, function in ZERO_STAYS.items()},
-    **{operation: unary(function, finite=True) for operation, function in FINITE.items()},
+    **{operation: unary(function, zero=True) for operation, function in ZERO_STAYS.items()},
     **{operation: unary(function) for operation, function in OTHERS.items()},
     **{operation: binary(function) for operation, function in PAIRS.items()},
     aten.pow.Tensor_Scalar: power,

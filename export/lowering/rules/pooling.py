@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import TIME, Frames, Value, frames_of, is_stack, small, stack_of, stacked
+from clipstep.export.lowering.frames import STYLE, TIME, Frames, Value, frames_of, is_stack, small, stack_of, stacked
 from clipstep.export.lowering.rules.convolution import Triple, conv3d, sum_over_taps, triple
 
 aten = torch.ops.aten
@@ -29,8 +29,8 @@ def avg_pool3d(
     x: Value, kernel: Triple, stride: Triple = (), padding: Triple = (0,), ceil_mode: bool = False, count_padding: bool = True,
     divisor: int | None = None,
 ) -> Value:  # fmt: skip
-    """A sum over time, then a depthwise convolution with equal weights; where windows differ in what they count, of ones, and
-    then a product."""
+    """A sum over time, then a pool of each frame or a depthwise convolution with equal weights; where windows differ in what they
+    count, one of ones, and then a product."""
     kernel, padding = triple(kernel), triple(padding)
     stride, value = triple(stride or kernel), x
     axes = [windows(*axis, ceil_mode=ceil_mode) for axis in zip(value.shape[2:], kernel, stride, padding, strict=True)]
@@ -43,9 +43,18 @@ def avg_pool3d(
     behind = [max(0, axis[-1].stop - length - pad) for axis, length, pad in zip(axes, value.shape[2:], padding, strict=True)]
     value = frames_of(value).map(lambda frame: F.pad(frame, (0, behind[2], 0, behind[1]))) if any(behind[1:]) else value
     even = all(len(set(count)) == 1 for count in counts)
-    channels = value.shape[1]
-    weight = torch.full((channels, 1, 1, *kernel[1:]), 1.0 / math.prod(count[0] for count in counts) if even else 1.0)
-    pooled = conv3d(_sum_over_time(value, axes[0]), weight, None, (1, *stride[1:]), (0, *padding[1:]), (1,), channels)
+    scale = 1.0 / math.prod(count[0] for count in counts) if even else 1.0
+    summed, channels = _sum_over_time(value, axes[0]), value.shape[1]
+    if even and STYLE.get().padded_pools and all(2 * pad <= length for pad, length in zip(padding[1:], kernel[1:], strict=True)):
+        scale *= math.prod(kernel[1:])
+
+        def in_plane(frames: Tensor) -> Tensor:
+            pooled = F.avg_pool2d(frames, kernel[1:], stride[1:], padding[1:])
+            return pooled if scale == 1 else pooled * scale
+
+        return stacked(in_plane(stack_of(summed))) if is_stack(summed) and small(summed) else frames_of(summed).map(in_plane)
+    weight = torch.full((channels, 1, 1, *kernel[1:]), scale)
+    pooled = conv3d(summed, weight, None, (1, *stride[1:]), (0, *padding[1:]), (1,), channels)
     if even:
         return pooled
     plane = torch.tensor([[1.0 / (rows * columns) for columns in counts[2]] for rows in counts[1]])
@@ -60,7 +69,7 @@ def _sum_over_time(value: Value, over_time: Sequence[range]) -> Value:
         return stacked(sum_over_taps(stack_of(value), taps, lambda frames, _: frames))
     items = frames_of(value).items
     under = [[frame for tap in taps if t in tap and (frame := items[tap[t]]) is not None] for t in range(len(over_time))]
-    return Frames(tuple(reduce(torch.add, frames) if frames else None for frames in under), value.shape[1])
+    return Frames(tuple(reduce(torch.add, frames) if frames else None for frames in under))
 
 
 def max_pool3d(
@@ -86,9 +95,7 @@ def adaptive_avg_pool3d(x: Value, sizes: Sequence[int]) -> Frames:
     pooled = frames_of(x).each(lambda frame: _adaptive(frame, sizes[1:], F.avg_pool2d, F.adaptive_avg_pool2d))
     parts = _adaptive_windows(len(pooled.items), sizes[0])
     summed = _over_time(pooled, parts, torch.add)
-    return Frames(
-        tuple(frame * (1.0 / len(part)) if len(part) > 1 else frame for frame, part in zip(summed.exact, parts, strict=True)), pooled.channels
-    )
+    return Frames(tuple(frame * (1.0 / len(part)) if len(part) > 1 else frame for frame, part in zip(summed.exact, parts, strict=True)))
 
 
 def adaptive_max_pool3d(x: Value, sizes: Sequence[int]) -> tuple[Frames, None]:
@@ -102,7 +109,7 @@ def _counted(window: range, length: int, padding: int) -> int:
 
 
 def _over_time(value: Frames, parts: Sequence[Sequence[int]], combine: Callable[[Tensor, Tensor], Tensor]) -> Frames:
-    return Frames(tuple(reduce(combine, [value.exact[t] for t in part]) for part in parts), value.channels)
+    return Frames(tuple(reduce(combine, [value.exact[t] for t in part]) for part in parts))
 
 
 def _adaptive_windows(length: int, count: int) -> list[range]:

@@ -1,4 +1,4 @@
-"""Operations as XNNPACK's, run in ExecuTorch, against torch."""
+"""Graphs as we write them for ExecuTorch's XNNPACK and for onnxruntime, run there, against torch."""
 
 import math
 import random
@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, fx
@@ -15,7 +17,8 @@ from torch.nn import functional as F
 
 from clipstep.export.lowering.fold import fold_constants
 from clipstep.export.targets import executorch
-from clipstep.export.targets.xnnpack import NotTaken
+from clipstep.export.targets.common import NotTaken
+from clipstep.export.targets.onnx_operations import onnx_model
 from clipstep.export.targets.xnnpack_operations import xnnpack_graph
 
 A, B, M = (1, 12, 6, 5), (1, 12, 6, 5), (3, 4, 6)
@@ -32,18 +35,33 @@ def traced(function: Callable[..., Any], *inputs: Tensor) -> fx.GraphModule:
     return graph
 
 
-def run_in_executorch(functions: list[Function], folder: Path) -> list[tuple[Tensor, Tensor]]:
-    """What each function gives in ExecuTorch and in torch, all in one delegate of one file."""
+def in_executorch(graph: fx.GraphModule, inputs: tuple[Tensor, ...], folder: Path) -> list[Tensor]:
     from executorch.extension.pybindings import portable_lib
 
-    inputs = tuple(torch.randn(*shape, generator=torch.Generator().manual_seed(i)) for i, shape in enumerate((A, B, M)))
-    program: Any = SimpleNamespace(inputs=inputs)
-    graph = traced(lambda *values: tuple(function(*values) for function in functions), *inputs)
     xnnpack_graph(graph)  # Otherwise ExecuTorch's own partitioner would be tested.
+    program: Any = SimpleNamespace(inputs=inputs)
     placement = executorch.write(graph, program, "float32", "{}", folder / "step.pte")
     assert placement.outside == () and list(placement.delegated) == ["XnnpackBackend"]
-    module = portable_lib._load_for_executorch(str(folder / "step.pte"))
-    return list(zip(module.forward(list(inputs)), graph(*inputs), strict=True))
+    return list(portable_lib._load_for_executorch(str(folder / "step.pte")).forward(list(inputs)))
+
+
+def in_onnxruntime(graph: fx.GraphModule, inputs: tuple[Tensor, ...], folder: Path) -> list[Tensor]:
+    names = [f"in_{i}" for i in range(len(inputs))]
+    outputs: Any = graph.graph.output_node().args[0]
+    model = onnx_model(graph, names, [f"out_{i}" for i in range(len(outputs))])
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return [torch.from_numpy(value) for value in session.run(None, {n: x.numpy() for n, x in zip(names, inputs, strict=True)})]
+
+
+ENGINES = {"executorch": in_executorch, "onnxruntime": in_onnxruntime}
+
+
+def run(engine: str, functions: list[Function], folder: Path) -> list[tuple[Tensor, Tensor]]:
+    """What each function gives in the engine and in torch, all in one file."""
+    inputs = tuple(torch.randn(*shape, generator=torch.Generator().manual_seed(i)) for i, shape in enumerate((A, B, M)))
+    graph = traced(lambda *values: tuple(function(*values) for function in functions), *inputs)
+    return list(zip(ENGINES[engine](graph, inputs, folder), graph(*inputs), strict=True))
 
 
 SINGLE: dict[str, Function] = {
@@ -95,6 +113,7 @@ SINGLE: dict[str, Function] = {
     "mean of channels, kept": lambda a, b, m: F.max_pool2d(a, 1).mean(1, keepdim=True),
     "mean of rows and channels": lambda a, b, m: a.mean((1, 3)),
     "sum": lambda a, b, m: m.sum(1),
+    "space to depth": lambda a, b, m: F.pixel_unshuffle(F.pad(a, (0, 1)).reshape(12, 1, 6, 6), 2),
     "resize": lambda a, b, m: F.interpolate(a, size=(9, 10), mode="bilinear", align_corners=True),
     "resize by a factor": lambda a, b, m: F.interpolate(a, scale_factor=2.0, mode="bilinear"),
     "an input as it is": lambda a, b, m: a,
@@ -102,9 +121,10 @@ SINGLE: dict[str, Function] = {
 }
 
 
-@pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Tensor, Tensor]]:
-    return dict(zip(SINGLE, run_in_executorch(list(SINGLE.values()), tmp_path_factory.mktemp("xnnpack")), strict=True))
+@pytest.fixture(scope="module", params=ENGINES)
+def single(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Tensor, Tensor]]:
+    results = run(request.param, list(SINGLE.values()), tmp_path_factory.mktemp("writers"))
+    return dict(zip(SINGLE, results, strict=True))
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -146,8 +166,9 @@ def chain(seed: int) -> Function:
     return function
 
 
-def test_chains_of_moves(tmp_path: Path) -> None:
-    for got, expected in run_in_executorch([chain(seed) for seed in range(60)], tmp_path):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_chains_of_moves(engine: str, tmp_path: Path) -> None:
+    for got, expected in run(engine, [chain(seed) for seed in range(60)], tmp_path):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -183,3 +204,9 @@ def test_what_nobody_uses_is_not_computed() -> None:
 def test_what_is_not_written(function: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(NotTaken):
         xnnpack_graph(traced(lambda x: (function(x),), torch.randn(1, 4, 4, 4)))
+
+
+@pytest.mark.parametrize("function", [lambda a: a.cumsum(1), lambda a: F.pad(a, (1, 1, 1, 1), "reflect"), lambda a: F.pixel_unshuffle(a, 2)])
+def test_what_is_not_written_as_onnx(function: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(NotTaken):
+        onnx_model(traced(lambda x: (function(x),), torch.randn(1, 4, 4, 4)), ["x"], ["y"])

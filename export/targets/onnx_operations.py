@@ -1,0 +1,279 @@
+"""A lowered graph as ONNX, one small function for each of PyTorch's operations.
+
+torch.onnx takes more than half a minute for a graph of a thousand operations, because it traces the graph anew several times.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, fx
+
+from clipstep.export.targets.common import NotTaken, Pair, pair
+
+aten = torch.ops.aten
+OPSET = 20
+IR_VERSION = 10
+TYPES = {torch.float32: TensorProto.FLOAT, torch.uint8: TensorProto.UINT8, torch.int64: TensorProto.INT64}
+
+
+class OnnxGraph:
+    """Nodes in the order in which they stand in the file, and their constants."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[bytes, TensorProto] = {}
+
+    def add(self, operation: str, *inputs: str, **attributes: Any) -> str:
+        """The name of an operation's result."""
+        name = f"{operation.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operation, list(inputs), [name], **attributes))
+        return name
+
+    def constant(self, value: Tensor | Sequence[int] | float) -> str:
+        """The name of a constant: a tensor, whole numbers, or one float32."""
+        if isinstance(value, Tensor):
+            array = value.detach().contiguous().numpy()
+        else:
+            array = np.array(value, np.float32 if isinstance(value, float) else np.int64)
+        key = array.tobytes() + repr((array.shape, array.dtype)).encode()
+        if key not in self.initializers:
+            self.initializers[key] = numpy_helper.from_array(array, f"constant_{len(self.initializers)}")
+        return str(self.initializers[key].name)
+
+    def name(self, value: Any) -> str:
+        """The name of a value: one of the graph, a constant or a number."""
+        return value if isinstance(value, str) else self.constant(value if isinstance(value, Tensor) else float(value))
+
+
+def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names: Sequence[str]) -> onnx.ModelProto:
+    """The model of a graph.
+
+    Raises:
+        NotTaken: it has an operation that is not written here.
+    """
+    graph, found, inputs = OnnxGraph(), dict[fx.Node, Any](), []
+    names, outputs = iter(input_names), []
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            found[node] = next(names)
+            inputs.append(_described(found[node], node))
+        elif node.op == "get_attr":
+            found[node] = getattr(module, node.target)
+        elif node.op == "output":
+            for source, name in zip(node.args[0], output_names, strict=True):
+                graph.nodes.append(helper.make_node("Identity", [graph.name(found[source])], [name]))
+                outputs.append(_described(name, source))
+        elif node.target in RESHAPES:
+            found[node] = graph.add("Reshape", graph.name(found[node.args[0]]), graph.constant(list(node.meta["val"].shape)))
+        elif node.target in WRITERS:
+            args, kwargs = fx.map_arg((node.args, node.kwargs), found.__getitem__)
+            if node.target in BY_SHAPE:
+                kwargs = {**kwargs, "before": node.args[0].meta["val"].shape, "after": node.meta["val"].shape}
+            found[node] = WRITERS[node.target](graph, *args, **kwargs)
+        else:
+            raise NotTaken(str(node.target))
+    proto = helper.make_graph(graph.nodes, "step", inputs, outputs, list(graph.initializers.values()))
+    return helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="clipstep")
+
+
+def _described(name: str, node: fx.Node) -> onnx.ValueInfoProto:
+    value = node.meta["val"]
+    return helper.make_tensor_value_info(name, TYPES[value.dtype], list(value.shape))
+
+
+def conv2d(
+    graph: OnnxGraph, x: str, weight: Any, bias: Any = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1,
+) -> str:  # fmt: skip
+    inputs = [x, graph.name(weight), *([] if bias is None else [graph.name(bias)])]
+    return graph.add("Conv", *inputs, strides=pair(stride), pads=pair(padding) * 2, dilations=pair(dilation), group=groups)
+
+
+def linear(graph: OnnxGraph, x: str, weight: Tensor, bias: Any = None) -> str:
+    product = graph.add("MatMul", x, graph.constant(weight.t()))
+    return product if bias is None else graph.add("Add", product, graph.name(bias))
+
+
+def operator(name: str, **attributes: Any) -> Callable[..., str]:
+    """One of the same number of operands."""
+    return lambda graph, *operands: graph.add(name, *(graph.name(operand) for operand in operands), **attributes)
+
+
+def reversed_subtraction(graph: OnnxGraph, a: Any, b: Any) -> str:
+    return graph.add("Sub", graph.name(b), graph.name(a))
+
+
+def rsqrt(graph: OnnxGraph, x: str) -> str:
+    return graph.add("Reciprocal", graph.add("Sqrt", x))
+
+
+def power(graph: OnnxGraph, x: str, exponent: float) -> str:
+    return graph.add("Mul", x, x) if exponent == 2 else graph.add("Pow", x, graph.constant(float(exponent)))
+
+
+def silu(graph: OnnxGraph, x: str) -> str:
+    return graph.add("Mul", x, graph.add("Sigmoid", x))
+
+
+def clamp(graph: OnnxGraph, x: str, low: float | None = None, high: float | None = None, **named: float) -> str:
+    low, high = (named.get(name, value) for name, value in (("min", low), ("max", high)))
+    return graph.add("Clip", x, *("" if limit is None else graph.constant(float(limit)) for limit in (low, high)))
+
+
+def softmax(graph: OnnxGraph, x: str, dim: int, dtype: Any = None) -> str:
+    return graph.add("Softmax", x, axis=dim)
+
+
+def cat(graph: OnnxGraph, values: Sequence[Any], dim: int = 0) -> str:
+    return graph.add("Concat", *(graph.name(value) for value in values), axis=dim)
+
+
+def slice_tensor(graph: OnnxGraph, x: str, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> str:
+    bounds = ([start or 0], [np.iinfo(np.int64).max if end is None else end], [dim], [step])
+    return graph.add("Slice", x, *(graph.constant(bound) for bound in bounds))
+
+
+def select(graph: OnnxGraph, x: str, dim: int, index: int) -> str:
+    return graph.add("Gather", x, graph.constant(torch.tensor(index)), axis=dim)
+
+
+def permute(graph: OnnxGraph, x: str, dims: Sequence[int]) -> str:
+    return graph.add("Transpose", x, perm=[dim % len(dims) for dim in dims])
+
+
+def transpose(graph: OnnxGraph, x: str, first: int, second: int, *, before: Sequence[int], after: Sequence[int]) -> str:
+    dims = list(range(len(before)))
+    dims[first], dims[second] = dims[second], dims[first]
+    return permute(graph, x, dims)
+
+
+def pad(
+    graph: OnnxGraph,
+    x: str,
+    amounts: Sequence[int],
+    mode: str = "constant",
+    value: float | None = None,
+    *,
+    before: Sequence[int],
+    after: Sequence[int],
+) -> str:
+    """All axes are given: where only some are, onnxruntime 1.32 breaks the model when it moves a transposition past it."""
+    if mode != "constant":
+        raise NotTaken("a padding that is not with a constant")
+    pairs = [*([0, 0] for _ in range(len(before) - len(amounts) // 2)), *(amounts[i : i + 2] for i in range(len(amounts) - 2, -1, -2))]
+    pads = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
+    return graph.add("Pad", x, graph.constant(pads), graph.constant(float(value or 0)))
+
+
+def pixel_unshuffle(graph: OnnxGraph, x: str, factor: int, *, before: Sequence[int], after: Sequence[int]) -> str:
+    """ONNX puts the channels of one place side by side, PyTorch the places of one channel."""
+    if before[1] > 1:
+        raise NotTaken("pixels of several channels, unshuffled")
+    return graph.add("SpaceToDepth", x, blocksize=factor)
+
+
+def max_pool2d(
+    graph: OnnxGraph, x: str, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False
+) -> str:  # fmt: skip
+    return graph.add(
+        "MaxPool", x, kernel_shape=pair(kernel), strides=pair(stride or kernel), pads=pair(padding) * 2, dilations=pair(dilation),
+        ceil_mode=int(ceil_mode),
+    )  # fmt: skip
+
+
+def avg_pool2d(
+    graph: OnnxGraph, x: str, kernel: Pair, stride: Pair = (), padding: Pair = 0, ceil_mode: bool = False, count_padding: bool = True,
+    divisor: int | None = None,
+) -> str:  # fmt: skip
+    if ceil_mode or divisor:
+        raise NotTaken("an average pool over the end")
+    return graph.add(
+        "AveragePool", x, kernel_shape=pair(kernel), strides=pair(stride or kernel), pads=pair(padding) * 2, count_include_pad=int(count_padding)
+    )
+
+
+def resize(graph: OnnxGraph, x: str, sizes: Any, align_corners: bool, *scales: Any, before: Sequence[int], after: Sequence[int]) -> str:
+    how = "align_corners" if align_corners else "half_pixel"
+    return graph.add("Resize", x, "", "", graph.constant(list(after)), mode="linear", coordinate_transformation_mode=how)
+
+
+def constant_pad(graph: OnnxGraph, x: str, amounts: Sequence[int], value: float = 0.0, **shapes: Sequence[int]) -> str:
+    return pad(graph, x, amounts, "constant", value, **shapes)
+
+
+def reduction(name: str) -> Callable[..., str]:
+    def write(graph: OnnxGraph, x: str, dims: Any = None, keep: bool = False, dtype: Any = None) -> str:
+        axes = [dims] if isinstance(dims, int) else list(dims or ())
+        return graph.add(name, x, *([graph.constant(axes)] if axes else []), keepdims=int(keep))
+
+    return write
+
+
+def cast(graph: OnnxGraph, x: str, dtype: torch.dtype) -> str:
+    return graph.add("Cast", x, to=TYPES[dtype])
+
+
+def same(_: OnnxGraph, x: Any, *args: Any, **kwargs: Any) -> Any:
+    return x
+
+
+RESHAPES = (
+    aten.reshape.default, aten.view.default, aten._unsafe_view.default, aten.flatten.using_ints, aten.squeeze.dim, aten.squeeze.dims,
+    aten.unsqueeze.default,
+)  # fmt: skip
+BY_SHAPE = (aten.transpose.int, aten.pad.default, aten.constant_pad_nd.default, aten.pixel_unshuffle.default, aten.upsample_bilinear2d.vec)
+"""Operations whose writers need the shape that a value has before and after."""
+WRITERS: dict[Any, Callable[..., Any]] = {
+    aten.conv2d.default: conv2d,
+    aten.linear.default: linear,
+    aten.matmul.default: operator("MatMul"),
+    aten.mm.default: operator("MatMul"),
+    aten.bmm.default: operator("MatMul"),
+    aten.add.Tensor: operator("Add"),
+    aten.sub.Tensor: operator("Sub"),
+    aten.rsub.Scalar: reversed_subtraction,
+    aten.mul.Tensor: operator("Mul"),
+    aten.div.Tensor: operator("Div"),
+    aten.maximum.default: operator("Max"),
+    aten.minimum.default: operator("Min"),
+    aten.relu.default: operator("Relu"),
+    aten.relu6.default: lambda graph, x: clamp(graph, x, 0.0, 6.0),
+    aten.hardtanh.default: lambda graph, x, low=-1.0, high=1.0: clamp(graph, x, low, high),
+    aten.clamp.default: clamp,
+    aten.clamp_min.default: clamp,
+    aten.clamp_max.default: lambda graph, x, high: clamp(graph, x, None, high),
+    aten.sigmoid.default: operator("Sigmoid"),
+    aten.hardsigmoid.default: operator("HardSigmoid", alpha=1 / 6, beta=0.5),
+    aten.tanh.default: operator("Tanh"),
+    aten.hardswish.default: operator("HardSwish"),
+    aten.exp.default: operator("Exp"),
+    aten.log.default: operator("Log"),
+    aten.sqrt.default: operator("Sqrt"),
+    aten.rsqrt.default: rsqrt,
+    aten.abs.default: operator("Abs"),
+    aten.neg.default: operator("Neg"),
+    aten.leaky_relu.default: lambda graph, x, slope=0.01: graph.add("LeakyRelu", x, alpha=float(slope)),
+    aten.elu.default: lambda graph, x, alpha=1.0: graph.add("Elu", x, alpha=float(alpha)),
+    aten.gelu.default: lambda graph, x, approximate="none": graph.add("Gelu", x, approximate=approximate),
+    aten.silu.default: silu,
+    aten.pow.Tensor_Scalar: power,
+    aten.softmax.int: softmax,
+    aten.cat.default: cat,
+    aten.slice.Tensor: slice_tensor,
+    aten.select.int: select,
+    aten.permute.default: permute,
+    aten.pad.default: pad,
+    aten.constant_pad_nd.default: constant_pad,
+    aten.upsample_bilinear2d.vec: resize,
+    aten.transpose.int: transpose,
+    aten.pixel_unshuffle.default: pixel_unshuffle,
+    aten.max_pool2d.default: max_pool2d,
+    aten.avg_pool2d.default: avg_pool2d,
+    aten.mean.dim: reduction("ReduceMean"),
+    aten.sum.dim_IntList: reduction("ReduceSum"),
+    aten.to.dtype: cast,
+    **dict.fromkeys((aten.contiguous.default, aten.clone.default, aten.detach.default, aten.alias.default, aten.dropout.default), same),
+}
