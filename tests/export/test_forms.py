@@ -70,6 +70,11 @@ def test_the_same_twice_in_a_row_byte_by_byte(pooled_run: Run, tmp_path: Path) -
             assert a.sha256 == b.sha256
 
 
+def hear_interrupts() -> None:
+    """Tests in the background inherit that interrupts are ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_export_leaves_the_older_bundle_or_none(pooled_run: Run, run_folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     """Interrupted while the first artifact is written: its working folder is there, the bundle is not."""
@@ -78,7 +83,7 @@ def test_an_interrupted_export_leaves_the_older_bundle_or_none(pooled_run: Run, 
     before = tree_sha256(old)
     for out in (old, new):
         command = [Path(sys.executable).parent / "clipstep", "export", run_folder, "--out", out]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts) as process:
             while not list(tmp_path.glob(f".{out.name}-*")) and process.poll() is None:
                 time.sleep(0.02)
             assert process.poll() is None
@@ -94,6 +99,7 @@ def test_an_interrupted_export_leaves_the_older_bundle_or_none(pooled_run: Run, 
 
 
 def test_an_interrupt_that_nobody_heard_stops_the_export_all_the_same(pooled_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hear_interrupts()
     unheard = []
     monkeypatch.setattr(sys, "unraisablehook", unheard.append)
 

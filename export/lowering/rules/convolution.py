@@ -1,5 +1,6 @@
 """3D convolutions and batch norms, on frames."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
@@ -14,6 +15,10 @@ aten = torch.ops.aten
 Triple = Sequence[int]
 FEW_CHANNELS = 4
 """Of at most so many channels all the numbers under a kernel are gathered first: kernels are slow on few channels."""
+
+
+PRODUCT_LIMIT = 2**20
+"""At most so many numbers are gathered for one product: 4 MB."""
 
 
 def triple(values: int | Triple) -> tuple[int, ...]:
@@ -43,12 +48,13 @@ def conv3d(
     style = STYLE.get()
     if style.products and groups == 1:
         pointwise = (weight.shape[3:], stride[1:], padding[1:]) == ((1, 1), (1, 1), (0, 0))
-        ragged = pointwise and len(taps) > 1 and _ragged(len(weight))
-        if (ragged or (weight.shape[1] <= FEW_CHANNELS and not pointwise)) and all(sources):
+        numbers = math.prod(weight.shape[1:]) * math.prod(plane_size(x.shape[3:], weight.shape[3:], stride[1:], padding[1:], dilation[1:]))
+        unfit = _ragged(len(weight)) and len(taps) > 1 if pointwise else weight.shape[1] <= FEW_CHANNELS
+        if unfit and all(sources) and numbers <= PRODUCT_LIMIT:
             return _products(frames_of(x), weight, bias, sources, plane)
         if pointwise and len(taps) > 1 and style.free_axes:
             return stacked(_time_as_rows(stack_of(x), weight, bias, stride, padding, dilation))
-    by_frame = style.free_axes and len([tap for tap in taps if tap]) > 1
+    by_frame = style.free_axes and len([tap for tap in taps if tap]) > 1  # To cut and join stacks costs more than frames do.
     if small(x) and max(map(len, taps)) == len(sources) and not by_frame:
         return stacked(_stacked(stack_of(x), weight, bias, taps, plane))
     value = frames_of(x)
@@ -92,7 +98,7 @@ def _products(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[
     The pixels, which are many, are what kernels then compute several of at a time. The bias is the weight of a row of ones.
     """
     kernel, stride, padding, dilation = weight.shape[3:], plane["stride"], plane["padding"], plane["dilation"]
-    height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(value.shape[3:], padding, dilation, kernel, stride, strict=True))
+    height, width = plane_size(value.shape[3:], kernel, stride, padding, dilation)
     under = {
         source: _under(value.exact[source], kernel, stride, padding, dilation, (height, width)) for source in {s for row in sources for _, s in row}
     }
@@ -117,9 +123,10 @@ def _under(frame: Tensor, kernel: Triple, stride: Triple, padding: Triple, dilat
     down, right = stride
     spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     deep, wide = (max(n + span // s, -(-(full + p) // s)) for n, span, s, full, p in zip(size, spans, stride, frame.shape[2:], padding, strict=True))
-    behind = (0, wide * right - width - padding[1], 0, deep * down - height - padding[0])
-    padded = F.pad(frame, (padding[1], behind[1], padding[0], behind[3]))
-    if down == right and not STYLE.get().free_axes:  # Most engines are quicker with an operation made for it.
+    padded = F.pad(frame, (padding[1], wide * right - width - padding[1], padding[0], deep * down - height - padding[0]))
+    if down == right == 1:
+        planes = padded[0]
+    elif down == right and not STYLE.get().free_axes:  # Most engines are quicker with an operation made for it.
         planes = F.pixel_unshuffle(padded.permute(1, 0, 2, 3), down).permute(1, 0, 2, 3).reshape(-1, deep, wide)
     else:
         lines = padded.permute(0, 2, 3, 1).reshape(deep, down, wide, right * channels)
