@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx
 
-from clipstep.export.targets.common import NotTaken, Pair, pair
+from clipstep.export.targets.common import RESHAPES, NotTaken, Pair, pair
 
 aten = torch.ops.aten
 OPSET = 20
@@ -220,10 +220,6 @@ def same(_: OnnxGraph, x: Any, *args: Any, **kwargs: Any) -> Any:
     return x
 
 
-RESHAPES = (
-    aten.reshape.default, aten.view.default, aten._unsafe_view.default, aten.flatten.using_ints, aten.squeeze.dim, aten.squeeze.dims,
-    aten.unsqueeze.default,
-)  # fmt: skip
 BY_SHAPE = (aten.transpose.int, aten.pad.default, aten.constant_pad_nd.default, aten.pixel_unshuffle.default, aten.upsample_bilinear2d.vec)
 """Operations whose writers need the shape that a value has before and after."""
 WRITERS: dict[Any, Callable[..., Any]] = {

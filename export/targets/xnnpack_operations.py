@@ -9,7 +9,7 @@ from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as sc
 from executorch.backends.xnnpack.utils import xnnpack_constants as flags
 from torch import Tensor, fx
 
-from clipstep.export.targets.common import NotTaken, Pair, pair
+from clipstep.export.targets.common import RESHAPES, NotTaken, Pair, pair
 from clipstep.export.targets.xnnpack import NHWC, NONE, Graph, Limits, Stored
 
 aten = torch.ops.aten
@@ -360,10 +360,6 @@ def same(_: Graph, x: Stored, *args: Any, **kwargs: Any) -> Stored:
 
 
 CONCATENATIONS = {2: schema.XNNConcatenate2, 3: schema.XNNConcatenate3, 4: schema.XNNConcatenate4, 5: schema.XNNConcatenate5}
-RESHAPES = (
-    aten.reshape.default, aten.view.default, aten._unsafe_view.default, aten.flatten.using_ints, aten.squeeze.dim, aten.squeeze.dims,
-    aten.unsqueeze.default,
-)  # fmt: skip
 MOVES = (*RESHAPES, aten.permute.default, aten.transpose.int)
 PLANES = (aten.conv2d.default, aten.max_pool2d.default, aten.avg_pool2d.default)
 LIMITS: dict[Any, Callable[..., tuple[float, float]]] = {
