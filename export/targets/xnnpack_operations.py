@@ -41,7 +41,7 @@ def xnnpack_graph(module: fx.GraphModule) -> Graph:
             args, kwargs = fx.map_arg((node.args, node.kwargs), found.__getitem__)
             if node.target in LIMITED and (limiter := _limiter(node)) is not None:
                 held[limiter] = node
-                kwargs = {**kwargs, "limits": _limits(limiter)}
+                kwargs = {**kwargs, "limits": LIMITS[limiter.target](*limiter.args[1:], **limiter.kwargs)}
             found[node] = WRITERS[node.target](graph, *args, **kwargs)
         else:
             raise NotTaken(str(node.target))
@@ -68,11 +68,6 @@ def _limiter(node: fx.Node) -> fx.Node | None:
     while user.target in MOVES and not others:
         (user, *others) = user.users
     return user if not others and user.target in LIMITS else None
-
-
-def _limits(node: fx.Node) -> tuple[float, float]:
-    given = (*node.args[1:], *(node.kwargs.get(name) for name in ("min_val", "max_val", "min", "max") if name in node.kwargs))
-    return LIMITS[node.target](*given)
 
 
 def _between(low: float | None = None, high: float | None = None) -> tuple[float, float]:
@@ -173,8 +168,8 @@ def silu(graph: Graph, x: Stored) -> Stored:
 
 
 def limited(target: Any) -> Callable[..., Stored]:
-    def write(graph: Graph, x: Stored, *given: float, **named: float) -> Stored:
-        return graph.add(schema.XNNClamp, x.memory, x.axes, LIMITS[target](*given, *named.values()), input_id=x.number)
+    def write(graph: Graph, x: Stored, *given: float) -> Stored:
+        return graph.add(schema.XNNClamp, x.memory, x.axes, LIMITS[target](*given), input_id=x.number)
 
     return write
 
