@@ -99,6 +99,13 @@ class View:
         return _reshaped(_by_swaps(data, sizes, order), shape)
 
 
+def exchanged(rank: int, first: int, second: int) -> list[int]:
+    """The permutation of so many axes that exchanges two of them."""
+    axes = list(range(rank))
+    axes[first], axes[second] = axes[second], axes[first]
+    return axes
+
+
 def complete(shape: Sequence[int], count: int) -> tuple[int, ...]:
     """The shape of ``count`` elements with its -1 worked out."""
     return tuple(count // -math.prod(shape) if size == -1 else int(size) for size in shape)

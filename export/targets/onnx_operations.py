@@ -12,6 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx
 
+from clipstep.export.lowering.view import exchanged
 from clipstep.export.targets.common import RESHAPES, NotTaken, Pair, pair
 
 aten = torch.ops.aten
@@ -145,9 +146,7 @@ def permute(graph: OnnxGraph, x: str, dims: Sequence[int]) -> str:
 
 
 def transpose(graph: OnnxGraph, x: str, first: int, second: int, *, before: Sequence[int], after: Sequence[int]) -> str:
-    dims = list(range(len(before)))
-    dims[first], dims[second] = dims[second], dims[first]
-    return permute(graph, x, dims)
+    return permute(graph, x, exchanged(len(before), first, second))
 
 
 def pad(

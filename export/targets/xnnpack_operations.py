@@ -9,6 +9,7 @@ from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as sc
 from executorch.backends.xnnpack.utils import xnnpack_constants as flags
 from torch import Tensor, fx
 
+from clipstep.export.lowering.view import exchanged
 from clipstep.export.targets.common import RESHAPES, NotTaken, Pair, pair
 from clipstep.export.targets.xnnpack import NHWC, NONE, Graph, Limits, Stored
 
@@ -238,9 +239,7 @@ def permute(_: Graph, x: Stored, dims: Sequence[int]) -> Stored:
 
 
 def transpose(graph: Graph, x: Stored, first: int, second: int) -> Stored:
-    dims = list(range(len(x.axes)))
-    dims[first], dims[second] = dims[second], dims[first]
-    return permute(graph, x, dims)
+    return permute(graph, x, exchanged(len(x.axes), first, second))
 
 
 def pad(graph: Graph, x: Stored, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Stored:

@@ -23,7 +23,7 @@ from clipstep.export.lowering.frames import (
     stacked,
     view_of,
 )
-from clipstep.export.lowering.view import View
+from clipstep.export.lowering.view import View, exchanged
 
 aten = torch.ops.aten
 FRAME_AXIS = {1: 1, 3: 2, 4: 3}
@@ -43,9 +43,7 @@ def permute(x: Operand, axes: Sequence[int]) -> View | Tensor:
 
 def transpose(x: Operand, first: int, second: int) -> View | Tensor:
     view = view_of(x)
-    axes = list(range(len(view.shape)))
-    axes[first], axes[second] = axes[second], axes[first]
-    return permute(view, axes)
+    return permute(view, exchanged(len(view.shape), first, second))
 
 
 def unsqueeze(x: Operand, dim: int) -> Value | Tensor:
