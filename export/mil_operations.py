@@ -114,6 +114,12 @@ def _cumsum(*, x: Tensor, axis: int, exclusive: bool, reverse: bool) -> Tensor:
     return _wide(x).cumsum(axis)
 
 
+def _resize_bilinear(*, x: Tensor, target_size_height: int, target_size_width: int, sampling_mode: str) -> Tensor:
+    _expect(sampling_mode in ("STRICT_ALIGN_CORNERS", "UNALIGN_CORNERS"), f"resize_bilinear with sampling_mode {sampling_mode}")
+    size = (target_size_height, target_size_width)
+    return F.interpolate(_wide(x), size=size, mode="bilinear", align_corners=sampling_mode == "STRICT_ALIGN_CORNERS")
+
+
 def _upsample_bilinear(*, x: Tensor, scale_factor_height: float, scale_factor_width: float, align_corners: bool, half_pixel_centers: bool) -> Tensor:
     _expect(align_corners != half_pixel_centers, f"upsample_bilinear with align_corners and half_pixel_centers both {align_corners}")
     return F.interpolate(_wide(x), scale_factor=(scale_factor_height, scale_factor_width), mode="bilinear", align_corners=align_corners)
@@ -155,8 +161,8 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "log": lambda *, x, epsilon: (_wide(x) + epsilon).log(),
     "matmul": _matmul,
     "max_pool": _max_pool,
-    "maximum": lambda *, x, y: torch.maximum(x, y),
-    "minimum": lambda *, x, y: torch.minimum(x, y),
+    "maximum": lambda *, x, y: torch.maximum(torch.as_tensor(x), torch.as_tensor(y)),
+    "minimum": lambda *, x, y: torch.minimum(torch.as_tensor(x), torch.as_tensor(y)),
     "mul": lambda *, x, y: x * y,
     "pad": _pad,
     "pow": lambda *, x, y: torch.pow(_wide(x), y),
@@ -168,6 +174,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "relu": lambda *, x: F.relu(x),
     "relu6": lambda *, x: F.relu6(x),
     "reshape": lambda *, x, shape: x.reshape(_numbers(shape)),
+    "resize_bilinear": _resize_bilinear,
     "reverse": lambda *, x, axes: x.flip(_numbers(axes)),
     "rsqrt": lambda *, x, epsilon: (_wide(x) + epsilon).rsqrt(),
     "sigmoid": lambda *, x: _wide(x).sigmoid(),

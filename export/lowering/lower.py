@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
@@ -71,7 +73,8 @@ def lower_graph(graph: fx.GraphModule, inputs: tuple[Tensor, ...], style: Style)
     given = STYLE.set(style)
     try:
         # Traced before autograd's and the backends' decompositions, so that pools and convolutions stay whole.
-        lowered = make_fx(lambda *values: interpreter.run(*values), pre_dispatch=True)(*inputs)
+        with tracing(TracingContext(FakeTensorMode())):  # Otherwise each value's shape gets a mode of its own, a third of the time.
+            lowered = make_fx(lambda *values: interpreter.run(*values), pre_dispatch=True)(*inputs)
     finally:
         STYLE.reset(given)
     fold_constants(lowered)

@@ -1,31 +1,29 @@
 """Core ML, as an ML Program in an ``.mlpackage``."""
 
-import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
-from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
-from torch import nn
-from torch.export import ExportedProgram
+from torch import fx, nn
+
+from clipstep.export.step import StepProgram
+from clipstep.export.targets.common import NotTaken
+from clipstep.runtime.manifest import Placement
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     import coremltools as ct
-    from coremltools.converters.mil.mil import Program
 
-import numpy as np
-
-from clipstep.export.step import StepProgram
-from clipstep.runtime.manifest import Placement
+    from clipstep.export.targets.coreml_operations import ml_program
 
 METADATA_KEY = "clipstep"
-_exported: WeakKeyDictionary[nn.Module, ExportedProgram] = WeakKeyDictionary()
-"""Of each graph, for its other precision."""
+TARGET = ct.target.iOS17
+SHARED_CONSTANTS = ("common::noop_elimination", "common::dead_code_elimination", "common::const_deduplication")
+ROUNDED = ("common::add_fp16_cast", "common::remove_redundant_ops", "common::cast_optimization", "common::const_elimination")
+"""coremltools' passes that a graph needs which is simple already."""
 
 
 def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path) -> Placement:
@@ -33,28 +31,44 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
 
     Core ML decides on the device which processor runs what, so the placement names the ML Program alone.
     """
-    if graph not in _exported:
-        _exported[graph] = torch.export.export(graph, (program.frames.float(), *program.states.values())).run_decompositions({})
-    with _unchecked():
-        model = ct.convert(
-            _exported[graph],
-            minimum_deployment_target=ct.target.iOS17,
-            compute_precision=ct.precision.FLOAT16 if precision == "float16" else ct.precision.FLOAT32,
-            # Named inputs would be taken in another order than the program's; without a type the outputs would be float16.
-            outputs=[ct.TensorType(name=name, dtype=np.float32) for name in program.output_names],
-        )
-    spec = model.get_spec()
-    for old, new in zip([value.name for value in spec.description.input], program.input_names, strict=True):
-        ct.utils.rename_feature(spec, old, new, rename_outputs=False)
-    model = ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
+    assert isinstance(graph, fx.GraphModule)
+    try:
+        model = to_ml_program(graph, program, precision)
+    except NotTaken:
+        model = converted(graph, program, precision)
     model.user_defined_metadata[METADATA_KEY] = metadata
     model.save(str(path))
-    operations = spec.mlProgram.functions["main"].block_specializations[spec.mlProgram.functions["main"].opset].operations
+    function = model.get_spec().mlProgram.functions["main"]
+    operations = function.block_specializations[function.opset].operations
     return Placement(delegated={"ML Program": sum(operation.type != "const" for operation in operations)}, outside=())
 
 
-@contextlib.contextmanager
-def _unchecked() -> Iterator[None]:
-    """Without the check of the whole program after each of a hundred passes, which takes half the time: what comes out is evaluated."""
-    with mock.patch.object(Program, "validate", lambda *_, **__: None):
-        yield
+def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str) -> ct.models.MLModel:
+    """The model of a graph, written operation by operation.
+
+    Raises:
+        NotTaken: it has an operation that we do not write.
+    """
+    passes = (*(ROUNDED if precision == "float16" else ()), *SHARED_CONSTANTS)
+    return ct.convert(
+        ml_program(graph, program.input_names, program.output_names), minimum_deployment_target=TARGET, compute_precision=_precision(precision),
+        pass_pipeline=ct.PassPipeline(list(passes), "clipstep"), skip_model_load=True,
+    )  # fmt: skip
+
+
+def converted(graph: nn.Module, program: StepProgram, precision: str) -> ct.models.MLModel:
+    """The model of a step module, by coremltools."""
+    exported = torch.export.export(graph, (program.frames.float(), *program.states.values())).run_decompositions({})
+    model = ct.convert(
+        exported, minimum_deployment_target=TARGET, compute_precision=_precision(precision), skip_model_load=True,
+        # Named inputs would be taken in another order than the program's; without a type the outputs would be float16.
+        outputs=[ct.TensorType(name=name, dtype=np.float32) for name in program.output_names],
+    )  # fmt: skip
+    spec = model.get_spec()
+    for old, new in zip([value.name for value in spec.description.input], program.input_names, strict=True):
+        ct.utils.rename_feature(spec, old, new, rename_outputs=False)
+    return ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
+
+
+def _precision(name: str) -> ct.precision:
+    return ct.precision.FLOAT16 if name == "float16" else ct.precision.FLOAT32

@@ -1,7 +1,7 @@
 """The ML Program evaluator: each operation against torch, and no silent default for what it does not know."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,11 @@ def ints(*values: int) -> Tensor:
     return torch.tensor(values, dtype=torch.int32)
 
 
+def sampled(rows: int, points: Sequence[float]) -> Any:
+    """The matrix that takes linear samples of so many rows at these points."""
+    return np.maximum(0, 1 - abs(np.clip(points, 0, rows - 1)[:, None] - np.arange(rows)))
+
+
 torch.manual_seed(2)
 X, Y, KERNEL, BIAS = torch.randn(1, 4, 6, 5), torch.randn(1, 4, 6, 5), torch.randn(6, 2, 3, 2), torch.randn(6)
 CONV = {"weight": KERNEL, "bias": BIAS, "strides": ints(2, 1), "dilations": ints(1, 2), "groups": 2}
@@ -168,12 +173,23 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
     "matmul": ({"x": X, "y": Y, "transpose_x": False, "transpose_y": True}, lambda: np.einsum("nchw,nckw->nchk", N, Y.numpy())),
     "matmul, the first transposed": ({"x": X, "y": Y, "transpose_x": True, "transpose_y": False}, lambda: np.einsum("nchw,nchk->ncwk", N, Y.numpy())),
     "minimum": ({"x": X, "y": Y}, lambda: np.minimum(N, Y.numpy())),
+    "minimum, a number": ({"x": X, "y": 0.5}, lambda: np.minimum(N, 0.5)),
     "pow": ({"x": torch.tensor(P), "y": 1.5}, lambda: P**1.5),
     "real_div": ({"x": X, "y": torch.tensor(P)}, lambda: N / P),
     "reduce_max": ({"x": X, "axes": ints(1), "keep_dims": False}, lambda: N.max(1)),
     "reduce_min": ({"x": X, "axes": ints(3), "keep_dims": True}, lambda: N.min(3, keepdims=True)),
     "reduce_sum": ({"x": X, "axes": ints(0, 2), "keep_dims": False}, lambda: N.sum((0, 2))),
     "relu6": ({"x": X * 9}, lambda: np.clip(N * 9, 0, 6)),
+    "resize_bilinear": (
+        {"x": X, "target_size_height": 7, "target_size_width": 4, "sampling_mode": "UNALIGN_CORNERS"},
+        lambda: np.einsum(
+            "nchw,ih,jw->ncij", N, sampled(6, [(i + 0.5) * 6 / 7 - 0.5 for i in range(7)]), sampled(5, [(j + 0.5) * 5 / 4 - 0.5 for j in range(4)])
+        ),
+    ),
+    "resize_bilinear, corners aligned": (
+        {"x": X, "target_size_height": 7, "target_size_width": 4, "sampling_mode": "STRICT_ALIGN_CORNERS"},
+        lambda: np.einsum("nchw,ih,jw->ncij", N, sampled(6, [i * 5 / 6 for i in range(7)]), sampled(5, [j * 4 / 3 for j in range(4)])),
+    ),
     "reverse": ({"x": X, "axes": ints(1, 3)}, lambda: N[:, ::-1, :, ::-1]),
     "rsqrt": ({"x": torch.tensor(P), "epsilon": 0.1}, lambda: 1 / np.sqrt(P + 0.1)),
     "sigmoid": ({"x": X}, lambda: 1 / (1 + np.exp(-N))),
@@ -241,6 +257,7 @@ def test_every_operation_has_a_case() -> None:
         ("avg_pool", {"ceil_mode": True}), ("avg_pool", {"pad_type": "custom"}), ("cumsum", {"reverse": True}),
         ("gelu", {"mode": "SIGMOID_APPROXIMATION"}),
         ("layer_norm", {"axes": ints(1)}), ("upsample_bilinear", {"align_corners": True}),
+        ("resize_bilinear", {"sampling_mode": "DEFAULT"}),
         ("pad", {"mode": "reflect"}), ("concat", {"interleave": True}), ("cast", {"dtype": "int32"}),
         ("slice_by_index", {"squeeze_mask": torch.tensor([True, False, False, False])}), ("slice_by_index", {"stride": ints(1, -1, 1, 1)}),
     ],

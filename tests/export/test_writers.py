@@ -16,8 +16,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from clipstep.export.lowering.fold import fold_constants
-from clipstep.export.targets import executorch
+from clipstep.export.mlprogram import MlProgram
+from clipstep.export.targets import coreml, executorch
 from clipstep.export.targets.common import NotTaken
+from clipstep.export.targets.coreml_operations import ml_program
 from clipstep.export.targets.onnx_operations import onnx_model
 from clipstep.export.targets.xnnpack_operations import xnnpack_graph
 
@@ -54,7 +56,14 @@ def in_onnxruntime(graph: fx.GraphModule, inputs: tuple[Tensor, ...], folder: Pa
     return [torch.from_numpy(value) for value in session.run(None, {n: x.numpy() for n, x in zip(names, inputs, strict=True)})]
 
 
-ENGINES = {"executorch": in_executorch, "onnxruntime": in_onnxruntime}
+def in_an_ml_program(graph: fx.GraphModule, inputs: tuple[Tensor, ...], folder: Path) -> list[Tensor]:
+    outputs: Any = graph.graph.output_node().args[0]
+    program: Any = SimpleNamespace(input_names=[f"in_{i}" for i in range(len(inputs))], output_names=[f"out_{i}" for i in range(len(outputs))])
+    coreml.to_ml_program(graph, program, "float32").save(str(folder / "step.mlpackage"))
+    return [torch.from_numpy(value) for value in MlProgram(folder / "step.mlpackage").run([x.numpy() for x in inputs])]
+
+
+ENGINES = {"executorch": in_executorch, "onnxruntime": in_onnxruntime, "coreml": in_an_ml_program}
 
 
 def run(engine: str, functions: list[Function], folder: Path) -> list[tuple[Tensor, Tensor]]:
@@ -106,14 +115,12 @@ SINGLE: dict[str, Function] = {
     "pad of channels": lambda a, b, m: F.pad(F.max_pool2d(a, 1), (0, 0, 0, 0, 1, 2)),
     "max pool": lambda a, b, m: F.max_pool2d(a, 3, 2, 1),
     "max pool over the end, limited": lambda a, b, m: F.max_pool2d(a, (2, 3), 2, 0, ceil_mode=True).relu(),
-    "max pool, dilated": lambda a, b, m: F.max_pool2d(a, 2, 1, 0, 2),
     "average pool": lambda a, b, m: F.avg_pool2d(a, 2, 1),
     "average pool of all": lambda a, b, m: F.avg_pool2d(a, (6, 5)),
     "mean of the plane": lambda a, b, m: a.mean((2, 3)),
     "mean of channels, kept": lambda a, b, m: F.max_pool2d(a, 1).mean(1, keepdim=True),
     "mean of rows and channels": lambda a, b, m: a.mean((1, 3)),
     "sum": lambda a, b, m: m.sum(1),
-    "space to depth": lambda a, b, m: F.pixel_unshuffle(F.pad(a, (0, 1)).reshape(12, 1, 6, 6), 2),
     "resize": lambda a, b, m: F.interpolate(a, size=(9, 10), mode="bilinear", align_corners=True),
     "resize by a factor": lambda a, b, m: F.interpolate(a, scale_factor=2.0, mode="bilinear"),
     "an input as it is": lambda a, b, m: a,
@@ -166,6 +173,16 @@ def chain(seed: int) -> Function:
     return function
 
 
+@pytest.mark.parametrize("engine", ["executorch", "onnxruntime"])
+def test_what_core_ml_lacks(engine: str, tmp_path: Path) -> None:
+    functions: list[Function] = [
+        lambda a, b, m: F.max_pool2d(a, 2, 1, 0, 2),
+        lambda a, b, m: F.pixel_unshuffle(F.pad(a, (0, 1)).reshape(12, 1, 6, 6), 2),
+    ]
+    for got, expected in run(engine, functions, tmp_path):
+        torch.testing.assert_close(got, expected)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_chains_of_moves(engine: str, tmp_path: Path) -> None:
     for got, expected in run(engine, [chain(seed) for seed in range(60)], tmp_path):
@@ -210,3 +227,19 @@ def test_what_is_not_written(function: Callable[[Tensor], Tensor]) -> None:
 def test_what_is_not_written_as_onnx(function: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(NotTaken):
         onnx_model(traced(lambda x: (function(x),), torch.randn(1, 4, 4, 4)), ["x"], ["y"])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a: a.cumsum(1),
+        lambda a: F.pad(a, (1, 1, 1, 1), "reflect"),
+        lambda a: F.max_pool2d(a, 2, 1, 0, 2),
+        lambda a: F.avg_pool2d(a, 3, 2, 0, ceil_mode=True),
+        lambda a: F.conv2d(a, a),
+        lambda a: F.pixel_unshuffle(a, 2),
+    ],
+)
+def test_what_is_not_written_as_an_ml_program(function: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(NotTaken):
+        ml_program(traced(lambda x: (function(x),), torch.randn(1, 4, 4, 4)), ["x"], ["y"])

@@ -1,0 +1,252 @@
+"""A lowered graph as an ML Program, one small function for each of PyTorch's operations.
+
+coremltools would have the graph exported once more, and then rewrites it in a hundred passes: four times as long.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import coremltools as ct
+import numpy as np
+import torch
+from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.mil import Function, Program, types
+from torch import fx
+
+from clipstep.export.lowering.view import exchanged
+from clipstep.export.targets.common import RESHAPES, NotTaken, Pair, pair
+
+aten = torch.ops.aten
+
+
+def ml_program(module: fx.GraphModule, input_names: Sequence[str], output_names: Sequence[str]) -> Program:
+    """The program of a graph, all its inputs float32.
+
+    Raises:
+        NotTaken: it has an operation that is not written here.
+    """
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    inputs = {
+        name: mb.placeholder(shape=tuple(node.meta["val"].shape), dtype=types.fp32) for name, node in zip(input_names, placeholders, strict=True)
+    }
+    program = Program()
+    with Function(inputs, opset_version=ct.target.iOS17) as function:
+        found: dict[fx.Node, Any] = dict(zip(placeholders, function.inputs.values(), strict=True))
+        outputs: list[Any] = []
+        for node in module.graph.nodes:
+            if node.op == "get_attr":
+                found[node] = mb.const(val=getattr(module, node.target).detach().contiguous().numpy(), name=node.name)
+            elif node.op == "output":
+                outputs = [_named(found[source], name) for source, name in zip(node.args[0], output_names, strict=True)]
+            elif node.op == "call_function":
+                found[node] = _written(node, found)
+        function.set_outputs(outputs)
+    program.add_function("main", function)
+    return program
+
+
+def _named(x: Any, name: str) -> Any:
+    """The value as an output: an operation's result by its new name, an input or a constant, or one that is one already, by a copy."""
+    if x.op is None or x.val is not None or x.op.name != x.name:
+        return mb.identity(x=x, name=name)
+    x.name = name
+    return x
+
+
+def _written(node: fx.Node, found: dict[fx.Node, Any]) -> Any:
+    args, kwargs = fx.map_arg((node.args, node.kwargs), found.__getitem__)
+    if node.target in RESHAPES:
+        return _reshaped(args[0], node.meta["val"].shape)
+    if node.target not in WRITERS:
+        raise NotTaken(str(node.target))
+    if node.target in BY_SHAPE:
+        kwargs = {**kwargs, "after": tuple(node.meta["val"].shape)}
+    return WRITERS[node.target](*args, **kwargs)
+
+
+def _reshaped(x: Any, shape: Sequence[int]) -> Any:
+    return mb.reshape(x=x, shape=list(shape))
+
+
+def number(value: Any) -> Any:
+    """A value of the program, or a number as float32."""
+    return np.float32(value) if isinstance(value, int | float) else value
+
+
+def around(padding: Pair) -> list[int]:
+    """The same rows and columns at both ends."""
+    rows, columns = pair(padding)
+    return [rows, rows, columns, columns]
+
+
+def conv2d(
+    x: Any, weight: Any, bias: Any = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1
+) -> Any:  # fmt: skip
+    if any(value is not None and value.val is None for value in (weight, bias)):
+        raise NotTaken("a convolution whose weights are computed")
+    settings = {"strides": pair(stride), "pad_type": "custom", "pad": around(padding), "dilations": pair(dilation), "groups": groups}
+    return mb.conv(x=x, weight=weight, **settings, **({} if bias is None else {"bias": bias}))
+
+
+def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    if any(value is not None and value.val is None for value in (weight, bias)):
+        raise NotTaken("a linear layer whose weights are computed")
+    return mb.linear(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
+
+
+def unary(operation: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
+    return lambda x: operation(x=x, **settings)
+
+
+def binary(operation: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x, y: operation(x=number(x), y=number(y))
+
+
+def power(x: Any, exponent: float) -> Any:
+    return mb.mul(x=x, y=x) if exponent == 2 else mb.pow(x=x, y=number(exponent))
+
+
+def clamp(x: Any, low: float | None = None, high: float | None = None, **named: float) -> Any:
+    low, high = (named.get(name, value) for name, value in (("min", low), ("max", high)))
+    if high is None:
+        return mb.relu(x=x) if low == 0 else mb.maximum(x=x, y=number(low))
+    return mb.minimum(x=x, y=number(high)) if low is None else mb.clip(x=x, alpha=number(low), beta=number(high))
+
+
+def softmax(x: Any, dim: int, dtype: Any = None) -> Any:
+    return mb.softmax(x=x, axis=dim)
+
+
+def cat(values: Sequence[Any], dim: int = 0) -> Any:
+    return mb.concat(values=list(values), axis=dim)
+
+
+def slice_tensor(x: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
+    first, last, _ = slice(start, end).indices(x.shape[dim])
+    begins, ends, steps = [0] * x.rank, list(x.shape), [1] * x.rank
+    begins[dim], ends[dim], steps[dim] = first, last, step
+    return mb.slice_by_index(x=x, begin=begins, end=ends, stride=steps)
+
+
+def select(x: Any, dim: int, index: int, *, after: Sequence[int]) -> Any:
+    return _reshaped(slice_tensor(x, dim, index % x.shape[dim], index % x.shape[dim] + 1), after)
+
+
+def permute(x: Any, dims: Sequence[int]) -> Any:
+    return mb.transpose(x=x, perm=list(dims))
+
+
+def transpose(x: Any, first: int, second: int) -> Any:
+    return permute(x, exchanged(x.rank, first, second))
+
+
+def pad(x: Any, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
+    if mode != "constant" or min(amounts) < 0:
+        raise NotTaken("a padding that is not with a constant, or cuts off")
+    pairs = [amounts[i : i + 2] for i in range(len(amounts) - 2, -1, -2)]
+    return mb.pad(x=x, pad=[amount for both in pairs for amount in both], mode="constant", constant_val=number(value or 0.0))
+
+
+def constant_pad(x: Any, amounts: Sequence[int], value: float = 0.0) -> Any:
+    return pad(x, amounts, "constant", value)
+
+
+def max_pool2d(
+    x: Any, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False, *, after: Sequence[int]
+) -> Any:  # fmt: skip
+    """A window over the end sees what padding there would show it: nothing."""
+    if pair(dilation) != (1, 1):
+        raise NotTaken("a pool with dilation")
+    kernels, strides, paddings = pair(kernel), pair(stride or kernel), pair(padding)
+    behind = [max(p, (n - 1) * s + k - p - size) for n, s, k, p, size in zip(after[2:], strides, kernels, paddings, x.shape[2:], strict=True)]
+    pads = [paddings[0], behind[0], paddings[1], behind[1]]
+    return mb.max_pool(x=x, kernel_sizes=kernels, strides=strides, pad_type="custom", pad=pads)
+
+
+def avg_pool2d(
+    x: Any, kernel: Pair, stride: Pair = (), padding: Pair = 0, ceil_mode: bool = False, count_padding: bool = True, divisor: int | None = None
+) -> Any:  # fmt: skip
+    if ceil_mode or divisor:
+        raise NotTaken("an average pool over the end")
+    return mb.avg_pool(
+        x=x, kernel_sizes=pair(kernel), strides=pair(stride or kernel), pad_type="custom", pad=around(padding),
+        exclude_padding_from_average=not count_padding,
+    )  # fmt: skip
+
+
+def resize(x: Any, sizes: Any, align_corners: bool, *scales: Any, after: Sequence[int]) -> Any:
+    height, width = after[2:]
+    mode = "STRICT_ALIGN_CORNERS" if align_corners else "UNALIGN_CORNERS"
+    return mb.resize_bilinear(x=x, target_size_height=height, target_size_width=width, sampling_mode=mode)
+
+
+def reduction(operation: Callable[..., Any]) -> Callable[..., Any]:
+    def write(x: Any, dims: Any = None, keep: bool = False, dtype: Any = None) -> Any:
+        axes = [dims] if isinstance(dims, int) else list(dims or range(x.rank))
+        return operation(x=x, axes=axes, keep_dims=keep)
+
+    return write
+
+
+def cast(x: Any, dtype: torch.dtype) -> Any:
+    if dtype != torch.float32:
+        raise NotTaken(f"a conversion to {dtype}")
+    return x
+
+
+def same(x: Any, *args: Any, **kwargs: Any) -> Any:
+    return x
+
+
+BY_SHAPE = (aten.select.int, aten.max_pool2d.default, aten.upsample_bilinear2d.vec)
+"""Operations whose writers need the shape of the result."""
+WRITERS: dict[Any, Callable[..., Any]] = {
+    aten.conv2d.default: conv2d,
+    aten.linear.default: linear,
+    aten.matmul.default: binary(mb.matmul),
+    aten.mm.default: binary(mb.matmul),
+    aten.bmm.default: binary(mb.matmul),
+    aten.add.Tensor: binary(mb.add),
+    aten.sub.Tensor: binary(mb.sub),
+    aten.rsub.Scalar: lambda x, y: mb.sub(x=number(y), y=x),
+    aten.mul.Tensor: binary(mb.mul),
+    aten.div.Tensor: binary(mb.real_div),
+    aten.maximum.default: binary(mb.maximum),
+    aten.minimum.default: binary(mb.minimum),
+    aten.relu.default: unary(mb.relu),
+    aten.relu6.default: unary(mb.relu6),
+    aten.hardtanh.default: lambda x, low=-1.0, high=1.0: clamp(x, low, high),
+    aten.clamp.default: clamp,
+    aten.clamp_min.default: clamp,
+    aten.clamp_max.default: lambda x, high: clamp(x, None, high),
+    aten.sigmoid.default: unary(mb.sigmoid),
+    aten.hardsigmoid.default: unary(mb.sigmoid_hard, alpha=np.float32(1 / 6), beta=np.float32(0.5)),
+    aten.tanh.default: unary(mb.tanh),
+    aten.hardswish.default: lambda x: mb.mul(x=x, y=mb.sigmoid_hard(x=x, alpha=np.float32(1 / 6), beta=np.float32(0.5))),
+    aten.exp.default: unary(mb.exp),
+    aten.log.default: unary(mb.log),
+    aten.sqrt.default: unary(mb.sqrt),
+    aten.rsqrt.default: unary(mb.rsqrt),
+    aten.abs.default: unary(mb.abs),
+    aten.neg.default: lambda x: mb.mul(x=x, y=np.float32(-1)),
+    aten.leaky_relu.default: lambda x, slope=0.01: mb.leaky_relu(x=x, alpha=np.float32(slope)),
+    aten.elu.default: lambda x, alpha=1.0: mb.elu(x=x, alpha=np.float32(alpha)),
+    aten.gelu.default: lambda x, approximate="none": mb.gelu(x=x, mode="EXACT" if approximate == "none" else "TANH_APPROXIMATION"),
+    aten.silu.default: unary(mb.silu),
+    aten.pow.Tensor_Scalar: power,
+    aten.softmax.int: softmax,
+    aten.cat.default: cat,
+    aten.slice.Tensor: slice_tensor,
+    aten.select.int: select,
+    aten.permute.default: permute,
+    aten.transpose.int: transpose,
+    aten.pad.default: pad,
+    aten.constant_pad_nd.default: constant_pad,
+    aten.upsample_bilinear2d.vec: resize,
+    aten.max_pool2d.default: max_pool2d,
+    aten.avg_pool2d.default: avg_pool2d,
+    aten.mean.dim: reduction(mb.reduce_mean),
+    aten.sum.dim_IntList: reduction(mb.reduce_sum),
+    aten.to.dtype: cast,
+    **dict.fromkeys((aten.contiguous.default, aten.clone.default, aten.detach.default, aten.alias.default, aten.dropout.default), same),
+}
