@@ -26,13 +26,16 @@ class Style:
     matrices, whose kernels compute several pixels at a time."""
     free_axes: bool
     """Permutations and reshapes cost nothing, so that time may be an axis of a 2D convolution."""
+    planes: bool
+    """Values that are computed on whole stay in their own order, channel by channel: products of matrices are fast, convolutions and
+    pools of short rows slow."""
     padded_pools: bool
     """There are average pools that pad; elsewhere they are depthwise convolutions with equal weights."""
 
 
-ONNXRUNTIME = Style(stack_limit=2**17, products=True, free_axes=False, padded_pools=True)
-XNNPACK = Style(stack_limit=math.inf, products=True, free_axes=True, padded_pools=False)
-COREML = Style(stack_limit=math.inf, products=False, free_axes=False, padded_pools=True)
+ONNXRUNTIME = Style(stack_limit=2**19, products=True, free_axes=False, planes=True, padded_pools=True)
+XNNPACK = Style(stack_limit=math.inf, products=True, free_axes=True, planes=False, padded_pools=False)
+COREML = Style(stack_limit=math.inf, products=False, free_axes=False, planes=False, padded_pools=True)
 STYLE: ContextVar[Style] = ContextVar("STYLE", default=ONNXRUNTIME)
 """That of the graph which is being lowered."""
 
@@ -119,7 +122,25 @@ def stacked(frames: Tensor) -> View:
     return View.of(frames, (1, *frames.shape)).permute((0, 2, 1, 3, 4))
 
 
-def rows(stack: Tensor, indices: Sequence[int]) -> Tensor:
+def in_planes(value: Value | Tensor) -> bool:
+    """Whether a value ``(1, C, T, H, W)`` is computed on whole and in its own order; stacks stay stacks."""
+    return STYLE.get().planes and small(value) and (value.shape[TIME] == 1 or not is_stack(value))
+
+
+def planes_of(value: Value | Tensor) -> Tensor:
+    """A value ``(1, C, T, H, W)`` in its own order, ``(1, C, T, H * W)``."""
+    _, channels, count, height, width = value.shape
+    if isinstance(value, Frames):
+        return concatenate([frame.reshape(1, channels, 1, height * width) for frame in value.exact], TIME)
+    return view_of(value).tensor((1, channels, count, height * width))
+
+
+def planes(data: Tensor, height: int, width: int) -> View:
+    """The value ``(1, C, T, H, W)`` that lies in its own order in ``data``, whose first axes are ``(1, C, T)``."""
+    return View.of(data, (*data.shape[:3], height, width))
+
+
+def rows(stack: Tensor, indices: Sequence[int], dim: int = 0) -> Tensor:
     """Frames ``(T, C, H, W)`` picked by their indices, those that follow one another in one copy; none for all of them."""
     runs: list[list[int]] = []
     for index in indices:
@@ -127,9 +148,9 @@ def rows(stack: Tensor, indices: Sequence[int]) -> Tensor:
             runs[-1][1] += 1
         else:
             runs.append([index, index + 1])
-    if runs == [[0, len(stack)]]:
+    if runs == [[0, stack.shape[dim]]]:
         return stack
-    return concatenate([stack[start:stop] for start, stop in runs], 0)
+    return concatenate([torch.ops.aten.slice.Tensor(stack, dim, start, stop) for start, stop in runs], dim)
 
 
 def view_of(value: Value | Tensor) -> View:

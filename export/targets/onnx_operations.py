@@ -27,6 +27,8 @@ class OnnxGraph:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[bytes, TensorProto] = {}
+        self.cuts: dict[str, tuple[str, dict[int, tuple[int, int]]]] = {}
+        """Of each slice with steps of 1 the value that it is of, and on which axes from where to where."""
 
     def add(self, operation: str, *inputs: str, **attributes: Any) -> str:
         """The name of an operation's result."""
@@ -77,8 +79,21 @@ def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names:
             found[node] = WRITERS[node.target](graph, *args, **kwargs)
         else:
             raise NotTaken(str(node.target))
-    proto = helper.make_graph(graph.nodes, "step", inputs, outputs, list(graph.initializers.values()))
+    nodes = _used(graph.nodes, output_names)
+    inputs_of_nodes = {name for node in nodes for name in node.input}
+    constants = [constant for constant in graph.initializers.values() if constant.name in inputs_of_nodes]
+    proto = helper.make_graph(nodes, "step", inputs, outputs, constants)
     return helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="clipstep")
+
+
+def _used(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """Without those that nothing comes of, such as slices that were only sliced."""
+    needed, used = set(outputs), []
+    for node in reversed(nodes):
+        if needed & {*node.output}:
+            used.append(node)
+            needed |= {*node.input}
+    return used[::-1]
 
 
 def _described(name: str, node: fx.Node) -> onnx.ValueInfoProto:
@@ -132,9 +147,20 @@ def cat(graph: OnnxGraph, values: Sequence[Any], dim: int = 0) -> str:
     return graph.add("Concat", *(graph.name(value) for value in values), axis=dim)
 
 
-def slice_tensor(graph: OnnxGraph, x: str, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> str:
-    bounds = ([start or 0], [np.iinfo(np.int64).max if end is None else end], [dim], [step])
-    return graph.add("Slice", x, *(graph.constant(bound) for bound in bounds))
+def slice_tensor(
+    graph: OnnxGraph, x: str, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1, *, before: Sequence[int],
+    after: Sequence[int],
+) -> str:  # fmt: skip
+    """A slice of a slice is one of what that was of."""
+    first, last, _ = slice(start, end).indices(before[dim])
+    if step != 1:
+        return graph.add("Slice", x, *(graph.constant([bound]) for bound in (first, last, dim, step)))
+    source, cuts = graph.cuts.get(x, (x, {}))
+    origin = cuts.get(dim, (0, 0))[0]
+    cuts = {**cuts, dim: (origin + first, origin + last)}
+    name = graph.add("Slice", source, *(graph.constant(list(bounds)) for bounds in (*zip(*cuts.values(), strict=True), cuts)))
+    graph.cuts[name] = (source, cuts)
+    return name
 
 
 def select(graph: OnnxGraph, x: str, dim: int, index: int) -> str:
@@ -219,7 +245,9 @@ def same(_: OnnxGraph, x: Any, *args: Any, **kwargs: Any) -> Any:
     return x
 
 
-BY_SHAPE = (aten.transpose.int, aten.pad.default, aten.constant_pad_nd.default, aten.pixel_unshuffle.default, aten.upsample_bilinear2d.vec)
+BY_SHAPE = (
+    aten.slice.Tensor, aten.transpose.int, aten.pad.default, aten.constant_pad_nd.default, aten.pixel_unshuffle.default, aten.upsample_bilinear2d.vec,
+)  # fmt: skip
 """Operations whose writers need the shape that a value has before and after."""
 WRITERS: dict[Any, Callable[..., Any]] = {
     aten.conv2d.default: conv2d,

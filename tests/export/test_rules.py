@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from clipstep.export.lowering import frames
 from clipstep.export.lowering.frames import COREML, ONNXRUNTIME, XNNPACK
 from clipstep.export.lowering.lower import LoweringError, lower
-from clipstep.export.lowering.rules import RULES
+from clipstep.export.lowering.rules import RULES, convolution
 from clipstep.export.lowering.view import View
 
 aten = torch.ops.aten
@@ -35,8 +35,8 @@ class Wrap(nn.Module):
         return (y.reshape(y.shape[1:]) if y.ndim == 5 else y,)
 
 
-STYLES = (replace(ONNXRUNTIME, stack_limit=0), replace(COREML, stack_limit=0), COREML, XNNPACK)
-"""In the first two values go frame by frame, in the others all frames at once."""
+STYLES = (replace(ONNXRUNTIME, stack_limit=0), replace(COREML, stack_limit=0), COREML, XNNPACK, ONNXRUNTIME)
+"""In the first two values go frame by frame, in the others all frames at once, in the last one in planes."""
 
 
 def check(module: nn.Module, x: Tensor) -> None:
@@ -75,7 +75,7 @@ def agree(operation: Callable[..., Any], x: Tensor, *arguments: Any, framed: boo
     expected = expected[0] if isinstance(expected, tuple) else expected
     view = View.of(x[0], x.shape)
     stack = frames.stacked(frames.stack_of(view))
-    values = (*[frames.frames_of(view)] * 2, stack, stack) if framed else [view] * 4
+    values = (*[frames.frames_of(view)] * 2, stack, stack, view) if framed else [view] * 5
     for value, style in zip(values, STYLES, strict=True):
         with Ranks() as ranks, in_style(style):
             got = RULES[operation](value, *arguments, **settings)
@@ -112,6 +112,34 @@ def test_any_convolution(
 def test_convolutions_that_keep_the_size(kernel: tuple[int, ...], dilation: tuple[int, ...], groups: int) -> None:
     weight = torch.randn(6, 4 // groups, *kernel)
     agree(aten.conv3d.padding, torch.randn(1, 4, 3, 5, 6), weight, torch.randn(6), (1, 1, 1), "same", dilation, groups)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kernel=st.tuples(SMALL, SMALL, SMALL), stride=st.tuples(SMALL, SMALL, SMALL), padding=st.tuples(*[st.integers(0, 1)] * 3),
+    dilation=st.tuples(*[st.integers(1, 2)] * 3), length=st.integers(1, 6), bias=st.booleans(),
+)  # fmt: skip
+def test_any_depthwise_convolution(
+    kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], length: int, bias: bool
+) -> None:
+    assume(all(s + 2 * p >= d * (k - 1) + 1 for s, p, d, k in zip((length, 5, 6), padding, dilation, kernel, strict=True)))
+    conv = nn.Conv3d(2, 2, kernel, stride, padding, dilation, 2, bias)
+    agree(aten.conv3d.default, torch.randn(1, 2, length, 5, 6), conv.weight, conv.bias, stride, padding, dilation, 2)
+
+
+@pytest.mark.parametrize("size", [(5, 6), (1, 4), (7, 1)])
+def test_a_depthwise_convolution_of_three_by_three_by_three(size: tuple[int, int]) -> None:
+    agree(aten.conv3d.default, torch.randn(1, 4, 3, *size), torch.randn(4, 1, 3, 3, 3), torch.randn(4), (1, 1, 1), (1, 1, 1), (1, 1, 1), 4)
+
+
+def test_large_kernels_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first and the last frames have fewer taps: their kernels are parts of the others'."""
+    monkeypatch.setattr(convolution, "COPIED_WEIGHTS", 0)
+    conv = Wrap(nn.Conv3d(5, 6, 3, padding=1).forward)
+    for style in STYLES:
+        lowered = lower(conv, (torch.randn(5, 4, 5, 6),), style)
+        assert sum(value.numel() for value in lowered.buffers()) <= 6 * 5 * 27 + 6
+    check(conv, torch.randn(5, 4, 5, 6))
 
 
 POOL = st.tuples(*[st.integers(1, 4)] * 3)

@@ -110,6 +110,7 @@ SINGLE: dict[str, Function] = {
     "softmax of columns": lambda a, b, m: m.softmax(-1),
     "cat of many": lambda a, b, m: torch.cat([a[:, i : i + 1] for i in range(12)] + [b, weight(1, 1, 6, 5)], 1),
     "cat of other orders": lambda a, b, m: torch.cat([F.max_pool2d(a, 1), b], 2),
+    "slices of a slice": lambda a, b, m: (y := a[:, 2:9, 1:])[:, 3:, 1:-1][:, :-1, -2:] + y[:, :3, 2:4],
     "slice, select": lambda a, b, m: a[:, 2:9, 1:][0, :, 3],
     "pad": lambda a, b, m: F.pad(a, (1, 0, 2, 3), value=0.5),
     "pad of channels": lambda a, b, m: F.pad(F.max_pool2d(a, 1), (0, 0, 0, 0, 1, 2)),
@@ -204,6 +205,12 @@ def test_permutations_move_nothing() -> None:
 def test_what_nobody_uses_is_not_computed() -> None:
     graph = xnnpack_graph(traced(lambda x: (x[:, 1:][:, :, 1:].reshape(-1).reshape(2, -1),), torch.randn(1, 3, 5)))
     assert [type(node.xnode_union).__name__ for node in graph.nodes] == ["XNNStaticSlice", "XNNStaticReshape"]
+
+
+def test_a_slice_of_a_slice_is_one_as_onnx() -> None:
+    traced_graph = traced(lambda x: (x[1:, 1:][:, 1:-1][:, :, 2],), torch.randn(3, 5, 4))
+    nodes = onnx_model(traced_graph, ["x"], ["y"]).graph.node
+    assert [node.op_type for node in nodes] == ["Slice", "Gather", "Identity"]
 
 
 @pytest.mark.parametrize(

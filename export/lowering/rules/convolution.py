@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import STYLE, TIME, Frames, Value, concatenate, frames_of, rows, small, stack_of, stacked
+from clipstep.export.lowering.frames import STYLE, TIME, Frames, Value, concatenate, frames_of, in_planes, rows, small, stack_of, stacked
+from clipstep.export.lowering.rules.planes import whole_conv3d
 
 aten = torch.ops.aten
 Triple = Sequence[int]
@@ -19,6 +20,8 @@ FEW_CHANNELS = 4
 
 PRODUCT_LIMIT = 2**20
 """At most so many numbers are gathered for one product: 4 MB."""
+COPIED_WEIGHTS = 2**16
+"""Kernels of at most so many numbers are written once more for the frames at the ends, which have fewer taps."""
 
 
 def triple(values: int | Triple) -> tuple[int, ...]:
@@ -37,9 +40,9 @@ def tap_sources(length: int, taps: int, stride: int, padding: int, dilation: int
 def conv3d(
     x: Value, weight: Tensor, bias: Tensor | None = None, stride: Triple = (1,), padding: Triple = (0,), dilation: Triple = (1,), groups: int = 1
 ) -> Value:  # fmt: skip
-    """For each output frame a 2D convolution of all its taps as input channels or, if it is grouped, one a tap, summed.
+    """For each output frame a 2D convolution of all its taps as input channels or, if it is grouped or large, one a tap, summed.
 
-    Of a small value all frames at once, on the batch axis.
+    Of a small value all frames at once, on the batch axis or in its own order.
     """
     stride, padding, dilation = triple(stride), triple(padding), triple(dilation)
     sources = tap_sources(x.shape[TIME], weight.shape[2], stride[0], padding[0], dilation[0])
@@ -54,17 +57,23 @@ def conv3d(
             return _products(frames_of(x), weight, bias, sources, plane)
         if pointwise and len(taps) > 1 and style.free_axes:
             return stacked(_time_as_rows(stack_of(x), weight, bias, stride, padding, dilation))
+    if in_planes(x):
+        size = (len(sources), *plane_size(x.shape[3:], weight.shape[3:], stride[1:], padding[1:], dilation[1:]))
+        if (computed := whole_conv3d(x, weight, bias, stride, padding, dilation, groups, size)) is not None:
+            return computed
     by_frame = style.free_axes and len([tap for tap in taps if tap]) > 1  # To cut and join stacks costs more than frames do.
     if small(x) and max(map(len, taps)) == len(sources) and not by_frame:
         return stacked(_stacked(stack_of(x), weight, bias, taps, plane))
     value = frames_of(x)
     sources = [[(tap, source) for tap, source in row if value.items[source] is not None] for row in sources]
-    computed = (_grouped if groups > 1 else _dense)(value, weight, bias, [row for row in sources if row], plane)
+    under = [row for row in sources if row]
+    ends = weight.numel() > COPIED_WEIGHTS and len({len(row) for row in under}) > 1
+    made = (_tap_by_tap if groups > 1 or ends else _dense)(value, weight, bias, under, plane)
     if all(sources):
-        return Frames(tuple(computed))
+        return Frames(tuple(made))
     height, width = plane_size(value.shape[3:], weight.shape[3:], stride[1:], padding[1:], dilation[1:])
     alone = torch.zeros(1, len(weight), height, width) + (0.0 if bias is None else bias.reshape(1, -1, 1, 1))
-    frames = iter(computed)
+    frames = iter(made)
     return Frames(tuple(next(frames) if row else alone for row in sources))
 
 
@@ -142,24 +151,28 @@ def _under(frame: Tensor, kernel: Triple, stride: Triple, padding: Triple, dilat
     return concatenate([planes[first:last, y : y + rows, x : x + columns] for first, last, y, x in parts], 0).reshape(-1, rows * columns)
 
 
-def sum_over_taps(stack: Tensor, taps: Sequence[dict[int, int]], function: Callable[[Tensor, int], Tensor]) -> Tensor:
+def sum_over_taps(stack: Tensor, taps: Sequence[dict[int, int]], function: Callable[[Tensor, int], Tensor], dim: int = 0) -> Tensor:
     """The sum over the temporal taps of a function of the frames under each.
 
     Args:
-        stack: frames ``(T, C, H, W)``.
+        stack: frames ``(T, C, H, W)``, or another order of axes.
         taps: for each tap, which input frame lies under it for each output frame; none on the padding. One has all.
         function: of frames and the number of their tap.
+        dim: the axis of time.
     """
     full, *others = sorted((number for number, tap in enumerate(taps) if tap), key=lambda number: -len(taps[number]))
-    parts = {number: function(rows(stack, list(taps[number].values())), number) for number in (full, *others)}
-    return reduce(lambda total, number: _added(total, parts[number], min(taps[number])), others, parts[full])
+    parts = {number: function(rows(stack, list(taps[number].values()), dim), number) for number in (full, *others)}
+    return reduce(lambda total, number: _added(total, parts[number], min(taps[number]), dim), others, parts[full])
 
 
-def _added(total: Tensor, part: Tensor, first: int) -> Tensor:
+def _added(total: Tensor, part: Tensor, first: int, dim: int) -> Tensor:
     """Adds frames to those of ``total`` from its ``first`` on."""
-    end = first + len(part)
-    pieces = [total[:first], total[first:end] + part if len(part) < len(total) else total + part, total[end:]]
-    return concatenate([piece for piece in pieces if len(piece)], 0)
+    end, length = first + part.shape[dim], total.shape[dim]
+    if part.shape == total.shape:
+        return total + part
+    pieces = [aten.slice.Tensor(total, dim, start, stop) for start, stop in ((0, first), (first, end), (end, length))]
+    pieces[1] = pieces[1] + part
+    return concatenate([piece for piece in pieces if piece.shape[dim]], dim)
 
 
 def _dense(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any]) -> list[Tensor]:
@@ -168,7 +181,7 @@ def _dense(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[lis
     return [F.conv2d(column, kernels[tuple(tap for tap, _ in row)], bias, **plane) for column, row in zip(columns, sources, strict=True)]
 
 
-def _grouped(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any]) -> list[Tensor]:
+def _tap_by_tap(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any]) -> list[Tensor]:
     return [_sum_of_taps([(value.exact[source], weight[:, :, tap]) for tap, source in row], bias, plane) for row in sources]
 
 

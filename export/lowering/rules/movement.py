@@ -16,7 +16,10 @@ from clipstep.export.lowering.frames import (
     Value,
     concatenate,
     frames_of,
+    in_planes,
     is_stack,
+    planes,
+    planes_of,
     result,
     small,
     stack_of,
@@ -69,6 +72,10 @@ def cat(values: Sequence[Operand], dim: int = 0) -> Value | Tensor:
     """Of frames along time a longer list, along channels, rows and columns frame by frame."""
     rank = len(values[0].shape)
     dim %= rank
+    if rank == 5 and all(map(in_planes, values)) and not all(isinstance(value, Frames) for value in values):
+        joined = concatenate([planes_of(value) for value in values], dim) if dim in (1, TIME) else None
+        if joined is not None:
+            return planes(joined, *values[0].shape[3:])
     listed = dim == TIME and any(isinstance(value, Frames) for value in values)
     if dim in STACK_AXIS and not listed and any(map(is_stack, values)) and all(is_stack(value) or small(value) for value in values):
         return stacked(concatenate([stack_of(value) for value in values], STACK_AXIS[dim]))
@@ -228,6 +235,10 @@ def rowwise(function: Callable[[list[Tensor]], Tensor], views: Sequence[View], d
 
 def channel_shuffle(x: Value, groups: int) -> Value:
     """Where no convolution before it writes its channels in that order: whole planes move."""
+    if in_planes(x):
+        _, channels, *size = x.shape
+        shuffled = _shuffled(planes_of(x), groups)
+        return View.of(shuffled, (1, channels, *size))
     if isinstance(x, Frames):
         return x.each(partial(_shuffled, groups=groups))
     return stacked(_shuffled(stack_of(x), groups))

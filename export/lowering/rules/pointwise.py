@@ -7,7 +7,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import Frames, NoRule, Value, frames_of, is_stack, result, small, stack_of, stacked, view_of
+from clipstep.export.lowering.frames import (
+    Frames,
+    NoRule,
+    Value,
+    frames_of,
+    in_planes,
+    is_stack,
+    planes,
+    planes_of,
+    result,
+    small,
+    stack_of,
+    stacked,
+    view_of,
+)
 from clipstep.export.lowering.view import View
 
 aten = torch.ops.aten
@@ -26,8 +40,8 @@ def unary(function: Callable[..., Tensor], *, zero: bool = False) -> Callable[..
 
 
 def binary(function: Callable[..., Tensor]) -> Callable[..., Value | Tensor]:
-    """All frames at once if one of the operands is a small stack, frame by frame if one is frames; otherwise on views, whose
-    neighbouring axes are joined."""
+    """All frames at once if one of the operands is a small stack or in planes, frame by frame if one is frames; otherwise on views,
+    whose neighbouring axes are joined."""
 
     def rule(x: Operand, y: Operand, *args: Any, **kwargs: Any) -> Value | Tensor:
         if isinstance(x, float | int) or isinstance(y, float | int) or _single(x) or _single(y):
@@ -37,7 +51,10 @@ def binary(function: Callable[..., Tensor]) -> Callable[..., Value | Tensor]:
             if small(one) and small(other):
                 return stacked(function(stack_of(one), stack_of(other), *args, **kwargs))
         if isinstance(x, Frames) or isinstance(y, Frames):
-            a, b = (frames_of(_rank5(value)).exact for value in (x, y))
+            one, other = _rank5(x), _rank5(y)
+            if type(one) is not type(other) and one.shape == other.shape and in_planes(one) and in_planes(other):
+                return planes(function(planes_of(one), planes_of(other), *args, **kwargs), *one.shape[3:])
+            a, b = (frames_of(value).exact for value in (one, other))
             count = max(len(a), len(b))
             pairs = zip(a * (count // len(a)), b * (count // len(b)), strict=True)
             return frames_of([function(one, other, *args, **kwargs) for one, other in pairs])

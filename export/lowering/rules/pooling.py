@@ -9,8 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import STYLE, TIME, Frames, Value, frames_of, is_stack, small, stack_of, stacked
+from clipstep.export.lowering.frames import (
+    STYLE,
+    TIME,
+    Frames,
+    Value,
+    frames_of,
+    in_planes,
+    is_stack,
+    planes,
+    planes_of,
+    small,
+    stack_of,
+    stacked,
+)
 from clipstep.export.lowering.rules.convolution import Triple, conv3d, sum_over_taps, triple
+from clipstep.export.lowering.rules.planes import averages
 
 aten = torch.ops.aten
 
@@ -45,6 +59,8 @@ def avg_pool3d(
     even = all(len(set(count)) == 1 for count in counts)
     scale = 1.0 / math.prod(count[0] for count in counts) if even else 1.0
     summed, channels = _sum_over_time(value, axes[0]), value.shape[1]
+    if even and in_planes(summed):
+        return planes(averages(planes_of(summed), summed.shape[3:], axes[1], axes[2], scale), len(axes[1]), len(axes[2]))
     if even and STYLE.get().padded_pools and all(2 * pad <= length for pad, length in zip(padding[1:], kernel[1:], strict=True)):
         scale *= math.prod(kernel[1:])
 
@@ -66,6 +82,8 @@ def _sum_over_time(value: Value, over_time: Sequence[range]) -> Value:
     length = value.shape[TIME]
     taps = [{t: window[tap] for t, window in enumerate(over_time) if 0 <= window[tap] < length} for tap in range(len(over_time[0]))]
     if small(value) and max(map(len, taps)) == len(over_time):
+        if in_planes(value):
+            return planes(sum_over_taps(planes_of(value), taps, lambda frames, _: frames, TIME), *value.shape[3:])
         return stacked(sum_over_taps(stack_of(value), taps, lambda frames, _: frames))
     items = frames_of(value).items
     under = [[frame for tap in taps if t in tap and (frame := items[tap[t]]) is not None] for t in range(len(over_time))]
@@ -82,7 +100,13 @@ def max_pool3d(
     def in_plane(frames: Tensor) -> Tensor:
         return F.max_pool2d(frames, kernel[1:], stride[1:], padding[1:], dilation[1:], ceil_mode)
 
-    pooled: Value = stacked(in_plane(stack_of(x))) if is_stack(x) and small(x) else frames_of(x).map(in_plane)
+    pooled: Value
+    if in_planes(x) and not isinstance(x, Frames):
+        _, channels, count, height, width = x.shape
+        whole = in_plane(planes_of(x).reshape(1, channels * count, height, width))
+        pooled = planes(whole.reshape(1, channels, count, -1), *whole.shape[2:])
+    else:
+        pooled = stacked(in_plane(stack_of(x))) if is_stack(x) and small(x) else frames_of(x).map(in_plane)
     if (kernel[0], stride[0], padding[0]) == (1, 1, 0):
         return pooled
     pooled = frames_of(pooled)

@@ -17,6 +17,7 @@ internal class OnnxRuntime(private val path: File, private val spec: Interface, 
         OrtSession.SessionOptions().use { options ->
             options.setIntraOpNumThreads(threads)
             options.setInterOpNumThreads(1)
+            options.setMemoryPatternOptimization(false) // One block for all values of a step is a quarter larger than what they take in turn.
             environment.createSession(path.path, options)
         }
     }
