@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import Record, Start, Subject, this_device
 from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, tree_sha256
 from clipstep.runtime.engines import ENGINES
@@ -21,7 +22,13 @@ from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.manifest import Artifact
 from clipstep.runtime.terminal import quiet_stderr
 
+TOOLS: dict[str, Sequence[str]] = {
+    "pytorch": ["torch"], "torch.compile": ["torch"], "onnxruntime": ["onnxruntime"], "executorch": ["executorch", "torch"],
+    **{name: peer.distributions for name, peer in PEERS.items()},
+}  # fmt: skip
+"""Of each engine: the distributions whose versions are noted."""
 WARM_UP_STEPS = 3
+NAIVE = "naive rank-5 ONNX"
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,12 @@ class Plan:
 class _Worker:
     """A configuration's process."""
 
-    def __init__(self, subject: Subject, bundle: Bundle, run: Path | None) -> None:
+    def __init__(self, subject: Subject, bundle: Bundle, source: str | None) -> None:
         self.subject = subject
         self._process = subprocess.Popen(
             [sys.executable, "-m", "clipstep.benchmarks.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        task = {"subject": subject.model_dump(), "bundle": str(bundle.path), "run": None if run is None else str(run)}
+        task = {"subject": subject.model_dump(), "bundle": str(bundle.path), "source": source}
         answer = self.ask(json.dumps(task))
         self.start = Start.model_validate(answer["start"])
         self.memory_before_load_bytes: int = answer["memory_before_load_bytes"]
@@ -58,7 +65,7 @@ class _Worker:
             answer = ""
         if not answer:
             last = (self._process.stderr.read().strip().splitlines() or ["it ended without a word"])[-1]
-            raise ClipstepError(f"measuring {self.subject.name} failed", got=last)
+            raise ClipstepError(f"measuring {self.subject.name} failed", got=last.removeprefix(f"{ClipstepError.__module__}.ClipstepError: "))
         values: dict[str, Any] = json.loads(answer)
         return values
 
@@ -73,8 +80,8 @@ class _Worker:
         self._process.communicate()
 
 
-def bench_bundle(bundle: Bundle, run: Path | None, plan: Plan, console: Console) -> list[Record]:
-    """Measures every artifact that runs here and, given the run, PyTorch and the naive rank-5 ONNX of its network.
+def bench_bundle(bundle: Bundle, source: str | None, plan: Plan, console: Console) -> list[Record]:
+    """Measures every artifact that runs here and, given the run or the factory behind it, PyTorch and the naive rank-5 ONNX.
 
     Outputs are compared with the golden steps before anything is timed.
 
@@ -83,18 +90,23 @@ def bench_bundle(bundle: Bundle, run: Path | None, plan: Plan, console: Console)
     """
     records = []
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
-        naive = None if run is None else write_naive(run, bundle.manifest.provenance.stream_frames, Path(temporary) / "naive.onnx", console)
+        naive = None if source is None else write_naive(bundle, source, Path(temporary) / "naive.onnx", console)
         for threads in plan.threads:
-            records += _measure(_subjects(bundle, naive, threads), bundle, run, plan, console)
+            records += measure(subjects_of(bundle, naive, threads), bundle, source, plan, console)
     return records
 
 
-def _subjects(bundle: Bundle, naive: Path | None, threads: int) -> list[Subject]:
+def as_trained(name: str, target: str, engine: str, threads: int, file: Path | None = None) -> Subject:
+    """The network as it was trained, in some engine."""
+    return Subject(name=name, target=target, form="3d", precision="float32", engine=engine, threads=threads, file=None if file is None else str(file))
+
+
+def subjects_of(bundle: Bundle, naive: Path | None, threads: int) -> list[Subject]:
+    """The artifacts of a bundle that run here and, given the naive ONNX, that and PyTorch before them."""
     subjects = []
     if naive is not None:
-        common: dict[str, Any] = {"precision": "float32", "threads": threads, "form": "3d"}
-        subjects.append(Subject(name="naive rank-5 ONNX", target="onnx", engine="onnxruntime", file=str(naive), **common))
-        subjects.append(Subject(name="PyTorch eager", target="pytorch", engine="pytorch", file=None, **common))
+        subjects.append(as_trained(NAIVE, "onnx", "onnxruntime", threads, naive))
+        subjects.append(as_trained("PyTorch eager", "pytorch", "pytorch", threads))
     for engine, info in ENGINES.items():
         artifact = _artifact(bundle, info.target)
         if artifact is not None:
@@ -114,29 +126,38 @@ def _artifact(bundle: Bundle, target: str) -> Artifact | None:
         return None
 
 
-def write_naive(run: Path, stream: int | None, path: Path, console: Console) -> Path:
-    """Writes the network of a run as ONNX as it was trained, in rank 5, and gives ``path``."""
+def write_naive(bundle: Bundle, source: str, path: Path, console: Console) -> Path:
+    """Writes the network behind a bundle as ONNX as it was trained, in rank 5, and gives ``path``."""
     with quiet_stderr():
+        from clipstep.benchmarks.reference import reference_program
         from clipstep.export.export import quiet
-        from clipstep.export.step import program_of
         from clipstep.export.targets.onnx import to_onnx
-        from clipstep.training.run import load_run
 
     with console.status("exporting the naive rank-5 ONNX"), quiet():
-        program = program_of(load_run(run), stream)
+        program = reference_program(bundle, source)
         path.write_bytes(to_onnx(program.step, program).SerializeToString())
     return path
 
 
-def _measure(subjects: Sequence[Subject], bundle: Bundle, run: Path | None, plan: Plan, console: Console) -> list[Record]:
+def measure(
+    subjects: Sequence[Subject], bundle: Bundle, source: str | None, plan: Plan, console: Console, refused: dict[str, str] | None = None
+) -> list[Record]:
+    """Measures subjects side by side.
+
+    One that does not load, or computes something else than the golden steps, is left out and named with the reason in ``refused``.
+
+    Raises:
+        ClipstepError: there is such a one, and no ``refused``.
+    """
     workers: list[_Worker] = []
     try:
         for subject in subjects:
-            workers.append(_Worker(subject, bundle, run))
-            if not workers[-1].start.largest_error <= BOUNDS["float32"]:
-                raise ClipstepError(
-                    f"{subject.name} computes something else than the golden steps", got=f"a relative error of {workers[-1].start.largest_error:.3g}"
-                )
+            try:
+                workers.append(_started(subject, bundle, source))
+            except ClipstepError as error:
+                if refused is None:
+                    raise
+                refused[subject.name] = str(error)
         for worker in workers:
             worker.turn(WARM_UP_STEPS, counted=False)
         label = f"{plan.rounds} rounds, threads {subjects[0].threads}"
@@ -149,10 +170,20 @@ def _measure(subjects: Sequence[Subject], bundle: Bundle, run: Path | None, plan
             worker.stop()
 
 
+def _started(subject: Subject, bundle: Bundle, source: str | None) -> _Worker:
+    worker = _Worker(subject, bundle, source)
+    if not worker.start.largest_error <= BOUNDS["float32"]:
+        worker.stop()
+        raise ClipstepError(
+            f"{subject.name} computes something else than the golden steps", got=f"a relative error of {worker.start.largest_error:.3g}"
+        )
+    return worker
+
+
 def _record(worker: _Worker, bundle: Bundle) -> Record:
     subject, spec = worker.subject, bundle.manifest.input
-    artifact = None if subject.form == "3d" else _artifact(bundle, subject.target)
-    tools = {"pytorch": ["torch"], "onnxruntime": ["onnxruntime"], "executorch": ["executorch", "torch"]}[subject.engine]
+    artifact = _artifact(bundle, subject.target) if subject.is_artifact else None
+    tools = TOOLS[subject.engine]
     return Record(
         bundle=bundle.path.name,
         manifest_sha256=tree_sha256(bundle.path / MANIFEST),

@@ -26,7 +26,7 @@ ROUNDS, STEPS = 20, 5
 
 @click.command("bench", cls=WithPhone)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--run", type=click.Path(path_type=Path), help="The run behind the bundle. [default: the folder that the manifest names]")
+@click.option("--run", help="The run's folder, or the factory, behind the bundle. [default: what the manifest names]")
 @click.option("--no-reference", is_flag=True, help="Measure the artifacts alone, without PyTorch and naive ONNX.")
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1 and 2]")
 @click.option("--rounds", type=click.IntRange(1), help="How often the configurations take turns. [default: 20]")
@@ -38,7 +38,7 @@ ROUNDS, STEPS = 20, 5
 @click.option("--out", type=click.Path(path_type=Path), help="Append the records to this file, one JSON object a line.")
 def bench_command(
     bundle: Path,
-    run: Path | None,
+    run: str | None,
     no_reference: bool,
     threads: tuple[int, ...],
     rounds: int | None,
@@ -55,12 +55,12 @@ def bench_command(
     threads = tuple(dict.fromkeys(threads or (1, min(2, os.cpu_count() or 1))))
     check_threads(max(threads))
     opened, console = Bundle.open(bundle), new_console()
-    reference = None if no_reference else _run_folder(opened, run)
+    reference = None if no_reference else source_of(opened, run)
     if arch is None:
-        _append(out, _measure(opened, reference, Plan(threads, rounds or ROUNDS, steps or STEPS), console), console)
+        append(out, _measure(opened, reference, Plan(threads, rounds or ROUNDS, steps or STEPS), console), console)
     else:
         counted = _count(opened, reference, steps, operators, record, console)
-        _append(out, counted, console)
+        append(out, counted, console)
         if ceilings is not None and allowed is not None:
             console.print(f"ceilings by these counts:\n{ceilings_text(counted)}", soft_wrap=True, highlight=False)
             check_ceilings(counted, allowed, ceilings)
@@ -77,16 +77,16 @@ def _check_options(arch: str | None, threads: Sequence[int], rounds: int | None,
         raise ClipstepError(f"{out}: no such folder", fix="make it first")
 
 
-def _measure(bundle: Bundle, run: Path | None, plan: Plan, console: Console) -> list[Record]:
-    records = bench_bundle(bundle, run, plan, console)
+def _measure(bundle: Bundle, source: str | None, plan: Plan, console: Console) -> list[Record]:
+    records = bench_bundle(bundle, source, plan, console)
     device, steps = records[0].device, len(records[0].step_ms)
     console.print(f"{records[0].bundle} on {device.cpu_model}, {device.cores} cores; {steps} steps each, taking turns", soft_wrap=True)
-    console.print(_table(records))
+    console.print(record_table(records))
     return records
 
 
-def _count(bundle: Bundle, run: Path | None, steps: int | None, operators: bool, record: bool, console: Console) -> list[InstructionRecord]:
-    records = count_bundle(bundle, run, console, steps=steps, operators=operators)
+def _count(bundle: Bundle, source: str | None, steps: int | None, operators: bool, record: bool, console: Console) -> list[InstructionRecord]:
+    records = count_bundle(bundle, source, console, steps=steps, operators=operators)
     first = records[0]
     console.print(f"{first.bundle} on ARM64 ({first.cpu_model} in {first.emulator}), one thread: instructions of a step, not time", soft_wrap=True)
     console.print(instruction_table(records))
@@ -99,7 +99,7 @@ def _count(bundle: Bundle, run: Path | None, steps: int | None, operators: bool,
     return records
 
 
-def _append(out: Path | None, records: Sequence[BaseModel], console: Console) -> None:
+def append(out: Path | None, records: Sequence[BaseModel], console: Console) -> None:
     if out is None:
         return
     with out.open("a", encoding="utf-8") as file:
@@ -107,18 +107,18 @@ def _append(out: Path | None, records: Sequence[BaseModel], console: Console) ->
     console.print(f"{len(records)} records appended to {out}")
 
 
-def _run_folder(bundle: Bundle, run: Path | None) -> Path:
-    from clipstep.training.run import load_run
+def source_of(bundle: Bundle, given: str | None) -> str:
+    """The network behind a bundle; importing what reads it takes seconds.
 
-    folder = run or Path(bundle.manifest.provenance.run)
-    if run is None and not folder.is_dir():
-        raise ClipstepError(f"{folder}: the run behind the bundle is not there", fix="give --run RUN, or --no-reference")
-    if load_run(folder).info.checkpoint_sha256 != bundle.manifest.provenance.checkpoint_sha256:
-        raise ClipstepError(f"{folder}: is not the run that the bundle was exported from", fix="give --run RUN, or --no-reference")
-    return folder
+    Raises:
+        ClipstepError: it is not there, or is another one.
+    """
+    from clipstep.benchmarks.reference import reference_source
+
+    return reference_source(bundle, given)
 
 
-def _table(records: Sequence[Record]) -> Table:
+def record_table(records: Sequence[Record]) -> Table:
     table = Table()
     for heading in ("what runs", "threads", "p50 ms", "p90 ms", "times naive", "x real time", "load s", "first ms", "peak +MB", "file MB"):
         table.add_column(heading, justify="left" if heading == "what runs" else "right")

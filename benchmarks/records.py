@@ -18,7 +18,7 @@ class _Model(BaseModel):
 
 
 class Subject(_Model):
-    """What is measured: an artifact of a bundle in its engine, or one of the two references, with a thread count."""
+    """What is measured: an artifact of a bundle in its engine, or the network as it was trained in some engine, with a thread count."""
 
     name: str
     target: str
@@ -27,7 +27,11 @@ class Subject(_Model):
     engine: str
     threads: int
     file: str | None
-    """The artifact inside the bundle, or the naive ONNX file; None for PyTorch."""
+    """The artifact inside the bundle, or the engine's own file of the network as it was trained; None for PyTorch."""
+
+    @property
+    def is_artifact(self) -> bool:
+        return self.name == self.file
 
 
 class Device(_Model):
@@ -194,7 +198,7 @@ def naive_instructions(records: Sequence[InstructionRecord]) -> int | None:
 
 def naive_ms(records: Sequence[Record]) -> dict[int, float]:
     """The median step of the naive rank-5 ONNX for each thread count that it was measured with."""
-    return {r.subject.threads: r.percentile_ms(50) for r in records if r.subject.form == "3d" and r.subject.target == "onnx"}
+    return {r.subject.threads: r.percentile_ms(50) for r in records if r.artifact_sha256 is None and r.subject.engine == "onnxruntime"}
 
 
 def this_device() -> Device:

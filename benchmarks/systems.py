@@ -78,7 +78,7 @@ def _measure(name: str, data: DataSet, frames: int, size: int, out: Path, plan: 
         took.write_text(_export(folder, bundle).model_dump_json())
     if not records.exists():
         console.print(f"measuring {name}")
-        measured = bench_bundle(Bundle.open(bundle), folder, plan, console)
+        measured = bench_bundle(Bundle.open(bundle), str(folder), plan, console)
         records.write_text("".join(record.model_dump_json() + "\n" for record in measured), encoding="utf-8")
     return Measured(run, Export.model_validate_json(took.read_text()), Bundle.open(bundle), read_records(records)[0])
 

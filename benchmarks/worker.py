@@ -3,32 +3,36 @@
 Reads one JSON task, then numbers of steps, from standard input; answers each line with one line of JSON.
 """
 
+import importlib
 import json
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import Start, Subject
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.engines import Array, load_engine
+from clipstep.runtime.engines import Array, Engine, load_engine
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.model import StepModel
 
 
 class Eager:
-    """The network itself, in PyTorch, as an engine."""
+    """The network itself, in PyTorch, as an engine; ``compiled`` by torch.compile or as it is."""
 
-    def __init__(self, run: Path, stream: int | None, threads: int) -> None:
+    def __init__(self, bundle: Bundle, source: str, threads: int, *, compiled: bool) -> None:
         import torch
 
-        from clipstep.export.step import program_of
-        from clipstep.training.run import load_run
+        from clipstep.benchmarks.reference import reference_program
 
         torch.set_num_threads(threads)
-        self._step = program_of(load_run(run), stream).step
+        step = reference_program(bundle, source).step
+        self._step: Callable[..., Any] = torch.compile(step) if compiled else step
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         import torch
@@ -40,19 +44,33 @@ class Eager:
         del self._step
 
 
-def load(subject: Subject, bundle: Bundle, run: str | None) -> StepModel:
+LIBRARIES = {
+    "pytorch": ["clipstep.export.step"],
+    "torch.compile": ["clipstep.export.step"],
+    "executorch": ["executorch.extension.pybindings.portable_lib"],
+    "onnxruntime": ["onnxruntime"],
+    **{name: peer.libraries for name, peer in PEERS.items()},
+}
+"""Of each engine: they are imported first, because they do not count as the model's memory."""
+
+
+def load(subject: Subject, bundle: Bundle, source: str | None) -> StepModel:
     """The subject as a step model, whatever executes it."""
-    if subject.engine == "pytorch":
-        engine = Eager(Path(str(run)), bundle.manifest.provenance.stream_frames, subject.threads)
-        return StepModel(bundle.manifest.interface("uint8"), engine, subject.name)
-    if subject.form == "3d":
-        return StepModel(bundle.manifest.interface("uint8"), load_engine(subject.engine, Path(str(subject.file)), subject.threads), subject.name)
-    return StepModel.load(bundle.path, subject.engine, subject.threads)
+    if subject.is_artifact:
+        return StepModel.load(bundle.path, subject.engine, subject.threads)
+    engine: Engine
+    if subject.target == "pytorch":
+        engine = Eager(bundle, str(source), subject.threads, compiled=subject.engine == "torch.compile")
+    elif subject.engine in PEERS:
+        engine = PEERS[subject.engine].load(Path(str(subject.file)), subject.threads)
+    else:
+        engine = load_engine(subject.engine, Path(str(subject.file)), subject.threads)
+    return StepModel(bundle.manifest.interface("uint8"), engine, subject.name)
 
 
 def threads_used(subject: Subject) -> int:
-    """What the engine says it uses; onnxruntime does not say, it is given the number for its session."""
-    if subject.engine == "pytorch":
+    """What the engine says it uses; most do not say, they are given the number."""
+    if subject.target == "pytorch":
         import torch
 
         return torch.get_num_threads()
@@ -71,19 +89,17 @@ def memory_bytes(key: str) -> int:
 
 def main() -> None:
     """Serves one configuration until standard input ends."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Some engines print what they find.
     task = json.loads(sys.stdin.readline())
     subject = Subject.model_validate(task["subject"])
     bundle = Bundle.open(task["bundle"])
     golden = GoldenSteps.of(bundle)
-    if subject.engine == "pytorch":
-        import clipstep.export.step  # noqa: F401  Its libraries do not count as the model's memory.
-    elif subject.engine == "executorch":
-        import executorch.extension.pybindings.portable_lib  # noqa: F401
-    else:
-        import onnxruntime  # noqa: F401
+    for library in LIBRARIES[subject.engine]:
+        importlib.import_module(library)
     before = memory_bytes("VmRSS")
     started = time.perf_counter()
-    model = load(subject, bundle, task["run"])
+    model = load(subject, bundle, task["source"])
     loaded = time.perf_counter()
     logits, states = model.step(golden.subclips[0], model.initial_states())
     first = time.perf_counter()
@@ -93,7 +109,7 @@ def main() -> None:
         threads_used=threads_used(subject),
         largest_error=float(np.abs(logits - golden.logits[0]).max() / max(1.0, np.abs(golden.logits[0]).max())),
     )
-    print(json.dumps({"start": start.model_dump(), "memory_before_load_bytes": before}), flush=True)
+    print(json.dumps({"start": start.model_dump(), "memory_before_load_bytes": before}), file=answers, flush=True)
     position = 1
     for line in sys.stdin:
         times = []
@@ -103,7 +119,7 @@ def main() -> None:
             logits, states = model.step(frames, states)
             times.append((time.perf_counter() - begin) * 1e3)
             position += 1
-        print(json.dumps({"step_ms": times, "peak_memory_bytes": memory_bytes("VmHWM")}), flush=True)
+        print(json.dumps({"step_ms": times, "peak_memory_bytes": memory_bytes("VmHWM")}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

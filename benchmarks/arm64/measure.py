@@ -32,9 +32,9 @@ class _Candidate:
 
 
 def count_bundle(
-    bundle: Bundle, run: Path | None, console: Console, *, steps: int | None = None, operators: bool = False, kit: Kit | None = None
+    bundle: Bundle, source: str | None, console: Console, *, steps: int | None = None, operators: bool = False, kit: Kit | None = None
 ) -> list[InstructionRecord]:
-    """Counts every artifact that runs on ARM64 here and, given the run, the naive rank-5 ONNX of its network.
+    """Counts every artifact that runs on ARM64 here and, given the run or the factory behind it, the naive rank-5 ONNX of its network.
 
     ``steps`` is how many of the golden steps run; by default all.
 
@@ -50,7 +50,7 @@ def count_bundle(
         kit.check_version(candidate.name, candidate.engine, candidate.artifact.tool_versions.get(candidate.engine))
     records = []
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
-        for candidate in (*_naive(run, bundle.manifest.provenance.stream_frames, Path(temporary), console), *artifacts):
+        for candidate in (*_naive(bundle, source, Path(temporary), console), *artifacts):
             with console.status(f"{candidate.name} on ARM64, {len(golden.logits)} steps and a reset"):
                 records.append(_count(kit, candidate, bundle, golden, operators=operators))
     return records
@@ -90,9 +90,9 @@ def _artifacts(bundle: Bundle) -> list[_Candidate]:
     return found
 
 
-def _naive(run: Path | None, stream: int | None, folder: Path, console: Console) -> Iterator[_Candidate]:
-    if run is not None:
-        yield _Candidate("naive rank-5 ONNX", "onnxruntime", write_naive(run, stream, folder / "naive.onnx", console), None)
+def _naive(bundle: Bundle, source: str | None, folder: Path, console: Console) -> Iterator[_Candidate]:
+    if source is not None:
+        yield _Candidate("naive rank-5 ONNX", "onnxruntime", write_naive(bundle, source, folder / "naive.onnx", console), None)
 
 
 class _Recorded:

@@ -164,6 +164,10 @@ def gelu(graph: Graph, x: Stored, approximate: str = "none") -> Stored:
     return unary(schema.XNNGelu)(graph, x)
 
 
+def hard_sigmoid(graph: Graph, x: Stored) -> Stored:
+    return binary(schema.XNNAdd)(graph, binary(schema.XNNMultiply)(graph, x, 1 / 6), 0.5, (0.0, 1.0))
+
+
 def silu(graph: Graph, x: Stored) -> Stored:
     return binary(schema.XNNMultiply)(graph, x, unary(schema.XNNSigmoid)(graph, x))
 
@@ -395,6 +399,7 @@ WRITERS: dict[Any, Callable[..., Stored]] = {
     aten.elu.default: elu,
     aten.gelu.default: gelu,
     aten.silu.default: silu,
+    aten.hardsigmoid.default: hard_sigmoid,
     aten.pow.Tensor_Scalar: power,
     aten.softmax.int: softmax,
     aten.cat.default: cat,

@@ -34,6 +34,7 @@ JOBS = {
     "bench": _Job("clipstep.benchmarks.cli", "bench", "Measure a bundle's latency and memory, or its instructions on ARM64."),
     "arm64": _Job("clipstep.benchmarks.arm64.install", "bench", "Set up what clipstep bench --arch arm64 needs."),
     "throughput": _Job("clipstep.benchmarks.throughput", "training", "Measure training in batches beside one video at a time."),
+    "peers": _Job("clipstep.benchmarks.peers.command", "peers", "Measure a bundle beside the same network in other runtimes."),
     "systems": _Job("clipstep.benchmarks.systems", "bench", "Export and measure every network that can be trained, in one table."),
     "report": _Job("clipstep.benchmarks.report", None, "Summarise a bundle and what was measured of it in one table."),
 }

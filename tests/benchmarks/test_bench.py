@@ -129,3 +129,43 @@ def test_a_record_refuses_unknown_keys(records_file: Path) -> None:
     values = read_records(records_file)[0][0].model_dump(exclude=set(Record.model_computed_fields))
     with pytest.raises(ValueError, match="speed"):
         Record.model_validate({**values, "speed": 1})
+
+
+OWN = """
+import torch
+from torch import nn
+
+def factory():
+    torch.manual_seed({seed})
+    return Own()
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv3d(3, 8, 3, 2, 1), nn.Linear(8, 3)
+
+    def forward(self, frames):
+        return (self.linear(self.conv(frames).relu().mean((2, 3, 4))),)
+"""
+
+
+def test_a_network_of_ones_own_is_measured_as_it_was_trained_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("benched.py").write_text(OWN.format(seed=5))
+    Path("classes.txt").write_text("a\nb\nc\n")
+    arguments = ("--classes", "classes.txt", "--frames", 4, "--size", 24, "--target", "onnx", "--out", "own.clipstep")
+    assert call("export", "--model", "benched:factory", *arguments) == 0
+    assert call("bench", "own.clipstep", "--threads", 1, "--rounds", 1, "--steps", 2, "--out", "records.jsonl") == 0
+    records, _ = read_records(Path("records.jsonl"))
+    assert [record.subject.name for record in records] == ["naive rank-5 ONNX", "PyTorch eager", "step.onnx"]
+    assert all(record.start.largest_error < 1e-5 for record in records)
+
+
+def test_a_factory_that_gives_another_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("another.py").write_text(OWN.format(seed="torch.seed() % 2**31"))
+    Path("classes.txt").write_text("a\nb\nc\n")
+    arguments = ("--classes", "classes.txt", "--frames", 4, "--size", 24, "--target", "onnx", "--out", "own.clipstep")
+    assert call("export", "--model", "another:factory", *arguments) == 0
+    assert call("bench", "own.clipstep") == 2
+    assert "error: another:factory: is not the run that the bundle was exported from; give --run RUN, or --no-reference" in capsys.readouterr().err

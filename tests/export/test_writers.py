@@ -103,6 +103,7 @@ SINGLE: dict[str, Function] = {
     "gelu": lambda a, b, m: F.gelu(a),
     "elu": lambda a, b, m: F.elu(a, 0.5),
     "leaky relu": lambda a, b, m: F.leaky_relu(a, 0.2),
+    "hard sigmoid": lambda a, b, m: F.hardsigmoid(a * 4.0),
     "hardswish": lambda a, b, m: F.hardswish(a),
     "exp, sqrt, rsqrt, log": lambda a, b, m: a.exp().sqrt() + (a * a + 1.0).rsqrt() + (b.abs() + 1.0).log(),
     "square": lambda a, b, m: -(a**2),

@@ -1,0 +1,81 @@
+"""``clipstep peers``: the same network and frames in other runtimes, side by side with a bundle's artifacts."""
+
+import os
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import click
+
+from clipstep.benchmarks.bench import NAIVE, Plan, as_trained, measure, subjects_of, write_naive
+from clipstep.benchmarks.cli import append, record_table, source_of
+from clipstep.benchmarks.peers.engines import PEERS, Sources, convert
+from clipstep.benchmarks.records import Record, Subject
+from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.engines import check_threads
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.terminal import new_console
+
+
+@click.command("peers")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--run", help="The run's folder, or the factory, behind the bundle. [default: what the manifest names]")
+@click.option("--peer", "names", multiple=True, type=click.Choice(list(PEERS)), help="May be given several times. [default: all]")
+@click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1 and 2]")
+@click.option("--rounds", default=20, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
+@click.option("--steps", default=5, show_default=True, type=click.IntRange(1), help="Steps a turn.")
+@click.option("--out", type=click.Path(path_type=Path), help="Append the records to this file, one JSON object a line.")
+def peers_command(bundle: Path, run: str | None, names: tuple[str, ...], threads: tuple[int, ...], rounds: int, steps: int, out: Path | None) -> None:
+    """Measure BUNDLE's artifacts beside the same network in PyTorch, torch.compile, onnxruntime, OpenVINO, MNN and ncnn.
+
+    Each runs in a process of its own, taking turns; what does not load, or computes other numbers, is named and not timed.
+    """
+    names = names or tuple(PEERS)
+    _check_installed(names)
+    threads = tuple(dict.fromkeys(threads or (1, min(2, os.cpu_count() or 1))))
+    check_threads(max(threads))
+    opened, console = Bundle.open(bundle), new_console()
+    source = source_of(opened, run)
+    records: list[Record] = []
+    refused: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="clipstep-peers-") as temporary:
+        naive = write_naive(opened, source, Path(temporary) / "naive.onnx", console)
+        files = _converted(names, Sources(opened.path, source, naive, Path(temporary)), refused)
+        for count in threads:
+            records += measure(_subjects(opened, naive, files, count), opened, source, Plan((count,), rounds, steps), console, refused)
+    device = records[0].device
+    console.print(f"{opened.path.name} on {device.cpu_model}, {device.cores} cores; {rounds * steps} steps each, taking turns", soft_wrap=True)
+    console.print(record_table(records))
+    for name, reason in refused.items():
+        console.print(f"not timed: {name}: {reason}", soft_wrap=True)
+    tools = sorted({pair for record in records for pair in record.tool_versions.items()})
+    console.print(", ".join(f"{tool} {number}" for tool, number in tools), soft_wrap=True)
+    append(out, records, console)
+
+
+def _check_installed(names: tuple[str, ...]) -> None:
+    missing = []
+    for distribution in (d for name in names for d in PEERS[name].distributions):
+        try:
+            version(distribution)
+        except PackageNotFoundError:
+            missing.append(distribution)
+    if missing:
+        raise ClipstepError("peers are not installed", got=f"no {', '.join(missing)}", fix="pip install 'clipstep[peers]', or choose with --peer")
+
+
+def _converted(names: tuple[str, ...], sources: Sources, refused: dict[str, str]) -> dict[str, Path]:
+    files = {}
+    for name in names:
+        try:
+            files[name] = convert(name, sources)
+        except ClipstepError as error:
+            refused[name] = str(error)
+    return files
+
+
+def _subjects(bundle: Bundle, naive: Path, files: dict[str, Path], threads: int) -> list[Subject]:
+    reference, *others = subjects_of(bundle, naive, threads)
+    assert reference.name == NAIVE
+    peers = [as_trained(name, name, name, threads, file) for name, file in files.items()]
+    return [reference, as_trained("torch.compile", "pytorch", "torch.compile", threads), *peers, *others]

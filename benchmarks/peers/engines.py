@@ -1,0 +1,181 @@
+"""Other runtimes as engines: each reads the rank-5 ONNX of a network, or what its own converter makes of the network."""
+
+import contextlib
+import io
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.engines import Array, Engine
+from clipstep.runtime.errors import ClipstepError
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a converter may start from: a bundle and the network behind it, its rank-5 ONNX, and a folder to write to."""
+
+    bundle: Path
+    source: str
+    onnx: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A runtime: the distributions that it is, the modules that make it, how its file is made, and how that is loaded with so many
+    threads."""
+
+    distributions: tuple[str, ...]
+    libraries: tuple[str, ...]
+    convert: Callable[[Sources], Path]
+    load: Callable[[Path, int], Engine]
+
+
+class OpenVino:
+    """OpenVINO on the CPU, one stream, float32."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import openvino
+
+        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        self._model = openvino.Core().compile_model(str(path), "CPU", settings)
+        self._request = self._model.create_infer_request()
+        self._names = [value.any_name for value in self._model.inputs]
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        outputs = self._request.infer(dict(zip(self._names, inputs, strict=True)), share_inputs=True)
+        return [np.array(outputs[output]) for output in self._model.outputs]
+
+    def close(self) -> None:
+        del self._request, self._model
+
+
+class Mnn:
+    """MNN on the CPU, float32."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import MNN.expr
+        import MNN.nn
+        import onnx
+
+        graph = onnx.load(path.with_suffix(".onnx"), load_external_data=False).graph
+        self._expr = MNN.expr
+        self._shapes = [tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim) for value in graph.output]
+        self._runtime = MNN.nn.create_runtime_manager(({"backend": "CPU", "numThread": threads, "precision": "high"},))
+        self._module: Any = MNN.nn.load_module_from_file(
+            str(path), [value.name for value in graph.input], [value.name for value in graph.output], runtime_manager=self._runtime
+        )
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        expr = self._expr
+        values = [expr.const(value, list(value.shape), expr.NCHW, expr.uint8 if value.dtype == np.uint8 else expr.float) for value in inputs]
+        outputs = self._module.onForward(values)
+        return [np.array(expr.convert(output, expr.NCHW).read()).reshape(shape) for output, shape in zip(outputs, self._shapes, strict=True)]
+
+    def close(self) -> None:
+        self._module = None
+
+
+class Ncnn:
+    """ncnn on the CPU, float32; frames as numbers, since it has no uint8 input."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import ncnn
+
+        self._ncnn = ncnn
+        self._net: Any = ncnn.Net()
+        self._net.opt.num_threads = threads
+        self._net.opt.use_fp16_packed = self._net.opt.use_fp16_storage = self._net.opt.use_fp16_arithmetic = False
+        if self._net.load_param(str(path)) or self._net.load_model(str(path.with_suffix(".bin"))):
+            raise ClipstepError("ncnn cannot load what pnnx wrote", got=_complaints(path))
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        extractor = self._net.create_extractor()
+        for name, value in zip(self._net.input_names(), inputs, strict=True):
+            extractor.input(name, self._ncnn.Mat(np.ascontiguousarray(value.astype(np.float32).squeeze(0) if len(value) == 1 else value, np.float32)))
+        return [np.array(extractor.extract(name)[1])[None] for name in self._net.output_names()]
+
+    def close(self) -> None:
+        self._net = None
+
+
+def _as_onnx(sources: Sources) -> Path:
+    return sources.onnx
+
+
+def _to_mnn(sources: Sources) -> Path:
+    """By MNN's own converter; its Python front, ``MNN.tools``, installs packages when it is imported."""
+    import _tools
+
+    path = sources.onnx.with_suffix(".mnn")
+    with contextlib.redirect_stdout(io.StringIO()):
+        _tools.mnnconvert(["mnnconvert", "-f", "ONNX", "--modelFile", str(sources.onnx), "--MNNModel", str(path), "--bizCode", "MNN"])
+    return path
+
+
+def _to_ncnn(sources: Sources) -> Path:
+    import pnnx
+    import torch
+
+    from clipstep.benchmarks.reference import reference_program
+
+    program = reference_program(Bundle.open(sources.bundle), sources.source)
+    inputs = (program.frames.float(), *program.states.values())
+    trace: Any = torch.jit.trace
+    with torch.no_grad():
+        trace(program.step, inputs).save(str(sources.folder / "step.pt"))
+    shapes = ",".join(f"{list(value.shape)}f32".replace(" ", "") for value in inputs)
+    done = subprocess.run(
+        [pnnx.EXEC_PATH, "step.pt", f"inputshape={shapes}", "fp16=0"], cwd=sources.folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    path = sources.folder / "step.ncnn.param"
+    path.with_suffix(".log").write_text(done.stdout + done.stderr, encoding="utf-8")
+    if done.returncode or not path.is_file():
+        raise ClipstepError("pnnx cannot convert the network", got=_complaints(path))
+    return path
+
+
+def _complaints(path: Path) -> str:
+    lines = path.with_suffix(".log").read_text(encoding="utf-8").splitlines()
+    return "; ".join(dict.fromkeys(line for line in lines if "not supported" in line)) or "no word why"
+
+
+PEERS = {
+    "openvino": Peer(("openvino",), ("openvino",), _as_onnx, OpenVino),
+    "mnn": Peer(("MNN",), ("MNN.expr", "MNN.nn", "onnx"), _to_mnn, Mnn),
+    "ncnn": Peer(("ncnn", "pnnx"), ("ncnn",), _to_ncnn, Ncnn),
+}
+
+
+def convert(name: str, sources: Sources) -> Path:
+    """The file of a peer, made in a process of its own: converters print, and some end the process.
+
+    Raises:
+        ClipstepError: it cannot be made.
+    """
+    task = [name, str(sources.bundle), sources.source, str(sources.onnx), str(sources.folder)]
+    done = subprocess.run([sys.executable, "-m", __name__, *task], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["it ended without a word"]
+    if done.returncode:
+        raise ClipstepError(f"{name} cannot convert the network", got=lines[-1])
+    return Path(lines[-1])
+
+
+def main() -> None:
+    """Converts for one peer and says where the file is."""
+    name, bundle, source, onnx, folder = sys.argv[1:]
+    try:
+        print(PEERS[name].convert(Sources(Path(bundle), source, Path(onnx), Path(folder))))
+    except (ClipstepError, ImportError) as error:
+        print(error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""MoViNet-A0-stream (Kondratyuk et al., "MoViNets: Mobile Video Networks for Efficient Video Recognition", 2021, section 3.2 and
+table 7 of the appendix), with random weights: a streaming network to compare costs with.
+
+Its states are packed into one: the buffers of its temporal convolutions and the running means of its squeeze-and-excitations and head.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+SIZE = 172
+"""Height and width of its frames, in pixels."""
+CLASSES = 600
+STEM, PROJECTED, HEAD = 8, 480, 2048
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A bottleneck: its output's channels, those inside, its kernel (time, rows and columns) and its stride in rows and columns."""
+
+    channels: int
+    inside: int
+    time: int
+    plane: int
+    stride: int = 1
+
+
+LAYERS = (
+    Layer(8, 24, 1, 5, 2),
+    Layer(32, 80, 3, 3, 2), Layer(32, 80, 3, 3), Layer(32, 80, 3, 3),
+    Layer(56, 184, 5, 3, 2), Layer(56, 112, 3, 3), Layer(56, 184, 3, 3),
+    Layer(56, 184, 5, 3), Layer(56, 184, 3, 3), Layer(56, 184, 3, 3), Layer(56, 184, 3, 3),
+    Layer(104, 384, 5, 3, 2), Layer(104, 280, 1, 5), Layer(104, 280, 1, 5), Layer(104, 344, 1, 5),
+)  # fmt: skip
+
+
+class Past:
+    """The packed state during one step: what layers take from it, in order, and what they leave for the next step."""
+
+    def __init__(self, packed: Tensor) -> None:
+        self._packed, self._taken = packed, 0
+        self._left: list[Tensor] = []
+
+    def take(self, shape: Sequence[int]) -> Tensor:
+        start = self._taken
+        self._taken += torch.Size(shape).numel()
+        return self._packed[:, start : self._taken].reshape(1, *shape)
+
+    def leave(self, value: Tensor) -> None:
+        self._left.append(value.reshape(1, -1))
+
+    def packed(self) -> Tensor:
+        return torch.cat(self._left, 1)
+
+    @property
+    def count(self) -> Tensor:
+        """How many frames there were before this step; the last number of the state."""
+        return self._packed[:, -1:]
+
+
+def mean_so_far(x: Tensor, past: Past) -> Tensor:
+    """Of ``(1, C, T, 1, 1)`` the mean of each frame and all before it."""
+    total = past.take(x.shape[1:2]).reshape(1, -1, 1, 1, 1) + x.cumsum(2)
+    past.leave(total[:, :, -1])
+    counts = past.count.reshape(1, 1, 1, 1, 1) + torch.arange(1.0, x.shape[2] + 1).reshape(1, 1, -1, 1, 1)
+    return total / counts
+
+
+def _norm(channels: int) -> nn.BatchNorm3d:
+    return nn.BatchNorm3d(channels, eps=1e-3)
+
+
+class Bottleneck(nn.Module):
+    """Expansion, a (2+1)D depthwise convolution that is causal in time, squeeze-and-excitation, projection, and the shortcut."""
+
+    def __init__(self, before: int, layer: Layer) -> None:
+        super().__init__()
+        inside, k = layer.inside, layer.plane
+        self.time = layer.time
+        self.expand = nn.Sequential(nn.Conv3d(before, inside, 1, bias=False), _norm(inside), nn.Hardswish())
+        stride, padding = (1, layer.stride, layer.stride), (0, k // 2, k // 2)
+        self.in_plane = nn.Sequential(nn.Conv3d(inside, inside, (1, k, k), stride, padding, groups=inside, bias=False), _norm(inside), nn.Hardswish())
+        self.over_time = (
+            nn.Sequential(nn.Conv3d(inside, inside, (layer.time, 1, 1), groups=inside, bias=False), _norm(inside), nn.Hardswish())
+            if layer.time > 1
+            else nn.Identity()
+        )
+        squeezed = max(8, (inside // 4 + 4) // 8 * 8)
+        self.squeeze = nn.Sequential(nn.Conv3d(2 * inside, squeezed, 1), nn.Hardswish(), nn.Conv3d(squeezed, inside, 1), nn.Hardsigmoid())
+        self.project = nn.Sequential(nn.Conv3d(inside, layer.channels, 1, bias=False), _norm(layer.channels))
+        pool = nn.AvgPool3d((1, 3, 3), stride, (0, 1, 1), count_include_pad=False) if layer.stride > 1 else nn.Identity()
+        same = layer.stride == 1 and before == layer.channels
+        self.shortcut = nn.Identity() if same else nn.Sequential(pool, nn.Conv3d(before, layer.channels, 1, bias=False), _norm(layer.channels))
+
+    def forward(self, x: Tensor, past: Past) -> Tensor:
+        y = self.in_plane(self.expand(x))
+        if self.time > 1:
+            _, channels, _, height, width = y.shape
+            y = torch.cat([past.take((channels, self.time - 1, height, width)), y], 2)
+            past.leave(y[:, :, -(self.time - 1) :])
+            y = self.over_time(y)
+        each = y.mean((3, 4), keepdim=True)
+        y = y * self.squeeze(torch.cat([mean_so_far(each, past), each], 1))
+        output: Tensor = self.shortcut(x) + self.project(y)
+        return output
+
+
+class MoViNetA0Stream(nn.Module):
+    """``forward(frames, past)``: frames ``(1, 3, T, 172, 172)``; logits ``(1, 600)`` of the newest frame, and the next past."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.stem = nn.Sequential(nn.Conv3d(3, STEM, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False), _norm(STEM), nn.Hardswish())
+            channels = [STEM, *(layer.channels for layer in LAYERS)]
+            self.layers = nn.ModuleList(Bottleneck(before, layer) for before, layer in zip(channels, LAYERS, strict=False))
+            self.project = nn.Sequential(nn.Conv3d(channels[-1], PROJECTED, 1, bias=False), _norm(PROJECTED), nn.Hardswish())
+            self.head = nn.Sequential(nn.Linear(PROJECTED, HEAD), nn.Hardswish(), nn.Linear(HEAD, CLASSES))
+
+    def initial_states(self) -> dict[str, Tensor]:
+        """Zeros: nothing was seen yet."""
+        return {"past": torch.zeros(1, sum(self._sizes()) + 1)}
+
+    def forward(self, frames: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        states = Past(past)
+        x = self.stem(frames)
+        for layer in self.layers:
+            x = layer(x, states)
+        x = mean_so_far(self.project(x).mean((3, 4), keepdim=True), states)
+        states.leave(states.count + frames.shape[2])
+        return self.head(x[:, :, -1].flatten(1)), states.packed()
+
+    def _sizes(self) -> list[int]:
+        side, sizes = -(-SIZE // 2), []
+        for layer in LAYERS:
+            side = -(-side // layer.stride)
+            sizes += [layer.inside * (layer.time - 1) * side * side, layer.inside]
+        return [*sizes, PROJECTED]

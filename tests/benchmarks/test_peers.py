@@ -1,0 +1,74 @@
+"""``clipstep peers``: other runtimes give the same numbers or are not timed; MoViNet is what its paper says."""
+
+import copy
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from clipstep.benchmarks.bench import Plan, as_trained, measure
+from clipstep.benchmarks.peers import command
+from clipstep.benchmarks.peers.movinet import MoViNetA0Stream
+from clipstep.benchmarks.report import read_records
+from clipstep.export.step import program_of
+from clipstep.export.targets.onnx import to_onnx
+from clipstep.runtime.bundle import Bundle
+from clipstep.training.run import Run
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def test_every_runtime_is_timed_or_named_with_the_reason(bundle_path: Path, tmp_path: Path, clipstep: Cli) -> None:
+    out = tmp_path / "records.jsonl"
+    code, said, _ = clipstep("peers", bundle_path, "--threads", 1, "--rounds", 2, "--steps", 1, "--out", out)
+    assert code == 0
+    records, _ = read_records(out)
+    timed = {record.subject.name for record in records}
+    assert timed == {"naive rank-5 ONNX", "PyTorch eager", "torch.compile", "openvino", "mnn", "step.onnx", "step.pte"}
+    assert all(record.start.largest_error <= 1e-4 and len(record.step_ms) == 2 for record in records)
+    assert "not timed: ncnn: " in said and "slice with step 2 is not supported" in said
+    assert {"MNN", "openvino"} <= {tool for record in records for tool in record.tool_versions}
+
+
+def test_another_networks_numbers_are_refused_before_timing(
+    run: Run, bundle_path: Path, tmp_path: Path, randomise: Callable[[nn.Module], nn.Module]
+) -> None:
+    other = Run(randomise(copy.deepcopy(run.network)), run.info, run.sample)
+    program, naive = program_of(other), tmp_path / "other.onnx"
+    naive.write_bytes(to_onnx(program.step, program).SerializeToString())
+    subjects = [as_trained(name, "onnx", engine, 1, naive) for name, engine in (("wrong", "onnxruntime"), ("wrong openvino", "openvino"))]
+    refused: dict[str, str] = {}
+    records = measure(subjects, Bundle.open(bundle_path), None, Plan((1,), 1, 1), Console(quiet=True), refused)
+    assert records == []
+    assert set(refused) == {"wrong", "wrong openvino"}
+    assert all("computes something else than the golden steps" in reason for reason in refused.values())
+
+
+def test_peers_that_are_not_installed_are_named(bundle_path: Path, clipstep: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(distribution: str) -> str:
+        raise PackageNotFoundError(distribution)
+
+    monkeypatch.setattr(command, "version", version)
+    code, _, error = clipstep("peers", bundle_path, "--peer", "mnn", "--peer", "openvino")
+    assert code == 2
+    assert "peers are not installed; got no MNN, openvino; pip install 'clipstep[peers]'" in error
+
+
+@torch.no_grad()
+def test_movinet_takes_frames_at_once_or_one_by_one() -> None:
+    network = MoViNetA0Stream().eval()
+    frames, past = torch.randn(1, 3, 3, 172, 172), network.initial_states()["past"]
+    at_once, packed = network(frames, past)
+    for t in range(3):
+        one, past = network(frames[:, :, t : t + 1], past)
+    torch.testing.assert_close(one, at_once, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(past, packed, rtol=1e-4, atol=1e-5)
+
+
+def test_movinet_is_as_large_as_in_its_paper() -> None:
+    """3.1 M parameters, table 2 of the paper, to a twentieth."""
+    assert sum(p.numel() for p in MoViNetA0Stream().parameters()) == pytest.approx(3.1e6, rel=0.05)
