@@ -1,5 +1,6 @@
 """Configurations side by side, each in its own process, taking turns in rounds so that a noisy machine hits all alike."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -40,20 +41,36 @@ class Plan:
     steps: int
 
 
-class _Worker:
-    """A configuration's process."""
+class Worker:
+    """A configuration's process, whose first step was compared with the golden steps.
+
+    Raises:
+        ClipstepError: it does not load, or computes something else.
+    """
 
     def __init__(self, subject: Subject, bundle: Bundle, source: str | None) -> None:
-        self.subject = subject
+        self.subject, self.bundle = subject, bundle
         self._process = subprocess.Popen(
             [sys.executable, "-m", "clipstep.benchmarks.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        task = {"subject": subject.model_dump(), "bundle": str(bundle.path), "source": source}
-        answer = self.ask(json.dumps(task))
-        self.start = Start.model_validate(answer["start"])
-        self.memory_before_load_bytes: int = answer["memory_before_load_bytes"]
         self.step_ms: list[float] = []
         self.peak_memory_bytes = 0
+        try:
+            answer = self.ask(json.dumps({"subject": subject.model_dump(), "bundle": str(bundle.path), "source": source}))
+            self.start = Start.model_validate(answer["start"])
+            self.memory_before_load_bytes: int = answer["memory_before_load_bytes"]
+            if not self.start.largest_error <= BOUNDS["float32"]:
+                got = f"a relative error of {self.start.largest_error:.3g}"
+                raise ClipstepError(f"{subject.name} computes something else than the golden steps", got=got)
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def ask(self, line: str) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None and self._process.stderr is not None
@@ -149,39 +166,31 @@ def measure(
     Raises:
         ClipstepError: there is such a one, and no ``refused``.
     """
-    workers: list[_Worker] = []
-    try:
+    with contextlib.ExitStack() as stack:
+        workers: list[Worker] = []
         for subject in subjects:
             try:
-                workers.append(_started(subject, bundle, source))
+                workers.append(stack.enter_context(Worker(subject, bundle, source)))
             except ClipstepError as error:
                 if refused is None:
                     raise
                 refused[subject.name] = str(error)
+        return take_turns(workers, plan, f"threads {subjects[0].threads}", console)
+
+
+def take_turns(workers: Sequence[Worker], plan: Plan, label: str, console: Console) -> list[Record]:
+    """What workers measure, each a turn a round."""
+    for worker in workers:
+        worker.turn(WARM_UP_STEPS, counted=False)
+    for _ in track(range(plan.rounds), f"{plan.rounds} rounds, {label}", console=console, disable=not console.is_terminal):
         for worker in workers:
-            worker.turn(WARM_UP_STEPS, counted=False)
-        label = f"{plan.rounds} rounds, threads {subjects[0].threads}"
-        for _ in track(range(plan.rounds), label, console=console, disable=not console.is_terminal):
-            for worker in workers:
-                worker.turn(plan.steps, counted=True)
-        return [_record(worker, bundle) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.stop()
+            worker.turn(plan.steps, counted=True)
+    return [_record(worker) for worker in workers]
 
 
-def _started(subject: Subject, bundle: Bundle, source: str | None) -> _Worker:
-    worker = _Worker(subject, bundle, source)
-    if not worker.start.largest_error <= BOUNDS["float32"]:
-        worker.stop()
-        raise ClipstepError(
-            f"{subject.name} computes something else than the golden steps", got=f"a relative error of {worker.start.largest_error:.3g}"
-        )
-    return worker
-
-
-def _record(worker: _Worker, bundle: Bundle) -> Record:
-    subject, spec = worker.subject, bundle.manifest.input
+def _record(worker: Worker) -> Record:
+    subject, bundle = worker.subject, worker.bundle
+    spec = bundle.manifest.input
     artifact = _artifact(bundle, subject.target) if subject.is_artifact else None
     tools = TOOLS[subject.engine]
     return Record(

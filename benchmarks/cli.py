@@ -1,6 +1,7 @@
 """``clipstep bench``."""
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from clipstep.benchmarks.arm64.measure import arm64_step, count_bundle
 from clipstep.benchmarks.arm64.table import KEY, instruction_table, operator_table
 from clipstep.benchmarks.bench import Plan, bench_bundle
 from clipstep.benchmarks.phone import WithPhone
+from clipstep.benchmarks.profile import check_picture, draw, profile_bundle, profile_table
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
 from clipstep.runtime.bundle import MANIFEST, Bundle
 from clipstep.runtime.engines import check_threads
@@ -33,6 +35,9 @@ ROUNDS, STEPS = 20, 5
 @click.option("--steps", type=click.IntRange(1), help="Steps a turn [default: 5]; with --arch, how many golden steps [default: all].")
 @click.option("--arch", help="arm64: count the instructions of a step on ARM64 under QEMU, in place of measuring this computer.")
 @click.option("--operators", is_flag=True, help="With --arch: also what each operator costs.")
+@click.option(
+    "--profile", type=click.Path(path_type=Path), help="What each operator of a step takes: a table an artifact, and this picture, .png or .svg."
+)
 @click.option("--record", is_flag=True, help="With --arch: note the counts in the bundle's manifest.")
 @click.option("--ceilings", type=click.Path(path_type=Path), help="With --arch: fail if a count is above its ceiling in this JSON file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Append the records to this file, one JSON object a line.")
@@ -45,22 +50,31 @@ def bench_command(
     steps: int | None,
     arch: str | None,
     operators: bool,
+    profile: Path | None,
     record: bool,
     ceilings: Path | None,
     out: Path | None,
 ) -> None:
     """Measure BUNDLE's artifacts on this computer, beside PyTorch eager and the naive rank-5 ONNX of the same network."""
     _check_options(arch, threads, rounds, operators or record or ceilings is not None, out)
+    if profile is not None:
+        check_picture(profile)
     allowed = None if ceilings is None else read_ceilings(ceilings)
     threads = tuple(dict.fromkeys(threads or (1, min(2, os.cpu_count() or 1))))
     check_threads(max(threads))
     opened, console = Bundle.open(bundle), new_console()
+    if profile is not None and arch is None:
+        _profile(opened, profile, steps or ROUNDS, threads[0], console)
+        return
     reference = None if no_reference else source_of(opened, run)
     if arch is None:
         append(out, _measure(opened, reference, Plan(threads, rounds or ROUNDS, steps or STEPS), console), console)
     else:
-        counted = _count(opened, reference, steps, operators, record, console)
+        counted = _count(opened, reference, steps, operators or profile is not None, record, console)
         append(out, counted, console)
+        if profile is not None:
+            draw({r.subject.name: _millions_by_kind(r) for r in counted}, "M instructions", profile)
+            console.print(f"wrote {profile}")
         if ceilings is not None and allowed is not None:
             console.print(f"ceilings by these counts:\n{ceilings_text(counted)}", soft_wrap=True, highlight=False)
             check_ceilings(counted, allowed, ceilings)
@@ -83,6 +97,21 @@ def _measure(bundle: Bundle, source: str | None, plan: Plan, console: Console) -
     console.print(f"{records[0].bundle} on {device.cpu_model}, {device.cores} cores; {steps} steps each, taking turns", soft_wrap=True)
     console.print(record_table(records))
     return records
+
+
+def _profile(bundle: Bundle, picture: Path, steps: int, threads: int, console: Console) -> None:
+    profiles = profile_bundle(bundle, steps, threads)
+    for each in profiles:
+        console.print(profile_table(each))
+    draw({f"{each.name} in {each.engine}": each.by_kind() for each in profiles}, "ms", picture)
+    console.print(f"medians of {steps} steps, threads {threads}; wrote {picture}")
+
+
+def _millions_by_kind(record: InstructionRecord) -> dict[str, float]:
+    sums: dict[str, float] = defaultdict(float)
+    for operator in record.operators:
+        sums[operator.kind] += operator.instructions / 1e6
+    return dict(sums)
 
 
 def _count(bundle: Bundle, source: str | None, steps: int | None, operators: bool, record: bool, console: Console) -> list[InstructionRecord]:

@@ -36,6 +36,7 @@ JOBS = {
     "throughput": _Job("clipstep.benchmarks.throughput", "training", "Measure training in batches beside one video at a time."),
     "peers": _Job("clipstep.benchmarks.peers.command", "peers", "Measure a bundle beside the same network in other runtimes."),
     "systems": _Job("clipstep.benchmarks.systems", "bench", "Export and measure every network that can be trained, in one table."),
+    "scaling": _Job("clipstep.benchmarks.scaling", "bench", "Measure how a step grows with frames, their size and streams."),
     "report": _Job("clipstep.benchmarks.report", None, "Summarise a bundle and what was measured of it in one table."),
 }
 

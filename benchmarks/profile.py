@@ -1,0 +1,181 @@
+"""What each operator of a step takes, by the engines' own profiles: ``clipstep bench --profile``."""
+
+import json
+import tempfile
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.engines import ENGINES, Array
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.terminal import quiet_stderr
+
+LARGEST = 15
+WARM_UP_STEPS = 2
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """One operator of a step, after the engine's own fusions: its kind, its output's shape where the engine says it, and the median
+    of its times."""
+
+    kind: str
+    output_shape: tuple[int, ...] | None
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """An artifact's operators in the order in which they ran."""
+
+    name: str
+    engine: str
+    operators: tuple[OperatorTime, ...]
+
+    @property
+    def milliseconds(self) -> float:
+        return sum(operator.milliseconds for operator in self.operators)
+
+    def by_kind(self) -> dict[str, float]:
+        """The milliseconds of each kind of operator."""
+        sums: dict[str, float] = defaultdict(float)
+        for operator in self.operators:
+            sums[operator.kind] += operator.milliseconds
+        return dict(sums)
+
+
+def profile_bundle(bundle: Bundle, steps: int, threads: int) -> list[Profile]:
+    """Profiles each artifact that runs on this computer, on ``steps`` golden subclips from the initial states.
+
+    Raises:
+        ClipstepError: there is none.
+    """
+    golden, found = GoldenSteps.of(bundle), []
+    for engine, info in ENGINES.items():
+        try:
+            artifact = bundle.artifact(info.target)
+        except BundleError:
+            continue
+        interface = bundle.manifest.interface(artifact.input_dtype)
+        states = [np.full(state.shape, state.initial, state.dtype) for state in interface.states]
+        inputs = [[golden.subclips[i % len(golden.subclips)].astype(artifact.input_dtype, copy=False), *states] for i in range(WARM_UP_STEPS + steps)]
+        operators = PROFILERS[engine](bundle.path / artifact.file, inputs, threads)
+        found.append(Profile(artifact.file, engine, tuple(operators)))
+    if not found:
+        raise ClipstepError(f"{bundle.path}: has no artifact that runs here", expected=" or ".join(info.target for info in ENGINES.values()))
+    return found
+
+
+def _onnxruntime(path: Path, inputs: Sequence[Sequence[Array]], threads: int) -> list[OperatorTime]:
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory(prefix="clipstep-profile-") as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_inputs()]
+        for values in inputs:
+            session.run(None, dict(zip(names, values, strict=True)))
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    count = len(nodes) // len(inputs)
+    times = np.array([event["dur"] for event in nodes], float).reshape(len(inputs), count)[WARM_UP_STEPS:]
+    return [_node(event, ms) for event, ms in zip(nodes[:count], np.median(times, 0) / 1e3, strict=True)]
+
+
+def _node(event: dict[str, Any], milliseconds: float) -> OperatorTime:
+    shapes = [tuple(shape) for output in event["args"]["output_type_shape"] for shape in output.values()]
+    return OperatorTime(event["args"]["op_name"], shapes[0] if shapes else None, float(milliseconds))
+
+
+def _executorch(path: Path, inputs: Sequence[Sequence[Array]], threads: int) -> list[OperatorTime]:
+    """XNNPACK's operators inside the delegates, in whole microseconds, and ExecuTorch's kernels outside."""
+    with quiet_stderr(), tempfile.TemporaryDirectory(prefix="clipstep-profile-") as folder:
+        import torch
+        from executorch.devtools import Inspector
+        from executorch.extension.pybindings import portable_lib
+
+        portable_lib._unsafe_reset_threadpool(threads)
+        module = portable_lib._load_for_executorch(str(path), enable_etdump=True)
+        for values in inputs:
+            module.forward([torch.from_numpy(value) for value in values])
+        dump = Path(folder) / "profile.etdump"
+        module.write_etdump_result_to_file(str(dump))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # It misses the values themselves, which nobody asked for.
+            blocks = Inspector(etdump_path=str(dump)).event_blocks
+    (events,) = [block.events for block in blocks if block.name == "Execute"]
+    return [
+        OperatorTime(event.name.rsplit(" #", 1)[0].removeprefix("native_call_"), None, float(np.median(event.perf_data.raw[WARM_UP_STEPS:])))
+        for event in events
+        if event.is_delegated_op or event.name.startswith("native_call_")
+    ]
+
+
+PROFILERS = {"onnxruntime": _onnxruntime, "executorch": _executorch}
+
+
+def profile_table(profile: Profile) -> Table:
+    """The operators of one kind and output shape together, the slowest first."""
+    groups: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for operator in profile.operators:
+        groups[operator.kind, "x".join(map(str, operator.output_shape or ()))].append(operator.milliseconds)
+    ranked = sorted(groups.items(), key=lambda item: -sum(item[1]))
+    rows = [(*key, times) for key, times in ranked[:LARGEST]]
+    if ranked[LARGEST:]:
+        rows.append((f"{len(ranked) - LARGEST} kinds more", "", [time for _, times in ranked[LARGEST:] for time in times]))
+    title = f"{profile.name} in {profile.engine}: {profile.milliseconds:.2f} ms a step"
+    table = Table(title=title, title_justify="left")
+    for heading in ("operator", "output", "count", "ms", "share"):
+        table.add_column(heading, justify="left" if heading in ("operator", "output") else "right")
+    for kind, shape, times in rows:
+        table.add_row(kind, shape, str(len(times)), f"{sum(times):.3f}", f"{sum(times) / profile.milliseconds:.0%}")
+    return table
+
+
+def draw(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> None:
+    """Writes a picture: for each part, such as an artifact, a bar a kind of operator, the longest first.
+
+    Raises:
+        ClipstepError: the file's ending names no picture that matplotlib writes, or there is no such folder.
+    """
+    check_picture(path)
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(parts), figsize=(6.5 * len(parts), 5), squeeze=False, layout="constrained")
+    for axis, (name, kinds) in zip(axes[0], parts.items(), strict=True):
+        ranked = sorted(kinds.items(), key=lambda item: -item[1])
+        shown = [*ranked[:LARGEST], *([("others", sum(value for _, value in ranked[LARGEST:]))] if ranked[LARGEST:] else [])]
+        labels, values = [label for label, _ in shown][::-1], [value for _, value in shown][::-1]
+        bars = axis.barh(labels, values, color="#3b6ea5")
+        axis.bar_label(bars, [f"{value:.1f}" if value >= 0.1 else f"{value:.2f}" for value in values], padding=3)
+        axis.set_title(f"{name}: {sum(kinds.values()):.1f} {unit}")
+        axis.set_xlabel(unit)
+        axis.margins(x=0.12)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def check_picture(path: Path) -> None:
+    """Checks that a picture can be written there.
+
+    Raises:
+        ClipstepError: its ending is not .png or .svg, or there is no such folder.
+    """
+    if path.suffix not in (".png", ".svg"):
+        raise ClipstepError(f"{path}: is no picture's name", got=path.suffix or "no ending", expected=".png or .svg")
+    if not path.parent.is_dir():
+        raise ClipstepError(f"{path}: no such folder", fix="make it first")

@@ -1,0 +1,169 @@
+"""``clipstep scaling``: how a step's cost grows with frames, their size, and the number of streams."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from clipstep.benchmarks.bench import Plan, Worker, subjects_of, take_turns
+from clipstep.benchmarks.profile import check_picture
+from clipstep.benchmarks.records import Record
+from clipstep.benchmarks.systems import random_run
+from clipstep.export.export import Ask, export_run
+from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.model import StepModel
+from clipstep.runtime.terminal import new_console
+from clipstep.training.data.lists import DataSet, read_data_set
+from clipstep.training.models import ARCHITECTURES
+from clipstep.training.run import load_run, save_run
+
+TARGETS = ("onnx", "executorch")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A step on T frames of one size: its multiply-accumulates, and the median milliseconds of each engine."""
+
+    frames: int
+    size: int
+    multiply_accumulates: int
+    milliseconds: dict[str, float]
+
+
+@click.command("scaling")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for runs and bundles; what is there is not made again.")
+@click.option("--system", default="slowfast_causal_shufflenet", show_default=True, type=click.Choice(list(ARCHITECTURES)), help="The network.")
+@click.option("--frames", multiple=True, default=(4, 8, 16, 32), show_default=True, type=click.IntRange(1), help="T, may be given several times.")
+@click.option("--size", "sizes", multiple=True, default=(112, 160, 224), show_default=True, type=click.IntRange(16), help="Height and width, too.")
+@click.option("--streams", multiple=True, default=(1, 2, 4, 8), show_default=True, type=click.IntRange(1), help="Streams on one model, too.")
+@click.option("--rounds", default=10, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Also draw it: .png or .svg.")
+def scaling_command(
+    data: Path, out: Path, system: str, frames: tuple[int, ...], sizes: tuple[int, ...], streams: tuple[int, ...], rounds: int, picture: Path | None
+) -> None:
+    """Measure a network's step with random weights over T, frame sizes and numbers of streams, one thread, each beside the others.
+
+    T grows at the first size, and the size at the last but one T. The first of both is what the others are compared with.
+    """
+    if picture is not None:
+        check_picture(picture)
+    data_set, console = read_data_set(data), new_console()
+    usual = sorted(frames)[-2] if len(frames) > 1 else frames[0]
+    shapes = list(dict.fromkeys([*((t, sizes[0]) for t in frames), *((usual, size) for size in sizes)]))
+    out.mkdir(parents=True, exist_ok=True)
+    bundles = [_bundle(system, data_set, t, size, out, console) for t, size in shapes]
+    points = _measured(bundles, Plan((1,), rounds, 2), console)
+    console.print(_point_table(points, shapes.index((usual, sizes[0]))))
+    console.print("per MAC: the time of a multiply-accumulate beside that of the row marked 1.00; below 1: it grows slower than the arithmetic")
+    shared = bundles[shapes.index((usual, sizes[0]))]
+    several = {engine: stream_ms(shared, engine, streams, rounds) for engine in points[0].milliseconds}
+    console.print(_stream_table(streams, several, shared))
+    if picture is not None:
+        _draw(points, shapes.index((usual, sizes[0])), streams, several, picture)
+        console.print(f"wrote {picture}")
+
+
+def _bundle(system: str, data: DataSet, frames: int, size: int, out: Path, console: Console) -> Bundle:
+    folder = out / f"{system}-{frames}x{size}"
+    path = folder.with_name(f"{folder.name}.clipstep")
+    if not path.exists():
+        with console.status(f"exporting T = {frames}, {size}x{size}"):
+            if not folder.exists():
+                save_run(folder, random_run(system, data, frames, size))
+            export_run(load_run(folder), folder, path, Ask(targets=TARGETS))
+    bundle = Bundle.open(path)
+    if bundle.manifest.provenance.architecture != system or bundle.manifest.input.shape[:2] != (frames, size):
+        raise ClipstepError(f"{path}: is of another network or size", fix="choose another --out")
+    return bundle
+
+
+def _measured(bundles: Sequence[Bundle], plan: Plan, console: Console) -> list[Point]:
+    with contextlib.ExitStack() as stack:
+        workers = [[stack.enter_context(Worker(subject, bundle, None)) for subject in subjects_of(bundle, None, 1)] for bundle in bundles]
+        records = iter(take_turns([worker for group in workers for worker in group], plan, "one thread", console))
+    return [_point(bundle, [next(records) for _ in group]) for bundle, group in zip(bundles, workers, strict=True)]
+
+
+def _point(bundle: Bundle, records: Sequence[Record]) -> Point:
+    frames, size, *_ = bundle.manifest.input.shape
+    arithmetic = bundle.manifest.provenance.multiply_accumulates
+    assert arithmetic is not None
+    return Point(frames, size, arithmetic, {record.subject.engine: record.percentile_ms(50) for record in records})
+
+
+def stream_ms(bundle: Bundle, engine: str, counts: Sequence[int], rounds: int) -> list[float]:
+    """The median milliseconds of a step where so many streams take turns on one model."""
+    golden = GoldenSteps.of(bundle)
+    times: list[list[float]] = [[] for _ in counts]
+    with StepModel.load(bundle.path, engine, 1) as model:
+        states = [model.initial_states() for _ in range(max(counts))]
+        for turn in range(rounds + 1):
+            frames = golden.subclips[turn % len(golden.subclips)].astype(model.interface.input.dtype, copy=False)
+            for measured, count in zip(times, counts, strict=True):
+                begin = time.perf_counter()
+                for stream in range(count):
+                    _, states[stream] = model.step(frames, states[stream])
+                measured.append((time.perf_counter() - begin) * 1e3 / count)
+    return [float(np.median(measured[1:])) for measured in times]
+
+
+def _point_table(points: Sequence[Point], usual: int) -> Table:
+    table = Table()
+    engines = list(points[0].milliseconds)
+    for heading in ("T", "size", "MAC M", *(f"{engine} {what}" for engine in engines for what in ("ms", "per MAC"))):
+        table.add_column(heading, justify="right")
+    for point in points:
+        cells = []
+        for engine in engines:
+            cells += [f"{point.milliseconds[engine]:.2f}", f"{_per_mac(point, engine) / _per_mac(points[usual], engine):.2f}"]
+        table.add_row(str(point.frames), str(point.size), f"{point.multiply_accumulates / 1e6:,.0f}", *cells)
+    return table
+
+
+def _per_mac(point: Point, engine: str) -> float:
+    return point.milliseconds[engine] / point.multiply_accumulates
+
+
+def _stream_table(counts: Sequence[int], several: dict[str, list[float]], bundle: Bundle) -> Table:
+    state_bytes = sum(4 * int(np.prod(state.shape)) for state in bundle.manifest.states)
+    table = Table()
+    for heading in ("streams", *(f"{engine} ms a step" for engine in several), "states, KB"):
+        table.add_column(heading, justify="right")
+    for row, count in enumerate(counts):
+        table.add_row(str(count), *(f"{times[row]:.2f}" for times in several.values()), f"{count * state_bytes / 1e3:,.0f}")
+    return table
+
+
+def _draw(points: Sequence[Point], usual: int, counts: Sequence[int], several: dict[str, list[float]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    ranked = sorted(points, key=lambda point: point.multiply_accumulates)
+    arithmetic = [point.multiply_accumulates / 1e6 for point in ranked]
+    for engine, colour in zip(several, ("#3b6ea5", "#c0504d"), strict=False):
+        left.plot(arithmetic, [point.milliseconds[engine] for point in ranked], "o", color=colour, label=engine)
+        proportional = [count * 1e6 * _per_mac(points[usual], engine) for count in arithmetic]
+        left.plot(arithmetic, proportional, ":", color=colour, label=f"as the arithmetic, {engine}")
+        right.plot(counts, several[engine], "o-", color=colour, label=engine)
+    for point in points:
+        place = (point.multiply_accumulates / 1e6, max(point.milliseconds.values()))
+        left.annotate(f"{point.frames}x{point.size}²", place, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+    left.set(xscale="log", yscale="log", xlabel="multiply-accumulates of a step, M", ylabel="ms a step", title="T frames of a size")
+    right.set(xlabel="streams on one model", ylabel="ms a step", title="streams", xticks=list(counts), ylim=(0, None))
+    for axis in (left, right):
+        axis.legend()
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,57 @@
+"""``clipstep bench --profile``: every operator that the engine runs, and a picture of their sums."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+from matplotlib.image import imread
+
+from clipstep.benchmarks.profile import draw, profile_bundle
+from clipstep.runtime.bundle import Bundle
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def test_the_operators_are_those_of_the_optimised_graph(bundle_path: Path, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(str(bundle_path / "step.onnx"), options, providers=["CPUExecutionProvider"])
+    expected = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    by_engine = {profile.engine: profile for profile in profile_bundle(Bundle.open(bundle_path), 3, 1)}
+    assert sorted(operator.kind for operator in by_engine["onnxruntime"].operators) == sorted(expected)
+    shapes = {operator.output_shape for operator in by_engine["onnxruntime"].operators}
+    assert (1, 3) in shapes
+    kinds = {operator.kind for operator in by_engine["executorch"].operators}
+    assert "_to_copy.out" in kinds and any(kind.startswith("Convolution (NHWC, F32)") for kind in kinds)
+    for profile in by_engine.values():
+        assert profile.milliseconds == pytest.approx(sum(profile.by_kind().values()))
+        assert profile.milliseconds > 0
+
+
+def test_the_command_prints_a_table_an_artifact_and_writes_the_picture(bundle_path: Path, tmp_path: Path, clipstep: Cli) -> None:
+    picture = tmp_path / "profile.png"
+    code, said, _ = clipstep("bench", bundle_path, "--profile", picture, "--steps", 2, "--threads", 1)
+    assert code == 0
+    assert "step.onnx in onnxruntime: " in said and "step.pte in executorch: " in said and "kinds more" in said
+    assert said.rstrip().endswith(f"medians of 2 steps, threads 1; wrote {picture}")
+    assert (imread(picture)[..., :3].std((0, 1)) > 0.05).all()
+
+
+def test_a_bar_is_as_long_as_its_value(tmp_path: Path) -> None:
+    draw({"one": {"long": 8.0, "short": 2.0}}, "ms", tmp_path / "bars.png")
+    pixels = imread(tmp_path / "bars.png")
+    blue = (pixels[..., 2] - pixels[..., 0] > 0.3).sum(1)
+    long, short = (max(rows) for rows in (blue[: len(blue) // 2], blue[len(blue) // 2 :]))
+    assert long / short == pytest.approx(4, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("profile.txt", "profile.txt: is no picture's name; got .txt; expected .png or .svg"), ("no/profile.png", "no/profile.png: no such folder")],
+)
+def test_where_no_picture_can_be_written_nothing_is_measured(name: str, message: str, bundle_path: Path, clipstep: Cli) -> None:
+    code, said, error = clipstep("bench", bundle_path, "--profile", name)
+    assert (code, said) == (2, "")
+    assert message in error
