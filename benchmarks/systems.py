@@ -1,5 +1,6 @@
 """``clipstep systems``: every network that can be trained, through the export to all targets and measured, in one table."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -15,26 +16,31 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from clipstep.benchmarks.arm64.measure import count_bundle
 from clipstep.benchmarks.bench import Plan, bench_bundle
-from clipstep.benchmarks.records import Record, naive_ms
+from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
 from clipstep.benchmarks.report import read_records
+from clipstep.export.step import program_of
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
 from clipstep.training.count import clip_multiply_accumulates, parameters
 from clipstep.training.data.lists import DataSet, read_data_set
-from clipstep.training.data.subclips import RGB
+from clipstep.training.data.subclips import RGB, normalise
 from clipstep.training.facts import check_trainable, sample_subclips
 from clipstep.training.models import ARCHITECTURES, build
-from clipstep.training.predict import video_logits
+from clipstep.training.predict import outputs_of, video_logits
 from clipstep.training.run import Run, RunInfo, load_run, save_run
+
+SUBCLIPS = 3
 
 
 class Export(BaseModel):
-    """What an export took, in a process of its own."""
+    """What an export took, in a process of its own, and how far the network itself in float32 is from float64."""
 
     seconds: float
     peak_bytes: int
+    rounding: float
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Measured:
     export: Export
     bundle: Bundle
     records: Sequence[Record]
+    counts: Sequence[InstructionRecord]
+    """On ARM64; empty unless they were asked for."""
 
 
 @click.command("systems")
@@ -53,20 +61,28 @@ class Measured:
 @click.option("--system", "names", multiple=True, type=click.Choice(list(ARCHITECTURES)), help="May be given several times. [default: all]")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
 @click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
+@click.option("--arm64", is_flag=True, help="Also count the ARM64 instructions of a step, as clipstep bench --arch arm64 does.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
 @click.option("--steps", default=3, show_default=True, type=click.IntRange(1), help="Steps a turn.")
-def systems_command(data: Path, out: Path, names: tuple[str, ...], frames: int, size: int, rounds: int, steps: int) -> None:
+def systems_command(data: Path, out: Path, names: tuple[str, ...], frames: int, size: int, arm64: bool, rounds: int, steps: int) -> None:
     """Export and measure the networks with random weights, whose batch norms have the statistics of DATA's first test videos."""
     data_set, console = read_data_set(data), new_console()
-    every = {name: _measure(name, data_set, frames, size, out, Plan((1,), rounds, steps), console) for name in names or ARCHITECTURES}
+    plan = Plan((1,), rounds, steps)
+    every = {name: _measure(name, data_set, frames, size, out, plan, console, arm64=arm64) for name in names or ARCHITECTURES}
     console.print(_exported(every))
-    console.print("GiB: peak of the export; error: the largest of the float32 artifacts, relative; delegates: XNNPACK calls in step.pte")
+    console.print(
+        "GiB: peak of the export; error: the largest of the float32 artifacts, relative; eager's: that of PyTorch in float32 against float64"
+    )
     console.print(_measured(every))
     console.print("one thread; times naive: above 1 is faster than rank-5 ONNX in onnxruntime")
+    if arm64:
+        console.print(_counted(every))
+        console.print("ARM64 instructions of a step, M; times naive: above 1 is fewer than rank-5 ONNX in onnxruntime")
 
 
-def _measure(name: str, data: DataSet, frames: int, size: int, out: Path, plan: Plan, console: Console) -> Measured:
+def _measure(name: str, data: DataSet, frames: int, size: int, out: Path, plan: Plan, console: Console, *, arm64: bool) -> Measured:
     folder, bundle, took, records = out / name, out / f"{name}.clipstep", out / f"{name}.export.json", out / f"{name}.jsonl"
+    counts = out / f"{name}.arm64.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     if not folder.exists():
         save_run(folder, random_run(name, data, frames, size))
@@ -75,12 +91,17 @@ def _measure(name: str, data: DataSet, frames: int, size: int, out: Path, plan: 
         raise ClipstepError(f"{folder}: is of another size", got=run.info.shape[:2], expected=(frames, size), fix="choose another --out")
     if not took.exists():
         console.print(f"exporting {name}")
-        took.write_text(_export(folder, bundle).model_dump_json())
+        took.write_text(_export(folder, bundle, run).model_dump_json())
     if not records.exists():
         console.print(f"measuring {name}")
         measured = bench_bundle(Bundle.open(bundle), str(folder), plan, console)
         records.write_text("".join(record.model_dump_json() + "\n" for record in measured), encoding="utf-8")
-    return Measured(run, Export.model_validate_json(took.read_text()), Bundle.open(bundle), read_records(records)[0])
+    if arm64 and not counts.exists():
+        console.print(f"counting {name}")
+        counted = count_bundle(Bundle.open(bundle), str(folder), console, steps=1)
+        counts.write_text("".join(record.model_dump_json() + "\n" for record in counted), encoding="utf-8")
+    seen = read_records(counts)[1] if arm64 else []
+    return Measured(run, Export.model_validate_json(took.read_text()), Bundle.open(bundle), read_records(records)[0], seen)
 
 
 @torch.no_grad()
@@ -102,44 +123,74 @@ def random_run(name: str, data: DataSet, frames: int, size: int) -> Run:
     return Run(network.eval(), info, sample)
 
 
-def _export(run: Path, bundle: Path) -> Export:
+@torch.no_grad()
+def rounding(run: Run) -> float:
+    """The largest relative error of the network itself in float32 against float64 on its sample's first subclips: no artifact is
+    expected to be closer."""
+    exact, states = copy.deepcopy(run.network).double(), tuple(program_of(run).states.values())
+    errors = []
+    for subclip in run.sample[:SUBCLIPS]:
+        frames = normalise(subclip[None], run.info.mean, run.info.deviation)
+        logits = outputs_of(run.network(frames, *states))[0]
+        expected = outputs_of(exact(frames.double(), *(state.double() for state in states)))[0]
+        errors.append(float((logits - expected).abs().max() / expected.abs().max().clamp(min=1)))
+    return max(errors)
+
+
+def _export(folder: Path, bundle: Path, run: Run) -> Export:
     started = time.monotonic()
-    command = [sys.executable, "-c", "from clipstep.runtime.cli import main; main()", "export", str(run), "--out", str(bundle)]
+    command = [sys.executable, "-c", "from clipstep.runtime.cli import main; main()", "export", str(folder), "--out", str(bundle)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         error = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise ClipstepError(f"exporting {run} failed", got=(error.strip().splitlines() or ["no word why"])[-1].removeprefix("error: "))
-    return Export(seconds=time.monotonic() - started, peak_bytes=usage.ru_maxrss * 1024)
+        raise ClipstepError(f"exporting {folder} failed", got=(error.strip().splitlines() or ["no word why"])[-1].removeprefix("error: "))
+    return Export(seconds=time.monotonic() - started, peak_bytes=usage.ru_maxrss * 1024, rounding=rounding(run))
+
+
+def _named_rows() -> Table:
+    table = Table("system")
+    table.columns[0].no_wrap = True
+    return table
 
 
 def _exported(every: dict[str, Measured]) -> Table:
-    table = Table("system")
-    table.columns[0].no_wrap = True
-    for heading in ("param. M", "MAC M", "export s", "GiB", "onnx MB", "pte MB", "Core ML MB", "delegates", "error"):
+    table = _named_rows()
+    for heading in ("param. M", "MAC M", "export s", "GiB", "onnx MB", "pte MB", "Core ML MB", "delegates"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, m in every.items():
         artifacts = {item.file: item for item in m.bundle.manifest.artifacts}
-        exact = [item for item in artifacts.values() if item.precision == "float32"]
         table.add_row(
             name, f"{parameters(m.run.network) / 1e6:.2f}", f"{clip_multiply_accumulates(m.run.network, *_order(m.run)) / 1e6:,.0f}",
             f"{m.export.seconds:.0f}", f"{m.export.peak_bytes / 2**30:.1f}",
             *(f"{artifacts[file].size_bytes / 1e6:.1f}" for file in ("step.onnx", "step.pte", "step-float32.mlpackage")),
-            str(len(artifacts["step.pte"].placement.delegated)), f"{max(item.parity.max_relative_error for item in exact):.0e}",
+            str(len(artifacts["step.pte"].placement.delegated)),
         )  # fmt: skip
     return table
 
 
 def _measured(every: dict[str, Measured]) -> Table:
-    table = Table("system")
-    for heading in ("naive ms", "step.onnx times naive", "step.pte times naive", "PyTorch times naive"):
+    table = _named_rows()
+    for heading in ("naive ms", "step.onnx times naive", "step.pte times naive", "PyTorch times naive", "error", "eager's"):
         table.add_column(heading, justify="right")
     for name, m in every.items():
         (naive,) = naive_ms(m.records).values()
         times = {record.subject.name: f"{naive / record.percentile_ms(50):.2f}" for record in m.records}
-        table.add_row(name, f"{naive:.1f}", times["step.onnx"], times["step.pte"], times["PyTorch eager"])
+        error = max(item.parity.max_relative_error for item in m.bundle.manifest.artifacts if item.precision == "float32")
+        ratios = (times[what] for what in ("step.onnx", "step.pte", "PyTorch eager"))
+        table.add_row(name, f"{naive:.1f}", *ratios, f"{error:.0e}", f"{m.export.rounding:.0e}")
+    return table
+
+
+def _counted(every: dict[str, Measured]) -> Table:
+    table = _named_rows()
+    for heading in ("naive M", "step.onnx M", "times naive", "step.pte M", "times naive"):
+        table.add_column(heading, justify="right")
+    for name, m in every.items():
+        naive, *ours = (record.step.instructions / 1e6 for record in m.counts)
+        table.add_row(name, f"{naive:,.1f}", *(cell for count in ours for cell in (f"{count:,.1f}", f"{naive / count:.2f}")))
     return table
 
 
