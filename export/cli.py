@@ -1,5 +1,6 @@
 """``clipstep export`` and ``clipstep verify``."""
 
+import importlib
 import sys
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from clipstep.export.export import FORMS, INPUT_DTYPES, Ask, Written, export_run
+from clipstep.export.export import FORMS, INPUT_DTYPES, PLATFORMS, Ask, Tune, Written, export_run
 from clipstep.export.factory import Facts, own_run, read_labels
 from clipstep.export.step import program_of
 from clipstep.export.targets import TARGETS
@@ -56,6 +57,20 @@ class Fixed(click.ParamType[int]):
     "--form", type=click.Choice(FORMS), default="auto", show_default=True, help="Lowered to rank 4, or 3d, as trained, which onnx alone takes."
 )
 @click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    default=("any",),
+    show_default=True,
+    type=click.Choice(PLATFORMS),
+    help="The processor that onnx and executorch are written for; may be given several times.",
+)
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Write each artifact in every way, and keep the cheapest on its platform: x86_64 by the clock, arm64 by instructions.",
+)
+@click.option(
     "--input",
     "input_dtype",
     type=click.Choice(INPUT_DTYPES),
@@ -64,12 +79,21 @@ class Fixed(click.ParamType[int]):
     help="Of the frames: uint8 where the target has it.",
 )
 def export_command(
-    run: Path | None, out: Path, model: str | None, targets: tuple[str, ...], form: str, input_dtype: str, stream: int | None, **own: Any
+    run: Path | None,
+    out: Path,
+    model: str | None,
+    targets: tuple[str, ...],
+    form: str,
+    platforms: tuple[str, ...],
+    tune: bool,
+    input_dtype: str,
+    stream: int | None,
+    **own: Any,
 ) -> None:
     """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one of them fails verification."""
     if out.suffix != ".clipstep":
         raise ClipstepError("a bundle's name ends in .clipstep", got=out, expected=f"{out}.clipstep")
-    ask = Ask(tuple(dict.fromkeys(targets)), form, input_dtype, stream)
+    ask = Ask(tuple(dict.fromkeys(targets)), form, input_dtype, stream, tuple(dict.fromkeys(platforms)), _tune() if tune else None)
     console = new_console()
     if run is not None and model is None:
         loaded, source = load_run(run), str(run)
@@ -95,15 +119,22 @@ def _own(
     return own_run(model, Facts(frames, size, read_labels(classes), mean, deviation, fps), weights, video)
 
 
+def _tune() -> Tune:
+    """What measures, which imports this package."""
+    tune: Tune = importlib.import_module("clipstep.benchmarks.tune").tune
+    return tune
+
+
 def _line(written: Written) -> str:
     a = written.artifact
     inside = ", ".join(f"{count} nodes in {name}" for name, count in a.placement.delegated.items())
     counts = Counter(a.placement.outside)
     outside = f", outside: {', '.join(name if n == 1 else f'{name} x {n}' for name, n in counts.items())}" if counts else ""
     split = f"; a warning: the delegate is split into {len(a.placement.delegated)} calls" if len(a.placement.delegated) > 1 else ""
+    tuned = f"; {a.tuning}" if a.tuning else ""
     return (
         f"{a.file}: {a.size_bytes / 1e6:.2f} MB, {inside}{outside}, largest error {a.parity.max_absolute_error:.1e} "
-        f"(written in {written.write_seconds:.0f} s, verified in {written.verify_seconds:.0f} s){split}"
+        f"(written in {written.write_seconds:.0f} s, verified in {written.verify_seconds:.0f} s){tuned}{split}"
     )
 
 

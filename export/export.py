@@ -3,11 +3,13 @@
 import contextlib
 import io
 import logging
+import shutil
 import signal
+import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +21,12 @@ from torch import fx, nn
 from clipstep.export.lowering.frames import Style
 from clipstep.export.lowering.lower import lower_graph, simplified
 from clipstep.export.step import StepProgram, program_of
-from clipstep.export.targets import TARGETS
+from clipstep.export.targets import TARGETS, Target
 from clipstep.export.verify import check_artifact, check_steps, record_golden
 from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps, bound_text
-from clipstep.runtime.manifest import Artifact, Golden, Input, Interface, Manifest, Parity, Provenance, State
+from clipstep.runtime.manifest import Artifact, Golden, Input, Interface, Manifest, Parity, Placement, Provenance, State, Tuning
 from clipstep.runtime.whole import check_replaceable, write_whole
 from clipstep.training.count import multiply_accumulates
 from clipstep.training.data.subclips import RGB
@@ -33,7 +35,12 @@ from clipstep.training.run import Run
 GOLDEN_FILE = "golden.safetensors"
 
 FORMS = ("auto", "lowered", "3d")
+PLATFORMS = ("any", "arm64", "x86_64")
 INPUT_DTYPES = ("auto", "uint8", "float32")
+
+
+Tune = Callable[[str, str, Mapping[str, Path], Interface, GoldenSteps], tuple[str, dict[str, float]]]
+"""``(platform, target, files by the way they are written, facts, golden steps)`` gives what a step of each costs there, and the unit."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +48,20 @@ class Ask:
     """What to write.
 
     ``form`` and ``input_dtype`` ``"auto"`` are each target's usual ones; ``stream`` is the number of new frames a step, as
-    :func:`~clipstep.export.step.program_of` takes it.
+    :func:`~clipstep.export.step.program_of` takes it. For each of ``platforms`` a target that may differ by processor gets an
+    artifact: by ``tune``, if it is given, the cheapest of all the ways to write it.
     """
 
     targets: Sequence[str] = tuple(TARGETS)
     form: str = "auto"
     input_dtype: str = "auto"
     stream: int | None = None
+    platforms: Sequence[str] = ("any",)
+    tune: Tune | None = None
 
     def __post_init__(self) -> None:
+        if self.tune is not None and "any" in self.platforms:
+            raise ClipstepError("what is cheapest depends on the processor", got="any", expected="--platform arm64 or x86_64 beside --tune")
         unknown = [target for target in self.targets if target not in TARGETS]
         if unknown or not self.targets:
             raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
@@ -114,40 +126,87 @@ def export_run(
 def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Interface, ask: Ask, folder: Path) -> Iterator[Written]:
     if ask.input_dtype == "float32":
         program = replace(program, frames=program.frames.float())
-    forms = {name: TARGETS[name].forms[0] if ask.form == "auto" else ask.form for name in ask.targets}
     graph_of = _Graphs(program)
-    for name, form in forms.items():
+    for name in ask.targets:
         target = TARGETS[name]
         input_dtype = target.input_dtypes[0] if ask.input_dtype == "auto" else ask.input_dtype
         embedded = interface.model_copy(update={"input": interface.input.model_copy(update={"dtype": input_dtype})})
-        for precision in target.precisions:
-            path = folder / target.file.format(precision)
-            started = time.monotonic()
-            with quiet():
-                placement = target.write(graph_of(form, target.style), program, precision, embedded.model_dump_json(), path)
-            written = time.monotonic()
-            errors = check_artifact(name, path, precision, embedded, golden)
-            verified = time.monotonic()
-            parity = Parity(
-                reference=f"eager PyTorch {torch.__version__}, float32", steps=errors.steps, max_absolute_error=errors.absolute,
-                max_relative_error=errors.relative, bound=bound_text(precision),
-            )  # fmt: skip
-            artifact = Artifact.model_validate(
-                {
-                    "target": name,
-                    "platform": "any",
-                    "form": form,
-                    "precision": precision,
-                    "file": path.name,
-                    "size_bytes": tree_size(path),
-                    "sha256": tree_sha256(path),
-                    "tool_versions": target.tool_versions(),
-                    "placement": placement,
-                    "input_dtype": input_dtype,
-                    "parity": parity,
-                }
-            )
-            yield Written(artifact, written - started, verified - written)
+        for platform in ask.platforms if target.platforms else ("any",):
+            for precision in target.precisions:
+                path = _named_for(platform, folder / target.file.format(precision))
+                started = time.monotonic()
+                way, placement, tuning = _write_cheapest(name, platform, precision, path, graph_of, program, embedded, golden, ask)
+                written = time.monotonic()
+                errors = check_artifact(name, path, precision, embedded, golden)
+                verified = time.monotonic()
+                artifact = Artifact.model_validate(
+                    {
+                        "target": name,
+                        "platform": platform,
+                        "form": way.form,
+                        "precision": precision,
+                        "file": path.name,
+                        "size_bytes": tree_size(path),
+                        "sha256": tree_sha256(path),
+                        "tool_versions": target.tool_versions(),
+                        "placement": placement,
+                        "input_dtype": input_dtype,
+                        "parity": Parity(
+                            reference=f"eager PyTorch {torch.__version__}, float32",
+                            steps=errors.steps,
+                            max_absolute_error=errors.absolute,
+                            max_relative_error=errors.relative,
+                            bound=bound_text(precision),
+                        ),
+                        "tuning": tuning,
+                    }
+                )
+                yield Written(artifact, written - started, verified - written)
+
+
+def _named_for(platform: str, path: Path) -> Path:
+    return path if platform == "any" else path.with_name(f"{path.stem}-{platform}{path.suffix}")
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way to write an artifact."""
+
+    name: str
+    form: str
+    style: Style
+
+
+def _ways(target: Target, form: str) -> list[_Way]:
+    """The usual one first."""
+    forms = target.forms if form == "auto" else (form,)
+    usual = next(iter(target.styles.values()))
+    lowered = [_Way(name, "lowered", style) for name, style in target.styles.items()] if "lowered" in forms else []
+    return [*lowered, *([_Way("3d", "3d", usual)] if "3d" in forms else [])]
+
+
+def _write_cheapest(
+    name: str, platform: str, precision: str, path: Path, graph_of: "_Graphs", program: StepProgram, facts: Interface, golden: GoldenSteps, ask: Ask
+) -> tuple[_Way, Placement, Tuning | None]:
+    """Writes ``path`` in the usual way or, tuned, in each way beside it, of which the cheapest takes its place."""
+    target = TARGETS[name]
+    usual, *others = _ways(target, ask.form)
+
+    def write(way: _Way, file: Path) -> Placement:
+        with quiet():
+            return target.write(graph_of(way.form, way.style), program, precision, facts.model_dump_json(), file)
+
+    if ask.tune is None or not target.platforms:
+        return usual, write(usual, path), None
+    with tempfile.TemporaryDirectory(prefix="clipstep-tune-") as temporary:
+        ways = {way.name: way for way in (usual, *others)}
+        files = {way.name: Path(temporary) / f"{way.name}{path.suffix}" for way in ways.values()}
+        placements = {way.name: write(way, files[way.name]) for way in ways.values()}
+        unit, measured = ask.tune(platform, name, files, facts, golden)
+        chosen = min(measured, key=lambda way: measured[way])
+        shutil.move(files[chosen], path)
+    tuning = Tuning.model_validate({"unit": unit, "chosen": chosen, "measured": {way: round(cost, 3) for way, cost in measured.items()}})
+    return ways[chosen], placements[chosen], tuning
 
 
 class _Graphs:

@@ -1,7 +1,7 @@
 """The targets: one pure function each, with one signature, and the table that names them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,16 +18,17 @@ Writer = Callable[[nn.Module, StepProgram, str, str, Path], Placement]
 
 @dataclass(frozen=True)
 class Target:
-    """A file format: how it is written, which precisions it has, which forms of a graph and types of frames it takes, the usual
-    one first, and the style of its lowered form. ``{}`` in ``file`` is the precision."""
+    """A file format: how it is written, which precisions it has, which forms of a graph and types of frames it takes, and the styles of
+    its lowered form, the usual one first. ``{}`` in ``file`` is the precision. ``platforms``: whether it may differ by processor."""
 
     write: Writer
     file: str
     precisions: tuple[str, ...]
     forms: tuple[str, ...]
-    style: Style
+    styles: dict[str, Style]
     input_dtypes: tuple[str, ...]
     tools: tuple[str, ...]
+    platforms: bool
 
     def tool_versions(self) -> dict[str, str]:
         return {tool: version(tool) for tool in self.tools}
@@ -35,8 +36,20 @@ class Target:
 
 TARGETS = {
     "onnx": Target(
-        onnx.write, "step.onnx", ("float32",), ("lowered", "3d"), ONNXRUNTIME, ("uint8", "float32"), ("torch", "onnx", "onnxscript", "onnxruntime")
+        onnx.write, "step.onnx", ("float32",), ("lowered", "3d"),
+        {
+            "planes": ONNXRUNTIME,
+            "stacks": replace(ONNXRUNTIME, planes=False, stack_limit=2**17),
+            "frames": replace(ONNXRUNTIME, planes=False, stack_limit=0),
+        },
+        ("uint8", "float32"), ("torch", "onnx", "onnxscript", "onnxruntime"), True,
     ),
-    "executorch": Target(executorch.write, "step.pte", ("float32",), ("lowered",), XNNPACK, ("uint8", "float32"), ("torch", "executorch")),
-    "coreml": Target(coreml.write, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), COREML, ("float32",), ("torch", "coremltools")),
-}
+    "executorch": Target(
+        executorch.write, "step.pte", ("float32",), ("lowered",),
+        {"products": XNNPACK, "convolutions": replace(XNNPACK, products=False), "frames": replace(XNNPACK, stack_limit=0)},
+        ("uint8", "float32"), ("torch", "executorch"), True,
+    ),
+    "coreml": Target(
+        coreml.write, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), {"stacks": COREML}, ("float32",), ("torch", "coremltools"), False
+    ),
+}  # fmt: skip

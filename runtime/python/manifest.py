@@ -125,6 +125,18 @@ class Arm64Step(_Model):
     stores: Count
 
 
+class Tuning(_Model):
+    """How an artifact was written in several ways, measured, and the cheapest kept."""
+
+    unit: Literal["ms", "M ARM64 instructions"]
+    """Of a step, one thread."""
+    chosen: str
+    measured: dict[str, float]
+
+    def __str__(self) -> str:
+        return f"{self.chosen} chosen of {', '.join(f'{way} {cost:.4g}' for way, cost in self.measured.items())} {self.unit}"
+
+
 class Artifact(_Model):
     """One file of one target."""
 
@@ -142,6 +154,7 @@ class Artifact(_Model):
     parity: Parity
     accuracy: Accuracy | None = None
     arm64_step: Arm64Step | None = None
+    tuning: Tuning | None = None
 
 
 class Golden(_Model):

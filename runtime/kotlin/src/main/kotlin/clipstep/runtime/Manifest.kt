@@ -97,6 +97,10 @@ data class Arm64Step(
     val stores: Long,
 )
 
+/** How an artifact was written in several ways, a step of each measured in [unit], and the cheapest kept. */
+@Serializable
+data class Tuning(val unit: String, val chosen: String, val measured: Map<String, Double>)
+
 /** One file of one target. */
 @Serializable
 data class Artifact(
@@ -113,6 +117,7 @@ data class Artifact(
     val parity: Parity,
     val accuracy: Accuracy? = null,
     @SerialName("arm64_step") val arm64Step: Arm64Step? = null,
+    val tuning: Tuning? = null,
 ) : BundleFile {
     init {
         one("target", target, "onnx", "executorch", "coreml")

@@ -1,0 +1,57 @@
+"""What a step costs in each of several ways of writing it: ``clipstep export --tune``."""
+
+import platform as machine
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from clipstep.benchmarks.arm64.emulate import emulate
+from clipstep.benchmarks.arm64.kit import Kit
+from clipstep.runtime.engines import ENGINES, load_engine
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.manifest import Interface
+from clipstep.runtime.model import StepModel
+
+ROUNDS, STEPS, WARM_UP_ROUNDS = 12, 3, 2
+COUNTED_STEPS = 2
+
+
+def tune(platform: str, target: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps) -> tuple[str, dict[str, float]]:
+    """The unit, and the cost of a step of each file in its engine with one thread: on ``x86_64`` the median milliseconds of steps that
+    take turns, on ``arm64`` the instructions under QEMU.
+
+    Raises:
+        ClipstepError: this computer is no x86_64, or has no ARM64 engines; a file does not run.
+    """
+    engine = next(name for name, info in ENGINES.items() if info.target == target)
+    if platform == "arm64":
+        return "M ARM64 instructions", _count(engine, files, interface, golden)
+    if machine.machine() not in ("x86_64", "AMD64"):
+        raise ClipstepError("--tune times x86_64 on an x86_64 processor", got=machine.machine(), fix="tune it on such a computer")
+    return "ms", _time(engine, files, interface, golden)
+
+
+def _count(engine: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps) -> dict[str, float]:
+    kit, few = Kit.open(), replace(golden, logits=golden.logits[:COUNTED_STEPS])
+    return {name: emulate(kit, engine, file, interface, few).counts[-1].instructions / 1e6 for name, file in files.items()}
+
+
+def _time(engine: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps) -> dict[str, float]:
+    models = {name: StepModel(interface, load_engine(engine, file, 1), name) for name, file in files.items()}
+    frames = golden.subclips[0].astype(interface.input.dtype, copy=False)
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(WARM_UP_ROUNDS + ROUNDS):
+        for name, model in models.items():
+            states = model.initial_states()
+            for _ in range(STEPS):
+                begin = time.perf_counter()
+                _, states = model.step(frames, states)
+                if turn >= WARM_UP_ROUNDS:
+                    times[name].append((time.perf_counter() - begin) * 1e3)
+    for model in models.values():
+        model.close()
+    return {name: float(np.median(values)) for name, values in times.items()}

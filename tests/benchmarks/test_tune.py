@@ -1,0 +1,46 @@
+"""What ``clipstep export --tune`` measures."""
+
+import platform as machine
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clipstep.benchmarks.report import read_records
+from clipstep.benchmarks.tune import tune
+from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.golden import GoldenSteps
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.skipif(machine.machine() not in ("x86_64", "AMD64"), reason="times x86_64")
+def test_the_command_times_each_way_and_the_bundle_runs(run_folder: Path, tmp_path: Path, clip: Path, clipstep: Cli) -> None:
+    out = tmp_path / "tuned.clipstep"
+    code, said, _ = clipstep("export", run_folder, "--out", out, "--target", "onnx", "--platform", "x86_64", "--tune")
+    assert code == 0
+    (artifact,) = Bundle.open(out).manifest.artifacts
+    assert artifact.tuning is not None
+    assert artifact.tuning.measured[artifact.tuning.chosen] == min(artifact.tuning.measured.values()) > 0
+    assert f"; {artifact.tuning}" in said and str(artifact.tuning).endswith(" ms")
+    assert f"; {artifact.tuning}" in clipstep("inspect", out)[1]
+    assert f"step-x86_64.onnx ({artifact.form}, for x86_64) in onnxruntime" in clipstep("run", out, clip)[1]
+
+
+def test_another_processor_cannot_time_x86_64(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.open(bundle_path)
+    monkeypatch.setattr(machine, "machine", lambda: "riscv64")
+    with pytest.raises(ClipstepError, match="--tune times x86_64 on an x86_64 processor; got riscv64"):
+        tune("x86_64", "onnx", {"a": bundle_path / "step.onnx"}, bundle.manifest.interface("uint8"), GoldenSteps.of(bundle))
+
+
+@pytest.mark.arm64
+def test_on_arm64_the_cost_is_what_bench_counts(run_folder: Path, tmp_path: Path, clipstep: Cli) -> None:
+    out, records = tmp_path / "tuned.clipstep", tmp_path / "records.jsonl"
+    assert clipstep("export", run_folder, "--out", out, "--target", "executorch", "--platform", "arm64", "--tune")[0] == 0
+    (artifact,) = Bundle.open(out).manifest.artifacts
+    assert artifact.tuning is not None and artifact.tuning.unit == "M ARM64 instructions"
+    assert clipstep("bench", out, "--arch", "arm64", "--no-reference", "--steps", 2, "--out", records)[0] == 0
+    _, (counted,) = read_records(records)
+    assert counted.step.instructions / 1e6 == pytest.approx(artifact.tuning.measured[artifact.tuning.chosen], rel=0.02)

@@ -1,0 +1,81 @@
+"""Artifacts for one processor, and the cheapest of the ways to write one."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import onnx
+import pytest
+
+from clipstep.export.export import Ask, export_run
+from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.manifest import Interface
+from clipstep.training.run import Run
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+class Costs:
+    """A measure that says what it is told, and remembers the files that it saw."""
+
+    def __init__(self, costs: Mapping[str, Mapping[str, float]]) -> None:
+        self.costs = costs
+        self.seen: dict[str, dict[str, bytes]] = {}
+
+    def __call__(
+        self, platform: str, target: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps
+    ) -> tuple[str, dict[str, float]]:
+        self.seen[platform] = {name: file.read_bytes() for name, file in files.items()}
+        return ("M ARM64 instructions" if platform == "arm64" else "ms"), {name: self.costs[platform].get(name, 9.0) for name in files}
+
+
+def test_the_cheapest_way_is_kept_for_each_platform_and_noted(run: Run, run_folder: Path, tmp_path: Path) -> None:
+    costs = Costs({"arm64": {"frames": 1.5}, "x86_64": {"3d": 2.25}})
+    export_run(run, run_folder, tmp_path / "two.clipstep", Ask(targets=("onnx",), platforms=("arm64", "x86_64"), tune=costs))
+    bundle = Bundle.open(tmp_path / "two.clipstep")
+    for platform, chosen, form, unit in (("arm64", "frames", "lowered", "M ARM64 instructions"), ("x86_64", "3d", "3d", "ms")):
+        artifact = bundle.artifact("onnx", platform)
+        assert (artifact.platform, artifact.form, artifact.file) == (platform, form, f"step-{platform}.onnx")
+        assert artifact.tuning is not None and (artifact.tuning.chosen, artifact.tuning.unit) == (chosen, unit)
+        assert artifact.tuning.measured == {name: costs.costs[platform].get(name, 9.0) for name in ("planes", "stacks", "frames", "3d")}
+        assert (bundle.path / artifact.file).read_bytes() == costs.seen[platform][chosen]
+        ranks = {
+            len(value.type.tensor_type.shape.dim)
+            for value in onnx.shape_inference.infer_shapes(onnx.load(bundle.path / artifact.file)).graph.value_info
+        }
+        assert (5 in ranks) == (form == "3d")
+    assert len(set(costs.seen["arm64"].values())) == 4
+
+
+def test_of_equally_cheap_ways_the_usual_one_is_kept(run: Run, run_folder: Path, tmp_path: Path) -> None:
+    export_run(run, run_folder, tmp_path / "x.clipstep", Ask(targets=("executorch",), platforms=("arm64",), tune=Costs({"arm64": {}})))
+    (artifact,) = Bundle.open(tmp_path / "x.clipstep").manifest.artifacts
+    assert artifact.tuning is not None and artifact.tuning.chosen == "products"
+
+
+def test_a_form_asked_for_is_kept_when_tuning(run: Run, run_folder: Path, tmp_path: Path) -> None:
+    costs = Costs({"arm64": {"3d": 1.0}})
+    export_run(run, run_folder, tmp_path / "x.clipstep", Ask(targets=("onnx",), form="lowered", platforms=("arm64",), tune=costs))
+    assert set(costs.seen["arm64"]) == {"planes", "stacks", "frames"}
+
+
+def test_without_tuning_a_platform_gets_the_usual_way(run: Run, run_folder: Path, tmp_path: Path) -> None:
+    manifest = export_run(run, run_folder, tmp_path / "x.clipstep", Ask(platforms=("arm64", "any")))
+    assert [(a.file, a.platform, a.tuning) for a in manifest.artifacts] == [
+        ("step-arm64.onnx", "arm64", None), ("step.onnx", "any", None), ("step-arm64.pte", "arm64", None), ("step.pte", "any", None),
+        ("step-float32.mlpackage", "any", None), ("step-float16.mlpackage", "any", None),
+    ]  # fmt: skip
+    bundle = Bundle.open(tmp_path / "x.clipstep")
+    assert (bundle.artifact("onnx", "x86_64").file, bundle.artifact("onnx", "arm64").file) == ("step.onnx", "step-arm64.onnx")
+    assert (bundle.path / "step.onnx").read_bytes() == (bundle.path / "step-arm64.onnx").read_bytes()
+
+
+def test_tuning_needs_a_platform(run_folder: Path, tmp_path: Path, clipstep: Cli) -> None:
+    with pytest.raises(ClipstepError, match="what is cheapest depends on the processor; got any; expected --platform arm64 or x86_64 beside --tune"):
+        Ask(tune=Costs({}))
+    code, _, error = clipstep("export", run_folder, "--out", tmp_path / "x.clipstep", "--tune")
+    assert code == 2 and error.startswith("error: what is cheapest depends on the processor")
+    code, _, error = clipstep("export", run_folder, "--out", tmp_path / "x.clipstep", "--platform", "riscv")
+    assert code == 2 and "'riscv' is not one of 'any', 'arm64', 'x86_64'" in error
+    assert list(tmp_path.iterdir()) == []
