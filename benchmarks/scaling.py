@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from clipstep.benchmarks.bench import Plan, Worker, subjects_of, take_turns
+from clipstep.benchmarks.bench import WARM_UP_STEPS, Plan, Worker, subjects_of, take_turns
 from clipstep.benchmarks.profile import check_picture
 from clipstep.benchmarks.records import Record
 from clipstep.benchmarks.systems import random_run
 from clipstep.export.export import Ask, export_run
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.model import StepModel
@@ -67,6 +68,8 @@ def scaling_command(
     shared = bundles[shapes.index((usual, sizes[0]))]
     several = {engine: stream_ms(shared, engine, streams, rounds) for engine in points[0].milliseconds}
     console.print(_stream_table(streams, several, shared))
+    for engine in several:
+        console.print(f"StepModel.step takes {step_over_bare_call(shared, engine, 10 * rounds):.3f} times as long as {engine}'s own call")
     if picture is not None:
         _draw(points, shapes.index((usual, sizes[0])), streams, several, picture)
         console.print(f"wrote {picture}")
@@ -116,6 +119,43 @@ def stream_ms(bundle: Bundle, engine: str, counts: Sequence[int], rounds: int) -
     return [float(np.median(measured[1:])) for measured in times]
 
 
+def step_over_bare_call(bundle: Bundle, engine: str, rounds: int) -> float:
+    """How many times as long as the engine's own call a step takes, which checks what it is given: medians of calls that take turns."""
+    with StepModel.load(bundle.path, engine, 1) as model:
+        frames = GoldenSteps.of(bundle).subclips[0].astype(model.interface.input.dtype, copy=False)
+        states = model.initial_states()
+        bare = BARE_CALLS[engine](bundle.path / bundle.artifact(ENGINES[engine].target).file, [frames, *states])
+        times: dict[str, list[float]] = {"bare": [], "step": []}
+        for _ in range(WARM_UP_STEPS + rounds):
+            for name, call in (("bare", bare), ("step", lambda: model.step(frames, states))):
+                begin = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - begin)
+    return float(np.median(times["step"][WARM_UP_STEPS:]) / np.median(times["bare"][WARM_UP_STEPS:]))
+
+
+def _onnxruntime_call(path: Path, inputs: Sequence[Array]) -> Callable[[], object]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    feed = dict(zip([value.name for value in session.get_inputs()], inputs, strict=True))
+    return lambda: session.run(None, feed)
+
+
+def _executorch_call(path: Path, inputs: Sequence[Array]) -> Callable[[], object]:
+    import torch
+    from executorch.extension.pybindings import portable_lib
+
+    module, tensors = portable_lib._load_for_executorch(str(path)), [torch.from_numpy(value) for value in inputs]
+    return lambda: module.forward(tensors)
+
+
+BARE_CALLS = {"onnxruntime": _onnxruntime_call, "executorch": _executorch_call}
+
+
 def _point_table(points: Sequence[Point], usual: int) -> Table:
     table = Table()
     engines = list(points[0].milliseconds)
@@ -148,6 +188,7 @@ def _draw(points: Sequence[Point], usual: int, counts: Sequence[int], several: d
 
     matplotlib.use("agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5), layout="constrained")
     ranked = sorted(points, key=lambda point: point.multiply_accumulates)
@@ -157,11 +198,17 @@ def _draw(points: Sequence[Point], usual: int, counts: Sequence[int], several: d
         proportional = [count * 1e6 * _per_mac(points[usual], engine) for count in arithmetic]
         left.plot(arithmetic, proportional, ":", color=colour, label=f"as the arithmetic, {engine}")
         right.plot(counts, several[engine], "o-", color=colour, label=engine)
-    for point in points:
-        place = (point.multiply_accumulates / 1e6, max(point.milliseconds.values()))
-        left.annotate(f"{point.frames}x{point.size}²", place, xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+    for point in points:  # Those of the usual size above, the others below.
+        above = point.size == points[usual].size
+        place = (point.multiply_accumulates / 1e6, (max if above else min)(point.milliseconds.values()))
+        label = f"{point.frames} of {point.size}²"
+        left.annotate(label, place, xytext=(0, 7 if above else -15), textcoords="offset points", ha="center", fontsize=8)
     left.set(xscale="log", yscale="log", xlabel="multiply-accumulates of a step, M", ylabel="ms a step", title="T frames of a size")
     right.set(xlabel="streams on one model", ylabel="ms a step", title="streams", xticks=list(counts), ylim=(0, None))
+    for scale in (left.xaxis, left.yaxis):
+        scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        scale.set_major_formatter(ScalarFormatter())
+        scale.set_minor_formatter(NullFormatter())
     for axis in (left, right):
         axis.legend()
         axis.spines[["top", "right"]].set_visible(False)

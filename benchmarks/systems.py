@@ -70,11 +70,10 @@ def systems_command(data: Path, out: Path, names: tuple[str, ...], frames: int, 
     plan = Plan((1,), rounds, steps)
     every = {name: _measure(name, data_set, frames, size, out, plan, console, arm64=arm64) for name in names or ARCHITECTURES}
     console.print(_exported(every))
-    console.print(
-        "GiB: peak of the export; error: the largest of the float32 artifacts, relative; eager's: that of PyTorch in float32 against float64"
-    )
+    console.print("GiB: peak of the export; delegates: XNNPACK calls in step.pte")
     console.print(_measured(every))
-    console.print("one thread; times naive: above 1 is faster than rank-5 ONNX in onnxruntime")
+    console.print("one thread; x: times as fast as naive, the rank-5 ONNX in onnxruntime")
+    console.print("error: the largest of the float32 artifacts against PyTorch, relative; eager's: PyTorch's own against float64")
     if arm64:
         console.print(_counted(every))
         console.print("ARM64 instructions of a step, M; times naive: above 1 is fewer than rank-5 ONNX in onnxruntime")
@@ -173,7 +172,7 @@ def _exported(every: dict[str, Measured]) -> Table:
 
 def _measured(every: dict[str, Measured]) -> Table:
     table = _named_rows()
-    for heading in ("naive ms", "step.onnx times naive", "step.pte times naive", "PyTorch times naive", "error", "eager's"):
+    for heading in ("naive ms", "step.onnx x", "step.pte x", "PyTorch x", "error", "eager's"):
         table.add_column(heading, justify="right")
     for name, m in every.items():
         (naive,) = naive_ms(m.records).values()

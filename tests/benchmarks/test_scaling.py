@@ -32,6 +32,8 @@ def test_the_arithmetic_and_the_time_of_each_shape(folder: Path, clipstep: Cli) 
         assert all(float(number) > 0 for number in row[3:])
     assert rows[0][4] == rows[0][6] == "1.00"  # The last but one T is what others are compared with.
     assert [row[0] for row in rows[2:]] == ["1", "3"]
+    ratios = re.findall(r"StepModel.step takes ([\d.]+) times as long as (\w+)'s own call", said)
+    assert [engine for _, engine in ratios] == ["onnxruntime", "executorch"] and all(float(ratio) > 0 for ratio, _ in ratios)
     assert (imread(picture)[..., :3].std((0, 1)) > 0.02).all()
 
 
