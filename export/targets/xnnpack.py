@@ -102,6 +102,13 @@ class Graph:
         self.nodes.append(schema.XNode(operation(output_id=result.number, **{"flags": 0, **fields}), NO_HANDLE, range_of))
         return result
 
+    def each(self, operation: Any, value: Stored, limits: Limits = None, **fields: Any) -> Stored:
+        """An operation on each number alone: before a reshape rather than behind it, since another one there may undo it."""
+        source = self._reshapes.get(value.number, value.number)
+        dims = self._values[source].dims
+        done = self.add(operation, dims, range(len(dims)), limits, input_id=source, **fields)
+        return self._reshaped(done, value.memory, value.axes)
+
     def arrange(self, value: Stored, axes: Sequence[int]) -> Stored:
         """The value with its axes in the given order in memory."""
         axes = tuple(axes)

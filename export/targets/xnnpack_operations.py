@@ -147,7 +147,7 @@ def _largest(values: Sequence[Stored]) -> Stored:
 
 
 def unary(operation: Any, **fields: Any) -> Callable[..., Stored]:
-    return lambda graph, x: graph.add(operation, x.memory, x.axes, input_id=x.number, **fields)
+    return lambda graph, x: graph.each(operation, x, **fields)
 
 
 def leaky_relu(graph: Graph, x: Stored, slope: float = 0.01) -> Stored:
@@ -174,14 +174,14 @@ def silu(graph: Graph, x: Stored) -> Stored:
 
 def limited(target: Any) -> Callable[..., Stored]:
     def write(graph: Graph, x: Stored, *given: float) -> Stored:
-        return graph.add(schema.XNNClamp, x.memory, x.axes, LIMITS[target](*given), input_id=x.number)
+        return graph.each(schema.XNNClamp, x, LIMITS[target](*given))
 
     return write
 
 
 def softmax(graph: Graph, x: Stored, dim: int, dtype: Any = None) -> Stored:
     x = _last(graph, x, dim % len(x.axes))
-    return unary(schema.XNNSoftmax)(graph, x)
+    return graph.add(schema.XNNSoftmax, x.memory, x.axes, input_id=x.number)
 
 
 def _last(graph: Graph, x: Stored, axis: int) -> Stored:

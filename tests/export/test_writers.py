@@ -203,6 +203,13 @@ def test_permutations_move_nothing() -> None:
     assert kinds == ["XNNConv2d", "XNNStaticReshape", "XNNConv2d"]
 
 
+def test_a_reshape_around_an_operation_on_each_number_falls_away() -> None:
+    graph = xnnpack_graph(
+        traced(lambda x: (torch.mm(weight(4, 6), torch.mm(weight(6, 3), x).reshape(6, 2, 5).relu().reshape(6, 10)),), torch.randn(3, 10))
+    )
+    assert [type(node.xnode_union).__name__ for node in graph.nodes] == ["XNNBatchMatrixMultiply", "XNNClamp", "XNNBatchMatrixMultiply"]
+
+
 def test_what_nobody_uses_is_not_computed() -> None:
     graph = xnnpack_graph(traced(lambda x: (x[:, 1:][:, :, 1:].reshape(-1).reshape(2, -1),), torch.randn(1, 3, 5)))
     assert [type(node.xnode_union).__name__ for node in graph.nodes] == ["XNNStaticSlice", "XNNStaticReshape"]
