@@ -2,10 +2,12 @@
 
 import os
 import tempfile
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
+import numpy as np
 
 from clipstep.benchmarks.bench import NAIVE, Plan, as_trained, measure, subjects_of, write_naive
 from clipstep.benchmarks.cli import append, record_table, source_of
@@ -15,6 +17,9 @@ from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
+
+GEMM, GEMM_ROUNDS = 1024, 12
+"""Rows and columns of the matrices, and how often they are multiplied."""
 
 
 @click.command("peers")
@@ -38,19 +43,48 @@ def peers_command(bundle: Path, run: str | None, names: tuple[str, ...], threads
     source = source_of(opened, run)
     records: list[Record] = []
     refused: dict[str, str] = {}
+    gemms: dict[int, float] = {}
     with tempfile.TemporaryDirectory(prefix="clipstep-peers-") as temporary:
         naive = write_naive(opened, source, Path(temporary) / "naive.onnx", console)
         files = _converted(names, Sources(opened.path, source, naive, Path(temporary)), refused)
         for count in threads:
+            gemms[count] = gemm_rate(count)
             records += measure(_subjects(opened, naive, files, count), opened, source, Plan((count,), rounds, steps), console, refused)
     device = records[0].device
     console.print(f"{opened.path.name} on {device.cpu_model}, {device.cores} cores; {rounds * steps} steps each, taking turns", soft_wrap=True)
     console.print(record_table(records))
+    for count, rate in gemms.items():
+        console.print(_limit(count, rate, opened.manifest.provenance.multiply_accumulates), soft_wrap=True)
     for name, reason in refused.items():
         console.print(f"not timed: {name}: {reason}", soft_wrap=True)
     tools = sorted({pair for record in records for pair in record.tool_versions.items()})
     console.print(", ".join(f"{tool} {number}" for tool, number in tools), soft_wrap=True)
     append(out, records, console)
+
+
+def gemm_rate(threads: int) -> float:
+    """Multiply-accumulates a second of PyTorch's product of two large float32 matrices: what this processor can do."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    a, b = torch.rand(GEMM, GEMM), torch.rand(GEMM, GEMM)
+    times = []
+    for _ in range(GEMM_ROUNDS):
+        begin = time.perf_counter()
+        torch.mm(a, b)
+        times.append(time.perf_counter() - begin)
+    torch.set_num_threads(before)
+    return GEMM**3 / float(np.median(times[1:]))
+
+
+def _limit(threads: int, rate: float, multiply_accumulates: int | None) -> str:
+    least = (
+        ""
+        if multiply_accumulates is None
+        else f", at which the step's {multiply_accumulates / 1e6:.0f} M take {multiply_accumulates / rate * 1e3:.2f} ms"
+    )
+    return f"a product of large matrices here: {rate / 1e9:.1f} G multiply-accumulates a second, threads {threads}{least}"
 
 
 def _check_installed(names: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ value is moved only where an operation wants it in another order.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -161,11 +162,27 @@ class Graph:
         """A box out of the value, given along its axes in memory."""
         if tuple(sizes) == value.memory:
             return value
+        if (unshaped := self._cut_before_reshape(value, starts, sizes)) is not None:
+            return self._reshaped(unshaped, sizes, value.axes)
         source, before = self._cuts.get(value.number, (value.number, (0,) * len(starts)))
         starts = tuple(start + first for start, first in zip(starts, before, strict=True))
         result = self.add(schema.XNNStaticSlice, sizes, value.axes, num_dims=len(sizes), offsets=list(starts), sizes=list(sizes), input_id=source)
         self._cuts[result.number] = (source, starts)
         return result
+
+    def _cut_before_reshape(self, value: Stored, starts: Sequence[int], sizes: Sequence[int]) -> Stored | None:
+        """The box cut out of what was reshaped, if that has the axis that is cut."""
+        cut = [place for place, size in enumerate(value.memory) if sizes[place] != size]
+        if value.number not in self._reshapes or len(cut) > 1:
+            return None
+        source, (place,) = self._reshapes[value.number], cut
+        dims = self._values[source].dims
+        same = [q for q, size in enumerate(dims) if size == value.memory[place] and math.prod(dims[:q]) == math.prod(value.memory[:place])]
+        if not same:
+            return None
+        starts_there = [starts[place] if q == same[0] else 0 for q in range(len(dims))]
+        sizes_there = [sizes[place] if q == same[0] else size for q, size in enumerate(dims)]
+        return self.cut(Stored(source, tuple(dims), tuple(range(len(dims)))), starts_there, sizes_there)
 
     def _reshaped(self, value: Stored, memory: Sequence[int], axes: Sequence[int]) -> Stored:
         source = self._reshapes.get(value.number, value.number)

@@ -210,6 +210,11 @@ def test_a_reshape_around_an_operation_on_each_number_falls_away() -> None:
     assert [type(node.xnode_union).__name__ for node in graph.nodes] == ["XNNBatchMatrixMultiply", "XNNClamp", "XNNBatchMatrixMultiply"]
 
 
+def test_a_slice_of_a_reshape_is_cut_out_before_it() -> None:
+    graph = xnnpack_graph(traced(lambda x: (x.exp().reshape(2, 3, 20)[1:].reshape(1, 60).exp(),), torch.randn(2, 60)))
+    assert [type(node.xnode_union).__name__ for node in graph.nodes] == ["XNNExp", "XNNStaticSlice", "XNNExp"]
+
+
 def test_what_nobody_uses_is_not_computed() -> None:
     graph = xnnpack_graph(traced(lambda x: (x[:, 1:][:, :, 1:].reshape(-1).reshape(2, -1),), torch.randn(1, 3, 5)))
     assert [type(node.xnode_union).__name__ for node in graph.nodes] == ["XNNStaticSlice", "XNNStaticReshape"]
