@@ -186,11 +186,13 @@ def _ways(target: Target, form: str) -> list[_Way]:
 
 
 def _write_cheapest(
-    name: str, platform: str, precision: str, path: Path, graph_of: "_Graphs", program: StepProgram, facts: Interface, golden: GoldenSteps, ask: Ask
-) -> tuple[_Way, Placement, Tuning | None]:
+    target_name: str, platform: str, precision: str, path: Path, graph_of: "_Graphs", program: StepProgram, facts: Interface, golden: GoldenSteps,
+    ask: Ask,
+) -> tuple[_Way, Placement, Tuning | None]:  # fmt: skip
     """Writes ``path`` in the usual way or, tuned, in each way beside it, of which the cheapest takes its place."""
-    target = TARGETS[name]
-    usual, *others = _ways(target, ask.form)
+    target = TARGETS[target_name]
+    ways = {way.name: way for way in _ways(target, ask.form)}
+    usual = next(iter(ways.values()))
 
     def write(way: _Way, file: Path) -> Placement:
         with quiet():
@@ -199,10 +201,9 @@ def _write_cheapest(
     if ask.tune is None or not target.platforms:
         return usual, write(usual, path), None
     with tempfile.TemporaryDirectory(prefix="clipstep-tune-") as temporary:
-        ways = {way.name: way for way in (usual, *others)}
-        files = {way.name: Path(temporary) / f"{way.name}{path.suffix}" for way in ways.values()}
-        placements = {way.name: write(way, files[way.name]) for way in ways.values()}
-        unit, measured = ask.tune(platform, name, files, facts, golden)
+        files = {name: Path(temporary) / f"{name}{path.suffix}" for name in ways}
+        placements = {name: write(way, files[name]) for name, way in ways.items()}
+        unit, measured = ask.tune(platform, target_name, files, facts, golden)
         chosen = min(measured, key=lambda way: measured[way])
         shutil.move(files[chosen], path)
     tuning = Tuning.model_validate({"unit": unit, "chosen": chosen, "measured": {way: round(cost, 3) for way, cost in measured.items()}})

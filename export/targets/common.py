@@ -14,6 +14,9 @@ RESHAPES = (
 )  # fmt: skip
 """Operations that give what there is another shape, which their results say."""
 
+SAME = (aten.contiguous.default, aten.clone.default, aten.detach.default, aten.alias.default, aten.dropout.default)
+"""Operations that give what they get."""
+
 
 class NotTaken(Exception):
     """An operation, or a setting of one, that a writer does not know."""
@@ -21,3 +24,8 @@ class NotTaken(Exception):
 
 def pair(values: Pair) -> tuple[int, int]:
     return (values, values) if isinstance(values, int) else (values[0], values[-1])
+
+
+def limits(low: float | None = None, high: float | None = None, **named: float) -> tuple[float | None, float | None]:
+    """Those of ``clamp``, which may be named ``min`` and ``max``."""
+    return named.get("min", low), named.get("max", high)

@@ -14,7 +14,7 @@ from coremltools.converters.mil.mil import Function, Program, types
 from torch import fx
 
 from clipstep.export.lowering.view import exchanged
-from clipstep.export.targets.common import RESHAPES, NotTaken, Pair, pair
+from clipstep.export.targets.common import RESHAPES, SAME, NotTaken, Pair, limits, pair
 
 aten = torch.ops.aten
 
@@ -102,12 +102,16 @@ def binary(operation: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, y: operation(x=number(x), y=number(y))
 
 
+def hard_sigmoid(x: Any) -> Any:
+    return mb.sigmoid_hard(x=x, alpha=np.float32(1 / 6), beta=np.float32(0.5))
+
+
 def power(x: Any, exponent: float) -> Any:
     return mb.mul(x=x, y=x) if exponent == 2 else mb.pow(x=x, y=number(exponent))
 
 
 def clamp(x: Any, low: float | None = None, high: float | None = None, **named: float) -> Any:
-    low, high = (named.get(name, value) for name, value in (("min", low), ("max", high)))
+    low, high = limits(low, high, **named)
     if high is None:
         return mb.relu(x=x) if low == 0 else mb.maximum(x=x, y=number(low))
     return mb.minimum(x=x, y=number(high)) if low is None else mb.clip(x=x, alpha=number(low), beta=number(high))
@@ -220,9 +224,9 @@ WRITERS: dict[Any, Callable[..., Any]] = {
     aten.clamp_min.default: clamp,
     aten.clamp_max.default: lambda x, high: clamp(x, None, high),
     aten.sigmoid.default: unary(mb.sigmoid),
-    aten.hardsigmoid.default: unary(mb.sigmoid_hard, alpha=np.float32(1 / 6), beta=np.float32(0.5)),
+    aten.hardsigmoid.default: hard_sigmoid,
     aten.tanh.default: unary(mb.tanh),
-    aten.hardswish.default: lambda x: mb.mul(x=x, y=mb.sigmoid_hard(x=x, alpha=np.float32(1 / 6), beta=np.float32(0.5))),
+    aten.hardswish.default: lambda x: mb.mul(x=x, y=hard_sigmoid(x)),
     aten.exp.default: unary(mb.exp),
     aten.log.default: unary(mb.log),
     aten.sqrt.default: unary(mb.sqrt),
@@ -248,5 +252,5 @@ WRITERS: dict[Any, Callable[..., Any]] = {
     aten.mean.dim: reduction(mb.reduce_mean),
     aten.sum.dim_IntList: reduction(mb.reduce_sum),
     aten.to.dtype: cast,
-    **dict.fromkeys((aten.contiguous.default, aten.clone.default, aten.detach.default, aten.alias.default, aten.dropout.default), same),
+    **dict.fromkeys(SAME, same),
 }

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.common import NotTaken
 from clipstep.export.targets.xnnpack import Graph
-from clipstep.export.targets.xnnpack_operations import xnnpack_graph
+from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import Placement
 

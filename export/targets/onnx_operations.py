@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx
 
 from clipstep.export.lowering.view import exchanged
-from clipstep.export.targets.common import RESHAPES, NotTaken, Pair, pair
+from clipstep.export.targets.common import RESHAPES, SAME, NotTaken, Pair, limits, pair
 
 aten = torch.ops.aten
 OPSET = 20
@@ -135,7 +135,7 @@ def silu(graph: OnnxGraph, x: str) -> str:
 
 
 def clamp(graph: OnnxGraph, x: str, low: float | None = None, high: float | None = None, **named: float) -> str:
-    low, high = (named.get(name, value) for name, value in (("min", low), ("max", high)))
+    low, high = limits(low, high, **named)
     return graph.add("Clip", x, *("" if limit is None else graph.constant(float(limit)) for limit in (low, high)))
 
 
@@ -298,5 +298,5 @@ WRITERS: dict[Any, Callable[..., Any]] = {
     aten.mean.dim: reduction("ReduceMean"),
     aten.sum.dim_IntList: reduction("ReduceSum"),
     aten.to.dtype: cast,
-    **dict.fromkeys((aten.contiguous.default, aten.clone.default, aten.detach.default, aten.alias.default, aten.dropout.default), same),
+    **dict.fromkeys(SAME, same),
 }

@@ -1,81 +1,27 @@
 """PyTorch's operations as XNNPACK's: one small function each."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as schema
 from executorch.backends.xnnpack.utils import xnnpack_constants as flags
-from torch import Tensor, fx
+from torch import Tensor
 
 from clipstep.export.lowering.view import exchanged
-from clipstep.export.targets.common import RESHAPES, NotTaken, Pair, pair
+from clipstep.export.targets.common import SAME, NotTaken, Pair, pair
 from clipstep.export.targets.xnnpack import NHWC, NONE, Graph, Limits, Stored
 
 aten = torch.ops.aten
 INFINITY = float("inf")
 
 
-def xnnpack_graph(module: fx.GraphModule) -> Graph:
-    """A graph of float32 values of rank 4 or less, its inputs and outputs with their axes in order.
-
-    Raises:
-        NotTaken: it has an operation that is not written here.
-    """
-    graph = Graph()
-    found: dict[fx.Node, Any] = {}
-    held: dict[fx.Node, fx.Node] = {}  # Operations that only hold a value within limits, where the value already is.
-    for node in module.graph.nodes:
-        if node.op == "placeholder":
-            found[node] = graph.input(node.meta["val"].shape)
-        elif node.op == "get_attr":
-            found[node] = getattr(module, node.target).detach()
-        elif node.op == "output":
-            for source in node.args[0]:
-                graph.output(found[source])
-        elif node in held:
-            found[node] = found[node.args[0]]
-        elif node.target in RESHAPES:
-            found[node] = graph.reshape(_stored(found[node.args[0]]), node.meta["val"].shape, channels_last=_goes_to_planes(node))
-        elif node.target in WRITERS:
-            args, kwargs = fx.map_arg((node.args, node.kwargs), found.__getitem__)
-            if node.target in LIMITED and (limiter := _limiter(node)) is not None:
-                held[limiter] = node
-                kwargs = {**kwargs, "limits": LIMITS[limiter.target](*limiter.args[1:], **limiter.kwargs)}
-            found[node] = WRITERS[node.target](graph, *args, **kwargs)
-        else:
-            raise NotTaken(str(node.target))
-    graph.prune()
-    return graph
-
-
-def _users(node: fx.Node) -> Iterator[fx.Node]:
-    """The users of a node, those of permutations and reshapes in their place."""
-    for user in node.users:
-        if user.target in MOVES:
-            yield from _users(user)
-        else:
-            yield user
-
-
-def _goes_to_planes(node: fx.Node) -> bool:
-    return any(user.target in PLANES for user in _users(node))
-
-
-def _limiter(node: fx.Node) -> fx.Node | None:
-    """The operation that alone uses a node, maybe moved, and holds it within limits."""
-    (user, *others) = node.users
-    while user.target in MOVES and not others:
-        (user, *others) = user.users
-    return user if not others and user.target in LIMITS else None
-
-
 def _between(low: float | None = None, high: float | None = None) -> tuple[float, float]:
     return (-INFINITY if low is None else low, INFINITY if high is None else high)
 
 
-def _stored(value: Any) -> Stored:
+def stored(value: Any) -> Stored:
     if not isinstance(value, Stored):
         raise NotTaken("an operation on a constant")
     return value
@@ -358,8 +304,6 @@ def same(_: Graph, x: Stored, *args: Any, **kwargs: Any) -> Stored:
 
 
 CONCATENATIONS = {2: schema.XNNConcatenate2, 3: schema.XNNConcatenate3, 4: schema.XNNConcatenate4, 5: schema.XNNConcatenate5}
-MOVES = (*RESHAPES, aten.permute.default, aten.transpose.int)
-PLANES = (aten.conv2d.default, aten.max_pool2d.default, aten.avg_pool2d.default)
 LIMITS: dict[Any, Callable[..., tuple[float, float]]] = {
     aten.relu.default: lambda: (0.0, INFINITY),
     aten.relu6.default: lambda: (0.0, 6.0),
@@ -368,12 +312,9 @@ LIMITS: dict[Any, Callable[..., tuple[float, float]]] = {
     aten.clamp_min.default: lambda low: (low, INFINITY),
     aten.clamp_max.default: lambda high: (-INFINITY, high),
 }
-LIMITED = (
-    aten.conv2d.default, aten.linear.default, aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.max_pool2d.default,
-)  # fmt: skip
-"""Operations of XNNPACK's that hold their results within limits at no cost."""
 WRITERS: dict[Any, Callable[..., Stored]] = {
     **{target: limited(target) for target in LIMITS},
+    **dict.fromkeys(SAME, same),
     aten.conv2d.default: conv2d,
     aten.linear.default: linear,
     aten.matmul.default: matmul,
@@ -416,8 +357,4 @@ WRITERS: dict[Any, Callable[..., Stored]] = {
     aten.mean.dim: mean,
     aten.sum.dim_IntList: total,
     aten.upsample_bilinear2d.vec: resize,
-    aten.dropout.default: same,
-    aten.clone.default: same,
-    aten.detach.default: same,
-    aten.alias.default: same,
 }

@@ -21,7 +21,7 @@ from clipstep.export.targets import coreml, executorch
 from clipstep.export.targets.common import NotTaken
 from clipstep.export.targets.coreml_operations import ml_program
 from clipstep.export.targets.onnx_operations import onnx_model
-from clipstep.export.targets.xnnpack_operations import xnnpack_graph
+from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 
 A, B, M = (1, 12, 6, 5), (1, 12, 6, 5), (3, 4, 6)
 Function = Callable[[Tensor, Tensor, Tensor], Tensor]

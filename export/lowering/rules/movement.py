@@ -72,10 +72,8 @@ def cat(values: Sequence[Operand], dim: int = 0) -> Value | Tensor:
     """Of frames along time a longer list, along channels, rows and columns frame by frame."""
     rank = len(values[0].shape)
     dim %= rank
-    if rank == 5 and all(map(in_planes, values)) and not all(isinstance(value, Frames) for value in values):
-        joined = concatenate([planes_of(value) for value in values], dim) if dim in (1, TIME) else None
-        if joined is not None:
-            return planes(joined, *values[0].shape[3:])
+    if rank == 5 and dim in (1, TIME) and all(map(in_planes, values)) and not all(isinstance(value, Frames) for value in values):
+        return planes(concatenate([planes_of(value) for value in values], dim), *values[0].shape[3:])
     listed = dim == TIME and any(isinstance(value, Frames) for value in values)
     if dim in STACK_AXIS and not listed and any(map(is_stack, values)) and all(is_stack(value) or small(value) for value in values):
         return stacked(concatenate([stack_of(value) for value in values], STACK_AXIS[dim]))
