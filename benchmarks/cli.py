@@ -16,7 +16,7 @@ from clipstep.benchmarks.arm64.table import KEY, instruction_table, operator_tab
 from clipstep.benchmarks.bench import Plan, bench_bundle
 from clipstep.benchmarks.phone import WithPhone
 from clipstep.benchmarks.profile import check_picture, draw, profile_bundle, profile_table
-from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
+from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms, record_lines
 from clipstep.runtime.bundle import MANIFEST, Bundle
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
@@ -132,7 +132,7 @@ def append(out: Path | None, records: Sequence[BaseModel], console: Console) -> 
     if out is None:
         return
     with out.open("a", encoding="utf-8") as file:
-        file.writelines(record.model_dump_json() + "\n" for record in records)
+        file.write(record_lines(records))
     console.print(f"{len(records)} records appended to {out}")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from clipstep.runtime.bundle import Bundle, BundleError
-from clipstep.runtime.engines import ENGINES, Array
+from clipstep.runtime.engines import ENGINES, Array, onnxruntime_session
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.terminal import quiet_stderr
@@ -75,13 +75,8 @@ def profile_bundle(bundle: Bundle, steps: int, threads: int) -> list[Profile]:
 
 
 def _onnxruntime(path: Path, inputs: Sequence[Sequence[Array]], threads: int) -> list[OperatorTime]:
-    import onnxruntime
-
     with tempfile.TemporaryDirectory(prefix="clipstep-profile-") as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime_session(path, threads, enable_profiling=True, profile_file_prefix=f"{folder}/profile")
         names = [value.name for value in session.get_inputs()]
         for values in inputs:
             session.run(None, dict(zip(names, values, strict=True)))
@@ -149,12 +144,10 @@ def draw(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> Non
         ClipstepError: the file's ending names no picture that matplotlib writes, or there is no such folder.
     """
     check_picture(path)
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(parts), figsize=(6.5 * len(parts), 5), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(6.5 * len(parts), 5), layout="constrained")
+    axes = figure.subplots(1, len(parts), squeeze=False)
     for axis, (name, kinds) in zip(axes[0], parts.items(), strict=True):
         ranked = sorted(kinds.items(), key=lambda item: -item[1])
         shown = [*ranked[:LARGEST], *([("others", sum(value for _, value in ranked[LARGEST:]))] if ranked[LARGEST:] else [])]
@@ -166,7 +159,6 @@ def draw(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> Non
         axis.margins(x=0.12)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
 
 
 def check_picture(path: Path) -> None:

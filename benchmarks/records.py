@@ -201,6 +201,11 @@ def naive_ms(records: Sequence[Record]) -> dict[int, float]:
     return {r.subject.threads: r.percentile_ms(50) for r in records if r.artifact_sha256 is None and r.subject.engine == "onnxruntime"}
 
 
+def record_lines(records: Sequence[BaseModel]) -> str:
+    """Records as a file has them, one JSON object a line."""
+    return "".join(record.model_dump_json() + "\n" for record in records)
+
+
 def this_device() -> Device:
     """Facts about this computer."""
     model = platform.processor() or platform.machine()

@@ -16,11 +16,7 @@ def reference_program(bundle: Bundle, source: str) -> StepProgram:
     Raises:
         ClipstepError: there is no such run or factory, or it is not the one that the bundle was exported from.
     """
-    provenance = bundle.manifest.provenance
-    run = _own(bundle, source) if _is_factory(source) else load_run(Path(source))
-    if run.info.checkpoint_sha256 != provenance.checkpoint_sha256:
-        raise ClipstepError(f"{source}: is not the run that the bundle was exported from", fix="give --run RUN, or --no-reference")
-    return program_of(run, provenance.stream_frames)
+    return program_of(_run(bundle, source), bundle.manifest.provenance.stream_frames)
 
 
 def reference_source(bundle: Bundle, given: str | None) -> str:
@@ -32,8 +28,15 @@ def reference_source(bundle: Bundle, given: str | None) -> str:
     source = given or bundle.manifest.provenance.run
     if given is None and not _is_factory(source) and not Path(source).is_dir():
         raise ClipstepError(f"{source}: the run behind the bundle is not there", fix="give --run RUN, or --no-reference")
-    reference_program(bundle, source)
+    _run(bundle, source)
     return source
+
+
+def _run(bundle: Bundle, source: str) -> Run:
+    run = _own(bundle, source) if _is_factory(source) else load_run(Path(source))
+    if run.info.checkpoint_sha256 != bundle.manifest.provenance.checkpoint_sha256:
+        raise ClipstepError(f"{source}: is not the run that the bundle was exported from", fix="give --run RUN, or --no-reference")
+    return run
 
 
 def _is_factory(source: str) -> bool:

@@ -17,7 +17,7 @@ from clipstep.benchmarks.records import Record
 from clipstep.benchmarks.systems import random_run
 from clipstep.export.export import Ask, export_run
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.engines import ENGINES, Array
+from clipstep.runtime.engines import ENGINES, Array, onnxruntime_session
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.model import StepModel
@@ -135,12 +135,7 @@ def step_over_bare_call(bundle: Bundle, engine: str, rounds: int) -> float:
 
 
 def _onnxruntime_call(path: Path, inputs: Sequence[Array]) -> Callable[[], object]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(path, 1)
     feed = dict(zip([value.name for value in session.get_inputs()], inputs, strict=True))
     return lambda: session.run(None, feed)
 
@@ -184,13 +179,11 @@ def _stream_table(counts: Sequence[int], several: dict[str, list[float]], bundle
 
 
 def _draw(points: Sequence[Point], usual: int, counts: Sequence[int], several: dict[str, list[float]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
     ranked = sorted(points, key=lambda point: point.multiply_accumulates)
     arithmetic = [point.multiply_accumulates / 1e6 for point in ranked]
     for engine, colour in zip(several, ("#3b6ea5", "#c0504d"), strict=False):
@@ -213,4 +206,3 @@ def _draw(points: Sequence[Point], usual: int, counts: Sequence[int], several: d
         axis.legend()
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)

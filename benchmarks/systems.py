@@ -18,7 +18,7 @@ from torch import nn
 
 from clipstep.benchmarks.arm64.measure import count_bundle
 from clipstep.benchmarks.bench import Plan, bench_bundle
-from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
+from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms, record_lines
 from clipstep.benchmarks.report import read_records
 from clipstep.export.step import program_of
 from clipstep.runtime.bundle import Bundle
@@ -94,11 +94,11 @@ def _measure(name: str, data: DataSet, frames: int, size: int, out: Path, plan: 
     if not records.exists():
         console.print(f"measuring {name}")
         measured = bench_bundle(Bundle.open(bundle), str(folder), plan, console)
-        records.write_text("".join(record.model_dump_json() + "\n" for record in measured), encoding="utf-8")
+        records.write_text(record_lines(measured), encoding="utf-8")
     if arm64 and not counts.exists():
         console.print(f"counting {name}")
         counted = count_bundle(Bundle.open(bundle), str(folder), console, steps=1)
-        counts.write_text("".join(record.model_dump_json() + "\n" for record in counted), encoding="utf-8")
+        counts.write_text(record_lines(counted), encoding="utf-8")
     seen = read_records(counts)[1] if arm64 else []
     return Measured(run, Export.model_validate_json(took.read_text()), Bundle.open(bundle), read_records(records)[0], seen)
 

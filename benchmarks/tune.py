@@ -3,13 +3,13 @@
 import platform as machine
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from clipstep.benchmarks.arm64.emulate import emulate
 from clipstep.benchmarks.arm64.kit import Kit
+from clipstep.benchmarks.arm64.measure import first_steps
 from clipstep.runtime.engines import ENGINES, load_engine
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
@@ -36,7 +36,7 @@ def tune(platform: str, target: str, files: Mapping[str, Path], interface: Inter
 
 
 def _count(engine: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps) -> dict[str, float]:
-    kit, few = Kit.open(), replace(golden, logits=golden.logits[:COUNTED_STEPS])
+    kit, few = Kit.open(), first_steps(golden, COUNTED_STEPS)
     return {name: emulate(kit, engine, file, interface, few).counts[-1].instructions / 1e6 for name, file in files.items()}
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from clipstep.benchmarks.arm64.emulate import emulate
 from clipstep.benchmarks.arm64.kit import CPU, Kit
 from clipstep.benchmarks.arm64.operators import settled
-from clipstep.benchmarks.bench import write_naive
+from clipstep.benchmarks.bench import NAIVE, write_naive
 from clipstep.benchmarks.records import InstructionRecord, Subject
 from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, tree_sha256
 from clipstep.runtime.engines import ENGINES, Array
@@ -43,7 +43,7 @@ def count_bundle(
             something computes other numbers than the golden steps.
     """
     kit = kit or Kit.open()
-    golden = _first_steps(GoldenSteps.of(bundle), steps)
+    golden = first_steps(GoldenSteps.of(bundle), steps)
     artifacts = _artifacts(bundle)
     for candidate in artifacts:
         assert candidate.artifact is not None
@@ -66,7 +66,12 @@ def arm64_step(record: InstructionRecord) -> Arm64Step:
     )
 
 
-def _first_steps(golden: GoldenSteps, steps: int | None) -> GoldenSteps:
+def first_steps(golden: GoldenSteps, steps: int | None) -> GoldenSteps:
+    """So many of the golden steps, or all.
+
+    Raises:
+        ClipstepError: there are not so many.
+    """
     if steps is not None and steps > len(golden.logits):
         raise ClipstepError("the bundle has fewer golden steps", got=steps, expected=f"at most {len(golden.logits)}")
     steps = steps or len(golden.logits)
@@ -92,7 +97,7 @@ def _artifacts(bundle: Bundle) -> list[_Candidate]:
 
 def _naive(bundle: Bundle, source: str | None, folder: Path, console: Console) -> Iterator[_Candidate]:
     if source is not None:
-        yield _Candidate("naive rank-5 ONNX", "onnxruntime", write_naive(bundle, source, folder / "naive.onnx", console), None)
+        yield _Candidate(NAIVE, "onnxruntime", write_naive(bundle, source, folder / "naive.onnx", console), None)
 
 
 class _Recorded:
@@ -133,7 +138,7 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
     )  # fmt: skip
     if not operators:
         return record
-    profiled = emulate(kit, candidate.engine, candidate.file, interface, _first_steps(golden, 1), operators=True)
+    profiled = emulate(kit, candidate.engine, candidate.file, interface, first_steps(golden, 1), operators=True)
     return record.model_copy(update={"operators": settled(profiled.operators, record.step)})
 
 

@@ -26,18 +26,25 @@ class Engine(Protocol):
         """Gives the memory back; using the engine afterwards is an error of the caller's."""
 
 
+def onnxruntime_session(path: Path, threads: int, **options: Any) -> Any:
+    """A session of onnxruntime on the CPU; ``options`` are more attributes of its ``SessionOptions``."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.enable_mem_pattern = False  # One block for all values of a step is a quarter larger than what they take in turn.
+    for name, value in options.items():
+        setattr(settings, name, value)
+    return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+
+
 class OnnxRuntime:
     """onnxruntime on the CPU."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # One block for all values of a step is a quarter larger than what they take in turn.
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session: Any = onnxruntime_session(path, threads)
         except Exception as error:  # onnxruntime's exceptions share no base class of its own.
             raise ClipstepError(f"{path}: onnxruntime cannot load it", got=str(error).splitlines()[0]) from error
         self._names = [value.name for value in self._session.get_inputs()]
