@@ -1,6 +1,7 @@
 """Convolutions and average pools of a whole value in its own order, ``(1, C, T, H * W)``."""
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -44,12 +45,9 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, height: int, widt
     wide = width + 1
     widened = torch.mm(x.reshape(channels * count * height, width), torch.eye(width, wide))  # Engines pad short rows slowly.
     padded = F.pad(widened.reshape(1, channels, count, height * wide), (wide, wide))
-    total = None
-    for row in range(3):
-        under = padded[..., row * wide : (row + height) * wide]
-        part = F.conv2d(under, weight[:, :, :, row], bias if row == 0 else None, padding=1, groups=channels)
-        total = part if total is None else total + part
-    assert total is not None
+    under = [padded[..., row * wide : (row + height) * wide] for row in range(3)]
+    parts = [F.conv2d(rows, weight[:, :, :, row], None if row else bias, padding=1, groups=channels) for row, rows in enumerate(under)]
+    total = reduce(torch.add, parts)
     return total.reshape(1, channels * count, height, wide)[..., :width].reshape(1, channels, count, height * width)
 
 
