@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -113,6 +113,7 @@ def test_steps_are_the_clip_network(name: str, features: nn.Module, frames: int,
     multiple=st.integers(1, 2), residual=st.booleans(),
 )  # fmt: skip
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(layers=[(3, 2, 0, 2), (4, 2, 0, 2), (4, 1, 0, 2)], multiple=1, residual=False)  # Reaches over more than 40 frames.
 @torch.no_grad()
 def test_stacks_of_any_kernels(layers: list[tuple[int, int, int, int]], multiple: int, residual: bool) -> None:
     torch.manual_seed(1)
@@ -121,7 +122,7 @@ def test_stacks_of_any_kernels(layers: list[tuple[int, int, int, int]], multiple
         convs.append(Apply(lambda x, c: x + F.relu(c(x)), _conv((3, 1, 1), 1, 1)))
     network = Clip(nn.Sequential(*[part for conv in convs for part in (conv, nn.Tanh())]))
     frames = multiple * int(np.prod([stride for _, stride, _, _ in layers]))
-    streamed = StreamedNetwork(network.eval(), torch.zeros(1, CHANNELS, 40, 2, 2), frames)
+    streamed = StreamedNetwork(network.eval(), torch.zeros(1, CHANNELS, 80, 2, 2), frames)
     video = torch.randn(1, CHANNELS, frames * (streamed.delay // frames + 6), 2, 2)
     states = list(streamed.initial_states().values())
     features = network.features(video)  # The first ones are the same whatever comes behind.
