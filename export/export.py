@@ -177,21 +177,23 @@ class _Way:
     style: Style
 
 
-def _ways(target: Target, form: str) -> list[_Way]:
+def _ways(target: Target, form: str, platform: str) -> list[_Way]:
     """The usual one first."""
     forms = target.forms if form == "auto" else (form,)
-    usual = next(iter(target.styles.values()))
-    lowered = [_Way(name, "lowered", style) for name, style in target.styles.items()] if "lowered" in forms else []
-    return [*lowered, *([_Way("3d", "3d", usual)] if "3d" in forms else [])]
+    usual = target.platforms.get(platform, next(iter(target.styles)))
+    names = [usual, *(name for name in target.styles if name != usual)]
+    lowered = [_Way(name, "lowered", target.styles[name]) for name in names] if "lowered" in forms else []
+    return [*lowered, *([_Way("3d", "3d", target.styles[usual])] if "3d" in forms else [])]
 
 
 def _write_cheapest(
     target_name: str, platform: str, precision: str, path: Path, graph_of: "_Graphs", program: StepProgram, facts: Interface, golden: GoldenSteps,
     ask: Ask,
 ) -> tuple[_Way, Placement, Tuning | None]:  # fmt: skip
-    """Writes ``path`` in the usual way or, tuned, in each way beside it, of which the cheapest takes its place."""
+    """Writes ``path`` in the usual way or, tuned, in each way beside it that gives another file, of which the cheapest takes its
+    place."""
     target = TARGETS[target_name]
-    ways = {way.name: way for way in _ways(target, ask.form)}
+    ways = {way.name: way for way in _ways(target, ask.form, platform)}
     usual = next(iter(ways.values()))
 
     def write(way: _Way, file: Path) -> Placement:
@@ -203,7 +205,8 @@ def _write_cheapest(
     with tempfile.TemporaryDirectory(prefix="clipstep-tune-") as temporary:
         files = {name: Path(temporary) / f"{name}{path.suffix}" for name in ways}
         placements = {name: write(way, files[name]) for name, way in ways.items()}
-        unit, measured = ask.tune(platform, target_name, files, facts, golden)
+        different = {file.read_bytes(): name for name, file in reversed(files.items())}
+        unit, measured = ask.tune(platform, target_name, {name: files[name] for name in ways if name in different.values()}, facts, golden)
         chosen = min(measured, key=lambda way: measured[way])
         shutil.move(files[chosen], path)
     tuning = Tuning.model_validate({"unit": unit, "chosen": chosen, "measured": {way: round(cost, 3) for way, cost in measured.items()}})

@@ -23,7 +23,7 @@ from clipstep.export.lowering.fold import (
     move_relus,
 )
 from clipstep.export.lowering.frames import ONNXRUNTIME, STYLE, Frames, NoRule, Style
-from clipstep.export.lowering.order import depth_first
+from clipstep.export.lowering.order import depth_first, slice_first
 from clipstep.export.lowering.rules import RULES
 from clipstep.export.lowering.rules.pointwise import PAIRS
 from clipstep.export.lowering.view import View
@@ -79,6 +79,8 @@ def lower_graph(graph: fx.GraphModule, inputs: tuple[Tensor, ...], style: Style)
         STYLE.reset(given)
     fold_constants(lowered)
     merge_same(lowered)
+    if style.parts_first:
+        slice_first(lowered)
     return depth_first(lowered)
 
 

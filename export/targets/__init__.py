@@ -19,7 +19,8 @@ Writer = Callable[[nn.Module, StepProgram, str, str, Path], Placement]
 @dataclass(frozen=True)
 class Target:
     """A file format: how it is written, which precisions it has, which forms of a graph and types of frames it takes, and the styles of
-    its lowered form, the usual one first. ``{}`` in ``file`` is the precision. ``platforms``: whether it may differ by processor."""
+    its lowered form, the usual one first. ``{}`` in ``file`` is the precision. ``platforms``: those it may differ for, and the usual
+    style there."""
 
     write: Writer
     file: str
@@ -28,7 +29,7 @@ class Target:
     styles: dict[str, Style]
     input_dtypes: tuple[str, ...]
     tools: tuple[str, ...]
-    platforms: bool
+    platforms: dict[str, str]
 
     def tool_versions(self) -> dict[str, str]:
         return {tool: version(tool) for tool in self.tools}
@@ -41,15 +42,22 @@ TARGETS = {
             "planes": ONNXRUNTIME,
             "stacks": replace(ONNXRUNTIME, planes=False, stack_limit=2**17),
             "frames": replace(ONNXRUNTIME, planes=False, stack_limit=0),
+            "slow time": replace(ONNXRUNTIME, fast_time=False),
         },
-        ("uint8", "float32"), ("torch", "onnx", "onnxscript", "onnxruntime"), True,
+        ("uint8", "float32"), ("torch", "onnx", "onnxscript", "onnxruntime"), {"arm64": "planes", "x86_64": "planes"},
     ),
     "executorch": Target(
         executorch.write, "step.pte", ("float32",), ("lowered",),
-        {"products": XNNPACK, "convolutions": replace(XNNPACK, products=False), "frames": replace(XNNPACK, stack_limit=0)},
-        ("uint8", "float32"), ("torch", "executorch"), True,
+        {
+            "products": XNNPACK,
+            "sums": replace(XNNPACK, summed_taps=True),
+            "convolutions": replace(XNNPACK, products=False),
+            "frames": replace(XNNPACK, stack_limit=0),
+            "slow time": replace(XNNPACK, fast_time=False),
+        },
+        ("uint8", "float32"), ("torch", "executorch"), {"arm64": "products", "x86_64": "sums"},
     ),
     "coreml": Target(
-        coreml.write, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), {"stacks": COREML}, ("float32",), ("torch", "coremltools"), False
+        coreml.write, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), {"stacks": COREML}, ("float32",), ("torch", "coremltools"), {}
     ),
 }  # fmt: skip

@@ -8,12 +8,6 @@ aten = torch.ops.aten
 Pair = int | Sequence[int]
 """A setting of a 2D operation: one number for rows and columns, or one each."""
 
-RESHAPES = (
-    aten.reshape.default, aten.view.default, aten._unsafe_view.default, aten.flatten.using_ints, aten.squeeze.dim, aten.squeeze.dims,
-    aten.unsqueeze.default,
-)  # fmt: skip
-"""Operations that give what there is another shape, which their results say."""
-
 SAME = (aten.contiguous.default, aten.clone.default, aten.detach.default, aten.alias.default, aten.dropout.default)
 """Operations that give what they get."""
 

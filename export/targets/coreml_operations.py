@@ -13,8 +13,9 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import Function, Program, types
 from torch import fx
 
+from clipstep.export.lowering.order import RESHAPES
 from clipstep.export.lowering.view import exchanged
-from clipstep.export.targets.common import RESHAPES, SAME, NotTaken, Pair, limits, pair
+from clipstep.export.targets.common import SAME, NotTaken, Pair, limits, pair
 
 aten = torch.ops.aten
 

@@ -55,11 +55,8 @@ def _of_floats(graph: fx.GraphModule) -> fx.GraphModule:
     """The graph with float32 frames, whatever it took."""
     graph = copy.deepcopy(graph)
     for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
-        frames: Any = node.args[0]
-        if frames.op == "placeholder":
-            frames.meta["val"] = node.meta["val"]
-            node.replace_all_uses_with(frames)
-            graph.graph.erase_node(node)
+        node.replace_all_uses_with(node.args[0])
+        graph.graph.erase_node(node)
     return graph
 
 

@@ -12,8 +12,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx
 
+from clipstep.export.lowering.order import RESHAPES
 from clipstep.export.lowering.view import exchanged
-from clipstep.export.targets.common import RESHAPES, SAME, NotTaken, Pair, limits, pair
+from clipstep.export.targets.common import SAME, NotTaken, Pair, limits, pair
 
 aten = torch.ops.aten
 OPSET = 20
@@ -29,6 +30,8 @@ class OnnxGraph:
         self.initializers: dict[bytes, TensorProto] = {}
         self.cuts: dict[str, tuple[str, dict[int, tuple[int, int]]]] = {}
         """Of each slice with steps of 1 the value that it is of, and on which axes from where to where."""
+        self.reshaped: dict[str, str] = {}
+        """Of each reshape the value that it is of."""
 
     def add(self, operation: str, *inputs: str, **attributes: Any) -> str:
         """The name of an operation's result."""
@@ -71,7 +74,7 @@ def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names:
                 graph.nodes.append(helper.make_node("Identity", [graph.name(found[source])], [name]))
                 outputs.append(_described(name, source))
         elif node.target in RESHAPES:
-            found[node] = graph.add("Reshape", graph.name(found[node.args[0]]), graph.constant(list(node.meta["val"].shape)))
+            found[node] = reshape(graph, graph.name(found[node.args[0]]), node.meta["val"].shape)
         elif node.target in WRITERS:
             args, kwargs = fx.map_arg((node.args, node.kwargs), found.__getitem__)
             if node.target in BY_SHAPE:
@@ -145,6 +148,14 @@ def softmax(graph: OnnxGraph, x: str, dim: int, dtype: Any = None) -> str:
 
 def cat(graph: OnnxGraph, values: Sequence[Any], dim: int = 0) -> str:
     return graph.add("Concat", *(graph.name(value) for value in values), axis=dim)
+
+
+def reshape(graph: OnnxGraph, x: str, shape: Sequence[int]) -> str:
+    """A reshape of a reshape is one of what that was of."""
+    source = graph.reshaped.get(x, x)
+    result = graph.add("Reshape", source, graph.constant(list(shape)))
+    graph.reshaped[result] = source
+    return result
 
 
 def slice_tensor(

@@ -19,6 +19,8 @@ from torch import Tensor
 
 NHWC = (0, 2, 3, 1)
 NO_HANDLE = 65535
+SHORT = 8
+"""Kernels of transposition move blocks of so many rows and columns."""
 NONE = flags.XNN_INVALID_VALUE_ID
 Limits = tuple[float, float] | None
 
@@ -121,10 +123,21 @@ class Graph:
             long = [place for place in order if value.memory[place] > 1]
             if long == sorted(long):
                 moved = self._reshaped(value, memory, axes)
+            elif _swaps_short_axes(value.memory, order):
+                moved = self._swapped(value, order)
             else:
                 moved = self.add(schema.XNNStaticTranspose, memory, axes, num_dims=len(order), perm=list(order), input_id=value.number)
             self._arranged[value.number, order] = moved.number
         return Stored(self._arranged[value.number, order], tuple(memory), axes)
+
+    def _swapped(self, value: Stored, order: tuple[int, ...]) -> Stored:
+        """The permutation as two whose last axes are long: to the two short axes before the others, and from there."""
+        axes = [value.axes[place] for place in order]
+        first = self.arrange(value, [*axes[-2:], *axes[:-2]])
+        rows = math.prod(first.memory[2:])
+        flat = self._reshaped(first, (first.memory[0] * first.memory[1], rows), (0, 1))
+        back = self.add(schema.XNNStaticTranspose, flat.memory[::-1], (1, 0), num_dims=2, perm=[1, 0], input_id=flat.number)
+        return self._reshaped(back, [value.memory[place] for place in order], axes)
 
     def reshape(self, value: Stored, shape: Sequence[int], channels_last: bool = False) -> Stored:
         """Nothing moves where the axes that are joined lie side by side; else ``channels_last`` says how the result is to lie."""
@@ -171,17 +184,24 @@ class Graph:
         return result
 
     def _cut_before_reshape(self, value: Stored, starts: Sequence[int], sizes: Sequence[int]) -> Stored | None:
-        """The box cut out of what was reshaped, if that has the axis that is cut."""
-        cut = [place for place, size in enumerate(value.memory) if sizes[place] != size]
-        if value.number not in self._reshapes or len(cut) > 1:
+        """The box cut out of what was reshaped, if it is one there too."""
+        if value.number not in self._reshapes:
             return None
-        source, (place,) = self._reshapes[value.number], cut
+        source = self._reshapes[value.number]
         dims = self._values[source].dims
-        same = [q for q, size in enumerate(dims) if size == value.memory[place] and math.prod(dims[:q]) == math.prod(value.memory[:place])]
-        if not same:
-            return None
-        starts_there = [starts[place] if q == same[0] else 0 for q in range(len(dims))]
-        sizes_there = [sizes[place] if q == same[0] else size for q, size in enumerate(dims)]
+        starts_there, sizes_there = [0] * len(dims), list(dims)
+        for before, after in _groups(dims, value.memory):
+            if all(sizes[place] == value.memory[place] for place in after):
+                continue
+            (place, *others) = [place for place in after if value.memory[place] > 1]
+            *outer, inner = [place for place in before if dims[place] > 1]
+            index, start = divmod(starts[place], dims[inner])
+            if others or start + sizes[place] > dims[inner]:
+                return None
+            starts_there[inner], sizes_there[inner] = start, sizes[place]
+            for axis in reversed(outer):
+                index, starts_there[axis] = divmod(index, dims[axis])
+                sizes_there[axis] = 1
         return self.cut(Stored(source, tuple(dims), tuple(range(len(dims)))), starts_there, sizes_there)
 
     def _reshaped(self, value: Stored, memory: Sequence[int], axes: Sequence[int]) -> Stored:
@@ -206,6 +226,12 @@ class Graph:
         self._values[number].flags |= kind
         self._values[number].external_id = len(self._inputs) + len(self._outputs)
         those.append(number)
+
+
+def _swaps_short_axes(memory: Sequence[int], order: tuple[int, ...]) -> bool:
+    """Whether a permutation exchanges the last two axes in memory, of which one is too short for a kernel of transposition."""
+    *rows, first, second = memory if len(memory) > 2 else (1, *memory)
+    return order[-2:] == (len(order) - 1, len(order) - 2) and min(first, second) < SHORT and math.prod(rows) >= 2 * SHORT
 
 
 def _json(limit: float) -> float | str:

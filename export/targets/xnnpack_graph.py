@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from clipstep.export.targets.common import RESHAPES, NotTaken
+from clipstep.export.lowering.order import RESHAPES
+from clipstep.export.targets.common import NotTaken
 from clipstep.export.targets.xnnpack import Graph
 from clipstep.export.targets.xnnpack_operations import LIMITS, WRITERS, stored
 

@@ -8,12 +8,14 @@ import torch
 from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as schema
 from executorch.backends.xnnpack.utils import xnnpack_constants as flags
 from torch import Tensor
+from torch.nn import functional as F
 
 from clipstep.export.lowering.view import exchanged
 from clipstep.export.targets.common import SAME, NotTaken, Pair, pair
 from clipstep.export.targets.xnnpack import NHWC, NONE, Graph, Limits, Stored
 
 aten = torch.ops.aten
+TILE = 8
 INFINITY = float("inf")
 
 
@@ -43,6 +45,9 @@ def conv2d(
     pads, steps, dilations = pair(padding), pair(stride), pair(dilation)
     height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(sizes, pads, dilations, kernel, steps, strict=True))
     depthwise = in_group == 1 and groups > 1
+    if groups == 1 and (*kernel, *steps, *pads) == (1, 1, 1, 1, 0, 0) and (wide := _whole_tiles(weight, bias)):
+        computed = conv2d(graph, x, *wide, limits=limits)
+        return graph.cut(computed, (0, 0, 0, 0), (batch, height, width, out_channels))
     return graph.add(
         schema.XNNDepthwiseConv2d if depthwise else schema.XNNConv2d, (batch, height, width, out_channels), NHWC, limits,
         padding_top=pads[0], padding_bottom=pads[0], padding_left=pads[1], padding_right=pads[1], kernel_height=kernel[0], kernel_width=kernel[1],
@@ -51,6 +56,16 @@ def conv2d(
         input1_id=x.number, filter_id=graph.constant(weight.permute((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))),
         bias_id=NONE if bias is None else graph.constant(bias),
     )  # fmt: skip
+
+
+def _whole_tiles(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
+    """Weights of as many output channels as kernels compute at a time, if that is a fifth more at most: for another number
+    XNNPACK takes kernels of two channels, which cost twice as much."""
+    more = -len(weight) % TILE
+    if not more or more * 5 > len(weight):
+        return None
+    padding = [0, 0] * (weight.ndim - 1) + [0, more]
+    return F.pad(weight, padding), None if bias is None else F.pad(bias, (0, more))
 
 
 def linear(graph: Graph, x: Stored, weight: Tensor, bias: Tensor | None = None, limits: Limits = None) -> Stored:

@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from clipstep.export.lowering.lower import lower
-from clipstep.export.lowering.order import depth_first
+from clipstep.export.lowering.order import depth_first, slice_first
 from clipstep.export.step import Step, StepProgram
 from clipstep.training.models import PRESETS, build, slowfast_causal_shufflenet
+
+aten = torch.ops.aten
+PIXEL, FRAMES = torch.ones(3), torch.arange(4.0).reshape(4, 1, 1)
 
 
 class Ranks(fx.Interpreter):
@@ -82,3 +86,31 @@ def test_depth_first_puts_every_node_after_its_inputs(program: StepProgram) -> N
     assert [node.name for node in nodes] != [node.name for node in before]
     used = [node.name for node in before if node.users or node.op in ("placeholder", "output")]
     assert sorted(node.name for node in nodes) == sorted(used)
+
+
+def _cut(x: Tensor, *parts: tuple[int, int], dim: int = 0) -> list[Tensor]:
+    return [aten.slice.Tensor(x, dim, *part) for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("function", "moved"),
+    [
+        (lambda x: _cut((x.float() + PIXEL).reshape(1, 4, 30).permute(1, 0, 2), (0, 1), (1, 2), (2, 4)), True),
+        (lambda x: _cut((x.float() * 2.0).permute(2, 0, 1) - 1.0, (0, 2), (2, 3), dim=1), True),
+        (lambda x: _cut(x.float() + FRAMES, (0, 1), (1, 4)), False),
+        (lambda x: _cut(x.float(), (0, 2), (1, 3), (2, 4)), False),
+        (lambda x: _cut(x.float().reshape(2, 60), (0, 1), (1, 2)), False),
+        (lambda x: _cut(y := x.float(), (0, 2)) + _cut(y, (2, 4), dim=1), False),
+        (lambda x: [*_cut(y := x.float(), (0, 2)), y + 1.0], False),
+    ],
+    ids=["frames", "columns", "a constant for each frame", "parts that overlap", "an axis that is joined", "other axes", "used whole"],
+)
+def test_parts_are_cut_out_before_operations_on_the_whole(function: Callable[[Tensor], list[Tensor]], moved: bool) -> None:
+    x = torch.arange(120, dtype=torch.uint8).reshape(4, 10, 3)
+    graph = make_fx(function)(x)
+    expected = graph(x)
+    slice_first(graph)
+    for got, wanted in zip(graph(x), expected, strict=True):
+        assert torch.equal(got, wanted)
+    first = next(node for node in graph.graph.nodes if node.op == "call_function")
+    assert (first.target == aten.slice.Tensor) == moved

@@ -127,15 +127,28 @@ def test_any_depthwise_convolution(
     agree(aten.conv3d.default, torch.randn(1, 2, length, 5, 6), conv.weight, conv.bias, stride, padding, dilation, 2)
 
 
-@pytest.mark.parametrize("size", [(5, 6), (1, 4), (7, 1)])
-def test_a_depthwise_convolution_of_three_by_three_by_three(size: tuple[int, int]) -> None:
-    agree(aten.conv3d.default, torch.randn(1, 4, 3, *size), torch.randn(4, 1, 3, 3, 3), torch.randn(4), (1, 1, 1), (1, 1, 1), (1, 1, 1), 4)
+@pytest.mark.parametrize("size", [(3, 5, 6), (5, 1, 4), (2, 7, 1)])
+def test_a_depthwise_convolution_of_three_by_three_by_three(size: tuple[int, int, int]) -> None:
+    agree(aten.conv3d.default, torch.randn(1, 4, *size), torch.randn(4, 1, 3, 3, 3), torch.randn(4), (1, 1, 1), (1, 1, 1), (1, 1, 1), 4)
+
+
+@pytest.mark.parametrize("kernel", [(3, 1, 1), (3, 3, 3), (3, 1, 2)])
+@pytest.mark.parametrize(("length", "padding"), [(1, 1), (2, 1), (3, 0), (3, 1), (4, 0), (4, 1), (7, 0), (7, 1)])
+def test_three_temporal_taps_cost_two(kernel: tuple[int, int, int], length: int, padding: int) -> None:
+    """Of several frames, and where there is more to multiply than to add."""
+    conv = nn.Conv3d(24, 32, kernel, (1, 2, 1), (padding, 0, 1))
+    agree(aten.conv3d.default, torch.randn(1, 24, length, 5, 6), conv.weight, conv.bias, (1, 2, 1), (padding, 0, 1))
+    count = length + 2 * padding - 2
+    for style in STYLES:
+        graph = lower(Wrap(conv.forward), (torch.randn(24, length, 5, 6),), style).graph
+        if style.fast_time and length > 1:
+            assert len(graph.find_nodes(op="call_function", target=aten.conv2d.default)) <= 2 * count + count % 2
 
 
 def test_large_kernels_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first and the last frames have fewer taps: their kernels are parts of the others'."""
     monkeypatch.setattr(convolution, "COPIED_WEIGHTS", 0)
-    conv = Wrap(nn.Conv3d(5, 6, 3, padding=1).forward)
+    conv = Wrap(nn.Conv3d(5, 6, 3, stride=(2, 1, 1), padding=1).forward)
     for style in STYLES:
         lowered = lower(conv, (torch.randn(5, 4, 5, 6),), style)
         assert sum(value.numel() for value in lowered.buffers()) <= 6 * 5 * 27 + 6

@@ -76,6 +76,8 @@ def run(engine: str, functions: list[Function], folder: Path) -> list[tuple[Tens
 SINGLE: dict[str, Function] = {
     "conv2d": lambda a, b, m: F.conv2d(a, weight(7, 12, 3, 2), weight(7), (2, 1), (1, 0), (1, 2)),
     "conv2d of groups, limited": lambda a, b, m: F.conv2d(a, weight(9, 4, 1, 1), None, groups=3).relu(),
+    "conv2d of channels that fill no tile, limited": lambda a, b, m: F.conv2d(a, weight(30, 12, 1, 1), weight(30)).relu(),
+    "conv2d of channels that fill no tile, cut": lambda a, b, m: F.conv2d(a, weight(23, 12, 1, 1))[:, 3:, 2:4],
     "depthwise conv2d": lambda a, b, m: F.conv2d(a, weight(12, 1, 3, 3), weight(12), padding=1, groups=12),
     "depthwise conv2d with a multiplier": lambda a, b, m: F.conv2d(a, weight(24, 1, 3, 3), weight(24), stride=2, groups=12),
     "conv2d, moved, then limited": lambda a, b, m: F.relu6(F.conv2d(a, weight(4, 12, 1, 1)).permute(0, 2, 3, 1).reshape(6, 20)),
@@ -112,6 +114,9 @@ SINGLE: dict[str, Function] = {
     "cat of many": lambda a, b, m: torch.cat([a[:, i : i + 1] for i in range(12)] + [b, weight(1, 1, 6, 5)], 1),
     "cat of other orders": lambda a, b, m: torch.cat([F.max_pool2d(a, 1), b], 2),
     "slices of a slice": lambda a, b, m: (y := a[:, 2:9, 1:])[:, 3:, 1:-1][:, :-1, -2:] + y[:, :3, 2:4],
+    "boxes out of joined axes": lambda a, b, m: (y := a.exp().reshape(3, 4, 30).reshape(12, 6, 5))[5:7, 1:4, 2:] + y[3:5, 2:5, :3],
+    "boxes out of split axes": lambda a, b, m: (y := a.exp().reshape(12, 30).reshape(4, 3, 6, 5))[1:3, :, :, 1:] + y[:2, :, :, :4],
+    "shuffle of channels": lambda a, b, m: F.max_pool2d(F.max_pool2d(a, 1).reshape(1, 3, 4, 30).permute(0, 2, 1, 3).reshape(1, 12, 6, 5), 1),
     "slice, select": lambda a, b, m: a[:, 2:9, 1:][0, :, 3],
     "pad": lambda a, b, m: F.pad(a, (1, 0, 2, 3), value=0.5),
     "pad of channels": lambda a, b, m: F.pad(F.max_pool2d(a, 1), (0, 0, 0, 0, 1, 2)),
@@ -213,6 +218,31 @@ def test_a_reshape_around_an_operation_on_each_number_falls_away() -> None:
 def test_a_slice_of_a_reshape_is_cut_out_before_it() -> None:
     graph = xnnpack_graph(traced(lambda x: (x.exp().reshape(2, 3, 20)[1:].reshape(1, 60).exp(),), torch.randn(2, 60)))
     assert [type(node.xnode_union).__name__ for node in graph.nodes] == ["XNNExp", "XNNStaticSlice", "XNNExp"]
+
+
+def test_a_box_is_cut_out_before_axes_were_joined() -> None:
+    graph = xnnpack_graph(traced(lambda x: (x.exp().reshape(6, 5, 4)[4:6, 1:, 2:].exp(),), torch.randn(3, 2, 5, 4)))
+    assert [type(node.xnode_union).__name__ for node in graph.nodes] == ["XNNExp", "XNNStaticSlice", "XNNExp", "XNNStaticReshape"]
+
+
+def test_channels_are_computed_in_whole_tiles_where_that_is_little_more() -> None:
+    def channels(count: int) -> list[list[int]]:
+        graph = xnnpack_graph(traced(lambda x: (F.conv2d(x, weight(count, 12, 1, 1)).reshape(-1),), torch.randn(1, 12, 6, 5)))
+        return [graph._values[node.xnode_union.output_id].dims for node in graph.nodes[:3]]
+
+    assert channels(30)[1:] == [[1, 6, 5, 32], [1, 6, 5, 30]]
+    assert channels(32)[1] == [1, 6, 5, 32]
+    assert channels(2)[1] == [1, 6, 5, 2]
+
+
+@pytest.mark.parametrize(
+    ("shape", "transposed"),
+    [((50, 3, 4), [[4, 3, 50], [50, 12]]), ((4, 5, 5, 20), [[20, 5, 4, 5], [20, 100]]), ((50, 16, 8), [[50, 8, 16]]), ((9, 3, 4), [[9, 4, 3]])],
+)
+def test_short_axes_are_exchanged_by_two_transpositions_of_long_ones(shape: tuple[int, ...], transposed: list[list[int]]) -> None:
+    graph = xnnpack_graph(traced(lambda x: (x.exp().transpose(-1, -2).contiguous().exp(),), torch.randn(*shape)))
+    moves = [node for node in graph.nodes if type(node.xnode_union).__name__ == "XNNStaticTranspose"]
+    assert [graph._values[node.xnode_union.output_id].dims for node in moves] == transposed
 
 
 def test_what_nobody_uses_is_not_computed() -> None:

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import STYLE, TIME, Frames, Value, concatenate, frames_of, in_planes, rows, small, stack_of, stacked
-from clipstep.export.lowering.rules.planes import whole_conv3d
+from clipstep.export.lowering.frames import STYLE, TIME, Frames, Value, concatenate, frames_of, in_planes, rows, small, stack_of, stacked, view_of
+from clipstep.export.lowering.rules import winograd
+from clipstep.export.lowering.rules.planes import is_depthwise_of_three, whole_conv3d
+from clipstep.export.lowering.view import View
 
 aten = torch.ops.aten
 Triple = Sequence[int]
 FEW_CHANNELS = 4
 """Of at most so many channels all the numbers under a kernel are gathered first: kernels are slow on few channels."""
 
-
+NARROW = 64
+"""A depthwise convolution of at most so many channels costs less with all frames side by side, as channels of one."""
 PRODUCT_LIMIT = 2**20
 """At most so many numbers are gathered for one product: 4 MB."""
 COPIED_WEIGHTS = 2**16
@@ -55,12 +58,17 @@ def conv3d(
         unfit = _ragged(len(weight)) and len(taps) > 1 if pointwise else weight.shape[1] <= FEW_CHANNELS
         if unfit and all(sources) and numbers <= PRODUCT_LIMIT:
             return _products(frames_of(x), weight, bias, sources, plane)
+        if style.fast_time and _is_fast(x, weight, stride, padding, dilation):
+            return _fast(frames_of(x), weight, bias, padding[0], plane)
         if pointwise and len(taps) > 1 and style.free_axes:
             return stacked(_time_as_rows(stack_of(x), weight, bias, stride, padding, dilation))
     if in_planes(x):
         size = (len(sources), *plane_size(x.shape[3:], weight.shape[3:], stride[1:], padding[1:], dilation[1:]))
         if (computed := whole_conv3d(x, weight, bias, stride, padding, dilation, groups, size)) is not None:
             return computed
+    narrow = small(x) and groups <= NARROW and x.shape[TIME] > 2
+    if style.free_axes and narrow and is_depthwise_of_three(x, weight, stride, padding, dilation, groups):
+        return _side_by_side(x, weight, bias)
     by_frame = style.free_axes and len([tap for tap in taps if tap]) > 1  # To cut and join stacks costs more than frames do.
     if small(x) and max(map(len, taps)) == len(sources) and not by_frame:
         return stacked(_stacked(stack_of(x), weight, bias, taps, plane))
@@ -101,31 +109,64 @@ def _time_as_rows(stack: Tensor, weight: Tensor, bias: Tensor | None, stride: Tr
     return summed.reshape(len(weight), -1, height, width).permute(1, 0, 2, 3)
 
 
+def _side_by_side(x: Value, weight: Tensor, bias: Tensor | None) -> Value:
+    """A depthwise convolution of three by three by three, of all frames at once, each tap's as one of 2D of ``T * C`` channels."""
+    _, channels, count, height, width = x.shape
+    frames = view_of(x).permute((0, 2, 1, 3, 4)).tensor((1, count * channels, height, width))
+
+    def tap(number: int, some: Tensor) -> Tensor:
+        many = some.shape[1] // channels
+        plane = weight[:, :, number].repeat(many, 1, 1, 1)
+        return F.conv2d(some, plane, bias.repeat(many) if bias is not None and number == 1 else None, padding=1, groups=some.shape[1])
+
+    none = torch.zeros(1, channels, height, width)  # Of the taps on the padding.
+    before = torch.cat([none, tap(0, frames[:, :-channels])], 1)
+    behind = torch.cat([tap(2, frames[:, channels:]), none], 1)
+    return View.of(tap(1, frames) + before + behind, (1, count, channels, height, width)).permute((0, 2, 1, 3, 4))
+
+
+def _is_fast(x: Value, weight: Tensor, stride: Triple, padding: Triple, dilation: Triple) -> bool:
+    out_channels, channels, taps, *kernel = weight.shape
+    fits = (taps, stride[0], dilation[0]) == (winograd.TAPS, 1, 1) and padding[0] <= 1 and x.shape[TIME] >= 2
+    return fits and winograd.pays(channels, out_channels, math.prod(kernel))
+
+
+def _fast(value: Frames, weight: Tensor, bias: Tensor | None, padding: int, plane: dict[str, Any]) -> Frames:
+    kernels = winograd.kernels(weight)
+
+    def convolve(frame: Tensor, number: int) -> Tensor:
+        return F.conv2d(frame, kernels[number], bias if number == 1 else None, **plane)
+
+    return Frames(tuple(winograd.two_at_a_time(value.exact, padding, convolve)))
+
+
 def _products(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any]) -> Frames:
-    """Each output frame as one product of matrices, ``(O, K) (K, pixels)``: the weights, and what is under each of their places.
+    """Each output frame as a product of matrices, ``(O, K) (K, pixels)``: the weights, and what is under each of their places.
 
-    The pixels, which are many, are what kernels then compute several of at a time. The bias is the weight of a row of ones.
+    The pixels, which are many, are what kernels then compute several of at a time. In a product of all taps the bias is the weight of a
+    row of ones.
     """
-    kernel, stride, padding, dilation = weight.shape[3:], plane["stride"], plane["padding"], plane["dilation"]
-    height, width = plane_size(value.shape[3:], kernel, stride, padding, dilation)
-    under = {
-        source: _under(value.exact[source], kernel, stride, padding, dilation, (height, width)) for source in {s for row in sources for _, s in row}
-    }
-    ones = [] if bias is None else [torch.ones(1, height * width)]
-    items = []
-    for row in sources:
-        matrix = concatenate([weight[:, :, tap].permute(0, 2, 3, 1).reshape(len(weight), -1) for tap, _ in row], 1)
-        matrix = matrix if bias is None else torch.cat([matrix, bias[:, None]], 1)
-        numbers = concatenate([*(under[source] for _, source in row), *ones], 0)
-        items.append(torch.mm(matrix, numbers).reshape(1, len(weight), height, width))
-    return Frames(tuple(items))
+    size = plane_size(value.shape[3:], weight.shape[3:], plane["stride"], plane["padding"], plane["dilation"])
+    under = {source: _under(value.exact[source], weight.shape[3:], plane, size) for source in {s for row in sources for _, s in row}}
+    matrices = [weight[:, :, tap].permute(0, 2, 3, 1).reshape(len(weight), -1) for tap in range(weight.shape[2])]
+    column = [] if bias is None else [bias[:, None]]
+    if STYLE.get().summed_taps:
+        items = [reduce(torch.add, [*(torch.mm(matrices[tap], under[source]) for tap, source in row), *column]) for row in sources]
+    else:
+        ones = [torch.ones(1, math.prod(size)) for _ in column]
+        items = [
+            torch.mm(concatenate([*(matrices[tap] for tap, _ in row), *column], 1), concatenate([*(under[source] for _, source in row), *ones], 0))
+            for row in sources
+        ]
+    return Frames(tuple(item.reshape(1, len(weight), *size) for item in items))
 
 
-def _under(frame: Tensor, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple, size: Triple) -> Tensor:
-    """What is under each place of a kernel, row by row of it, each channel: ``(places * C, output pixels)``.
+def _under(frame: Tensor, kernel: Triple, plane: dict[str, Any], size: Triple) -> Tensor:
+    """What is under each place of a kernel, row by row of it, each channel: ``(places * C, pixels)``.
 
     With strides, every s-th row and column go into a plane of their own first, of which each place then is a part.
     """
+    stride, padding, dilation = plane["stride"], plane["padding"], plane["dilation"]
     (channels, height, width), (rows, columns) = frame.shape[1:], size
     if tuple(kernel) == tuple(stride) == (1, 1) and (rows, columns) == (height, width):
         return frame.reshape(channels, rows * columns)
@@ -148,7 +189,10 @@ def _under(frame: Tensor, kernel: Triple, stride: Triple, padding: Triple, dilat
             parts[-1][1] += channels
         else:
             parts.append([first, first + channels, y, x])
-    return concatenate([planes[first:last, y : y + rows, x : x + columns] for first, last, y, x in parts], 0).reshape(-1, rows * columns)
+    cut = [planes[first:last, y : y + rows, x : x + columns] for first, last, y, x in parts]
+    if STYLE.get().free_axes:  # A reshape of what is used once.
+        cut = [part.reshape(-1, rows * columns) for part in cut]
+    return concatenate(cut, 0).reshape(-1, rows * columns)
 
 
 def sum_over_taps(stack: Tensor, taps: Sequence[dict[int, int]], function: Callable[[Tensor, int], Tensor], dim: int = 0) -> Tensor:

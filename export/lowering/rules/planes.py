@@ -25,7 +25,7 @@ def whole_conv3d(
         return planes(F.conv2d(planes_of(x), weight[:, :, 0], bias, groups=groups), height, width)
     if not channels == groups == len(weight) or kernel[0] == 1:
         return None
-    if (kernel, tuple(stride), tuple(padding), tuple(dilation)) == ((3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1)):
+    if is_depthwise_of_three(x, weight, stride, padding, dilation, groups):
         return planes(_depthwise(planes_of(x), weight, bias, height, width), height, width)
     if stride[1:] == (1, 1) or count * size[0] > BANDED_LIMIT:
         return None
@@ -34,6 +34,12 @@ def whole_conv3d(
     repeated = None if bias is None else bias.repeat_interleave(size[0])
     computed = F.conv2d(frames, banded, repeated, stride[1:], padding[1:], dilation[1:], channels)
     return planes(computed.reshape(1, channels, size[0], -1), *size[1:])
+
+
+def is_depthwise_of_three(x: Value, weight: Tensor, stride: Triple, padding: Triple, dilation: Triple, groups: int) -> bool:
+    """Whether it is a depthwise convolution of three by three by three that keeps the size."""
+    fits = (*weight.shape[2:], *stride, *padding, *dilation) == (3, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1)
+    return fits and x.shape[1] == groups == len(weight)
 
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, height: int, width: int) -> Tensor:

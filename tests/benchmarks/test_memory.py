@@ -1,0 +1,23 @@
+"""Memory of a long stream."""
+
+from pathlib import Path
+
+import pytest
+
+from clipstep.benchmarks.bench import Worker, subjects_of
+from clipstep.runtime.bundle import Bundle
+
+MINUTES, FPS = 10, 25
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "executorch"])
+def test_ten_minutes_of_video_take_no_more_memory_than_the_first(bundle_path: Path, engine: str) -> None:
+    bundle = Bundle.open(bundle_path)
+    steps_a_minute = 60 * FPS // bundle.manifest.input.shape[0]
+    (subject,) = (subject for subject in subjects_of(bundle, None, 1) if subject.engine == engine)
+    with Worker(subject, bundle, None) as worker:
+        worker.turn(steps_a_minute, counted=True)
+        after_one = worker.peak_memory_bytes
+        worker.turn((MINUTES - 1) * steps_a_minute, counted=True)
+    assert after_one > 0
+    assert worker.peak_memory_bytes - after_one < 2**20
