@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clipstep.export.lowering.frames import STYLE, TIME, Frames, Value, concatenate, frames_of, in_planes, rows, small, stack_of, stacked, view_of
-from clipstep.export.lowering.rules import winograd
 from clipstep.export.lowering.rules.planes import is_depthwise_of_three, whole_conv3d
+from clipstep.export.lowering.rules.products import plane_size, products
+from clipstep.export.lowering.rules.winograd import fast_conv3d
 from clipstep.export.lowering.view import View
 
 aten = torch.ops.aten
 Triple = Sequence[int]
 FEW_CHANNELS = 4
 """Of at most so many channels all the numbers under a kernel are gathered first: kernels are slow on few channels."""
-
 NARROW = 64
 """A depthwise convolution of at most so many channels costs less with all frames side by side, as channels of one."""
 PRODUCT_LIMIT = 2**20
@@ -45,7 +45,8 @@ def conv3d(
 ) -> Value:  # fmt: skip
     """For each output frame a 2D convolution of all its taps as input channels or, if it is grouped or large, one a tap, summed.
 
-    Of a small value all frames at once, on the batch axis or in its own order.
+    Of a small value all frames at once, on the batch axis, in its own order or as channels; of few channels products of matrices; with
+    three temporal taps two frames at a time.
     """
     stride, padding, dilation = triple(stride), triple(padding), triple(dilation)
     sources = tap_sources(x.shape[TIME], weight.shape[2], stride[0], padding[0], dilation[0])
@@ -57,9 +58,9 @@ def conv3d(
         numbers = math.prod(weight.shape[1:]) * math.prod(plane_size(x.shape[3:], weight.shape[3:], stride[1:], padding[1:], dilation[1:]))
         unfit = _ragged(len(weight)) and len(taps) > 1 if pointwise else weight.shape[1] <= FEW_CHANNELS
         if unfit and all(sources) and numbers <= PRODUCT_LIMIT:
-            return _products(frames_of(x), weight, bias, sources, plane)
-        if style.fast_time and _is_fast(x, weight, stride, padding, dilation):
-            return _fast(frames_of(x), weight, bias, padding[0], plane)
+            return products(frames_of(x), weight, bias, sources, plane)
+        if style.fast_time and (fast := fast_conv3d(x, weight, bias, stride, padding, dilation)) is not None:
+            return fast
         if pointwise and len(taps) > 1 and style.free_axes:
             return stacked(_time_as_rows(stack_of(x), weight, bias, stride, padding, dilation))
     if in_planes(x):
@@ -83,11 +84,6 @@ def conv3d(
     alone = torch.zeros(1, len(weight), height, width) + (0.0 if bias is None else bias.reshape(1, -1, 1, 1))
     frames = iter(made)
     return Frames(tuple(next(frames) if row else alone for row in sources))
-
-
-def plane_size(sizes: Triple, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple) -> list[int]:
-    """Rows and columns of what a 2D kernel gives."""
-    return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True)]
 
 
 def _stacked(stack: Tensor, weight: Tensor, bias: Tensor | None, taps: list[dict[int, int]], plane: dict[str, Any]) -> Tensor:
@@ -123,76 +119,6 @@ def _side_by_side(x: Value, weight: Tensor, bias: Tensor | None) -> Value:
     before = torch.cat([none, tap(0, frames[:, :-channels])], 1)
     behind = torch.cat([tap(2, frames[:, channels:]), none], 1)
     return View.of(tap(1, frames) + before + behind, (1, count, channels, height, width)).permute((0, 2, 1, 3, 4))
-
-
-def _is_fast(x: Value, weight: Tensor, stride: Triple, padding: Triple, dilation: Triple) -> bool:
-    out_channels, channels, taps, *kernel = weight.shape
-    fits = (taps, stride[0], dilation[0]) == (winograd.TAPS, 1, 1) and padding[0] <= 1 and x.shape[TIME] >= 2
-    return fits and winograd.pays(channels, out_channels, math.prod(kernel))
-
-
-def _fast(value: Frames, weight: Tensor, bias: Tensor | None, padding: int, plane: dict[str, Any]) -> Frames:
-    kernels = winograd.kernels(weight)
-
-    def convolve(frame: Tensor, number: int) -> Tensor:
-        return F.conv2d(frame, kernels[number], bias if number == 1 else None, **plane)
-
-    return Frames(tuple(winograd.two_at_a_time(value.exact, padding, convolve)))
-
-
-def _products(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any]) -> Frames:
-    """Each output frame as a product of matrices, ``(O, K) (K, pixels)``: the weights, and what is under each of their places.
-
-    The pixels, which are many, are what kernels then compute several of at a time. In a product of all taps the bias is the weight of a
-    row of ones.
-    """
-    size = plane_size(value.shape[3:], weight.shape[3:], plane["stride"], plane["padding"], plane["dilation"])
-    under = {source: _under(value.exact[source], weight.shape[3:], plane, size) for source in {s for row in sources for _, s in row}}
-    matrices = [weight[:, :, tap].permute(0, 2, 3, 1).reshape(len(weight), -1) for tap in range(weight.shape[2])]
-    column = [] if bias is None else [bias[:, None]]
-    if STYLE.get().summed_taps:
-        items = [reduce(torch.add, [*(torch.mm(matrices[tap], under[source]) for tap, source in row), *column]) for row in sources]
-    else:
-        ones = [torch.ones(1, math.prod(size)) for _ in column]
-        items = [
-            torch.mm(concatenate([*(matrices[tap] for tap, _ in row), *column], 1), concatenate([*(under[source] for _, source in row), *ones], 0))
-            for row in sources
-        ]
-    return Frames(tuple(item.reshape(1, len(weight), *size) for item in items))
-
-
-def _under(frame: Tensor, kernel: Triple, plane: dict[str, Any], size: Triple) -> Tensor:
-    """What is under each place of a kernel, row by row of it, each channel: ``(places * C, pixels)``.
-
-    With strides, every s-th row and column go into a plane of their own first, of which each place then is a part.
-    """
-    stride, padding, dilation = plane["stride"], plane["padding"], plane["dilation"]
-    (channels, height, width), (rows, columns) = frame.shape[1:], size
-    if tuple(kernel) == tuple(stride) == (1, 1) and (rows, columns) == (height, width):
-        return frame.reshape(channels, rows * columns)
-    down, right = stride
-    spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-    deep, wide = (max(n + span // s, -(-(full + p) // s)) for n, span, s, full, p in zip(size, spans, stride, frame.shape[2:], padding, strict=True))
-    padded = F.pad(frame, (padding[1], wide * right - width - padding[1], padding[0], deep * down - height - padding[0]))
-    if down == right == 1:
-        planes = padded[0]
-    elif down == right and not STYLE.get().free_axes:  # Most engines are quicker with an operation made for it.
-        planes = F.pixel_unshuffle(padded.permute(1, 0, 2, 3), down).permute(1, 0, 2, 3).reshape(-1, deep, wide)
-    else:
-        lines = padded.permute(0, 2, 3, 1).reshape(deep, down, wide, right * channels)
-        planes = lines.permute(1, 3, 0, 2).contiguous().reshape(-1, deep, wide)
-    places = [(*divmod(i * dilation[0], down), *divmod(j * dilation[1], right)) for i in range(kernel[0]) for j in range(kernel[1])]
-    parts: list[list[int]] = []
-    for y, row, x, column in places:
-        first = (row * right + column) * channels
-        if parts and parts[-1][1:] == [first, y, x]:
-            parts[-1][1] += channels
-        else:
-            parts.append([first, first + channels, y, x])
-    cut = [planes[first:last, y : y + rows, x : x + columns] for first, last, y, x in parts]
-    if STYLE.get().free_axes:  # A reshape of what is used once.
-        cut = [part.reshape(-1, rows * columns) for part in cut]
-    return concatenate(cut, 0).reshape(-1, rows * columns)
 
 
 def sum_over_taps(stack: Tensor, taps: Sequence[dict[int, int]], function: Callable[[Tensor, int], Tensor], dim: int = 0) -> Tensor:

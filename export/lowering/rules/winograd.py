@@ -3,10 +3,14 @@
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", section 4.1, here on the axis of time.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 
 from torch import Tensor
+from torch.nn import functional as F
+
+from clipstep.export.lowering.frames import TIME, Frames, Value, frames_of
 
 TAPS = 3
 ADDITION = 8
@@ -15,9 +19,20 @@ Signed = tuple[int, Tensor]
 """A sign, 1 or -1, and a value."""
 
 
-def pays(channels: int, out_channels: int, places: int) -> bool:
-    """Whether the multiplications that are saved, a third, cost more than the additions. ``places`` are the kernel's in a plane."""
-    return places * channels * out_channels > ADDITION * (channels + out_channels)
+def fast_conv3d(
+    x: Value, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Frames | None:  # fmt: skip
+    """The convolution, or nothing where it has not three temporal taps or where that saves less than it adds."""
+    out_channels, channels, taps, *kernel = weight.shape
+    fits = (taps, stride[0], dilation[0]) == (TAPS, 1, 1) and padding[0] <= 1 and x.shape[TIME] > 1
+    if not fits or math.prod(kernel) * channels * out_channels <= ADDITION * (channels + out_channels):
+        return None
+    parts = kernels(weight)
+
+    def convolve(frame: Tensor, number: int) -> Tensor:
+        return F.conv2d(frame, parts[number], bias if number == 1 else None, stride[1:], padding[1:], dilation[1:])
+
+    return Frames(tuple(two_at_a_time(frames_of(x).exact, padding[0], convolve)))
 
 
 def kernels(weight: Tensor) -> list[Tensor]:
