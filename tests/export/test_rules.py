@@ -35,7 +35,7 @@ class Wrap(nn.Module):
         return (y.reshape(y.shape[1:]) if y.ndim == 5 else y,)
 
 
-STYLES = (replace(ONNXRUNTIME, stack_limit=0), replace(COREML, stack_limit=0), COREML, XNNPACK, ONNXRUNTIME)
+STYLES = (replace(ONNXRUNTIME, stack_limit=0), replace(COREML, stack_limit=0), COREML, XNNPACK, replace(XNNPACK, summed_taps=True), ONNXRUNTIME)
 """In the first two values go frame by frame, in the others all frames at once, in the last one in planes."""
 
 
@@ -75,7 +75,7 @@ def agree(operation: Callable[..., Any], x: Tensor, *arguments: Any, framed: boo
     expected = expected[0] if isinstance(expected, tuple) else expected
     view = View.of(x[0], x.shape)
     stack = frames.stacked(frames.stack_of(view))
-    values = (*[frames.frames_of(view)] * 2, stack, stack, view) if framed else [view] * 5
+    values = (*[frames.frames_of(view)] * 2, *[stack] * 3, view) if framed else [view] * len(STYLES)
     for value, style in zip(values, STYLES, strict=True):
         with Ranks() as ranks, in_style(style):
             got = RULES[operation](value, *arguments, **settings)
