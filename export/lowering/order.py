@@ -50,7 +50,7 @@ def _axis_before(module: fx.GraphModule, node: fx.Node, axis: int) -> int | None
     if node.op != "call_function" or not node.all_input_nodes:
         return None
     source, *others = node.all_input_nodes
-    if source.op == "get_attr" or any(other.op != "get_attr" for other in others):
+    if source.op == "get_attr" or any(other.op != "get_attr" for other in others) or source in node.args[1:]:
         return None
     shape, before = node.meta["val"].shape, source.meta["val"].shape
     if node.target == aten.permute.default:

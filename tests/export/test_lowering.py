@@ -102,8 +102,9 @@ def _cut(x: Tensor, *parts: tuple[int, int], dim: int = 0) -> list[Tensor]:
         (lambda x: _cut(x.float().reshape(2, 60), (0, 1), (1, 2)), False),
         (lambda x: _cut(y := x.float(), (0, 2)) + _cut(y, (2, 4), dim=1), False),
         (lambda x: [*_cut(y := x.float(), (0, 2)), y + 1.0], False),
+        (lambda x: _cut(x * x, (0, 2), (2, 4)), False),
     ],
-    ids=["frames", "columns", "a constant for each frame", "parts that overlap", "an axis that is joined", "other axes", "used whole"],
+    ids=["frames", "columns", "a constant for each frame", "parts that overlap", "an axis that is joined", "other axes", "used whole", "squared"],
 )
 def test_parts_are_cut_out_before_operations_on_the_whole(function: Callable[[Tensor], list[Tensor]], moved: bool) -> None:
     x = torch.arange(120, dtype=torch.uint8).reshape(4, 10, 3)

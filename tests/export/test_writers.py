@@ -180,6 +180,18 @@ def chain(seed: int) -> Function:
     return function
 
 
+def test_only_the_frames_are_taken_as_floats(tmp_path: Path) -> None:
+    """A conversion within the network, which drops what is behind the point, stays."""
+    from executorch.extension.pybindings import portable_lib
+
+    x = torch.randint(256, (4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    graph = traced(lambda x: ((x[1:].to(torch.float32) * 0.3).to(torch.int32).to(torch.float32) + 1.0,), x)
+    program: Any = SimpleNamespace(inputs=(x,))
+    executorch.write(graph, program, "float32", "{}", tmp_path / "step.pte")
+    (got,) = portable_lib._load_for_executorch(str(tmp_path / "step.pte")).forward([x])
+    assert torch.equal(got, graph(x)[0])
+
+
 @pytest.mark.parametrize("engine", ["executorch", "onnxruntime"])
 def test_what_core_ml_lacks(engine: str, tmp_path: Path) -> None:
     functions: list[Function] = [
