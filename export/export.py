@@ -205,8 +205,10 @@ def _write_cheapest(
     with tempfile.TemporaryDirectory(prefix="clipstep-tune-") as temporary:
         files = {name: Path(temporary) / f"{name}{path.suffix}" for name in ways}
         placements = {name: write(way, files[name]) for name, way in ways.items()}
-        different = {file.read_bytes(): name for name, file in reversed(files.items())}
-        unit, measured = ask.tune(platform, target_name, {name: files[name] for name in ways if name in different.values()}, facts, golden)
+        different: dict[str, str] = {}
+        for name, file in files.items():
+            different.setdefault(tree_sha256(file), name)
+        unit, measured = ask.tune(platform, target_name, {name: files[name] for name in different.values()}, facts, golden)
         chosen = min(measured, key=lambda way: measured[way])
         shutil.move(files[chosen], path)
     tuning = Tuning.model_validate({"unit": unit, "chosen": chosen, "measured": {way: round(cost, 3) for way, cost in measured.items()}})

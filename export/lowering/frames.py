@@ -12,6 +12,8 @@ from torch import Tensor
 from clipstep.export.lowering.view import View
 
 TIME = 2
+Triple = Sequence[int]
+"""A setting of a 3D operation: of time, rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,6 @@ class Style:
     """Products of each temporal tap are added; elsewhere what is under all of them is gathered for one product."""
     fast_time: bool
     """Where it pays, convolutions with three temporal taps take a third fewer multiplications, and additions in their place."""
-
     parts_first: bool
     """Values are cut into frames as early as can be, so that less is held at a time; elsewhere fewer operations cost less."""
 

@@ -22,10 +22,10 @@ def slice_first(module: fx.GraphModule) -> None:
         users = list(node.users)
         if len(users) < 2 or any(user.target != aten.slice.Tensor or len(user.args) != 4 for user in users):
             continue
-        dims = {user.args[1] for user in users}
-        if len(dims) > 1 or sum(user.meta["val"].shape[min(dims)] for user in users) > node.meta["val"].shape[min(dims)]:
+        (axis, *others) = {user.args[1] for user in users}
+        if others or sum(user.meta["val"].shape[axis] for user in users) > node.meta["val"].shape[axis]:
             continue
-        before = _axis_before(module, node, min(dims))
+        before = _axis_before(module, node, axis)
         if before is None:
             continue
         source = node.args[0]

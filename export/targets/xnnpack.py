@@ -136,8 +136,7 @@ class Graph:
         first = self.arrange(value, [*axes[-2:], *axes[:-2]])
         rows = math.prod(first.memory[2:])
         flat = self._reshaped(first, (first.memory[0] * first.memory[1], rows), (0, 1))
-        back = self.add(schema.XNNStaticTranspose, flat.memory[::-1], (1, 0), num_dims=2, perm=[1, 0], input_id=flat.number)
-        return self._reshaped(back, [value.memory[place] for place in order], axes)
+        return self._reshaped(self.arrange(flat, (1, 0)), [value.memory[place] for place in order], axes)
 
     def reshape(self, value: Stored, shape: Sequence[int], channels_last: bool = False) -> Stored:
         """Nothing moves where the axes that are joined lie side by side; else ``channels_last`` says how the result is to lie."""
@@ -230,7 +229,7 @@ class Graph:
 
 def _swaps_short_axes(memory: Sequence[int], order: tuple[int, ...]) -> bool:
     """Whether a permutation exchanges the last two axes in memory, of which one is too short for a kernel of transposition."""
-    *rows, first, second = memory if len(memory) > 2 else (1, *memory)
+    *rows, first, second = (1, *memory)
     return order[-2:] == (len(order) - 1, len(order) - 2) and min(first, second) < SHORT and math.prod(rows) >= 2 * SHORT
 
 

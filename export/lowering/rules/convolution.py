@@ -9,14 +9,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import STYLE, TIME, Frames, Value, concatenate, frames_of, in_planes, rows, small, stack_of, stacked, view_of
+from clipstep.export.lowering.frames import (
+    STYLE,
+    TIME,
+    Frames,
+    Triple,
+    Value,
+    concatenate,
+    frames_of,
+    in_planes,
+    rows,
+    small,
+    stack_of,
+    stacked,
+    view_of,
+)
 from clipstep.export.lowering.rules.planes import is_depthwise_of_three, whole_conv3d
-from clipstep.export.lowering.rules.products import plane_size, products
+from clipstep.export.lowering.rules.products import products
 from clipstep.export.lowering.rules.winograd import fast_conv3d
 from clipstep.export.lowering.view import View
 
 aten = torch.ops.aten
-Triple = Sequence[int]
 FEW_CHANNELS = 4
 """Of at most so many channels all the numbers under a kernel are gathered first: kernels are slow on few channels."""
 NARROW = 64
@@ -52,21 +65,20 @@ def conv3d(
     sources = tap_sources(x.shape[TIME], weight.shape[2], stride[0], padding[0], dilation[0])
     plane: dict[str, Any] = {"stride": stride[1:], "padding": padding[1:], "dilation": dilation[1:], "groups": groups}
     taps = [{t: source for t, row in enumerate(sources) for tap, source in row if tap == k} for k in range(weight.shape[2])]
+    size = plane_size(x.shape[3:], weight.shape[3:], stride[1:], padding[1:], dilation[1:])
     style = STYLE.get()
     if style.products and groups == 1:
         pointwise = (weight.shape[3:], stride[1:], padding[1:]) == ((1, 1), (1, 1), (0, 0))
-        numbers = math.prod(weight.shape[1:]) * math.prod(plane_size(x.shape[3:], weight.shape[3:], stride[1:], padding[1:], dilation[1:]))
+        numbers = math.prod(weight.shape[1:]) * math.prod(size)
         unfit = _ragged(len(weight)) and len(taps) > 1 if pointwise else weight.shape[1] <= FEW_CHANNELS
         if unfit and all(sources) and numbers <= PRODUCT_LIMIT:
-            return products(frames_of(x), weight, bias, sources, plane)
+            return products(frames_of(x), weight, bias, sources, plane, size)
         if style.fast_time and (fast := fast_conv3d(x, weight, bias, stride, padding, dilation)) is not None:
             return fast
         if pointwise and len(taps) > 1 and style.free_axes:
             return stacked(_time_as_rows(stack_of(x), weight, bias, stride, padding, dilation))
-    if in_planes(x):
-        size = (len(sources), *plane_size(x.shape[3:], weight.shape[3:], stride[1:], padding[1:], dilation[1:]))
-        if (computed := whole_conv3d(x, weight, bias, stride, padding, dilation, groups, size)) is not None:
-            return computed
+    if in_planes(x) and (computed := whole_conv3d(x, weight, bias, stride, padding, dilation, groups, (len(sources), *size))) is not None:
+        return computed
     narrow = small(x) and groups <= NARROW and x.shape[TIME] > 2
     if style.free_axes and narrow and is_depthwise_of_three(x, weight, stride, padding, dilation, groups):
         return _side_by_side(x, weight, bias)
@@ -80,10 +92,14 @@ def conv3d(
     made = (_tap_by_tap if groups > 1 or ends else _dense)(value, weight, bias, under, plane)
     if all(sources):
         return Frames(tuple(made))
-    height, width = plane_size(value.shape[3:], weight.shape[3:], stride[1:], padding[1:], dilation[1:])
-    alone = torch.zeros(1, len(weight), height, width) + (0.0 if bias is None else bias.reshape(1, -1, 1, 1))
+    alone = torch.zeros(1, len(weight), *size) + (0.0 if bias is None else bias.reshape(1, -1, 1, 1))
     frames = iter(made)
     return Frames(tuple(next(frames) if row else alone for row in sources))
+
+
+def plane_size(sizes: Triple, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple) -> list[int]:
+    """Rows and columns of what a 2D kernel gives."""
+    return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True)]
 
 
 def _stacked(stack: Tensor, weight: Tensor, bias: Tensor | None, taps: list[dict[int, int]], plane: dict[str, Any]) -> Tensor:

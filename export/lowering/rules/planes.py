@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import Value, planes, planes_of
+from clipstep.export.lowering.frames import Triple, Value, planes, planes_of
 from clipstep.export.lowering.view import View
 
-Triple = Sequence[int]
 BANDED_LIMIT = 2**7
 """At most so many pairs of an input and an output frame for one convolution of all of them."""
 

@@ -13,6 +13,7 @@ from clipstep.export.lowering.frames import (
     STYLE,
     TIME,
     Frames,
+    Triple,
     Value,
     frames_of,
     in_planes,
@@ -23,7 +24,7 @@ from clipstep.export.lowering.frames import (
     stack_of,
     stacked,
 )
-from clipstep.export.lowering.rules.convolution import Triple, conv3d, sum_over_taps, triple
+from clipstep.export.lowering.rules.convolution import conv3d, sum_over_taps, triple
 from clipstep.export.lowering.rules.planes import averages
 
 aten = torch.ops.aten

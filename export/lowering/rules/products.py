@@ -1,7 +1,6 @@
 """Convolutions as products of matrices, ``(O, K) (K, pixels)``."""
 
 import math
-from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -9,23 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import STYLE, Frames, concatenate
-
-Triple = Sequence[int]
+from clipstep.export.lowering.frames import STYLE, Frames, Triple, concatenate
 
 
-def plane_size(sizes: Triple, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple) -> list[int]:
-    """Rows and columns of what a 2D kernel gives."""
-    return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True)]
-
-
-def products(value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any]) -> Frames:
+def products(
+    value: Frames, weight: Tensor, bias: Tensor | None, sources: list[list[tuple[int, int]]], plane: dict[str, Any], size: Triple
+) -> Frames:  # fmt: skip
     """Each output frame as a product of matrices, ``(O, K) (K, pixels)``: the weights, and what is under each of their places.
 
-    The pixels, which are many, are what kernels then compute several of at a time. In a product of all taps the bias is the weight of a
-    row of ones.
+    ``size`` is that of an output frame. Its pixels, which are many, are what kernels then compute several of at a time. In a product of
+    all taps the bias is the weight of a row of ones.
     """
-    size = plane_size(value.shape[3:], weight.shape[3:], plane["stride"], plane["padding"], plane["dilation"])
     under = {source: _under(value.exact[source], weight.shape[3:], plane, size) for source in {s for row in sources for _, s in row}}
     matrices = [weight[:, :, tap].permute(0, 2, 3, 1).reshape(len(weight), -1) for tap in range(weight.shape[2])]
     column = [] if bias is None else [bias[:, None]]

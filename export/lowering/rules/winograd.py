@@ -10,7 +10,7 @@ from functools import reduce
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import TIME, Frames, Value, frames_of
+from clipstep.export.lowering.frames import TIME, Frames, Triple, Value, frames_of
 
 TAPS = 3
 ADDITION = 8
@@ -20,7 +20,7 @@ Signed = tuple[int, Tensor]
 
 
 def fast_conv3d(
-    x: Value, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+    x: Value, weight: Tensor, bias: Tensor | None, stride: Triple, padding: Triple, dilation: Triple
 ) -> Frames | None:  # fmt: skip
     """The convolution, or nothing where it has not three temporal taps or where that saves less than it adds."""
     out_channels, channels, taps, *kernel = weight.shape
