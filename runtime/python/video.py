@@ -1,6 +1,8 @@
 """Video files to RGB frames, through PyAV."""
 
+import errno
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +14,14 @@ from av.video.reformatter import VideoReformatter
 from clipstep.runtime.errors import ClipstepError
 
 Frame = npt.NDArray[np.uint8]
+
+DEMUXERS = (
+    "mov", "matroska", "webm", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "h261", "h263", "h264", "hevc", "vvc", "vc1", "av1", "obu", "ivf", "evc",
+    "flv", "asf", "ogg", "mjpeg", "mpjpeg", "nut", "gxf", "mxf", "dv", "dirac", "rm", "nsv", "wtv", "gif", "apng", "yuv4mpegpipe",
+)  # fmt: skip
+"""FFmpeg's demuxers of files that hold their video themselves. A playlist (ffconcat, HLS, DASH, SDP) names other files or addresses,
+whatever the file is called, and FFmpeg would draw a text file as a terminal: both are refused."""
+ONLY_THIS_FILE = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
 
 
 class VideoError(ClipstepError):
@@ -28,11 +38,8 @@ def read_frames(path: str | Path, *, whole: int = 1, short_side: int | None = No
     Raises:
         VideoError: the file is missing, has no video stream, cannot be decoded, or has fewer than ``whole`` frames.
     """
-    if not Path(path).is_file():
-        raise VideoError(f"{path}: no such file", expected="a video file", fix="check the path")
     try:
-        with av.open(str(path)) as container:
-            stream = _video_stream(container, path)
+        with open_video(path) as (container, stream):
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = threads
             convert = _converter(short_side)
@@ -45,7 +52,7 @@ def read_frames(path: str | Path, *, whole: int = 1, short_side: int | None = No
                     yield from map(convert, waiting)
                     waiting.clear()
     except (av.FFmpegError, ValueError) as error:
-        raise _undecodable(path, str(error)) from error
+        raise _undecodable(path, _reason(error)) from error
     if count == 0:
         raise _undecodable(path, "no frame")
     if count < whole:
@@ -58,17 +65,33 @@ def frame_rate(path: str | Path) -> float:
     Raises:
         VideoError: the file cannot be opened, has no video stream, or states no frame rate.
     """
-    try:
-        with av.open(str(path)) as container:
-            rate: Fraction | None = _video_stream(container, path).guessed_rate
-    except av.FFmpegError as error:
-        raise _undecodable(path, str(error)) from error
+    with open_video(path) as (_, stream):
+        rate: Fraction | None = stream.guessed_rate
     if not rate:
         raise VideoError(f"{path}: states no frame rate", expected="a video with a frame rate", fix="re-encode it")
     return float(rate)
 
 
-def _video_stream(container: av.container.InputContainer, path: str | Path) -> av.VideoStream:
+@contextmanager
+def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Opens a video file for reading, and nothing but that file: see :data:`DEMUXERS`.
+
+    Raises:
+        VideoError: the file is missing, is no media file, has no video stream, or one whose codec FFmpeg does not know.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise VideoError(f"{path}: no such file", expected="a video file", fix="check the path")
+    try:
+        container = av.open(f"file:{path}", options=ONLY_THIS_FILE)
+    except (av.FFmpegError, ValueError) as error:  # PyAV raises ValueError for an unknown name of a channel layout, for example.
+        unlisted = getattr(error, "errno", None) == errno.EINVAL  # FFmpeg's answer to a format that is not on the list.
+        raise _undecodable(path, "a playlist or another format that holds no video itself" if unlisted else _reason(error)) from error
+    with container:
+        yield container, _video_stream(container, path)
+
+
+def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
     if not container.streams.video:
         raise VideoError(
             f"{path}: has no video stream",
@@ -76,7 +99,15 @@ def _video_stream(container: av.container.InputContainer, path: str | Path) -> a
             expected="a file with a video stream",
             fix="choose another file",
         )
-    return container.streams.video[0]
+    stream = container.streams.video[0]
+    if stream.codec_context is None:  # PyAV types it as always there.
+        raise _undecodable(path, "a video codec that FFmpeg does not know")
+    return stream
+
+
+def _reason(error: Exception) -> str:
+    """What FFmpeg says, without the number and the path around it."""
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _undecodable(path: str | Path, reason: str) -> VideoError:

@@ -87,3 +87,47 @@ def test_a_file_cut_short_is_an_error_and_not_a_crash(write_video: Callable[...,
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(VideoError, match="cannot be decoded"):
         list(read_frames(path))
+
+
+PLAYLISTS = {
+    "ffconcat": "ffconcat version 1.0\nfile secret.mp4\n",
+    "m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nsecret.mp4\n#EXT-X-ENDLIST\n",
+    "mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" profiles="urn:mpeg:dash:profile:full:2011" type="static" '
+    'mediaPresentationDuration="PT2S"><Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>secret.mp4'
+    "</BaseURL></Representation></AdaptationSet></Period></MPD>",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    "txt": "FFmpeg would draw this text as a terminal's screen\n" * 50,
+}
+
+
+@pytest.mark.parametrize("own_name", [True, False], ids=["by its own name", "called mp4"])
+@pytest.mark.parametrize("kind", PLAYLISTS)
+@pytest.mark.parametrize("read", [lambda path: list(read_frames(path)), frame_rate])
+def test_a_file_that_names_others_is_refused_whatever_it_is_called(
+    write_video: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object], kind: str, own_name: bool
+) -> None:
+    """Before, an ffconcat list played another file of the machine, and a text file was three frames of text."""
+    write_video(COLOURS, "secret.mp4")
+    path = tmp_path / f"list.{kind if own_name else 'mp4'}"
+    path.write_text(PLAYLISTS[kind])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VideoError, match=rf"{path.name}: cannot be decoded"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["concat:secret.mp4", "subfile,,start,0,end,0,,:secret.mp4", "12:30.mp4", "-i.mp4", "frame%03d.mp4"])
+def test_a_name_is_a_name_and_no_protocol_or_pattern(
+    write_video: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The file of that name is read, relative to the folder, and not ``secret.mp4`` or what FFmpeg makes of the name."""
+    write_video(COLOURS[:1], "secret.mp4")
+    write_video(COLOURS).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(read_frames(Path(name)))) == len(COLOURS)
+
+
+def test_a_codec_that_ffmpeg_does_not_know_is_said(write_video: Callable[..., Path]) -> None:
+    path = write_video(COLOURS)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz9"))
+    with pytest.raises(VideoError, match=r"written\.mp4: cannot be decoded; got a video codec that FFmpeg does not know"):
+        list(read_frames(path))

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import numpy.typing as npt
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.video import VideoError, read_frames, scaled_size
+from clipstep.runtime.video import VideoError, open_video, read_frames, scaled_size
 
 Frames = npt.NDArray[np.uint8]
 ABANDONED_SECONDS = 3600
@@ -92,8 +91,7 @@ def decode(path: Path, frames: int, short_side: int) -> Frames:
 def _decoded_bytes(path: Path, frames: int, short_side: int) -> int:
     """As the container states it, without decoding; nothing for a broken video."""
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+        with open_video(path) as (_, stream):
             return stream.frames // frames * frames * math.prod(scaled_size(stream.height, stream.width, short_side)) * 3
-    except (av.FFmpegError, IndexError, ZeroDivisionError):
+    except (VideoError, ZeroDivisionError):
         return 0
