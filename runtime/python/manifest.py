@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from clipstep.runtime.outputs import Output
+
 SCHEMA_VERSION = 1
 
 
@@ -20,6 +22,10 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 PerChannel = Annotated[tuple[float, ...], Field(min_length=2, max_length=3)]
+
+
+GoldenContent = Literal["run sample", "video", "synthetic"]
+"""Frames of the run's training videos, of a video that was given at export, or moving patterns that were drawn for the purpose."""
 
 
 class _Model(BaseModel):
@@ -78,6 +84,8 @@ class Interface(_Model):
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     delay_frames: Annotated[int, Field(ge=0)] = 0
     """How many frames the newest output that a prediction takes in is behind the newest frame; before, there is none."""
+    output: Output = "logits"
+    """What the first output holds, and so what the runtime still applies to get probabilities: softmax, sigmoid, or nothing."""
 
 
 class Placement(_Model):
@@ -163,6 +171,10 @@ class Golden(_Model):
     file: Annotated[str, AfterValidator(_inside)]
     size_bytes: Positive
     sha256: Sha256
+    content: tuple[GoldenContent, ...] = ()
+    """What the frames are, in their order; empty where nobody noted it."""
+    cannot_show: tuple[str, ...] = ()
+    """The mistakes, of those that export tries, that leave every output of these steps within the bound."""
 
 
 class Provenance(_Model):

@@ -13,6 +13,7 @@ import numpy as np
 from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
+from clipstep.runtime.outputs import Output, probabilities_of
 from clipstep.runtime.resize import center_box, check_frame, crop_resize
 from clipstep.runtime.video import Frame
 
@@ -25,15 +26,14 @@ class Prediction:
     """Counted from 0 since the start of the stream or its last reset."""
     frames_seen: int
     logits: Array
-    """``(classes,)`` float32."""
+    """The artifact's first output, ``(classes,)`` float32; ``output`` says what it holds."""
     labels: tuple[str, ...]
+    output: Output = "logits"
 
     @property
     def probabilities(self) -> Array:
-        """Softmax of the logits, ``(classes,)``."""
-        exponents = np.exp(self.logits - self.logits.max())
-        probabilities: Array = exponents / exponents.sum()
-        return probabilities
+        """Of each class, ``(classes,)``: softmax or sigmoid of the logits, or what the artifact gives, as ``output`` says. A new array."""
+        return probabilities_of(self.logits, self.output)
 
     def top(self, count: int) -> list[tuple[str, float]]:
         """The ``count`` likeliest labels and their probabilities, the likeliest first."""
@@ -81,7 +81,7 @@ class Stream:
         self._steps += 1
         if self._steps * spec.shape[0] <= self._model.interface.delay_frames:
             return None
-        return Prediction(self._steps - 1, self._seen, logits, self._model.labels)
+        return Prediction(self._steps - 1, self._seen, logits, self._model.labels, self._model.interface.output)
 
     def flush(self) -> None:
         """Ends the video: frames that did not fill a subclip are dropped, as in training, and the stream is reset."""

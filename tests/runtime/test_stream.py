@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from clipstep.runtime import ClipstepError, Prediction, StepModel
+from clipstep.runtime.outputs import Output
 from clipstep.runtime.resize import center_box, crop_resize
 
 Reference = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -142,3 +143,35 @@ def test_probabilities_and_top_by_hand() -> None:
     np.testing.assert_allclose(prediction.probabilities, (0.1, 0.6, 0.3), rtol=1e-4)
     assert [label for label, _ in prediction.top(2)] == ["b", "c"]
     np.testing.assert_allclose([probability for _, probability in prediction.top(9)], (0.6, 0.3, 0.1), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("logits", (0.211942, 0.576117, 0.211942)),  # e / (e + 2)
+        ("probabilities", (0, 1, 0)),
+        ("multilabel_logits", (0.5, 0.731059, 0.5)),  # 1 / (1 + 1 / e)
+        ("multilabel_probabilities", (0, 1, 0)),
+    ],
+)
+def test_probabilities_of_each_kind_of_output_by_hand(output: Output, expected: tuple[float, ...]) -> None:
+    """And an array of one's own each time: what is written into it changes nothing."""
+    prediction = Prediction(0, 4, np.array([0, 1, 0], np.float32), ("a", "b", "c"), output)
+    for _ in range(2):
+        np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-6)
+        prediction.probabilities.fill(9)
+    assert prediction.top(1) == [("b", pytest.approx(expected[1], abs=1e-6))]
+
+
+def test_the_sigmoid_of_very_sure_logits_is_0_and_1() -> None:
+    np.testing.assert_array_equal(Prediction(0, 4, np.array([-1e4, 1e4], np.float32), ("a", "b"), "multilabel_logits").probabilities, (0, 1))
+
+
+def test_a_stream_follows_what_the_manifest_says_of_the_output(edit_manifest: Callable[..., Path]) -> None:
+    """White frames: the artifact gives 4 - 0.25, whatever that is called."""
+    for output, expected in (("logits", 1 / 3), ("probabilities", 3.75), ("multilabel_logits", 1 / (1 + np.exp(-3.75)))):
+        with StepModel.load(edit_manifest(lambda values, output=output: values.update(output=output))) as model:
+            stream = model.stream()
+            prediction = [stream.push(np.full((8, 8, 3), 255, np.uint8)) for _ in range(4)][-1]
+        assert prediction is not None
+        np.testing.assert_allclose(prediction.probabilities, [expected] * 3, rtol=1e-5)

@@ -64,8 +64,21 @@ data class State(val name: String, val shape: List<Int>, val dtype: String, val 
     val elements: Int get() = shape.fold(1, Int::times)
 }
 
-/** What a lone artifact needs to be used. The newest output that a prediction takes in is [delayFrames] behind the newest frame. */
-data class Interface(val name: String, val input: Input, val states: List<State>, val labels: List<String>, val delayFrames: Int)
+/** What an artifact's first output may hold; the runtime applies softmax to the first, sigmoid to the third, nothing to the others. */
+val OUTPUTS: List<String> = listOf("logits", "probabilities", "multilabel_logits", "multilabel_probabilities")
+
+/**
+ * What a lone artifact needs to be used. The newest output that a prediction takes in is [delayFrames] behind the newest frame; [output],
+ * one of [OUTPUTS], is what the first output holds.
+ */
+data class Interface(
+    val name: String,
+    val input: Input,
+    val states: List<State>,
+    val labels: List<String>,
+    val delayFrames: Int,
+    val output: String = OUTPUTS[0],
+)
 
 /** Where the nodes of an artifact run: how many in which delegate, and the names of those outside all of them. */
 @Serializable
@@ -129,10 +142,17 @@ data class Artifact(
     }
 }
 
-/** The golden steps' file. */
+/** The golden steps' file; [content] is what its frames are, [cannotShow] the mistakes that leave every output within the bound. */
 @Serializable
-data class Golden(override val file: String, @SerialName("size_bytes") override val sizeBytes: Long, override val sha256: String) : BundleFile {
+data class Golden(
+    override val file: String,
+    @SerialName("size_bytes") override val sizeBytes: Long,
+    override val sha256: String,
+    val content: List<String> = emptyList(),
+    @SerialName("cannot_show") val cannotShow: List<String> = emptyList(),
+) : BundleFile {
     init {
+        for (kind in content) one("content", kind, "run sample", "video", "synthetic")
         check()
     }
 }
@@ -166,6 +186,7 @@ data class Manifest(
     val outputs: List<String>,
     val labels: List<String>,
     @SerialName("delay_frames") val delayFrames: Int = 0,
+    val output: String = OUTPUTS[0],
     @SerialName("schema_version") val schemaVersion: Int,
     val artifacts: List<Artifact>,
     val golden: Golden,
@@ -175,10 +196,11 @@ data class Manifest(
         require(labels.isNotEmpty()) { "labels must not be empty" }
         require(artifacts.isNotEmpty()) { "artifacts must not be empty" }
         require(delayFrames >= 0) { "delay_frames must be at least 0" }
+        one("output", output, *OUTPUTS.toTypedArray())
     }
 
     /** The part that an artifact with that input type needs. */
-    fun interfaceFor(inputDtype: String): Interface = Interface(name, input.copy(dtype = inputDtype), states, labels, delayFrames)
+    fun interfaceFor(inputDtype: String): Interface = Interface(name, input.copy(dtype = inputDtype), states, labels, delayFrames, output)
 }
 
 private fun one(key: String, value: String, vararg known: String) =

@@ -98,13 +98,13 @@ class Stream internal constructor(private val model: StepModel, private val buff
         if (steps.toLong() * spec.frames <= model.spec.delayFrames) return null
         val logits = FloatArray(model.labels.size)
         for (i in logits.indices) logits[i] = buffers.logits.get(i)
-        return Prediction(steps - 1, seen, logits, smooth(softmax(logits)), model.labels)
+        return Prediction(steps - 1, seen, logits, smooth(probabilities(logits, model.spec.output)), model.labels)
     }
 
     private fun smooth(probabilities: FloatArray): FloatArray {
         val before = smoothed
         if (smoothing > 0 && before != null) for (i in before.indices) probabilities[i] += smoothing * (before[i] - probabilities[i])
-        smoothed = probabilities
+        if (smoothing > 0) smoothed = probabilities.copyOf() // The prediction's own array is its reader's to change.
         return probabilities
     }
 }

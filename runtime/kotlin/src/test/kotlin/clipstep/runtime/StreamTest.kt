@@ -66,9 +66,29 @@ class StreamTest {
 
     @Test
     fun `the likeliest comes first, and equals keep their order`() {
-        val prediction = Prediction(0, 4, floatArrayOf(0f, 1f, 0f), softmax(floatArrayOf(0f, 1f, 0f)), listOf("a", "b", "c"))
+        val prediction = Prediction(0, 4, floatArrayOf(0f, 1f, 0f), probabilities(floatArrayOf(0f, 1f, 0f), "logits"), listOf("a", "b", "c"))
         assertEquals(listOf("b", "a"), prediction.top(2).map { it.label })
         assertEquals(0.5761169f, prediction.top(1).single().probability, 1e-6f) // e / (e + 2)
+    }
+
+    @Test
+    fun `probabilities by hand, whatever the first output holds`() {
+        val sure = floatArrayOf(0f, 1f, 0f)
+        assertArrayEquals(floatArrayOf(0.2119416f, 0.5761169f, 0.2119416f), probabilities(sure, "logits"), 1e-6f)
+        assertArrayEquals(floatArrayOf(0.5f, 0.7310586f, 0.5f), probabilities(sure, "multilabel_logits"), 1e-6f)
+        for (inside in listOf("probabilities", "multilabel_probabilities")) assertArrayEquals(sure, probabilities(sure, inside), 0f)
+        assertArrayEquals(floatArrayOf(0f, 1f), probabilities(floatArrayOf(-1000f, 1000f), "multilabel_logits"), 0f)
+    }
+
+    @Test
+    fun `a stream follows what the manifest says of the output, and a prediction's arrays are its own`() {
+        val spec = colourSpec().copy(output = "probabilities")
+        val stream = StepModel(spec, MeanColour(spec), "colour").stream(smoothing = 0.5f)
+        val (first, second) = List(2) { (1..4).mapNotNull { stream.push(red) }.single().also { it.probabilities.fill(9f) } }
+        assertArrayEquals(floatArrayOf(3.75f, -0.25f, -0.25f), first.logits, 1e-6f)
+        assertArrayEquals(FloatArray(3) { 9f }, second.probabilities, 0f)
+        val third = (1..4).mapNotNull { stream.push(red) }.single()
+        assertTrue("what was written into a prediction came back", third.probabilities.all { it < 4f })
     }
 
     @Test
