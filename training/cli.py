@@ -1,17 +1,21 @@
 """``clipstep train``."""
 
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
 from clipstep.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig, available_cores
 from clipstep.training.data import flow
 from clipstep.training.data.lists import read_data_set
+from clipstep.training.data.subclips import RGB
+from clipstep.training.finetune import Start, config_from, read_start
 from clipstep.training.losses import LOSSES
 from clipstep.training.models import ARCHITECTURES, HOME, PRESETS
 from clipstep.training.run import check_out
@@ -47,6 +51,9 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the run to.")
 @click.option("--config", callback=_read_config, is_eager=True, expose_value=False, help="A TOML file of these options, or 'paper'.")
 @click.option("--resume", is_flag=True, help="Go on with a training that was stopped in --out, if there is one.")
+@click.option(
+    "--init", type=click.Path(path_type=Path), help="Fine-tune this run, or the weights in this file; a new head is made for other classes."
+)
 @click.option("--split", default=1, show_default=True, help="Which trainlist0N.txt and testlist0N.txt.")
 @click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), default=HOME, show_default=True, help="See clipstep models.")
 @click.option(
@@ -86,33 +93,31 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
 )
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder to keep decoded frames in.")
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop after that many minutes.")
+@click.option("--max-steps", type=click.IntRange(1), help="Stop after that many steps of the optimizer, in all.")
 @click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default=HOW.accelerator, show_default=True)
 @click.option("--devices", default=HOW.devices, show_default=True, type=click.IntRange(1), help="Processes on this machine, one a GPU or on the CPU.")
 @click.option("--nodes", default=HOW.nodes, show_default=True, type=click.IntRange(1), help="Machines; start the command on each, or use torchrun.")
 @click.option("--workers", default=min(2, available_cores()), show_default=True, type=click.IntRange(0), help="Decoding processes, of each process.")
 @click.option("--seed", default=HOW.seed, show_default=True, type=click.IntRange(0))
+@click.pass_context
 def train_command(
+    context: click.Context,
     data: Path,
     out: Path,
     resume: bool,
+    init: Path | None,
     split: int,
-    architecture: str,
-    preset: str | None,
-    seen: str,
-    frames: int,
-    size: int,
     cache: Path | None,
-    **how: Any,
+    **options: Any,
 ) -> None:
     """Train a network on DATA, a folder in UCF101's layout (classInd.txt, lists, videos/)."""
     check_out(out, resume=resume)
-    if preset is not None and architecture != HOME:
-        raise ClipstepError(f"{architecture} has no presets", got=f"--preset {preset}", fix=f"leave it out, or train {HOME}")
+    asked = {name: options.pop(name) for name in ("architecture", "preset", "seen", "frames", "size")}
+    start = None if init is None else read_start(init)
     data_set = read_data_set(data, split)
-    strides = PRESETS[preset or "a2b1"] if architecture == HOME else {}
-    model_config = {"classes": len(data_set.classes), "frames": frames, "size": size, **strides, **INPUTS[seen]}
+    architecture, model_config = _network(asked, _given(context), start, len(data_set.classes))
     console = new_console()
-    run = train(Job(data_set, architecture, model_config, TrainingConfig(**how), out, cache, resume), console)
+    run = train(Job(data_set, architecture, model_config, TrainingConfig(**options), out, cache, resume, start), console)
     if run is not None:
         summary = run.info.training
         console.print(
@@ -121,3 +126,25 @@ def train_command(
             f"{len(summary['skipped_videos']) + len(summary['skipped_test_videos'])} broken videos skipped; written to {out}",
             soft_wrap=True,
         )
+
+
+def _given(context: click.Context) -> set[str]:
+    """The options that the command line or --config names."""
+    return {name for name in context.params if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)}
+
+
+def _network(asked: Mapping[str, Any], given: set[str], start: Start | None, classes: int) -> tuple[str, dict[str, int]]:
+    """The architecture and config asked for; what is not given is that of the run to start from, or the default."""
+    info = start.info if start is not None else None
+    architecture = info.architecture if info is not None and "architecture" not in given else asked["architecture"]
+    if asked["preset"] is not None and architecture != HOME:
+        raise ClipstepError(f"{architecture} has no presets", got=f"--preset {asked['preset']}", fix=f"leave it out, or train {HOME}")
+    strides = PRESETS[asked["preset"] or "a2b1"] if architecture == HOME else {}
+    if start is None or info is None:
+        return architecture, {"classes": classes, "frames": asked["frames"], "size": asked["size"], **strides, **INPUTS[asked["seen"]]}
+    changes = {name: asked[name] for name in ("frames", "size") if name in given}
+    if "preset" in given:
+        changes |= {"causal": False, **strides} if info.config.get("causal") else strides
+    if "seen" in given:
+        changes |= {"channels": INPUTS[asked["seen"]].get("channels", RGB)}
+    return config_from(start, architecture, changes, classes)

@@ -16,7 +16,7 @@ class TrainingConfig:
     ``validation`` is the share of each class's groups that is held out of training, to choose the best epoch by;
     ``loss`` is ``"every"`` or ``"last"`` subclip, back-propagated through ``truncate`` subclips; a step of the optimizer
     takes ``accumulate`` batches; ``ema`` is the decay of the averaged weights (0: none); ``precision`` is ``"32"`` or
-    ``"bf16"``.
+    ``"bf16"``. Training ends after ``epochs``, ``max_steps`` steps of the optimizer or ``max_minutes``, whichever comes first.
     """
 
     epochs: int = 100
@@ -40,9 +40,10 @@ class TrainingConfig:
     accelerator: str = "auto"
     workers: int = 2
     max_minutes: float | None = None
+    max_steps: int | None = None
 
 
-FREE_TO_CHANGE = ("accelerator", "workers", "max_minutes")
+FREE_TO_CHANGE = ("accelerator", "workers", "max_minutes", "max_steps")
 """What a resumed training may have otherwise: it does not decide what is computed."""
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, TrainingConfig], torch.optim.Optimizer]] = {

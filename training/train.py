@@ -30,6 +30,7 @@ from clipstep.training.data.lists import Clip, DataSet, split_by_group
 from clipstep.training.data.subclips import TestVideos, TrainingVideos, channel_statistics, short_side
 from clipstep.training.evaluation import largest_share, predict_videos, top_k_share
 from clipstep.training.facts import check_trainable, median_rate, sample_subclips
+from clipstep.training.finetune import Start, said, start_from
 from clipstep.training.models import build
 from clipstep.training.predict import video_logits
 from clipstep.training.run import CHECKPOINT, LOG, Run, RunInfo, save_run, subclip_shape
@@ -47,6 +48,8 @@ class Job:
     out: Path
     cache: Path | None = None
     resume: bool = False
+    start: Start | None = None
+    """The weights to begin with; None for random ones."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -68,8 +71,11 @@ def train(job: Job, console: Console) -> Run | None:
     lightning.seed_everything(job.config.seed, verbose=False)
     network = build(job.architecture, job.model_config)
     check_trainable(network, *job.shape)
+    init = start_from(network, job.start, job.architecture, job.model_config, job.data.classes) if job.start else None
     fabric = launch(job.config)
     console.quiet = console.quiet or fabric.global_rank > 0
+    if init is not None:
+        console.print(said(init, job.data.classes), soft_wrap=True)
     saved = fabric.broadcast(saved)
     info, sample = _facts(fabric, job, clips, saved)
     trainer, course = Trainer(network, info, job.config, fabric), Course(job.config.epochs)
@@ -86,7 +92,8 @@ def train(job: Job, console: Console) -> Run | None:
     broken = _gathered(fabric, trainer.broken)
     if fabric.global_rank > 0:
         return None
-    summary = {**asdict(job.config), "processes": fabric.world_size, **_counts(course, clips, held, broken)}
+    began = {} if init is None else {"init": init}
+    summary = {**asdict(job.config), "processes": fabric.world_size, **began, **_counts(course, clips, held, broken)}
     return _finish(job, course, replace(info, training=summary), sample, trainer.evaluated if held else None, console)
 
 
@@ -103,10 +110,12 @@ def _epochs(job: Job, trainer: Trainer, course: Course, clips: Sequence[Clip], h
         return config.max_minutes is not None and time.monotonic() - started > 60 * config.max_minutes
 
     for epoch in remaining:
-        if course.rows and trainer.in_any_process(late()):
+        count = min(order.per_epoch, _batches_left(config, epoch, order.per_epoch))
+        if not count or (course.rows and trainer.in_any_process(late())):
             break
-        with _bar(console, f"epoch {epoch + 1}/{config.epochs}", order.per_epoch) as advance:
-            facts = trainer.epoch(epoch, batches, order.per_epoch, late, advance)
+        with _bar(console, f"epoch {epoch + 1}/{config.epochs}", count) as advance:
+            facts = trainer.epoch(epoch, batches, count, late, advance)
+        facts = replace(facts, whole=facts.whole and count == order.per_epoch)
         if not facts.videos:
             raise VideoError(f"no usable video in the training list: {next(iter(trainer.broken.values()))}", fix="correct the list")
         validated = trainer.validate(loader(held_here, config.workers, batch_size=1)) if held else None
@@ -117,6 +126,13 @@ def _epochs(job: Job, trainer: Trainer, course: Course, clips: Sequence[Clip], h
         if fabric.global_rank == 0:
             _keep(job, trainer, course)
         console.print(course.line(), soft_wrap=True)
+
+
+def _batches_left(config: TrainingConfig, epochs_done: int, per_epoch: int) -> int:
+    """How many batches are left of ``max_steps`` steps of the optimizer after so many whole epochs."""
+    if config.max_steps is None:
+        return per_epoch
+    return max(0, config.max_steps - epochs_done * -(-per_epoch // config.accumulate)) * config.accumulate
 
 
 def _keep(job: Job, trainer: Trainer, course: Course) -> None:
@@ -166,7 +182,8 @@ def _about(job: Job) -> dict[str, Any]:
     """What has to be the same when a training is resumed."""
     decisive = {key: value for key, value in asdict(job.config).items() if key not in FREE_TO_CHANGE}
     clips = [f"{clip.path.parent.name}/{clip.path.name}" for clip in job.data.train]
-    return {"architecture": job.architecture, **job.model_config, **decisive, "class names": list(job.data.classes), "training list": clips}
+    lists = {"class names": list(job.data.classes), "training list": clips}
+    return {"architecture": job.architecture, **job.model_config, **decisive, **lists, "init": job.start.sha256 if job.start else None}
 
 
 def _saved(job: Job) -> dict[str, Any] | None:
@@ -190,10 +207,17 @@ def _facts(fabric: Fabric, job: Job, clips: Sequence[Clip], saved: dict[str, Any
     found: Any = None
     if fabric.global_rank == 0:
         sample = sample_subclips(job.data.test, *job.shape)
-        measured = saved["facts"].values() if saved else (*channel_statistics(clips, *job.shape), median_rate(clips))
+        measured = saved["facts"].values() if saved else (*_normalisation(job, clips), median_rate(clips))
         found = (*measured, sample)
     mean, deviation, fps, sample = fabric.broadcast(found)
     return RunInfo(job.architecture, dict(job.model_config), job.data.classes, tuple(mean), tuple(deviation), fps), sample
+
+
+def _normalisation(job: Job, clips: Sequence[Clip]) -> tuple[Sequence[float], Sequence[float]]:
+    """That of the run it starts from, to which its weights and batch norms fit; otherwise measured."""
+    if job.start is not None and job.start.info is not None:
+        return job.start.info.mean, job.start.info.deviation
+    return channel_statistics(clips, *job.shape)
 
 
 def _cache(job: Job, clips: Sequence[Clip], console: Console) -> FrameCache | None:
