@@ -24,7 +24,7 @@ $(DEMO).clipstep/manifest.json: $(DEMO)/run.json
 
 $(DEMO).jsonl: $(DEMO).clipstep/manifest.json
 	rm -f $@
-	$(BIN)/clipstep bench $(DEMO).clipstep --threads 1 --out $@
+	$(BIN)/clipstep bench $(DEMO).clipstep --run $(DEMO) --threads 1 --out $@
 
 demo: $(DEMO).jsonl
 	$(BIN)/clipstep verify $(DEMO).clipstep

@@ -16,6 +16,7 @@ from rich.progress import track
 
 from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import Record, Start, Subject, this_device
+from clipstep.export.network import Network
 from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, tree_sha256
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
@@ -48,15 +49,20 @@ class Worker:
         ClipstepError: it does not load, or computes something else.
     """
 
-    def __init__(self, subject: Subject, bundle: Bundle, source: str | None) -> None:
+    def __init__(self, subject: Subject, bundle: Bundle, network: Network | None) -> None:
         self.subject, self.bundle = subject, bundle
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "clipstep.benchmarks.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-P", "-m", "clipstep.benchmarks.worker"],  # -P: no module of this folder, which may be a stranger's.
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
+        task = {"subject": subject.model_dump(), "bundle": str(bundle.path), "network": network and network.values()}
         self.step_ms: list[float] = []
         self.peak_memory_bytes = 0
         try:
-            answer = self.ask(json.dumps({"subject": subject.model_dump(), "bundle": str(bundle.path), "source": source}))
+            answer = self.ask(json.dumps(task))
             self.start = Start.model_validate(answer["start"])
             self.memory_before_load_bytes: int = answer["memory_before_load_bytes"]
             if not self.start.largest_error <= BOUNDS["float32"]:
@@ -97,8 +103,8 @@ class Worker:
         self._process.communicate()
 
 
-def bench_bundle(bundle: Bundle, source: str | None, plan: Plan, console: Console) -> list[Record]:
-    """Measures every artifact that runs here and, given the run or the factory behind it, PyTorch and the naive rank-5 ONNX.
+def bench_bundle(bundle: Bundle, network: Network | None, plan: Plan, console: Console) -> list[Record]:
+    """Measures every artifact that runs here and, given the network behind it, PyTorch and the naive rank-5 ONNX.
 
     Outputs are compared with the golden steps before anything is timed.
 
@@ -107,9 +113,9 @@ def bench_bundle(bundle: Bundle, source: str | None, plan: Plan, console: Consol
     """
     records = []
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
-        naive = None if source is None else write_naive(bundle, source, Path(temporary) / "naive.onnx", console)
+        naive = None if network is None else write_naive(bundle, network, Path(temporary) / "naive.onnx", console)
         for threads in plan.threads:
-            records += measure(subjects_of(bundle, naive, threads), bundle, source, plan, console)
+            records += measure(subjects_of(bundle, naive, threads), bundle, network, plan, console)
     return records
 
 
@@ -143,21 +149,21 @@ def _artifact(bundle: Bundle, target: str) -> Artifact | None:
         return None
 
 
-def write_naive(bundle: Bundle, source: str, path: Path, console: Console) -> Path:
+def write_naive(bundle: Bundle, network: Network, path: Path, console: Console) -> Path:
     """Writes the network behind a bundle as ONNX as it was trained, in rank 5, and gives ``path``."""
     with quiet_stderr():
-        from clipstep.benchmarks.reference import reference_program
         from clipstep.export.export import quiet
+        from clipstep.export.reference import reference_program
         from clipstep.export.targets.onnx import to_onnx
 
     with console.status("exporting the naive rank-5 ONNX"), quiet():
-        program = reference_program(bundle, source)
+        program = reference_program(bundle, network)
         path.write_bytes(to_onnx(program.step, program).SerializeToString())
     return path
 
 
 def measure(
-    subjects: Sequence[Subject], bundle: Bundle, source: str | None, plan: Plan, console: Console, refused: dict[str, str] | None = None
+    subjects: Sequence[Subject], bundle: Bundle, network: Network | None, plan: Plan, console: Console, refused: dict[str, str] | None = None
 ) -> list[Record]:
     """Measures subjects side by side.
 
@@ -170,7 +176,7 @@ def measure(
         workers: list[Worker] = []
         for subject in subjects:
             try:
-                workers.append(stack.enter_context(Worker(subject, bundle, source)))
+                workers.append(stack.enter_context(Worker(subject, bundle, network)))
             except ClipstepError as error:
                 if refused is None:
                     raise

@@ -17,6 +17,7 @@ from clipstep.benchmarks.bench import Plan, bench_bundle
 from clipstep.benchmarks.phone import WithPhone
 from clipstep.benchmarks.profile import check_picture, draw, profile_bundle, profile_table
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms, record_lines
+from clipstep.export.network import Network, given_network, network_options
 from clipstep.runtime.bundle import MANIFEST, Bundle
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
@@ -28,8 +29,8 @@ ROUNDS, STEPS = 20, 5
 
 @click.command("bench", cls=WithPhone)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--run", help="The run's folder, or the factory, behind the bundle. [default: what the manifest names]")
-@click.option("--no-reference", is_flag=True, help="Measure the artifacts alone, without PyTorch and naive ONNX.")
+@network_options
+@click.option("--no-reference", is_flag=True, help="Measure the artifacts alone, without PyTorch and naive ONNX, as without --run and --model.")
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1 and 2]")
 @click.option("--rounds", type=click.IntRange(1), help="How often the configurations take turns. [default: 20]")
 @click.option("--steps", type=click.IntRange(1), help="Steps a turn [default: 5]; with --arch, how many golden steps [default: all].")
@@ -43,7 +44,9 @@ ROUNDS, STEPS = 20, 5
 @click.option("--out", type=click.Path(path_type=Path), help="Append the records to this file, one JSON object a line.")
 def bench_command(
     bundle: Path,
-    run: str | None,
+    run: Path | None,
+    model: str | None,
+    weights: Path | None,
     no_reference: bool,
     threads: tuple[int, ...],
     rounds: int | None,
@@ -55,7 +58,10 @@ def bench_command(
     ceilings: Path | None,
     out: Path | None,
 ) -> None:
-    """Measure BUNDLE's artifacts on this computer, beside PyTorch eager and the naive rank-5 ONNX of the same network."""
+    """Measure BUNDLE's artifacts on this computer; given --run or --model, beside PyTorch eager and the naive rank-5 ONNX of that network."""
+    network = given_network(run, model, weights)
+    if no_reference and network is not None:
+        raise ClipstepError(f"--no-reference leaves out the network that {'--run' if run else '--model'} gives", fix="leave one of them out")
     _check_options(arch, threads, rounds, operators or record or ceilings is not None, out)
     if profile is not None:
         check_picture(profile)
@@ -63,14 +69,19 @@ def bench_command(
     threads = tuple(dict.fromkeys(threads or (1, min(2, os.cpu_count() or 1))))
     check_threads(max(threads))
     opened, console = Bundle.open(bundle), new_console()
+    if network is not None:
+        check_network(opened, network)
+    elif not no_reference and profile is None:
+        console.print(
+            f"{opened.path.name}: its artifacts alone; PyTorch and naive ONNX beside them with --run RUN or --model FACTORY", soft_wrap=True
+        )
     if profile is not None and arch is None:
         _profile(opened, profile, steps or ROUNDS, threads[0], console)
         return
-    reference = None if no_reference else source_of(opened, run)
     if arch is None:
-        append(out, _measure(opened, reference, Plan(threads, rounds or ROUNDS, steps or STEPS), console), console)
+        append(out, _measure(opened, network, Plan(threads, rounds or ROUNDS, steps or STEPS), console), console)
     else:
-        counted = _count(opened, reference, steps, operators or profile is not None, record, console)
+        counted = _count(opened, network, steps, operators or profile is not None, record, console)
         append(out, counted, console)
         if profile is not None:
             draw({r.subject.name: _millions_by_kind(r) for r in counted}, "M instructions", profile)
@@ -91,8 +102,8 @@ def _check_options(arch: str | None, threads: Sequence[int], rounds: int | None,
         raise ClipstepError(f"{out}: no such folder", fix="make it first")
 
 
-def _measure(bundle: Bundle, source: str | None, plan: Plan, console: Console) -> list[Record]:
-    records = bench_bundle(bundle, source, plan, console)
+def _measure(bundle: Bundle, network: Network | None, plan: Plan, console: Console) -> list[Record]:
+    records = bench_bundle(bundle, network, plan, console)
     device, steps = records[0].device, len(records[0].step_ms)
     console.print(f"{records[0].bundle} on {device.cpu_model}, {device.cores} cores; {steps} steps each, taking turns", soft_wrap=True)
     console.print(record_table(records))
@@ -114,8 +125,8 @@ def _millions_by_kind(record: InstructionRecord) -> dict[str, float]:
     return dict(sums)
 
 
-def _count(bundle: Bundle, source: str | None, steps: int | None, operators: bool, record: bool, console: Console) -> list[InstructionRecord]:
-    records = count_bundle(bundle, source, console, steps=steps, operators=operators)
+def _count(bundle: Bundle, network: Network | None, steps: int | None, operators: bool, record: bool, console: Console) -> list[InstructionRecord]:
+    records = count_bundle(bundle, network, console, steps=steps, operators=operators)
     first = records[0]
     console.print(f"{first.bundle} on ARM64 ({first.cpu_model} in {first.emulator}), one thread: instructions of a step, not time", soft_wrap=True)
     console.print(instruction_table(records))
@@ -136,15 +147,15 @@ def append(out: Path | None, records: Sequence[BaseModel], console: Console) -> 
     console.print(f"{len(records)} records appended to {out}")
 
 
-def source_of(bundle: Bundle, given: str | None) -> str:
-    """The network behind a bundle; importing what reads it takes seconds.
+def check_network(bundle: Bundle, network: Network) -> None:
+    """Checks before anything is measured that the network is the one behind the bundle; importing what reads it takes seconds.
 
     Raises:
         ClipstepError: it is not there, or is another one.
     """
-    from clipstep.benchmarks.reference import reference_source
+    from clipstep.export.reference import reference_run
 
-    return reference_source(bundle, given)
+    reference_run(bundle, network)
 
 
 def record_table(records: Sequence[Record]) -> Table:

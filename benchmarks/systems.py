@@ -20,6 +20,7 @@ from clipstep.benchmarks.arm64.measure import count_bundle
 from clipstep.benchmarks.bench import Plan, bench_bundle
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms, record_lines
 from clipstep.benchmarks.report import read_records
+from clipstep.export.network import Network
 from clipstep.export.step import program_of
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
@@ -93,11 +94,11 @@ def _measure(name: str, data: DataSet, frames: int, size: int, out: Path, plan: 
         took.write_text(_export(folder, bundle, run).model_dump_json())
     if not records.exists():
         console.print(f"measuring {name}")
-        measured = bench_bundle(Bundle.open(bundle), str(folder), plan, console)
+        measured = bench_bundle(Bundle.open(bundle), Network(str(folder)), plan, console)
         records.write_text(record_lines(measured), encoding="utf-8")
     if arm64 and not counts.exists():
         console.print(f"counting {name}")
-        counted = count_bundle(Bundle.open(bundle), str(folder), console, steps=1)
+        counted = count_bundle(Bundle.open(bundle), Network(str(folder)), console, steps=1)
         counts.write_text(record_lines(counted), encoding="utf-8")
     seen = read_records(counts)[1] if arm64 else []
     return Measured(run, Export.model_validate_json(took.read_text()), Bundle.open(bundle), read_records(records)[0], seen)
@@ -138,7 +139,7 @@ def rounding(run: Run) -> float:
 
 def _export(folder: Path, bundle: Path, run: Run) -> Export:
     started = time.monotonic()
-    command = [sys.executable, "-c", "from clipstep.runtime.cli import main; main()", "export", str(folder), "--out", str(bundle)]
+    command = [sys.executable, "-P", "-c", "from clipstep.runtime.cli import main; main()", "export", str(folder), "--out", str(bundle)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         error = process.stderr.read()

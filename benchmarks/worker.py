@@ -16,6 +16,7 @@ import numpy as np
 
 from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import Start, Subject
+from clipstep.export.network import Network
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import Array, Engine, load_engine
 from clipstep.runtime.golden import GoldenSteps
@@ -25,13 +26,13 @@ from clipstep.runtime.model import StepModel
 class Eager:
     """The network itself, in PyTorch, as an engine; ``compiled`` by torch.compile or as it is."""
 
-    def __init__(self, bundle: Bundle, source: str, threads: int, *, compiled: bool) -> None:
+    def __init__(self, bundle: Bundle, network: Network, threads: int, *, compiled: bool) -> None:
         import torch
 
-        from clipstep.benchmarks.reference import reference_program
+        from clipstep.export.reference import reference_program
 
         torch.set_num_threads(threads)
-        step = reference_program(bundle, source).step
+        step = reference_program(bundle, network).step
         self._step: Callable[..., Any] = torch.compile(step) if compiled else step
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
@@ -54,13 +55,14 @@ LIBRARIES = {
 """Of each engine: they are imported first, because they do not count as the model's memory."""
 
 
-def load(subject: Subject, bundle: Bundle, source: str | None) -> StepModel:
+def load(subject: Subject, bundle: Bundle, network: Network | None) -> StepModel:
     """The subject as a step model, whatever executes it."""
     if subject.is_artifact:
         return StepModel.load(bundle.path, subject.engine, subject.threads)
     engine: Engine
     if subject.target == "pytorch":
-        engine = Eager(bundle, str(source), subject.threads, compiled=subject.engine == "torch.compile")
+        assert network is not None
+        engine = Eager(bundle, network, subject.threads, compiled=subject.engine == "torch.compile")
     elif subject.engine in PEERS:
         engine = PEERS[subject.engine].load(Path(str(subject.file)), subject.threads)
     else:
@@ -94,12 +96,13 @@ def main() -> None:
     task = json.loads(sys.stdin.readline())
     subject = Subject.model_validate(task["subject"])
     bundle = Bundle.open(task["bundle"])
+    network = Network(**task["network"]) if task["network"] else None
     golden = GoldenSteps.of(bundle)
     for library in LIBRARIES[subject.engine]:
         importlib.import_module(library)
     before = memory_bytes("VmRSS")
     started = time.perf_counter()
-    model = load(subject, bundle, task["source"])
+    model = load(subject, bundle, network)
     loaded = time.perf_counter()
     logits, states = model.step(golden.subclips[0], model.initial_states())
     first = time.perf_counter()

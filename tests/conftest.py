@@ -1,5 +1,6 @@
 """A small run with a real clip's frames, exported once to every target, for the tests of export and benchmarks."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,12 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory, run: Run, run_folder: 
     out = tmp_path_factory.mktemp("bundle") / "small.clipstep"
     export_run(run, run_folder, out)
     return out
+
+
+@pytest.fixture
+def bundle_copy(tmp_path: Path, bundle_path: Path) -> Path:
+    """A copy of the bundle, to be damaged."""
+    return Path(shutil.copytree(bundle_path, tmp_path / "copy.clipstep"))
 
 
 @pytest.fixture

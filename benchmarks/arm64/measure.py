@@ -13,6 +13,7 @@ from clipstep.benchmarks.arm64.kit import CPU, Kit
 from clipstep.benchmarks.arm64.operators import settled
 from clipstep.benchmarks.bench import NAIVE, write_naive
 from clipstep.benchmarks.records import InstructionRecord, Subject
+from clipstep.export.network import Network
 from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, tree_sha256
 from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
@@ -32,9 +33,9 @@ class _Candidate:
 
 
 def count_bundle(
-    bundle: Bundle, source: str | None, console: Console, *, steps: int | None = None, operators: bool = False, kit: Kit | None = None
+    bundle: Bundle, network: Network | None, console: Console, *, steps: int | None = None, operators: bool = False, kit: Kit | None = None
 ) -> list[InstructionRecord]:
-    """Counts every artifact that runs on ARM64 here and, given the run or the factory behind it, the naive rank-5 ONNX of its network.
+    """Counts every artifact that runs on ARM64 here and, given the network behind it, the naive rank-5 ONNX of its network.
 
     ``steps`` is how many of the golden steps run; by default all.
 
@@ -50,7 +51,7 @@ def count_bundle(
         kit.check_version(candidate.name, candidate.engine, candidate.artifact.tool_versions.get(candidate.engine))
     records = []
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
-        for candidate in (*_naive(bundle, source, Path(temporary), console), *artifacts):
+        for candidate in (*_naive(bundle, network, Path(temporary), console), *artifacts):
             with console.status(f"{candidate.name} on ARM64, {len(golden.logits)} steps and a reset"):
                 records.append(_count(kit, candidate, bundle, golden, operators=operators))
     return records
@@ -95,9 +96,9 @@ def _artifacts(bundle: Bundle) -> list[_Candidate]:
     return found
 
 
-def _naive(bundle: Bundle, source: str | None, folder: Path, console: Console) -> Iterator[_Candidate]:
-    if source is not None:
-        yield _Candidate(NAIVE, "onnxruntime", write_naive(bundle, source, folder / "naive.onnx", console), None)
+def _naive(bundle: Bundle, network: Network | None, folder: Path, console: Console) -> Iterator[_Candidate]:
+    if network is not None:
+        yield _Candidate(NAIVE, "onnxruntime", write_naive(bundle, network, folder / "naive.onnx", console), None)
 
 
 class _Recorded:

@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from clipstep.benchmarks.bench import NAIVE, Plan, as_trained, measure, subjects_of, write_naive
-from clipstep.benchmarks.cli import append, record_table, source_of
+from clipstep.benchmarks.cli import append, check_network, record_table
 from clipstep.benchmarks.peers.engines import PEERS, Sources, convert
 from clipstep.benchmarks.records import Record, Subject
+from clipstep.export.network import given_network, network_options
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
@@ -23,32 +24,44 @@ GEMM, GEMM_ROUNDS = 1024, 12
 
 @click.command("peers")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--run", help="The run's folder, or the factory, behind the bundle. [default: what the manifest names]")
+@network_options
 @click.option("--peer", "names", multiple=True, type=click.Choice(list(PEERS)), help="May be given several times. [default: all]")
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1 and 2]")
 @click.option("--rounds", default=20, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
 @click.option("--steps", default=5, show_default=True, type=click.IntRange(1), help="Steps a turn.")
 @click.option("--out", type=click.Path(path_type=Path), help="Append the records to this file, one JSON object a line.")
-def peers_command(bundle: Path, run: str | None, names: tuple[str, ...], threads: tuple[int, ...], rounds: int, steps: int, out: Path | None) -> None:
+def peers_command(
+    bundle: Path,
+    run: Path | None,
+    model: str | None,
+    weights: Path | None,
+    names: tuple[str, ...],
+    threads: tuple[int, ...],
+    rounds: int,
+    steps: int,
+    out: Path | None,
+) -> None:
     """Measure BUNDLE's artifacts beside the same network in PyTorch, torch.compile, onnxruntime, OpenVINO, MNN and ncnn.
 
     Each runs in a process of its own, taking turns; what does not load, or computes other numbers, is named and not timed.
     """
-    names = names or tuple(PEERS)
+    network, names = given_network(run, model, weights), names or tuple(PEERS)
     _check_installed(names)
+    if network is None:
+        raise ClipstepError("other runtimes convert the network behind the bundle", got="none", fix="give --run RUN, or --model FACTORY")
     threads = tuple(dict.fromkeys(threads or (1, min(2, os.cpu_count() or 1))))
     check_threads(max(threads))
     opened, console = Bundle.open(bundle), new_console()
-    source = source_of(opened, run)
+    check_network(opened, network)
     records: list[Record] = []
     refused: dict[str, str] = {}
     gemms: dict[int, float] = {}
     with tempfile.TemporaryDirectory(prefix="clipstep-peers-") as temporary:
-        naive = write_naive(opened, source, Path(temporary) / "naive.onnx", console)
-        files = _converted(names, Sources(opened.path, source, naive, Path(temporary)), refused)
+        naive = write_naive(opened, network, Path(temporary) / "naive.onnx", console)
+        files = _converted(names, Sources(opened.path, network, naive, Path(temporary)), refused)
         for count in threads:
             gemms[count] = gemm_rate(count)
-            records += measure(_subjects(opened, naive, files, count), opened, source, Plan((count,), rounds, steps), console, refused)
+            records += measure(_subjects(opened, naive, files, count), opened, network, Plan((count,), rounds, steps), console, refused)
     device = records[0].device
     console.print(f"{opened.path.name} on {device.cpu_model}, {device.cores} cores; {rounds * steps} steps each, taking turns", soft_wrap=True)
     console.print(record_table(records))

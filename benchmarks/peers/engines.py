@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from clipstep.export.network import Network
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import Array, Engine
 from clipstep.runtime.errors import ClipstepError
@@ -21,7 +23,7 @@ class Sources:
     """What a converter may start from: a bundle and the network behind it, its rank-5 ONNX, and a folder to write to."""
 
     bundle: Path
-    source: str
+    network: Network
     onnx: Path
     folder: Path
 
@@ -123,9 +125,9 @@ def _to_ncnn(sources: Sources) -> Path:
     import pnnx
     import torch
 
-    from clipstep.benchmarks.reference import reference_program
+    from clipstep.export.reference import reference_program
 
-    program = reference_program(Bundle.open(sources.bundle), sources.source)
+    program = reference_program(Bundle.open(sources.bundle), sources.network)
     inputs = (program.frames.float(), *program.states.values())
     trace: Any = torch.jit.trace
     with torch.no_grad():
@@ -159,8 +161,8 @@ def convert(name: str, sources: Sources) -> Path:
     Raises:
         ClipstepError: it cannot be made.
     """
-    task = [name, str(sources.bundle), sources.source, str(sources.onnx), str(sources.folder)]
-    done = subprocess.run([sys.executable, "-m", __name__, *task], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    task = [name, str(sources.bundle), json.dumps(sources.network.values()), str(sources.onnx), str(sources.folder)]
+    done = subprocess.run([sys.executable, "-P", "-m", __name__, *task], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["it ended without a word"]
     if done.returncode:
         raise ClipstepError(f"{name} cannot convert the network", got=lines[-1])
@@ -169,9 +171,9 @@ def convert(name: str, sources: Sources) -> Path:
 
 def main() -> None:
     """Converts for one peer and says where the file is."""
-    name, bundle, source, onnx, folder = sys.argv[1:]
+    name, bundle, network, onnx, folder = sys.argv[1:]
     try:
-        print(PEERS[name].convert(Sources(Path(bundle), source, Path(onnx), Path(folder))))
+        print(PEERS[name].convert(Sources(Path(bundle), Network(**json.loads(network)), Path(onnx), Path(folder))))
     except (ClipstepError, ImportError) as error:
         print(error)
         sys.exit(1)

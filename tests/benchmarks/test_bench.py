@@ -4,9 +4,11 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from clipstep.benchmarks.records import Record, naive_ms
 from clipstep.benchmarks.report import read_records
@@ -16,9 +18,9 @@ from clipstep.runtime.manifest import Accuracy
 
 
 @pytest.fixture(scope="module")
-def records_file(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path) -> Path:
+def records_file(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path, run_folder: Path) -> Path:
     out = tmp_path_factory.mktemp("records") / "records.jsonl"
-    assert call("bench", bundle_path, "--threads", "1", "--rounds", "3", "--steps", "2", "--out", out) == 0
+    assert call("bench", bundle_path, "--run", run_folder, "--threads", "1", "--rounds", "3", "--steps", "2", "--out", out) == 0
     return out
 
 
@@ -85,10 +87,15 @@ def test_the_report_says_the_accuracy_that_was_noted(
     assert "step.onnx in" not in text
 
 
-def test_without_references_only_the_artifacts_are_measured(bundle_path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--no-reference",)])
+def test_without_the_network_the_artifacts_alone_are_measured(
+    bundle_path: Path, tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "records.jsonl"
-    assert call("bench", bundle_path, "--no-reference", "--threads", "1", "--rounds", "1", "--steps", "1", "--out", out) == 0
+    assert call("bench", bundle_path, *options, "--threads", "1", "--rounds", "1", "--steps", "1", "--out", out) == 0
     assert {record.subject.form for record in read_records(out)[0]} == {"lowered"}
+    hint = "its artifacts alone; PyTorch and naive ONNX beside them with --run RUN or --model FACTORY"
+    assert (hint in capsys.readouterr().out) == (not options)
 
 
 def test_wrong_outputs_are_not_timed(bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +121,12 @@ def test_bad_input_is_one_line_and_exit_code_2(bundle_path: Path, records_file: 
         (("bench", tmp_path / "none.clipstep"), "is not a bundle"),
         (("bench", bundle_path, "--threads", "1000"), "thread count not available"),
         (("bench", bundle_path, "--run", tmp_path), "is not a run"),
+        (("bench", bundle_path, "--run", "os:abort"), "--run names no folder; got os:abort; a factory is given by --model os:abort"),
+        (("bench", bundle_path, "--run", tmp_path, "--model", "a:b"), "--run and --model both name the network"),
+        (("bench", bundle_path, "--run", tmp_path, "--weights", "w.pt"), "--weights is for --model"),
+        (("bench", bundle_path, "--weights", "w.pt"), "add --model package.module:factory"),
+        (("bench", bundle_path, "--run", tmp_path, "--no-reference"), "--no-reference leaves out the network that --run gives"),
+        (("peers", bundle_path, "--peer", "openvino"), "other runtimes convert the network behind the bundle; got none; give --run RUN, or --model"),
         (("bench", bundle_path, "--out", tmp_path / "no/where.jsonl"), "no such folder"),
         (("report", bundle_path, tmp_path / "none.jsonl"), "no such file"),
         (("report", bundle_path, tmp_path / "broken.jsonl"), "broken.jsonl:1: is not a record"),
@@ -155,7 +168,8 @@ def test_a_network_of_ones_own_is_measured_as_it_was_trained_too(tmp_path: Path,
     Path("classes.txt").write_text("a\nb\nc\n")
     arguments = ("--classes", "classes.txt", "--frames", 4, "--size", 24, "--target", "onnx", "--out", "own.clipstep")
     assert call("export", "--model", "benched:factory", *arguments) == 0
-    assert call("bench", "own.clipstep", "--threads", 1, "--rounds", 1, "--steps", 2, "--out", "records.jsonl") == 0
+    measured = ("--threads", 1, "--rounds", 1, "--steps", 2, "--out", "records.jsonl")
+    assert call("bench", "own.clipstep", "--model", "benched:factory", *measured) == 0
     records, _ = read_records(Path("records.jsonl"))
     assert [record.subject.name for record in records] == ["naive rank-5 ONNX", "PyTorch eager", "step.onnx"]
     assert all(record.start.largest_error < 1e-5 for record in records)
@@ -167,5 +181,38 @@ def test_a_factory_that_gives_another_network_is_refused(tmp_path: Path, monkeyp
     Path("classes.txt").write_text("a\nb\nc\n")
     arguments = ("--classes", "classes.txt", "--frames", 4, "--size", 24, "--target", "onnx", "--out", "own.clipstep")
     assert call("export", "--model", "another:factory", *arguments) == 0
-    assert call("bench", "own.clipstep") == 2
-    assert "error: another:factory: is not the run that the bundle was exported from; give --run RUN, or --no-reference" in capsys.readouterr().err
+    assert call("bench", "own.clipstep", "--model", "another:factory") == 2
+    said = "error: another:factory: is not the network that the bundle was exported from; give that one, with its --weights if it had any"
+    assert said in capsys.readouterr().err
+
+
+def test_the_weights_of_ones_own_network_are_given_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its factory gives other weights than those that were exported."""
+    monkeypatch.chdir(tmp_path)
+    Path("weighted.py").write_text(OWN.format(seed=6))
+    namespace: dict[str, Any] = {}
+    exec(OWN.format(seed=7), namespace)
+    save_file(namespace["factory"]().state_dict(), "seven.safetensors")
+    Path("classes.txt").write_text("a\nb\nc\n")
+    arguments = (
+        "--weights",
+        "seven.safetensors",
+        "--classes",
+        "classes.txt",
+        "--frames",
+        4,
+        "--size",
+        24,
+        "--target",
+        "onnx",
+        "--out",
+        "own.clipstep",
+    )
+    assert call("export", "--model", "weighted:factory", *arguments) == 0
+    measured = ("--threads", 1, "--rounds", 1, "--steps", 1, "--out", "records.jsonl")
+    assert call("bench", "own.clipstep", "--model", "weighted:factory", "--weights", "seven.safetensors", *measured) == 0
+    assert max(record.start.largest_error for record in read_records(Path("records.jsonl"))[0]) < 1e-5
+    assert call("bench", "own.clipstep", "--model", "weighted:factory") == 2
+    assert "with its --weights if it had any" in capsys.readouterr().err

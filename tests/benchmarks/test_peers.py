@@ -24,9 +24,9 @@ from clipstep.training.run import Run
 Cli = Callable[..., tuple[int, str, str]]
 
 
-def test_every_runtime_is_timed_or_named_with_the_reason(bundle_path: Path, tmp_path: Path, clipstep: Cli) -> None:
+def test_every_runtime_is_timed_or_named_with_the_reason(bundle_path: Path, run_folder: Path, tmp_path: Path, clipstep: Cli) -> None:
     out = tmp_path / "records.jsonl"
-    code, said, _ = clipstep("peers", bundle_path, "--threads", 1, "--rounds", 2, "--steps", 1, "--out", out)
+    code, said, _ = clipstep("peers", bundle_path, "--run", run_folder, "--threads", 1, "--rounds", 2, "--steps", 1, "--out", out)
     assert code == 0
     records, _ = read_records(out)
     timed = {record.subject.name for record in records}

@@ -1,7 +1,6 @@
 """What the tests of export share: the opened bundle, a network that exports fast, and copies to damage."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,12 +50,6 @@ def pooled_run(clip: Path) -> Run:
     torch.manual_seed(8)
     info = RunInfo("pooled", {}, CLASSES, (104.0, 101.0, 97.0), (58.0, 57.0, 59.0), 25.0, "0" * 64)
     return Run(Pooled().eval(), info, read_subclips(clip, 3, 16)[:5])
-
-
-@pytest.fixture
-def bundle_copy(tmp_path: Path, bundle_path: Path) -> Path:
-    """A copy of the bundle, to be damaged."""
-    return Path(shutil.copytree(bundle_path, tmp_path / "copy.clipstep"))
 
 
 @pytest.fixture(scope="session")

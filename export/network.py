@@ -1,0 +1,63 @@
+"""Which network is behind a bundle: what the user says, never what the bundle says of itself.
+
+A manifest's provenance names a run or a factory. That is a note for people: whoever made the bundle wrote it, and importing or opening
+what it names would run a stranger's choice of code. Reading the network takes torch: :mod:`clipstep.export.reference`.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clipstep.runtime.errors import ClipstepError
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network that a bundle was exported from: the folder ``run`` of a training, or a factory ``package.module:name`` with its weights."""
+
+    run: str | None = None
+    model: str | None = None
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.run is not None and self.model is not None:
+            raise ClipstepError("--run and --model both name the network", expected="one of them")
+        if self.run is None and self.model is None:
+            raise ClipstepError("--weights needs the network that they are for", fix="add --model package.module:factory")
+        if self.run is not None and self.weights is not None:
+            raise ClipstepError("--weights is for --model: a run has its own", fix="leave --weights out")
+        if self.run is not None and ":" in self.run and not Path(self.run).exists():
+            raise ClipstepError("--run names no folder", got=self.run, fix=f"a factory is given by --model {self.run}")
+
+    def __str__(self) -> str:
+        return self.run or str(self.model)
+
+    def values(self) -> dict[str, str | None]:
+        """What another process needs to make the same: ``Network(**values)``."""
+        return asdict(self)
+
+
+def given_network(run: Path | None, model: str | None, weights: Path | None) -> Network | None:
+    """What the options of :func:`network_options` say; None if none of them was given.
+
+    Raises:
+        ClipstepError: they contradict each other.
+    """
+    if run is None and model is None and weights is None:
+        return None
+    return Network(None if run is None else str(run), model, None if weights is None else str(weights))
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds ``--run``, ``--model`` and ``--weights`` to a command, the network behind its bundle; see :func:`given_network`."""
+    options = (
+        click.option("--run", type=click.Path(path_type=Path), help="The folder of the run that the bundle was exported from."),
+        click.option("--model", help="Instead of --run: package.module:factory, the network that the bundle was exported from."),
+        click.option("--weights", type=click.Path(path_type=Path), help="The weights of --model, as they were given to clipstep export."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
