@@ -15,6 +15,7 @@ from rich.table import Table
 from clipstep.benchmarks.records import Record
 from clipstep.benchmarks.report import read_records
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.options import Command, command
 from clipstep.runtime.terminal import new_console
 
 PACKAGE = "clipstep.demo"
@@ -23,7 +24,7 @@ FOLDER = f"/sdcard/Android/data/{PACKAGE}/files/records"
 POLL_S = 0.5
 
 
-class WithPhone(click.Command):
+class WithPhone(Command):
     """``clipstep bench BUNDLE``, and ``clipstep bench phone``."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
@@ -52,7 +53,7 @@ class Adb:
         return _run(self.program, "-s", self.serial, *arguments)
 
 
-@click.command("phone")
+@command("phone")
 @click.option("--app", is_flag=True, help="By the demo app, which must be installed on the phone: the one way there is.")
 @click.option("--bundle", help="The bundle's name in the app. [default: its first]")
 @click.option("--engine", "engines", multiple=True, help="May be given several times. [default: all that run the bundle]")

@@ -13,10 +13,11 @@ from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import Accuracy, Arm64Step
+from clipstep.runtime.options import command
 from clipstep.runtime.terminal import new_console
 
 
-@click.command("report")
+@command("report")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("records", type=click.Path(path_type=Path))
 def report_command(bundle: Path, records: Path) -> None:

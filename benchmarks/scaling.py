@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +22,6 @@ from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.terminal import new_console
 from clipstep.training.data.lists import DataSet, read_data_set
-from clipstep.training.models import ARCHITECTURES
 from clipstep.training.run import load_run, save_run
 
 TARGETS = ("onnx", "executorch")
@@ -39,22 +37,10 @@ class Point:
     milliseconds: dict[str, float]
 
 
-@click.command("scaling")
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for runs and bundles; what is there is not made again.")
-@click.option("--system", default="slowfast_causal_shufflenet", show_default=True, type=click.Choice(list(ARCHITECTURES)), help="The network.")
-@click.option("--frames", multiple=True, default=(4, 8, 16, 32), show_default=True, type=click.IntRange(1), help="T, may be given several times.")
-@click.option("--size", "sizes", multiple=True, default=(112, 160, 224), show_default=True, type=click.IntRange(16), help="Height and width, too.")
-@click.option("--streams", multiple=True, default=(1, 2, 4, 8), show_default=True, type=click.IntRange(1), help="Streams on one model, too.")
-@click.option("--rounds", default=10, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
-@click.option("--picture", type=click.Path(path_type=Path), help="Also draw it: .png or .svg.")
 def scaling_command(
     data: Path, out: Path, system: str, frames: tuple[int, ...], sizes: tuple[int, ...], streams: tuple[int, ...], rounds: int, picture: Path | None
 ) -> None:
-    """Measure a network's step with random weights over T, frame sizes and numbers of streams, one thread, each beside the others.
-
-    T grows at the first size, and the size at the last but one T. The first of both is what the others are compared with.
-    """
+    """``clipstep scaling``, whose options are in commands.py."""
     if picture is not None:
         check_picture(picture)
     data_set, console = read_data_set(data), new_console()

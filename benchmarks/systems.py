@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import torch
 from pydantic import BaseModel
 from rich.console import Console
@@ -56,17 +55,8 @@ class Measured:
     """On ARM64; empty unless they were asked for."""
 
 
-@click.command("systems")
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for runs, bundles and records; what is there is not made again.")
-@click.option("--system", "names", multiple=True, type=click.Choice(list(ARCHITECTURES)), help="May be given several times. [default: all]")
-@click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
-@click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
-@click.option("--arm64", is_flag=True, help="Also count the ARM64 instructions of a step, as clipstep bench --arch arm64 does.")
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
-@click.option("--steps", default=3, show_default=True, type=click.IntRange(1), help="Steps a turn.")
 def systems_command(data: Path, out: Path, names: tuple[str, ...], frames: int, size: int, arm64: bool, rounds: int, steps: int) -> None:
-    """Export and measure the networks with random weights, whose batch norms have the statistics of DATA's first test videos."""
+    """``clipstep systems``, whose options are in commands.py."""
     data_set, console = read_data_set(data), new_console()
     plan = Plan((1,), rounds, steps)
     every = {name: _measure(name, data_set, frames, size, out, plan, console, arm64=arm64) for name in names or ARCHITECTURES}

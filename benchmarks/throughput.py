@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import click
 import torch
 from rich.table import Table
 
@@ -17,29 +16,16 @@ from clipstep.training.config import TrainingConfig, available_cores
 from clipstep.training.data.batches import EpochBatches
 from clipstep.training.data.lists import Clip, read_data_set
 from clipstep.training.data.subclips import TrainingVideos, Video, channel_statistics
-from clipstep.training.models import ARCHITECTURES, HOME, build
+from clipstep.training.models import build
 from clipstep.training.run import RunInfo
 from clipstep.training.train import launch, loader
 from clipstep.training.trainer import Item, Trainer
 
 
-@click.command("throughput")
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), default=HOME, show_default=True)
-@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Videos a batch, of one process.")
-@click.option("--devices", default=1, show_default=True, type=click.IntRange(1), help="Processes that train together; they share the cores.")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Decoding processes, of each process.")
-@click.option("--videos", default=48, show_default=True, type=click.IntRange(1), help="Videos a round, from the start of the training list.")
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="How often the two take turns.")
-@click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
-@click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
 def throughput_command(
     data: Path, architecture: str, batch_size: int, devices: int, workers: int, videos: int, rounds: int, frames: int, size: int
 ) -> None:
-    """Measure training on the videos of DATA: decoding, forward and backward passes and the optimizer's steps, all counted.
-
-    The plain loop takes one video after the other, in one process with all cores.
-    """
+    """``clipstep throughput``, whose options are in commands.py."""
     data_set = read_data_set(data)
     clips = data_set.train[:videos]
     trainer = _trainer(architecture, clips, data_set.classes, frames, size, devices)

@@ -1,26 +1,27 @@
 """``clipstep export`` and ``clipstep verify``."""
 
+from __future__ import annotations
+
 import importlib
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from clipstep.export.export import FORMS, INPUT_DTYPES, PLATFORMS, Ask, Tune, Written, export_run
-from clipstep.export.factory import Facts, own_run, read_labels
-from clipstep.export.step import program_of
-from clipstep.export.targets import TARGETS
-from clipstep.export.verify import GOLDEN_STEPS, check_steps, record_golden, same_golden, verify_bundle
+from clipstep.export.choices import FORMS, INPUT_DTYPES, PLATFORMS, TARGETS
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
+from clipstep.runtime.options import command
 from clipstep.runtime.terminal import new_console
-from clipstep.training.data.subclips import read_subclips
-from clipstep.training.run import Run, load_run
+
+if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
+    from clipstep.export.export import Tune, Written
+    from clipstep.training.run import Run
 
 
 class Fixed(click.ParamType[int]):
@@ -37,7 +38,7 @@ class Fixed(click.ParamType[int]):
         return int(value)
 
 
-@click.command("export")
+@command("export", loads=["clipstep.export.export", "clipstep.export.factory"])
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The bundle to write, NAME.clipstep.")
 @click.option("--model", help="Instead of RUN: package.module:factory, which gives a torch.nn.Module.")
@@ -52,7 +53,7 @@ class Fixed(click.ParamType[int]):
 @click.option(
     "--stream", type=click.IntRange(1), help="Steps of so many new frames: a clip network gets states, and predicts after each step of all so far."
 )
-@click.option("--target", "targets", multiple=True, default=tuple(TARGETS), show_default=True, help="May be given several times.")
+@click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True, help="May be given several times.")
 @click.option(
     "--form", type=click.Choice(FORMS), default="auto", show_default=True, help="Lowered to rank 4, or 3d, as trained, which onnx alone takes."
 )
@@ -91,6 +92,9 @@ def export_command(
     **own: Any,
 ) -> None:
     """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one of them fails verification."""
+    from clipstep.export.export import Ask, export_run
+    from clipstep.training.run import load_run
+
     if out.suffix != ".clipstep":
         raise ClipstepError("a bundle's name ends in .clipstep", got=out, expected=f"{out}.clipstep")
     ask = Ask(tuple(dict.fromkeys(targets)), form, input_dtype, stream, tuple(dict.fromkeys(platforms)), _tune() if tune else None)
@@ -111,6 +115,8 @@ def _own(
     model: str, weights: Path | None, classes: Path | None, frames: int | None, size: int | None, mean: tuple[float, ...],
     deviation: tuple[float, ...], fps: float, video: Path | None,
 ) -> Run:  # fmt: skip
+    from clipstep.export.factory import Facts, own_run, read_labels
+
     if classes is None or frames is None or size is None:
         raise ClipstepError("--model needs --classes, --frames and --size")
     if min(deviation) <= 0:
@@ -138,7 +144,7 @@ def _line(written: Written) -> str:
     )
 
 
-@click.command("verify")
+@command("verify", loads=["clipstep.export.verify"])
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--run", type=click.Path(path_type=Path), help="Compute the reference anew from this run's eager network.")
 @click.option("--video", type=click.Path(path_type=Path), help="Frames of this video instead of the golden steps'; needs --run.")
@@ -147,6 +153,9 @@ def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
 
     The reference is the golden steps, recorded from the eager network at export; with --run it is computed anew.
     """
+    from clipstep.export.verify import verify_bundle
+    from clipstep.training.run import load_run
+
     console = new_console()
     opened = Bundle.open(bundle)
     golden = GoldenSteps.of(opened)
@@ -171,6 +180,10 @@ def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
 
 
 def _fresh_golden(bundle: Bundle, golden: GoldenSteps, run: Run, video: Path | None, console: Console) -> GoldenSteps:
+    from clipstep.export.step import program_of
+    from clipstep.export.verify import GOLDEN_STEPS, check_steps, record_golden, same_golden
+    from clipstep.training.data.subclips import read_subclips
+
     if run.info.checkpoint_sha256 != bundle.manifest.provenance.checkpoint_sha256:
         raise ClipstepError("the run is not the one the bundle was exported from", fix="give that run, or export this one")
     stream = bundle.manifest.provenance.stream_frames

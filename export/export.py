@@ -34,10 +34,6 @@ from clipstep.training.run import Run
 
 GOLDEN_FILE = "golden.safetensors"
 
-FORMS = ("auto", "lowered", "3d")
-PLATFORMS = ("any", "arm64", "x86_64")
-INPUT_DTYPES = ("auto", "uint8", "float32")
-
 
 Tune = Callable[[str, str, Mapping[str, Path], Interface, GoldenSteps], tuple[str, dict[str, float]]]
 """``(platform, target, files by the way they are written, facts, golden steps)`` gives what a step of each costs there, and the unit."""

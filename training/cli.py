@@ -1,28 +1,26 @@
 """``clipstep train``."""
 
+from __future__ import annotations
+
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.options import command
 from clipstep.runtime.terminal import new_console
+from clipstep.training.choices import ARCHITECTURES, HOME, INPUTS, LOSSES, PRESETS
 from clipstep.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig, available_cores
-from clipstep.training.data import flow
-from clipstep.training.data.lists import read_data_set
-from clipstep.training.data.subclips import RGB
-from clipstep.training.finetune import Start, config_from, read_start
-from clipstep.training.losses import LOSSES
-from clipstep.training.models import ARCHITECTURES, HOME, PRESETS
-from clipstep.training.run import check_out
-from clipstep.training.train import Job, train
+
+if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
+    from clipstep.training.finetune import Start
 
 CONFIGS = ("paper",)
-INPUTS = {"rgb": {}, "flow": {"channels": flow.CHANNELS}}
 HOW = TrainingConfig()
 """How to train unless told otherwise."""
 
@@ -46,7 +44,7 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
     context.default_map = {key.replace("-", "_"): option for key, option in options.items()}
 
 
-@click.command("train")
+@command("train", loads=["clipstep.training.train"])
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the run to.")
 @click.option("--config", callback=_read_config, is_eager=True, expose_value=False, help="A TOML file of these options, or 'paper'.")
@@ -111,6 +109,11 @@ def train_command(
     **options: Any,
 ) -> None:
     """Train a network on DATA, a folder in UCF101's layout (classInd.txt, lists, videos/)."""
+    from clipstep.training.data.lists import read_data_set
+    from clipstep.training.finetune import read_start
+    from clipstep.training.run import check_out
+    from clipstep.training.train import Job, train
+
     check_out(out, resume=resume)
     asked = {name: options.pop(name) for name in ("architecture", "preset", "seen", "frames", "size")}
     start = None if init is None else read_start(init)
@@ -135,11 +138,15 @@ def _given(context: click.Context) -> set[str]:
 
 def _network(asked: Mapping[str, Any], given: set[str], start: Start | None, classes: int) -> tuple[str, dict[str, int]]:
     """The architecture and config asked for; what is not given is that of the run to start from, or the default."""
+    from clipstep.training.data.subclips import RGB
+    from clipstep.training.finetune import config_from
+    from clipstep.training.models import PRESETS as STRIDES
+
     info = start.info if start is not None else None
     architecture = info.architecture if info is not None and "architecture" not in given else asked["architecture"]
     if asked["preset"] is not None and architecture != HOME:
         raise ClipstepError(f"{architecture} has no presets", got=f"--preset {asked['preset']}", fix=f"leave it out, or train {HOME}")
-    strides = PRESETS[asked["preset"] or "a2b1"] if architecture == HOME else {}
+    strides = STRIDES[asked["preset"] or "a2b1"] if architecture == HOME else {}
     if start is None or info is None:
         return architecture, {"classes": classes, "frames": asked["frames"], "size": asked["size"], **strides, **INPUTS[asked["seen"]]}
     changes = {name: asked[name] for name in ("frames", "size") if name in given}

@@ -1,12 +1,15 @@
 """How to train: everything that decides what a training computes, and how it is spread."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:  # The command line's help reads this file, and must not load PyTorch.
+    from torch import nn
+    from torch.optim import Optimizer
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,33 @@ class TrainingConfig:
 FREE_TO_CHANGE = ("accelerator", "workers", "max_minutes", "max_steps")
 """What a resumed training may have otherwise: it does not decide what is computed."""
 
-OPTIMIZERS: dict[str, Callable[[nn.Module, TrainingConfig], torch.optim.Optimizer]] = {
-    "sgd": lambda network, c: torch.optim.SGD(network.parameters(), c.learning_rate, c.momentum, weight_decay=c.weight_decay),
-    "adamw": lambda network, c: torch.optim.AdamW(network.parameters(), c.learning_rate, weight_decay=c.weight_decay),
-}
 
-SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, TrainingConfig], Any]] = {
-    "plateau": lambda optimizer, c: torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=c.patience),
-    "cosine": lambda optimizer, c: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, c.epochs),
-}
+def _sgd(network: nn.Module, c: TrainingConfig) -> Optimizer:
+    from torch.optim import SGD
+
+    return SGD(network.parameters(), c.learning_rate, c.momentum, weight_decay=c.weight_decay)
+
+
+def _adamw(network: nn.Module, c: TrainingConfig) -> Optimizer:
+    from torch.optim import AdamW
+
+    return AdamW(network.parameters(), c.learning_rate, weight_decay=c.weight_decay)
+
+
+def _plateau(optimizer: Optimizer, c: TrainingConfig) -> Any:
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+    return ReduceLROnPlateau(optimizer, factor=0.1, patience=c.patience)
+
+
+def _cosine(optimizer: Optimizer, c: TrainingConfig) -> Any:
+    from torch.optim.lr_scheduler import CosineAnnealingLR
+
+    return CosineAnnealingLR(optimizer, c.epochs)
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, TrainingConfig], Optimizer]] = {"sgd": _sgd, "adamw": _adamw}
+SCHEDULES: dict[str, Callable[[Optimizer, TrainingConfig], Any]] = {"plateau": _plateau, "cosine": _cosine}
 
 PRECISIONS = ("32", "bf16")
 

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import click
 from torch import Tensor
 
 from clipstep.runtime.terminal import new_console
@@ -21,18 +20,8 @@ STEM = {"0": "stem", "1": "norm"}
 UNIT = {"conv1": "conv1", "bn1": "norm1", "conv2": "depthwise", "bn2": "norm2", "conv3": "conv2", "bn3": "norm3"}
 
 
-@click.command("convert")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the run to.")
-@click.option("--split", default=1, show_default=True, help="Which trainlist0N.txt and testlist0N.txt.")
-@click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
-@click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
 def convert_command(checkpoint: Path, data: Path, out: Path, split: int, frames: int, size: int) -> None:
-    """Write CHECKPOINT, a state dict of the paper's published code, as a run that can be evaluated and exported.
-
-    DATA is what it was trained on, in UCF101's layout: class names, statistics of the colours and sample subclips come from there.
-    """
+    """``clipstep convert``, whose options are in commands.py."""
     check_out(out)
     weights = converted(read_state(checkpoint))
     data_set = read_data_set(data, split)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import click
 import torch
 from rich.table import Table
 from torch import Tensor, nn
@@ -39,9 +38,8 @@ LISTED = {
 }
 
 
-@click.command("models")
 def models_command() -> None:
-    """List the networks that can be trained: parameters beside the paper's table 2, and multiply-accumulates of a subclip."""
+    """``clipstep models``, whose options are in commands.py."""
     table = Table("network", "classes", "parameters M", "paper M", "MAC M", "remark")
     for name, listed in LISTED.items():
         networks = [_network(name, {"classes": listed.classes, "channels": channels, **listed.config}) for channels in listed.streams]

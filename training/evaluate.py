@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
 from rich.table import Table
 from torch import Tensor
 
 from clipstep.runtime.bundle import MANIFEST, Bundle
-from clipstep.runtime.engines import ENGINES, engine_info
+from clipstep.runtime.engines import engine_info
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import Accuracy
 from clipstep.runtime.model import StepModel
@@ -38,17 +37,6 @@ class Subject:
     logits: Callable[..., Tensor]
 
 
-@click.command("evaluate")
-@click.argument("what", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--split", default=1, show_default=True, help="Which testlist0N.txt.")
-@click.option("--engine", type=click.Choice(list(ENGINES)), default="onnxruntime", show_default=True, help="What runs a bundle.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads of a bundle's engine.")
-@click.option("--crops", type=click.Choice(["1", "5"]), default="1", show_default=True, help="The centre, or the mean of it and the corners.")
-@click.option("--reset-each-step", is_flag=True, help="Also measure without memory: initial states before each subclip.")
-@click.option("--with", "other", type=click.Path(path_type=Path), help="Average the probabilities with those of this run or bundle.")
-@click.option("--record", is_flag=True, help="Note the accuracy in the bundle's manifest.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for tables and pictures.")
 def evaluate_command(
     what: Path,
     data: Path,
@@ -61,7 +49,7 @@ def evaluate_command(
     record: bool,
     out: Path | None,
 ) -> None:
-    """Measure accuracy of WHAT, a run or a bundle, on the test list of DATA, one video after the other."""
+    """``clipstep evaluate``, whose options are in commands.py."""
     _check_options(what, other, reset_each_step, record, out)
     console = new_console()
     data_set = read_data_set(data, split)

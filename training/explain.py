@@ -7,7 +7,6 @@ the ones before it left.
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -37,13 +36,8 @@ class Explanation:
     probabilities: npt.NDArray[np.float32]
 
 
-@click.command("explain")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("video", type=click.Path(path_type=Path))
-@click.option("--label", help="The class to explain; unless given, the one that is likeliest at the end.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for explanation.png and explanation.mp4.")
 def explain_command(run: Path, video: Path, label: str | None, out: Path) -> None:
-    """Show where the network of RUN looks in VIDEO, as a heat map over its frames, and its predictions over time."""
+    """``clipstep explain``, whose options are in commands.py."""
     check_replaceable(out, "explanation.png", "explanation")
     loaded = load_run(run)
     if label is not None and label not in loaded.info.classes:

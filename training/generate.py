@@ -3,7 +3,6 @@
 from itertools import cycle, islice
 from pathlib import Path
 
-import click
 import numpy as np
 from rich.progress import track
 
@@ -17,18 +16,8 @@ from clipstep.training.data.lists import read_data_set
 RATE = 25
 
 
-@click.command("generate")
-@click.argument("backgrounds", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Data set to write, in UCF101's layout.")
-@click.option("--pairs", default=60, show_default=True, type=click.IntRange(4), help="How many, a quarter of them for the test list.")
-@click.option("--frames", default=16, show_default=True, type=click.IntRange(2), help="T, frames a subclip.")
-@click.option("--size", default=112, show_default=True, type=click.IntRange(32), help="Height and width of a frame, in pixels; even.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 def generate_command(backgrounds: Path, out: Path, pairs: int, frames: int, size: int, seed: int) -> None:
-    """Write pairs of videos of opening and closing doors over the videos of BACKGROUNDS, a data set in UCF101's layout.
-
-    The two of a pair differ in the order of the motion alone. Videos of BACKGROUNDS' test list are behind those of the test list.
-    """
+    """``clipstep generate``, whose options are in commands.py."""
     if out.exists():
         raise ClipstepError(f"{out}: exists", expected="a new folder", fix="choose another --out")
     if size % 2:

@@ -11,8 +11,6 @@ from torch.nn import functional as F
 from clipstep.training.data.subclips import Video, normalise
 from clipstep.training.predict import initial_states, outputs_of
 
-LOSSES = ("every", "last")
-
 
 def subclip_losses(
     network: nn.Module,

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import click
 from rich.console import Console
 
 from clipstep.benchmarks.arm64.kit import CPU, EMULATOR, HERE, KIT_FILE, Kit, emulator_version, kit_folder, sources_sha256
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.install import install_extra
+from clipstep.runtime.options import command
 from clipstep.runtime.terminal import new_console
 from clipstep.runtime.whole import check_replaceable, write_whole
 
@@ -26,7 +27,7 @@ LIBRARIES = ("executorch", "executorch_kernels_optimized", "executorch_backend_x
 CORES = 2
 
 
-@click.command("arm64")
+@command("arm64")
 def arm64_command() -> None:
     """Set up what clipstep bench --arch arm64 needs, once: about 400 MB in the user's cache folder, or in $CLIPSTEP_ARM64.
 
@@ -56,7 +57,7 @@ def _versions() -> dict[str, str]:
         return {name: version(name) for name in WHEELS}
     except PackageNotFoundError as error:
         raise ClipstepError(
-            f"{error.name} is not installed", expected="the engines whose ARM builds are wanted", fix="pip install 'clipstep[bench]'"
+            f"{error.name} is not installed", expected="the engines whose ARM builds are wanted", fix=install_extra("bench")
         ) from error
 
 

@@ -16,13 +16,15 @@ from clipstep.export.network import given_network, network_options
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.install import install_extra
+from clipstep.runtime.options import command
 from clipstep.runtime.terminal import new_console
 
 GEMM, GEMM_ROUNDS = 1024, 12
 """Rows and columns of the matrices, and how often they are multiplied."""
 
 
-@click.command("peers")
+@command("peers")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @network_options
 @click.option("--peer", "names", multiple=True, type=click.Choice(list(PEERS)), help="May be given several times. [default: all]")
@@ -107,7 +109,7 @@ def _check_installed(names: tuple[str, ...]) -> None:
         except PackageNotFoundError:
             missing.append(distribution)
     if missing:
-        raise ClipstepError("peers are not installed", got=f"no {', '.join(missing)}", fix="pip install 'clipstep[peers]', or choose with --peer")
+        raise ClipstepError("peers are not installed", got=f"no {', '.join(missing)}", fix=f"{install_extra('peers')}, or choose with --peer")
 
 
 def _converted(names: tuple[str, ...], sources: Sources, refused: dict[str, str]) -> dict[str, Path]:

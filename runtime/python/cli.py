@@ -1,16 +1,15 @@
 """The ``clipstep`` command. Each subcommand is imported only when it is called, so that a base install can run."""
 
-import errno
+import difflib
 import importlib
-import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
+from clipstep.runtime.ending import exit_code
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.terminal import quiet_stderr
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+from clipstep.runtime.install import install_extra
+from clipstep.runtime.terminal import prepare_streams
 
 
 class _Job(NamedTuple):
@@ -18,26 +17,28 @@ class _Job(NamedTuple):
     extra: str | None
     """The extra whose libraries the subcommand needs; None if the base install suffices."""
     help: str
+    group: str = "Others"
 
 
+MAKE, EXPORT, RUN, MEASURE = "Make a network", "Export it", "Run it", "Measure it"
 JOBS = {
-    "train": _Job("clipstep.training.cli", "training", "Train a network on a data set in UCF101's layout."),
-    "models": _Job("clipstep.training.count", "training", "List the networks that can be trained, with their parameters and arithmetic."),
-    "generate": _Job("clipstep.training.generate", "training", "Write a data set of which the order of motion alone decides the class."),
-    "explain": _Job("clipstep.training.explain", "training", "Show where a network looks in a video, and its predictions over time."),
-    "convert": _Job("clipstep.training.convert", "training", "Write a checkpoint of the paper's published code as a run."),
-    "evaluate": _Job("clipstep.training.evaluate", "training", "Measure how right a run or a bundle is on a data set."),
-    "export": _Job("clipstep.export.cli", "export", "Write a trained run as a verified bundle."),
-    "verify": _Job("clipstep.export.cli", "export", "Check each artifact of a bundle against the eager network."),
-    "inspect": _Job("clipstep.runtime.inspect", None, "Show what a bundle, or a lone artifact, is."),
-    "run": _Job("clipstep.runtime.run", None, "Stream a video through a bundle."),
-    "bench": _Job("clipstep.benchmarks.cli", "bench", "Measure a bundle's latency and memory, or its instructions on ARM64."),
-    "arm64": _Job("clipstep.benchmarks.arm64.install", "bench", "Set up what clipstep bench --arch arm64 needs."),
-    "throughput": _Job("clipstep.benchmarks.throughput", "training", "Measure training in batches beside one video at a time."),
-    "peers": _Job("clipstep.benchmarks.peers.command", "peers", "Measure a bundle beside the same network in other runtimes."),
-    "systems": _Job("clipstep.benchmarks.systems", "bench", "Export and measure every network that can be trained, in one table."),
-    "scaling": _Job("clipstep.benchmarks.scaling", "bench", "Measure how a step grows with frames, their size and streams."),
-    "report": _Job("clipstep.benchmarks.report", None, "Summarise a bundle and what was measured of it in one table."),
+    "train": _Job("clipstep.training.cli", "training", "Train a network on a data set in UCF101's layout.", MAKE),
+    "models": _Job("clipstep.training.commands", "training", "List the networks that can be trained, and what each costs.", MAKE),
+    "generate": _Job("clipstep.training.commands", "training", "Write a data set of which the order of motion alone decides.", MAKE),
+    "convert": _Job("clipstep.training.commands", "training", "Write a checkpoint of the paper's published code as a run.", MAKE),
+    "export": _Job("clipstep.export.cli", "export", "Write a trained run, or a network of your own, as a bundle.", EXPORT),
+    "verify": _Job("clipstep.export.cli", "export", "Check each artifact of a bundle against the eager network.", EXPORT),
+    "inspect": _Job("clipstep.runtime.inspect", None, "Show what a bundle, or a lone artifact, is.", EXPORT),
+    "run": _Job("clipstep.runtime.run", None, "Stream a video through a bundle.", RUN),
+    "evaluate": _Job("clipstep.training.commands", "training", "Measure how right a run or a bundle is on a data set.", MEASURE),
+    "explain": _Job("clipstep.training.commands", "training", "Show where a network looks in a video, and what it predicts.", MEASURE),
+    "bench": _Job("clipstep.benchmarks.cli", "bench", "Measure latency and memory, or instructions on ARM64.", MEASURE),
+    "report": _Job("clipstep.benchmarks.report", None, "Summarise a bundle and what was measured of it.", MEASURE),
+    "peers": _Job("clipstep.benchmarks.peers.command", "peers", "Measure a bundle beside the network in other runtimes.", MEASURE),
+    "systems": _Job("clipstep.benchmarks.commands", "bench", "Export and measure every network that can be trained.", MEASURE),
+    "scaling": _Job("clipstep.benchmarks.commands", "bench", "Measure how a step grows with frames, size and streams.", MEASURE),
+    "throughput": _Job("clipstep.benchmarks.commands", "training", "Measure training in batches beside one video at a time.", MEASURE),
+    "arm64": _Job("clipstep.benchmarks.arm64.install", "bench", "Set up what clipstep bench --arch arm64 needs.", MEASURE),
 }
 
 
@@ -48,45 +49,48 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in JOBS:
             return None
-        job = JOBS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(JOBS[cmd_name].module), f"{cmd_name}_command")
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in JOBS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, JOBS, 1)
+            raise ClipstepError(f"clipstep has no command {name}", fix=f"did you mean {near[0]}?" if near else "see clipstep --help")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
         try:
-            with quiet_stderr():
-                module = importlib.import_module(job.module)
+            return super().invoke(ctx)
         except ModuleNotFoundError as error:
+            job = JOBS[ctx.invoked_subcommand or ""]
             if job.extra is None or (error.name or "").startswith("clipstep"):
                 raise
             raise ClipstepError(
-                f"clipstep {cmd_name} needs {error.name}, which is not installed", fix=f"pip install 'clipstep[{job.extra}]'"
+                f"clipstep {ctx.invoked_subcommand} needs {error.name}, which is not installed", fix=install_extra(job.extra)
             ) from error
-        command: click.Command = getattr(module, f"{cmd_name}_command")
-        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, job.help) for name, job in JOBS.items()])
+        for heading in dict.fromkeys(job.group for job in JOBS.values()):
+            with formatter.section(heading):
+                formatter.write_dl([(name, job.help) for name, job in JOBS.items() if job.group == heading], col_max=12)
 
 
-@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=_LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="clipstep")
-def group() -> None:
-    """From a video network trained in PyTorch to verified artifacts for phones."""
+@click.pass_context
+def group(context: click.Context) -> None:
+    """From a video network trained in PyTorch to verified artifacts for phones.
+
+    clipstep COMMAND --help explains a command.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main() -> None:
-    """Runs the command line; a user's mistake is one line on standard error and exit code 2."""
-    try:
-        group.main(standalone_mode=False)
-    except ClipstepError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        print(f"error: {error.filename or 'the disk'}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    """Runs the command line: a user's mistake is one line on standard error and exit code 2."""
+    prepare_streams()
+    code = exit_code(lambda: group.main(standalone_mode=False))
+    if code:
+        raise SystemExit(code)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.install import install_extra
 from clipstep.runtime.terminal import quiet_stderr
 
 Array = npt.NDArray[Any]
@@ -97,16 +98,16 @@ class ExecuTorch:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """How an engine is reached: the target it runs, what it needs installed, and how it loads a file."""
+    """How an engine is reached: the target it runs, the extra that it needs, and how it loads a file."""
 
     target: str
-    needs: str
+    extra: str | None
     load: Callable[[Path, int], Engine]
 
 
 ENGINES = {
-    "onnxruntime": EngineInfo("onnx", "onnxruntime", OnnxRuntime),
-    "executorch": EngineInfo("executorch", "clipstep[export]", ExecuTorch),
+    "onnxruntime": EngineInfo("onnx", None, OnnxRuntime),
+    "executorch": EngineInfo("executorch", "export", ExecuTorch),
 }
 
 
@@ -122,7 +123,8 @@ def load_engine(name: str, path: Path, threads: int) -> Engine:
     try:
         return info.load(path, threads)
     except ModuleNotFoundError as error:
-        raise ClipstepError(f"engine {name} needs {error.name}, which is not installed", fix=f"pip install '{info.needs}'") from error
+        fix = "pip install onnxruntime" if info.extra is None else install_extra(info.extra)
+        raise ClipstepError(f"engine {name} needs {error.name}, which is not installed", fix=fix) from error
 
 
 def check_threads(threads: int) -> None:

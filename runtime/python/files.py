@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clipstep.runtime.bundle import tree_size
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.install import install_extra
 from clipstep.runtime.manifest import Interface
 from clipstep.runtime.terminal import quiet_stderr
 
@@ -56,7 +57,7 @@ def read_file(path: Path) -> FileFacts:
         with quiet_stderr():
             values = READERS[path.suffix](path)
     except ModuleNotFoundError as error:
-        raise ClipstepError(f"reading {path.suffix} needs {error.name}, which is not installed", fix="pip install 'clipstep[export]'") from error
+        raise ClipstepError(f"reading {path.suffix} needs {error.name}, which is not installed", fix=install_extra("export")) from error
     except Exception as error:  # Each format's tools raise what they like on a damaged file.
         reason = next(iter(str(error).strip().splitlines()), "")
         raise ClipstepError(f"{path}: cannot be read", got=f"{type(error).__name__}: {reason}", expected=f"a {path.suffix} file") from error

@@ -10,12 +10,13 @@ from clipstep.runtime.bundle import Bundle, tree_size
 from clipstep.runtime.files import READERS, FileFacts, read_file
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.manifest import Artifact, Interface
+from clipstep.runtime.options import command
 from clipstep.runtime.terminal import new_console
 
 SHOWN_LABELS = 8
 
 
-@click.command("inspect")
+@command("inspect")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def inspect_command(path: Path, as_json: bool) -> None:

@@ -6,10 +6,11 @@ import click
 
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.model import StepModel
+from clipstep.runtime.options import command
 from clipstep.runtime.video import VideoError, frame_rate, read_frames
 
 
-@click.command("run")
+@command("run")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("video", type=click.Path(path_type=Path))
 @click.option("--engine", default="onnxruntime", show_default=True, help=f"One of {', '.join(ENGINES)}.")

@@ -11,9 +11,32 @@ from rich.console import Console
 WIDTH_WITHOUT_TERMINAL = 120
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # The command ends as any program whose reader has left.
+
+
 def new_console() -> Console:
     """A console as wide as the terminal; without one, wide enough for the tables."""
-    return Console() if sys.stdout.isatty() else Console(width=WIDTH_WITHOUT_TERMINAL)
+    return _Console() if sys.stdout.isatty() else _Console(width=WIDTH_WITHOUT_TERMINAL)
+
+
+def prepare_streams() -> None:
+    """Makes the standard streams of this process take whatever a command says.
+
+    A closed one is opened on nothing, because the next file to be opened would take its place. What a stream's encoding lacks, such as a
+    label under a C locale or a file name that is not UTF-8, is written as an escape.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  It is a descriptor, for good.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from clipstep.benchmarks.report import read_records
 from clipstep.export.step import program_of
 from clipstep.export.targets.onnx import to_onnx
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.install import install_extra
 from clipstep.training.run import Run
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -64,7 +65,7 @@ def test_peers_that_are_not_installed_are_named(bundle_path: Path, clipstep: Cli
     monkeypatch.setattr(command, "version", version)
     code, _, error = clipstep("peers", bundle_path, "--peer", "mnn", "--peer", "openvino")
     assert code == 2
-    assert "peers are not installed; got no MNN, openvino; pip install 'clipstep[peers]'" in error
+    assert "peers are not installed; got no MNN, openvino; " + install_extra("peers") in error
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from torch import Tensor
 
-from clipstep.benchmarks.throughput import throughput_command
+from clipstep.benchmarks.commands import throughput_command
 from clipstep.training.data.subclips import Video
 from clipstep.training.trainer import Trainer
 

@@ -83,7 +83,7 @@ def bundle(tmp_path: Path) -> Path:
 def test_a_base_install_of_the_wheel_runs_a_bundle(tmp_path: Path, bundle: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "training", "export", "runtime", "benchmarks"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "command", "training", "export", "runtime", "benchmarks"):
         (source / name).symlink_to(ROOT / name)
     _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", cwd=source)
     (wheel,) = (tmp_path / "dist").glob("clipstep-*.whl")
@@ -102,4 +102,4 @@ def test_a_base_install_of_the_wheel_runs_a_bundle(tmp_path: Path, bundle: Path)
     assert _run(python, "-c", schema, cwd=outside).strip() == "{"
     refused = subprocess.run([tmp_path / "empty/bin/clipstep", "train", "x", "--out", "y"], cwd=outside, capture_output=True, text=True)
     assert refused.returncode == 2
-    assert "pip install 'clipstep[training]'" in refused.stderr
+    assert f"pip install '{wheel}[training]'" in refused.stderr

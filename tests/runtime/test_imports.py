@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from clipstep.runtime.install import install_extra
+
 BLOCK = """
 import sys
 
@@ -52,7 +54,7 @@ def test_without_its_extra_a_subcommand_names_it_on_one_line(job: str, extra: st
     assert result.returncode == 2 and result.stdout == ""
     line, *others = result.stderr.splitlines()
     assert others == []
-    assert line.startswith(f"error: clipstep {job} needs ") and line.endswith(f"which is not installed; pip install 'clipstep[{extra}]'")
+    assert line.startswith(f"error: clipstep {job} needs ") and line.endswith(f"which is not installed; {install_extra(extra)}")
 
 
 def test_without_any_extra_the_list_of_subcommands_is_shown() -> None:
@@ -76,4 +78,4 @@ from clipstep.runtime.engines import load_engine
 load_engine("executorch", Path("any.pte"), 1)
 """
     last = _python(code).stderr.splitlines()[-1]
-    assert last.endswith("ClipstepError: engine executorch needs executorch, which is not installed; pip install 'clipstep[export]'")
+    assert last.endswith("ClipstepError: engine executorch needs executorch, which is not installed; " + install_extra("export"))

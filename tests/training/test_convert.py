@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipstep.runtime import ClipstepError
-from clipstep.training.convert import convert_command
+from clipstep.training.commands import convert_command
 from clipstep.training.run import load_run
 
 

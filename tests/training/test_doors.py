@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from clipstep.runtime import ClipstepError, read_frames
+from clipstep.training.commands import generate_command
 from clipstep.training.data.doors import Doors, background, draw, gaps, random_doors
 from clipstep.training.data.lists import group_of, read_data_set, split_by_group
-from clipstep.training.generate import generate_command
 
 DOORS = Doors(top=0.25, left=0.1, height=0.5, width=0.8, colour=(10, 200, 30), moving=1)
 

@@ -17,9 +17,10 @@ from rich.console import Console
 from clipstep.runtime import VideoError
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.resize import Box
+from clipstep.training.commands import evaluate_command
 from clipstep.training.data.lists import Clip
 from clipstep.training.data.subclips import read_subclips
-from clipstep.training.evaluate import evaluate_command, summarise
+from clipstep.training.evaluate import summarise
 from clipstep.training.evaluation import Prediction, confusion_matrix, fused, largest_share, predict_videos, top_k_share
 from clipstep.training.predict import video_logits
 from clipstep.training.run import Run

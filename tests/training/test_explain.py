@@ -12,8 +12,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from clipstep.runtime import read_frames
+from clipstep.training.commands import explain_command
 from clipstep.training.data.subclips import normalise, read_subclips
-from clipstep.training.explain import explain, explain_command
+from clipstep.training.explain import explain
 from clipstep.training.models import ARCHITECTURES, build
 from clipstep.training.plots import overlay
 from clipstep.training.predict import video_logits

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from clipstep.runtime import ClipstepError
-from clipstep.training.count import LISTED, clip_multiply_accumulates, models_command, parameters
+from clipstep.training.commands import models_command
+from clipstep.training.count import LISTED, clip_multiply_accumulates, parameters
 from clipstep.training.models import ARCHITECTURES, HOME, build
 from clipstep.training.models.r2plus1d import factored
 from clipstep.training.predict import initial_states, outputs_of

@@ -1,0 +1,18 @@
+"""``clipstep`` and ``python -m clipstep``. Ctrl-C is heard from the first line on, while libraries are still being imported, too."""
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line."""
+    try:
+        from clipstep.runtime.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

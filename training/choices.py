@@ -1,0 +1,9 @@
+"""What the commands' options may be, without PyTorch, which the tables behind these names need; a test holds both together."""
+
+HOME = "slowfast_causal_shufflenet"
+"""The network that is trained unless another is asked for."""
+ARCHITECTURES = (HOME, "slowfast_published", "shufflenet3d_0.5x", "shufflenet3d_1.0x", "mobilenet3d", "resnet3d_50", "i3d", "r2plus1d_18")
+PRESETS = ("a2b1", "a4b2", "causal")
+LOSSES = ("every", "last")
+INPUTS: dict[str, dict[str, int]] = {"rgb": {}, "flow": {"channels": 2}}
+"""What a network may see, and what its configuration says of it."""

@@ -1,0 +1,81 @@
+"""The commands of this package, light enough that their help shows without PyTorch; what each does is in the file of its name."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clipstep.runtime.engines import ENGINES
+from clipstep.runtime.options import command
+
+
+@command("models", loads=["clipstep.training.count"])
+def models_command(**given: Any) -> None:
+    """List the networks that can be trained: parameters beside the paper's table 2, and multiply-accumulates of a subclip."""
+    from clipstep.training.count import models_command as call
+
+    call(**given)
+
+
+@command("generate", loads=["clipstep.training.generate"])
+@click.argument("backgrounds", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Data set to write, in UCF101's layout.")
+@click.option("--pairs", default=60, show_default=True, type=click.IntRange(4), help="How many, a quarter of them for the test list.")
+@click.option("--frames", default=16, show_default=True, type=click.IntRange(2), help="T, frames a subclip.")
+@click.option("--size", default=112, show_default=True, type=click.IntRange(32), help="Height and width of a frame, in pixels; even.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+def generate_command(**given: Any) -> None:
+    """Write pairs of videos of opening and closing doors over the videos of BACKGROUNDS, a data set in UCF101's layout.
+
+    The two of a pair differ in the order of the motion alone. Videos of BACKGROUNDS' test list are behind those of the test list.
+    """
+    from clipstep.training.generate import generate_command as call
+
+    call(**given)
+
+
+@command("explain", loads=["clipstep.training.explain"])
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option("--label", help="The class to explain; unless given, the one that is likeliest at the end.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for explanation.png and explanation.mp4.")
+def explain_command(**given: Any) -> None:
+    """Show where the network of RUN looks in VIDEO, as a heat map over its frames, and its predictions over time."""
+    from clipstep.training.explain import explain_command as call
+
+    call(**given)
+
+
+@command("convert", loads=["clipstep.training.convert"])
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the run to.")
+@click.option("--split", default=1, show_default=True, help="Which trainlist0N.txt and testlist0N.txt.")
+@click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
+@click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
+def convert_command(**given: Any) -> None:
+    """Write CHECKPOINT, a state dict of the paper's published code, as a run that can be evaluated and exported.
+
+    DATA is what it was trained on, in UCF101's layout: class names, statistics of the colours and sample subclips come from there.
+    """
+    from clipstep.training.convert import convert_command as call
+
+    call(**given)
+
+
+@command("evaluate", loads=["clipstep.training.evaluate"])
+@click.argument("what", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--split", default=1, show_default=True, help="Which testlist0N.txt.")
+@click.option("--engine", type=click.Choice(list(ENGINES)), default="onnxruntime", show_default=True, help="What runs a bundle.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads of a bundle's engine.")
+@click.option("--crops", type=click.Choice(["1", "5"]), default="1", show_default=True, help="The centre, or the mean of it and the corners.")
+@click.option("--reset-each-step", is_flag=True, help="Also measure without memory: initial states before each subclip.")
+@click.option("--with", "other", type=click.Path(path_type=Path), help="Average the probabilities with those of this run or bundle.")
+@click.option("--record", is_flag=True, help="Note the accuracy in the bundle's manifest.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for tables and pictures.")
+def evaluate_command(**given: Any) -> None:
+    """Measure accuracy of WHAT, a run or a bundle, on the test list of DATA, one video after the other."""
+    from clipstep.training.evaluate import evaluate_command as call
+
+    call(**given)
