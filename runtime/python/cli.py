@@ -91,6 +91,6 @@ def group(context: click.Context) -> None:
 def main() -> None:
     """Runs the command line: a user's mistake is one line on standard error and exit code 2."""
     prepare_streams()
-    code = exit_code(lambda: group.main(standalone_mode=False))
+    code = exit_code(lambda: group.main(prog_name="clipstep", standalone_mode=False))
     if code:
         raise SystemExit(code)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from clipstep.runtime.cli import JOBS
 from clipstep.runtime.install import install_extra
 
 BLOCK = """
@@ -47,14 +48,31 @@ def test_importing_and_stepping_does_not_load_torch(bundle_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "extra"), [("train", "training"), ("evaluate", "training"), ("explain", "training"), ("export", "export"), ("verify", "export")]
+    ("arguments", "extra"),
+    [
+        ("train data --out run", "training"),
+        ("models", "training"),
+        ("evaluate run data", "training"),
+        ("explain run video.mp4 --out folder", "training"),
+        ("export run --out a.clipstep", "export"),
+        ("verify a.clipstep", "export"),
+        ("systems data --out folder", "bench"),
+    ],
 )
-def test_without_its_extra_a_subcommand_names_it_on_one_line(job: str, extra: str) -> None:
-    result = _python(BLOCK + MAIN, job, "somewhere", "--out", "elsewhere")
+def test_without_its_extra_a_subcommand_names_it_on_one_line(arguments: str, extra: str) -> None:
+    job, *_ = arguments.split()
+    result = _python(BLOCK + MAIN, *arguments.split())
     assert result.returncode == 2 and result.stdout == ""
     line, *others = result.stderr.splitlines()
     assert others == []
     assert line.startswith(f"error: clipstep {job} needs ") and line.endswith(f"which is not installed; {install_extra(extra)}")
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_without_any_extra_help_is_shown(job: str) -> None:
+    result = _python(BLOCK + MAIN, job, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"Usage: clipstep {job} [OPTIONS]")
 
 
 def test_without_any_extra_the_list_of_subcommands_is_shown() -> None:
