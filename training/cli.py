@@ -100,6 +100,7 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
 @click.pass_context
 def train_command(
     context: click.Context,
+    /,
     data: Path,
     out: Path,
     resume: bool,
@@ -149,7 +150,7 @@ def _network(asked: Mapping[str, Any], given: set[str], start: Start | None, cla
     strides = STRIDES[asked["preset"] or "a2b1"] if architecture == HOME else {}
     if start is None or info is None:
         return architecture, {"classes": classes, "frames": asked["frames"], "size": asked["size"], **strides, **INPUTS[asked["seen"]]}
-    changes = {name: asked[name] for name in ("frames", "size") if name in given}
+    changes: dict[str, int] = {name: asked[name] for name in ("frames", "size") if name in given}
     if "preset" in given:
         changes |= {"causal": False, **strides} if info.config.get("causal") else strides
     if "seen" in given:

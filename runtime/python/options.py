@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class NewFile(click.Path):
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
+        path: Any = super().convert(value, param, ctx)
         check_file_place(path)
         return path
 
@@ -37,7 +37,7 @@ class NewFolder(click.Path):
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
+        path: Any = super().convert(value, param, ctx)
         check_folder_place(path)
         return path
 
@@ -99,7 +99,7 @@ class Command(click.Command):
                     formatter.write_dl(records)
 
 
-def command(name: str, **more: Any) -> Any:
+def command(name: str, **more: Any) -> Callable[[Callable[..., Any]], Command]:
     """``click.command`` for a command of clipstep; see :class:`Command`."""
     return click.command(name, cls=Command, **more)
 
