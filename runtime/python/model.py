@@ -1,6 +1,8 @@
 """A bundle's step function, loaded: immutable, and shared by any number of streams and threads."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -25,7 +27,10 @@ class StepModel:
         self.interface = interface
         self.description = description
         """The artifact and the engine that run, and for which processor the artifact was made."""
-        self._engine: Engine | None = engine
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._closed = False
+        self._under_way = 0
 
     @classmethod
     def load(cls, path: str | Path, engine: str = "onnxruntime", threads: int = 1) -> "StepModel":
@@ -58,30 +63,62 @@ class StepModel:
         Raises:
             ClipstepError: frames or states of another shape, type or number; the model is closed.
         """
-        if self._engine is None:
-            raise ClipstepError("the model is closed", fix="load it again")
         spec = self.interface.input
         if len(states) != len(self.interface.states):
             raise ClipstepError("wrong number of states", got=len(states), expected=len(self.interface.states))
         inputs = [as_array(frames, spec.dtype, spec.shape, "frames")]
         inputs += [as_array(s, i.dtype, i.shape, i.name) for s, i in zip(states, self.interface.states, strict=True)]
-        logits, *following = self._engine.run(inputs)
+        with self._use() as engine:
+            logits, *following = engine.run(inputs)
         return logits[0], tuple(following)
 
     def stream(self) -> "Stream":
-        """A new stream: the states and the position of one video source."""
+        """A new stream: the states and the position of one video source.
+
+        Raises:
+            ClipstepError: the model is closed, or takes no RGB frames.
+        """
         from clipstep.runtime.stream import Stream
 
-        return Stream(self)
+        with self._use():
+            return Stream(self)
 
     def close(self) -> None:
-        """Gives the engine's memory back. Closing twice is allowed."""
-        if self._engine is not None:
-            self._engine.close()
-        self._engine = None
+        """Gives the engine's memory back. Closing twice is allowed.
+
+        Steps that are under way in other threads go on to their end; the last one gives the memory back.
+        """
+        with self._lock:
+            if not self._closed and not self._under_way:
+                self._engine.close()
+            self._closed = True
+
+    @contextmanager
+    def _use(self) -> Iterator[Engine]:
+        with self._lock:
+            if self._closed:
+                raise ClipstepError("the model is closed", fix="load it again")
+            self._under_way += 1
+        try:
+            yield self._engine
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                if self._closed and not self._under_way:
+                    self._engine.close()
+
+    def __repr__(self) -> str:
+        frames, height, width, _ = self.interface.input.shape
+        facts = f"{frames} frames of {width}x{height} a step, {counted(len(self.interface.states), 'state')}, {counted(len(self.labels), 'label')}"
+        return f"<StepModel {self.interface.name}: {self.description}; {facts}{'; closed' if self._closed else ''}>"
 
     def __enter__(self) -> "StepModel":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 state``, ``2 states``."""
+    return f"{number} {thing}{'s' * (number != 1)}"

@@ -6,13 +6,16 @@
     none  none  none  pred | none  none  none  pred | none       (T = 4)
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.model import StepModel
+from clipstep.runtime.model import StepModel, counted
 from clipstep.runtime.outputs import Output, probabilities_of
 from clipstep.runtime.resize import center_box, check_frame, crop_resize
 from clipstep.runtime.video import Frame
@@ -40,19 +43,32 @@ class Prediction:
         probabilities = self.probabilities
         return [(self.labels[i], float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:count]]
 
+    def __repr__(self) -> str:
+        likeliest = ", ".join(f"{label} {probability:.3f}" for label, probability in self.top(3))
+        return f"<Prediction of step {self.step}, {counted(self.frames_seen, 'frame')} seen: {likeliest}>"
+
 
 class Stream:
-    """Belongs to one thread; the model behind it may be shared."""
+    """Belongs to one thread at a time; the model behind it may be shared. To use it in two at once is an error."""
 
     def __init__(self, model: StepModel) -> None:
         if model.interface.input.color != "RGB":
             raise ClipstepError("a stream takes RGB frames", got=f"a bundle for {model.interface.input.color}", fix="call step with subclips of that")
         self._model = model
         self._pending = np.empty(model.interface.input.shape, np.uint8)
-        self.reset()
+        self._in_use = threading.Lock()
+        self._restart()
 
     def reset(self) -> None:
-        """Forgets everything: the next frame is the first of a new video."""
+        """Forgets everything: the next frame is the first of a new video.
+
+        Raises:
+            ClipstepError: another thread is using the stream.
+        """
+        with self._alone():
+            self._restart()
+
+    def _restart(self) -> None:
         self._states = self._model.initial_states()
         self._seen = self._waiting = self._steps = 0
 
@@ -63,21 +79,27 @@ class Stream:
         The largest centred square is resized to the model's size, as in evaluation.
 
         Raises:
-            ClipstepError: the frame has another rank, type or number of channels.
+            ClipstepError: the frame has another rank, type or number of channels; the model is closed; another thread is
+                using the stream. The stream is then as it was before the frame.
         """
+        with self._alone():
+            return self._push(frame)
+
+    def _push(self, frame: Frame) -> Prediction | None:
         check_frame(frame)
         spec = self._model.interface.input
-        used = self._seen % spec.frame_stride == 0
-        self._seen += 1
-        if not used:
+        if self._seen % spec.frame_stride:
+            self._seen += 1
             return None
         self._pending[self._waiting] = crop_resize(frame, center_box(*frame.shape[:2]), spec.shape[1])
         if self._waiting + 1 < spec.shape[0]:
             self._waiting += 1
+            self._seen += 1
             return None
         # Should this step fail, the next frame takes the place of the one that led to it.
         logits, self._states = self._model.step(self._pending.astype(spec.dtype, copy=False), self._states)
         self._waiting = 0
+        self._seen += 1
         self._steps += 1
         if self._steps * spec.shape[0] <= self._model.interface.delay_frames:
             return None
@@ -86,3 +108,16 @@ class Stream:
     def flush(self) -> None:
         """Ends the video: frames that did not fill a subclip are dropped, as in training, and the stream is reset."""
         self.reset()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._in_use.acquire(blocking=False):
+            raise ClipstepError("the stream is in use by another thread", fix="give each thread a stream of its own: model.stream()")
+        try:
+            yield
+        finally:
+            self._in_use.release()
+
+    def __repr__(self) -> str:
+        waiting = f"{self._waiting} of {self._model.interface.input.shape[0]} frames waiting"
+        return f"<Stream of {self._model.interface.name}: {counted(self._seen, 'frame')} seen, {counted(self._steps, 'step')}, {waiting}>"
