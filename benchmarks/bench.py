@@ -22,7 +22,7 @@ from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.manifest import Artifact
-from clipstep.runtime.terminal import quiet_stderr
+from clipstep.runtime.terminal import quiet, quiet_stderr
 
 TOOLS: dict[str, Sequence[str]] = {
     "pytorch": ["torch"], "torch.compile": ["torch"], "onnxruntime": ["onnxruntime"], "executorch": ["executorch", "torch"],
@@ -152,7 +152,6 @@ def _artifact(bundle: Bundle, target: str) -> Artifact | None:
 def write_naive(bundle: Bundle, network: Network, path: Path, console: Console) -> Path:
     """Writes the network behind a bundle as ONNX as it was trained, in rank 5, and gives ``path``."""
     with quiet_stderr():
-        from clipstep.export.export import quiet
         from clipstep.export.reference import reference_program
         from clipstep.export.targets.onnx import to_onnx
 

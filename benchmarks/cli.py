@@ -1,6 +1,5 @@
 """``clipstep bench``."""
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from clipstep.benchmarks.profile import check_picture, draw, profile_bundle, pro
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms, record_lines
 from clipstep.export.network import Network, given_network, network_options
 from clipstep.runtime.bundle import MANIFEST, Bundle
+from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
@@ -66,7 +66,7 @@ def bench_command(
     if profile is not None:
         check_picture(profile)
     allowed = None if ceilings is None else read_ceilings(ceilings)
-    threads = tuple(dict.fromkeys(threads or (1, min(2, os.cpu_count() or 1))))
+    threads = tuple(dict.fromkeys(threads or (1, min(2, available_cores()))))
     check_threads(max(threads))
     opened, console = Bundle.open(bundle), new_console()
     if network is not None:

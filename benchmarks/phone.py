@@ -129,7 +129,7 @@ def measure(phone: Adb, extras: Sequence[str], timeout_s: float) -> str:
     name = f"bench-{time.time_ns()}"
     said = phone("shell", " ".join(["am", "start", "-W", "-n", f"{PACKAGE}/.BenchActivity", "--es", "out", name, *extras]))
     if "Error" in said:
-        raise ClipstepError("the app does not start", got=said.strip().splitlines()[-1])
+        raise ClipstepError("the app does not start", got=(said.strip().splitlines() or ["nothing"])[-1])
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         files = phone("shell", f"ls {FOLDER} 2>/dev/null || true").split()

@@ -13,7 +13,8 @@ import numpy as np
 from rich.table import Table
 
 from clipstep.runtime.bundle import Bundle, BundleError
-from clipstep.runtime.engines import ENGINES, Array, onnxruntime_session
+from clipstep.runtime.engine_onnxruntime import onnxruntime_session
+from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.terminal import quiet_stderr

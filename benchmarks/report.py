@@ -11,7 +11,7 @@ from rich.table import Table
 from clipstep.benchmarks.arm64.table import KEY, instruction_table
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.manifest import Accuracy, Arm64Step
 from clipstep.runtime.options import command
 from clipstep.runtime.terminal import new_console
@@ -57,7 +57,7 @@ def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
             else:
                 timed.append(_validated(Record, values))
         except (ValueError, AttributeError) as error:
-            raise ClipstepError(f"{path}:{number}: is not a record", got=str(error).splitlines()[0], fix="measure again") from error
+            raise ClipstepError(f"{path}:{number}: is not a record", got=first_line(error), fix="measure again") from error
     return timed, counted
 
 

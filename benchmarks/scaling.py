@@ -16,11 +16,12 @@ from clipstep.benchmarks.records import Record
 from clipstep.benchmarks.systems import random_run
 from clipstep.export.export import Ask, export_run
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.engines import ENGINES, Array, onnxruntime_session
+from clipstep.runtime.engine_onnxruntime import onnxruntime_session
+from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.terminal import new_console, quiet
 from clipstep.training.data.lists import DataSet, read_data_set
 from clipstep.training.run import load_run, save_run
 
@@ -68,7 +69,7 @@ def _bundle(system: str, data: DataSet, frames: int, size: int, out: Path, conso
         with console.status(f"exporting T = {frames}, {size}x{size}"):
             if not folder.exists():
                 save_run(folder, random_run(system, data, frames, size))
-            export_run(load_run(folder), folder, path, Ask(targets=TARGETS))
+            export_run(load_run(folder), folder, path, Ask(targets=TARGETS), around=quiet)
     bundle = Bundle.open(path)
     if bundle.manifest.provenance.architecture != system or bundle.manifest.input.shape[:2] != (frames, size):
         raise ClipstepError(f"{path}: is of another network or size", fix="choose another --out")

@@ -98,9 +98,11 @@ def _measure(name: str, data: DataSet, frames: int, size: int, out: Path, plan: 
 def random_run(name: str, data: DataSet, frames: int, size: int) -> Run:
     """A network nobody trained: random weights, statistics measured on real subclips so that numbers stay as they are in a
     trained one, and a clear favourite among the classes, so that rounding to float16 does not decide."""
-    torch.manual_seed(0)
     config = {"classes": len(data.classes), "frames": frames, "size": size}
-    network, sample = build(name, config), sample_subclips(data.test, frames, size)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        network = build(name, config)
+    sample = sample_subclips(data.test, frames, size)
     check_trainable(network, frames, size, RGB)
     pixels = sample.float().flatten(0, 3)
     info = RunInfo(name, config, data.classes, tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist()), 25.0)

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
+from clipstep.runtime.cores import available_cores
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
 from clipstep.runtime.video import VideoError
-from clipstep.training.config import TrainingConfig, available_cores
+from clipstep.training.config import TrainingConfig
 from clipstep.training.data.batches import EpochBatches
 from clipstep.training.data.lists import Clip, read_data_set
 from clipstep.training.data.subclips import TrainingVideos, Video, channel_statistics

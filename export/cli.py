@@ -17,7 +17,7 @@ from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.options import command
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.terminal import new_console, quiet, quiet_stderr
 
 if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
     from clipstep.export.export import Tune, Written
@@ -106,7 +106,7 @@ def export_command(
     else:
         raise ClipstepError("what is to be exported?", got="both" if run else "neither", expected="either RUN or --model")
     with console.status("lowering"):
-        manifest = export_run(loaded, source, out, ask, lambda w: console.print(_line(w), soft_wrap=True))
+        manifest = export_run(loaded, source, out, ask, lambda w: console.print(_line(w), soft_wrap=True), quiet)
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
     console.print(f"wrote {out}: {count} artifact{'s' * (count > 1)}, verified over {steps} steps and a reset", soft_wrap=True)
 
@@ -170,7 +170,9 @@ def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
     for heading in ("artifact", "runtime", "largest error", "relative", "bound", "verdict"):
         table.add_column(heading)
     runtimes = {"onnx": "onnxruntime", "executorch": "ExecuTorch", "coreml": "own evaluator *"}
-    for artifact, errors in verify_bundle(opened, golden):
+    with quiet_stderr():
+        verified = list(verify_bundle(opened, golden))
+    for artifact, errors in verified:
         table.add_row(
             artifact.file, runtimes[artifact.target], f"{errors.absolute:.1e}", f"{errors.relative:.1e}", f"{BOUNDS[artifact.precision]:g}", "equal"
         )

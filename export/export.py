@@ -1,15 +1,13 @@
 """A trained run as a verified bundle."""
 
 import contextlib
-import io
-import logging
 import shutil
 import signal
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -78,12 +76,28 @@ class Written:
     verify_seconds: float
 
 
+Around = Callable[[], AbstractContextManager[object]]
+"""Gives what the converters and engines are run inside, as :func:`~clipstep.runtime.terminal.quiet` for a command."""
+_EXPORTING = threading.RLock()
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """torch's tracing and coremltools' builder keep their state in globals."""
+    with _EXPORTING:
+        yield
+
+
+@_one_at_a_time()
 def export_run(
     run: Run, source: Path | str, out: Path, ask: Ask = Ask(), report: Callable[[Written], None] = lambda _: None,
+    around: Around = nullcontext,
 ) -> Manifest:  # fmt: skip
     """Writes the bundle ``out`` with an artifact for each target asked for and each of its precisions, verified; whole, or not at all.
 
-    ``source`` is the run's folder or the network's factory, named in the manifest. ``report`` is called after each artifact.
+    ``source`` is the run's folder or the network's factory, named in the manifest. ``report`` is called after each artifact. The
+    converters write warnings and progress to the process' own streams, unless ``around`` keeps them quiet. Calls of several threads
+    take turns.
 
     Raises:
         ClipstepError: the network breaks the step contract or cannot be lowered, an artifact is not what the eager
@@ -98,7 +112,7 @@ def export_run(
     interface = _interface(run, program, out)
     with write_whole(out) as folder, interruptible() as stop_if_interrupted:
         artifacts = []
-        for written in _write_artifacts(program, golden, interface, ask, folder):
+        for written in _write_artifacts(program, golden, interface, ask, folder, around):
             stop_if_interrupted()
             artifacts.append(written.artifact)
             report(written)
@@ -119,7 +133,7 @@ def export_run(
     return manifest
 
 
-def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Interface, ask: Ask, folder: Path) -> Iterator[Written]:
+def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Interface, ask: Ask, folder: Path, around: Around) -> Iterator[Written]:
     if ask.input_dtype == "float32":
         program = replace(program, frames=program.frames.float())
     graph_of = _Graphs(program)
@@ -131,9 +145,10 @@ def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Inter
             for precision in target.precisions:
                 path = _named_for(platform, folder / target.file.format(precision))
                 started = time.monotonic()
-                way, placement, tuning = _write_cheapest(name, platform, precision, path, graph_of, program, embedded, golden, ask)
+                way, placement, tuning = _write_cheapest(name, platform, precision, path, graph_of, program, embedded, golden, ask, around)
                 written = time.monotonic()
-                errors = check_artifact(name, path, precision, embedded, golden)
+                with around():
+                    errors = check_artifact(name, path, precision, embedded, golden)
                 verified = time.monotonic()
                 artifact = Artifact.model_validate(
                     {
@@ -184,7 +199,7 @@ def _ways(target: Target, form: str, platform: str) -> list[_Way]:
 
 def _write_cheapest(
     target_name: str, platform: str, precision: str, path: Path, graph_of: "_Graphs", program: StepProgram, facts: Interface, golden: GoldenSteps,
-    ask: Ask,
+    ask: Ask, around: Around,
 ) -> tuple[_Way, Placement, Tuning | None]:  # fmt: skip
     """Writes ``path`` in the usual way or, tuned, in each way beside it that gives another file, of which the cheapest takes its
     place."""
@@ -193,7 +208,7 @@ def _write_cheapest(
     usual = next(iter(ways.values()))
 
     def write(way: _Way, file: Path) -> Placement:
-        with quiet():
+        with around():
             return target.write(graph_of(way.form, way.style), program, precision, facts.model_dump_json(), file)
 
     if ask.tune is None or not target.platforms:
@@ -275,17 +290,5 @@ def interruptible() -> Iterator[Callable[[], None]]:
     try:
         yield stop_if_interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps the converters' progress bars and warnings off the user's screen; their errors come as exceptions."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
+        if signal.getsignal(signal.SIGINT) is on_interrupt:  # Else another handler was set since, which is not ours to take away.
+            signal.signal(signal.SIGINT, before)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from clipstep.export.mil_operations import OPERATIONS
 from clipstep.runtime.engines import Array
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.errors import ClipstepError, EngineError, first_line
 
 MIL = proto.MIL_pb2
 DTYPES: dict[int, Any] = {
@@ -35,7 +35,7 @@ class MlProgram:
     """
 
     def __init__(self, path: Path, exact: Path | None = None) -> None:
-        self._rounding = exact is None
+        self._path, self._rounding = path, exact is None
         try:
             spec = load_spec(str(path))
             function = spec.mlProgram.functions["main"]
@@ -44,9 +44,7 @@ class MlProgram:
         except ClipstepError:
             raise
         except Exception as error:  # protobuf and the blob reader raise what they like on damaged files.
-            raise ClipstepError(
-                f"{path}: cannot be read as an ML Program", got=str(error).splitlines()[0] if str(error) else type(error).__name__
-            ) from error
+            raise ClipstepError(f"{path}: cannot be read as an ML Program", got=first_line(error)) from error
         self._operations = [o for o in block.operations if o.type != "const"]
         self._inputs = [value.name for value in spec.description.input]
         self._outputs = [value.name for value in spec.description.output]
@@ -59,6 +57,14 @@ class MlProgram:
 
     @torch.no_grad()
     def run(self, inputs: Sequence[Array]) -> list[Array]:
+        try:
+            return self._run(inputs)
+        except ClipstepError as error:
+            raise EngineError(f"{self._path}: {error}") from error
+        except Exception as error:  # torch raises a dozen types on shapes and types that do not fit.
+            raise EngineError(f"{self._path}: our evaluator of ML Programs failed in a step", got=first_line(error)) from error
+
+    def _run(self, inputs: Sequence[Array]) -> list[Array]:
         values: dict[str, Any] = dict(self._constants)
         values.update((name, torch.from_numpy(value)) for name, value in zip(self._inputs, inputs, strict=True))
         for operation in self._operations:

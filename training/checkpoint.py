@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.errors import ClipstepError, first_line
 
 KEY = "clipstep"
 
@@ -53,7 +53,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  It is no dictionary.
         state: dict[str, Any] = _with_tensors(json.loads(text), tensors)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ClipstepError(f"{path}: cannot be read", got=str(error).splitlines()[0], fix="delete it and train anew") from error
+        raise ClipstepError(f"{path}: cannot be read", got=first_line(error), fix="delete it and train anew") from error
     return state
 
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from clipstep.runtime.cores import available_cores
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.options import command
 from clipstep.runtime.terminal import new_console
 from clipstep.training.choices import ARCHITECTURES, HOME, INPUTS, LOSSES, PRESETS
-from clipstep.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig, available_cores
+from clipstep.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig
 
 if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
     from clipstep.training.finetune import Start

@@ -17,7 +17,7 @@ from clipstep.runtime.engines import engine_info
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import Accuracy
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.terminal import new_console, quiet_stderr
 from clipstep.runtime.whole import check_replaceable, write_whole
 from clipstep.training.data.lists import DataSet, read_data_set
 from clipstep.training.evaluation import SEEN, Prediction, confusion_matrix, fused, largest_share, predict_videos, top_k_share
@@ -149,7 +149,9 @@ def write_evaluation(out: Path, summary: Mapping[str, Any], predictions: Sequenc
 @contextmanager
 def _subject(what: Path, engine: str, threads: int) -> Iterator[Subject]:
     if (what / MANIFEST).is_file():
-        with StepModel.load(what, engine, threads) as model:
+        with quiet_stderr():
+            loaded = StepModel.load(what, engine, threads)
+        with loaded as model:
             frames, size, _, channels = model.interface.input.shape
             yield Subject(
                 f"{what}: {model.description}",

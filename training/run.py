@@ -16,7 +16,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.whole import check_replaceable, write_whole
 from clipstep.training.data.subclips import RGB
 from clipstep.training.models import build
@@ -114,14 +114,14 @@ def load_run(folder: Path) -> Run:
         weights = safetensors.torch.load_file(folder / "model.safetensors")
         sample = safetensors.torch.load_file(folder / "sample.safetensors")["subclips"]
     except (ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
-        raise ClipstepError(f"{folder}: cannot be read", got=str(error).splitlines()[0], fix="train it again") from error
+        raise ClipstepError(f"{folder}: cannot be read", got=first_line(error), fix="train it again") from error
     if _sha256(folder / "model.safetensors") != info.checkpoint_sha256:
         raise ClipstepError(f"{folder}: model.safetensors is not the file that training wrote", fix="train it again")
     network = build(info.architecture, info.config).eval()
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise ClipstepError(f"{folder}: the weights do not fit {info.architecture}", got=str(error).splitlines()[-1].strip()) from error
+        raise ClipstepError(f"{folder}: the weights do not fit {info.architecture}", got=str(error).strip().rpartition("\n")[2].strip()) from error
     return Run(network, info, sample)
 
 

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.video import VideoError
 from clipstep.training.checkpoint import load_checkpoint, save_checkpoint
 from clipstep.training.config import FREE_TO_CHANGE, TrainingConfig
@@ -31,6 +31,7 @@ from clipstep.training.data.subclips import TestVideos, TrainingVideos, channel_
 from clipstep.training.evaluation import largest_share, predict_videos, top_k_share
 from clipstep.training.facts import check_trainable, median_rate, sample_subclips
 from clipstep.training.finetune import Start, said, start_from
+from clipstep.training.generators import restored_generators
 from clipstep.training.models import build
 from clipstep.training.predict import video_logits
 from clipstep.training.run import CHECKPOINT, LOG, Run, RunInfo, save_run, subclip_shape
@@ -57,11 +58,14 @@ class Job:
         return subclip_shape(self.model_config)
 
 
+@restored_generators()
 def train(job: Job, console: Console) -> Run | None:
     """Trains on the training list, measures top-1 on the test list, and writes the run to ``job.out``.
 
     After each epoch the whole state is in the run folder's checkpoint; with ``resume`` a training that was stopped goes
     on from there as if it had not been. Of several processes only the first gives the run.
+
+    The random generators of torch, numpy and Python are seeded, and afterwards as they were.
 
     Raises:
         ClipstepError: the data, the sizes, the checkpoint or the disk do not allow it, or the loss is not finite.
@@ -172,7 +176,7 @@ def launch(config: TrainingConfig) -> Fabric:
         fabric = Fabric(accelerator=config.accelerator, devices=local, num_nodes=world // local, strategy="ddp" if world > 1 else "auto")
     except (MisconfigurationException, RuntimeError) as error:
         raise ClipstepError(
-            f"cannot train on {local} {config.accelerator}", got=str(error).splitlines()[0], fix="choose another --accelerator or fewer --devices"
+            f"cannot train on {local} {config.accelerator}", got=first_line(error), fix="choose another --accelerator or fewer --devices"
         ) from error
     fabric.launch()
     return fabric

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.errors import ClipstepError, first_line
 
 SHOWN = 5
 
@@ -27,7 +27,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         loaded: Any = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise ClipstepError(f"{path}: cannot be read", got=str(error).splitlines()[0], expected="a state dict of tensors") from error
+        raise ClipstepError(f"{path}: cannot be read", got=first_line(error), expected="a state dict of tensors") from error
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from clipstep.benchmarks.records import InstructionRecord
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.errors import ClipstepError, first_line
 
 ROOM = 0.01
 """By how much a recorded ceiling is above the count: counts of one artifact hardly differ, those of an export after an innocent change do."""
@@ -27,7 +27,7 @@ def read_ceilings(path: Path) -> dict[str, int]:
     try:
         return _CEILINGS.validate_json(path.read_text(encoding="utf-8"), strict=True)
     except ValueError as error:
-        raise ClipstepError(f"{path}: is not a file of ceilings", got=str(error).splitlines()[0], expected='as {"step.onnx": 120000000}') from error
+        raise ClipstepError(f"{path}: is not a file of ceilings", got=first_line(error), expected='as {"step.onnx": 120000000}') from error
 
 
 def ceilings_text(records: Sequence[InstructionRecord]) -> str:

@@ -1,6 +1,5 @@
 """``clipstep peers``: the same network and frames in other runtimes, side by side with a bundle's artifacts."""
 
-import os
 import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +13,7 @@ from clipstep.benchmarks.peers.engines import PEERS, Sources, convert
 from clipstep.benchmarks.records import Record, Subject
 from clipstep.export.network import given_network, network_options
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.install import install_extra
@@ -51,7 +51,7 @@ def peers_command(
     _check_installed(names)
     if network is None:
         raise ClipstepError("other runtimes convert the network behind the bundle", got="none", fix="give --run RUN, or --model FACTORY")
-    threads = tuple(dict.fromkeys(threads or (1, min(2, os.cpu_count() or 1))))
+    threads = tuple(dict.fromkeys(threads or (1, min(2, available_cores()))))
     check_threads(max(threads))
     opened, console = Bundle.open(bundle), new_console()
     check_network(opened, network)
@@ -82,13 +82,15 @@ def gemm_rate(threads: int) -> float:
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    a, b = torch.rand(GEMM, GEMM), torch.rand(GEMM, GEMM)
     times = []
-    for _ in range(GEMM_ROUNDS):
-        begin = time.perf_counter()
-        torch.mm(a, b)
-        times.append(time.perf_counter() - begin)
-    torch.set_num_threads(before)
+    try:
+        a, b = (torch.ones(GEMM, GEMM) for _ in range(2))
+        for _ in range(GEMM_ROUNDS):
+            begin = time.perf_counter()
+            torch.mm(a, b)
+            times.append(time.perf_counter() - begin)
+    finally:
+        torch.set_num_threads(before)
     return GEMM**3 / min(times)
 
 

@@ -1,6 +1,5 @@
 """Rank-5 graph in, rank-4 graph out, exactly: what ExecuTorch's XNNPACK and Core ML need, and what runs fast elsewhere."""
 
-import warnings
 from typing import Any
 
 import torch
@@ -91,9 +90,7 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModul
         LoweringError: torch.export cannot capture it, as where the numbers decide what is done.
     """
     try:
-        with warnings.catch_warnings():  # torch deprecates what it calls itself.
-            warnings.simplefilter("ignore")
-            graph = torch.export.export(module, inputs).run_decompositions({}).module(check_guards=False)
+        graph = torch.export.export(module, inputs).run_decompositions({}).module(check_guards=False)
     except Exception as error:  # torch raises a dozen types here.
         raise LoweringError(
             "torch.export cannot capture the network", got=first_line(error),

@@ -1,23 +1,16 @@
 """Core ML, as an ML Program in an ``.mlpackage``."""
 
-import logging
-import warnings
 from pathlib import Path
 
+import coremltools as ct
 import numpy as np
 import torch
 from torch import fx, nn
 
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.common import NotTaken
+from clipstep.export.targets.coreml_operations import ml_program
 from clipstep.runtime.manifest import Placement
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    logging.getLogger("coremltools").setLevel(logging.ERROR)
-    import coremltools as ct
-
-    from clipstep.export.targets.coreml_operations import ml_program
 
 METADATA_KEY = "clipstep"
 TARGET = ct.target.iOS17

@@ -34,9 +34,9 @@ class OnnxGraph:
         """Of each reshape the value that it is of."""
 
     def add(self, operation: str, *inputs: str, **attributes: Any) -> str:
-        """The name of an operation's result."""
+        """The name of an operation's result, which is also the node's: onnxruntime 1.21 and before fuse nodes without names wrongly."""
         name = f"{operation.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operation, list(inputs), [name], **attributes))
+        self.nodes.append(helper.make_node(operation, list(inputs), [name], name=name, **attributes))
         return name
 
     def constant(self, value: Tensor | Sequence[int] | float) -> str:
@@ -71,7 +71,7 @@ def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names:
             found[node] = getattr(module, node.target)
         elif node.op == "output":
             for source, name in zip(node.args[0], output_names, strict=True):
-                graph.nodes.append(helper.make_node("Identity", [graph.name(found[source])], [name]))
+                graph.nodes.append(helper.make_node("Identity", [graph.name(found[source])], [name], name=name))
                 outputs.append(_described(name, source))
         elif node.target in RESHAPES:
             found[node] = reshape(graph, graph.name(found[node.args[0]]), node.meta["val"].shape)

@@ -10,7 +10,7 @@
 
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.engines import ENGINES
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.errors import ClipstepError, EngineError
 from clipstep.runtime.golden import GoldenSteps, ParityError, check_golden
 from clipstep.runtime.manifest import Manifest
 from clipstep.runtime.model import StepModel
@@ -18,6 +18,6 @@ from clipstep.runtime.stream import Prediction, Stream
 from clipstep.runtime.video import VideoError, frame_rate, read_frames
 
 __all__ = [
-    "ENGINES", "Bundle", "BundleError", "ClipstepError", "GoldenSteps", "Manifest", "ParityError", "Prediction",
+    "ENGINES", "Bundle", "BundleError", "ClipstepError", "EngineError", "GoldenSteps", "Manifest", "ParityError", "Prediction",
     "StepModel", "Stream", "VideoError", "check_golden", "frame_rate", "read_frames",
 ]  # fmt: skip

@@ -1,18 +1,18 @@
 """What executes an artifact on this machine, behind one small interface."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
-from weakref import WeakSet
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.cores import available_cores
+from clipstep.runtime.engine_executorch import ExecuTorch
+from clipstep.runtime.engine_onnxruntime import OnnxRuntime
+from clipstep.runtime.errors import ClipstepError, EngineError, first_line
 from clipstep.runtime.install import install_extra
-from clipstep.runtime.terminal import quiet_stderr
 
 Array = npt.NDArray[Any]
 
@@ -21,119 +21,64 @@ class Engine(Protocol):
     """A loaded artifact. It may be shared by threads."""
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        """Frames and states in the manifest's order to logits and next states; inputs are not written to."""
+        """Frames and states in the manifest's order to logits and next states; inputs are not written to.
+
+        Raises:
+            EngineError: the engine fails; this process was forked from the one that loaded it, and lacks its threads.
+        """
 
     def close(self) -> None:
         """Gives the memory back; using the engine afterwards is an error of the caller's."""
 
 
-def onnxruntime_session(path: Path, threads: int, **options: Any) -> Any:
-    """A session of onnxruntime on the CPU; ``options`` are more attributes of its ``SessionOptions``."""
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.inter_op_num_threads = 1
-    settings.enable_mem_pattern = False  # One block for all values of a step is a quarter larger than what they take in turn.
-    for name, value in options.items():
-        setattr(settings, name, value)
-    return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-
-
-class OnnxRuntime:
-    """onnxruntime on the CPU."""
-
-    def __init__(self, path: Path, threads: int) -> None:
-        try:
-            self._session: Any = onnxruntime_session(path, threads)
-        except Exception as error:  # onnxruntime's exceptions share no base class of its own.
-            raise ClipstepError(f"{path}: onnxruntime cannot load it", got=str(error).splitlines()[0]) from error
-        self._names = [value.name for value in self._session.get_inputs()]
-
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
-        return list(self._session.run(None, dict(zip(self._names, inputs, strict=True))))
-
-    def close(self) -> None:
-        self._session = None
-
-
-class ExecuTorch:
-    """ExecuTorch's portable runtime with XNNPACK. Its thread pool is one for the whole process."""
-
-    threads: int
-    _open: ClassVar["WeakSet[ExecuTorch]"] = WeakSet()
-
-    def __init__(self, path: Path, threads: int) -> None:
-        with quiet_stderr():
-            from executorch.extension.pybindings import portable_lib
-
-        if any(other.threads != threads for other in self._open):
-            raise ClipstepError(
-                f"ExecuTorch has one thread pool a process: got {threads} threads, but a model that is open uses another number",
-                fix="close it first, or ask for the same number",
-            )
-        self.threads = threads
-        with quiet_stderr():
-            portable_lib._unsafe_reset_threadpool(threads)
-            used = portable_lib._threadpool_get_thread_count()
-        if used != threads:
-            raise ClipstepError("ExecuTorch did not take the thread count", got=used, expected=threads)
-        try:
-            with quiet_stderr():
-                self._module: Any = portable_lib._load_for_executorch(str(path))
-                self._module.method_meta("forward")  # Loading alone does not look into the file.
-        except RuntimeError as error:
-            raise ClipstepError(f"{path}: ExecuTorch cannot load it", got=str(error).splitlines()[0]) from error
-        self._open.add(self)
-
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
-        import torch  # ExecuTorch's Python binding takes and gives torch tensors.
-
-        return [output.numpy() for output in self._module.forward([torch.from_numpy(value) for value in inputs])]
-
-    def close(self) -> None:
-        self._module = None
-        self._open.discard(self)
-
-
 @dataclass(frozen=True)
 class EngineInfo:
-    """How an engine is reached: the target it runs, the extra that it needs, and how it loads a file."""
+    """How an engine is reached: the target it runs, the extra that it needs, how it loads a file, and whether its threads can be told
+    to spin between steps, which ``load`` then takes too."""
 
     target: str
     extra: str | None
-    load: Callable[[Path, int], Engine]
+    load: Callable[..., Engine]
+    spins: bool
 
 
 ENGINES = {
-    "onnxruntime": EngineInfo("onnx", None, OnnxRuntime),
-    "executorch": EngineInfo("executorch", "export", ExecuTorch),
+    "onnxruntime": EngineInfo("onnx", None, OnnxRuntime, True),
+    "executorch": EngineInfo("executorch", "export", ExecuTorch, False),
 }
 
 
-def load_engine(name: str, path: Path, threads: int) -> Engine:
-    """The artifact at ``path`` in the engine of that name.
+def load_engine(name: str, path: Path, threads: int, *, spinning: bool = False) -> Engine:
+    """The artifact at ``path`` in the engine of that name. With ``spinning`` its threads wait busily between steps.
 
     Raises:
-        ClipstepError: an unknown engine, one that is not installed, a thread count this machine does not have, or a
-            file that the engine refuses.
+        ClipstepError: an unknown engine, one that is not installed or has no such setting, a thread count this machine does not
+            have, or a file that the engine refuses.
     """
     info = engine_info(name)
     check_threads(threads)
+    if spinning and not info.spins:
+        able = ", ".join(other for other, facts in ENGINES.items() if facts.spins)
+        raise ClipstepError(f"{name} does not let its threads spin", expected=f"spinning with {able} only")
     try:
-        return info.load(path, threads)
+        return info.load(path, threads, spinning) if info.spins else info.load(path, threads)
     except ModuleNotFoundError as error:
-        fix = "pip install onnxruntime" if info.extra is None else install_extra(info.extra)
-        raise ClipstepError(f"engine {name} needs {error.name}, which is not installed", fix=fix) from error
+        raise ClipstepError(f"engine {name} needs {error.name}, which is not installed", fix=_install(info)) from error
+    except ImportError as error:  # Such as a library built for another version of numpy.
+        raise EngineError(f"engine {name} cannot be imported", got=first_line(error), fix=f"install it anew: {_install(info)}") from error
+
+
+def _install(info: EngineInfo) -> str:
+    return "pip install onnxruntime" if info.extra is None else install_extra(info.extra)
 
 
 def check_threads(threads: int) -> None:
-    """Checks that this machine has that many cores.
+    """Checks that this process may use that many cores.
 
     Raises:
-        ClipstepError: it has not.
+        ClipstepError: it may not.
     """
-    cores = os.cpu_count() or 1
+    cores = available_cores()
     if not 1 <= threads <= cores:
         raise ClipstepError("thread count not available", got=threads, expected=f"1 to {cores}")
 

@@ -1,5 +1,8 @@
 """The one error type that users see."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ClipstepError(Exception):
     """Something the user can put right: one line that says what, what was got, what was expected and what to do.
@@ -16,3 +19,21 @@ class ClipstepError(Exception):
         if fix is not None:
             parts.append(fix)
         super().__init__("; ".join(parts))
+
+
+class EngineError(ClipstepError):
+    """An engine that does not load an artifact, or fails in a step of it."""
+
+
+@contextmanager
+def in_step(number: int) -> Iterator[None]:
+    """Names the step of a stream, counted from 0, in an error of the engine that runs it."""
+    try:
+        yield
+    except EngineError as error:
+        raise EngineError(f"step {number}: {error}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line that says anything; the name of its type if there is none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import Array
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.errors import ClipstepError, in_step
 from clipstep.runtime.model import StepModel
 
 BOUNDS = {"float32": 1e-4, "float16": 5e-2}
@@ -78,7 +78,8 @@ def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> Error
     first: list[Array] = []
     absolute = relative = 0.0
     for step, expected_logits in enumerate(golden.logits):
-        logits, states = model.step(_subclip(model, golden, step), states)
+        with in_step(step):
+            logits, states = model.step(_subclip(model, golden, step), states)
         for name, reference, value in _compared(golden, step, logits, states):
             error, scale = float(np.abs(value - reference).max()), max(1.0, float(np.abs(reference).max()))
             if not error <= BOUNDS[precision] * scale:

@@ -33,8 +33,11 @@ class StepModel:
         self._under_way = 0
 
     @classmethod
-    def load(cls, path: str | Path, engine: str = "onnxruntime", threads: int = 1) -> "StepModel":
+    def load(cls, path: str | Path, engine: str = "onnxruntime", threads: int = 1, *, spinning: bool = False) -> "StepModel":
         """Opens a bundle and loads its artifact for ``engine``, on this processor, with ``threads`` threads.
+
+        With ``spinning``, onnxruntime's threads wait busily for the next step, as is its own default: for steps that follow each
+        other at once. Between the steps of a live stream that is processor time and battery for nothing.
 
         Raises:
             ClipstepError: the bundle is damaged, has no artifact for the engine, or the engine or the thread count is
@@ -43,7 +46,7 @@ class StepModel:
         target = engine_info(engine).target
         bundle = Bundle.open(path)
         artifact = bundle.artifact(target)
-        loaded = load_engine(engine, bundle.path / artifact.file, threads)
+        loaded = load_engine(engine, bundle.path / artifact.file, threads, spinning=spinning)
         description = f"{artifact.file} ({artifact.form}, for {artifact.platform}) in {engine}, {threads} thread{'s' * (threads > 1)}"
         return cls(bundle.manifest.interface(artifact.input_dtype), loaded, description)
 

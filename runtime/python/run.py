@@ -7,6 +7,7 @@ import click
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.options import command
+from clipstep.runtime.terminal import quiet_stderr
 from clipstep.runtime.video import VideoError, frame_rate, read_frames
 
 
@@ -18,7 +19,9 @@ from clipstep.runtime.video import VideoError, frame_rate, read_frames
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many classes to print.")
 def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int) -> None:
     """Stream VIDEO through BUNDLE and print the likeliest classes after each subclip."""
-    with StepModel.load(bundle, engine, threads) as model:
+    with quiet_stderr():
+        loaded = StepModel.load(bundle, engine, threads)
+    with loaded as model:
         click.echo(model.description)
         stream = model.stream()
         frames = 0

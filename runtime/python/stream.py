@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipstep.runtime.engines import Array
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.errors import ClipstepError, in_step
 from clipstep.runtime.model import StepModel, counted
 from clipstep.runtime.outputs import Output, probabilities_of
 from clipstep.runtime.resize import center_box, check_frame, crop_resize
@@ -97,7 +97,8 @@ class Stream:
             self._seen += 1
             return None
         # Should this step fail, the next frame takes the place of the one that led to it.
-        logits, self._states = self._model.step(self._pending.astype(spec.dtype, copy=False), self._states)
+        with in_step(self._steps):
+            logits, self._states = self._model.step(self._pending.astype(spec.dtype, copy=False), self._states)
         self._waiting = 0
         self._seen += 1
         self._steps += 1

@@ -1,12 +1,21 @@
-"""What users see: one console for all commands, and nothing of what libraries print by themselves."""
+"""What users of the command line see: one console for all commands, and nothing of what libraries print by themselves.
+
+The redirections here change the whole process, other threads' output included: they are for commands, whose process is their own. No
+function that a program may call uses them.
+"""
 
 import contextlib
 import io
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from rich.console import Console
+
+from clipstep.runtime.process import Shared
 
 WIDTH_WITHOUT_TERMINAL = 120
 
@@ -40,16 +49,44 @@ def prepare_streams() -> None:
 
 
 @contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Keeps what native libraries and their imports write to file descriptor 2 off the screen; errors come as exceptions."""
-    sys.stderr.flush()
-    saved = os.dup(2)
+def _stderr_to_nowhere() -> Iterator[None]:
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:  # There is no standard error.
+        yield
+        return
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  os.devnull is no path of a file.
         os.dup2(nowhere.fileno(), 2)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
-        sys.stderr.flush()
         os.dup2(saved, 2)
         os.close(saved)
+
+
+@contextlib.contextmanager
+def _all_to_nowhere() -> Iterator[None]:
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), quiet_stderr():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+_STDERR, _ALL = Shared(_stderr_to_nowhere), Shared(_all_to_nowhere)
+
+
+def quiet_stderr() -> AbstractContextManager[None]:
+    """Keeps what native libraries and their imports write to file descriptor 2 off the screen; errors come as exceptions."""
+    return _STDERR
+
+
+def quiet() -> AbstractContextManager[None]:
+    """Keeps the converters' progress bars, warnings and log messages off the screen too; their errors come as exceptions."""
+    return _ALL

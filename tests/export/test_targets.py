@@ -13,7 +13,7 @@ from executorch.exir._serialize._program import deserialize_pte_binary
 from executorch.extension.pybindings import portable_lib
 from torch import Tensor, fx
 
-from clipstep.export.export import Ask, export_run, quiet
+from clipstep.export.export import Ask, export_run
 from clipstep.export.lowering.lower import lower
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.targets import TARGETS
@@ -21,6 +21,7 @@ from clipstep.export.verify import load_for_verification
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.manifest import Interface
+from clipstep.runtime.terminal import quiet
 from clipstep.training.run import Run
 
 

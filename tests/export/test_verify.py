@@ -13,7 +13,7 @@ import torch
 from onnx import numpy_helper
 from torch import fx
 
-from clipstep.export.export import Ask, export_run, quiet
+from clipstep.export.export import Ask, export_run
 from clipstep.export.lowering.frames import XNNPACK
 from clipstep.export.lowering.lower import lower
 from clipstep.export.step import StepProgram, program_of
@@ -21,6 +21,7 @@ from clipstep.export.targets import executorch
 from clipstep.export.verify import verify_bundle
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.golden import GoldenSteps, ParityError
+from clipstep.runtime.terminal import quiet
 from clipstep.training.run import Run
 
 Rehash = Callable[..., Bundle]

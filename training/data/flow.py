@@ -5,20 +5,42 @@ vertical; -20..20 pixels become 0..255, cut off there as Carreira and Zisserman 
 section 3).
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from clipstep.runtime.process import Shared
 
 CHANNELS = 2
 LARGEST = 20.0
 """Pixels between two frames that reach the end of the scale."""
 STILL = 128
 
-cv2.setNumThreads(0)  # Frames are small, and OpenCV's threads do not survive in the decoding processes.
+
+@contextlib.contextmanager
+def _no_threads() -> Iterator[None]:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+_NO_THREADS = Shared(_no_threads)
+"""Frames are small, and threads that OpenCV started before a decoding process was forked are not in that."""
 
 
 def optical_flow(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """``(F, H, W, 2)`` uint8 from RGB ``(F, H, W, 3)`` uint8: x to the right, y down; the first frame has not moved."""
+    with _NO_THREADS:
+        return _flow(frames)
+
+
+def _flow(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     flow = np.full((*frames.shape[:3], CHANNELS), STILL, np.uint8)

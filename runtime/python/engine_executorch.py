@@ -1,0 +1,97 @@
+"""ExecuTorch's portable runtime with XNNPACK, as an engine."""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+from clipstep.runtime.errors import ClipstepError, EngineError, first_line
+from clipstep.runtime.forks import FIX, LoadedHere
+
+
+class ThreadPool:
+    """ExecuTorch's thread pool, which is one for the whole process, and which is replaced to change its number of threads.
+
+    It is never replaced while anything uses it: an open model, running or not, holds on to the pool that it was loaded with.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users: WeakSet[object] = WeakSet()
+        self._process: int | None = None
+        self._threads = 0
+
+    @contextmanager
+    def loading(self, user: object, threads: int) -> Iterator[Any]:
+        """ExecuTorch's binding, while ``user`` loads a model to be run by ``threads`` threads. One loads at a time.
+
+        ``user`` keeps the pool as it is until it is gone, or given to :meth:`leave`.
+
+        Raises:
+            ClipstepError: a model that is open uses another number of threads; the process was forked from one that uses ExecuTorch.
+        """
+        from executorch.extension.pybindings import portable_lib
+
+        if self._process not in (None, os.getpid()):
+            raise EngineError("ExecuTorch was used before this process was forked, and its threads are not in it", fix=FIX)
+        self._process = os.getpid()
+        with self._lock:
+            if self._users and self._threads != threads:
+                raise ClipstepError(
+                    f"ExecuTorch has one thread pool a process: got {threads} threads, but a model that is open uses {self._threads}",
+                    fix="close it first, or ask for the same number",
+                )
+            if portable_lib._threadpool_get_thread_count() != threads:
+                portable_lib._unsafe_reset_threadpool(threads)
+            if (used := portable_lib._threadpool_get_thread_count()) != threads:
+                raise ClipstepError("ExecuTorch did not take the thread count", got=used, expected=threads)
+            self._threads = threads
+            self._users.add(user)
+            try:
+                yield portable_lib
+            except BaseException:
+                self._users.discard(user)
+                raise
+
+    def leave(self, user: object) -> None:
+        """``user`` runs nothing any more."""
+        self._users.discard(user)
+
+
+POOL = ThreadPool()
+
+
+class ExecuTorch:
+    """An artifact in ExecuTorch. Steps of one model take turns: a module of ExecuTorch runs one at a time."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._path, self._lock, self._loaded = path, threading.Lock(), LoadedHere()
+        with POOL.loading(self, threads) as portable_lib:
+            try:
+                self._module: Any = portable_lib._load_for_executorch(str(path))
+                self._inputs: int = self._module.method_meta("forward").num_inputs()  # Loading alone does not look into the file.
+            except Exception as error:  # The binding raises RuntimeError, and others for files that it does not expect.
+                raise EngineError(f"{path}: ExecuTorch cannot load it", got=first_line(error)) from error
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        import torch  # ExecuTorch's Python binding takes and gives torch tensors.
+
+        self._loaded.check(self._path)
+        with self._lock:
+            if self._module is None:
+                raise EngineError(f"{self._path}: the engine is closed", fix="load it again")
+            if len(inputs) != self._inputs:  # ExecuTorch would compute with what lies there.
+                raise EngineError(f"{self._path}: wrong number of inputs", got=len(inputs), expected=self._inputs)
+            try:
+                return [output.numpy() for output in self._module.forward([torch.from_numpy(value) for value in inputs])]
+            except Exception as error:
+                raise EngineError(f"{self._path}: ExecuTorch failed in a step", got=first_line(error)) from error
+
+    def close(self) -> None:
+        """Waits for a step under way."""
+        with self._lock:
+            self._module = None
+        POOL.leave(self)

@@ -1,0 +1,60 @@
+"""onnxruntime on the CPU, as an engine."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from clipstep.runtime.errors import EngineError, first_line
+from clipstep.runtime.forks import LoadedHere, survive_forks
+
+
+def onnxruntime_session(path: Path, threads: int, *, spinning: bool = False, **options: Any) -> Any:
+    """A session of onnxruntime on the CPU; ``options`` are more attributes of its ``SessionOptions``.
+
+    With ``spinning``, onnxruntime's own default, its threads wait busily for the next step: a step is a little shorter, and
+    processor time goes into waiting (docs/measurements.md says how much). It starts no threads of its own for ``threads`` 1.
+    """
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    settings.enable_mem_pattern = False  # One block for all values of a step is a quarter larger than what they take in turn.
+    for name, value in options.items():
+        setattr(settings, name, value)
+    return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+
+
+class OnnxRuntime:
+    """An artifact in onnxruntime."""
+
+    def __init__(self, path: Path, threads: int, spinning: bool = False) -> None:
+        import onnxruntime  # noqa: F401  An absent one is not a file that does not load.
+
+        self._path = path
+        self._loaded = LoadedHere() if threads > 1 else None
+        try:
+            self._session: Any = onnxruntime_session(path, threads, spinning=spinning)
+            self._names = [value.name for value in self._session.get_inputs()]
+        except Exception as error:  # onnxruntime's exceptions share no base class of its own.
+            raise EngineError(f"{path}: onnxruntime cannot load it", got=first_line(error)) from error
+        survive_forks(self)
+
+    def with_threads(self) -> Any:
+        """The session, if it has threads of its own."""
+        return None if self._loaded is None else self._session
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        if self._loaded is not None:
+            self._loaded.check(self._path)
+        session = self._session
+        if session is None:
+            raise EngineError(f"{self._path}: the engine is closed", fix="load it again")
+        try:
+            return list(session.run(None, dict(zip(self._names, inputs, strict=True))))
+        except Exception as error:  # As above.
+            raise EngineError(f"{self._path}: onnxruntime failed in a step", got=first_line(error)) from error
+
+    def close(self) -> None:
+        self._session = None

@@ -1,0 +1,229 @@
+"""What clipstep does to the process that it runs in: ExecuTorch's one thread pool, forks, exports in threads, imports, random generators."""
+
+import importlib.util
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clipstep.export.export import Ask, export_run, interruptible
+from clipstep.export.mlprogram import MlProgram
+from clipstep.runtime import Bundle, ClipstepError, EngineError, GoldenSteps, StepModel
+from clipstep.runtime.cores import available_cores
+from clipstep.runtime.engines import load_engine
+from clipstep.training import train as training
+from clipstep.training.generators import restored_generators
+from clipstep.training.run import Run
+
+portable_lib = pytest.importorskip("executorch.extension.pybindings.portable_lib")
+FORKED = """
+import os, sys
+from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, StepModel
+golden = GoldenSteps.of(Bundle.open(sys.argv[1]))
+model = StepModel.load(sys.argv[1], "executorch", int(sys.argv[2]))
+model.step(golden.subclips[0], model.initial_states())
+if os.fork() == 0:
+    for use in (lambda: model.step(golden.subclips[0], model.initial_states()), lambda: StepModel.load(sys.argv[1], "executorch", int(sys.argv[2]))):
+        try:
+            use()
+        except ClipstepError as error:
+            print(error, flush=True)
+    model.close()
+    os._exit(0)
+print(os.wait()[1], abs(model.step(golden.subclips[0], model.initial_states())[0] - golden.logits[0]).max() < 1e-4)
+"""
+
+
+def test_executorch_in_a_forked_process_is_an_error_and_not_a_hang(bundle_path: Path) -> None:
+    command = [sys.executable, "-c", FORKED, str(bundle_path), str(min(2, available_cores()))]
+    step, load, parent = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout.splitlines()
+    assert step.startswith(f"{bundle_path}/step.pte: was loaded before this process was forked; got process ")
+    assert load.startswith("ExecuTorch was used before this process was forked, and its threads are not in it; load it in the process that runs it")
+    assert parent == "0 True"
+
+
+@pytest.fixture
+def resets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of threads that ExecuTorch's pool was replaced for."""
+    asked: list[int] = []
+    reset = portable_lib._unsafe_reset_threadpool
+    monkeypatch.setattr(portable_lib, "_unsafe_reset_threadpool", lambda threads: (asked.append(threads), reset(threads)))
+    return asked
+
+
+def test_executorch_s_pool_is_never_replaced_under_an_open_model(bundle_path: Path, golden: GoldenSteps, resets: list[int]) -> None:
+    """Four threads load, run and close models while one is open: each gets the golden logits."""
+
+    def use(_: int) -> bool:
+        with StepModel.load(bundle_path, "executorch", 1) as model:
+            return all(np.abs(model.step(golden.subclips[0], model.initial_states())[0] - golden.logits[0]).max() < 1e-4 for _ in range(3))
+
+    with StepModel.load(bundle_path, "executorch", 1):
+        resets.clear()
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(use, range(8)))
+        assert resets == []
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="two thread counts need two cores")
+def test_executorch_models_that_ask_for_two_thread_counts_at_once(bundle_path: Path, golden: GoldenSteps) -> None:
+    """Whatever the order, one count wins while its models are open, the others are told so, and what was loaded computes rightly."""
+    barrier = threading.Barrier(4)
+
+    def use(threads: int) -> str:
+        barrier.wait(30)
+        try:
+            with StepModel.load(bundle_path, "executorch", threads) as model:
+                barrier.wait(30)
+                right = np.abs(model.step(golden.subclips[0], model.initial_states())[0] - golden.logits[0]).max() < 1e-4
+                barrier.wait(30)
+                return f"{threads} {bool(right)}"
+        except ClipstepError as error:
+            barrier.wait(30), barrier.wait(30)
+            return str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        said = sorted(pool.map(use, (1, 2, 1, 2)))
+    winner = said[0][0]
+    other = "2" if winner == "1" else "1"
+    assert said[:2] == [f"{winner} True"] * 2
+    for line in said[2:]:
+        assert line.startswith(f"ExecuTorch has one thread pool a process: got {other} threads, but a model that is open uses {winner};")
+
+
+def test_executorch_loads_without_a_word_to_the_process_streams(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("a library function redirects the process' streams")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "dup2", forbidden)
+        patch.setattr("contextlib.redirect_stderr.__enter__", forbidden)
+        StepModel.load(bundle_path, "executorch").close()
+
+
+def test_a_step_with_too_few_inputs_or_other_shapes_names_the_artifact(bundle: Bundle, golden: GoldenSteps) -> None:
+    """ExecuTorch itself computes with whatever an input that is not given held before."""
+    path = bundle.path / "step.pte"
+    states = [np.zeros(state.shape, np.float32) for state in bundle.manifest.states]
+    engine = load_engine("executorch", path, 1)
+    engine.run([golden.subclips[0], *states])
+    with pytest.raises(EngineError, match=r"step\.pte: wrong number of inputs; got 1; expected 3"):
+        engine.run([golden.subclips[0]])
+    with pytest.raises(EngineError, match=r"step\.pte: ExecuTorch failed in a step; got ."):
+        engine.run([golden.subclips[0][:1], *states])
+    engine.close()
+    with pytest.raises(EngineError, match=r"step\.pte: the engine is closed"):
+        engine.run([golden.subclips[0], *states])
+
+
+def test_our_evaluator_names_the_package_that_it_fails_in(bundle: Bundle, golden: GoldenSteps) -> None:
+    engine = MlProgram(bundle.path / "step-float32.mlpackage")
+    with pytest.raises(EngineError, match=r"step-float32\.mlpackage: our evaluator of ML Programs failed in a step; got ."):
+        engine.run([golden.subclips[0].astype(np.float32)])
+    with pytest.raises(EngineError, match=r"step-float32\.mlpackage: "):
+        engine.run([np.zeros((1, 2), np.float32)] * 3)
+
+
+def test_exports_in_two_threads_leave_the_process_as_it_was(pooled_run: Run, tmp_path: Path) -> None:
+    streams, level = (sys.stdout, sys.stderr), logging.root.manager.disable
+    handler, error_stream = signal.getsignal(signal.SIGINT), os.fstat(2)
+    with ThreadPoolExecutor(2) as pool:
+        paths = [tmp_path / f"{name}.clipstep" for name in "ab"]
+        first, second = pool.map(lambda path: export_run(pooled_run, "pooled", path, Ask(("onnx", "executorch"))), paths)
+    files = [(path / "step.pte").read_bytes() for path in paths]
+    assert len(first.artifacts) == len(second.artifacts) == 2 and files[0].replace(b'"a"', b'"b"') == files[1]
+    assert (sys.stdout, sys.stderr) == streams and logging.root.manager.disable == level
+    assert signal.getsignal(signal.SIGINT) is handler and os.path.samestat(os.fstat(2), error_stream)
+
+
+def test_a_handler_of_ctrl_c_that_is_set_during_an_export_stays() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with interruptible():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+IMPORTED = """
+import importlib, logging, os, pkgutil, random, signal, sys, warnings
+import av, click, coremltools, cv2, lightning, matplotlib, numpy, onnx, onnxruntime, onnxscript, rich, torch, torchmetrics
+import executorch.exir, executorch.backends.xnnpack.partition.xnnpack_partitioner, torch.export
+
+def state():
+    loggers = {name: (item.level, item.disabled, len(item.handlers)) for name, item in logging.root.manager.loggerDict.items()
+               if isinstance(item, logging.Logger)}
+    return {
+        "loggers": loggers, "disabled": logging.root.manager.disable, "warnings": list(warnings.filters), "environ": dict(os.environ),
+        "path": list(sys.path), "folder": os.getcwd(), "umask": (os.umask(0o22), os.umask(0o22))[1], "streams": (sys.stdout, sys.stderr),
+        "stderr": os.fstat(2).st_ino, "SIGINT": signal.getsignal(signal.SIGINT), "torch": (torch.get_num_threads(), torch.is_grad_enabled()),
+        "cv2": cv2.getNumThreads(),
+        "seeds": (random.getstate(), torch.initial_seed(), torch.get_rng_state().sum().item(), numpy.random.get_state()[2]),
+    }
+
+before = state()
+for package in ("runtime", "training", "export", "benchmarks"):
+    parent = importlib.import_module(f"clipstep.{package}")
+    for module in pkgutil.walk_packages(parent.__path__, f"clipstep.{package}."):
+        if not module.name.endswith(("step_onnx", "__main__")):
+            importlib.import_module(module.name)
+after = state()
+for key, value in before.items():
+    if key == "loggers":
+        after[key] = {name: after[key].get(name) for name in value}
+    if after[key] != value:
+        print("changed", key)
+        print([item for item in after[key].items() if item not in value.items()] if key in ("loggers", "environ") else (value, after[key]))
+print("compared", len(before))
+"""
+
+
+def test_importing_clipstep_changes_nothing_of_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, timeout=200)
+    assert done.stdout == "compared 13\n", done.stdout + done.stderr
+
+
+def _generators() -> tuple[object, ...]:
+    return (random.getstate(), torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), os.environ.get("PL_GLOBAL_SEED"))
+
+
+def test_training_gives_the_random_generators_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(*_: object) -> None:
+        torch.rand(5), np.random.rand(), random.random()
+        raise ClipstepError("stopped here")
+
+    monkeypatch.setattr(training, "split_by_group", lambda *_: ((), ()))
+    monkeypatch.setattr(training, "_saved", lambda _: None)
+    monkeypatch.setattr(training, "build", drawn)
+    job = training.Job.__new__(training.Job)
+    object.__setattr__(job, "data", type("Data", (), {"train": ()}))
+    object.__setattr__(job, "config", type("Config", (), {"validation": 0.0, "seed": 3}))
+    object.__setattr__(job, "architecture", "any")
+    object.__setattr__(job, "model_config", {})
+    before = _generators()
+    with pytest.raises(ClipstepError, match="stopped here"):
+        training.train(job, None)  # type: ignore[arg-type]
+    assert _generators() == before
+    with restored_generators():
+        torch.manual_seed(1), random.seed(1), np.random.seed(1)
+    assert _generators() == before
+
+
+def test_optical_flow_leaves_opencv_its_threads() -> None:
+    cv2 = pytest.importorskip("cv2")
+    from clipstep.training.data.flow import optical_flow
+
+    assert importlib.util.find_spec("cv2") is not None
+    cv2.setNumThreads(2)
+    optical_flow(np.zeros((2, 32, 32, 3), np.uint8))
+    assert cv2.getNumThreads() == 2
