@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,12 @@ import numpy as np
 from rich.table import Table
 
 from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.engine_executorch import POOL
 from clipstep.runtime.engine_onnxruntime import onnxruntime_session
 from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.terminal import quiet_stderr
+from clipstep.runtime.terminal import quiet
 
 LARGEST = 15
 WARM_UP_STEPS = 2
@@ -95,20 +95,17 @@ def _node(event: dict[str, Any], milliseconds: float) -> OperatorTime:
 
 def _executorch(path: Path, inputs: Sequence[Sequence[Array]], threads: int) -> list[OperatorTime]:
     """XNNPACK's operators inside the delegates, in whole microseconds, and ExecuTorch's kernels outside."""
-    with quiet_stderr(), tempfile.TemporaryDirectory(prefix="clipstep-profile-") as folder:
+    # Its Inspector warns that it misses the values themselves, which nobody asked for.
+    with quiet(), tempfile.TemporaryDirectory(prefix="clipstep-profile-") as folder, POOL.held(threads) as portable_lib:
         import torch
         from executorch.devtools import Inspector
-        from executorch.extension.pybindings import portable_lib
 
-        portable_lib._unsafe_reset_threadpool(threads)
         module = portable_lib._load_for_executorch(str(path), enable_etdump=True)
         for values in inputs:
             module.forward([torch.from_numpy(value) for value in values])
         dump = Path(folder) / "profile.etdump"
         module.write_etdump_result_to_file(str(dump))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # It misses the values themselves, which nobody asked for.
-            blocks = Inspector(etdump_path=str(dump)).event_blocks
+        blocks = Inspector(etdump_path=str(dump)).event_blocks
     (events,) = [block.events for block in blocks if block.name == "Execute"]
     return [
         OperatorTime(event.name.rsplit(" #", 1)[0].removeprefix("native_call_"), None, float(np.median(event.perf_data.raw[WARM_UP_STEPS:])))

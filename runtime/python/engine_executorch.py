@@ -12,6 +12,10 @@ from clipstep.runtime.errors import ClipstepError, EngineError, first_line
 from clipstep.runtime.forks import FIX, LoadedHere
 
 
+class _User:
+    """Somebody who uses the pool."""
+
+
 class ThreadPool:
     """ExecuTorch's thread pool, which is one for the whole process, and which is replaced to change its number of threads.
 
@@ -55,6 +59,17 @@ class ThreadPool:
             except BaseException:
                 self._users.discard(user)
                 raise
+
+    @contextmanager
+    def held(self, threads: int) -> Iterator[Any]:
+        """ExecuTorch's binding, with the pool as it is until the end of the context, for models loaded and run inside it."""
+        user = _User()
+        with self.loading(user, threads) as portable_lib:
+            pass
+        try:
+            yield portable_lib
+        finally:
+            self.leave(user)
 
     def leave(self, user: object) -> None:
         """``user`` runs nothing any more."""
