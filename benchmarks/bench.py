@@ -17,7 +17,7 @@ from rich.progress import track
 from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import Record, Start, Subject, this_device
 from clipstep.export.network import Network
-from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, tree_sha256
+from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS
@@ -58,7 +58,7 @@ class Worker:
             stderr=subprocess.PIPE,
             text=True,
         )
-        task = {"subject": subject.model_dump(), "bundle": str(bundle.path), "network": network and network.values()}
+        task = {"subject": subject.model_dump(), "bundle": str(bundle.folder()), "network": network and network.values()}
         self.step_ms: list[float] = []
         self.peak_memory_bytes = 0
         try:
@@ -200,7 +200,7 @@ def _record(worker: Worker) -> Record:
     tools = TOOLS[subject.engine]
     return Record(
         bundle=bundle.path.name,
-        manifest_sha256=tree_sha256(bundle.path / MANIFEST),
+        manifest_sha256=bundle.manifest_sha256,
         artifact_sha256=artifact.sha256 if artifact else None,
         subject=subject,
         start=worker.start,

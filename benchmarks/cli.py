@@ -17,7 +17,7 @@ from clipstep.benchmarks.phone import WithPhone
 from clipstep.benchmarks.profile import check_picture, draw, profile_bundle, profile_table
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms, record_lines
 from clipstep.export.network import Network, given_network, network_options
-from clipstep.runtime.bundle import MANIFEST, Bundle
+from clipstep.runtime.bundle import MANIFEST, Bundle, opened_for
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
@@ -68,7 +68,9 @@ def bench_command(
     allowed = None if ceilings is None else read_ceilings(ceilings)
     threads = tuple(dict.fromkeys(threads or (1, min(2, available_cores()))))
     check_threads(max(threads))
-    opened, console = Bundle.open(bundle), new_console()
+    opened, console = click.get_current_context().with_resource(opened_for(bundle)), new_console()
+    if record:
+        opened.check_recordable()
     if network is not None:
         check_network(opened, network)
     elif not no_reference and profile is None:

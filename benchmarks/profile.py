@@ -68,7 +68,7 @@ def profile_bundle(bundle: Bundle, steps: int, threads: int) -> list[Profile]:
         interface = bundle.manifest.interface(artifact.input_dtype)
         states = [np.full(state.shape, state.initial, state.dtype) for state in interface.states]
         inputs = [[golden.subclips[i % len(golden.subclips)].astype(artifact.input_dtype, copy=False), *states] for i in range(WARM_UP_STEPS + steps)]
-        operators = PROFILERS[engine](bundle.path / artifact.file, inputs, threads)
+        operators = PROFILERS[engine](bundle.file(artifact), inputs, threads)
         found.append(Profile(artifact.file, engine, tuple(operators)))
     if not found:
         raise ClipstepError(f"{bundle.path}: has no artifact that runs here", expected=" or ".join(info.target for info in ENGINES.values()))

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from clipstep.benchmarks.arm64.table import KEY, instruction_table
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
-from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.manifest import Accuracy, Arm64Step
 from clipstep.runtime.options import command
@@ -22,7 +22,7 @@ from clipstep.runtime.terminal import new_console
 @click.argument("records", type=click.Path(path_type=Path))
 def report_command(bundle: Path, records: Path) -> None:
     """Summarise BUNDLE with the RECORDS that clipstep bench --out wrote: training, artifacts, parity, latency, ARM64 instructions."""
-    opened = Bundle.open(bundle)
+    opened = click.get_current_context().with_resource(opened_for(bundle))
     console = new_console()
     _print_training(opened, console)
     console.print(f"{opened.manifest.name}: one step is {opened.manifest.input.shape[0]} frames", soft_wrap=True)

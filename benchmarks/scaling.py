@@ -94,7 +94,7 @@ def stream_ms(bundle: Bundle, engine: str, counts: Sequence[int], rounds: int) -
     """The median milliseconds of a step where so many streams take turns on one model."""
     golden = GoldenSteps.of(bundle)
     times: list[list[float]] = [[] for _ in counts]
-    with StepModel.load(bundle.path, engine, 1) as model:
+    with StepModel.load(bundle, engine, 1) as model:
         states = [model.initial_states() for _ in range(max(counts))]
         for turn in range(rounds + 1):
             frames = golden.subclips[turn % len(golden.subclips)].astype(model.interface.input.dtype, copy=False)
@@ -108,10 +108,10 @@ def stream_ms(bundle: Bundle, engine: str, counts: Sequence[int], rounds: int) -
 
 def step_over_bare_call(bundle: Bundle, engine: str, rounds: int) -> float:
     """How many times as long as the engine's own call a step takes, which checks what it is given: medians of calls that take turns."""
-    with StepModel.load(bundle.path, engine, 1) as model:
+    with StepModel.load(bundle, engine, 1) as model:
         frames = GoldenSteps.of(bundle).subclips[0].astype(model.interface.input.dtype, copy=False)
         states = model.initial_states()
-        bare = BARE_CALLS[engine](bundle.path / bundle.artifact(ENGINES[engine].target).file, [frames, *states])
+        bare = BARE_CALLS[engine](bundle.file(bundle.artifact(ENGINES[engine].target)), [frames, *states])
         times: dict[str, list[float]] = {"bare": [], "step": []}
         for _ in range(WARM_UP_STEPS + rounds):
             for name, call in (("bare", bare), ("step", lambda: model.step(frames, states))):

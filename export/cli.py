@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clipstep.export.choices import FORMS, INPUT_DTYPES, PLATFORMS, TARGETS
-from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle import Bundle, listed, opened_for
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.options import command
@@ -157,7 +157,7 @@ def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
     from clipstep.training.run import load_run
 
     console = new_console()
-    opened = Bundle.open(bundle)
+    opened = click.get_current_context().with_resource(opened_for(bundle))
     golden = GoldenSteps.of(opened)
     reference = "golden steps"
     if run is not None:
@@ -177,6 +177,13 @@ def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
             artifact.file, runtimes[artifact.target], f"{errors.absolute:.1e}", f"{errors.relative:.1e}", f"{BOUNDS[artifact.precision]:g}", "equal"
         )
     console.print(table)
+    if opened.extra:
+        console.print(f"extra, and not verified, for the manifest does not name it: {listed(opened.extra)}", soft_wrap=True, markup=False)
+    missing = [artifact.file for artifact in opened.manifest.artifacts if artifact.file in opened.missing]
+    if missing:
+        raise ClipstepError(
+            f"{bundle}: not verified, for it is missing: {', '.join(missing)}", fix="copy the bundle again, whole, or export it without"
+        )
     if any(artifact.target == "coreml" for artifact in opened.manifest.artifacts):
         console.print("* Core ML itself runs on Apple devices only; here its saved packages are evaluated operation by operation")
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 from torch import Tensor
 
-from clipstep.runtime.bundle import MANIFEST, Bundle
+from clipstep.runtime.bundle import MANIFEST, Bundle, is_bundle, opened_for
 from clipstep.runtime.engines import engine_info
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import Accuracy
@@ -83,8 +83,11 @@ def evaluate_command(
 def _check_options(what: Path, other: Path | None, reset_each_step: bool, record: bool, out: Path | None) -> None:
     if other is not None and (reset_each_step or record):
         raise ClipstepError("--with is for neither --reset-each-step nor --record", fix="evaluate each alone")
-    if record and not (what / MANIFEST).is_file():
+    if record and not is_bundle(what):
         raise ClipstepError("--record notes what a bundle reaches", got=what, expected="a folder written by clipstep export")
+    if record:
+        with Bundle.open(what, lazily=True) as bundle:
+            bundle.check_recordable()
     if out is not None:
         check_replaceable(out, "summary.json", "evaluation")
 
@@ -148,10 +151,11 @@ def write_evaluation(out: Path, summary: Mapping[str, Any], predictions: Sequenc
 
 @contextmanager
 def _subject(what: Path, engine: str, threads: int) -> Iterator[Subject]:
-    if (what / MANIFEST).is_file():
-        with quiet_stderr():
-            loaded = StepModel.load(what, engine, threads)
-        with loaded as model:
+    if is_bundle(what):
+        with ExitStack() as stack:
+            bundle = stack.enter_context(opened_for(what, lazily=True))
+            with quiet_stderr():
+                model = stack.enter_context(StepModel.load(bundle, engine, threads))
             frames, size, _, channels = model.interface.input.shape
             yield Subject(
                 f"{what}: {model.description}",

@@ -14,7 +14,7 @@ from clipstep.benchmarks.arm64.operators import settled
 from clipstep.benchmarks.bench import NAIVE, write_naive
 from clipstep.benchmarks.records import InstructionRecord, Subject
 from clipstep.export.network import Network
-from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, tree_sha256
+from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import Errors, GoldenSteps, ParityError, check_golden
@@ -88,7 +88,7 @@ def _artifacts(bundle: Bundle) -> list[_Candidate]:
             artifact = bundle.artifact(info.target, "arm64")
         except BundleError:
             continue
-        found.append(_Candidate(artifact.file, engine, bundle.path / artifact.file, artifact))
+        found.append(_Candidate(artifact.file, engine, bundle.file(artifact), artifact))
     if not found:
         have = ", ".join(sorted({f"{a.target} for {a.platform}" for a in bundle.manifest.artifacts}))
         expected = f"{' or '.join(info.target for info in ENGINES.values())} for arm64 or any"
@@ -122,7 +122,7 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
     first, *later = emulated.counts
     record = InstructionRecord(
         bundle=bundle.path.name,
-        manifest_sha256=tree_sha256(bundle.path / MANIFEST),
+        manifest_sha256=bundle.manifest_sha256,
         artifact_sha256=artifact.sha256 if artifact else None,
         subject=Subject(
             name=candidate.name, target=ENGINES[candidate.engine].target, form=artifact.form if artifact else "3d", precision="float32",

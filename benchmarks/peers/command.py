@@ -12,7 +12,7 @@ from clipstep.benchmarks.cli import append, check_network, record_table
 from clipstep.benchmarks.peers.engines import PEERS, Sources, convert
 from clipstep.benchmarks.records import Record, Subject
 from clipstep.export.network import given_network, network_options
-from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
@@ -53,14 +53,14 @@ def peers_command(
         raise ClipstepError("other runtimes convert the network behind the bundle", got="none", fix="give --run RUN, or --model FACTORY")
     threads = tuple(dict.fromkeys(threads or (1, min(2, available_cores()))))
     check_threads(max(threads))
-    opened, console = Bundle.open(bundle), new_console()
+    opened, console = click.get_current_context().with_resource(opened_for(bundle)), new_console()
     check_network(opened, network)
     records: list[Record] = []
     refused: dict[str, str] = {}
     gemms: dict[int, float] = {}
     with tempfile.TemporaryDirectory(prefix="clipstep-peers-") as temporary:
         naive = write_naive(opened, network, Path(temporary) / "naive.onnx", console)
-        files = _converted(names, Sources(opened.path, network, naive, Path(temporary)), refused)
+        files = _converted(names, Sources(opened.folder(), network, naive, Path(temporary)), refused)
         for count in threads:
             gemms[count] = gemm_rate(count)
             records += measure(_subjects(opened, naive, files, count), opened, network, Plan((count,), rounds, steps), console, refused)

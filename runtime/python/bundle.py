@@ -1,72 +1,147 @@
-"""A bundle: the folder ``NAME.clipstep/``, opened read-only and trusted only after its hashes were checked."""
+"""A bundle: the folder ``NAME.clipstep/`` or the pack ``NAME.clipstep.zip``, opened read-only; a file is trusted only after its hash was checked."""
 
+import contextlib
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import IO, Any
 
 from pydantic import ValidationError
 
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.contents import PACK_SUFFIX, BundleError, Contents, Folder, is_clutter, open_contents, reading
 from clipstep.runtime.manifest import SCHEMA_VERSION, Accuracy, Arm64Step, Artifact, Golden, Manifest
 
 MANIFEST = "manifest.json"
+LARGEST_MANIFEST_BYTES = 16 << 20
+SHOWN_NAMES = 5
+BESIDE_MANIFEST = ("manifest.json.sig",)
+"""What may lie in a bundle without being named by its manifest."""
+
+__all__ = ["MANIFEST", "PACK_SUFFIX", "Bundle", "BundleError", "is_bundle", "listed", "opened_for", "tree_sha256", "tree_size"]
 
 
-class BundleError(ClipstepError):
-    """A bundle that is missing, damaged, altered, or of a version this runtime does not know."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Bundle:
-    """An opened bundle whose files are what its manifest says."""
+    """An opened bundle: what its manifest says, and its files, each of which is checked before it is given.
+
+    :meth:`close` removes what was unpacked of a pack; a bundle that is a folder needs none.
+    """
 
     path: Path
+    """The folder, or the pack."""
     manifest: Manifest
+    manifest_sha256: str
+    _contents: Contents
+    _checked: set[str] = field(default_factory=set)
 
     @classmethod
-    def open(cls, path: str | Path) -> "Bundle":
-        """Reads the manifest and checks every file's size and hash.
+    def open(cls, path: str | Path, *, lazily: bool = False) -> "Bundle":
+        """Reads the manifest and checks the size and hash of every file that is there; ``lazily`` of each only when it is used.
+
+        A file that is :attr:`missing` matters to whoever needs it, one that is :attr:`extra` to nobody.
 
         Raises:
-            BundleError: no such bundle, an unknown schema version, a malformed manifest, a file that is missing,
-                altered or outside the folder.
+            BundleError: no such bundle, an unknown schema version, a malformed manifest, a file that is altered, or that lies outside.
         """
-        path = Path(path)
-        manifest = _read_manifest(path)
-        items: tuple[Artifact | Golden, ...] = (*manifest.artifacts, manifest.golden)
-        for item in items:
-            file = path / item.file
-            if not file.exists():
-                raise BundleError(f"{path}: {item.file} is missing", fix="copy the bundle again, whole")
-            if not file.resolve().is_relative_to(path.resolve()):
-                raise BundleError(f"{path}: {item.file} lies outside the bundle", expected="files inside the folder")
-            found = (tree_size(file), tree_sha256(file))
-            if found != (item.size_bytes, item.sha256):
-                got, expected = (f"{size} bytes, sha256 {sha256[:12]}…" for size, sha256 in (found, (item.size_bytes, item.sha256)))
-                raise BundleError(f"{path}: {item.file} was altered", got=got, expected=expected, fix="export it again")
-        return cls(path, manifest)
+        contents = open_contents(Path(path))
+        try:
+            text = _manifest_text(contents)
+            bundle = cls(Path(path), _manifest(contents.path, text), hashlib.sha256(text).hexdigest(), contents)
+            if all(not bundle._parts(artifact) for artifact in bundle.manifest.artifacts):
+                bundle._check(bundle.manifest.artifacts[0])
+            for item in () if lazily else bundle._items():
+                if bundle._parts(item):
+                    bundle._check(item)
+        except BaseException:
+            contents.close()
+            raise
+        return bundle
+
+    @property
+    def is_pack(self) -> bool:
+        return not isinstance(self._contents, Folder)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the manifest names and is not there."""
+        return tuple(item.file for item in self._items() if not self._parts(item))
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """What is there and is not named by the manifest, files and whole folders; nothing reads it."""
+        named = {part for item in self._items() for part in self._parts(item)} | {MANIFEST, *BESIDE_MANIFEST}
+        needed = {str(above) for part in named for above in PurePosixPath(part).parents}
+        others = (self._contents.sizes.keys() | self._contents.unusable.keys()) - named
+        return tuple(sorted({_highest(PurePosixPath(name), needed) for name in others}))
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files that are there, those of a pack unpacked."""
+        return sum(self._contents.sizes.values())
+
+    def file(self, item: Artifact | Golden) -> Path:
+        """Where an artifact or the golden steps lie, whole and as the manifest says; of a pack, unpacked into a private folder.
+
+        Raises:
+            BundleError: it is missing, altered, or lies outside the bundle; the bundle is closed.
+        """
+        self._check(item)
+        with self._unpacking():
+            return self._contents.place(self._parts(item)) / item.file
+
+    def folder(self) -> Path:
+        """The bundle as a folder, for another process: of a pack, all that the manifest names, unpacked.
+
+        Raises:
+            BundleError: as :meth:`file`.
+        """
+        for item in self._items():
+            if self._parts(item):
+                self.file(item)
+        with self._unpacking():
+            return self._contents.place([MANIFEST])
 
     def artifact(self, target: str, machine: str | None = None) -> Artifact:
         """The float32 artifact of that target for ``machine`` (``arm64`` or ``x86_64``; by default this processor), else the one for any.
 
         Raises:
-            BundleError: the bundle has none.
+            BundleError: the bundle has none, or it is not there any more.
         """
-        machine = machine or {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine())
+        machine = machine or this_machine()
         found: dict[str, Artifact] = {a.platform: a for a in self.manifest.artifacts if a.target == target and a.precision == "float32"}
-        artifact = found.get(machine or "any") or found.get("any")
+        artifact = found.get(machine) or found.get("any")
         if artifact is None:
             have = ", ".join(sorted({f"{a.target} for {a.platform}" for a in self.manifest.artifacts}))
             raise BundleError(
                 f"{self.path}: has no float32 {target} artifact for this processor", got=have, fix="choose another engine or export again"
             )
+        if not self._parts(artifact):
+            self._check(artifact)
         return artifact
 
+    def check_recordable(self) -> None:
+        """Checks before hours of work that something may be noted in the manifest.
+
+        Raises:
+            BundleError: it is a pack, or its folder may not be written to.
+        """
+        if self.is_pack:
+            raise BundleError(f"{self.path}: is a pack, which nothing is noted in", fix="note it in the bundle's folder, and pack that again")
+        with self._writing():
+            _new_manifest(self.path).touch(exist_ok=True)
+            _new_manifest(self.path).unlink()
+
     def record_accuracy(self, file: str, accuracy: Accuracy) -> None:
-        """Notes in the bundle's manifest how right the artifact ``file`` is; the manifest is replaced at once, or not at all."""
+        """Notes in the bundle's manifest how right the artifact ``file`` is; the manifest is replaced at once, or not at all.
+
+        Raises:
+            BundleError: it is a pack, or its folder may not be written to.
+        """
         self._note({file: {"accuracy": accuracy}})
 
     def record_arm64(self, costs: Mapping[str, Arm64Step]) -> None:
@@ -74,41 +149,202 @@ class Bundle:
         self._note({file: {"arm64_step": cost} for file, cost in costs.items()})
 
     def _note(self, notes: Mapping[str, Mapping[str, object]]) -> None:
-        artifacts = [a.model_copy(update=notes.get(a.file, {})) for a in self.manifest.artifacts]
-        changed = self.manifest.model_copy(update={"artifacts": tuple(artifacts)})
-        new = self.path / f".{MANIFEST}.new"
-        new.write_text(changed.text(), encoding="utf-8")
-        new.replace(self.path / MANIFEST)
+        self.check_recordable()
+        with self._writing(), _locked(self.path):
+            now = _manifest(self.path, (self.path / MANIFEST).read_bytes())  # Another may have noted something since this was opened.
+            artifacts = [a.model_copy(update=notes.get(a.file, {})) for a in now.artifacts]
+            new = _new_manifest(self.path)
+            new.write_text(now.model_copy(update={"artifacts": tuple(artifacts)}).text(), encoding="utf-8")
+            new.chmod((self.path / MANIFEST).stat().st_mode & 0o777)
+            new.replace(self.path / MANIFEST)
+
+    def _items(self) -> tuple[Artifact | Golden, ...]:
+        return (*self.manifest.artifacts, self.manifest.golden)
+
+    def _parts(self, item: Artifact | Golden) -> list[str]:
+        """The files that an item is."""
+        return _parts(item.file, (*self._contents.sizes, *self._contents.unusable))
+
+    def _check(self, item: Artifact | Golden) -> None:
+        if item.file in self._checked:
+            return
+        parts, contents = self._parts(item), self._contents
+        if not parts:
+            raise BundleError(f"{self.path}: {item.file} is missing", fix="copy the bundle again, whole")
+        for part in parts:
+            if part in contents.unusable:
+                raise BundleError(f"{self.path}: {part} {contents.unusable[part]}", expected="files inside the folder")
+        size = sum(contents.sizes[part] for part in parts)
+        sha256 = "" if size != item.size_bytes else self._sha256(item.file, parts)
+        if sha256 != item.sha256:
+            got, expected = (
+                f"{size} bytes{f', sha256 {sha256[:12]}…' if sha256 else ''}" for size, sha256 in ((size, sha256), (item.size_bytes, item.sha256))
+            )
+            raise BundleError(f"{self.path}: {item.file} was altered", got=got, expected=expected, fix="export it again")
+        self._checked.add(item.file)
+
+    def _sha256(self, file: str, parts: Sequence[str]) -> str:
+        def digest(part: str) -> str:
+            with reading(self.path, part), self._contents.open(part) as source:
+                return _digest(source)
+
+        return _tree_digest(file, parts, digest)
+
+    @contextlib.contextmanager
+    def _unpacking(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise BundleError(
+                f"{self.path}: cannot be unpacked", got=error.strerror or str(error), fix="make room in the temporary folder"
+            ) from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise BundleError(f"{self.path}: nothing can be noted in it", got=error.strerror or str(error), fix="make its folder writable") from error
+
+    def close(self) -> None:
+        """Removes what was unpacked of a pack. Closing twice is allowed."""
+        self._contents.close()
+
+    def __enter__(self) -> "Bundle":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        files = ", ".join(f"{artifact.file}{' (missing)' * (artifact.file in self.missing)}" for artifact in self.manifest.artifacts)
+        return f"<Bundle {self.manifest.name} at {self.path}: {files}>"
+
+
+@contextlib.contextmanager
+def opened_for(path: Path, *, lazily: bool = False) -> Iterator[Bundle]:
+    """A bundle for a command, which says on standard error what is missing in it, and goes on."""
+    with Bundle.open(path, lazily=lazily) as bundle:
+        if bundle.missing:
+            print(f"note: {path}: missing: {listed(bundle.missing)}", file=sys.stderr)
+        yield bundle
+
+
+def listed(names: Sequence[str]) -> str:
+    """Files' names as they may be printed: those that nobody checked can hold anything, and be many."""
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(name if name.isprintable() else ascii(name) for name in names[:SHOWN_NAMES]) + more
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether that looks like a bundle: a folder with a manifest, or a zip file."""
+    return (path / MANIFEST).is_file() or (path.suffix == ".zip" and path.is_file())
+
+
+def this_machine() -> str:
+    """This processor in the manifest's words; ``any`` for one that no artifact is made for."""
+    return {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), "any")
 
 
 def tree_sha256(path: Path) -> str:
-    """The SHA-256 of a file; of a folder, that of its ``sha256  path`` lines in order of path."""
+    """The SHA-256 of a file; of a folder, that of its ``sha256  path`` lines in order of path, without what Finder and Explorer leave there."""
     if path.is_file():
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    lines = "".join(f"{tree_sha256(path / file)}  {file}\n" for file in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
+            return _digest(file)
+    return _tree_digest("", _files_in(path), lambda part: tree_sha256(path / part))
 
 
 def tree_size(path: Path) -> int:
-    """Bytes of a file, or of all the files in a folder."""
-    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    """Bytes of a file, or of all the files in a folder, without what Finder and Explorer leave there."""
+    return path.stat().st_size if path.is_file() else sum((path / part).stat().st_size for part in _files_in(path))
 
 
-def _read_manifest(path: Path) -> Manifest:
-    if not (path / MANIFEST).is_file():
-        raise BundleError(f"{path}: is not a bundle", got=f"no {MANIFEST}", expected="a folder written by clipstep export")
+def _files_in(path: Path) -> list[str]:
+    return [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file() and not is_clutter(file.name)]
+
+
+def _parts(file: str, names: Sequence[str]) -> list[str]:
+    whole = PurePosixPath(file).as_posix()
+    return [name for name in names if name == whole or (name.startswith(f"{whole}/") and not is_clutter(name))]
+
+
+def _highest(name: PurePosixPath, needed: set[str]) -> str:
+    """The name, or that of the highest folder above it in which nothing is needed."""
+    return next((str(above) for above in reversed(name.parents) if str(above) not in needed), str(name))
+
+
+def _digest(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while data := file.read(1 << 20):
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _tree_digest(file: str, parts: Sequence[str], digest: Callable[[str], str]) -> str:
+    whole = PurePosixPath(file).as_posix()
+    if list(parts) == [whole]:
+        return digest(whole)
+    inside = {part.removeprefix(f"{whole}/") if file else part: part for part in parts}
+    lines = "".join(f"{digest(inside[name])}  {name}\n" for name in sorted(inside))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _new_manifest(folder: Path) -> Path:
+    return folder / f".{MANIFEST}.new"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time notes something in a bundle, where the system has such locks."""
     try:
-        values = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError as error:
+        import fcntl
+    except ImportError:  # Windows.
+        yield
+        return
+    with (folder / MANIFEST).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _manifest_text(contents: Contents) -> bytes:
+    path = contents.path
+    if MANIFEST in contents.unusable:
+        raise BundleError(f"{path}: {MANIFEST} {contents.unusable[MANIFEST]}", expected="files inside the folder")
+    if MANIFEST not in contents.sizes:
+        raise BundleError(f"{path}: is not a bundle", got=f"no {MANIFEST}", expected="a folder written by clipstep export")
+    if contents.sizes[MANIFEST] > LARGEST_MANIFEST_BYTES:
+        raise BundleError(f"{path}: {MANIFEST} is too large", got=f"{contents.sizes[MANIFEST]} bytes", expected=f"at most {LARGEST_MANIFEST_BYTES}")
+    with reading(path, MANIFEST), contents.open(MANIFEST) as file:
+        return file.read(LARGEST_MANIFEST_BYTES)
+
+
+def _manifest(path: Path, text: bytes) -> Manifest:
+    try:
+        values = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: {MANIFEST} is not JSON", got=str(error), fix="export it again") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
         raise BundleError(f"{path}: unknown schema version", got=version, expected=SCHEMA_VERSION, fix="use a clipstep that knows it")
+    control = next(_with_control_characters(values), None)
+    if control is not None:
+        raise BundleError(f"{path}: {MANIFEST} holds control characters", got=ascii(control), expected="text", fix="export it again")
     try:
         return Manifest.model_validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{path}: {MANIFEST} is malformed at {where}", got=first["msg"], fix="export it again") from error
+
+
+def _with_control_characters(value: Any) -> Iterator[str]:
+    """Texts that would move a terminal's cursor or colour what follows: what a bundle says is printed."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _with_control_characters(key)
+            yield from _with_control_characters(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _with_control_characters(item)
+    elif isinstance(value, str) and any((ord(c) < 32 and c not in "\t\n") or 127 <= ord(c) < 160 for c in value):
+        yield value

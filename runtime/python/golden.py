@@ -41,7 +41,7 @@ class GoldenSteps:
     @classmethod
     def of(cls, bundle: Bundle) -> "GoldenSteps":
         """The golden steps that a bundle ships."""
-        return cls.load(bundle.path / bundle.manifest.golden.file, [state.name for state in bundle.manifest.states])
+        return cls.load(bundle.file(bundle.manifest.golden), [state.name for state in bundle.manifest.states])
 
     @classmethod
     def load(cls, path: Path, state_names: Sequence[str]) -> "GoldenSteps":

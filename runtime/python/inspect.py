@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from clipstep.runtime.bundle import Bundle, tree_size
+from clipstep.runtime.bundle import Bundle, listed, opened_for
 from clipstep.runtime.files import READERS, FileFacts, read_file
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.manifest import Artifact, Interface
@@ -21,33 +21,41 @@ SHOWN_LABELS = 8
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def inspect_command(path: Path, as_json: bool) -> None:
     """Show what FILE is, a bundle or a lone .onnx, .pte or .mlpackage: inputs, states, outputs, labels, sizes, placement."""
-    if path.suffix in READERS or path.is_file():
+    if path.suffix in READERS or (path.is_file() and path.suffix != ".zip"):
         facts = read_file(path)
         if as_json:
             click.echo(facts.model_dump_json(indent=2))
         else:
             _show_file(facts, new_console())
         return
-    bundle = Bundle.open(path)
-    if as_json:
-        click.echo(bundle.manifest.text(), nl=False)
-    else:
-        _show_bundle(bundle, new_console())
+    with opened_for(path) as bundle:
+        if as_json:
+            click.echo(bundle.manifest.text(), nl=False)
+        else:
+            _show_bundle(bundle, new_console())
 
 
 def _show_bundle(bundle: Bundle, console: Console) -> None:
     manifest = bundle.manifest
-    golden = GoldenSteps.of(bundle)
     _show_interface(manifest, console)
     for artifact in manifest.artifacts:
-        console.print(f"artifact      {_artifact(artifact)}", soft_wrap=True)
-    sizes = manifest.golden.size_bytes / 1e6, tree_size(bundle.path) / 1e6
-    console.print(f"golden steps  {len(golden.logits)} on {len(golden.subclips)} subclips, {sizes[0]:.1f} MB of the bundle's {sizes[1]:.1f} MB")
+        console.print(f"artifact      {_artifact(artifact)}{'; MISSING' if artifact.file in bundle.missing else ''}", soft_wrap=True)
+    _show_golden(bundle, console)
     origin = manifest.provenance
     network = f"{origin.architecture} {json.dumps(origin.config)}"
     console.print(f"made by       clipstep {origin.clipstep_version} from {origin.run}, {network}", soft_wrap=True)
     console.print(f"checkpoint    {origin.checkpoint_sha256}", soft_wrap=True)
-    console.print("All files are as their hashes in the manifest say.")
+    if bundle.extra:
+        console.print(f"extra         {listed(bundle.extra)}: not named by the manifest, and read by nothing", soft_wrap=True, markup=False)
+    console.print("All files that are there are as their hashes in the manifest say.")
+
+
+def _show_golden(bundle: Bundle, console: Console) -> None:
+    if bundle.manifest.golden.file in bundle.missing:
+        console.print("golden steps  MISSING")
+        return
+    golden, sizes = GoldenSteps.of(bundle), (bundle.manifest.golden.size_bytes / 1e6, bundle.size_bytes / 1e6)
+    console.print(f"golden steps  {len(golden.logits)} on {len(golden.subclips)} subclips, {sizes[0]:.1f} MB of the bundle's {sizes[1]:.1f} MB")
 
 
 def _show_interface(interface: Interface, console: Console) -> None:

@@ -175,6 +175,10 @@ class Golden(_Model):
     """What the frames are, in their order; empty where nobody noted it."""
     cannot_show: tuple[str, ...] = ()
     """The mistakes, of those that export tries, that leave every output of these steps within the bound."""
+    outputs_by: str | None = None
+    """What computed the expected outputs, where it was not the eager network at export."""
+    left_out_steps: Count = 0
+    """How many of the last steps were left out when the bundle was packed."""
 
 
 class Provenance(_Model):

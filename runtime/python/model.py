@@ -23,8 +23,9 @@ States = tuple[Array, ...]
 class StepModel:
     """``step(frames, states) -> (logits, next_states)`` of one artifact in one engine."""
 
-    def __init__(self, interface: Interface, engine: Engine, description: str) -> None:
+    def __init__(self, interface: Interface, engine: Engine, description: str, opened: Bundle | None = None) -> None:
         self.interface = interface
+        self._opened = opened
         self.description = description
         """The artifact and the engine that run, and for which processor the artifact was made."""
         self._engine = engine
@@ -33,8 +34,10 @@ class StepModel:
         self._under_way = 0
 
     @classmethod
-    def load(cls, path: str | Path, engine: str = "onnxruntime", threads: int = 1, *, spinning: bool = False) -> "StepModel":
-        """Opens a bundle and loads its artifact for ``engine``, on this processor, with ``threads`` threads.
+    def load(cls, path: "str | Path | Bundle", engine: str = "onnxruntime", threads: int = 1, *, spinning: bool = False) -> "StepModel":
+        """Opens a bundle, a folder or a pack, and loads its artifact for ``engine``, on this processor, with ``threads`` threads.
+
+        Only that artifact needs to be whole. A :class:`Bundle` that is open already stays so.
 
         With ``spinning``, onnxruntime's threads wait busily for the next step, as is its own default: for steps that follow each
         other at once. Between the steps of a live stream that is processor time and battery for nothing.
@@ -43,12 +46,22 @@ class StepModel:
             ClipstepError: the bundle is damaged, has no artifact for the engine, or the engine or the thread count is
                 not available. Nothing falls back.
         """
-        target = engine_info(engine).target
-        bundle = Bundle.open(path)
-        artifact = bundle.artifact(target)
-        loaded = load_engine(engine, bundle.path / artifact.file, threads, spinning=spinning)
+        engine_info(engine)
+        if isinstance(path, Bundle):
+            return cls._of(path, engine, threads, None, spinning=spinning)
+        opened = Bundle.open(path, lazily=True)
+        try:
+            return cls._of(opened, engine, threads, opened, spinning=spinning)
+        except BaseException:
+            opened.close()
+            raise
+
+    @classmethod
+    def _of(cls, bundle: Bundle, engine: str, threads: int, opened: Bundle | None, *, spinning: bool) -> "StepModel":
+        artifact = bundle.artifact(engine_info(engine).target)
+        loaded = load_engine(engine, bundle.file(artifact), threads, spinning=spinning)
         description = f"{artifact.file} ({artifact.form}, for {artifact.platform}) in {engine}, {threads} thread{'s' * (threads > 1)}"
-        return cls(bundle.manifest.interface(artifact.input_dtype), loaded, description)
+        return cls(bundle.manifest.interface(artifact.input_dtype), loaded, description, opened)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -93,7 +106,7 @@ class StepModel:
         """
         with self._lock:
             if not self._closed and not self._under_way:
-                self._engine.close()
+                self._release()
             self._closed = True
 
     @contextmanager
@@ -108,7 +121,12 @@ class StepModel:
             with self._lock:
                 self._under_way -= 1
                 if self._closed and not self._under_way:
-                    self._engine.close()
+                    self._release()
+
+    def _release(self) -> None:
+        self._engine.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def __repr__(self) -> str:
         frames, height, width, _ = self.interface.input.shape

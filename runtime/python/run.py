@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from clipstep.runtime.bundle import opened_for
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.options import command
@@ -19,8 +20,9 @@ from clipstep.runtime.video import VideoError, frame_rate, read_frames
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many classes to print.")
 def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int) -> None:
     """Stream VIDEO through BUNDLE and print the likeliest classes after each subclip."""
+    opened = click.get_current_context().with_resource(opened_for(bundle, lazily=True))
     with quiet_stderr():
-        loaded = StepModel.load(bundle, engine, threads)
+        loaded = StepModel.load(opened, engine, threads)
     with loaded as model:
         click.echo(model.description)
         stream = model.stream()

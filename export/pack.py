@@ -1,0 +1,90 @@
+"""``clipstep pack``: a bundle as one file, to ship with an app or to send."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from clipstep.export.network import Network, given_network, network_options
+from clipstep.runtime.bundle import Bundle, opened_for
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.manifest import Artifact, Golden
+from clipstep.runtime.options import NewFile, command
+from clipstep.runtime.pack import GOLDEN, PackedGolden, artifacts_for, check_pack_name, golden_of, packed_golden, places, synthetic_golden, write_pack
+from clipstep.runtime.terminal import new_console, quiet_stderr
+
+
+@command("pack")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--for", "place", type=click.Choice(list(places())), required=True, help="Where it is used: its artifacts alone are packed.")
+@click.option("--out", type=NewFile(), required=True, help="The file to write, NAME.clipstep.zip.")
+@click.option(
+    "--golden", type=click.Choice(GOLDEN), default="full", show_default=True,
+    help="Golden steps: all, the first few, or drawn scenes in place of the frames that the bundle was exported with.",
+)  # fmt: skip
+@network_options
+@click.option("--force", is_flag=True, help="Replace a pack that is there.")
+def pack_command(bundle: Path, place: str, out: Path, golden: str, run: Path | None, model: str | None, weights: Path | None, force: bool) -> None:
+    """Write BUNDLE as one file, which runs as it is: the artifacts of one platform, and golden steps.
+
+    Synthetic golden steps are recorded by the float32 artifact, or given --run or --model by the network itself.
+    """
+    check_pack_name(out)
+    network = given_network(run, model, weights)
+    if network is not None and golden != "synthetic":
+        raise ClipstepError("--run and --model record synthetic golden steps", got=f"--golden {golden}", fix="add --golden synthetic")
+    if out.exists() and not force:
+        raise ClipstepError(f"{out}: is there already", fix="give --force to replace it, or choose another --out")
+    console = new_console()
+    opened = click.get_current_context().with_resource(opened_for(bundle))
+    artifacts = artifacts_for(opened, place)
+    packed = golden_of(opened, golden) if network is None else _by_network(opened, network)
+    if golden == "synthetic":
+        _check(opened, artifacts, packed, console)
+    size = write_pack(opened, artifacts, packed, out)
+    for artifact in artifacts:
+        console.print(f"{artifact.file}: {artifact.size_bytes / 1e6:.2f} MB, for {artifact.platform}", soft_wrap=True, highlight=False)
+    console.print(f"golden steps: {_words(packed.golden, golden)}", soft_wrap=True, highlight=False)
+    console.print(f"wrote {out}: {size / 1e6:.2f} MB of the bundle's {opened.size_bytes / 1e6:.2f} MB", soft_wrap=True, highlight=False)
+
+
+def _check(bundle: Bundle, artifacts: Sequence[Artifact], packed: PackedGolden, console: Console) -> None:
+    """Runs the new golden steps through every artifact that this computer can run, so that none fails them first at a user's."""
+    with tempfile.TemporaryDirectory(prefix="clipstep-pack-") as folder:
+        file = Path(folder) / packed.golden.file
+        file.write_bytes(packed.data)
+        golden = GoldenSteps.load(file, [state.name for state in bundle.manifest.states])
+    for artifact in artifacts:
+        try:
+            with quiet_stderr():
+                from clipstep.export.verify import check_artifact
+
+            interface = bundle.manifest.interface(artifact.input_dtype)
+            check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden)
+        except ModuleNotFoundError as error:
+            console.print(f"{artifact.file}: not run on these golden steps, for want of {error.name}", soft_wrap=True, highlight=False)
+
+
+def _words(golden: Golden, kind: str) -> str:
+    frames = f"frames: {', '.join(golden.content)}" if golden.content else "frames: not noted at export, and of videos if it was given any"
+    by = f"; outputs by {golden.outputs_by}" if golden.outputs_by else ""
+    advice = "" if kind == "synthetic" or golden.content == ("synthetic",) else "; --golden synthetic ships no footage"
+    return f"{golden.size_bytes / 1e6:.2f} MB, {kind}; {frames}{by}{advice}"
+
+
+def _by_network(bundle: Bundle, network: Network) -> PackedGolden:
+    """Synthetic golden steps of the eager network."""
+    import torch
+
+    from clipstep.export.reference import reference_program
+    from clipstep.export.verify import record_golden
+    from clipstep.runtime.pack import SYNTHETIC_STEPS, SYNTHETIC_SUBCLIPS
+    from clipstep.runtime.synthetic import synthetic_subclips
+
+    program = reference_program(bundle, network)
+    golden = record_golden(program, torch.from_numpy(synthetic_subclips(SYNTHETIC_SUBCLIPS, *program.frames.shape)), SYNTHETIC_STEPS)
+    kept = {name: value[-SYNTHETIC_SUBCLIPS:] for name, value in golden.states.items()}
+    return packed_golden(type(golden)(golden.subclips, golden.logits, kept), synthetic_golden("the eager network"))
