@@ -16,6 +16,7 @@ from clipstep.export.choices import FORMS, INPUT_DTYPES, PLATFORMS, TARGETS
 from clipstep.runtime.bundle import Bundle, listed, opened_for
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
+from clipstep.runtime.manifest import Manifest
 from clipstep.runtime.options import command
 from clipstep.runtime.terminal import new_console, quiet, quiet_stderr
 
@@ -53,6 +54,12 @@ class Fixed(click.ParamType[int]):
 @click.option(
     "--stream", type=click.IntRange(1), help="Steps of so many new frames: a clip network gets states, and predicts after each step of all so far."
 )
+@click.option(
+    "--window",
+    metavar="SECONDS",
+    type=click.FloatRange(0, min_open=True),
+    help="Of a stream: predict from so many newest seconds, not from all so far.",
+)
 @click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True, help="May be given several times.")
 @click.option(
     "--form", type=click.Choice(FORMS), default="auto", show_default=True, help="Lowered to rank 4, or 3d, as trained, which onnx alone takes."
@@ -89,6 +96,7 @@ def export_command(
     tune: bool,
     input_dtype: str,
     stream: int | None,
+    window: float | None,
     **own: Any,
 ) -> None:
     """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one of them fails verification."""
@@ -97,7 +105,7 @@ def export_command(
 
     if out.suffix != ".clipstep":
         raise ClipstepError("a bundle's name ends in .clipstep", got=out, expected=f"{out}.clipstep")
-    ask = Ask(tuple(dict.fromkeys(targets)), form, input_dtype, stream, tuple(dict.fromkeys(platforms)), _tune() if tune else None)
+    ask = Ask(tuple(dict.fromkeys(targets)), form, input_dtype, stream, tuple(dict.fromkeys(platforms)), _tune() if tune else None, window)
     console = new_console()
     if run is not None and model is None:
         loaded, source = load_run(run), str(run)
@@ -107,8 +115,21 @@ def export_command(
         raise ClipstepError("what is to be exported?", got="both" if run else "neither", expected="either RUN or --model")
     with console.status("lowering"):
         manifest = export_run(loaded, source, out, ask, lambda w: console.print(_line(w), soft_wrap=True), quiet)
+    _say_what_it_remembers(manifest, console)
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
     console.print(f"wrote {out}: {count} artifact{'s' * (count > 1)}, verified over {steps} steps and a reset", soft_wrap=True)
+
+
+def _say_what_it_remembers(manifest: Manifest, console: Console) -> None:
+    if manifest.average == "all":
+        console.print(
+            "a warning: predictions are the mean over all frames so far. On a camera that runs for long a new scene shows ever less: "
+            "export with --window SECONDS, or reset the stream",
+            soft_wrap=True,
+        )
+    elif manifest.window_frames is not None:
+        seconds = manifest.window_frames / manifest.input.fps
+        console.print(f"predictions are the mean over the newest {manifest.window_frames} frames, {seconds:.3g} s", soft_wrap=True)
 
 
 def _own(
@@ -195,8 +216,8 @@ def _fresh_golden(bundle: Bundle, golden: GoldenSteps, run: Run, video: Path | N
 
     if run.info.checkpoint_sha256 != bundle.manifest.provenance.checkpoint_sha256:
         raise ClipstepError("the run is not the one the bundle was exported from", fix="give that run, or export this one")
-    stream = bundle.manifest.provenance.stream_frames
-    program = program_of(run, stream)
+    stream, window = bundle.manifest.provenance.stream_frames, bundle.manifest.window_frames
+    program = program_of(run, stream, window)
     if video is not None:
         frames, size, _, channels = program.frames.shape
         subclips = read_subclips(video, frames, size, channels)
@@ -204,9 +225,10 @@ def _fresh_golden(bundle: Bundle, golden: GoldenSteps, run: Run, video: Path | N
         subclips = program.subclips(run.sample.flatten(0, 1))
     if stream is not None:
         steps, error = check_steps(program, subclips)
+        late = f" but the last {program.delay}" if program.delay else ""
         console.print(
-            f"{steps} steps of {stream} frames are the clip network on all frames so far"
-            f"{f' but the newest {program.delay}' if program.delay else ''}: largest relative error {error:.1e}",
+            f"{steps} steps of {stream} frames are the clip network on {f'the newest {window}' if window else 'all'} frames so far{late}"
+            f"{', and flushed on the whole video' if program.flush else ''}: largest relative error {error:.1e}",
             soft_wrap=True,
         )
     if video is not None:

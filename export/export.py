@@ -19,6 +19,7 @@ from torch import fx, nn
 from clipstep.export.lowering.frames import Style
 from clipstep.export.lowering.lower import lower_graph, simplified
 from clipstep.export.step import StepProgram, program_of
+from clipstep.export.stream.run import window_frames
 from clipstep.export.targets import TARGETS, Target
 from clipstep.export.verify import check_artifact, check_steps, record_golden
 from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
@@ -42,8 +43,9 @@ class Ask:
     """What to write.
 
     ``form`` and ``input_dtype`` ``"auto"`` are each target's usual ones; ``stream`` is the number of new frames a step, as
-    :func:`~clipstep.export.step.program_of` takes it. For each of ``platforms`` a target that may differ by processor gets an
-    artifact: by ``tune``, if it is given, the cheapest of all the ways to write it.
+    :func:`~clipstep.export.step.program_of` takes it, and ``window`` how many seconds its predictions go back, None for all.
+    For each of ``platforms`` a target that may differ by processor gets an artifact: by ``tune``, if it is given,
+    the cheapest of all the ways to write it.
     """
 
     targets: Sequence[str] = tuple(TARGETS)
@@ -52,8 +54,11 @@ class Ask:
     stream: int | None = None
     platforms: Sequence[str] = ("any",)
     tune: Tune | None = None
+    window: float | None = None
 
     def __post_init__(self) -> None:
+        if self.window is not None and self.stream is None:
+            raise ClipstepError("--window is for a stream", got="no --stream", fix="add --stream K, the new frames of a step")
         if self.tune is not None and "any" in self.platforms:
             raise ClipstepError("what is cheapest depends on the processor", got="any", expected="--platform arm64 or x86_64 beside --tune")
         unknown = [target for target in self.targets if target not in TARGETS]
@@ -104,7 +109,8 @@ def export_run(
             network computes, or ``out`` exists and is not a bundle.
     """
     check_replaceable(out, MANIFEST, "bundle")
-    program = program_of(run, ask.stream)
+    window = window_frames(ask.window, run.info.fps, ask.stream) if ask.window is not None and ask.stream is not None else None
+    program = program_of(run, ask.stream, window)
     subclips = program.subclips(run.sample.flatten(0, 1))
     golden = record_golden(program, subclips)
     if ask.stream is not None:
@@ -265,6 +271,9 @@ def _interface(run: Run, program: StepProgram, out: Path) -> Interface:
         outputs=tuple(program.output_names),
         labels=program.labels,
         delay_frames=program.delay,
+        flush=program.flush,
+        average=program.average,
+        window_frames=program.window,
     )
 
 

@@ -17,7 +17,7 @@ def reference_program(bundle: Bundle, network: Network) -> StepProgram:
     Raises:
         ClipstepError: as :func:`reference_run`.
     """
-    return program_of(reference_run(bundle, network), bundle.manifest.provenance.stream_frames)
+    return program_of(reference_run(bundle, network), bundle.manifest.provenance.stream_frames, bundle.manifest.window_frames)
 
 
 def reference_run(bundle: Bundle, network: Network) -> Run:

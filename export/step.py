@@ -7,13 +7,15 @@ by ``initial_states()`` how they are called and what they hold at the start of a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from clipstep.export.source import first_line, line_of_error
-from clipstep.export.stream.network import StreamedNetwork
+from clipstep.export.stream.run import streamed
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.manifest import Flush
 from clipstep.training.data.subclips import normalise
 from clipstep.training.predict import named_states, outputs_of
 from clipstep.training.run import Run
@@ -43,9 +45,15 @@ class StepProgram:
     labels: tuple[str, ...]
     delay: int = 0
     """How many frames a prediction is behind the newest one."""
-    clip: Callable[[Tensor], Tensor | None] | None = None
+    clip: Callable[[Tensor, bool], Tensor | None] | None = None
     """Of steps made by :func:`program_of` with ``stream``: the clip network's logits ``(1, classes)`` on all the frames so far
-    ``(n, H, W, 3)``, which the steps have to give; None as long as the delay has not passed."""
+    ``(n, H, W, 3)``, which the steps have to give, and whether those are all of the video; None as long as there are none."""
+    flush: Flush | None = None
+    """How the steps are told that a video has ended, where they then have more to say."""
+    average: Literal["all", "window"] | None = None
+    """What predictions are the mean of, where that is known."""
+    window: int | None = None
+    """The frames of that window."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -65,41 +73,26 @@ class StepProgram:
         return frames[: steps * len(self.frames)].reshape(steps, *self.frames.shape)
 
 
-def program_of(run: Run, stream: int | None = None) -> StepProgram:
+def program_of(run: Run, stream: int | None = None, window: int | None = None) -> StepProgram:
     """The step program of a trained run, checked against the contract.
 
     With ``stream`` a step takes so many new frames: a clip network's layers get states; one that has states just takes fewer
-    frames at a time.
+    frames at a time. With ``window`` its predictions are the mean over so many newest frames, a multiple of ``stream``.
 
     Raises:
         ClipstepError: the network breaks the contract: a state of rank above 4, or whose shape or type changes; an
             input that is written to; logits that do not fit the labels. Or it cannot become steps of so many frames.
     """
     network, frames = run.network, run.sample.flatten(0, 1)
-    clip, delay = None, 0
+    about: dict[str, Any] = {}
     if stream is not None:
-        network, clip, delay = _streamed(run, stream)
+        network, about = streamed(run, stream, window)
     initial = {name: state.detach() for name, state in named_states(network).items()}
     program = StepProgram(
-        Step(network, run.info.mean, run.info.deviation).eval(), frames[: stream or run.sample.shape[1]], initial, run.info.classes, delay, clip
+        Step(network, run.info.mean, run.info.deviation).eval(), frames[: stream or run.sample.shape[1]], initial, run.info.classes, **about
     )
     _check(program)
     return program
-
-
-def _streamed(run: Run, frames: int) -> tuple[nn.Module, Callable[[Tensor], Tensor | None], int]:
-    """The network that takes so many frames a step, what it is on a whole clip, and its delay."""
-    if len(run.sample.flatten(0, 1)) < frames:
-        raise ClipstepError("the run's sample is shorter than a step", got=f"{frames} frames a step", expected="fewer")
-
-    def normal(clip: Tensor) -> Tensor:
-        return normalise(clip[None], run.info.mean, run.info.deviation)
-
-    states = tuple(named_states(run.network).values())
-    if states:
-        return run.network, lambda clip: outputs_of(run.network(normal(clip), *states))[0], 0
-    streamed = StreamedNetwork(run.network, normal(run.sample[0]), frames)
-    return streamed, lambda clip: streamed.clip(normal(clip)), streamed.delay
 
 
 def _check_types(program: StepProgram) -> None:

@@ -1,7 +1,7 @@
 """Every artifact of a bundle against the eager network, each in its own runtime."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,33 +40,52 @@ def record_golden(program: StepProgram, subclips: torch.Tensor, steps: int = GOL
 
 @torch.no_grad()
 def check_steps(program: StepProgram, subclips: torch.Tensor) -> tuple[int, float]:
-    """Compares the eager steps of a stream with the clip network on all the frames so far, after 1, 2, 4, ... steps and the last one.
+    """Compares the eager steps of a stream with the clip network on all the frames so far, after 1, 2, 4, ... steps and the last one;
+    and, where a stream is flushed, on the shortest video and on all of this one.
 
-    ``subclips`` ``(S, T, H, W, 3)`` are taken again from the first where they are shorter than the delay. Gives the number
-    of steps and the largest error, relative to the largest logit.
+    ``subclips`` ``(S, T, H, W, 3)`` are taken again from the first where they are shorter than the delay, or than a window. Gives
+    the number of steps and the largest error, relative to the largest logit.
 
     Raises:
         ParityError: they differ.
     """
     assert program.clip is not None
-    states, largest = list(program.states.values()), 0.0
-    count = max(GOLDEN_STEPS, len(subclips), program.delay // len(program.frames) + 4)
+    states, largest, frames = list(program.states.values()), 0.0, len(program.frames)
+    count = max(GOLDEN_STEPS, len(subclips), program.delay // frames + 4, (program.window or 0) // frames + 2)
     video = subclips[torch.arange(count) % len(subclips)]
+    flushed = {-(-program.flush.min_frames // frames), count} if program.flush else set()
     for step, subclip in enumerate(video, 1):
         logits, *states = program.step(subclip, *states)
-        if step & (step - 1) and step < count:
-            continue
-        expected = program.clip(video[:step].flatten(0, 1))
-        if expected is None:
-            continue
-        error = float((logits - expected).abs().max() / expected.abs().max().clamp(min=1.0))
-        if not error <= BOUNDS["float32"]:
-            raise ParityError(
-                f"after {step} steps of {len(subclip)} frames the logits are not those of the network on all of them",
-                got=f"a relative error of {error:.3g}", expected=f"at most {BOUNDS['float32']:g}", fix="export it without --stream",
-            )  # fmt: skip
-        largest = max(largest, error)
+        so_far = f"after {step} steps of {frames} frames"
+        if not step & (step - 1) or step == count:
+            largest = max(largest, _difference(logits, program.clip(video[:step].flatten(0, 1), False), so_far))
+        if step in flushed:
+            logits = flush(program, states)
+            largest = max(largest, _difference(logits, program.clip(video[:step].flatten(0, 1), True), f"{so_far}, flushed,"))
     return count, largest
+
+
+def flush(program: StepProgram, states: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The logits ``(1, classes)`` of the whole video, from the states after its last step."""
+    assert program.flush is not None
+    names = program.input_names[1:]
+    states = tuple(torch.ones_like(state) if name == program.flush.state else state for name, state in zip(names, states, strict=True))
+    for _ in range(program.flush.steps):
+        outputs: tuple[torch.Tensor, ...] = program.step(torch.zeros_like(program.frames), *states)
+        states = outputs[1:]
+    return outputs[0]
+
+
+def _difference(logits: torch.Tensor, expected: torch.Tensor | None, when: str) -> float:
+    if expected is None:
+        return 0.0
+    error = float((logits - expected).abs().max() / expected.abs().max().clamp(min=1.0))
+    if not error <= BOUNDS["float32"]:
+        raise ParityError(
+            f"{when} the logits are not those of the network on all of them", got=f"a relative error of {error:.3g}",
+            expected=f"at most {BOUNDS['float32']:g}", fix="export it without --stream",
+        )  # fmt: skip
+    return error
 
 
 def load_for_verification(target: str, path: Path) -> Engine:

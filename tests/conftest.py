@@ -81,6 +81,24 @@ def bundle_copy(tmp_path: Path, bundle_path: Path) -> Path:
 
 
 @pytest.fixture
+def write_video(tmp_path: Path) -> Callable[..., Path]:
+    """``write_video(count, path)``: noise of 48x64 pixels, H.264 at 25 fps; or ``(N, H, W, 3)`` uint8 frames in place of ``count``."""
+
+    def write(count: int | np.ndarray, path: str | Path = "written.mp4") -> Path:
+        path = tmp_path / path
+        frames = np.random.default_rng(count).integers(0, 256, (count, 48, 64, 3), np.uint8) if isinstance(count, int) else count
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
 def sound_only(tmp_path: Path) -> Path:
     """Half a second of silence in an MP4 file, and no picture."""
     path = tmp_path / "sound.mp4"

@@ -18,9 +18,10 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import Accuracy
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.terminal import new_console, quiet_stderr
+from clipstep.runtime.video import VideoError
 from clipstep.runtime.whole import check_replaceable, write_whole
 from clipstep.training.data.lists import DataSet, read_data_set
-from clipstep.training.evaluation import SEEN, Prediction, confusion_matrix, fused, largest_share, predict_videos, top_k_share
+from clipstep.training.evaluation import SEEN, Prediction, confusion_matrix, fused, largest_share, predict_videos, top_k_share, top_k_when_seen
 from clipstep.training.plots import plot_confusion, plot_seen
 from clipstep.training.predict import bundle_logits, video_logits
 from clipstep.training.run import load_run
@@ -54,7 +55,7 @@ def evaluate_command(
     console = new_console()
     data_set = read_data_set(data, split)
     with ExitStack() as stack:
-        subjects = [stack.enter_context(_subject(path, engine, threads)) for path in (what, *([other] if other else []))]
+        subjects = [stack.enter_context(_subject(path, engine, threads, reset_each_step)) for path in (what, *([other] if other else []))]
         for subject in subjects:
             _check_comparable(subject, subjects[0], data, data_set)
             console.print(subject.description, soft_wrap=True)
@@ -62,12 +63,13 @@ def evaluate_command(
             heading: predict_videos(partial(subject.logits, reset=reset), data_set.test, subject.shape, console, crops=int(crops))
             for heading, subject, reset in _columns(subjects, reset_each_step)
         }
-    predictions = {heading: predicted for heading, (predicted, _) in found.items()}
+    predictions, unusable = _of_all(found)
     if other is not None:
         predictions = {"right": fused(*predictions.values()), **predictions}
-    unusable = next(iter(found.values()))[1]
     for path, reason in unusable.items():
-        console.print(f"skipped {path}: {reason}", soft_wrap=True)
+        console.print(f"skipped {path}: {reason.removeprefix(f'{path}: ')}", soft_wrap=True)
+    if unusable:
+        console.print(f"{len(unusable)} of {len(data_set.test)} videos were skipped, and count neither as right nor as wrong")
     summary, *rest = (summarise(each, data_set.classes, unusable) for each in predictions.values())
     console.print(_table(dict(zip(predictions, (summary, *rest), strict=True))))
     if record:
@@ -90,6 +92,17 @@ def _check_options(what: Path, other: Path | None, reset_each_step: bool, record
             bundle.check_recordable()
     if out is not None:
         check_replaceable(out, "summary.json", "evaluation")
+
+
+def _of_all(found: Mapping[str, tuple[Sequence[Prediction], Mapping[str, str]]]) -> tuple[dict[str, Sequence[Prediction]], dict[str, str]]:
+    """The predictions of the videos that everything measured could use, and the other videos with the reason."""
+    unusable = {path: reason for _, skipped in found.values() for path, reason in skipped.items()}
+    predictions: dict[str, Sequence[Prediction]] = {
+        heading: [p for p in predicted if str(p.path) not in unusable] for heading, (predicted, _) in found.items()
+    }
+    if not all(predictions.values()):
+        raise VideoError("no video that both can use", got=next(iter(unusable.values())), expected="a video in the test list")
+    return predictions, unusable
 
 
 def _record(what: Path, engine: str, data: str, crops: int, summary: Mapping[str, Any]) -> None:
@@ -121,6 +134,7 @@ def _check_comparable(subject: Subject, first: Subject, data: Path, data_set: Da
 def summarise(predictions: Sequence[Prediction], classes: Sequence[str], unusable: Mapping[str, str]) -> dict[str, Any]:
     """All figures of an evaluation; shares are of 1."""
     matrix = confusion_matrix(predictions, len(classes))
+    seen = {f"{share:.1f}": top_k_when_seen(predictions, 1, share) for share in SEEN}
     videos = matrix.sum(axis=1)
     return {
         "videos": len(predictions),
@@ -132,7 +146,8 @@ def summarise(predictions: Sequence[Prediction], classes: Sequence[str], unusabl
             name: {"videos": int(count), "right": float(matrix[index, index] / count) if count else None}
             for index, (name, count) in enumerate(zip(classes, videos, strict=True))
         },
-        "seen": {f"{seen:.1f}": top_k_share(predictions, 1, seen) for seen in SEEN},
+        "seen": {share: right for share, (right, _) in seen.items()},
+        "seen_videos": {share: count for share, (_, count) in seen.items()},
         "confusion": matrix.tolist(),
     }
 
@@ -144,19 +159,28 @@ def write_evaluation(out: Path, summary: Mapping[str, Any], predictions: Sequenc
         _csv(new / "predictions.csv", ["video", "class", *classes], ([p.path, classes[p.label], *p.probabilities[-1].tolist()] for p in predictions))
         _csv(new / "per_class.csv", ["class", "videos", "right"], ([name, *row.values()] for name, row in summary["per_class"].items()))
         _csv(new / "confusion.csv", ["is", *classes], ([name, *row] for name, row in zip(classes, summary["confusion"], strict=True)))
-        _csv(new / "seen.csv", ["share_seen", "top1"], summary["seen"].items())
+        _csv(
+            new / "seen.csv",
+            ["share_seen", "top1", "videos"],
+            ((share, right, summary["seen_videos"][share]) for share, right in summary["seen"].items()),
+        )
         plot_confusion(new / "confusion.png", summary["confusion"], classes)
         plot_seen(new / "seen.png", summary["seen"], summary["largest_class_share"])
 
 
 @contextmanager
-def _subject(what: Path, engine: str, threads: int) -> Iterator[Subject]:
+def _subject(what: Path, engine: str, threads: int, reset_each_step: bool) -> Iterator[Subject]:
     if is_bundle(what):
         with ExitStack() as stack:
             bundle = stack.enter_context(opened_for(what, lazily=True))
             with quiet_stderr():
                 model = stack.enter_context(StepModel.load(bundle, engine, threads))
             frames, size, _, channels = model.interface.input.shape
+            if reset_each_step and model.interface.frames_needed > frames:
+                raise ClipstepError(
+                    f"--reset-each-step: {what} says nothing after a step from its initial states", got=f"steps of {frames} frames",
+                    expected=f"{model.interface.frames_needed} frames", fix="evaluate it without, or export it with a larger --stream",
+                )  # fmt: skip
             yield Subject(
                 f"{what}: {model.description}",
                 model.labels,
@@ -183,7 +207,9 @@ def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     if each[0]["top5"] is not None:
         table.add_row("top-5", str(each[0]["videos"]), *(_percent(one["top5"]) for one in each))
     for seen in ("0.2", "0.5"):
-        table.add_row(f"top-1 when {float(seen):.0%} of a video was seen", "", *(_percent(one["seen"][seen]) for one in each))
+        count = each[0]["seen_videos"][seen]
+        said = str(count) if count < each[0]["videos"] else ""
+        table.add_row(f"top-1 when {float(seen):.0%} of a video was seen", said, *(_percent(one["seen"][seen]) for one in each))
     table.add_row("always the largest class", "", _percent(each[0]["largest_class_share"]))
     return table
 

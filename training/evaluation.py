@@ -24,11 +24,13 @@ SEEN = tuple(tenth / 10 for tenth in range(1, 11))
 
 @dataclass(frozen=True)
 class Prediction:
-    """A video, its right class, and the probabilities after each subclip, ``(S, classes)``."""
+    """A video, its right class, and the probabilities after each subclip, ``(S, classes)``, but for the ``silent`` first ones, after
+    which a network with a delay says nothing yet."""
 
     path: Path
     label: int
     probabilities: Tensor
+    silent: int = 0
 
 
 def predict_videos(
@@ -36,7 +38,7 @@ def predict_videos(
 ) -> tuple[list[Prediction], Mapping[str, str]]:
     """One video at a time, in the list's order: the predictions, and the unusable videos with the reason.
 
-    ``logits`` gives those after each subclip of ``(S, T, size, size, channels)`` uint8;
+    ``logits`` gives those after each subclip of ``(S, T, size, size, channels)`` uint8, or after all but the first ones;
     ``shape`` is ``(T, size, channels)``. With 5 ``crops`` the probabilities of the centre and of the four corners are averaged.
 
     Raises:
@@ -46,29 +48,46 @@ def predict_videos(
     for clip in track(clips, "predicting", console=console, disable=not console.is_terminal, transient=True):
         try:
             views = read_views(clip.path, *shape, _boxes(crops))
+            probabilities = torch.stack([logits(view).softmax(dim=1) for view in views]).mean(dim=0)
         except VideoError as error:
             unusable[str(clip.path)] = str(error)
             continue
-        found.append(Prediction(clip.path, clip.label, torch.stack([logits(view).softmax(dim=1) for view in views]).mean(dim=0)))
+        found.append(Prediction(clip.path, clip.label, probabilities, len(views[0]) - len(probabilities)))
     if not found:
         raise VideoError(f"no usable video: {next(iter(unusable.values()), 'the list is empty')}")
     return found, unusable
 
 
 def fused(first: Sequence[Prediction], second: Sequence[Prediction]) -> list[Prediction]:
-    """Late fusion: the mean of both probabilities of each video, after each subclip. Both predict the same videos."""
-    return [replace(one, probabilities=(one.probabilities + other.probabilities) / 2) for one, other in zip(first, second, strict=True)]
+    """Late fusion: the mean of both probabilities of each video, after each subclip after which both say something. Both predict the
+    same videos."""
+    return [_fused(one, other) for one, other in zip(first, second, strict=True)]
 
 
-def top_k_share(predictions: Sequence[Prediction], k: int, seen: float = 1.0) -> float:
-    """The share of videos whose right class is among the ``k`` most probable when the share ``seen`` of its subclips was."""
-    ranks = [(_after(p, seen) > _after(p, seen)[p.label]).sum() for p in predictions]
-    return sum(int(rank) < k for rank in ranks) / len(ranks)
+def _fused(one: Prediction, other: Prediction) -> Prediction:
+    rows = min(len(one.probabilities), len(other.probabilities))
+    return replace(one, probabilities=(one.probabilities[-rows:] + other.probabilities[-rows:]) / 2, silent=max(one.silent, other.silent))
+
+
+def top_k_share(predictions: Sequence[Prediction], k: int) -> float:
+    """The share of videos whose right class is among the ``k`` most probable at their end."""
+    return sum(_is_right(p.probabilities[-1], p.label, k) for p in predictions) / len(predictions)
+
+
+def top_k_when_seen(predictions: Sequence[Prediction], k: int, seen: float) -> tuple[float | None, int]:
+    """The same when the share ``seen`` of a video's subclips was seen, of the videos of which something is said by then, and how
+    many those are; None if there is none."""
+    right = [_is_right(after, p.label, k) for p in predictions if (after := _after(p, seen)) is not None]
+    return (sum(right) / len(right) if right else None), len(right)
+
+
+def _is_right(probabilities: Tensor, label: int, k: int) -> bool:
+    return int((probabilities > probabilities[label]).sum()) < k
 
 
 def confusion_matrix(predictions: Sequence[Prediction], classes: int) -> npt.NDArray[np.int64]:
     """``(classes, classes)``: how many videos of the class of the row were taken for that of the column."""
-    guessed = torch.stack([_after(p).argmax() for p in predictions])
+    guessed = torch.stack([p.probabilities[-1].argmax() for p in predictions])
     right = torch.tensor([p.label for p in predictions])
     matrix: npt.NDArray[np.int64] = multiclass_confusion_matrix(guessed, right, classes).numpy()
     return matrix
@@ -80,8 +99,9 @@ def largest_share(labels: Iterable[int]) -> float:
     return max(every.count(label) for label in set(every)) / len(every)
 
 
-def _after(prediction: Prediction, seen: float = 1.0) -> Tensor:
-    return prediction.probabilities[ceil(seen * len(prediction.probabilities)) - 1]
+def _after(prediction: Prediction, seen: float) -> Tensor | None:
+    row = ceil(seen * (prediction.silent + len(prediction.probabilities))) - 1 - prediction.silent
+    return prediction.probabilities[row] if row >= 0 else None
 
 
 def _boxes(crops: int) -> list[Callable[[int, int], Box]]:

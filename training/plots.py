@@ -34,11 +34,12 @@ def plot_confusion(path: Path, matrix: Sequence[Sequence[int]], classes: Sequenc
     figure.savefig(path, dpi=120)
 
 
-def plot_seen(path: Path, seen: Mapping[str, float], chance: float) -> None:
-    """Top-1 by the share of each video's subclips that was seen."""
+def plot_seen(path: Path, seen: Mapping[str, float | None], chance: float) -> None:
+    """Top-1 by the share of each video's subclips that was seen, where something was said by then."""
     figure = Figure((5, 3.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot([100 * float(share) for share in seen], [100 * value for value in seen.values()], marker="o", label="top-1")
+    said = {100 * float(share): 100 * value for share, value in seen.items() if value is not None}
+    axes.plot(list(said), list(said.values()), marker="o", label="top-1")
     axes.axhline(100 * chance, color="grey", linestyle="--", label="always the largest class")
     axes.set(xlabel="share of the video seen (%)", ylabel="videos right (%)", ylim=(0, 100))
     axes.legend(loc="lower right")

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.runtime.model import StepModel
+from clipstep.runtime.session import Session
+from clipstep.runtime.video import VideoError
 from clipstep.training.data.subclips import normalise
 from clipstep.training.run import RunInfo
 
@@ -44,11 +46,23 @@ def video_logits(network: nn.Module, subclips: Tensor, info: RunInfo, *, reset: 
 
 
 def bundle_logits(model: StepModel, subclips: Tensor, *, reset: bool = False) -> Tensor:
-    """The same from a bundle, by the runtime that executes it."""
-    states = model.initial_states()
-    every = []
-    for subclip in subclips:
-        states = model.initial_states() if reset else states
-        logits, states = model.step(subclip.numpy(), states)
-        every.append(torch.from_numpy(logits.copy()))
+    """The same from a bundle, by the runtime that executes it: of a bundle with a delay, only those after the subclips since it
+    has passed, so that there may be fewer than subclips.
+
+    The last ones are those of the whole video, whose end is flushed. With ``reset`` each subclip is a whole video.
+
+    Raises:
+        VideoError: the video is shorter than the bundle needs.
+    """
+    session, every = Session(model), []
+    for index, subclip in enumerate(subclips, 1):
+        logits = session.step(subclip.numpy())
+        if reset or index == len(subclips):
+            whole = session.flush()
+            logits = logits if whole is None else whole
+        if logits is not None:
+            every.append(torch.from_numpy(logits.copy()))
+    if not every:
+        frames, needed = subclips.shape[1], model.interface.frames_needed
+        raise VideoError("too short", got=f"{len(subclips) * frames} frames in whole steps of {frames}", expected=f"at least {needed}")
     return torch.stack(every)

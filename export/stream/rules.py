@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -28,7 +29,14 @@ def framewise(steps: Steps, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     args, kwargs = pytree.tree_unflatten([next(aligned).data if isinstance(leaf, Chunk) else leaf for leaf in leaves], spec)
     delay = chunks[0].delay if padded_alone else max(0, *(x.delay for x in chunks))
     target: Any = node.target
-    return pytree.tree_map_only(Tensor, lambda value: Chunk(value, delay) if value.ndim > TIME else value, target(*args, **kwargs))
+    extra = chunks[0].extra
+    return pytree.tree_map_only(Tensor, lambda value: Chunk(value, delay, extra) if value.ndim > TIME else value, target(*args, **kwargs))
+
+
+def _made(steps: Steps, under: Chunk, data: Tensor) -> Chunk:
+    made = replace(under, data=data)
+    steps.must_be(made)
+    return made
 
 
 def conv3d(
@@ -36,14 +44,16 @@ def conv3d(
     groups: int = 1,
 ) -> Chunk:  # fmt: skip
     stride, dilation = triple(stride), triple(dilation)
+    right = None
     if isinstance(padding, str):
         totals = [d * (size - 1) if padding == "same" else 0 for d, size in zip(dilation, weight.shape[2:], strict=True)]
         if any(total % 2 for total in totals[1:]):
             raise NoStep("pads its rows or columns unevenly")
         padding = [total // 2 for total in totals]
+        right = totals[0] - padding[0]
     padding = triple(padding)
-    under = steps.window(x, dilation[0] * (weight.shape[2] - 1) + 1, stride[0], padding[0])
-    return Chunk(F.conv3d(under.data, weight, bias, stride, (0, *padding[1:]), dilation, groups), under.delay)
+    under = steps.window(x, dilation[0] * (weight.shape[2] - 1) + 1, stride[0], padding[0], padding[0] if right is None else right)
+    return _made(steps, under, F.conv3d(under.data, weight, bias, stride, (0, *padding[1:]), dilation, groups))
 
 
 def max_pool3d(
@@ -53,8 +63,8 @@ def max_pool3d(
     stride = triple(stride or kernel)
     if ceil_mode and stride[0] > 1:
         raise NoStep("may run over the end of the video (ceil_mode)")
-    under = steps.window(x, dilation[0] * (kernel[0] - 1) + 1, stride[0], padding[0], LOWEST if padding[0] else 0.0)
-    return Chunk(F.max_pool3d(under.data, kernel, stride, (0, *padding[1:]), dilation, ceil_mode), under.delay)
+    under = steps.window(x, dilation[0] * (kernel[0] - 1) + 1, stride[0], padding[0], padding[0], LOWEST if padding[0] else 0.0)
+    return _made(steps, under, F.max_pool3d(under.data, kernel, stride, (0, *padding[1:]), dilation, ceil_mode))
 
 
 def avg_pool3d(
@@ -65,17 +75,17 @@ def avg_pool3d(
     stride = triple(stride or kernel)
     if (ceil_mode and stride[0] > 1) or (padding[0] and not count_padding and not divisor):
         raise NoStep("divides by how many frames are there (ceil_mode, or a padding that is not counted)")
-    under = steps.window(x, kernel[0], stride[0], padding[0])
-    return Chunk(F.avg_pool3d(under.data, kernel, stride, (0, *padding[1:]), ceil_mode, count_padding, divisor), under.delay)
+    under = steps.window(x, kernel[0], stride[0], padding[0], padding[0])
+    return _made(steps, under, F.avg_pool3d(under.data, kernel, stride, (0, *padding[1:]), ceil_mode, count_padding, divisor))
 
 
 def pad_time(steps: Steps, _: fx.Node, x: Chunk, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Chunk:
-    """Before the first frame: a matter of counting. Behind the last one: the video goes on."""
+    """Before the first frame: a matter of counting. Behind the last one: as long as the video goes on, too."""
     plane, (front, back) = list(amounts[:4]), (*amounts[4:6], 0, 0)[:2]
     if back < 0 or ((front or back) and (mode != "constant" or value)):
         raise NoStep("pads time with something else than zeros, or cuts its end off")
-    data = steps.nothing_before(x, 0, 0.0) if front > 0 and x.delay > 0 else x.data
-    return Chunk(F.pad(data, plane, mode, value) if any(plane) else data, x.delay - front)
+    data = steps.inside(x, 0, 0.0, front > 0 and x.delay > 0, back > 0)
+    return Chunk(F.pad(data, plane, mode, value) if any(plane) else data, x.delay - front, x.extra + front + back)
 
 
 def slice_time(steps: Steps, node: fx.Node, x: Chunk, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Chunk:
@@ -87,10 +97,10 @@ def slice_time(steps: Steps, node: fx.Node, x: Chunk, dim: int = 0, start: int |
     left_out = (length - 1 - kept.start) // step + 1 - len(kept)
     if left_out and step != 1:
         raise NoStep("takes every other frame, and not to the end")
-    under = steps.window(x, 1, step, -kept.start)
+    under = steps.window(x, 1, step, -kept.start, 0)
     late = max(under.delay, kept.start + left_out)
-    every = Chunk(under.data[:, :, ::step], under.delay)
-    return every if late == every.delay else Chunk(steps.past.extend(every.data, late - every.delay)[:, :, : every.frames], late)
+    every = Chunk(under.data[:, :, ::step], under.delay, under.extra - left_out)
+    return every if late == every.delay else replace(every, data=steps.past.extend(every.data, late - every.delay)[:, :, : every.frames], delay=late)
 
 
 def cat(steps: Steps, node: fx.Node, parts: Sequence[Any], dim: int = 0) -> Any:
@@ -118,31 +128,47 @@ def mean(steps: Steps, node: fx.Node, x: Chunk, dims: Sequence[int] = (), keepdi
         raise NoStep("takes the mean over channels and time")
     (x,) = steps.align([x])
     data = x.data.mean(dims[1:], True) if dims[1:] else x.data
-    mean = so_far(steps, node, Chunk(data, x.delay))
+    mean = over_time(steps, node, replace(x, data=data))
     return mean if keepdim else mean.reshape([size for d, size in enumerate(mean.shape) if d not in dims])
 
 
-def so_far(steps: Steps, node: fx.Node, x: Chunk) -> Tensor:
-    """The mean of all frames so far, time axis kept: that of before, moved towards the new ones by their share."""
-    steps.means[node] = (x.frames, x.delay)
+def over_time(steps: Steps, node: fx.Node, x: Chunk) -> Tensor:
+    """The mean of all frames so far or, with a window, of those that its steps gave; the time axis is kept."""
+    steps.must_be(x)
+    steps.means[node] = x
     steps.timeless.add(node)
     shape = [1 if d == TIME else size for d, size in enumerate(x.data.shape)]
-    old = steps.past.take(shape[1:])
-    data = x.data if x.delay == 0 else steps.nothing_before(Chunk(x.data.reshape(*x.data.shape, *[1] * (5 - x.data.ndim)), x.delay), 0, 0.0)
-    total = reduce(torch.add, data.reshape(x.data.shape).chunk(x.frames, TIME))  # Not a sum over an axis, which XNNPACK does not take.
-    end = (steps.position + 1) * x.frames - x.delay
-    fresh = end.clamp(0, x.frames) if x.delay else torch.full_like(end, x.frames)
-    last = end.clamp(min=1)
-    new: Tensor = old + (total - old * fresh.reshape([1] * len(shape))) / last.reshape([1] * len(shape))
+    rank5 = replace(x, data=x.data.reshape(*x.data.shape, *[1] * (5 - x.data.ndim)))
+    data = steps.inside(rank5, 0, 0.0, x.delay > 0, x.missing > 0).reshape(x.data.shape)
+    total = reduce(torch.add, data.chunk(x.frames, TIME))  # Not a sum over an axis, which XNNPACK does not take.
+    given = (steps.position + 1) * x.frames - x.delay
+    after = (steps.ended * x.frames - x.missing).clamp(0, x.frames) if steps.ended is not None and x.missing > 0 else 0
+    if steps.window_steps is None:
+        return _so_far(steps, total, x, given, after).reshape(shape)
+    return _newest(steps, total, x, given, after, steps.window_steps).reshape(shape)
+
+
+def _so_far(steps: Steps, total: Tensor, x: Chunk, given: Tensor, after: Tensor | int) -> Tensor:
+    """The mean of before, moved towards the new frames by their share; ``after`` of them are after the video's last one."""
+    old = steps.past.take(total.shape[1:])
+    fresh = (given.clamp(0, x.frames) if x.delay else torch.full_like(given, x.frames)) - after
+    single = [1] * total.ndim
+    new: Tensor = old + (total - old * fresh.reshape(single)) / (given - after).clamp(min=1).reshape(single)
     steps.past.keep(new)
     return new
+
+
+def _newest(steps: Steps, total: Tensor, x: Chunk, given: Tensor, after: Tensor | int, window: int) -> Tensor:
+    """The mean over the newest steps, from the sum that each of them gave."""
+    count = (given.clamp(max=window * x.frames) - after).clamp(min=1)
+    return steps.past.sum_of_newest(total.flatten(1), window) / count
 
 
 def adaptive_avg_pool3d(steps: Steps, node: fx.Node, x: Chunk, sizes: Sequence[int]) -> Any:
     if sizes[0] != 1:
         raise NoStep("divides all of time into parts")
     (x,) = steps.align([x])
-    return so_far(steps, node, Chunk(F.adaptive_avg_pool3d(x.data, (x.frames, sizes[1], sizes[2])), x.delay))
+    return over_time(steps, node, replace(x, data=F.adaptive_avg_pool3d(x.data, (x.frames, sizes[1], sizes[2]))))
 
 
 def squeeze(steps: Steps, node: fx.Node, x: Chunk, dims: int | Sequence[int]) -> Any:

@@ -27,31 +27,54 @@ class NoStep(Exception):
 class Chunk:
     """The frames of a value that one step gives, ``(1, C, c, H, W)``: at step i those from ``i * c - delay`` on.
 
-    Below 0 the delay says how many frames of zeros, a padding, stand before the first.
+    Below 0 the delay says how many frames of zeros, a padding, stand before the first. On a video of S steps the clip network
+    has ``S * c + extra`` frames of the value: those that are not given by the last step come when the stream is flushed.
     """
 
     data: Tensor
     delay: int
+    extra: int
 
     @property
     def frames(self) -> int:
         return self.data.shape[TIME]
 
+    @property
+    def missing(self) -> int:
+        """How many frames are still to come after the video's last step."""
+        return self.delay + self.extra
+
 
 class Steps(fx.Interpreter):
     """Runs the clip network's graph on one step's frames, each operation on chunks by its rule."""
 
-    def __init__(self, graph: fx.GraphModule, rules: Mapping[Any, Callable[..., Any]], past: Past, position: Tensor) -> None:
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        rules: Mapping[Any, Callable[..., Any]],
+        past: Past,
+        position: Tensor,
+        ended: Tensor | None = None,
+        window: int | None = None,
+    ) -> None:
+        """``position`` counts the steps so far, ``ended`` those since the video's last one, this one too; of both ``(1, 1)``.
+
+        ``window`` is how many steps the mean over time goes back; None is all.
+        """
         super().__init__(graph)
         self.extra_traceback = False
-        self.rules, self.past, self.position = rules, past, position
-        self.means: dict[fx.Node, tuple[int, int]] = {}
-        """Where time ends: frames a step and delay of what goes in."""
+        self.rules, self.past, self.position, self.ended, self.window_steps = rules, past, position, ended, window
+        self.means: dict[fx.Node, Chunk] = {}
+        """Where time ends, and what goes in."""
+        self.shortest = 1
+        """How many steps the shortest video has on which no kernel of the clip network is larger than its input."""
+        self.latest = 0
+        """How many steps the latest value is behind, rounded up."""
         self.timeless: set[fx.Node] = set()
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "placeholder":
-            return Chunk(super().run_node(n), 0)
+            return Chunk(super().run_node(n), 0, 0)
         if n.op != "call_function":
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
@@ -65,37 +88,60 @@ class Steps(fx.Interpreter):
         if n.target not in self.rules:
             raise self._refusal(n, "has no rule")
         try:
-            return self.rules[n.target](self, n, *args, **kwargs)
+            result = self.rules[n.target](self, n, *args, **kwargs)
         except NoStep as reason:
             raise self._refusal(n, str(reason)) from None
+        for chunk in (leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Chunk)):
+            self.latest = max(self.latest, -(-chunk.delay // chunk.frames))
+        return result
 
     def _refusal(self, node: fx.Node, reason: str) -> StreamError:
         return StreamError(f"the network cannot become steps: {node.target} {reason}", fix=f"it comes from {line_of_node(node)}")
 
-    def window(self, x: Chunk, span: int, stride: int, left: int, fill: float = 0.0) -> Chunk:
-        """The frames under this step's outputs of a temporal kernel of ``span`` frames, ``left`` of padding before the first."""
+    def window(self, x: Chunk, span: int, stride: int, left: int, right: int, fill: float = 0.0) -> Chunk:
+        """The frames under this step's outputs of a temporal kernel of ``span`` frames, with ``left`` frames of padding before
+        the first and ``right`` after the last."""
         if x.frames % stride:
             raise NoStep(f"has a temporal stride of {stride}, which does not divide the {x.frames} frames that a step gives there")
         outputs = x.frames // stride
         delay = max(-(-(span + x.delay - left) // stride) - 1, 0)
+        extra = (x.extra + left + right - span) // stride + 1
         before = delay * stride + left - x.delay
-        data = x.data if left <= 0 or x.delay <= 0 or fill else self.nothing_before(x, 0, 0.0)
+        over_the_end = (extra - 1) * stride - left + span > x.extra
+        data = x.data
+        if not (fill and before > 0):
+            data = self.inside(x, 0, fill, left > 0 and x.delay > 0, over_the_end)
         if before > 0:
             data = self.past.extend(data, before)
             if fill:
-                data = self.nothing_before(Chunk(data, x.delay + before), before, fill)
+                data = self.inside(Chunk(data, x.delay + before, x.extra), before, fill, True, over_the_end)
         elif before < 0:
             data = data[:, :, -before:]
-        return Chunk(data[:, :, : (outputs - 1) * stride + span], delay)
+        return Chunk(data[:, :, : (outputs - 1) * stride + span], delay, extra)
 
-    def nothing_before(self, x: Chunk, more: int, fill: float) -> Tensor:
-        """The frames, those before the video's first one as ``fill``; the first ``more`` of them are remembered ones."""
-        start = self.position * (x.frames - more) - x.delay
-        inside = (start + torch.arange(1.0, x.frames + 1)).clamp(0, 1).reshape(1, 1, -1, 1, 1)
+    def must_be(self, x: Chunk) -> None:
+        """The clip network fails on videos for which it has no frame of this value."""
+        self.shortest = max(self.shortest, -((x.extra - 1) // x.frames))
+
+    def inside(self, x: Chunk, more: int, fill: float, before: bool, after: bool) -> Tensor:
+        """The frames, those ``before`` the video's first one and ``after`` its last one as ``fill``; the first ``more`` of them
+        are remembered ones."""
+        a_step = x.frames - more
+        inside = torch.ones(())
+        if before:
+            inside = (self.position * a_step - x.delay + torch.arange(1.0, x.frames + 1)).clamp(0, 1)
+        if after and self.ended is not None:
+            left = torch.arange(a_step + x.missing, a_step + x.missing - x.frames, -1.0) - self.ended * a_step
+            inside = inside * left.clamp(0, 1)
+        if not inside.ndim:
+            return x.data
+        inside = inside.reshape(1, 1, -1, 1, 1)
         data = x.data * inside
         return data + (1 - inside) * fill if fill else data
 
     def align(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """All as late as the latest."""
         latest = max(0, *(x.delay for x in chunks))
-        return [x if x.delay == latest else Chunk(self.past.extend(x.data, latest - x.delay)[:, :, : x.frames], latest) for x in chunks]
+        if len({x.extra for x in chunks}) > 1:
+            raise NoStep("joins values of different lengths")
+        return [x if x.delay == latest else Chunk(self.past.extend(x.data, latest - x.delay)[:, :, : x.frames], latest, x.extra) for x in chunks]

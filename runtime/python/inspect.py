@@ -65,6 +65,9 @@ def _show_interface(interface: Interface, console: Console) -> None:
     late = f", {interface.delay_frames} frames late" if interface.delay_frames else ""
     console.print(f"{interface.name}: a step takes {frames} frames of {width}x{height}, {every} at {spec.fps:g} a second{late}", soft_wrap=True)
     console.print(f"frames        {spec.dtype} {spec.shape} {spec.layout}, {spec.color}, 0 to 255; {spec.crop}, {spec.resize}; the tail: {spec.tail}")
+    if interface.average is not None:
+        newest = "all frames so far" if interface.window_frames is None else f"the newest {interface.window_frames} frames"
+        console.print(f"predictions   the mean over {newest}{', at the end of a video all of it' if interface.flush else ''}", soft_wrap=True)
     mean, deviation = (" ".join(f"{value:.1f}" for value in values) for values in (spec.mean, spec.deviation))
     console.print(f"normalised    inside: minus {mean}, divided by {deviation}")
     for state, output in zip(interface.states, interface.outputs[1:], strict=True):

@@ -74,6 +74,17 @@ class State(_Model):
     """The value of every element before a video's first step."""
 
 
+class Flush(_Model):
+    """How a step is told that the video has ended, so that what it still has to say of the last frames is said."""
+
+    state: str
+    """The state that the caller sets to 1 after the video's last step."""
+    steps: Annotated[int, Field(ge=1, le=10_000)]
+    """After so many more steps, on frames of zeros that are not looked at, the logits are those of the whole video."""
+    min_frames: Positive
+    """The shortest video of which the network says something."""
+
+
 class Interface(_Model):
     """What a lone artifact needs to be used; also embedded in each artifact."""
 
@@ -86,6 +97,28 @@ class Interface(_Model):
     """How many frames the newest output that a prediction takes in is behind the newest frame; before, there is none."""
     output: Output = "logits"
     """What the first output holds, and so what the runtime still applies to get probabilities: softmax, sigmoid, or nothing."""
+    flush: Flush | None = None
+    """What a stream does at the end of a video; None is nothing, because the last step has said everything, or cannot."""
+    average: Literal["all", "window"] | None = None
+    """What predictions are the mean of, as far as is known: all frames so far, so that a camera that runs for long shows no new
+    scene any more; or a window of the newest ones."""
+    window_frames: Positive | None = None
+    """How many frames that window has."""
+
+    @model_validator(mode="after")
+    def _flush_names_a_state(self) -> "Interface":
+        if self.flush is not None and self.flush.state not in {state.name for state in self.states}:
+            raise ValueError(f"flush names the state {self.flush.state}, which is not among the states")
+        if (self.window_frames is not None) != (self.average == "window"):
+            raise ValueError("window_frames is given if, and only if, average is window")
+        return self
+
+    @property
+    def frames_needed(self) -> int:
+        """How many frames a video must have for a prediction, those that the frame stride leaves out among them."""
+        frames = self.input.shape[0]
+        used = (self.delay_frames // frames + 1) * frames if self.flush is None else -(-self.flush.min_frames // frames) * frames
+        return (used - 1) * self.input.frame_stride + 1
 
 
 class Placement(_Model):

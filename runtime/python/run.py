@@ -6,8 +6,10 @@ import click
 
 from clipstep.runtime.bundle import opened_for
 from clipstep.runtime.engines import ENGINES
+from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.options import command
+from clipstep.runtime.stream import Prediction, Stream
 from clipstep.runtime.terminal import quiet_stderr
 from clipstep.runtime.video import VideoError, frame_rate, read_frames
 
@@ -19,21 +21,45 @@ from clipstep.runtime.video import VideoError, frame_rate, read_frames
 @click.option("--threads", default=1, show_default=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many classes to print.")
 def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int) -> None:
-    """Stream VIDEO through BUNDLE and print the likeliest classes after each subclip."""
+    """Stream VIDEO through BUNDLE and print the likeliest classes after each subclip, and at the end what is still due."""
     opened = click.get_current_context().with_resource(opened_for(bundle, lazily=True))
     with quiet_stderr():
         loaded = StepModel.load(opened, engine, threads)
     with loaded as model:
+        stream = _stream(model, bundle)
         click.echo(model.description)
-        stream = model.stream()
-        frames = 0
+        frames = said = 0
         for frames, frame in enumerate(read_frames(video), 1):
             if frames == 1:
                 rate = frame_rate(video)
-            prediction = stream.push(frame)
-            if prediction is not None:
-                ranked = "  ".join(f"{label} {probability:.3f}" for label, probability in prediction.top(top))
-                click.echo(f"{prediction.frames_seen / rate:7.2f} s  {ranked}")
-        needed = (model.interface.input.shape[0] - 1) * model.interface.input.frame_stride + 1
-        if frames < needed:
+            said += _say(stream.push(frame), rate, top)
+        needed = model.interface.frames_needed
+        whole = stream.flush()
+        if not said and whole is None:
             raise VideoError(f"{video}: too short", got=f"{frames} frames", expected=f"at least {needed}", fix="use a longer video")
+        if whole is not None:
+            click.echo("     end   " + _ranked(whole, top))
+
+
+def _stream(model: StepModel, bundle: Path) -> Stream:
+    color = model.interface.input.color
+    if color != "RGB":
+        raise ClipstepError(
+            f"{bundle}: takes no video frames",
+            got=f"a bundle for {color}",
+            expected="one for RGB",
+            fix="clipstep evaluate computes the flow of videos",
+        )
+    return model.stream()
+
+
+def _say(prediction: Prediction | None, rate: float, top: int) -> bool:
+    """Prints it, if there is one."""
+    if prediction is not None:
+        click.echo(f"{prediction.frames_seen / rate:7.2f} s  {_ranked(prediction, top)}")
+    return prediction is not None
+
+
+def _ranked(prediction: Prediction, top: int) -> str:
+    """The likeliest classes on one line."""
+    return "  ".join(f"{label} {probability:.3f}" for label, probability in prediction.top(top))

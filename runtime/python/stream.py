@@ -4,6 +4,7 @@
 
     push  push  push  push | push  push  push  push | flush
     none  none  none  pred | none  none  none  pred | none       (T = 4)
+    none  none  none  none | none  none  none  pred | pred       (T = 4, and a delay of 4 frames)
 """
 
 import threading
@@ -14,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipstep.runtime.engines import Array
-from clipstep.runtime.errors import ClipstepError, in_step
+from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel, counted
 from clipstep.runtime.outputs import Output, probabilities_of
 from clipstep.runtime.resize import center_box, check_frame, crop_resize
+from clipstep.runtime.session import Session
 from clipstep.runtime.video import Frame
 
 
@@ -55,6 +57,7 @@ class Stream:
         if model.interface.input.color != "RGB":
             raise ClipstepError("a stream takes RGB frames", got=f"a bundle for {model.interface.input.color}", fix="call step with subclips of that")
         self._model = model
+        self._session = Session(model)
         self._pending = np.empty(model.interface.input.shape, np.uint8)
         self._in_use = threading.Lock()
         self._restart()
@@ -69,8 +72,8 @@ class Stream:
             self._restart()
 
     def _restart(self) -> None:
-        self._states = self._model.initial_states()
-        self._seen = self._waiting = self._steps = 0
+        self._session.reset()
+        self._seen = self._waiting = 0
 
     def push(self, frame: Frame) -> Prediction | None:
         """Takes the next frame, ``(H, W, 3)`` uint8 RGB of any size; gives a prediction once every T frames, as soon as the
@@ -97,18 +100,30 @@ class Stream:
             self._seen += 1
             return None
         # Should this step fail, the next frame takes the place of the one that led to it.
-        with in_step(self._steps):
-            logits, self._states = self._model.step(self._pending.astype(spec.dtype, copy=False), self._states)
+        logits = self._session.step(self._pending.astype(spec.dtype, copy=False))
         self._waiting = 0
         self._seen += 1
-        self._steps += 1
-        if self._steps * spec.shape[0] <= self._model.interface.delay_frames:
-            return None
-        return Prediction(self._steps - 1, self._seen, logits, self._model.labels, self._model.interface.output)
+        return self._prediction(logits, self._session.steps, self._seen)
 
-    def flush(self) -> None:
-        """Ends the video: frames that did not fill a subclip are dropped, as in training, and the stream is reset."""
-        self.reset()
+    def flush(self) -> Prediction | None:
+        """Ends the video: frames that did not fill a subclip are dropped, as in training, and the next frame is the first of a new
+        video.
+
+        With a delay it gives the prediction of the whole video, its last frames too, with the end that the network saw in
+        training. None if :meth:`push` has given that already, if the bundle has none (one of an earlier clipstep), or if the
+        video is shorter than ``model.interface.frames_needed``.
+
+        Raises:
+            ClipstepError: the model is closed; another thread is using the stream. The stream is then as it was before.
+        """
+        with self._alone():
+            steps, seen = self._session.steps, self._seen
+            logits = self._session.flush()
+            self._restart()
+            return self._prediction(logits, steps, seen)
+
+    def _prediction(self, logits: Array | None, steps: int, seen: int) -> Prediction | None:
+        return None if logits is None else Prediction(steps - 1, seen, logits, self._model.labels, self._model.interface.output)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -121,4 +136,4 @@ class Stream:
 
     def __repr__(self) -> str:
         waiting = f"{self._waiting} of {self._model.interface.input.shape[0]} frames waiting"
-        return f"<Stream of {self._model.interface.name}: {counted(self._seen, 'frame')} seen, {counted(self._steps, 'step')}, {waiting}>"
+        return f"<Stream of {self._model.interface.name}: {counted(self._seen, 'frame')} seen, {counted(self._session.steps, 'step')}, {waiting}>"

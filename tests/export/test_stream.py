@@ -17,6 +17,7 @@ from clipstep.export.stream.network import StreamedNetwork
 from clipstep.export.stream.steps import StreamError
 from clipstep.export.verify import ParityError, check_steps
 from clipstep.runtime import Manifest, StepModel
+from clipstep.runtime.manifest import Flush
 from clipstep.training.data.subclips import read_subclips
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo
@@ -68,7 +69,22 @@ def _check(network: Clip, frames: int, delay: int, steps: int = 10, size: int = 
         torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(streamed.clip(video[:, :, : step * frames]), expected, atol=2e-5, rtol=1e-4)
         compared += 1
+        _check_the_end(streamed, network, states, video[:, :, : step * frames])
     assert compared > 2
+
+
+def _check_the_end(streamed: StreamedNetwork, network: nn.Module, states: list[Tensor], video: Tensor) -> None:
+    """Told that the video has ended, the steps on what is no frame give the clip network on all of the video, padding and all."""
+    named = dict(zip(streamed.initial_states(), states, strict=True))
+    if not streamed.flush_steps:
+        assert "ended" not in named
+        torch.testing.assert_close(streamed.clip(video), network(video), atol=2e-5, rtol=1e-4)
+        return
+    states = [torch.ones(1, 1) if name == "ended" else value for name, value in named.items()]
+    for _ in range(streamed.flush_steps):
+        logits, *states = streamed(torch.full_like(video[:, :, : streamed.frames], 7.0), *states)
+    torch.testing.assert_close(logits, network(video), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(streamed.clip(video, ended=True), network(video), atol=2e-5, rtol=1e-4)
 
 
 def _ahead(x: Tensor, count: int) -> Tensor:
@@ -132,6 +148,36 @@ def test_stacks_of_any_kernels(layers: list[tuple[int, int, int, int]], multiple
         kept = step * given - streamed.delay * given // frames
         if kept > 0:
             torch.testing.assert_close(logits, network.head(features[:, :, :kept].mean(dim=(2, 3, 4))), atol=2e-5, rtol=1e-4)
+        if step * frames in (streamed.shortest, video.shape[2]):
+            _check_the_end(streamed, network, states, video[:, :, : step * frames])
+        elif step * frames < streamed.shortest:
+            with pytest.raises(RuntimeError, match=r"size can't be greater than|expected"):
+                network(video[:, :, : step * frames])
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "frames", "shortest"),
+    [
+        ("the clip network alone has an output of one frame", nn.Sequential(_conv((3, 1, 1), 1, 1), nn.Tanh(), _conv((5, 1, 1), 1, 2)), 1, 1),
+        ("a kernel without padding needs its frames", nn.Sequential(_conv((3, 1, 1), 1, 1), nn.Tanh(), _conv((4, 1, 1))), 1, 4),
+        ("in whole steps", nn.Sequential(_conv((3, 1, 1), 1, 1), nn.Tanh(), _conv((4, 1, 1))), 3, 6),
+        ("the padding behind is not in front", Apply(lambda x, c: c(F.pad(x, (0, 0, 0, 0, 0, 2))).tanh(), _conv((3, 1, 1))), 2, 2),
+        ("a kernel of even length pads behind alone", nn.Conv3d(3, 3, (4, 1, 1), padding="same"), 1, 1),
+        ("a maximum at the end", nn.Sequential(_conv((3, 1, 1), 1, 1), Apply(lambda x: F.max_pool3d(x - 9, (3, 1, 1), 1, (1, 0, 0)))), 2, 2),
+        ("more padding in front than the kernel is long", Apply(lambda x, c: c(_ahead(x, 5)).tanh(), _conv((3, 1, 1))), 2, 2),
+    ],
+)  # fmt: skip
+@torch.no_grad()
+def test_the_shortest_videos_end_as_the_clip_network_does(name: str, features: nn.Module, frames: int, shortest: int) -> None:
+    torch.manual_seed(3)
+    network = Clip(features).eval()
+    streamed = StreamedNetwork(network, torch.zeros(1, CHANNELS, 16, 6, 6), frames)
+    assert streamed.shortest == shortest
+    states, video = list(streamed.initial_states().values()), torch.randn(1, CHANNELS, 8 * frames, 6, 6)
+    for step, subclip in enumerate(video.split(frames, 2), 1):
+        _, *states = streamed(subclip, *states)
+        if step * frames >= shortest:
+            _check_the_end(streamed, network, states, video[:, :, : step * frames])
 
 
 @pytest.mark.parametrize(
@@ -172,6 +218,7 @@ def test_networks_of_table_2(name: str, delay: int, randomise: Callable[[nn.Modu
     expected = streamed.clip(video)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     assert (expected - network(video)).abs().max() > 1e-3  # Whose last outputs take the end of the clip for the end of the video.
+    _check_the_end(streamed, network, states, video)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +240,9 @@ def test_a_bundle_of_steps_says_its_delay_and_predicts_after_it(streamed_bundle:
     """Delay 1 of the first kernel, made up to 2 by the second one's stride; against the eager network on the whole video."""
     manifest = Manifest.model_validate_json((streamed_bundle / "manifest.json").read_text())
     assert (manifest.input.shape, manifest.delay_frames, manifest.provenance.stream_frames) == ((2, 16, 16, 3), 2, 2)
-    assert [(state.name, state.initial) for state in manifest.states] == [("past", 0.0), ("position", 0.0)]
+    assert [(state.name, state.initial) for state in manifest.states] == [("past", 0.0), ("position", 0.0), ("ended", 0.0)]
+    assert manifest.flush == Flush(state="ended", steps=1, min_frames=2)
+    assert (manifest.average, manifest.window_frames, manifest.frames_needed) == ("all", None, 2)
     assert [artifact.target for artifact in manifest.artifacts] == ["onnx", "executorch", "coreml", "coreml"]
     frames = clip_run.sample.flatten(0, 1)
     with StepModel.load(streamed_bundle) as model, torch.no_grad():

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from clipstep.training.commands import evaluate_command
 from clipstep.training.data.lists import Clip
 from clipstep.training.data.subclips import read_subclips
 from clipstep.training.evaluate import summarise
-from clipstep.training.evaluation import Prediction, confusion_matrix, fused, largest_share, predict_videos, top_k_share
+from clipstep.training.evaluation import Prediction, confusion_matrix, fused, largest_share, predict_videos, top_k_share, top_k_when_seen
 from clipstep.training.predict import video_logits
 from clipstep.training.run import Run
 
@@ -47,7 +48,26 @@ def test_top_k_takes_the_last_subclip() -> None:
 
 @pytest.mark.parametrize(("seen", "right"), [(0.1, 1), (0.25, 1), (0.26, 0), (0.5, 0), (0.75, 1), (0.76, 1), (1.0, 1)])
 def test_what_was_seen_is_rounded_up_to_whole_subclips(seen: float, right: int) -> None:
-    assert top_k_share([_says(3, 3, 2, 3, 3)], 1, seen) == right
+    assert top_k_when_seen([_says(3, 3, 2, 3, 3)], 1, seen) == (right, 1)
+
+
+def test_what_was_not_said_yet_is_neither_right_nor_wrong() -> None:
+    """Silent for two of four subclips; then wrong, then right. Of the other, always right, everything is said."""
+    late = replace(_says(3, 2, 3), silent=2)
+    assert [top_k_when_seen([late], 1, seen) for seen in (0.25, 0.5, 0.51, 0.75, 0.76)] == [(None, 0), (None, 0), (0, 1), (0, 1), (1, 1)]
+    assert [top_k_when_seen([late, _says(1, 1)], 1, seen) for seen in (0.5, 0.75, 1.0)] == [(1, 1), (0.5, 2), (1, 2)]
+    summary = summarise([late, _says(1, 1)], tuple("abcdefg"), {})
+    assert summary["seen"] | {} == {f"{k / 10:.1f}": 1.0 if k <= 5 or k >= 8 else 0.5 for k in range(1, 11)}
+    assert list(summary["seen_videos"].values()) == [1] * 5 + [2] * 5
+    assert summarise([late], tuple("abcdefg"), {})["seen"]["0.2"] is None
+
+
+def test_fused_predictions_begin_when_both_say_something() -> None:
+    first = replace(_says(3, 2, 3), silent=2)
+    (both,) = fused([first], [_says(3, 1, 1, 1, 3)])
+    assert both.silent == 2 and both.probabilities.shape == (2, 7)
+    torch.testing.assert_close(both.probabilities[-1], _says(3, 3).probabilities[0])
+    torch.testing.assert_close(both.probabilities[0], (_says(3, 2).probabilities[0] + _says(3, 1).probabilities[0]) / 2)
 
 
 def test_the_confusion_matrix_has_what_is_in_rows() -> None:

@@ -44,6 +44,17 @@ class Past:
         self.keep(joined[:, :, -frames:].transpose(1, 2))
         return joined
 
+    def sum_of_newest(self, value: Tensor, steps: int) -> Tensor:
+        """The sum of this step's ``(N, C)`` and those of the ``steps - 1`` steps before, which are remembered one by one.
+
+        It is added up anew, because a sum that is corrected from step to step drifts.
+        """
+        values = value.unsqueeze(2)
+        if steps > 1:
+            values = torch.cat([self.take((value.shape[1], steps - 1)), values], dim=2)
+            self.keep(values[:, :, 1:])
+        return values.unsqueeze(3).mean((2, 3)) * steps
+
     def next(self) -> Tensor:
         """The state for the next step."""
-        return torch.cat(self._written, dim=1)
+        return torch.cat(self._written, dim=1) if len(self._written) > 1 else self._written[0]

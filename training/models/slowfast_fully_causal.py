@@ -42,13 +42,16 @@ class FullyCausalPath(nn.Module):
             side = -(-side // unit.stride)
         return shapes
 
-    def forward(self, frames: Tensor, past: Past) -> Tensor:
-        """``(N, channels, T, H, W)`` to the features of this step, ``(N, 480)``: their mean over its frames."""
+    def forward(self, frames: Tensor, past: Past, newest: int = 0) -> Tensor:
+        """``(N, channels, T, H, W)`` to the features of this step, ``(N, 480)``: their mean over its frames, or over the
+        ``newest`` of them."""
         z = F.relu(self.stem_norm(self.stem(past.extend(frames[:, :, :: self.stride], 2))))
         y = F.relu(self.causal_norm(self.causal(past.extend(z, self.buffer_frames))))
         y = F.max_pool3d(y, kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         for unit in self.stages:
             y = unit(y, past)
+        if newest:
+            y = y[:, :, -(newest // self.stride) :]
         return y.mean(dim=(2, 3, 4))
 
 
@@ -71,6 +74,10 @@ class FullyCausalSlowFast(nn.Module):
         kept = [shape for path in (self.slow, self.fast) for shape in path.remembered(self.config.channels, self.config.size)]
         return {"past": Past.initial([*kept, (self.classifier.in_features,), (1,)])}
 
+    def windowed(self, frames: int, window: int) -> "WindowedSlowFast":
+        """The network for steps of so many frames whose predictions are the mean over the ``window`` newest ones, in place of all."""
+        return WindowedSlowFast(self, frames, window)
+
     def forward(self, frames: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """One step: normalised ``(N, 3, T, size, size)`` and the state to ``(logits (N, classes), next state)``. Pure."""
         memory = Past(past)
@@ -80,3 +87,37 @@ class FullyCausalSlowFast(nn.Module):
         memory.keep(mean)
         memory.keep(count)
         return self.classifier(mean), memory.next()
+
+
+class WindowedSlowFast(nn.Module):
+    """The network's predictions from a window of its newest frames: a ring of each step's features takes the place of their mean.
+
+    Its temporal convolutions see the frames before the window as they see them without one.
+    """
+
+    def __init__(self, network: FullyCausalSlowFast, frames: int, window: int) -> None:
+        super().__init__()
+        self.network, self.window, self.steps = network, window, window // frames
+
+    def initial_states(self) -> dict[str, Tensor]:
+        """The state before a video's first frame, batch 1."""
+        network = self.network
+        kept = [shape for path in (network.slow, network.fast) for shape in path.remembered(network.config.channels, network.config.size)]
+        return {"past": Past.initial([*kept, (network.classifier.in_features, self.steps - 1), (1,)])}
+
+    def forward(self, frames: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`FullyCausalSlowFast.forward`, for steps of one length."""
+        memory = Past(past)
+        now = torch.cat([self.network.slow(frames, memory), self.network.fast(frames, memory)], dim=1)
+        total = memory.sum_of_newest(now, self.steps)
+        count = (memory.take((1,)) + 1).clamp(max=self.steps)
+        memory.keep(count)
+        return self.network.classifier(total / count), memory.next()
+
+    def clip(self, frames: Tensor) -> Tensor:
+        """What the steps have to give after all of ``(1, C, n, H, W)``, computed at once."""
+        memory = Past(self.network.initial_states()["past"])
+        newest = min(self.window, frames.shape[2])
+        means = [path(frames, memory, newest) for path in (self.network.slow, self.network.fast)]
+        logits: Tensor = self.network.classifier(torch.cat(means, dim=1))
+        return logits

@@ -68,6 +68,18 @@ data class State(val name: String, val shape: List<Int>, val dtype: String, val 
 val OUTPUTS: List<String> = listOf("logits", "probabilities", "multilabel_logits", "multilabel_probabilities")
 
 /**
+ * How a step is told that the video has ended: the caller sets [state] to 1 after the video's last step, and after [steps] more,
+ * on frames that are not looked at, the logits are those of the whole video. The shortest video has [minFrames].
+ */
+@Serializable
+data class Flush(val state: String, val steps: Int, @SerialName("min_frames") val minFrames: Int) {
+    init {
+        require(steps in 1..10_000) { "flush.steps must be 1 to 10000" }
+        require(minFrames >= 1) { "flush.min_frames must be at least 1" }
+    }
+}
+
+/**
  * What a lone artifact needs to be used. The newest output that a prediction takes in is [delayFrames] behind the newest frame; [output],
  * one of [OUTPUTS], is what the first output holds.
  */
@@ -78,7 +90,12 @@ data class Interface(
     val labels: List<String>,
     val delayFrames: Int,
     val output: String = OUTPUTS[0],
-)
+    val flush: Flush? = null,
+) {
+    init {
+        require(flush == null || states.any { it.name == flush.state }) { "flush names the state ${flush?.state}, which is not among the states" }
+    }
+}
 
 /** Where the nodes of an artifact run: how many in which delegate, and the names of those outside all of them. */
 @Serializable
@@ -187,6 +204,9 @@ data class Manifest(
     val labels: List<String>,
     @SerialName("delay_frames") val delayFrames: Int = 0,
     val output: String = OUTPUTS[0],
+    val flush: Flush? = null,
+    val average: String? = null,
+    @SerialName("window_frames") val windowFrames: Int? = null,
     @SerialName("schema_version") val schemaVersion: Int,
     val artifacts: List<Artifact>,
     val golden: Golden,
@@ -197,10 +217,12 @@ data class Manifest(
         require(artifacts.isNotEmpty()) { "artifacts must not be empty" }
         require(delayFrames >= 0) { "delay_frames must be at least 0" }
         one("output", output, *OUTPUTS.toTypedArray())
+        require(average == null || average == "all" || average == "window") { "average must be all or window, not $average" }
+        require((windowFrames != null) == (average == "window")) { "window_frames is given if, and only if, average is window" }
     }
 
     /** The part that an artifact with that input type needs. */
-    fun interfaceFor(inputDtype: String): Interface = Interface(name, input.copy(dtype = inputDtype), states, labels, delayFrames, output)
+    fun interfaceFor(inputDtype: String): Interface = Interface(name, input.copy(dtype = inputDtype), states, labels, delayFrames, output, flush)
 }
 
 private fun one(key: String, value: String, vararg known: String) =

@@ -2,14 +2,16 @@ package clipstep.runtime
 
 import java.io.Closeable
 import java.nio.ByteBuffer
+import java.util.concurrent.atomic.AtomicBoolean
 
 /**
- * One video source: its states, its position, and the frames that wait for their subclip to fill. It belongs to one thread;
- * the model behind it may be shared. After the first subclip a step allocates nothing but its [Prediction].
+ * One video source: its states, its position, and the frames that wait for their subclip to fill. It belongs to one thread
+ * at a time, and to use it in two at once is an error; the model behind it may be shared. After the first subclip a step allocates nothing but its [Prediction].
  *
  * ```
  * push  push  push  push | push  push  push  push | flush
  * null  null  null  pred | null  null  null  pred | null       (T = 4)
+ * null  null  null  null | null  null  null  pred | pred       (T = 4, and a delay of 4 frames)
  * ```
  */
 class Stream internal constructor(private val model: StepModel, private val buffers: StepBuffers, private val smoothing: Float) : Closeable {
@@ -22,6 +24,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
     private var waiting = 0
     private var steps = 0
     private var closed = false
+    private val inUse = AtomicBoolean(false)
 
     init {
         if (spec.color != "RGB") throw ClipstepException("a stream takes RGB frames", got = "a bundle for ${spec.color}", fix = "call step with subclips of that")
@@ -29,11 +32,13 @@ class Stream internal constructor(private val model: StepModel, private val buff
         if (smoothing < 0 || smoothing >= 1) throw ClipstepException("smoothing is out of range", got = smoothing, expected = "0 to below 1")
         subclip = if (spec.dtype == "uint8") buffers.frames.duplicate() else ByteBuffer.allocate(spec.elements)
         resizer = Resizer(spec.shape[1])
-        reset()
+        restart()
     }
 
     /** Forgets everything: the next frame is the first of a new video. */
-    fun reset() {
+    fun reset() = alone { restart() }
+
+    private fun restart() {
         for ((state, buffer) in model.spec.states.zip(buffers.states)) for (i in 0 until buffer.capacity()) buffer.put(i, state.initial)
         resampler.reset()
         smoothed = null
@@ -46,21 +51,25 @@ class Stream internal constructor(private val model: StepModel, private val buff
      * Takes the next frame, of any size; gives a prediction once every T frames, as soon as the bundle's delay has passed. The
      * largest centred square is resized to the model's size, as in evaluation.
      *
-     * @throws ClipstepException the stream or its model is closed, or the engine fails.
+     * @throws ClipstepException the stream or its model is closed, another thread is using the stream, or the engine fails. The stream is
+     *   then as it was before the frame.
      */
-    fun push(frame: Frame): Prediction? {
+    fun push(frame: Frame): Prediction? = alone { take(frame) }
+
+    private fun take(frame: Frame): Prediction? {
         if (closed) throw ClipstepException("the stream is closed", fix = "open another with model.stream()")
-        val used = seen % spec.frameStride == 0L
-        seen++
-        if (!used) return null
+        if (seen % spec.frameStride != 0L) {
+            seen++
+            return null
+        }
         subclip.position(waiting * (spec.elements / spec.frames))
         resizer.resize(frame, subclip)
         if (waiting + 1 < spec.frames) {
             waiting++
+            seen++
             return null
         }
-        // Should this step fail, the next frame takes the place of the one that led to it.
-        return step()
+        return step() // Should this step fail, the next frame takes the place of the one that led to it.
     }
 
     /**
@@ -70,19 +79,42 @@ class Stream internal constructor(private val model: StepModel, private val buff
      * @param timestampNs when the frame was taken, in nanoseconds of a clock that rises.
      * @throws ClipstepException also: the time is not after that of the frame before.
      */
-    fun push(frame: Frame, timestampNs: Long): Prediction? {
+    fun push(frame: Frame, timestampNs: Long): Prediction? = alone {
         var copies = resampler.copies(timestampNs)
         if (copies > spec.frames.toLong() * spec.frameStride) {
-            reset()
+            restart()
             copies = resampler.copies(timestampNs)
         }
         var prediction: Prediction? = null
-        repeat(copies.toInt()) { prediction = push(frame) ?: prediction }
-        return prediction
+        repeat(copies.toInt()) { prediction = take(frame) ?: prediction }
+        prediction
     }
 
-    /** Ends the video: frames that did not fill a subclip are dropped, as in training, and the stream is reset. */
-    fun flush() = reset()
+    /**
+     * Ends the video: frames that did not fill a subclip are dropped, as in training, and the next frame is the first of a new video.
+     *
+     * With a delay it gives the prediction of the whole video, its last frames too, with the end that the network saw in training.
+     * Null if [push] has given that already, if the bundle has none (one of an earlier clipstep), or if the video is too short.
+     *
+     * @throws ClipstepException the stream or its model is closed, another thread is using the stream, or the engine fails; the next
+     *   frame is then the first of a new video.
+     */
+    fun flush(): Prediction? = alone {
+        try {
+            model.spec.flush?.takeIf { steps.toLong() * spec.frames >= it.minFrames }?.let(::end)
+        } finally {
+            restart()
+        }
+    }
+
+    private fun end(flush: Flush): Prediction {
+        if (closed) throw ClipstepException("the stream is closed", fix = "open another with model.stream()")
+        val state = buffers.states[model.spec.states.indexOfFirst { it.name == flush.state }]
+        for (i in 0 until state.capacity()) state.put(i, 1f)
+        for (i in 0 until buffers.frames.capacity()) buffers.frames.put(i, 0)
+        repeat(flush.steps) { model.run(buffers) }
+        return predict()
+    }
 
     /** Gives its buffers back; the model stays open. Closing twice is allowed. */
     override fun close() {
@@ -94,11 +126,26 @@ class Stream internal constructor(private val model: StepModel, private val buff
         if (spec.dtype != "uint8") buffers.fill(subclip.array(), spec)
         model.run(buffers)
         waiting = 0
+        seen++
         steps++
-        if (steps.toLong() * spec.frames <= model.spec.delayFrames) return null
+        return if (steps.toLong() * spec.frames > model.spec.delayFrames) predict() else null
+    }
+
+    private fun predict(): Prediction {
         val logits = FloatArray(model.labels.size)
         for (i in logits.indices) logits[i] = buffers.logits.get(i)
         return Prediction(steps - 1, seen, logits, smooth(probabilities(logits, model.spec.output)), model.labels)
+    }
+
+    private inline fun <T> alone(action: () -> T): T {
+        if (!inUse.compareAndSet(false, true)) {
+            throw ClipstepException("the stream is in use by another thread", fix = "give each thread a stream of its own: model.stream()")
+        }
+        try {
+            return action()
+        } finally {
+            inUse.set(false)
+        }
     }
 
     private fun smooth(probabilities: FloatArray): FloatArray {

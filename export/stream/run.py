@@ -1,0 +1,65 @@
+"""A run's network as one that takes fewer frames a step, and what is then known of its steps."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from clipstep.export.stream.network import StreamedNetwork
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.manifest import Flush
+from clipstep.training.data.subclips import normalise
+from clipstep.training.predict import named_states, outputs_of
+from clipstep.training.run import Run
+
+
+def streamed(run: Run, frames: int, window: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """The network that takes so many frames a step, and the facts of it by the names that a
+    :class:`~clipstep.export.step.StepProgram` has for them.
+
+    Raises:
+        ClipstepError: the network cannot become such steps, or has no mean over time that a window could bound.
+    """
+    if len(run.sample.flatten(0, 1)) < frames:
+        raise ClipstepError("the run's sample is shorter than a step", got=f"{frames} frames a step", expected="fewer")
+    about: dict[str, Any] = {"window": window, "average": "all" if window is None else "window"}
+
+    def normal(clip: Tensor) -> Tensor:
+        return normalise(clip[None], run.info.mean, run.info.deviation)
+
+    if named_states(run.network):
+        return _with_states(run.network, frames, window, normal)
+    network = StreamedNetwork(run.network, normal(run.sample[0]), frames, window and window // frames)
+    flush = Flush(state="ended", steps=network.flush_steps, min_frames=network.shortest) if network.flush_steps else None
+    return network, about | {"clip": lambda clip, ended: network.clip(normal(clip), ended), "delay": network.delay, "flush": flush}
+
+
+def window_frames(seconds: float, fps: float, frames: int) -> int:
+    """A window in seconds as frames of whole steps, the nearest.
+
+    Raises:
+        ClipstepError: it is shorter than a step.
+    """
+    steps = round(seconds * fps / frames)
+    if steps < 1:
+        raise ClipstepError(
+            "the window is shorter than a step", got=f"{seconds:g} s", expected=f"at least {frames / fps:g} s, {frames} frames at {fps:g} a second",
+            fix="give a longer --window, or a smaller --stream",
+        )  # fmt: skip
+    return steps * frames
+
+
+def _with_states(network: nn.Module, frames: int, window: int | None, normal: Callable[[Tensor], Tensor]) -> tuple[nn.Module, dict[str, Any]]:
+    """A network that has states takes fewer frames as it is; a window it must have itself."""
+    make: Callable[[int, int], Any] | None = getattr(network, "windowed", None)
+    states = tuple(named_states(network).values())
+    if window is None:
+        average = None if make is None else "all"
+        return network, {"clip": lambda clip, ended: outputs_of(network(normal(clip), *states))[0], "average": average}
+    if make is None:
+        raise ClipstepError(
+            "the network has states of its own, among which a window would have to be", got=", ".join(named_states(network)),
+            expected="a clip network, or --preset causal", fix="export it without --window, or keep the newest steps in a state of the network",
+        )  # fmt: skip
+    windowed = make(frames, window)
+    return windowed, {"clip": lambda clip, ended: windowed.clip(normal(clip)), "average": "window", "window": window}
