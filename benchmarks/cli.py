@@ -42,6 +42,7 @@ ROUNDS, STEPS = 20, 5
 @click.option("--record", is_flag=True, help="With --arch: note the counts in the bundle's manifest.")
 @click.option("--ceilings", type=click.Path(path_type=Path), help="With --arch: fail if a count is above its ceiling in this JSON file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Append the records to this file, one JSON object a line.")
+@click.option("--force", is_flag=True, help="Replace an older picture of --profile.")
 def bench_command(
     bundle: Path,
     run: Path | None,
@@ -57,6 +58,7 @@ def bench_command(
     record: bool,
     ceilings: Path | None,
     out: Path | None,
+    force: bool,
 ) -> None:
     """Measure BUNDLE's artifacts on this computer; given --run or --model, beside PyTorch eager and the naive rank-5 ONNX of that network."""
     network = given_network(run, model, weights)
@@ -64,7 +66,7 @@ def bench_command(
         raise ClipstepError(f"--no-reference leaves out the network that {'--run' if run else '--model'} gives", fix="leave one of them out")
     _check_options(arch, threads, rounds, operators or record or ceilings is not None, out)
     if profile is not None:
-        check_picture(profile)
+        check_picture(profile, "--profile", force=force)
     allowed = None if ceilings is None else read_ceilings(ceilings)
     threads = tuple(dict.fromkeys(threads or (1, min(2, available_cores()))))
     check_threads(max(threads))

@@ -54,6 +54,7 @@ def systems_command(**given: Any) -> None:
 @click.option("--streams", multiple=True, default=(1, 2, 4, 8), show_default=True, type=click.IntRange(1), help="Streams on one model, too.")
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw it: .png or .svg.")
+@click.option("--force", is_flag=True, help="Replace an older picture.")
 def scaling_command(**given: Any) -> None:
     """Measure a network's step with random weights over T, frame sizes and numbers of streams, one thread, each beside the others.
 

@@ -16,8 +16,10 @@ from clipstep.runtime.engine_executorch import POOL
 from clipstep.runtime.engine_onnxruntime import onnxruntime_session
 from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.finished import check_output
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.terminal import quiet
+from clipstep.runtime.whole import write_file
 
 LARGEST = 15
 WARM_UP_STEPS = 2
@@ -141,7 +143,6 @@ def draw(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> Non
     Raises:
         ClipstepError: the file's ending names no picture that matplotlib writes, or there is no such folder.
     """
-    check_picture(path)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5 * len(parts), 5), layout="constrained")
@@ -156,16 +157,18 @@ def draw(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> Non
         axis.set_xlabel(unit)
         axis.margins(x=0.12)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    with write_file(path) as new:
+        figure.savefig(new, dpi=110)
 
 
-def check_picture(path: Path) -> None:
+def check_picture(path: Path, option: str, *, force: bool) -> None:
     """Checks that a picture can be written there.
 
     Raises:
-        ClipstepError: its ending is not .png or .svg, or there is no such folder.
+        ClipstepError: its ending is not .png or .svg, there is no such folder, or there is one and ``force`` does not replace it.
     """
     if path.suffix not in (".png", ".svg"):
         raise ClipstepError(f"{path}: is no picture's name", got=path.suffix or "no ending", expected=".png or .svg")
     if not path.parent.is_dir():
         raise ClipstepError(f"{path}: no such folder", fix="make it first")
+    check_output(path, force=force, option=option)

@@ -22,6 +22,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.terminal import new_console, quiet
+from clipstep.runtime.whole import write_file
 from clipstep.training.data.lists import DataSet, read_data_set
 from clipstep.training.run import load_run, save_run
 
@@ -39,11 +40,19 @@ class Point:
 
 
 def scaling_command(
-    data: Path, out: Path, system: str, frames: tuple[int, ...], sizes: tuple[int, ...], streams: tuple[int, ...], rounds: int, picture: Path | None
+    data: Path,
+    out: Path,
+    system: str,
+    frames: tuple[int, ...],
+    sizes: tuple[int, ...],
+    streams: tuple[int, ...],
+    rounds: int,
+    picture: Path | None,
+    force: bool,
 ) -> None:
     """``clipstep scaling``, whose options are in commands.py."""
     if picture is not None:
-        check_picture(picture)
+        check_picture(picture, "--picture", force=force)
     data_set, console = read_data_set(data), new_console()
     usual = sorted(frames)[-2] if len(frames) > 1 else frames[0]
     shapes = list(dict.fromkeys([*((t, sizes[0]) for t in frames), *((usual, size) for size in sizes)]))
@@ -192,4 +201,5 @@ def _draw(points: Sequence[Point], usual: int, counts: Sequence[int], several: d
     for axis in (left, right):
         axis.legend()
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    with write_file(path) as new:
+        figure.savefig(new, dpi=110)

@@ -131,7 +131,7 @@ def rounding(run: Run) -> float:
 
 def _export(folder: Path, bundle: Path, run: Run) -> Export:
     started = time.monotonic()
-    command = [sys.executable, "-P", "-c", "from clipstep.runtime.cli import main; main()", "export", str(folder), "--out", str(bundle)]
+    command = [sys.executable, "-P", "-c", "from clipstep.runtime.cli import main; main()", "export", str(folder), "--out", str(bundle), "--force"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         error = process.stderr.read()

@@ -15,6 +15,7 @@ from rich.table import Table
 from clipstep.export.choices import FORMS, INPUT_DTYPES, PLATFORMS, TARGETS
 from clipstep.runtime.bundle import Bundle, listed, opened_for
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.finished import BUNDLE, check_output
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.manifest import Manifest
 from clipstep.runtime.options import command
@@ -42,6 +43,7 @@ class Fixed(click.ParamType[int]):
 @command("export", loads=["clipstep.export.export", "clipstep.export.factory"])
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The bundle to write, NAME.clipstep.")
+@click.option("--force", is_flag=True, help="Replace a bundle at --out, once the new one is whole.")
 @click.option("--model", help="Instead of RUN: package.module:factory, which gives a torch.nn.Module.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The model's state dict: safetensors, or what torch.save wrote.")
 @click.option("--classes", type=click.Path(path_type=Path), help="Text file with the model's class names, one a line.")
@@ -89,6 +91,7 @@ class Fixed(click.ParamType[int]):
 def export_command(
     run: Path | None,
     out: Path,
+    force: bool,
     model: str | None,
     targets: tuple[str, ...],
     form: str,
@@ -105,6 +108,7 @@ def export_command(
 
     if out.suffix != ".clipstep":
         raise ClipstepError("a bundle's name ends in .clipstep", got=out, expected=f"{out}.clipstep")
+    check_output(out, BUNDLE, force=force)
     ask = Ask(tuple(dict.fromkeys(targets)), form, input_dtype, stream, tuple(dict.fromkeys(platforms)), _tune() if tune else None, window)
     console = new_console()
     if run is not None and model is None:
@@ -114,7 +118,7 @@ def export_command(
     else:
         raise ClipstepError("what is to be exported?", got="both" if run else "neither", expected="either RUN or --model")
     with console.status("lowering"):
-        manifest = export_run(loaded, source, out, ask, lambda w: console.print(_line(w), soft_wrap=True), quiet)
+        manifest = export_run(loaded, source, out, ask, lambda w: console.print(_line(w), soft_wrap=True), quiet, force=force)
     _say_what_it_remembers(manifest, console)
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
     console.print(f"wrote {out}: {count} artifact{'s' * (count > 1)}, verified over {steps} steps and a reset", soft_wrap=True)

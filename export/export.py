@@ -24,9 +24,10 @@ from clipstep.export.targets import TARGETS, Target
 from clipstep.export.verify import check_artifact, check_steps, record_golden
 from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.finished import BUNDLE, check_output
 from clipstep.runtime.golden import GoldenSteps, bound_text
 from clipstep.runtime.manifest import Artifact, Golden, Input, Interface, Manifest, Parity, Placement, Provenance, State, Tuning
-from clipstep.runtime.whole import check_replaceable, write_whole
+from clipstep.runtime.whole import write_whole
 from clipstep.training.count import multiply_accumulates
 from clipstep.training.data.subclips import RGB
 from clipstep.training.run import Run
@@ -96,19 +97,19 @@ def _one_at_a_time() -> Iterator[None]:
 @_one_at_a_time()
 def export_run(
     run: Run, source: Path | str, out: Path, ask: Ask = Ask(), report: Callable[[Written], None] = lambda _: None,
-    around: Around = nullcontext,
+    around: Around = nullcontext, *, force: bool = False,
 ) -> Manifest:  # fmt: skip
     """Writes the bundle ``out`` with an artifact for each target asked for and each of its precisions, verified; whole, or not at all.
 
     ``source`` is the run's folder or the network's factory, named in the manifest. ``report`` is called after each artifact. The
     converters write warnings and progress to the process' own streams, unless ``around`` keeps them quiet. Calls of several threads
-    take turns.
+    take turns. A bundle that is there is replaced if ``force`` says so, once the new one is whole.
 
     Raises:
         ClipstepError: the network breaks the step contract or cannot be lowered, an artifact is not what the eager
-            network computes, or ``out`` exists and is not a bundle.
+            network computes, or ``out`` exists and is not a bundle to replace.
     """
-    check_replaceable(out, MANIFEST, "bundle")
+    check_output(out, BUNDLE, force=force)
     window = window_frames(ask.window, run.info.fps, ask.stream) if ask.window is not None and ask.stream is not None else None
     program = program_of(run, ask.stream, window)
     subclips = program.subclips(run.sample.flatten(0, 1))
@@ -116,7 +117,7 @@ def export_run(
     if ask.stream is not None:
         check_steps(program, subclips)
     interface = _interface(run, program, out)
-    with write_whole(out) as folder, interruptible() as stop_if_interrupted:
+    with write_whole(out, replace=force) as folder, interruptible() as stop_if_interrupted:
         artifacts = []
         for written in _write_artifacts(program, golden, interface, ask, folder, around):
             stop_if_interrupted()

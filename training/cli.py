@@ -37,7 +37,8 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
         raise ClipstepError(f"--config {value}: cannot be read", got=error.strerror, expected=f"a TOML file, or {', '.join(CONFIGS)}") from error
     except ValueError as error:
         raise ClipstepError(f"--config {value}: is not TOML", got=error, fix="correct the file") from error
-    known = {str(parameter.name) for parameter in context.command.params if isinstance(parameter, click.Option)} - {"config", "out", "resume"}
+    every = {str(parameter.name) for parameter in context.command.params if isinstance(parameter, click.Option)}
+    known = every - {"config", "out", "resume", "force"}
     unknown = [key for key in options if key.replace("-", "_") not in known]
     if unknown:
         names = ", ".join(sorted(name.replace("_", "-") for name in known))
@@ -50,6 +51,7 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the run to.")
 @click.option("--config", callback=_read_config, is_eager=True, expose_value=False, help="A TOML file of these options, or 'paper'.")
 @click.option("--resume", is_flag=True, help="Go on with a training that was stopped in --out, if there is one.")
+@click.option("--force", is_flag=True, help="Replace a finished run in --out, once the new one is whole.")
 @click.option(
     "--init", type=click.Path(path_type=Path), help="Fine-tune this run, or the weights in this file; a new head is made for other classes."
 )
@@ -105,6 +107,7 @@ def train_command(
     data: Path,
     out: Path,
     resume: bool,
+    force: bool,
     init: Path | None,
     split: int,
     cache: Path | None,
@@ -116,7 +119,7 @@ def train_command(
     from clipstep.training.run import check_out
     from clipstep.training.train import Job, train
 
-    check_out(out, resume=resume)
+    check_out(out, resume=resume, force=force)
     asked = {name: options.pop(name) for name in ("architecture", "preset", "seen", "frames", "size")}
     start = None if init is None else read_start(init)
     data_set = read_data_set(data, split)

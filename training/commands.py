@@ -39,6 +39,7 @@ def generate_command(**given: Any) -> None:
 @click.argument("video", type=click.Path(path_type=Path))
 @click.option("--label", help="The class to explain; unless given, the one that is likeliest at the end.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for explanation.png and explanation.mp4.")
+@click.option("--force", is_flag=True, help="Replace an older explanation in --out, once the new one is whole.")
 def explain_command(**given: Any) -> None:
     """Show where the network of RUN looks in VIDEO, as a heat map over its frames, and its predictions over time."""
     from clipstep.training.explain import explain_command as call
@@ -50,6 +51,7 @@ def explain_command(**given: Any) -> None:
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the run to.")
+@click.option("--force", is_flag=True, help="Replace a finished run in --out, once the new one is whole.")
 @click.option("--split", default=1, show_default=True, help="Which trainlist0N.txt and testlist0N.txt.")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
 @click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
@@ -74,6 +76,7 @@ def convert_command(**given: Any) -> None:
 @click.option("--with", "other", type=click.Path(path_type=Path), help="Average the probabilities with those of this run or bundle.")
 @click.option("--record", is_flag=True, help="Note the accuracy in the bundle's manifest.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for tables and pictures.")
+@click.option("--force", is_flag=True, help="Replace an older evaluation in --out, once the new one is whole.")
 def evaluate_command(**given: Any) -> None:
     """Measure accuracy of WHAT, a run or a bundle, on the test list of DATA, one video after the other."""
     from clipstep.training.evaluate import evaluate_command as call

@@ -20,9 +20,9 @@ STEM = {"0": "stem", "1": "norm"}
 UNIT = {"conv1": "conv1", "bn1": "norm1", "conv2": "depthwise", "bn2": "norm2", "conv3": "conv2", "bn3": "norm3"}
 
 
-def convert_command(checkpoint: Path, data: Path, out: Path, split: int, frames: int, size: int) -> None:
+def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split: int, frames: int, size: int) -> None:
     """``clipstep convert``, whose options are in commands.py."""
-    check_out(out)
+    check_out(out, force=force)
     weights = converted(read_state(checkpoint))
     data_set = read_data_set(data, split)
     config = {"classes": len(data_set.classes), "frames": frames, "size": size}
@@ -30,7 +30,7 @@ def convert_command(checkpoint: Path, data: Path, out: Path, split: int, frames:
     fill(network, weights, checkpoint, "give the data with the classes that it was trained on")
     mean, deviation = channel_statistics(data_set.train, frames, size)
     info = RunInfo(ARCHITECTURE, config, data_set.classes, tuple(mean), tuple(deviation), median_rate(data_set.train))
-    save_run(out, Run(network, info, sample_subclips(data_set.test, frames, size)))
+    save_run(out, Run(network, info, sample_subclips(data_set.test, frames, size)), replace=True)
     new_console().print(f"wrote {out}: {ARCHITECTURE}, {len(data_set.classes)} classes")
 
 

@@ -15,16 +15,21 @@ from torch import Tensor
 from clipstep.runtime.bundle import MANIFEST, Bundle, is_bundle, opened_for
 from clipstep.runtime.engines import engine_info
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.finished import Kind, check_output
 from clipstep.runtime.manifest import Accuracy
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.terminal import new_console, quiet_stderr
 from clipstep.runtime.video import VideoError
-from clipstep.runtime.whole import check_replaceable, write_whole
+from clipstep.runtime.whole import write_whole
 from clipstep.training.data.lists import DataSet, read_data_set
 from clipstep.training.evaluation import SEEN, Prediction, confusion_matrix, fused, largest_share, predict_videos, top_k_share, top_k_when_seen
 from clipstep.training.plots import plot_confusion, plot_seen
 from clipstep.training.predict import bundle_logits, video_logits
 from clipstep.training.run import load_run
+
+EVALUATION = Kind(
+    "evaluation", "summary.json", lambda _: ("predictions.csv", "per_class.csv", "confusion.csv", "seen.csv", "confusion.png", "seen.png")
+)
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,10 @@ def evaluate_command(
     other: Path | None,
     record: bool,
     out: Path | None,
+    force: bool,
 ) -> None:
     """``clipstep evaluate``, whose options are in commands.py."""
-    _check_options(what, other, reset_each_step, record, out)
+    _check_options(what, other, reset_each_step, record, out, force)
     console = new_console()
     data_set = read_data_set(data, split)
     with ExitStack() as stack:
@@ -78,11 +84,11 @@ def evaluate_command(
     if out is not None:
         about = {"what": [subject.description for subject in subjects], "crops": int(crops), **summary}
         also = {"each_alone": rest} if other else {"reset_each_step": rest[0]} if reset_each_step else {}
-        write_evaluation(out, {**about, **also}, predictions["right"], data_set.classes)
+        write_evaluation(out, {**about, **also}, predictions["right"], data_set.classes, replace=force)
         console.print(f"wrote {out}")
 
 
-def _check_options(what: Path, other: Path | None, reset_each_step: bool, record: bool, out: Path | None) -> None:
+def _check_options(what: Path, other: Path | None, reset_each_step: bool, record: bool, out: Path | None, force: bool) -> None:
     if other is not None and (reset_each_step or record):
         raise ClipstepError("--with is for neither --reset-each-step nor --record", fix="evaluate each alone")
     if record and not is_bundle(what):
@@ -91,7 +97,7 @@ def _check_options(what: Path, other: Path | None, reset_each_step: bool, record
         with Bundle.open(what, lazily=True) as bundle:
             bundle.check_recordable()
     if out is not None:
-        check_replaceable(out, "summary.json", "evaluation")
+        check_output(out, EVALUATION, force=force)
 
 
 def _of_all(found: Mapping[str, tuple[Sequence[Prediction], Mapping[str, str]]]) -> tuple[dict[str, Sequence[Prediction]], dict[str, str]]:
@@ -152,9 +158,11 @@ def summarise(predictions: Sequence[Prediction], classes: Sequence[str], unusabl
     }
 
 
-def write_evaluation(out: Path, summary: Mapping[str, Any], predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
+def write_evaluation(
+    out: Path, summary: Mapping[str, Any], predictions: Sequence[Prediction], classes: Sequence[str], *, replace: bool = False
+) -> None:
     """``summary.json``, every prediction, and tables and pictures of it, whole or not at all."""
-    with write_whole(out) as new:
+    with write_whole(out, replace=replace) as new:
         (new / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         _csv(new / "predictions.csv", ["video", "class", *classes], ([p.path, classes[p.label], *p.probabilities[-1].tolist()] for p in predictions))
         _csv(new / "per_class.csv", ["class", "videos", "right"], ([name, *row.values()] for name, row in summary["per_class"].items()))

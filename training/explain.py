@@ -16,15 +16,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.finished import Kind, check_output
 from clipstep.runtime.terminal import new_console
 from clipstep.runtime.video import frame_rate
-from clipstep.runtime.whole import check_replaceable, write_whole
+from clipstep.runtime.whole import write_whole
 from clipstep.training.data.encode import write_video
 from clipstep.training.data.subclips import as_channels, normalise, read_subclips
 from clipstep.training.models import ARCHITECTURES
 from clipstep.training.plots import explained_frames, plot_explanation
 from clipstep.training.predict import initial_states, outputs_of
 from clipstep.training.run import Run, load_run
+
+EXPLANATION = Kind("explanation", "explanation.png", lambda _: ("explanation.mp4",))
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,9 @@ class Explanation:
     probabilities: npt.NDArray[np.float32]
 
 
-def explain_command(run: Path, video: Path, label: str | None, out: Path) -> None:
+def explain_command(run: Path, video: Path, label: str | None, out: Path, force: bool) -> None:
     """``clipstep explain``, whose options are in commands.py."""
-    check_replaceable(out, "explanation.png", "explanation")
+    check_output(out, EXPLANATION, force=force)
     loaded = load_run(run)
     if label is not None and label not in loaded.info.classes:
         raise ClipstepError("unknown class", got=label, expected=f"one of {', '.join(loaded.info.classes)}")
@@ -46,7 +49,7 @@ def explain_command(run: Path, video: Path, label: str | None, out: Path) -> Non
     rate, console = frame_rate(video), new_console()
     explanation, index = explain(loaded, subclips, None if label is None else loaded.info.classes.index(label), console.is_terminal)
     name = loaded.info.classes[index]
-    with write_whole(out) as new:
+    with write_whole(out, replace=force) as new:
         plot_explanation(new / "explanation.png", explanation.frames, explanation.heat, explanation.probabilities, loaded.info.classes, name, rate)
         write_video(new / "explanation.mp4", explained_frames(explanation.frames, explanation.heat, explanation.probabilities[:, index]), round(rate))
     last = explanation.probabilities[-1, index]

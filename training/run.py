@@ -4,11 +4,12 @@
 recorded on them), ``run.json`` everything else.
 """
 
+import dataclasses
 import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from clipstep.runtime.errors import ClipstepError, first_line
-from clipstep.runtime.whole import check_replaceable, write_whole
+from clipstep.runtime.finished import Kind, check_output
+from clipstep.runtime.places import check_file_place
+from clipstep.runtime.whole import write_whole
 from clipstep.training.data.subclips import RGB
 from clipstep.training.models import build
 
 CHECKPOINT = "checkpoint.safetensors"
 """A run folder's file with the state of a training that can go on."""
 LOG = "log.csv"
+UNFINISHED = "unfinished"
+"""A finished run's folder with the log and checkpoint of a training that will replace it."""
 
 
 @dataclass(frozen=True)
@@ -63,30 +68,52 @@ class Run:
     sample: Tensor
 
 
-def check_out(folder: Path, *, resume: bool = False) -> None:
+def describe_run(folder: Path) -> str:
+    """What the run in ``folder`` is, in a few words."""
+    try:
+        values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        epochs = values["training"].get("epochs_done")
+        return f"{values['architecture']}, {len(values['classes'])} classes" + ("" if epochs is None else f", {epochs} epochs")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "damaged"
+
+
+RUN = Kind("run", "run.json", lambda _: ("model.safetensors", "sample.safetensors", LOG, CHECKPOINT, "last", UNFINISHED), describe_run)
+
+
+def check_out(folder: Path, *, resume: bool = False, force: bool = False) -> None:
     """Makes sure before hours of work that a run may be written to ``folder``.
 
     Raises:
-        ClipstepError: it exists and is not a run, or holds a training that was stopped and is not to be resumed.
+        ClipstepError: it exists and is not a run, or holds a finished run, or a training that was stopped, and neither ``resume``
+            nor ``force`` says what is to become of that.
     """
-    if (folder / CHECKPOINT).is_file() and not (folder / "run.json").is_file():
-        if not resume:
-            raise ClipstepError(f"{folder}: holds a training that was stopped", fix="go on with --resume, delete it, or choose another --out")
+    if resume and force:
+        raise ClipstepError("--resume goes on with what is in --out, --force begins anew", got="both", expected="one of them")
+    if (folder / CHECKPOINT).is_file() and not (folder / RUN.marker).is_file():
+        if not resume and not force:
+            raise ClipstepError(
+                f"{folder}: holds a training that was stopped", fix="go on with --resume, begin anew with --force, or choose another --out"
+            )
+        check_file_place(folder / CHECKPOINT)
         return
-    check_replaceable(folder, "run.json", "run")
+    check_output(folder, RUN, force=force or resume, instead=", go on with it by --resume and more --epochs")
 
 
-def save_run(folder: Path, run: Run, last: nn.Module | None = None, kept: Sequence[Path] = ()) -> None:
-    """Writes a run whole or not at all; an older run of that name is replaced.
+def save_run(folder: Path, run: Run, last: nn.Module | None = None, kept: Sequence[Path] = (), *, replace: bool = False) -> None:
+    """Writes a run whole or not at all.
 
     ``last``, the network of the last epoch where ``run`` has that of the best one, becomes a run of its own in ``last/``.
     Copies of the files ``kept`` lie beside.
+
+    Raises:
+        ClipstepError: something is in ``folder``, and it is not to be replaced.
     """
-    with write_whole(folder) as new:
+    with write_whole(folder, replace=replace) as new:
         _write(new, run)
         if last is not None:
             (new / "last").mkdir()
-            _write(new / "last", replace(run, network=last))
+            _write(new / "last", dataclasses.replace(run, network=last))
         for file in kept:
             shutil.copy2(file, new)
 

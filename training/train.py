@@ -159,7 +159,7 @@ def _finish(job: Job, course: Course, info: RunInfo, sample: Tensor, last: nn.Mo
     }
     run = Run(network, replace(info, training={**info.training, **tested}), sample)
     kept = [job.out / LOG, *([] if course.finished else [job.out / CHECKPOINT])]
-    save_run(job.out, run, copy.deepcopy(last).cpu().eval() if last else None, [file for file in kept if file.exists()])
+    save_run(job.out, run, copy.deepcopy(last).cpu().eval() if last else None, [file for file in kept if file.exists()], replace=True)
     return run
 
 

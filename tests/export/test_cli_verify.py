@@ -66,7 +66,7 @@ def load_run_with_another_bias(run: Run, folder: Path) -> Path:
     save_run(folder, run)
     other = load_run(folder)
     other.network.get_submodule("classifier").bias.data += 1  # type: ignore[union-attr, operator]
-    save_run(folder, other)
+    save_run(folder, other, replace=True)
     return folder
 
 

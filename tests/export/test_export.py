@@ -58,12 +58,25 @@ def test_nothing_is_written_if_an_artifact_fails(wrong_onnx: None, pooled_run: R
 def test_an_older_bundle_stays_if_the_new_one_fails(wrong_onnx: None, pooled_run: Run, bundle_copy: Path) -> None:
     before = tree(bundle_copy.parent)
     with pytest.raises(ParityError):
-        export_run(pooled_run, bundle_copy, bundle_copy, Ask(("onnx",)))
+        export_run(pooled_run, bundle_copy, bundle_copy, Ask(("onnx",)), force=True)
     assert tree(bundle_copy.parent) == before and [path.name for path in bundle_copy.parent.iterdir()] == [bundle_copy.name]
 
 
-def test_an_older_bundle_is_replaced_whole(pooled_run: Run, bundle_copy: Path) -> None:
-    export_run(pooled_run, bundle_copy, bundle_copy, Ask(("onnx",)))
+def test_a_bundle_is_named_and_replaced_only_if_told(pooled_run: Run, bundle_copy: Path) -> None:
+    before = tree(bundle_copy)
+    with pytest.raises(ClipstepError, match=r"holds a finished bundle \(slowfast_causal_shufflenet, 3 classes, of 20.*\); replace it with --force"):
+        export_run(pooled_run, bundle_copy, bundle_copy, Ask(("onnx",)))
+    assert tree(bundle_copy) == before
+
+
+def test_an_older_bundle_is_replaced_whole_and_everyone_may_read_it(pooled_run: Run, bundle_copy: Path) -> None:
+    """A service of another user than the one who exported it, too."""
+    umask = os.umask(0o022)
+    try:
+        export_run(pooled_run, bundle_copy, bundle_copy, Ask(("onnx",)), force=True)
+    finally:
+        os.umask(umask)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in bundle_copy.iterdir()} == {0o644} and stat.S_IMODE(bundle_copy.stat().st_mode) == 0o755
     assert set(tree(bundle_copy)) == {"manifest.json", "golden.safetensors", "step.onnx"}
     assert Bundle.open(bundle_copy).manifest.provenance.architecture == "pooled"
     assert [path.name for path in bundle_copy.parent.iterdir()] == [bundle_copy.name]

@@ -82,9 +82,9 @@ def test_an_interrupted_export_leaves_the_older_bundle_or_none(pooled_run: Run, 
     export_run(pooled_run, "pooled", old, Ask(("onnx",)))
     before = tree_sha256(old)
     for out in (old, new):
-        command = [Path(sys.executable).parent / "clipstep", "export", run_folder, "--out", out]
+        command = [Path(sys.executable).parent / "clipstep", "export", run_folder, "--out", out, "--force"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts) as process:
-            while not list(tmp_path.glob(f".{out.name}-*")) and process.poll() is None:
+            while not list(tmp_path.glob(f".{out.name}.new-*")) and process.poll() is None:
                 time.sleep(0.02)
             assert process.poll() is None
             process.send_signal(number)

@@ -174,7 +174,9 @@ def test_tables_and_pictures(run_folder: Path, three_classes: Path, tmp_path: Pa
     for name in ("confusion.png", "seen.png"):
         picture = np.asarray(Image.open(out / name).convert("L"))
         assert min(picture.shape) > 300 and picture.std() > 10
-    assert _evaluate(run_folder, three_classes, "--out", out).exception is None  # An older evaluation is replaced.
+    again = _evaluate(run_folder, three_classes, "--out", out).exception
+    assert "holds a finished evaluation (of " in str(again)
+    assert _evaluate(run_folder, three_classes, "--out", out, "--force").exception is None
 
 
 def test_without_memory_each_subclip_is_judged_alone(run: Run, run_folder: Path, bundle_path: Path, three_classes: Path, tmp_path: Path) -> None:
@@ -216,6 +218,7 @@ def test_the_accuracy_is_noted_in_the_bundle(engine: str, file: str, other: str,
 @pytest.mark.parametrize("kind", ["classes", "nothing", "folder", "record a run", "record two"])
 def test_mistakes(kind: str, run_folder: Path, tiny_data: Path, tmp_path: Path, clipstep: Callable[..., tuple[int, str, str]]) -> None:
     (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter1").touch()
     arguments, message = {
         "classes": (
             [run_folder, tiny_data],

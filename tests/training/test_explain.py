@@ -84,12 +84,14 @@ def test_a_picture_and_a_video(run_folder: Path, clip: Path, tmp_path: Path) -> 
     assert min(picture.shape[:2]) > 300 and picture.std() > 20
     frames = list(read_frames(tmp_path / "e/explanation.mp4"))
     assert len(frames) == len(read_subclips(clip, 4, 32)) * 4 and frames[0].shape == (240, 224, 3)
-    assert _explain(run_folder, clip, "--out", tmp_path / "e").exception is None
+    assert "holds a finished explanation" in str(_explain(run_folder, clip, "--out", tmp_path / "e").exception)
+    assert _explain(run_folder, clip, "--out", tmp_path / "e", "--force").exception is None
 
 
 @pytest.mark.parametrize("kind", ["label", "video", "folder"])
 def test_mistakes(kind: str, run_folder: Path, clip: Path, tmp_path: Path, clipstep: Callable[..., tuple[int, str, str]]) -> None:
     (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter1").touch()
     arguments, message = {
         "label": (
             [run_folder, clip, "--label", "hug", "--out", tmp_path / "e"],

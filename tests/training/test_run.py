@@ -1,7 +1,8 @@
 """A run is written whole or not at all, and read only if it is what was written."""
 
 import json
-import shutil
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from clipstep.runtime import ClipstepError
+from clipstep.runtime import ClipstepError, whole
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
 FILES = ["model.safetensors", "run.json", "sample.safetensors"]
@@ -102,9 +103,11 @@ def test_facts_that_do_not_fit(folder: Path, values: dict[str, Any], message: st
         load_run(folder)
 
 
-def test_an_older_run_is_replaced_whole(run: Run, folder: Path) -> None:
+def test_an_older_run_is_replaced_whole_and_only_if_told(run: Run, folder: Path) -> None:
     (folder / "left over.txt").write_text("of the older run")
-    save_run(folder, replace(run, info=replace(run.info, fps=12.5), sample=run.sample[:2]))
+    with pytest.raises(ClipstepError, match="small: exists; replace it with --force"):
+        save_run(folder, run)
+    save_run(folder, replace(run, info=replace(run.info, fps=12.5), sample=run.sample[:2]), replace=True)
     assert sorted(path.name for path in folder.iterdir()) == FILES
     assert [path.name for path in folder.parent.iterdir()] == ["small"]
     loaded = load_run(folder)
@@ -114,7 +117,7 @@ def test_an_older_run_is_replaced_whole(run: Run, folder: Path) -> None:
 def test_when_saving_fails_the_older_run_stays_and_nothing_else(run: Run, folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(TypeError):
-        save_run(folder, replace(run, info=replace(run.info, training={"not JSON": object()})))
+        save_run(folder, replace(run, info=replace(run.info, training={"not JSON": object()})), replace=True)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == ["small"]
 
@@ -126,14 +129,24 @@ def test_when_saving_a_new_run_fails_nothing_is_left(run: Run, tmp_path: Path) -
 
 
 def test_when_the_new_run_cannot_be_put_in_place_the_older_one_is_put_back(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    move = shutil.move
+    """On a disk that cannot exchange two folders."""
+    rename = Path.rename
 
-    def fail(source: Path, target: Path) -> Any:
-        if Path(source).name == "new":
+    def fail(self: Path, target: Path) -> Path:
+        if ".new-" in self.name:
             raise OSError("disk full")
-        return move(source, target)
+        return rename(self, target)
 
-    monkeypatch.setattr("shutil.move", fail)
+    monkeypatch.setattr(whole, "_exchange", lambda new, out: False)
+    monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError, match="disk full"):
-        save_run(folder, run)
-    assert torch.equal(load_run(folder).sample, run.sample)
+        save_run(folder, run, replace=True)
+    assert torch.equal(load_run(folder).sample, run.sample) and [path.name for path in folder.parent.iterdir()] == ["small"]
+
+
+def test_everyone_may_read_a_run(folder: Path) -> None:
+    """safetensors writes files for the user alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o666 & ~umask}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~umask

@@ -76,14 +76,6 @@ def test_broken_videos_are_named_skipped_and_counted(tiny_data: Path, tmp_path: 
     assert "2 broken videos skipped" in " ".join(result.output.split())
 
 
-def test_an_older_run_is_replaced(tiny_data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    out.mkdir()
-    (out / "run.json").write_text("{}")
-    assert _train(tiny_data, out).exception is None
-    assert load_run(out).info.classes == ("Fight", "NoFight")
-
-
 def test_a_folder_that_is_no_run_is_refused_before_training(tiny_data: Path, tmp_path: Path, clipstep: Callable[..., tuple[int, str, str]]) -> None:
     out = tmp_path / "thesis"
     out.mkdir()
