@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path

@@ -29,8 +29,7 @@ def test_new_and_empty_places(tmp_path: Path) -> None:
     before = _unchanged(tmp_path)
     for name in ("new", "deep/er/new", "empty", "new/", "dangling"):
         check_output(tmp_path / name, RUN)
-    for name in ("new.txt", "deep/er/new.txt"):
-        check_output(tmp_path / name)
+    check_output(tmp_path / "new.txt")
     assert _unchanged(tmp_path) == before
 
 
@@ -74,35 +73,8 @@ def test_files(tmp_path: Path) -> None:
     check_output(tmp_path / "a.png", force=True)
     with pytest.raises(ClipstepError, match="is a folder; expected the name of a file"):
         check_output(tmp_path, force=True)
-    with pytest.raises(ClipstepError, match=r"a\.png: is a file; expected a folder"):
+    with pytest.raises(ClipstepError, match=r"a\.png: is a file; expected the name of a folder"):
         check_output(tmp_path / "a.png", RUN, force=True)
-
-
-@pytest.mark.parametrize("kind", [RUN, None])
-def test_places_where_nothing_can_be_written(tmp_path: Path, kind: Kind | None) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    for place, message in (
-        (tmp_path / "file/deep/x", "file: is not a folder; expected a folder to write in"),
-        (tmp_path / ("x" * 256), "cannot be written; got File name too long"),
-        (tmp_path / "new" / ("x" * 256), "cannot be written; got (File name too long|a name of more than 255 bytes)"),
-        (tmp_path / "loop/x", "(Too many levels of symbolic links|is not a folder)"),
-        (Path("/proc/clipstep"), "cannot be written"),
-    ):
-        with pytest.raises(ClipstepError, match=message):
-            check_output(place, kind)
-
-
-def test_a_folder_that_is_not_ours_to_write_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As root, who may write anywhere, the disk has to say it."""
-    import tempfile
-
-    def refuse(**_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    with pytest.raises(ClipstepError, match="cannot be written in; got Permission denied; choose another --out"):
-        check_output(tmp_path / "deep/run", RUN)
 
 
 def test_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
