@@ -1,10 +1,12 @@
 """What a command has finished is not replaced unasked: the check before its work starts."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.places import check_file_place, check_folder_place
@@ -74,3 +76,28 @@ def _check_folder(out: Path, kind: Kind, force: bool, instead: str, other: str) 
     if others:
         names = ", ".join(others[:5]) + (" ..." if len(others) > 5 else "")
         raise ClipstepError(f"{out}: holds more than {kind.a}, which --force would delete", got=names, fix=f"move that away, or {other}")
+
+
+def _manifest_of(folder: Path) -> dict[str, Any]:
+    try:
+        values = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _bundle_parts(folder: Path) -> Iterable[str]:
+    values = _manifest_of(folder)
+    artifacts = values.get("artifacts")
+    items = (*(artifacts if isinstance(artifacts, list) else ()), values.get("golden"))
+    return {"manifest.json.sig", *(str(item.get("file")).partition("/")[0] for item in items if isinstance(item, dict))}
+
+
+def _describe_bundle(folder: Path) -> str:
+    values = _manifest_of(folder)
+    provenance, labels = values.get("provenance"), values.get("labels")
+    return f"{provenance.get('architecture')}, {len(labels)} classes" if isinstance(provenance, dict) and isinstance(labels, list) else "damaged"
+
+
+BUNDLE = Kind("bundle", "manifest.json", _bundle_parts, _describe_bundle)
+"""What ``clipstep export`` writes. It is looked at even where it is damaged, so it is not opened as a bundle."""
