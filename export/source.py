@@ -1,20 +1,46 @@
-"""The line of a user's code behind an error, or behind an operation of an exported graph."""
+"""The line of a user's code behind an error, an operation that runs now, or an operation of an exported graph."""
 
-import importlib
+import sys
+import sysconfig
 import traceback
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import fx
 
-NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(importlib.__file__).parent), "<")
-"""torch's, Python's own and generated code."""
+NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+"""torch's code and that of the export itself."""
+STANDARD = sysconfig.get_paths()["stdlib"]
+
+
+def is_theirs(file: str) -> bool:
+    """Whether a file is a user's, or that of a package which they use: not Python's, not torch's, not generated."""
+    if file.startswith((*NOT_THEIRS, "<")):
+        return False
+    return not file.startswith(STANDARD) or any(folder in file for folder in ("site-packages", "dist-packages"))
 
 
 def line_of_error(error: BaseException) -> str:
     """The innermost line of the error's traceback that is the user's."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(NOT_THEIRS)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_theirs(frame.filename)]
     return f'File "{frames[-1].filename}", line {frames[-1].lineno}, in {frames[-1].name}' if frames else "an unknown line"
+
+
+def frames_to_theirs(frame: FrameType | None = None) -> list[FrameType]:
+    """The stack from ``frame`` (unless given, from here) out to the innermost frame of the user's; that one is the last."""
+    frame, stack = frame or sys._getframe(1), []
+    while frame is not None:
+        stack.append(frame)
+        if is_theirs(frame.f_code.co_filename):
+            return stack
+        frame = frame.f_back
+    return []
+
+
+def line_of_frame(frame: FrameType) -> str:
+    """``FILE:LINE, in NAME``."""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
 
 
 def line_of_node(node: fx.Node) -> str:

@@ -5,19 +5,19 @@ if it sees optical flow) and returns logits ``(N, classes)`` and then the next s
 by ``initial_states()`` how they are called and what they hold at the start of a video.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from clipstep.export.source import first_line, line_of_error
+from clipstep.export.contract import check_step, check_weights, initial_states_of, input_names, output_names
 from clipstep.export.stream.run import streamed
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import Flush
 from clipstep.training.data.subclips import normalise
-from clipstep.training.predict import named_states, outputs_of
+from clipstep.training.predict import outputs_of
 from clipstep.training.run import Run
 
 
@@ -61,11 +61,11 @@ class StepProgram:
 
     @property
     def input_names(self) -> list[str]:
-        return ["frames", *self.states]
+        return input_names(list(self.states))
 
     @property
     def output_names(self) -> list[str]:
-        return ["logits", *(f"{name}_out" for name in self.states)]
+        return output_names(list(self.states))
 
     def subclips(self, frames: Tensor) -> Tensor:
         """Consecutive frames ``(n, H, W, 3)`` as those of whole steps, ``(S, T, H, W, 3)``."""
@@ -80,54 +80,25 @@ def program_of(run: Run, stream: int | None = None, window: int | None = None) -
     frames at a time. With ``window`` its predictions are the mean over so many newest frames, a multiple of ``stream``.
 
     Raises:
-        ClipstepError: the network breaks the contract: a state of rank above 4, or whose shape or type changes; an
-            input that is written to; logits that do not fit the labels. Or it cannot become steps of so many frames.
+        ClipstepError: the network breaks the contract: names, types or shapes of states and outputs; an input that is written to;
+            memory inside the network, chance, or training mode. Or it cannot become steps of so many frames.
     """
-    network, frames = run.network, run.sample.flatten(0, 1)
-    about: dict[str, Any] = {}
+    network, about, length = run.network, dict[str, Any](), run.sample.shape[1]
+    states = initial_states_of(network)
     if stream is not None:
+        if not states:
+            _check(run, network, length, states)
         network, about = streamed(run, stream, window)
-    initial = {name: state.detach() for name, state in named_states(network).items()}
-    program = StepProgram(
-        Step(network, run.info.mean, run.info.deviation).eval(), frames[: stream or run.sample.shape[1]], initial, run.info.classes, **about
-    )
-    _check(program)
-    return program
+        states, length = initial_states_of(network), stream
+    step = _check(run, network, length, states)
+    return StepProgram(step, run.sample.flatten(0, 1)[:length], states, run.info.classes, **about)
 
 
-def _check_types(program: StepProgram) -> None:
-    values = {**dict(program.step.state_dict()), **{f"state {name}": value for name, value in program.states.items()}}
-    for name, value in values.items():
-        if (value.is_floating_point() or value.is_complex()) and value.dtype != torch.float32:
-            raise ClipstepError(f"{name.removeprefix('network.')} is of another type", got=value.dtype, expected=torch.float32, fix="call .float()")
-
-
-@torch.no_grad()
-def _check(program: StepProgram) -> None:
-    _check_types(program)
-    before = [value.clone() for value in program.inputs]
-    kept = {name: value.clone() for name, value in program.step.named_buffers()}
-    try:
-        logits, *states = program.step(*program.inputs)
-    except Exception as error:  # Whatever a user's network raises.
-        raise ClipstepError("the network cannot run a step", got=first_line(error), fix=f"it comes from {line_of_error(error)}") from error
-    for name, value in program.step.named_buffers():
-        if not torch.equal(value, kept[name]):
-            raise ClipstepError(
-                f"the network writes into its buffer {name.removeprefix('network.')}", expected="a pure function",
-                fix="take it as a state and return the next one",
-            )  # fmt: skip
-    for name, value, old in zip(program.input_names, program.inputs, before, strict=True):
-        if not torch.equal(value, old):
-            raise ClipstepError(f"the network writes into its input {name}", expected="a pure function", fix="copy it before changing it")
-    if not isinstance(logits, Tensor) or logits.shape != (1, len(program.labels)) or logits.dtype != torch.float32:
-        got = f"{tuple(logits.shape)} {logits.dtype}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ClipstepError("the first output is not the logits", got=got, expected=f"{(1, len(program.labels))} {torch.float32}")
-    if len(states) != len(program.states):
-        raise ClipstepError("the network returns another number of states", got=len(states), expected=len(program.states))
-    for (name, old), new in zip(program.states.items(), states, strict=True):
-        if old.ndim > 4 or new.shape != old.shape or new.dtype != old.dtype:
-            raise ClipstepError(
-                f"state {name} does not fit the contract", got=f"{tuple(old.shape)} {old.dtype} in, {tuple(new.shape)} {new.dtype} out",
-                expected="rank 4 or less, the same shape and type in and out",
-            )  # fmt: skip
+def _check(run: Run, network: nn.Module, length: int, states: Mapping[str, Tensor]) -> Step:
+    """The step of ``length`` frames, held to the contract on the sample's frames, on their negative and on noise."""
+    check_weights(network)
+    step, frames = Step(network, run.info.mean, run.info.deviation).eval(), run.sample.flatten(0, 1)
+    noise = torch.randint(256, frames[:length].shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    inputs = dict(zip(input_names(list(states)), (frames[:length], *states.values()), strict=True))
+    check_step(network, step, inputs, len(run.info.classes), (255 - frames[-length:], noise))
+    return step

@@ -174,7 +174,11 @@ def test_a_network_without_states(own: Command) -> None:
         ("nets:Plain", ("--weights", "none.pth"), "none.pth: no such file"),
         ("nets:Plain", ("--classes", "none.txt"), "none.txt: cannot be read"),
         ("nets:Plain", ("--deviation", 1, 0, 1), "--deviation is what frames are divided by"),
-        ("nets:Writes", (), "the network writes into its buffer seen; expected a pure function; take it as a state"),
+        (
+            "nets:Writes",
+            (),
+            "the network keeps memory in network.seen, which no artifact would have; got a tensor of (1,) before, other numbers after",
+        ),
         ("nets:Spoils", (), "the network writes into its input past; expected a pure function"),
         ("nets:Decides", (), "torch.export cannot capture the network"),
         ("nets:Breaks", (), "the network cannot run a step; got RuntimeError: Given groups=1"),

@@ -66,9 +66,33 @@ class WritesItsState(Custom):
         return logits, memory.copy_(memory_out)
 
 
-class Deep(Custom):
-    def initial_states(self) -> dict[str, Tensor]:
-        return {"memory": torch.zeros(1, 4, 1, 1, 1)}
+class Starts(Custom):
+    """Has the initial states that are given, and any number of inputs."""
+
+    def __init__(self, states: Any, change: Callable[..., Any] = lambda logits, *states: (logits, *states)) -> None:
+        super().__init__()
+        self.states, self.change = states, change
+
+    def initial_states(self) -> Any:
+        return self.states() if callable(self.states) else self.states
+
+    def forward(self, frames: Tensor, *states: Tensor) -> Any:
+        return self.change(self.linear(self.conv(frames).mean(dim=(2, 3, 4))), *(state * 0.5 for state in states))
+
+
+def zeros(*names: str, shape: tuple[int, ...] = (1, 4), dtype: torch.dtype = torch.float32) -> Starts:
+    return Starts({name: torch.zeros(shape, dtype=dtype) for name in names})
+
+
+def fails() -> None:
+    raise KeyError("memory")
+
+
+class Own(Starts):
+    """Gives a tensor of its own as the next state."""
+
+    def forward(self, frames: Tensor, memory: Tensor) -> Any:
+        return super().forward(frames)[0] + memory.mean(), self.conv.bias[None]
 
 
 BREACHES: dict[str, tuple[nn.Module, str]] = {
@@ -77,7 +101,31 @@ BREACHES: dict[str, tuple[nn.Module, str]] = {
     "logits without a batch": (Custom(lambda f, y, s: (y[0], s)), r"not the logits; got \(2,\) torch.float32; expected \(1, 2\)"),
     "no state returned": (Custom(lambda f, y, s: y), "another number of states; got 0; expected 1"),
     "a state too many": (Custom(lambda f, y, s: (y, s, s)), "another number of states; got 2; expected 1"),
-    "a state of rank 5": (Deep(lambda f, y, s: (y, s.reshape(1, 4, 1, 1, 1))), r"memory does not fit.*\(1, 4, 1, 1, 1\).*expected rank 4 or less"),
+    "a state of rank 5": (zeros("memory", shape=(1, 4, 1, 1, 1)), r"memory does not fit.*\(1, 4, 1, 1, 1\).*expected rank 4 or less"),
+    "a state of rank 0": (zeros("memory", shape=()), r"memory does not fit.*got \(\) torch.float32; expected rank 4 or less, at least 1.*\(1, 1\)"),
+    "a state of nothing": (zeros("memory", shape=(1, 0)), r"memory does not fit.*got \(1, 0\).*no axis of length 0"),
+    "a state of whole numbers": (zeros("position", dtype=torch.int64), r"state position is of another type; got torch.int64; expected torch.float32"),
+    "a state called frames": (zeros("frames"), "state frames: the step would have two values called frames; got inputs frames, frames and outputs"),
+    "a state called logits": (zeros("logits"), "state logits: the step would have two values called logits"),
+    "a state called like another's output": (zeros("a", "a_out"), "state a: the step would have two values called a_out"),
+    "a state of two words": (zeros("my memory"), "a state's name must do in every format; got 'my memory'; expected letters, digits and _"),
+    "a state that has a number": (Starts({1: torch.zeros(1, 4)}), "a state's name must do in every format; got 1"),
+    "states in a list": (Starts([torch.zeros(1, 4)]), "initial_states\\(\\) gives no states by name; got a list of 1; expected a dictionary such as"),
+    "no states after all": (Starts(lambda: None), "initial_states\\(\\) gives no states by name; got nothing"),
+    "states that are no tensors": (Starts({"memory": [0.0]}), "state memory is no tensor; got a list of 1; expected its value before a video"),
+    "states that fail": (Starts(fails), 'initial_states\\(\\) fails; got KeyError: .memory.; it comes from .*test_step.py", line \\d+, in fails'),
+    "states that differ": (Starts({"memory": torch.arange(4.0)[None]}), "state memory: its initial value differs from element to element"),
+    "states without numbers": (Starts({"memory": torch.full((1, 4), torch.nan)}), "state memory: its initial value is not finite; got nan"),
+    "a state that is a weight": (Own({"memory": torch.zeros(1, 4)}), "memory_out is a tensor of the network itself; got conv.bias.*copy: .clone"),
+    "a dictionary": (Starts({}, lambda y: {"logits": y}), "returns no tensors that can be used; got a dict; expected the logits.*return its logits"),
+    "nothing": (Starts({}, lambda y: None), "returns no tensors that can be used; got nothing; expected the logits"),
+    "a list of outputs": (Starts({}, lambda y: [y]), "returns no tensors that can be used; got a list of 1"),
+    "an empty tuple": (Starts({}, lambda y: ()), "returns no tensors that can be used; got nothing"),
+    "states in a tuple": (Custom(lambda f, y, s: (y, (s,))), r"the next memory is no tensor; got a tuple of 1; expected \(1, 4\) torch.float32"),
+    "logits that are no numbers": (Starts({}, lambda y: y / 0 * 0), "logits is not finite; got not-a-number or infinity at the first step"),
+    "half precision": (Clip().half(), "conv.weight is of another type; got torch.float16; expected torch.float32; call .float"),
+    "a lazy layer": (nn.Sequential(nn.LazyConv3d(2, 1), nn.AdaptiveAvgPool3d(1), nn.Flatten()), "0.weight has no numbers yet; got a lazy module"),
+    "a network without numbers": (Clip().to("meta"), "conv.weight is on another device; got meta; expected cpu"),
     "a state that grows": (Custom(lambda f, y, s: (y, torch.cat([s, s], 1))), r"memory does not fit.*got \(1, 4\) torch.float32 in, \(1, 8\)"),
     "a state of another type": (Custom(lambda f, y, s: (y, s.double())), "memory does not fit.*torch.float32 in.*torch.float64 out"),
 }  # fmt: skip
@@ -88,6 +136,19 @@ def test_a_breach_of_the_contract_is_named(name: str) -> None:
     network, text = BREACHES[name]
     with pytest.raises(ClipstepError, match=text):
         program_of(run_of(network))
+
+
+def test_a_line_is_named_where_there_is_one() -> None:
+    with pytest.raises(ClipstepError, match=r"input memory;.*it comes from .*test_step\.py:\d+, in forward"):
+        program_of(run_of(WritesItsState()))
+
+
+def test_states_may_be_one_tensor_or_the_networks_own() -> None:
+    """Of initial states that share memory each gets its own, so that nothing that is done with one shows in another."""
+    one = torch.zeros(1, 4)
+    program = program_of(run_of(Starts({"a": one, "b": one})))
+    program.states["a"] += 1
+    assert not program.states["b"].any() and not one.any()
 
 
 class WritesItsFrames(Custom):

@@ -1,0 +1,166 @@
+"""What is asked of a network before any work is done: names, types and shapes of what goes in and out, and that a step is pure."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipstep.export.purity import Purity
+from clipstep.export.source import first_line, line_of_error
+from clipstep.runtime.errors import ClipstepError
+
+RANKS = range(1, 5)
+RETURNS = "the logits, or a tuple of them and the next states"
+
+
+def initial_states_of(network: nn.Module) -> dict[str, Tensor]:
+    """The network's states before a video, by name, in tensors of their own.
+
+    Raises:
+        ClipstepError: ``initial_states()`` fails or gives something else; a name, type, rank or value cannot be in a bundle.
+    """
+    given: Any = getattr(network, "initial_states", dict)
+    try:
+        states = given()
+    except Exception as error:  # Whatever a user's method raises.
+        raise ClipstepError("initial_states() fails", got=first_line(error), fix=f"it comes from {line_of_error(error)}") from error
+    if not isinstance(states, Mapping):
+        raise ClipstepError(
+            "initial_states() gives no states by name", got=_kind(states), expected='a dictionary such as {"memory": torch.zeros(1, 8)}'
+        )
+    _check_names(list(states))
+    for name, value in states.items():
+        _check_state(name, value)
+    return {name: value.detach().clone() for name, value in states.items()}
+
+
+def input_names(states: Sequence[str]) -> list[str]:
+    """What a step's inputs are called."""
+    return ["frames", *states]
+
+
+def output_names(states: Sequence[str]) -> list[str]:
+    """What a step's outputs are called."""
+    return ["logits", *(f"{name}_out" for name in states)]
+
+
+def check_weights(network: nn.Module) -> None:
+    """Raises:
+    ClipstepError: a parameter or a buffer is not of float32 (or whole numbers), not on the CPU, or has no numbers yet.
+    """
+    held = {**network.state_dict(keep_vars=True), **dict(network.named_buffers())}
+    for name, value in held.items():
+        if not isinstance(value, Tensor):  # What a module's get_extra_state() gives.
+            continue
+        if nn.parameter.is_lazy(value):
+            raise ClipstepError(
+                f"{name} has no numbers yet", got="a lazy module", fix="run the network once in the factory, or load its weights there"
+            )
+        if value.device.type != "cpu":
+            raise ClipstepError(f"{name} is on another device", got=value.device, expected="cpu", fix="call .cpu()")
+        if (value.is_floating_point() or value.is_complex()) and value.dtype != torch.float32:
+            raise ClipstepError(f"{name} is of another type", got=value.dtype, expected=torch.float32, fix="call .float()")
+
+
+@torch.no_grad()
+def check_step(
+    network: nn.Module, step: Callable[..., tuple[Any, ...]], inputs: Mapping[str, Tensor], classes: int, others: Sequence[Tensor]
+) -> None:  # fmt: skip
+    """Runs the step on ``inputs``, frames and then states, and with ``others`` as frames between, and looks at what it gives and changes.
+
+    Raises:
+        ClipstepError: it fails; it writes into an input; it gives something else than logits and the next states; it is not pure.
+    """
+    purity = Purity(network, step, tuple(inputs.values()))
+    try:
+        outputs = purity.first()
+    except ClipstepError:
+        raise
+    except Exception as error:  # Whatever a user's network raises.
+        raise ClipstepError("the network cannot run a step", got=first_line(error), fix=f"it comes from {line_of_error(error)}") from error
+    states = dict(list(inputs.items())[1:])
+    _check_outputs(outputs, states, classes)
+    written = purity.written(list(inputs))
+    if written is not None:
+        name, line = written
+        raise ClipstepError(
+            f"the network writes into its input {name}", expected="a pure function", fix=f"copy it before changing it; it comes from {line}"
+        )
+    purity.check(others)
+    for name, value in zip(output_names(list(states)), outputs, strict=True):
+        _check_output(network, name, value)
+
+
+def _check_names(names: Sequence[Any]) -> None:
+    for name in names:
+        if not isinstance(name, str) or not name.isidentifier() or not name.isascii():
+            raise ClipstepError("a state's name must do in every format", got=repr(name), expected="letters, digits and _, such as memory")
+    every = Counter((*input_names(names), *output_names(names)))
+    for name in names:
+        twice = next((one for one in (name, f"{name}_out") if every[one] > 1), None)
+        if twice is not None:
+            got = f"inputs {', '.join(input_names(names))} and outputs {', '.join(output_names(names))}"
+            raise ClipstepError(
+                f"state {name}: the step would have two values called {twice}", got=got, expected="each name once", fix="rename the state"
+            )
+
+
+def _check_state(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise ClipstepError(f"state {name} is no tensor", got=_kind(value), expected="its value before a video, such as torch.zeros(1, 8)")
+    if value.dtype != torch.float32:
+        raise ClipstepError(f"state {name} is of another type", got=value.dtype, expected=torch.float32, fix="call .float()")
+    if value.ndim not in RANKS or not value.numel():
+        raise ClipstepError(
+            f"state {name} does not fit the contract", got=f"{tuple(value.shape)} {value.dtype}",
+            expected="rank 4 or less, at least 1, and no axis of length 0",
+            fix=f"reshape it, for example to {'(1, channels * frames, height, width)' if value.ndim > max(RANKS) else '(1, 1)'}",
+        )  # fmt: skip
+    if value.device.type != "cpu":
+        raise ClipstepError(f"state {name} is on another device", got=value.device, expected="cpu", fix="call .cpu()")
+    first = value.detach().flatten()[0]
+    if not bool(value.isfinite().all()):
+        raise ClipstepError(f"state {name}: its initial value is not finite", got=float(first), expected="a number, such as 0")
+    if bool((value != first).any()):
+        raise ClipstepError(f"state {name}: its initial value differs from element to element", expected="one number for all elements")
+
+
+def _check_outputs(outputs: tuple[Any, ...], states: Mapping[str, Tensor], classes: int) -> None:
+    logits, *following = outputs or (None,)
+    if not isinstance(logits, Tensor):
+        advice = "return its logits" if isinstance(logits, Mapping) else None
+        raise ClipstepError("the network returns no tensors that can be used", got=_kind(logits), expected=RETURNS, fix=advice)
+    if logits.shape != (1, classes) or logits.dtype != torch.float32:
+        expected = f"{(1, classes)} {torch.float32}"
+        raise ClipstepError("the first output is not the logits", got=f"{tuple(logits.shape)} {logits.dtype}", expected=expected)
+    if len(following) != len(states):
+        raise ClipstepError("the network returns another number of states", got=len(following), expected=len(states))
+    for (name, old), new in zip(states.items(), following, strict=True):
+        if not isinstance(new, Tensor):
+            raise ClipstepError(f"the next {name} is no tensor", got=_kind(new), expected=f"{tuple(old.shape)} {old.dtype}")
+        if new.shape != old.shape or new.dtype != old.dtype:
+            raise ClipstepError(
+                f"state {name} does not fit the contract", got=f"{tuple(old.shape)} {old.dtype} in, {tuple(new.shape)} {new.dtype} out",
+                expected="the same shape and type in and out",
+            )  # fmt: skip
+
+
+def _check_output(network: nn.Module, name: str, value: Tensor) -> None:
+    if not bool(value.isfinite().all()):
+        raise ClipstepError(
+            f"{name} is not finite", got="not-a-number or infinity at the first step", fix="look at the weights and the normalisation"
+        )
+    own = {tensor.untyped_storage().data_ptr(): owner for owner, tensor in (*network.named_parameters(), *network.named_buffers())}
+    if value.untyped_storage().data_ptr() in own:
+        raise ClipstepError(
+            f"{name} is a tensor of the network itself", got=own[value.untyped_storage().data_ptr()], expected="one computed in the step",
+            fix="return a copy: .clone()",
+        )  # fmt: skip
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "nothing" if value is None else f"a {type(value).__name__}"
