@@ -20,6 +20,7 @@ from clipstep.export.reachable import RANDOM, Snapshot, changed, outermost, plac
 from clipstep.export.source import first_line, line_of_error
 from clipstep.export.witness import Operation, Recorder, first_difference, lines_of_changes
 from clipstep.runtime.errors import ClipstepError
+from clipstep.training.generators import restored_generators
 
 ROOT = "network"
 TOLERANCE = 1e-5
@@ -228,16 +229,11 @@ class Purity:
 @contextlib.contextmanager
 def own_chance(seed: int) -> Iterator[None]:
     """The random sources that everybody shares, seeded inside, and put back as they were."""
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.default_generator.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
-    try:
+    with restored_generators():
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
         yield
-    finally:
-        torch.set_rng_state(before[0])
-        np.random.set_state(before[1])
-        random.setstate(before[2])
 
 
 def _chance() -> dict[str, Any]:
