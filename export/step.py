@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from clipstep.export.contract import check_step, check_weights, initial_states_of, input_names, output_names
 from clipstep.export.stream.run import streamed
-from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import Flush
 from clipstep.training.data.subclips import normalise
 from clipstep.training.predict import outputs_of
