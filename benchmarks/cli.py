@@ -21,6 +21,7 @@ from clipstep.runtime.bundle import MANIFEST, Bundle, opened_for
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.options import NewFile
 from clipstep.runtime.terminal import new_console
 
 ARM64 = "arm64"
@@ -36,12 +37,10 @@ ROUNDS, STEPS = 20, 5
 @click.option("--steps", type=click.IntRange(1), help="Steps a turn [default: 5]; with --arch, how many golden steps [default: all].")
 @click.option("--arch", help="arm64: count the instructions of a step on ARM64 under QEMU, in place of measuring this computer.")
 @click.option("--operators", is_flag=True, help="With --arch: also what each operator costs.")
-@click.option(
-    "--profile", type=click.Path(path_type=Path), help="What each operator of a step takes: a table an artifact, and this picture, .png or .svg."
-)
+@click.option("--profile", type=NewFile(), help="What each operator of a step takes: a table an artifact, and this picture, .png or .svg.")
 @click.option("--record", is_flag=True, help="With --arch: note the counts in the bundle's manifest.")
 @click.option("--ceilings", type=click.Path(path_type=Path), help="With --arch: fail if a count is above its ceiling in this JSON file.")
-@click.option("--out", type=click.Path(path_type=Path), help="Append the records to this file, one JSON object a line.")
+@click.option("--out", type=NewFile(), help="Append the records to this file, one JSON object a line.")
 @click.option("--force", is_flag=True, help="Replace an older picture of --profile.")
 def bench_command(
     bundle: Path,

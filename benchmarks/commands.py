@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from clipstep.runtime.options import command
+from clipstep.runtime.options import NewFile, NewFolder, command
 from clipstep.training.choices import ARCHITECTURES, HOME
 
 
@@ -31,7 +31,7 @@ def throughput_command(**given: Any) -> None:
 
 @command("systems", loads=["clipstep.benchmarks.systems"])
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for runs, bundles and records; what is there is not made again.")
+@click.option("--out", type=NewFolder(), required=True, help="Folder for runs, bundles and records; what is there is not made again.")
 @click.option("--system", "names", multiple=True, type=click.Choice(list(ARCHITECTURES)), help="May be given several times. [default: all]")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
 @click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
@@ -47,13 +47,13 @@ def systems_command(**given: Any) -> None:
 
 @command("scaling", loads=["clipstep.benchmarks.scaling"])
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for runs and bundles; what is there is not made again.")
+@click.option("--out", type=NewFolder(), required=True, help="Folder for runs and bundles; what is there is not made again.")
 @click.option("--system", default="slowfast_causal_shufflenet", show_default=True, type=click.Choice(list(ARCHITECTURES)), help="The network.")
 @click.option("--frames", multiple=True, default=(4, 8, 16, 32), show_default=True, type=click.IntRange(1), help="T, may be given several times.")
 @click.option("--size", "sizes", multiple=True, default=(112, 160, 224), show_default=True, type=click.IntRange(16), help="Height and width, too.")
 @click.option("--streams", multiple=True, default=(1, 2, 4, 8), show_default=True, type=click.IntRange(1), help="Streams on one model, too.")
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
-@click.option("--picture", type=click.Path(path_type=Path), help="Also draw it: .png or .svg.")
+@click.option("--picture", type=NewFile(), help="Also draw it: .png or .svg.")
 @click.option("--force", is_flag=True, help="Replace an older picture.")
 def scaling_command(**given: Any) -> None:
     """Measure a network's step with random weights over T, frame sizes and numbers of streams, one thread, each beside the others.

@@ -15,7 +15,7 @@ from rich.table import Table
 from clipstep.benchmarks.records import Record
 from clipstep.benchmarks.report import read_records
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.options import Command, command
+from clipstep.runtime.options import Command, NewFile, command
 from clipstep.runtime.terminal import new_console
 
 PACKAGE = "clipstep.demo"
@@ -64,7 +64,7 @@ class Adb:
 @click.option("--serial", help="Which phone, as adb devices names it; needed where there are several.")
 @click.option("--adb", default="adb", show_default=True, help="The program.")
 @click.option("--timeout", default=900, show_default=True, type=click.IntRange(1), help="Seconds to wait for the phone.")
-@click.option("--out", type=click.Path(path_type=Path), help="Append the records to this file, one JSON object a line.")
+@click.option("--out", type=NewFile(), help="Append the records to this file, one JSON object a line.")
 def phone_command(
     app: bool,
     bundle: str | None,

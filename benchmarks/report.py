@@ -23,10 +23,10 @@ from clipstep.runtime.terminal import new_console
 def report_command(bundle: Path, records: Path) -> None:
     """Summarise BUNDLE with the RECORDS that clipstep bench --out wrote: training, artifacts, parity, latency, ARM64 instructions."""
     opened = click.get_current_context().with_resource(opened_for(bundle))
+    timed, counted = read_records(records)
     console = new_console()
     _print_training(opened, console)
     console.print(f"{opened.manifest.name}: one step is {opened.manifest.input.shape[0]} frames", soft_wrap=True)
-    timed, counted = read_records(records)
     console.print(_table(opened, timed))
     if counted:
         console.print(instruction_table(counted))
@@ -49,7 +49,11 @@ def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
         raise ClipstepError(f"{path}: no such file", expected="records written by clipstep bench --out", fix="run it first")
     timed: list[Record] = []
     counted: list[InstructionRecord] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise ClipstepError(f"{path}: is not a file of records", got=first_line(error), expected="what clipstep bench --out wrote") from error
+    for number, line in enumerate(lines, 1):
         try:
             values = json.loads(line)
             if "arch" in values:

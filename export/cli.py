@@ -18,7 +18,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import BUNDLE, check_output
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.manifest import Manifest
-from clipstep.runtime.options import command
+from clipstep.runtime.options import NewFolder, command
 from clipstep.runtime.terminal import new_console, quiet, quiet_stderr
 
 if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
@@ -42,7 +42,7 @@ class Fixed(click.ParamType[int]):
 
 @command("export", loads=["clipstep.export.export", "clipstep.export.factory"])
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The bundle to write, NAME.clipstep.")
+@click.option("--out", type=NewFolder(), required=True, help="The bundle to write, NAME.clipstep.")
 @click.option("--force", is_flag=True, help="Replace a bundle at --out, once the new one is whole.")
 @click.option("--model", help="Instead of RUN: package.module:factory, which gives a torch.nn.Module.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The model's state dict: safetensors, or what torch.save wrote.")

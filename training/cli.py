@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.options import command
+from clipstep.runtime.options import NewFolder, command
 from clipstep.runtime.terminal import new_console
 from clipstep.training.choices import ARCHITECTURES, HOME, INPUTS, LOSSES, PRESETS
 from clipstep.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig
@@ -48,7 +48,7 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
 
 @command("train", loads=["clipstep.training.train"])
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the run to.")
+@click.option("--out", type=NewFolder(), required=True, help="Folder to write the run to.")
 @click.option("--config", callback=_read_config, is_eager=True, expose_value=False, help="A TOML file of these options, or 'paper'.")
 @click.option("--resume", is_flag=True, help="Go on with a training that was stopped in --out, if there is one.")
 @click.option("--force", is_flag=True, help="Replace a finished run in --out, once the new one is whole.")
@@ -92,7 +92,7 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
     type=click.FloatRange(0, 0.5),
     help="Share of the groups held out to choose the epoch.",
 )
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder to keep decoded frames in.")
+@click.option("--cache", type=NewFolder(), help="Folder to keep decoded frames in.")
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop after that many minutes.")
 @click.option("--max-steps", type=click.IntRange(1), help="Stop after that many steps of the optimizer, in all.")
 @click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default=HOW.accelerator, show_default=True)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from clipstep.runtime.engines import ENGINES
-from clipstep.runtime.options import command
+from clipstep.runtime.options import NewFolder, command
 
 
 @command("models", loads=["clipstep.training.count"])
@@ -19,7 +19,7 @@ def models_command(**given: Any) -> None:
 
 @command("generate", loads=["clipstep.training.generate"])
 @click.argument("backgrounds", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Data set to write, in UCF101's layout.")
+@click.option("--out", type=NewFolder(), required=True, help="Data set to write, in UCF101's layout.")
 @click.option("--pairs", default=60, show_default=True, type=click.IntRange(4), help="How many, a quarter of them for the test list.")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(2), help="T, frames a subclip.")
 @click.option("--size", default=112, show_default=True, type=click.IntRange(32), help="Height and width of a frame, in pixels; even.")
@@ -38,7 +38,7 @@ def generate_command(**given: Any) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("video", type=click.Path(path_type=Path))
 @click.option("--label", help="The class to explain; unless given, the one that is likeliest at the end.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for explanation.png and explanation.mp4.")
+@click.option("--out", type=NewFolder(), required=True, help="Folder for explanation.png and explanation.mp4.")
 @click.option("--force", is_flag=True, help="Replace an older explanation in --out, once the new one is whole.")
 def explain_command(**given: Any) -> None:
     """Show where the network of RUN looks in VIDEO, as a heat map over its frames, and its predictions over time."""
@@ -50,7 +50,7 @@ def explain_command(**given: Any) -> None:
 @command("convert", loads=["clipstep.training.convert"])
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the run to.")
+@click.option("--out", type=NewFolder(), required=True, help="Folder to write the run to.")
 @click.option("--force", is_flag=True, help="Replace a finished run in --out, once the new one is whole.")
 @click.option("--split", default=1, show_default=True, help="Which trainlist0N.txt and testlist0N.txt.")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
@@ -75,7 +75,7 @@ def convert_command(**given: Any) -> None:
 @click.option("--reset-each-step", is_flag=True, help="Also measure without memory: initial states before each subclip.")
 @click.option("--with", "other", type=click.Path(path_type=Path), help="Average the probabilities with those of this run or bundle.")
 @click.option("--record", is_flag=True, help="Note the accuracy in the bundle's manifest.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for tables and pictures.")
+@click.option("--out", type=NewFolder(), help="Folder for tables and pictures.")
 @click.option("--force", is_flag=True, help="Replace an older evaluation in --out, once the new one is whole.")
 def evaluate_command(**given: Any) -> None:
     """Measure accuracy of WHAT, a run or a bundle, on the test list of DATA, one video after the other."""

@@ -17,7 +17,7 @@ from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.install import install_extra
-from clipstep.runtime.options import command
+from clipstep.runtime.options import NewFile, command
 from clipstep.runtime.terminal import new_console
 
 GEMM, GEMM_ROUNDS = 1024, 12
@@ -31,7 +31,7 @@ GEMM, GEMM_ROUNDS = 1024, 12
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1 and 2]")
 @click.option("--rounds", default=20, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
 @click.option("--steps", default=5, show_default=True, type=click.IntRange(1), help="Steps a turn.")
-@click.option("--out", type=click.Path(path_type=Path), help="Append the records to this file, one JSON object a line.")
+@click.option("--out", type=NewFile(), help="Append the records to this file, one JSON object a line.")
 def peers_command(
     bundle: Path,
     run: Path | None,

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.places import check_file_place, check_folder_place, check_name
+from clipstep.runtime.places import check_file_place, check_folder_place, check_readable
 from clipstep.runtime.terminal import quiet_stderr
 
 LARGEST_NUMBER = 2**31 - 1
@@ -72,6 +72,8 @@ class Command(click.Command):
             for parameter in self.params:
                 for value in _single(ctx.params.get(str(parameter.name))):
                     _check_value(parameter.human_readable_name if isinstance(parameter, click.Argument) else parameter.opts[-1], value)
+                    if isinstance(value, Path) and not isinstance(parameter.type, NewFile | NewFolder):
+                        check_readable(value)
             self._check_apart(ctx)
         return rest
 
@@ -124,10 +126,8 @@ def _single(value: Any) -> Iterator[Any]:
 
 
 def _check_value(name: str, value: Any) -> None:
-    """Refuses numbers that no computation takes, and paths that no file can have."""
+    """Refuses numbers that no computation takes."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ClipstepError(f"{name} is no number to compute with", got=value, expected="a finite number")
     if isinstance(value, int) and value > LARGEST_NUMBER:
         raise ClipstepError(f"{name} is too large", got=value, expected=f"at most {LARGEST_NUMBER}")
-    if isinstance(value, Path):
-        check_name(value)
