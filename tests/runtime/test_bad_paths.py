@@ -23,6 +23,7 @@ NEW_FOLDERS = ("text", "inside a file", "in proc", "long")
 RIGHT = {
     "train": ("DATA", "--out", "NEW"), "models": (), "generate": ("DATA", "--out", "NEW"),
     "convert": ("CHECKPOINT", "DATA", "--out", "NEW"),
+    "pack": ("BUNDLE", "--for", "python", "--out", "NEW.clipstep.zip"),
     "export": ("RUN", "--out", "NEW.clipstep"), "verify": ("BUNDLE",), "inspect": ("BUNDLE",), "run": ("BUNDLE", "VIDEO"),
     "evaluate": ("BUNDLE", "DATA"), "explain": ("RUN", "VIDEO", "--out", "NEW"), "bench": ("BUNDLE",), "report": ("BUNDLE", "RECORDS"),
     "peers": ("BUNDLE",), "systems": ("DATA", "--out", "NEW"), "scaling": ("DATA", "--out", "NEW"), "throughput": ("DATA",), "arm64": (),
@@ -31,7 +32,8 @@ RIGHT = {
 OWN = ("--model", "torch.nn:Identity", "--frames", "4", "--size", "8", "--classes", "CLASSES")
 BESIDE: dict[tuple[str, str], tuple[str, ...]] = {
     ("export", "weights"): OWN, ("export", "classes"): OWN[:6], ("export", "video"): OWN, ("bench", "ceilings"): ("--arch", "arm64"),
-    ("bench", "weights"): OWN[:2], ("peers", "weights"): OWN[:2], ("peers", "bundle"): ("--run", "RUN"), ("verify", "weights"): OWN[:2],
+    ("bench", "weights"): OWN[:2], ("peers", "weights"): OWN[:2], ("peers", "bundle"): ("--run", "RUN"),
+    ("pack", "run"): ("--golden", "synthetic"), ("pack", "weights"): ("--golden", "synthetic", *OWN[:2]), ("verify", "weights"): OWN[:2],
 }  # fmt: skip
 FINE = {("train", "config", "empty"), ("train", "config", "nothing"), ("report", "records", "empty")}
 """A file without options, and one without records."""
@@ -99,7 +101,7 @@ def _words(job: str, name: str, path: Path, given: dict[str, Path], new: Path) -
         if (job, name) in BESIDE and job == "export":
             words = words[1:]
         words += [*BESIDE.get((job, name), ()), option, str(path)]
-    return [str(given.get(word, new.with_suffix(Path(word).suffix) if word.startswith("NEW") else word)) for word in words]
+    return [str(given.get(word, f"{new}{word[3:]}" if word.startswith("NEW") else word)) for word in words]
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="the files that root cannot read, or write beside, are Linux's")
