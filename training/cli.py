@@ -50,7 +50,7 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=NewFolder(), required=True, help="Folder to write the run to.")
 @click.option("--config", callback=_read_config, is_eager=True, expose_value=False, help="A TOML file of these options, or 'paper'.")
-@click.option("--resume", is_flag=True, help="Go on with a training that was stopped in --out, if there is one.")
+@click.option("--resume", is_flag=True, help="Go on with the training in --out: a stopped one, or a finished one with more --epochs.")
 @click.option("--force", is_flag=True, help="Replace a finished run in --out, once the new one is whole.")
 @click.option(
     "--init", type=click.Path(path_type=Path), help="Fine-tune this run, or the weights in this file; a new head is made for other classes."
@@ -120,12 +120,14 @@ def train_command(
     from clipstep.training.train import Job, train
 
     check_out(out, resume=resume, force=force)
+    if out.resolve().is_relative_to(data.resolve()):
+        raise ClipstepError(f"--out {out}: lies in the data folder", expected="a folder outside of it", fix="choose another --out")
     asked = {name: options.pop(name) for name in ("architecture", "preset", "seen", "frames", "size")}
     start = None if init is None else read_start(init)
     data_set = read_data_set(data, split)
     architecture, model_config = _network(asked, _given(context), start, len(data_set.classes))
     console = new_console()
-    run = train(Job(data_set, architecture, model_config, TrainingConfig(**options), out, cache, resume, start), console)
+    run = train(Job(data_set, architecture, model_config, TrainingConfig(**options), out, cache, resume, start, force), console)
     if run is not None:
         summary = run.info.training
         console.print(

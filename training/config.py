@@ -45,8 +45,8 @@ class TrainingConfig:
     max_steps: int | None = None
 
 
-FREE_TO_CHANGE = ("accelerator", "workers", "max_minutes", "max_steps")
-"""What a resumed training may have otherwise: it does not decide what is computed."""
+FREE_TO_CHANGE = ("accelerator", "workers", "max_minutes", "max_steps", "epochs")
+"""What a resumed training may have otherwise: it does not decide what is computed, or, as the number of epochs, how much of it."""
 
 
 def _sgd(network: nn.Module, c: TrainingConfig) -> Optimizer:

@@ -73,7 +73,7 @@ def describe_run(folder: Path) -> str:
     try:
         values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         epochs = values["training"].get("epochs_done")
-        return f"{values['architecture']}, {len(values['classes'])} classes" + ("" if epochs is None else f", {epochs} epochs")
+        return f"{values['architecture']}, {len(values['classes'])} classes" + ("" if epochs is None else f", {epochs} epoch{'s' * (epochs != 1)}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "damaged"
 

@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader
 
 from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.video import VideoError
-from clipstep.training.checkpoint import load_checkpoint, save_checkpoint
 from clipstep.training.config import FREE_TO_CHANGE, TrainingConfig
 from clipstep.training.course import Course
 from clipstep.training.data.batches import EpochBatches
@@ -34,7 +33,8 @@ from clipstep.training.finetune import Start, said, start_from
 from clipstep.training.generators import restored_generators
 from clipstep.training.models import build
 from clipstep.training.predict import video_logits
-from clipstep.training.run import CHECKPOINT, LOG, Run, RunInfo, save_run, subclip_shape
+from clipstep.training.progress import check_room, is_finished, is_newest, keep, progress_folder, saved_state, taken_up
+from clipstep.training.run import CHECKPOINT, LOG, Run, RunInfo, check_out, load_run, save_run, subclip_shape
 from clipstep.training.trainer import Trainer
 
 
@@ -51,6 +51,8 @@ class Job:
     resume: bool = False
     start: Start | None = None
     """The weights to begin with; None for random ones."""
+    force: bool = False
+    """Replace a finished run in ``out``, once the new one is whole."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -63,49 +65,72 @@ def train(job: Job, console: Console) -> Run | None:
     """Trains on the training list, measures top-1 on the test list, and writes the run to ``job.out``.
 
     After each epoch the whole state is in the run folder's checkpoint; with ``resume`` a training that was stopped goes
-    on from there as if it had not been. Of several processes only the first gives the run.
+    on from there as if it had not been, and a finished one with more epochs. A finished run stays as it is until the new one is whole.
+    Of several processes only the first gives the run.
 
     The random generators of torch, numpy and Python are seeded, and afterwards as they were.
 
     Raises:
         ClipstepError: the data, the sizes, the checkpoint or the disk do not allow it, or the loss is not finite.
     """
+    check_out(job.out, resume=job.resume, force=job.force)
     clips, held = split_by_group(job.data.train, job.config.validation, job.config.seed)
-    saved = _saved(job)
+    saved = saved_state(job.out, _about(job), job.config.epochs) if job.resume else None
+    if saved and is_newest(job.out) and len(saved["course"]["rows"]) == job.config.epochs:
+        console.print(f"{job.out}: all {job.config.epochs} epochs are done; more --epochs go on with it", soft_wrap=True)
+        return load_run(job.out)
     lightning.seed_everything(job.config.seed, verbose=False)
     network = build(job.architecture, job.model_config)
     check_trainable(network, *job.shape)
+    check_room(job.out, network)
     init = start_from(network, job.start, job.architecture, job.model_config, job.data.classes) if job.start else None
     fabric = launch(job.config)
     console.quiet = console.quiet or fabric.global_rank > 0
     if init is not None:
         console.print(said(init, job.data.classes), soft_wrap=True)
     saved = fabric.broadcast(saved)
+    cache = _cache(job, clips, console)
     info, sample = _facts(fabric, job, clips, saved)
     trainer, course = Trainer(network, info, job.config, fabric), Course(job.config.epochs)
     if saved:
-        trainer.load(saved["trainer"])
-        course = Course(**saved["course"])
-        console.print(f"going on after epoch {len(course.rows)} of {job.config.epochs}")
+        course, where = taken_up(trainer, saved, job.config)
+        console.print(where, soft_wrap=True)
+    done = len(course.rows)
     try:
-        _epochs(job, trainer, course, clips, held, console)
+        _epochs(job, trainer, course, clips, held, cache, console)
     except KeyboardInterrupt:
-        if not course.best or fabric.world_size > 1:
+        if len(course.rows) == done:
+            console.print(_untouched(job, done), soft_wrap=True)
+        if len(course.rows) == done or fabric.world_size > 1:
             raise
         console.print(f"interrupted: the network of epoch {course.best_epoch} is kept")
     broken = _gathered(fabric, trainer.broken)
     if fabric.global_rank > 0:
         return None
+    if is_newest(job.out) and len(course.rows) == done:
+        console.print(f"{job.out}: no time or steps are left for another epoch; it stays as it is", soft_wrap=True)
+        return load_run(job.out)
     began = {} if init is None else {"init": init}
     summary = {**asdict(job.config), "processes": fabric.world_size, **began, **_counts(course, clips, held, broken)}
     return _finish(job, course, replace(info, training=summary), sample, trainer.evaluated if held else None, console)
 
 
-def _epochs(job: Job, trainer: Trainer, course: Course, clips: Sequence[Clip], held: Sequence[Clip], console: Console) -> None:
+def _untouched(job: Job, done: int) -> str:
+    """What is there after an interrupt in the first epoch."""
+    if is_finished(job.out):
+        return f"interrupted before an epoch was over: the finished run in {job.out} is as it was"
+    if done:
+        return f"interrupted before another epoch was over: --resume goes on after epoch {done}"
+    return "interrupted before the first epoch was over: nothing is kept"
+
+
+def _epochs(
+    job: Job, trainer: Trainer, course: Course, clips: Sequence[Clip], held: Sequence[Clip], cache: FrameCache | None, console: Console
+) -> None:
     config, fabric = job.config, trainer.fabric
     remaining = range(len(course.rows), config.epochs)
     order = EpochBatches(len(clips), config.batch_size, config.seed, remaining, fabric.global_rank, fabric.world_size)
-    videos = TrainingVideos(clips, *job.shape, seed=config.seed, flip=config.flip, cache=_cache(job, clips, console))
+    videos = TrainingVideos(clips, *job.shape, seed=config.seed, flip=config.flip, cache=cache)
     held_here = TestVideos(held[fabric.global_rank :: fabric.world_size], *job.shape)
     batches = iter(loader(videos, config.workers, batch_sampler=order))
     started = time.monotonic() - 60 * course.minutes
@@ -128,7 +153,7 @@ def _epochs(job: Job, trainer: Trainer, course: Course, clips: Sequence[Clip], h
         if facts.whole:
             trainer.end_epoch(watched)
         if fabric.global_rank == 0:
-            _keep(job, trainer, course)
+            keep(progress_folder(job.out), _about(job), trainer, course)
         console.print(course.line(), soft_wrap=True)
 
 
@@ -137,14 +162,6 @@ def _batches_left(config: TrainingConfig, epochs_done: int, per_epoch: int) -> i
     if config.max_steps is None:
         return per_epoch
     return max(0, config.max_steps - epochs_done * -(-per_epoch // config.accumulate)) * config.accumulate
-
-
-def _keep(job: Job, trainer: Trainer, course: Course) -> None:
-    job.out.mkdir(parents=True, exist_ok=True)
-    if course.rows[-1]["whole"]:
-        facts = {"mean": trainer.info.mean, "deviation": trainer.info.deviation, "fps": trainer.info.fps}
-        save_checkpoint(job.out / CHECKPOINT, {"about": _about(job), "facts": facts, "trainer": trainer.state(), "course": vars(course)})
-    (job.out / LOG).write_text(course.csv(), encoding="utf-8")
 
 
 def _finish(job: Job, course: Course, info: RunInfo, sample: Tensor, last: nn.Module | None, console: Console) -> Run:
@@ -158,8 +175,13 @@ def _finish(job: Job, course: Course, info: RunInfo, sample: Tensor, last: nn.Mo
         "test_largest_class_share": largest_share(clip.label for clip in job.data.test),
     }
     run = Run(network, replace(info, training={**info.training, **tested}), sample)
-    kept = [job.out / LOG, *([] if course.finished else [job.out / CHECKPOINT])]
-    save_run(job.out, run, copy.deepcopy(last).cpu().eval() if last else None, [file for file in kept if file.exists()], replace=True)
+    here = progress_folder(job.out)
+    here.mkdir(parents=True, exist_ok=True)
+    (here / LOG).write_text(course.csv(), encoding="utf-8")
+    whole = any(row["whole"] for row in course.rows)  # Otherwise a checkpoint that lies there is of a training before this one.
+    checkpoints = [file for file in (here / CHECKPOINT, job.out / CHECKPOINT) if whole and file.exists()]
+    kept = [here / LOG, *checkpoints[:1]]
+    save_run(job.out, run, copy.deepcopy(last).cpu().eval() if last else None, kept, replace=True)
     return run
 
 
@@ -188,22 +210,6 @@ def _about(job: Job) -> dict[str, Any]:
     clips = [f"{clip.path.parent.name}/{clip.path.name}" for clip in job.data.train]
     lists = {"class names": list(job.data.classes), "training list": clips}
     return {"architecture": job.architecture, **job.model_config, **decisive, **lists, "init": job.start.sha256 if job.start else None}
-
-
-def _saved(job: Job) -> dict[str, Any] | None:
-    path = job.out / CHECKPOINT
-    if not job.resume:
-        path.unlink(missing_ok=True)
-    if not path.exists():
-        return None
-    saved = load_checkpoint(path)
-    now = _about(job)
-    other = {key: saved["about"].get(key) for key in now if saved["about"].get(key) != now[key]}
-    if other:
-        got = ", ".join(f"{key} {value}" if len(str(value)) < 40 else f"another {key}" for key, value in other.items())
-        expected = ", ".join(f"{key} {now[key]}" if len(str(now[key])) < 40 else f"this {key}" for key in other)
-        raise ClipstepError(f"{path}: is of another training", got=got, expected=expected, fix="give the options of then, or choose another --out")
-    return saved
 
 
 def _facts(fabric: Fabric, job: Job, clips: Sequence[Clip], saved: dict[str, Any] | None) -> tuple[RunInfo, Tensor]:

@@ -61,7 +61,7 @@ def test_a_killed_training_goes_on_as_if_never_stopped(few_videos: Path, killed:
         with (folder / "log.csv").open() as file:
             logs.append([{k: v for k, v in row.items() if k not in ("seconds", "waited_share")} for row in csv.DictReader(file)])
     assert logs[0] == logs[1] and len(logs[0]) == 4
-    assert not (killed / "checkpoint.safetensors").exists()
+    assert not (killed / "unfinished").exists()
 
 
 def test_resuming_where_nothing_was_begun_begins(tiny_data: Path, tmp_path: Path) -> None:
