@@ -16,7 +16,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.training.checkpoint import load_checkpoint, save_checkpoint
 from clipstep.training.config import TrainingConfig
 from clipstep.training.course import Course
-from clipstep.training.run import CHECKPOINT, LOG, RUN, UNFINISHED
+from clipstep.training.run import CHECKPOINT, LOG, RUN, UNFINISHED, load_run
 from clipstep.training.trainer import Trainer
 
 STATES = 10
@@ -63,7 +63,7 @@ def saved_state(out: Path, about: Mapping[str, Any], epochs: int) -> dict[str, A
     """
     path = next((path for path in (out / UNFINISHED / CHECKPOINT, out / CHECKPOINT) if path.exists()), None)
     if path is None:
-        if is_finished(out):
+        if is_finished(out) and load_run(out).info.training.get("epochs_done") != 0:  # In its first epoch there was none to keep.
             raise ClipstepError(
                 f"{out}: is finished, and has no {CHECKPOINT} to go on from", fix=f"fine-tune it: --init {out} and another --out, without --resume"
             )
