@@ -5,7 +5,6 @@ DEMO := runs/demo
 ANDROID := build/android
 ANDROID_TOOLS := java mvn aapt2 zipalign apksigner
 MISSING = $(shell for tool in $(ANDROID_TOOLS); do command -v $$tool >/dev/null || echo $$tool; done)
-DEMO_VIDEO := tests/data/fight/videos/$(shell head -1 tests/data/fight/testlist01.txt)
 
 .PHONY: demo test test-android arm64 test-arm64 clean
 
@@ -16,20 +15,8 @@ DEMO_VIDEO := tests/data/fight/videos/$(shell head -1 tests/data/fight/testlist0
 	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(DEMO)/run.json: .venv/ready
-	$(BIN)/clipstep train tests/data/fight --out $(DEMO) --epochs 40 --max-minutes 2.5 --batch-size 4 --validation 0 --resume
-
-$(DEMO).clipstep/manifest.json: $(DEMO)/run.json
-	$(BIN)/clipstep export $(DEMO) --out $(DEMO).clipstep
-
-$(DEMO).jsonl: $(DEMO).clipstep/manifest.json
-	rm -f $@
-	$(BIN)/clipstep bench $(DEMO).clipstep --run $(DEMO) --threads 1 --out $@
-
-demo: $(DEMO).jsonl
-	$(BIN)/clipstep verify $(DEMO).clipstep
-	$(BIN)/clipstep run $(DEMO).clipstep $(DEMO_VIDEO)
-	$(BIN)/clipstep report $(DEMO).clipstep $(DEMO).jsonl
+demo: .venv/ready
+	$(BIN)/clipstep demo --out $(DEMO)
 
 test: .venv/ready
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from clipstep.benchmarks.arm64.table import KEY, instruction_table
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
 from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.errors import ClipstepError, first_line
+from clipstep.runtime.interval import share_text
 from clipstep.runtime.manifest import Accuracy, Arm64Step
 from clipstep.runtime.options import command
 from clipstep.runtime.terminal import new_console
@@ -73,8 +74,8 @@ def _print_training(bundle: Bundle, console: Console) -> None:
     training = bundle.manifest.provenance.training
     if "test_top1" in training:
         console.print(
-            f"trained {training['minutes']:.1f} min on {training['train_videos']} videos; test top-1 {training['test_top1']:.1%} "
-            f"of {training['test_videos']} (larger class {training['test_largest_class_share']:.1%})"
+            f"trained {training['minutes']:.1f} min on {training['train_videos']} videos; test top-1 "
+            f"{share_text(training['test_top1'], training['test_videos'])}, the larger class {training['test_largest_class_share']:.1%}"
         )
 
 
@@ -100,7 +101,7 @@ def _table(bundle: Bundle, records: list[Record]) -> Table:
 def _accuracy(file: str, accuracy: Accuracy) -> str:
     top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.1%}"
     crops = f", {accuracy.crops} crops" if accuracy.crops > 1 else ""
-    return f"{file} in {accuracy.engine}: top-1 {accuracy.top1:.1%}{top5} of {accuracy.videos} videos ({accuracy.data}{crops})"
+    return f"{file} in {accuracy.engine}: top-1 {share_text(accuracy.top1, accuracy.videos)}{top5}: {accuracy.data}{crops}"
 
 
 def _arm64(file: str, step: Arm64Step) -> str:

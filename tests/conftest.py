@@ -18,7 +18,7 @@ from clipstep.training.data.subclips import read_subclips
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
-VIDEOS = Path(__file__).parent / "data/fight/videos"
+VIDEOS = Path(__file__).parents[1] / "training/demo/fight/videos"
 CLASSES = ("fight", "nofight", "other")
 
 

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.interval import share_text
 from clipstep.runtime.options import NewFolder, command
 from clipstep.runtime.terminal import new_console
 from clipstep.training.choices import ARCHITECTURES, HOME, INPUTS, LOSSES, PRESETS
@@ -131,8 +132,8 @@ def train_command(
     if run is not None:
         summary = run.info.training
         console.print(
-            f"test top-1 {summary['test_top1']:.1%} of {summary['test_videos']} videos "
-            f"(the larger class's share is {summary['test_largest_class_share']:.1%}); "
+            f"test top-1 {share_text(summary['test_top1'], summary['test_videos'])}, "
+            f"the larger class {summary['test_largest_class_share']:.1%}; "
             f"{len(summary['skipped_videos']) + len(summary['skipped_test_videos'])} broken videos skipped; written to {out}",
             soft_wrap=True,
         )

@@ -16,6 +16,7 @@ from clipstep.runtime.bundle import MANIFEST, Bundle, is_bundle, opened_for
 from clipstep.runtime.engines import engine_info
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import Kind, check_output
+from clipstep.runtime.interval import share_interval
 from clipstep.runtime.manifest import Accuracy
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.terminal import new_console, quiet_stderr
@@ -212,6 +213,7 @@ def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_row(name, str(row["videos"]), *(_percent(one["per_class"][name]["right"]) for one in each))
     table.add_section()
     table.add_row("top-1", str(each[0]["videos"]), *(_percent(one["top1"]) for one in each))
+    table.add_row("its 95% interval", "", *(_interval(one) for one in each))
     if each[0]["top5"] is not None:
         table.add_row("top-5", str(each[0]["videos"]), *(_percent(one["top5"]) for one in each))
     for seen in ("0.2", "0.5"):
@@ -220,6 +222,11 @@ def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_row(f"top-1 when {float(seen):.0%} of a video was seen", said, *(_percent(one["seen"][seen]) for one in each))
     table.add_row("always the largest class", "", _percent(each[0]["largest_class_share"]))
     return table
+
+
+def _interval(summary: Mapping[str, Any]) -> str:
+    low, high = share_interval(summary["top1"], summary["videos"])
+    return f"{low:.0%} to {high:.0%}"
 
 
 def _percent(share: float | None) -> str:

@@ -22,6 +22,7 @@ class _Job(NamedTuple):
 
 MAKE, EXPORT, RUN, MEASURE = "Make a network", "Export it", "Run it", "Measure it"
 JOBS = {
+    "demo": _Job("clipstep.training.demo.command", "bench", "Export, run and measure a small network that ships with clipstep.", MAKE),
     "train": _Job("clipstep.training.cli", "training", "Train a network on a data set in UCF101's layout.", MAKE),
     "models": _Job("clipstep.training.commands", "training", "List the networks that can be trained, and what each costs.", MAKE),
     "generate": _Job("clipstep.training.commands", "training", "Write a data set of which the order of motion alone decides.", MAKE),

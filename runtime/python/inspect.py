@@ -9,6 +9,7 @@ from rich.console import Console
 from clipstep.runtime.bundle import Bundle, listed, opened_for
 from clipstep.runtime.files import READERS, FileFacts, read_file
 from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.interval import share_text
 from clipstep.runtime.manifest import Artifact, Interface
 from clipstep.runtime.options import command
 from clipstep.runtime.terminal import new_console
@@ -80,7 +81,7 @@ def _show_interface(interface: Interface, console: Console) -> None:
 def _artifact(item: Artifact) -> str:
     where = ", ".join(f"{count} nodes in {name}" for name, count in item.placement.delegated.items())
     outside = f", outside: {', '.join(item.placement.outside)}" if item.placement.outside else ""
-    right = f"; top-1 {item.accuracy.top1:.1%} of {item.accuracy.videos} videos of {item.accuracy.data}" if item.accuracy else ""
+    right = f"; top-1 {share_text(item.accuracy.top1, item.accuracy.videos)} of {item.accuracy.data}" if item.accuracy else ""
     tools = ", ".join(f"{tool} {version}" for tool, version in item.tool_versions.items())
     return (
         f"{item.file}: {item.target}, {item.form}, {item.precision}, {item.input_dtype} frames, for {item.platform}; "

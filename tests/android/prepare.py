@@ -21,7 +21,7 @@ from clipstep.training.data.subclips import read_subclips
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
-VIDEOS = Path(__file__).parents[1] / "data/fight/videos"
+VIDEOS = Path(__file__).parents[2] / "training/demo/fight/videos"
 CLIP = VIDEOS / "Fight/v_Fight_g10_c01.mp4"
 CONVERTED = (CLIP, VIDEOS / "NoFight/v_NoFight_g13_c01.mp4")
 ARCHITECTURE, LABELS = "slowfast_causal_shufflenet", ("Fight", "NoFight")

@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """An untrained home network, as a run and as a bundle of what runs on ARM64 here."""
     folder = tmp_path_factory.mktemp("home")
     run, bundle = folder / "home", folder / "home.clipstep"
-    save_run(run, random_run(HOME, read_data_set(HERE.parent / "data/fight"), 16, 112))
+    save_run(run, random_run(HOME, read_data_set(HERE.parents[1] / "training/demo/fight"), 16, 112))
     export_run(load_run(run), run, bundle, Ask(targets=("onnx", "executorch")))
     return run, bundle
 

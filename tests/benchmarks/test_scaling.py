@@ -12,7 +12,7 @@ from clipstep.training.count import clip_multiply_accumulates
 from clipstep.training.models import build
 
 Cli = Callable[..., tuple[int, str, str]]
-DATA = Path(__file__).parents[1] / "data/fight"
+DATA = Path(__file__).parents[2] / "training/demo/fight"
 
 
 @pytest.fixture(scope="module")

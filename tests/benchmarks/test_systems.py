@@ -10,7 +10,7 @@ from clipstep.benchmarks.report import read_records
 from clipstep.runtime.bundle import Bundle
 from clipstep.training.models import HOME
 
-FIGHT = Path(__file__).parents[1] / "data/fight"
+FIGHT = Path(__file__).parents[2] / "training/demo/fight"
 Command = Callable[..., tuple[int, str, str]]
 
 

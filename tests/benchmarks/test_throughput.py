@@ -12,7 +12,7 @@ from clipstep.benchmarks.commands import throughput_command
 from clipstep.training.data.subclips import Video
 from clipstep.training.trainer import Trainer
 
-FIGHT = Path(__file__).parents[1] / "data/fight"
+FIGHT = Path(__file__).parents[2] / "training/demo/fight"
 
 
 def test_both_train_on_the_same_videos(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from clipstep.runtime import Bundle
 from clipstep.training.data.lists import read_data_set
 from clipstep.training.data.subclips import read_subclips
 
-FIGHT = Path(__file__).parents[1] / "data/fight"
+FIGHT = Path(__file__).parents[2] / "training/demo/fight"
 RELATIVE_BOUND = 1e-5
 
 

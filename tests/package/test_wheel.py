@@ -14,7 +14,7 @@ from clipstep.runtime.bundle import MANIFEST, tree_sha256
 from clipstep.runtime.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
-CLIP = ROOT / "tests/data/fight/videos/Fight/v_Fight_g02_c01.mp4"
+CLIP = ROOT / "training/demo/fight/videos/Fight/v_Fight_g02_c01.mp4"
 
 
 def _run(*command: object, cwd: Path) -> str:

@@ -17,7 +17,7 @@ from clipstep.runtime.bundle import tree_sha256, tree_size
 from clipstep.runtime.manifest import Artifact, Golden, Input, Manifest, Parity, Placement, Provenance, State
 
 T, SIZE, LABELS, INITIAL = 4, 8, ("red", "green", "blue"), 0.25
-VIDEOS = Path(__file__).parents[1] / "data/fight/videos"
+VIDEOS = Path(__file__).parents[2] / "training/demo/fight/videos"
 
 
 def _write_onnx(path: Path) -> None:

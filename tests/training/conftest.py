@@ -10,7 +10,7 @@ from torch import nn
 
 from clipstep.training.models import build
 
-FIGHT = Path(__file__).parents[1] / "data/fight"
+FIGHT = Path(__file__).parents[2] / "training/demo/fight"
 
 
 @pytest.fixture(scope="session")

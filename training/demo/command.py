@@ -1,0 +1,55 @@
+"""``clipstep demo``: from the network that ships with clipstep to verified artifacts and their latency, one command after the other."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from clipstep.runtime.cli import group
+from clipstep.runtime.options import NewFolder, command
+
+HERE = Path(__file__).parent
+DATA, NETWORK = HERE / "fight", HERE / "network"
+SPLIT = "2"
+"""The lists with all 24 test clips; those of split 1 have 8 of them."""
+CLIP = DATA / "videos/Fight/v_Fight_g16_c01.mp4"
+"""A test clip that the network gets right."""
+FINE_TUNE = "--max-steps 8 --batch-size 8 --learning-rate 0.0001 --ema 0.9 --flip --validation 0"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command of the demo; it is left out if ``makes`` is there already."""
+
+    arguments: tuple[str, ...]
+    makes: Path | None = None
+
+
+def stages(out: Path) -> list[Stage]:
+    """The demo's commands, which write into the folder ``out``."""
+    run, bundle, records = out / "run", out / "fight.clipstep", out / "records.jsonl"
+    return [
+        Stage(("train", str(DATA), "--split", SPLIT, "--init", str(NETWORK), "--out", str(run), *FINE_TUNE.split()), run / "run.json"),
+        Stage(("export", str(run), "--out", str(bundle)), bundle / "manifest.json"),
+        Stage(("verify", str(bundle))),
+        Stage(("run", str(bundle), str(CLIP))),
+        Stage(("evaluate", str(bundle), str(DATA), "--split", SPLIT, "--record")),
+        Stage(("bench", str(bundle), "--run", str(run), "--threads", "1", "--out", str(records)), records),
+        Stage(("report", str(bundle), str(records))),
+    ]
+
+
+@command("demo", loads=["clipstep.training.train", "clipstep.export.export", "clipstep.benchmarks.bench"])
+@click.option("--out", type=NewFolder(), default=Path("runs/demo"), show_default=True, help="Folder for the run, the bundle and the records.")
+def demo_command(out: Path) -> None:
+    """Fine-tune the small network that ships with clipstep, export, verify, run, evaluate and measure it: some minutes on two cores.
+
+    Each command is printed before it runs. What an earlier demo finished in --out is kept and not done again.
+    """
+    for stage in stages(out):
+        click.echo(f"\n$ {shlex.join(('clipstep', *stage.arguments))}")
+        if stage.makes is not None and stage.makes.exists():
+            click.echo(f"{stage.makes} is there already")
+        else:
+            group.main(list(stage.arguments), prog_name="clipstep", standalone_mode=False)
