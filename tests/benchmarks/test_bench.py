@@ -83,7 +83,7 @@ def test_the_report_says_the_accuracy_that_was_noted(
     Bundle.open(copy).record_accuracy("step.pte", accuracy)
     assert call("report", copy, records_file) == 0
     text = capsys.readouterr().out
-    assert "step.pte in executorch: top-1 72.5%, top-5 95.0% of 40 videos (ucf101, testlist02, 5 crops)\n" in text
+    assert "step.pte in executorch: top-1 72.5% of 40 videos (95% interval 57% to 84%), top-5 95.0%: ucf101, testlist02, 5 crops\n" in text
     assert "step.onnx in" not in text
 
 
