@@ -73,8 +73,10 @@ def _validated(kind: type[Any], values: dict[str, Any]) -> Any:
 def _print_training(bundle: Bundle, console: Console) -> None:
     training = bundle.manifest.provenance.training
     if "test_top1" in training:
+        init = training.get("init")
+        how = f"fine-tuned from {init['from']}" if init else "trained"
         console.print(
-            f"trained {training['minutes']:.1f} min on {training['train_videos']} videos; test top-1 "
+            f"{how} {training['minutes']:.1f} min on {training['train_videos']} videos; test top-1 "
             f"{share_text(training['test_top1'], training['test_videos'])}, the larger class {training['test_largest_class_share']:.1%}"
         )
 
