@@ -53,7 +53,7 @@ def scaling_command(
     """``clipstep scaling``, whose options are in commands.py."""
     if picture is not None:
         check_picture(picture, "--picture", force=force)
-    data_set, console = read_data_set(data), new_console()
+    data_set, console = read_data_set(data, allow_leakage=True), new_console()
     usual = sorted(frames)[-2] if len(frames) > 1 else frames[0]
     shapes = list(dict.fromkeys([*((t, sizes[0]) for t in frames), *((usual, size) for size in sizes)]))
     out.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from clipstep.export.source import first_line, line_of_error
 from clipstep.runtime.errors import ClipstepError
 from clipstep.training.data.subclips import RGB, read_subclips
+from clipstep.training.data.text import read_lines, unquoted
 from clipstep.training.run import Run, RunInfo
 from clipstep.training.weights import fill, read_state
 
@@ -87,12 +88,12 @@ def read_labels(path: Path) -> tuple[str, ...]:
     Raises:
         ClipstepError: it cannot be read, is empty, or names a class twice.
     """
-    try:
-        labels = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClipstepError(f"{path}: cannot be read", got=str(error), expected="a text file with a class a line") from error
-    if not labels or len(set(labels)) < len(labels):
-        raise ClipstepError(f"{path}: names no classes, or one twice", got=f"{len(labels)} lines", expected="a class a line, each once")
+    lines = [(number, unquoted(line)) for number, line in read_lines(path, expected="a text file with a class a line")]
+    first: dict[str, int] = {}
+    for number, label in lines:
+        if first.setdefault(label, number) != number:
+            raise ClipstepError(f"{path}:{number}: the class is named twice", got=f"{label}, as in line {first[label]}", expected="each class once")
+    labels = tuple(first)
     return labels
 
 

@@ -57,6 +57,7 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
     "--init", type=click.Path(path_type=Path), help="Fine-tune this run, or the weights in this file; a new head is made for other classes."
 )
 @click.option("--split", default=1, show_default=True, help="Which trainlist0N.txt and testlist0N.txt.")
+@click.option("--allow-leakage", is_flag=True, help="Only warn of videos that are in both lists, or twice in the test list.")
 @click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), default=HOME, show_default=True, help="See clipstep models.")
 @click.option(
     "--preset", type=click.Choice(list(PRESETS)), help=f"Of {HOME}: its temporal strides alpha and beta, or fully causal; a2b1 unless given."
@@ -111,6 +112,7 @@ def train_command(
     force: bool,
     init: Path | None,
     split: int,
+    allow_leakage: bool,
     cache: Path | None,
     **options: Any,
 ) -> None:
@@ -125,7 +127,7 @@ def train_command(
         raise ClipstepError(f"--out {out}: lies in the data folder", expected="a folder outside of it", fix="choose another --out")
     asked = {name: options.pop(name) for name in ("architecture", "preset", "seen", "frames", "size")}
     start = None if init is None else read_start(init)
-    data_set = read_data_set(data, split)
+    data_set = read_data_set(data, split, allow_leakage=allow_leakage)
     architecture, model_config = _network(asked, _given(context), start, len(data_set.classes))
     console = new_console()
     run = train(Job(data_set, architecture, model_config, TrainingConfig(**options), out, cache, resume, start, force), console)

@@ -24,7 +24,7 @@ def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split:
     """``clipstep convert``, whose options are in commands.py."""
     check_out(out, force=force)
     weights = converted(read_state(checkpoint))
-    data_set = read_data_set(data, split)
+    data_set = read_data_set(data, split, allow_leakage=True)
     config = {"classes": len(data_set.classes), "frames": frames, "size": size}
     network = build(ARCHITECTURE, config).eval()
     fill(network, weights, checkpoint, "give the data with the classes that it was trained on")

@@ -56,11 +56,14 @@ def evaluate_command(
     record: bool,
     out: Path | None,
     force: bool,
+    allow_leakage: bool,
 ) -> None:
     """``clipstep evaluate``, whose options are in commands.py."""
     _check_options(what, other, reset_each_step, record, out, force)
     console = new_console()
-    data_set = read_data_set(data, split)
+    data_set = read_data_set(data, split, allow_leakage=allow_leakage)
+    for warning in data_set.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True)
     with ExitStack() as stack:
         subjects = [stack.enter_context(_subject(path, engine, threads, reset_each_step)) for path in (what, *([other] if other else []))]
         for subject in subjects:

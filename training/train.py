@@ -79,6 +79,8 @@ def train(job: Job, console: Console) -> Run | None:
     if saved and is_newest(job.out) and len(saved["course"]["rows"]) == job.config.epochs:
         console.print(f"{job.out}: all {job.config.epochs} epochs are done; more --epochs go on with it", soft_wrap=True)
         return load_run(job.out)
+    for warning in job.data.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True)
     lightning.seed_everything(job.config.seed, verbose=False)
     network = build(job.architecture, job.model_config)
     check_trainable(network, *job.shape)
@@ -111,8 +113,12 @@ def train(job: Job, console: Console) -> Run | None:
         console.print(f"{job.out}: no time or steps are left for another epoch; it stays as it is", soft_wrap=True)
         return load_run(job.out)
     began = {} if init is None else {"init": init}
-    summary = {**asdict(job.config), "processes": fabric.world_size, **began, **_counts(course, clips, held, broken)}
+    summary = {**asdict(job.config), "processes": fabric.world_size, **began, **_odd(job), **_counts(course, clips, held, broken)}
     return _finish(job, course, replace(info, training=summary), sample, trainer.evaluated if held else None, console)
+
+
+def _odd(job: Job) -> dict[str, Any]:
+    return {"warnings": list(job.data.warnings)} if job.data.warnings else {}
 
 
 def _untouched(job: Job, done: int) -> str:

@@ -172,7 +172,7 @@ def test_a_network_without_states(own: Command) -> None:
             "some.pth: is of another architecture; got 3 missing: linear.bias, linear.weight, seen; 1 extra: head",
         ),
         ("nets:Plain", ("--weights", "none.pth"), "none.pth: no such file"),
-        ("nets:Plain", ("--classes", "none.txt"), "none.txt: cannot be read"),
+        ("nets:Plain", ("--classes", "none.txt"), "none.txt: no such file; expected a text file with a class a line"),
         ("nets:Plain", ("--deviation", 1, 0, 1), "--deviation is what frames are divided by"),
         (
             "nets:Writes",

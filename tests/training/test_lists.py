@@ -26,7 +26,7 @@ def test_no_source_video_is_in_both_lists(fight: Path) -> None:
 
 def test_another_split_reads_its_own_lists(tiny_data: Path) -> None:
     shutil.copy(tiny_data / "testlist01.txt", tiny_data / "testlist03.txt")
-    (tiny_data / "trainlist03.txt").write_text("NoFight/v_NoFight_g02_c01.mp4 2\nFight/v_Fight_g13_c01.mp4 1\n")
+    (tiny_data / "trainlist03.txt").write_text("NoFight/v_NoFight_g02_c01.mp4 2\nFight/v_Fight_g02_c01.mp4 1\n")
     data = read_data_set(tiny_data, split=3)
     assert [clip.label for clip in data.train] == [1, 0] and len(data.test) == 2
 
@@ -64,7 +64,9 @@ class TestWholeList:
         ("classInd.txt", "1 Fight\nNoFight\n", r"classInd.txt:2: malformed class; got NoFight; expected '2 ClassName'"),
         ("classInd.txt", "1 Fight\n3 NoFight\n", r"classInd.txt:2: malformed class; got 3 NoFight; expected '2 ClassName'"),
         ("classInd.txt", "0 Fight\n1 NoFight\n", r"classInd.txt:1: malformed class; got 0 Fight; expected '1 ClassName'"),
-        ("classInd.txt", "1 No Fight\n", r"classInd.txt:1: malformed class; got 1 No Fight; expected '1 ClassName'"),
+        ("classInd.txt", "1,Fight\n2,NoFight\n", r"classInd.txt:1: malformed class; got 1,Fight; expected '1 ClassName'"),
+        ("classInd.txt", "1 \n2 NoFight\n", r"classInd.txt:1: malformed class; got 1; expected '1 ClassName'"),
+        ("classInd.txt", "1 Fi\x00ght\n", r"classInd.txt:1: holds a control character; got '1 Fi.x00ght'"),
         ("trainlist01.txt", "\n\nHug/v_Hug_g01_c01.mp4 1\n", r"trainlist01.txt:3: unknown class; got Hug; expected one of Fight, NoFight"),
         ("testlist01.txt", "v_Fight_g13_c01.mp4\n", r"testlist01.txt:1: unknown class; got v_Fight_g13_c01.mp4; expected one of Fight, NoFight"),
         ("trainlist01.txt", "Fight/v_Fight_g02_c01.mp4 2\n", r"trainlist01.txt:1: wrong label; got .*c01.mp4 2; expected .*c01.mp4 1$"),
@@ -139,3 +141,98 @@ def test_a_name_without_a_group_cannot_be_split() -> None:
 def test_single_groups_cannot_be_split() -> None:
     with pytest.raises(ClipstepError, match="no class has two groups; expected videos of several sources; train with --validation 0"):
         split_by_group(_clips({0: 1, 1: 1}), 0.2, 0)
+
+
+def _data(folder: Path, classes: bytes, train: bytes, test: bytes, videos: list[str]) -> Path:
+    """A data set of such lists, each of whose videos has a content of its own."""
+    for index, name in enumerate(videos):
+        (folder / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "videos" / name).write_bytes(b"%03d" % index)
+    for name, text in (("classInd.txt", classes), ("trainlist01.txt", train), ("testlist01.txt", test)):
+        (folder / name).write_bytes(text)
+    return folder
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    ("classes", "train", "test", "videos", "names"),
+    [
+        pytest.param(
+            BOM + b"1 A\n2 B\n", BOM + b"A/1.avi 1\nB/1.avi 2\n", BOM + b"A/2.avi\n", ["A/1.avi", "B/1.avi", "A/2.avi"], ("A", "B"), id="bom",
+        ),
+        pytest.param(
+            b"1 Apply Eye Makeup\r\n2\tB \r\n", b"Apply Eye Makeup/my clip 1.avi 1\r\nB/b 2.avi\t2\r\n", b"Apply Eye Makeup/my clip 2.avi\r\n",
+            ["Apply Eye Makeup/my clip 1.avi", "B/b 2.avi", "Apply Eye Makeup/my clip 2.avi"], ("Apply Eye Makeup", "B"), id="spaces",
+        ),
+        pytest.param(
+            b'1 "A B"\n2 \'C\'\n', b'"A B/x y.avi" 1\n\'C/z.avi\' 2\n', b'"A B/t.avi"\n',
+            ["A B/x y.avi", "C/z.avi", "A B/t.avi"], ("A B", "C"), id="quotes",
+        ),
+        pytest.param(b"1 A\n2 B\n", b"A\\1.avi 1\nB\\1.avi 2\n", b"A\\2.avi\n", ["A/1.avi", "B/1.avi", "A/2.avi"], ("A", "B"), id="backslashes"),
+        pytest.param(b"1 A\r2 B\r", b"A/1.avi 1\rB/1.avi 2", b"A/2.avi", ["A/1.avi", "B/1.avi", "A/2.avi"], ("A", "B"), id="old mac"),
+        pytest.param(
+            "1 Café\n2 B\n".encode(), "Cafe\u0301/1.avi 1\nB/1.avi 2\n".encode(), "Café/2.avi\n".encode(),
+            ["Cafe\u0301/1.avi", "B/1.avi", "Cafe\u0301/2.avi"], ("Café", "B"), id="decomposed",
+        ),
+        pytest.param(
+            b"1 ApplyEyeMakeup\n2 brush_hair\n", b"ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1\nbrush_hair/#20_hair(x)_u_nm_np1_ba_goo_0.avi 2\n",
+            b"brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi\n",
+            ["ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi", "brush_hair/#20_hair(x)_u_nm_np1_ba_goo_0.avi",
+             "brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi"], ("ApplyEyeMakeup", "brush_hair"), id="UCF101 and HMDB51",
+        ),
+    ],
+)  # fmt: skip
+def test_lists_from_any_editor_and_system(
+    tmp_path: Path, classes: bytes, train: bytes, test: bytes, videos: list[str], names: tuple[str, ...]
+) -> None:
+    data = read_data_set(_data(tmp_path, classes, train, test, videos))
+    assert data.classes == names
+    assert [clip.label for clip in data.train] == [0, 1]
+    assert [clip.path for clip in (*data.train, *data.test)] == [tmp_path / "videos" / name for name in videos]
+
+
+def test_text_of_another_encoding_is_named(tmp_path: Path) -> None:
+    _data(tmp_path, "1 Caf\u00e9\n".encode("latin-1"), b"A/1.avi 1\n", b"A/2.avi\n", [])
+    with pytest.raises(ClipstepError, match=r"classInd\.txt: is not text in UTF-8; got byte 6; .*save it as UTF-8"):
+        read_data_set(tmp_path)
+
+
+LEAKS = [
+    pytest.param("A/v_A_g01_c01.avi", "error", "1 video is in both lists: v_A_g01_c01.avi", id="same"),
+    pytest.param("./A/v_A_g01_c01.avi", "error", "1 video is in both lists: v_A_g01_c01.avi", id="same, written otherwise"),
+    pytest.param("A/copy.avi", "error", "the same content in both lists under two names: v_A_g01_c01.avi and copy.avi", id="copy"),
+    pytest.param("A/link.avi", "error", "the same content in both lists under two names: v_A_g01_c01.avi and link.avi", id="link"),
+    pytest.param("A/t.avi\nA/t.avi", "error", "named twice in the test list, and counted twice: t.avi", id="twice in test"),
+    pytest.param("A/t.avi\nA/t2.avi", "warning", "the same content twice in the test list: t.avi and t2.avi", id="copy in test"),
+    pytest.param("A/v_A_g01_c02.avi", "warning",
+                 "clips of 1 source video (the gNN of a name) are in both lists, so the test is easier than new videos "
+                 "are: v_A_g01_c01.avi and v_A_g01_c02.avi", id="group"),
+    pytest.param("B/v_B_g01_c01.avi", "nothing", "", id="groups are numbered by class"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("test", "kind", "message"), LEAKS)
+def test_what_both_lists_share_is_named(tmp_path: Path, test: str, kind: str, message: str) -> None:
+    train = b"A/v_A_g01_c01.avi 1\nA/v_A_g02_c01.avi 1\nB/b.avi 2\nB/b2.avi 2\n"
+    names = ["A/v_A_g01_c01.avi", "A/v_A_g02_c01.avi", "A/t.avi", "A/v_A_g01_c02.avi", "B/b.avi", "B/b2.avi", "B/v_B_g01_c01.avi"]
+    folder = _data(tmp_path, b"1 A\n2 B\n", train, test.encode(), names)
+    shutil.copy(folder / "videos/A/v_A_g01_c01.avi", folder / "videos/A/copy.avi")
+    shutil.copy(folder / "videos/A/t.avi", folder / "videos/A/t2.avi")
+    (folder / "videos/A/link.avi").symlink_to(folder / "videos/A/v_A_g01_c01.avi")
+    if kind == "error":
+        with pytest.raises(ClipstepError) as error:
+            read_data_set(folder)
+        assert f"the test would not be honest; got {message}; expected" in str(error.value) and "--allow-leakage" in str(error.value)
+    assert read_data_set(folder, allow_leakage=True).warnings == ((message,) if message else ())
+
+
+def test_what_is_odd_about_the_training_list_alone(tmp_path: Path) -> None:
+    folder = _data(tmp_path, b"1 A\n2 B\n", b"A/1.avi 1\nA/1.avi 1\nA/2.avi 1\nB/b.avi 2\n", b"A/t.avi\n", ["A/1.avi", "B/b.avi", "A/t.avi"])
+    shutil.copy(folder / "videos/A/1.avi", folder / "videos/A/2.avi")
+    assert read_data_set(folder).warnings == (
+        "the same content twice in the training list: 1.avi and 2.avi",
+        "named twice in the training list, and trained on twice an epoch: 1.avi",
+        "there is only one video to train on of B",
+    )

@@ -197,3 +197,15 @@ def test_what_would_fail_late_is_refused_early(
     monkeypatch.setattr("clipstep.training.progress.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(ClipstepError, match=r"not enough room for the run and its checkpoint; got 0 MB free; expected about \d+ MB"):
         raise _train(data, tmp_path / "run").exception
+
+
+def test_a_test_that_is_not_honest_is_refused_or_said(finished: tuple[Path, Path], tmp_path: Path, clipstep: Cli) -> None:
+    data = Path(shutil.copytree(finished[0], tmp_path / "data"))
+    with (data / "testlist01.txt").open("a") as file:
+        file.write("Fight/v_Fight_g02_c01.mp4\n")
+    for command in (("train", data, "--out", tmp_path / "run", *SMALL), ("evaluate", finished[1], data)):
+        code, _, err = clipstep(*command)
+        assert code == 2 and "the test would not be honest; got 1 video is in both lists: v_Fight_g02_c01.mp4" in err
+        code, out, _ = clipstep(*command, "--allow-leakage")
+        assert code == 0 and "warning: 1 video is in both lists: v_Fight_g02_c01.mp4" in out
+    assert "1 video is in both lists: v_Fight_g02_c01.mp4" in load_run(tmp_path / "run").info.training["warnings"]

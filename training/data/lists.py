@@ -1,17 +1,22 @@
 """Data sets in UCF101's layout: a class list, a list of training clips, a list of test clips, a folder of videos.
 
 ``classInd.txt`` holds ``1 ClassName`` lines, ``trainlist0N.txt`` ``ClassName/v_ClassName_gNN_cNN.mp4 1`` lines and
-``testlist0N.txt`` the same without the number. Source: Soomro, Zamir and Shah, "UCF101" (2012).
+``testlist0N.txt`` the same without the number. Names may hold spaces, be quoted, or be written with backslashes.
+Source: Soomro, Zamir and Shah, "UCF101" (2012).
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.training.data.text import QUOTES, existing, read_lines, unquoted
+
+LAYOUT = "a list in UCF101's layout"
+CHECK = "check the data folder and --split"
 
 
 @dataclass(frozen=True)
@@ -24,20 +29,26 @@ class Clip:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set in UCF101's layout: class names in order, training and test clips of one split."""
+    """A data set in UCF101's layout: class names in order, training and test clips of one split, and what is odd about them."""
 
     classes: tuple[str, ...]
     train: tuple[Clip, ...]
     test: tuple[Clip, ...]
+    warnings: tuple[str, ...] = ()
 
 
-def read_data_set(folder: Path, split: int = 1) -> DataSet:
+def read_data_set(folder: Path, split: int = 1, *, allow_leakage: bool = False) -> DataSet:
     """The data set in ``folder``, which holds the lists and ``videos/``.
+
+    With ``allow_leakage`` what the training list and the test list must not share is a warning of the data set, not an error.
 
     Raises:
         ClipstepError: a list is missing, empty or malformed, names a class that ``classInd.txt`` lacks, gives a label
-            that is not its class's, names a video that is not there, or has no training clip of a class.
+            that is not its class's, names a video that is not there, or has no training clip of a class; a video is in both
+            lists, under whatever name, or twice in the test list.
     """
+    from clipstep.training.data.leakage import find_leaks
+
     classes = _read_classes(folder / "classInd.txt")
     train, test = folder / f"trainlist{split:02d}.txt", folder / f"testlist{split:02d}.txt"
     data = DataSet(
@@ -48,7 +59,13 @@ def read_data_set(folder: Path, split: int = 1) -> DataSet:
     untrained = [name for label, name in enumerate(classes) if label not in {clip.label for clip in data.train}]
     if untrained:
         raise ClipstepError(f"{train}: has no clip of {', '.join(untrained)}", expected="clips of every class", fix="correct the list")
-    return data
+    leaks = find_leaks(data.train, data.test)
+    if leaks.errors and not allow_leakage:
+        raise ClipstepError(
+            f"{folder}: the test would not be honest", got="; ".join(leaks.errors), expected="no video in both lists, or twice in the test list",
+            fix="correct the lists, or allow it with --allow-leakage",
+        )  # fmt: skip
+    return replace(data, warnings=(*leaks.errors, *leaks.warnings))
 
 
 def split_by_group(clips: Sequence[Clip], share: float, seed: int) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
@@ -85,48 +102,57 @@ def group_of(clip: Clip) -> str:
     Raises:
         ClipstepError: the name is not of that form.
     """
-    match = re.search(r"_(g\d+)_c\d+$", clip.path.stem)
-    if not match:
+    group = find_group(clip)
+    if group is None:
         raise ClipstepError(f"{clip.path}: does not tell its group", expected="v_ClassName_gNN_cNN", fix="rename it, or train with --validation 0")
-    return match[1]
+    return group
 
 
-def _lines(path: Path) -> list[tuple[str, list[str]]]:
-    if not path.is_file():
-        raise ClipstepError(f"{path}: no such file", expected="a list in UCF101's layout", fix="check the data folder and --split")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ClipstepError(f"{path}: is not text", expected="a list in UCF101's layout") from error
-    lines = [(f"{path}:{number}", line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines:
-        raise ClipstepError(f"{path}: the list is empty", expected="at least one line", fix="fill the list")
-    return lines
+def find_group(clip: Clip) -> str | None:
+    """As :func:`group_of`; None if the name does not tell it."""
+    match = re.search(r"_(g\d+)_c\d+$", clip.path.stem)
+    return match[1] if match else None
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
     names: list[str] = []
-    for where, words in _lines(path):
-        if len(words) != 2 or words[0] != str(len(names) + 1):
-            raise ClipstepError(f"{where}: malformed class", got=" ".join(words), expected=f"'{len(names) + 1} ClassName'")
-        if words[1] in names:
-            raise ClipstepError(f"{where}: the class is named twice", got=words[1], expected="every class once", fix="correct the list")
-        names.append(words[1])
+    for number, line in read_lines(path, expected=LAYOUT, fix=CHECK):
+        index, _, name = line.replace("\t", " ").partition(" ")
+        name = unquoted(name.strip())
+        if index != str(len(names) + 1) or not name:
+            raise ClipstepError(f"{path}:{number}: malformed class", got=line, expected=f"'{len(names) + 1} ClassName'")
+        if name in names:
+            raise ClipstepError(f"{path}:{number}: the class is named twice", got=name, expected="every class once", fix="correct the list")
+        names.append(name)
     return tuple(names)
 
 
 def _read_clips(path: Path, videos: Path, classes: tuple[str, ...], *, labelled: bool) -> tuple[Clip, ...]:
     label_of = {name: label for label, name in enumerate(classes)}
     clips: list[Clip] = []
-    for where, words in _lines(path):
-        name = Path(words[0]).parent.name
+    for number, line in read_lines(path, expected=LAYOUT, fix=CHECK):
+        file, label = _file_and_label(line)
+        name = Path(file).parent.name
         if name not in label_of:
-            raise ClipstepError(f"{where}: unknown class", got=name or words[0], expected=f"one of {', '.join(classes)}")
-        expected = [words[0], str(label_of[name] + 1)]
-        if words != (expected if labelled else words[:1]):
-            raise ClipstepError(f"{where}: wrong label", got=" ".join(words), expected=" ".join(expected[: 1 + labelled]))
-        clips.append(Clip(videos / words[0], label_of[name]))
+            raise ClipstepError(f"{path}:{number}: unknown class", got=name or line, expected=f"one of {', '.join(classes)}")
+        expected = str(label_of[name] + 1) if labelled else ""
+        if label != expected:
+            raise ClipstepError(f"{path}:{number}: wrong label", got=line, expected=f"{file} {expected}".strip())
+        clips.append(Clip(existing(videos / file), label_of[name]))
     missing = [str(clip.path) for clip in clips if not clip.path.is_file()]
     if missing:
         raise ClipstepError(f"{path}: names {len(missing)} missing videos, the first {missing[0]}", fix="correct the list or restore the videos")
     return tuple(clips)
+
+
+def _file_and_label(line: str) -> tuple[str, str]:
+    """A line's file, with forward slashes and without quotes, and what follows it; names of files may hold spaces."""
+    if line[0] in QUOTES and (end := line.find(line[0], 1)) > 0:
+        file, label = line[1:end], line[end + 1 :].strip()
+    else:
+        before, _, last = line.replace("\t", " ").rpartition(" ")
+        # Only a word after the ending of a file can be a label: "v_jump 2.avi" is one name.
+        file, label = (before.strip(), last) if before and "." not in last else (line, "")
+    if "/" not in file:
+        file = file.replace("\\", "/")
+    return file, label

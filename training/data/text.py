@@ -1,0 +1,53 @@
+"""Text files that people write: class names and lists, from any editor and system."""
+
+import re
+import unicodedata
+from pathlib import Path
+
+from clipstep.runtime.errors import ClipstepError
+
+BOM = "\ufeff"
+QUOTES = "\"'"
+
+
+def read_lines(path: Path, *, expected: str, fix: str = "check the path") -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers, without the white space at their ends and without byte order marks; in
+    composed Unicode (NFC), because macOS decomposes the names of files.
+
+    Raises:
+        ClipstepError: it cannot be read, is not UTF-8 text, or has no such line.
+    """
+    if not path.is_file():
+        raise ClipstepError(f"{path}: no such file", expected=expected, fix=fix)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ClipstepError(f"{path}: cannot be read", got=error.strerror, expected=expected) from error
+    except UnicodeDecodeError as error:
+        raise ClipstepError(f"{path}: is not text in UTF-8", got=f"byte {error.start + 1}", expected=expected, fix="save it as UTF-8") from error
+    lines = [(number, nfc(line.replace(BOM, "").strip())) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1)]
+    lines = [(number, line) for number, line in lines if line]
+    if not lines:
+        raise ClipstepError(f"{path}: the list is empty", expected="at least one line", fix="fill the list")
+    for number, line in lines:
+        if any(unicodedata.category(character) == "Cc" and character != "\t" for character in line):
+            raise ClipstepError(f"{path}:{number}: holds a control character", got=ascii(line), expected=expected, fix="correct the file")
+    return lines
+
+
+def nfc(text: str) -> str:
+    """The text in composed Unicode."""
+    return unicodedata.normalize("NFC", text)
+
+
+def unquoted(text: str) -> str:
+    """Without the quotes around it, if it is quoted."""
+    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in QUOTES else text
+
+
+def existing(path: Path) -> Path:
+    """The path as it is called on this disk: composed, decomposed, or as given if there is neither."""
+    if path.exists():
+        return path
+    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
+    return next((form for form in forms if form.exists()), path)
