@@ -12,14 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import Start, Subject
 from clipstep.export.network import Network
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import Array, Engine, load_engine
-from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.golden import GoldenSteps, error_at
 from clipstep.runtime.model import StepModel
 
 
@@ -110,7 +108,7 @@ def main() -> None:
         load_s=loaded - started,
         first_step_ms=(first - loaded) * 1e3,
         threads_used=threads_used(subject),
-        largest_error=float(np.abs(logits - golden.logits[0]).max() / max(1.0, np.abs(golden.logits[0]).max())),
+        largest_error=error_at("logits", 0, golden.logits[0], logits) / golden.scale("logits"),
     )
     print(json.dumps({"start": start.model_dump(), "memory_before_load_bytes": before}), file=answers, flush=True)
     position = 1

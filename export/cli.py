@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from clipstep.export.choices import FORMS, INPUT_DTYPES, PLATFORMS, TARGETS
+from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUTS, PLATFORMS, TARGETS
+from clipstep.export.network import Network, given_network, network_options
 from clipstep.runtime.bundle import Bundle, listed, opened_for
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import BUNDLE, check_output
@@ -24,6 +26,8 @@ from clipstep.runtime.terminal import new_console, quiet, quiet_stderr
 if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
     from clipstep.export.export import Tune, Written
     from clipstep.training.run import Run
+
+CONTENT = {"run sample": "the run's sample", "video": "the video", "synthetic": "synthetic scenes"}
 
 
 class Fixed(click.ParamType[int]):
@@ -52,7 +56,7 @@ class Fixed(click.ParamType[int]):
 @click.option("--mean", nargs=3, type=float, default=(0.0, 0.0, 0.0), show_default=True, help="The model's normalisation: R G B, of 0..255.")
 @click.option("--deviation", nargs=3, type=float, default=(255.0, 255.0, 255.0), show_default=True, help="What frames are divided by then.")
 @click.option("--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Frames per second of the model's videos.")
-@click.option("--video", type=click.Path(path_type=Path), help="The model's golden steps are on this video; otherwise on noise.")
+@click.option("--video", type=click.Path(path_type=Path), help="The model's golden steps are on this video; otherwise on synthetic frames.")
 @click.option(
     "--stream", type=click.IntRange(1), help="Steps of so many new frames: a clip network gets states, and predicts after each step of all so far."
 )
@@ -88,6 +92,7 @@ class Fixed(click.ParamType[int]):
     show_default=True,
     help="Of the frames: uint8 where the target has it.",
 )
+@click.option("--output", type=click.Choice(OUTPUTS), help="What the network's output holds; unless given, it is recognised.")
 def export_command(
     run: Path | None,
     out: Path,
@@ -100,6 +105,7 @@ def export_command(
     input_dtype: str,
     stream: int | None,
     window: float | None,
+    output: str | None,
     **own: Any,
 ) -> None:
     """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one of them fails verification."""
@@ -109,7 +115,7 @@ def export_command(
     if out.suffix != ".clipstep":
         raise ClipstepError("a bundle's name ends in .clipstep", got=out, expected=f"{out}.clipstep")
     check_output(out, BUNDLE, force=force)
-    ask = Ask(tuple(dict.fromkeys(targets)), form, input_dtype, stream, tuple(dict.fromkeys(platforms)), _tune() if tune else None, window)
+    ask = Ask(tuple(dict.fromkeys(targets)), form, input_dtype, stream, tuple(dict.fromkeys(platforms)), _tune() if tune else None, window, output)
     console = new_console()
     if run is not None and model is None:
         loaded, source = load_run(run), str(run)
@@ -121,6 +127,8 @@ def export_command(
         manifest = export_run(loaded, source, out, ask, lambda w: console.print(_line(w), soft_wrap=True), quiet, force=force)
     _say_what_it_remembers(manifest, console)
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
+    for line in _about_golden(manifest):
+        console.print(line, soft_wrap=True)
     console.print(f"wrote {out}: {count} artifact{'s' * (count > 1)}, verified over {steps} steps and a reset", soft_wrap=True)
 
 
@@ -134,6 +142,21 @@ def _say_what_it_remembers(manifest: Manifest, console: Console) -> None:
     elif manifest.window_frames is not None:
         seconds = manifest.window_frames / manifest.input.fps
         console.print(f"predictions are the mean over the newest {manifest.window_frames} frames, {seconds:.3g} s", soft_wrap=True)
+
+
+def _about_golden(manifest: Manifest) -> Iterator[str]:
+    """What the output holds, where it is not logits, and what the golden steps are and cannot show."""
+    applied = {
+        "probabilities": "output: probabilities, with softmax inside the artifacts; the runtimes apply none",
+        "multilabel_probabilities": "output: a probability for each class by itself, with sigmoid inside the artifacts; the runtimes apply none",
+        "multilabel_logits": "output: logits of classes that do not exclude each other; the runtimes apply sigmoid",
+    }
+    if manifest.output in applied:
+        yield applied[manifest.output]
+    golden = manifest.golden
+    yield f"golden steps: frames of {', then '.join(CONTENT[content] for content in golden.content)}"
+    if golden.cannot_show:
+        yield f"a warning: the network gives the same within the bound, so that its golden steps cannot show: {', '.join(golden.cannot_show)}"
 
 
 def _own(
@@ -171,28 +194,37 @@ def _line(written: Written) -> str:
 
 @command("verify", loads=["clipstep.export.verify"])
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--run", type=click.Path(path_type=Path), help="Compute the reference anew from this run's eager network.")
-@click.option("--video", type=click.Path(path_type=Path), help="Frames of this video instead of the golden steps'; needs --run.")
-def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
+@network_options
+@click.option("--classes", type=click.Path(path_type=Path), help="The class names that --model was trained on, to compare.")
+@click.option("--mean", nargs=3, type=float, help="The normalisation that --model was trained with, to compare.")
+@click.option("--deviation", nargs=3, type=float, help="The same: what frames are divided by.")
+@click.option("--fps", type=float, help="Frames per second of the videos that --model was trained on, to compare.")
+@click.option("--video", type=click.Path(path_type=Path), help="Frames of this video instead of the golden steps'; needs --run or --model.")
+def verify_command(bundle: Path, run: Path | None, model: str | None, weights: Path | None, video: Path | None, **given: Any) -> None:
     """Check each artifact of BUNDLE against the eager network, over at least 16 consecutive steps and a reset.
 
-    The reference is the golden steps, recorded from the eager network at export; with --run it is computed anew.
+    The reference is the golden steps, recorded from the eager network at export; with --run or --model it is computed anew, and
+    what the manifest says of the network is compared with it.
     """
     from clipstep.export.verify import verify_bundle
-    from clipstep.training.run import load_run
 
     console = new_console()
     opened = click.get_current_context().with_resource(opened_for(bundle))
     golden = GoldenSteps.of(opened)
     reference = "golden steps"
-    if run is not None:
-        golden = _fresh_golden(opened, golden, load_run(run), video, console)
-        reference = f"eager network of {run}, {video or 'golden frames'}"
+    network = given_network(run, model, weights)
+    if model is None and any(value is not None for value in given.values()):
+        raise ClipstepError("--classes, --mean, --deviation and --fps are of --model", fix="a run has its own: leave them out")
+    if network is not None:
+        golden = _fresh_golden(opened, golden, network, video, console)
+        reference = f"eager network of {network}, {video or 'golden frames'}"
     elif video is not None:
-        raise ClipstepError("--video needs --run", got="no run to compute the reference with", fix="add --run RUN")
+        raise ClipstepError("--video needs --run or --model", got="no network to compute the reference with", fix="add one of them")
+    if model is not None:
+        _compare_given(opened, given, console)
     console.print(f"{bundle}: {len(golden.logits)} steps and a reset against the {reference}", soft_wrap=True)
     table = Table()
-    for heading in ("artifact", "runtime", "largest error", "relative", "bound", "verdict"):
+    for heading in ("artifact", "runtime", "largest error", "of its range", "bound", "verdict"):
         table.add_column(heading)
     runtimes = {"onnx": "onnxruntime", "executorch": "ExecuTorch", "coreml": "own evaluator *"}
     with quiet_stderr():
@@ -211,31 +243,46 @@ def verify_command(bundle: Path, run: Path | None, video: Path | None) -> None:
         )
     if any(artifact.target == "coreml" for artifact in opened.manifest.artifacts):
         console.print("* Core ML itself runs on Apple devices only; here its saved packages are evaluated operation by operation")
+    if opened.manifest.golden.cannot_show:
+        console.print(f"what these golden steps cannot show: {', '.join(opened.manifest.golden.cannot_show)}", soft_wrap=True)
 
 
-def _fresh_golden(bundle: Bundle, golden: GoldenSteps, run: Run, video: Path | None, console: Console) -> GoldenSteps:
+def _compare_given(bundle: Bundle, given: dict[str, Any], console: Console) -> None:
+    from clipstep.export.factory import read_labels
+    from clipstep.export.facts import check_given
+
+    labels = None if given["classes"] is None else read_labels(given["classes"])
+    taken = check_given(bundle.manifest, {**given, "classes": labels})
+    if taken:
+        console.print(f"not compared, because the network does not say: {', '.join(taken)}; give --{' --'.join(taken)}", soft_wrap=True)
+
+
+def _fresh_golden(bundle: Bundle, golden: GoldenSteps, network: Network, video: Path | None, console: Console) -> GoldenSteps:
+    """The reference computed anew: on the golden steps' frames, where it has to be what was recorded, or on those of a video."""
+    import torch
+
+    from clipstep.export.facts import check_network
+    from clipstep.export.reference import reference_run
     from clipstep.export.step import program_of
     from clipstep.export.verify import GOLDEN_STEPS, check_steps, record_golden, same_golden
     from clipstep.training.data.subclips import read_subclips
 
-    if run.info.checkpoint_sha256 != bundle.manifest.provenance.checkpoint_sha256:
-        raise ClipstepError("the run is not the one the bundle was exported from", fix="give that run, or export this one")
+    run = reference_run(bundle, network)
     stream, window = bundle.manifest.provenance.stream_frames, bundle.manifest.window_frames
     program = program_of(run, stream, window)
+    subclips = torch.from_numpy(golden.subclips)
+    fresh = record_golden(program, subclips, len(golden.logits))
+    check_network(bundle.manifest, run, program, fresh.logits)
+    same_golden(golden, fresh)
     if video is not None:
         frames, size, _, channels = program.frames.shape
         subclips = read_subclips(video, frames, size, channels)
-    else:
-        subclips = program.subclips(run.sample.flatten(0, 1))
     if stream is not None:
         steps, error = check_steps(program, subclips)
         late = f" but the last {program.delay}" if program.delay else ""
         console.print(
             f"{steps} steps of {stream} frames are the clip network on {f'the newest {window}' if window else 'all'} frames so far{late}"
-            f"{', and flushed on the whole video' if program.flush else ''}: largest relative error {error:.1e}",
+            f"{', and flushed on the whole video' if program.flush else ''}: largest error {error:.1e} of the logits' range",
             soft_wrap=True,
         )
-    if video is not None:
-        return record_golden(program, subclips, max(GOLDEN_STEPS, len(subclips)))
-    same_golden(golden, fresh := record_golden(program, subclips))
-    return fresh
+    return fresh if video is None else record_golden(program, subclips, max(GOLDEN_STEPS, len(subclips)))

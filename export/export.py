@@ -16,20 +16,23 @@ from types import FrameType
 import torch
 from torch import fx, nn
 
+from clipstep.export.choices import OUTPUTS
+from clipstep.export.facts import interface_of
+from clipstep.export.head import settle_output
 from clipstep.export.lowering.frames import Style
 from clipstep.export.lowering.lower import lower_graph, simplified
+from clipstep.export.mistakes import record_telling
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.stream.run import window_frames
 from clipstep.export.targets import TARGETS, Target
-from clipstep.export.verify import check_artifact, check_steps, record_golden
+from clipstep.export.verify import check_artifact, check_steps
 from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import BUNDLE, check_output
 from clipstep.runtime.golden import GoldenSteps, bound_text
-from clipstep.runtime.manifest import Artifact, Golden, Input, Interface, Manifest, Parity, Placement, Provenance, State, Tuning
+from clipstep.runtime.manifest import Artifact, Golden, Interface, Manifest, Parity, Placement, Provenance, Tuning
 from clipstep.runtime.whole import write_whole
 from clipstep.training.count import multiply_accumulates
-from clipstep.training.data.subclips import RGB
 from clipstep.training.run import Run
 
 GOLDEN_FILE = "golden.safetensors"
@@ -56,6 +59,8 @@ class Ask:
     platforms: Sequence[str] = ("any",)
     tune: Tune | None = None
     window: float | None = None
+    output: str | None = None
+    """What the first output holds, one of :data:`~clipstep.export.choices.OUTPUTS`; None for what is recognised."""
 
     def __post_init__(self) -> None:
         if self.window is not None and self.stream is None:
@@ -65,6 +70,8 @@ class Ask:
         unknown = [target for target in self.targets if target not in TARGETS]
         if unknown or not self.targets:
             raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
+        if self.output not in (None, *OUTPUTS):
+            raise ClipstepError("unknown output", got=self.output, expected=f"one of {', '.join(OUTPUTS)}")
         for name in self.targets:
             for what, asked, takes in (("form", self.form, TARGETS[name].forms), ("input", self.input_dtype, TARGETS[name].input_dtypes)):
                 if asked not in ("auto", *takes):
@@ -113,10 +120,12 @@ def export_run(
     window = window_frames(ask.window, run.info.fps, ask.stream) if ask.window is not None and ask.stream is not None else None
     program = program_of(run, ask.stream, window)
     subclips = program.subclips(run.sample.flatten(0, 1))
-    golden = record_golden(program, subclips)
+    recorded = record_telling(program, subclips, run.content)
+    golden = recorded.golden
+    output = settle_output(ask.output, program, golden.logits)
     if ask.stream is not None:
         check_steps(program, subclips)
-    interface = _interface(run, program, out)
+    interface = interface_of(run, program, out.name.removesuffix(".clipstep"), output)
     with write_whole(out, replace=force) as folder, interruptible() as stop_if_interrupted:
         artifacts = []
         for written in _write_artifacts(program, golden, interface, ask, folder, around):
@@ -128,7 +137,10 @@ def export_run(
             schema_version=1,
             **interface.model_dump(),
             artifacts=tuple(artifacts),
-            golden=Golden(file=GOLDEN_FILE, size_bytes=tree_size(folder / GOLDEN_FILE), sha256=tree_sha256(folder / GOLDEN_FILE)),
+            golden=Golden(
+                file=GOLDEN_FILE, size_bytes=tree_size(folder / GOLDEN_FILE), sha256=tree_sha256(folder / GOLDEN_FILE), content=recorded.content,
+                cannot_show=recorded.cannot_show,
+            ),
             provenance=Provenance(
                 run=str(source), checkpoint_sha256=run.info.checkpoint_sha256, clipstep_version=version("clipstep"),
                 architecture=run.info.architecture, config=dict(run.info.config), training=dict(run.info.training), stream_frames=ask.stream,
@@ -249,33 +261,6 @@ class _Graphs:
         if style not in self._lowered:
             self._lowered[style] = lower_graph(self._simplified, self._program.inputs, style)
         return self._lowered[style]
-
-
-def _interface(run: Run, program: StepProgram, out: Path) -> Interface:
-    states = []
-    for name, value in program.states.items():
-        if bool((value != value.flatten()[0]).any()):
-            raise ClipstepError(f"state {name}: its initial value differs from element to element", expected="one number for all elements")
-        states.append(State(name=name, shape=tuple(value.shape), dtype="float32", initial=float(value.flatten()[0])))
-    shape = tuple(program.frames.shape)
-    return Interface(
-        name=out.name.removesuffix(".clipstep"),
-        input=Input(
-            shape=shape,
-            dtype="uint8",
-            color="RGB" if shape[-1] == RGB else "flow",
-            mean=run.info.mean,
-            deviation=run.info.deviation,
-            fps=run.info.fps,
-        ),
-        states=tuple(states),
-        outputs=tuple(program.output_names),
-        labels=program.labels,
-        delay_frames=program.delay,
-        flush=program.flush,
-        average=program.average,
-        window_frames=program.window,
-    )
 
 
 @contextlib.contextmanager

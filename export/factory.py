@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from clipstep.export.source import first_line, line_of_error
 from clipstep.runtime.errors import ClipstepError
-from clipstep.training.data.subclips import RGB, read_subclips
+from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.training.data.subclips import read_subclips
 from clipstep.training.data.text import read_lines, unquoted
 from clipstep.training.run import Run, RunInfo
 from clipstep.training.weights import fill, read_state
@@ -35,7 +36,7 @@ class Facts:
 def own_run(spec: str, facts: Facts, weights: Path | None = None, video: Path | None = None) -> Run:
     """The network that the factory ``package.module:name`` gives, in eval mode, with the facts that a run has.
 
-    Its golden steps will be on the subclips of ``video``, or on noise.
+    Its golden steps will be on the subclips of ``video``, or on synthetic ones.
 
     Raises:
         ClipstepError: the factory cannot be imported, fails, or gives no module; the weights do not fit; the video cannot be used.
@@ -46,7 +47,10 @@ def own_run(spec: str, facts: Facts, weights: Path | None = None, video: Path | 
     info = RunInfo(
         spec, {"frames": facts.frames, "size": facts.size}, facts.classes, facts.mean, facts.deviation, facts.fps, _sha256(network.state_dict())
     )
-    return Run(network.eval(), info, _noise(facts) if video is None else read_subclips(video, facts.frames, facts.size)[:SAMPLE_SUBCLIPS])
+    if video is not None:
+        return Run(network.eval(), info, read_subclips(video, facts.frames, facts.size)[:SAMPLE_SUBCLIPS], "video")
+    drawn = synthetic_subclips(SAMPLE_SUBCLIPS, facts.frames, facts.size, facts.size)
+    return Run(network.eval(), info, torch.from_numpy(drawn), "synthetic")
 
 
 def load_network(spec: str) -> nn.Module:
@@ -99,11 +103,6 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 def _failed(spec: str, error: Exception) -> ClipstepError:
     return ClipstepError(f"--model {spec}: fails", got=first_line(error), fix=f"it comes from {line_of_error(error)}")
-
-
-def _noise(facts: Facts) -> Tensor:
-    shape = (SAMPLE_SUBCLIPS, facts.frames, facts.size, facts.size, RGB)
-    return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def _sha256(weights: Mapping[str, Tensor]) -> str:

@@ -1,19 +1,21 @@
 """Every artifact of a bundle against the eager network, each in its own runtime."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from clipstep.export.facts import check_embedded
+from clipstep.export.head import check_output_kind
 from clipstep.export.mlprogram import MlProgram
 from clipstep.export.step import StepProgram
 from clipstep.export.targets import TARGETS
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import ENGINES, Engine, load_engine
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.golden import BOUNDS, Errors, GoldenSteps, ParityError, check_golden
+from clipstep.runtime.golden import BOUNDS, Errors, GoldenSteps, ParityError, check_golden, scale_of
 from clipstep.runtime.manifest import Artifact, Interface
 from clipstep.runtime.model import StepModel
 
@@ -44,13 +46,13 @@ def check_steps(program: StepProgram, subclips: torch.Tensor) -> tuple[int, floa
     and, where a stream is flushed, on the shortest video and on all of this one.
 
     ``subclips`` ``(S, T, H, W, 3)`` are taken again from the first where they are shorter than the delay, or than a window. Gives
-    the number of steps and the largest error, relative to the largest logit.
+    the number of steps and the largest error, a share of the logits' range.
 
     Raises:
         ParityError: they differ.
     """
     assert program.clip is not None
-    states, largest, frames = list(program.states.values()), 0.0, len(program.frames)
+    states, pairs, frames = list(program.states.values()), [], len(program.frames)
     count = max(GOLDEN_STEPS, len(subclips), program.delay // frames + 4, (program.window or 0) // frames + 2)
     video = subclips[torch.arange(count) % len(subclips)]
     flushed = {-(-program.flush.min_frames // frames), count} if program.flush else set()
@@ -58,11 +60,10 @@ def check_steps(program: StepProgram, subclips: torch.Tensor) -> tuple[int, floa
         logits, *states = program.step(subclip, *states)
         so_far = f"after {step} steps of {frames} frames"
         if not step & (step - 1) or step == count:
-            largest = max(largest, _difference(logits, program.clip(video[:step].flatten(0, 1), False), so_far))
+            pairs.append((so_far, logits, program.clip(video[:step].flatten(0, 1), False)))
         if step in flushed:
-            logits = flush(program, states)
-            largest = max(largest, _difference(logits, program.clip(video[:step].flatten(0, 1), True), f"{so_far}, flushed,"))
-    return count, largest
+            pairs.append((f"{so_far}, flushed,", flush(program, states), program.clip(video[:step].flatten(0, 1), True)))
+    return count, _largest_difference([(when, logits, expected) for when, logits, expected in pairs if expected is not None])
 
 
 def flush(program: StepProgram, states: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -76,16 +77,18 @@ def flush(program: StepProgram, states: Sequence[torch.Tensor]) -> torch.Tensor:
     return outputs[0]
 
 
-def _difference(logits: torch.Tensor, expected: torch.Tensor | None, when: str) -> float:
-    if expected is None:
-        return 0.0
-    error = float((logits - expected).abs().max() / expected.abs().max().clamp(min=1.0))
-    if not error <= BOUNDS["float32"]:
-        raise ParityError(
-            f"{when} the logits are not those of the network on all of them", got=f"a relative error of {error:.3g}",
-            expected=f"at most {BOUNDS['float32']:g}", fix="export it without --stream",
-        )  # fmt: skip
-    return error
+def _largest_difference(pairs: Sequence[tuple[str, torch.Tensor, torch.Tensor]]) -> float:
+    """Of logits and expected ones, named by when they were; a share of the range of all that are expected."""
+    scale = scale_of(torch.stack([expected for _, _, expected in pairs]).numpy())
+    errors = []
+    for when, logits, expected in pairs:
+        errors.append(float((logits - expected).abs().max()) / scale)
+        if not errors[-1] <= BOUNDS["float32"]:
+            raise ParityError(
+                f"{when} the logits are not those of the network on all of them", got=f"an error of {errors[-1]:.3g} of their range",
+                expected=f"at most {BOUNDS['float32']:g}", fix="export it without --stream",
+            )  # fmt: skip
+    return max(errors)
 
 
 def load_for_verification(target: str, path: Path) -> Engine:
@@ -118,16 +121,19 @@ def _check(engine: Engine, path: Path, precision: str, interface: Interface, gol
 
 
 def verify_bundle(bundle: Bundle, golden: GoldenSteps) -> Iterator[tuple[Artifact, Errors]]:
-    """Checks the artifacts that are there, one after the other.
+    """Checks the artifacts one after the other: the facts that they carry, and what they compute.
 
     Raises:
-        ParityError: at the first one that is off, or if the golden steps are too few to say.
+        ParityError: at the first one that is off or carries other facts than the manifest, or if the golden steps are too few to say,
+            or are not what the manifest says of the output.
     """
+    check_output_kind(bundle.manifest.output, golden.logits)
     if len(golden.logits) + bundle.manifest.golden.left_out_steps < GOLDEN_STEPS:
         raise ParityError("too few golden steps", got=len(golden.logits), expected=f"at least {GOLDEN_STEPS}", fix="export it again")
     for artifact in bundle.manifest.artifacts:
         if artifact.file in bundle.missing:
             continue
+        check_embedded(bundle, artifact)
         interface = bundle.manifest.interface(artifact.input_dtype)
         yield artifact, check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden)
 
@@ -138,9 +144,6 @@ def same_golden(recorded: GoldenSteps, computed: GoldenSteps) -> None:
     Raises:
         ParityError: they are not.
     """
-    pairs: Iterable[tuple[str, np.ndarray, np.ndarray]] = [
-        ("logits", recorded.logits, computed.logits), *((name, recorded.states[name], computed.states[name]) for name in computed.states),
-    ]  # fmt: skip
-    for name, old, new in pairs:
-        if old.shape != new.shape or not np.allclose(old, new, rtol=0, atol=1e-4):
+    for (name, new), old in zip(computed.outputs.items(), recorded.outputs.values(), strict=True):
+        if old.shape != new.shape or not np.abs(old - new).max(initial=0) <= BOUNDS["float32"] * scale_of(new):
             raise ParityError(f"the bundle's golden {name} are not what the eager network computes", fix="export it again")

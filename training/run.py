@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.finished import Kind, check_output
+from clipstep.runtime.manifest import GoldenContent
 from clipstep.runtime.places import check_file_place
 from clipstep.runtime.whole import write_whole
 from clipstep.training.data.subclips import RGB
@@ -66,6 +67,8 @@ class Run:
     network: nn.Module
     info: RunInfo
     sample: Tensor
+    content: GoldenContent = "run sample"
+    """What the sample's frames are."""
 
 
 def describe_run(folder: Path) -> str:

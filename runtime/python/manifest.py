@@ -135,7 +135,7 @@ class Parity(_Model):
     steps: Positive
     max_absolute_error: float
     max_relative_error: float
-    """Largest error of an output divided by the largest magnitude of that output in the reference."""
+    """Largest error of an output divided by its range over the golden steps, in the reference."""
     bound: str
 
 

@@ -54,12 +54,12 @@ def test_an_artifact_that_its_runtime_cannot_read(file: str, clipstep: Cli, bund
 
 
 def test_a_video_without_a_run(clipstep: Cli, bundle_path: Path, clip: Path) -> None:
-    assert "--video needs --run" in refused(clipstep("verify", bundle_path, "--video", clip))
+    assert "--video needs --run or --model" in refused(clipstep("verify", bundle_path, "--video", clip))
 
 
 def test_another_run(clipstep: Cli, bundle_path: Path, run: Run, tmp_path: Path) -> None:
     other = load_run_with_another_bias(run, tmp_path / "other")
-    assert "the run is not the one the bundle was exported from" in refused(clipstep("verify", bundle_path, "--run", other))
+    assert "is not the network that the bundle was exported from" in refused(clipstep("verify", bundle_path, "--run", other))
 
 
 def load_run_with_another_bias(run: Run, folder: Path) -> Path:

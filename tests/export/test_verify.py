@@ -20,6 +20,7 @@ from clipstep.export.step import StepProgram, program_of
 from clipstep.export.targets import executorch
 from clipstep.export.verify import verify_bundle
 from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps, ParityError
 from clipstep.runtime.terminal import quiet
 from clipstep.training.run import Run
@@ -177,7 +178,7 @@ def test_an_executorch_program_of_a_damaged_graph_is_caught(
         graph = lower(program.step, program.inputs, XNNPACK)
         damage(graph.graph)
         graph.recompile()
-        executorch.write(graph, program, "float32", "{}", bundle.path / "step.pte")
+        executorch.write(graph, program, "float32", bundle.manifest.interface("uint8").model_dump_json(), bundle.path / "step.pte")
     changed = rehash(bundle.path)
     with pytest.raises(ParityError, match=r"step\.pte: .* is off at step 0"):
         verify(changed)
@@ -186,12 +187,12 @@ def test_an_executorch_program_of_a_damaged_graph_is_caught(
 # The golden steps and the hashes.
 
 
-@pytest.mark.parametrize(("change", "text"), [(0.01, "logits is off at step 7"), (float("nan"), "logits is off at step 7")])
+@pytest.mark.parametrize(("change", "text"), [(0.01, "logits is off at step 7"), (float("nan"), "a value in logits that is not finite")])
 def test_altered_golden_steps_are_caught(change: float, text: str, bundle_copy: Path, golden: GoldenSteps, rehash: Rehash) -> None:
     logits = golden.logits.copy()
     logits[7, 1] += change
     GoldenSteps(golden.subclips, logits, golden.states).save(bundle_copy / "golden.safetensors")
-    with pytest.raises(ParityError, match=text):
+    with pytest.raises(ClipstepError, match=text):
         verify(rehash(bundle_copy))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipstep.runtime import ClipstepError, GoldenSteps, ParityError, StepModel, check_golden
+from clipstep.runtime import ClipstepError, GoldenSteps, StepModel, check_golden
 from clipstep.runtime.cores import available_cores
 
 Reference = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -118,20 +118,21 @@ def test_the_golden_steps_of_the_bundle_hold(model: StepModel, bundle_path: Path
     [
         (0.001, 0, r"logits is off at step 2; got an error of 0\.001"),
         (0, 0.001, r"memory is off at step 2; got an error of 0\.001"),
-        (np.nan, 0, "logits is off at step 2; got an error of nan"),
+        (np.nan, 0, "the golden steps cannot be used; got a value in logits that is not finite"),
     ],
 )
 def test_golden_steps_that_differ_are_named(model: StepModel, reference: Reference, logits: float, memory: float, message: str) -> None:
     expected, memories = (values.astype(np.float32) for values in reference(FRAMES))
     expected[2, 0] += logits
     memories[2, 1] += memory
-    with pytest.raises(ParityError, match=message):
+    with pytest.raises(ClipstepError, match=message):
         check_golden(model, GoldenSteps(FRAMES, expected, {"memory": memories[:, None]}), "float32")
 
 
-def test_another_top_class_is_an_error_however_close(model: StepModel, reference: Reference) -> None:
-    grey = np.full((1, 4, 8, 8, 3), 100, np.uint8)
-    expected, memories = (values.astype(np.float32) for values in reference(grey))
+def test_a_near_tie_may_go_either_way(model: StepModel, reference: Reference) -> None:
+    """Grey gives three equal logits; the reference's favourite leads by less than twice the bound."""
+    frames = np.full((2, 4, 8, 8, 3), 100, np.uint8)
+    frames[1] = 250
+    expected, memories = (values.astype(np.float32) for values in reference(frames))
     expected[0, 2] += 5e-5
-    with pytest.raises(ParityError, match="another class is top-1 at step 0; got red; expected blue"):
-        check_golden(model, GoldenSteps(grey, expected, {"memory": memories[:, None]}), "float32")
+    assert check_golden(model, GoldenSteps(frames, expected, {"memory": memories[:, None]}), "float32").absolute == pytest.approx(5e-5, rel=0.1)

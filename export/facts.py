@@ -1,0 +1,112 @@
+"""The facts that a manifest and each artifact carry, compared with each other and with the network itself."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from clipstep.export.head import settle_output
+from clipstep.export.step import StepProgram
+from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.engines import Array
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.files import read_file
+from clipstep.runtime.golden import ParityError
+from clipstep.runtime.manifest import Artifact, Input, Interface, Manifest, State
+from clipstep.runtime.outputs import Output
+from clipstep.training.data.subclips import RGB
+from clipstep.training.run import Run
+
+
+def interface_of(run: Run, program: StepProgram, name: str, output: Output) -> Interface:
+    """The facts of a step that each of its artifacts carries.
+
+    Raises:
+        ClipstepError: a state starts with different numbers in its elements.
+    """
+    states = []
+    for state, value in program.states.items():
+        if bool((value != value.flatten()[0]).any()):
+            raise ClipstepError(f"state {state}: its initial value differs from element to element", expected="one number for all elements")
+        states.append(State(name=state, shape=tuple(value.shape), dtype="float32", initial=float(value.flatten()[0])))
+    shape = tuple(program.frames.shape)
+    return Interface(
+        name=name,
+        input=Input(
+            shape=shape,
+            dtype="uint8",
+            color="RGB" if shape[-1] == RGB else "flow",
+            mean=run.info.mean,
+            deviation=run.info.deviation,
+            fps=run.info.fps,
+        ),
+        states=tuple(states),
+        outputs=tuple(program.output_names),
+        labels=program.labels,
+        delay_frames=program.delay,
+        flush=program.flush,
+        average=program.average,
+        window_frames=program.window,
+        output=output,
+    )
+
+
+def check_embedded(bundle: Bundle, artifact: Artifact) -> None:
+    """Makes sure that the facts in an artifact, which a lone file is used by, are the manifest's.
+
+    Raises:
+        ParityError: it carries none, or others.
+        ClipstepError: it cannot be read, or the facts do not fit its inputs and outputs.
+    """
+    embedded = read_file(bundle.file(artifact)).interface
+    if embedded is None:
+        raise ParityError(f"{artifact.file}: carries no clipstep facts", expected="those of the manifest", fix="export it again")
+    for key, got, expected in _differences(bundle.manifest.interface(artifact.input_dtype), embedded):
+        raise ParityError(f"{artifact.file}: the manifest's {key} is not the artifact's own", got=got, expected=expected, fix="export it again")
+
+
+def check_network(manifest: Manifest, run: Run, program: StepProgram, logits: Array) -> None:
+    """Makes sure that the manifest's facts are the network's.
+
+    ``logits`` ``(N, classes)`` are the network's own over the golden steps, which say what its output may be.
+
+    Raises:
+        ParityError: a fact differs.
+    """
+    asked = {"logits": "logits", "probabilities": "probabilities"}.get(manifest.output, "multilabel")
+    try:
+        output = settle_output(asked, program, logits)
+    except ClipstepError as error:
+        raise ParityError(f"the manifest's output is {manifest.output}, and the network's is not: {error}") from error
+    own = interface_of(run, program, manifest.name, output)
+    for key, got, expected in _differences(manifest.interface(own.input.dtype), own):
+        raise ParityError(f"the manifest's {key} is not the network's", got=got, expected=expected, fix="export it again")
+
+
+def check_given(manifest: Manifest, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Compares what a user knows of a network of their own with the manifest; gives the names of those facts that are None.
+
+    ``given`` holds ``classes``, ``mean``, ``deviation`` and ``fps``.
+
+    Raises:
+        ParityError: one differs.
+    """
+    said = {"classes": manifest.labels, "mean": manifest.input.mean, "deviation": manifest.input.deviation, "fps": manifest.input.fps}
+    for name, value in given.items():
+        if value is not None and value != said[name]:
+            raise ParityError(f"the manifest's {name} is not what --{name} says", got=said[name], expected=value, fix="export it again")
+    return tuple(name for name, value in given.items() if value is None)
+
+
+def _differences(said: Interface, right: Interface) -> Iterator[tuple[str, object, object]]:
+    """The keys that differ, with what each says; of states and of the input by their own keys."""
+    yield from _values("", said.model_dump(), right.model_dump())
+
+
+def _values(path: str, said: Any, right: Any) -> Iterator[tuple[str, object, object]]:
+    if isinstance(said, dict) and isinstance(right, dict):
+        for key in {**said, **right}:
+            yield from _values(f"{path}.{key}".removeprefix("."), said.get(key), right.get(key))
+    elif said and right and isinstance(said[0] if isinstance(said, tuple) else None, dict) and len(said) == len(right):
+        for one, other in zip(said, right, strict=True):
+            yield from _values(f"{path}.{other['name']}", one, other)
+    elif said != right:
+        yield path, said, right

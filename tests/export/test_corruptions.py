@@ -1,0 +1,243 @@
+"""Each corruption that ``clipstep verify`` promises to catch, on written artifacts, with hashes made to fit.
+
+An artifact that computes something else is written from a corrupted network with the facts of the right one. A manifest that says
+something else lies beside the right artifacts, or its lie is embedded in them too; then the network alone can tell.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clipstep.export.export import Ask, export_run
+from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256, tree_size
+from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.training.run import Run, RunInfo
+
+Cli = Callable[..., tuple[int, str, str]]
+CLASSES = ("a", "b", "c")
+FILES = {"onnx": "step.onnx", "executorch": "step.pte", "coreml": "step-float32.mlpackage"}
+
+
+class Small(nn.Module):
+    """Two states of one shape that mean different things, a relu, and a kernel that sees time."""
+
+    initial = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(3, 6, (2, 3, 3), padding=(0, 1, 1))
+        self.linear = nn.Linear(18, len(CLASSES))
+
+    def initial_states(self) -> dict[str, Tensor]:
+        return {"slow": torch.full((1, 6), self.initial), "fast": torch.full((1, 6), self.initial)}
+
+    def forward(self, frames: Tensor, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.activation(self.conv(frames)).mean((2, 3, 4))
+        slow, fast = 0.9 * slow + 0.1 * x, 0.3 * fast + 0.7 * x
+        return self.linear(torch.cat([x, slow, fast], 1)), slow, fast
+
+    def activation(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+class Heavier(Small):
+    """Its first weight is 1 % larger."""
+
+    def forward(self, frames: Tensor, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scale = torch.ones(6, 1, 1, 1, 1).index_fill(0, torch.tensor([0]), 1.01)
+        x = F.relu(F.conv3d(frames, self.conv.weight * scale, self.conv.bias, padding=(0, 1, 1))).mean((2, 3, 4))
+        slow, fast = 0.9 * slow + 0.1 * x, 0.3 * fast + 0.7 * x
+        return self.linear(torch.cat([x, slow, fast], 1)), slow, fast
+
+
+class Linear(Small):
+    """Without its relu."""
+
+    def activation(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Swapped(Small):
+    """Each state is taken for the other."""
+
+    def forward(self, frames: Tensor, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return super().forward(frames, fast, slow)
+
+
+class Turned(Small):
+    """Its frames are changed first, by the dimensions or the axes named in ``how``."""
+
+    how: Callable[[Tensor], Tensor]
+
+    def forward(self, frames: Tensor, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return super().forward(self.how(frames), slow, fast)
+
+
+def _run(network: nn.Module, info: RunInfo) -> Run:
+    return Run(network.eval(), info, torch.from_numpy(synthetic_subclips(8, 3, 12, 12)), "synthetic")
+
+
+@pytest.fixture(scope="module")
+def right(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    """The right network's run and its bundle of all targets."""
+    torch.manual_seed(3)
+    run = _run(Small(), RunInfo("tests:small", {}, CLASSES, (104.0, 101.0, 97.0), (58.0, 57.0, 59.0), 25.0, "0" * 64))
+    out = tmp_path_factory.mktemp("right") / "small.clipstep"
+    export_run(run, "small", out)
+    return run, out
+
+
+def _as(kind: type[Small], network: nn.Module, **values: Any) -> Small:
+    other = kind()
+    other.load_state_dict(network.state_dict())
+    for name, value in values.items():
+        setattr(other, name, value)
+    return other
+
+
+CORRUPTED: dict[str, Callable[[Run], Run]] = {
+    "a weight changed by 1 %": lambda run: replace(run, network=_as(Heavier, run.network).eval()),
+    "states swapped": lambda run: replace(run, network=_as(Swapped, run.network).eval()),
+    "relu dropped": lambda run: replace(run, network=_as(Linear, run.network).eval()),
+    "another mean": lambda run: replace(run, info=replace(run.info, mean=(105.0, 101.0, 97.0))),
+    "another deviation": lambda run: replace(run, info=replace(run.info, deviation=(58.0, 57.0, 60.0))),
+    "BGR for RGB": lambda run: replace(run, network=_as(Turned, run.network, how=lambda x: x.flip(1)).eval()),
+    "height and width exchanged": lambda run: replace(run, network=_as(Turned, run.network, how=lambda x: x.transpose(3, 4)).eval()),
+    "time reversed": lambda run: replace(run, network=_as(Turned, run.network, how=lambda x: x.flip(2)).eval()),
+}
+
+
+@pytest.mark.parametrize("name", CORRUPTED)
+def test_a_corrupted_artifact_of_each_target_is_caught_alone(name: str, right: tuple[Run, Path], tmp_path: Path, clipstep: Cli) -> None:
+    run, bundle = right
+    other = tmp_path / "other.clipstep"
+    targets = tuple(FILES) if name in ("states swapped", "another mean", "BGR for RGB") else ("onnx", "executorch")  # Core ML's takes longest.
+    export_run(CORRUPTED[name](run), "small", other, Ask(targets))
+    for target in targets:
+        file = FILES[target]
+        copy = Path(shutil.copytree(bundle, tmp_path / target / "small.clipstep"))
+        interface = Bundle.open(bundle).manifest.interface("float32" if target == "coreml" else "uint8")
+        _take(copy, other, file, interface.model_dump_json())
+        code, _, err = clipstep("verify", copy)
+        assert code == 2 and f"error: {file}: " in err and " is off at step " in err, (name, target, err)
+
+
+def _take(bundle: Path, other: Path, file: str, facts: str) -> None:
+    """Puts another bundle's artifact in place, alone, with the right facts in it and the hash that it has then."""
+    target, source = bundle / file, other / file
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    _embed(target, facts)
+    values = json.loads((bundle / MANIFEST).read_text())
+    values["artifacts"] = [artifact for artifact in values["artifacts"] if artifact["file"] == file]
+    values["artifacts"][0].update(sha256=tree_sha256(target), size_bytes=tree_size(target))
+    (bundle / MANIFEST).write_text(json.dumps(values))
+
+
+def _embed(file: Path, facts: str) -> None:
+    if file.suffix == ".onnx":
+        model = onnx.load(file)
+        next(entry for entry in model.metadata_props if entry.key == "clipstep").value = facts
+        onnx.save(model, file)
+    elif file.suffix == ".mlpackage":
+        import coremltools
+
+        path = file / "Data/com.apple.CoreML/model.mlmodel"
+        spec = coremltools.utils.load_spec(str(file))
+        spec.description.metadata.userDefined["clipstep"] = facts
+        path.write_bytes(spec.SerializeToString())
+    else:
+        start = (data := file.read_bytes()).index(b'{"name":')
+        end = data.index(b"\0", start)
+        assert len(facts.encode()) <= end - start
+        file.write_bytes(data[:start] + facts.encode().ljust(end - start) + data[end:])  # JSON may end in spaces.
+
+
+LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "initial value": (lambda values: values["states"][0].update(initial=0.6), "states.slow.initial"),
+    "mean": (lambda values: values["input"].update(mean=[104, 101, 90]), "input.mean"),
+    "deviation": (lambda values: values["input"].update(deviation=[58, 57, 60]), "input.deviation"),
+    "labels permuted": (lambda values: values.update(labels=["b", "a", "c"]), "labels"),
+    "fps": (lambda values: values["input"].update(fps=24), "input.fps"),
+    "states renamed": (lambda values: values["states"].reverse(), "states."),
+    "delay": (lambda values: values.update(delay_frames=3), "delay_frames"),
+    "output": (lambda values: values.update(output="multilabel_logits"), "output"),
+}
+
+
+def _lie(bundle: Path, name: str) -> None:
+    values = json.loads((bundle / MANIFEST).read_text())
+    LIES[name][0](values)
+    (bundle / MANIFEST).write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("file", FILES.values())
+@pytest.mark.parametrize("name", LIES)
+def test_a_manifest_that_lies_is_caught_alone_by_what_the_artifacts_carry(
+    name: str, file: str, right: tuple[Run, Path], tmp_path: Path, clipstep: Cli
+) -> None:
+    copy = Path(shutil.copytree(right[1], tmp_path / "small.clipstep"))
+    values = json.loads((copy / MANIFEST).read_text())
+    values["artifacts"] = [artifact for artifact in values["artifacts"] if artifact["file"] == file]
+    (copy / MANIFEST).write_text(json.dumps(values))
+    _lie(copy, name)
+    code, _, err = clipstep("verify", copy)
+    assert code == 2 and f"error: {file}: the manifest's {LIES[name][1]}" in err and "is not the artifact's own" in err, err
+
+
+@pytest.mark.parametrize("name", sorted(LIES.keys() - {"output"}))  # Whether classes exclude each other is not in a network.
+def test_a_lie_that_the_artifacts_carry_too_is_caught_with_the_network(
+    name: str, right: tuple[Run, Path], tmp_path: Path, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those facts golden steps show the initial value alone; the rest is caught where the network is given."""
+    copy = Path(shutil.copytree(right[1], tmp_path / "small.clipstep"))
+    _lie(copy, name)
+    lying = Bundle.open(copy).manifest
+    artifact = next(a for a in lying.artifacts if a.target == "onnx")
+    _embed(copy / artifact.file, lying.interface("uint8").model_dump_json())
+    values = json.loads((copy / MANIFEST).read_text())
+    values["artifacts"] = [{**artifact.model_dump(), "sha256": tree_sha256(copy / artifact.file), "size_bytes": tree_size(copy / artifact.file)}]
+    (copy / MANIFEST).write_text(json.dumps(values))
+    alone = clipstep("verify", copy)
+    assert alone[0] == (2 if name in ("initial value", "states renamed") else 0), alone
+    monkeypatch.setattr("clipstep.export.reference.reference_run", lambda bundle, network: right[0])
+    code, _, err = clipstep("verify", copy, "--run", "RUN")
+    assert code == 2 and ("is not the network's" in err or "facts" in err), err
+
+
+def test_the_right_bundle_passes_alone_and_with_its_network(right: tuple[Run, Path], clipstep: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipstep.export.reference.reference_run", lambda bundle, network: right[0])
+    for options in ((), ("--run", "RUN")):
+        code, out, err = clipstep("verify", right[1], *options)
+        assert code == 0 and out.count("equal") == 4, err
+
+
+def test_an_artifact_without_facts_is_caught(right: tuple[Run, Path], tmp_path: Path, clipstep: Cli) -> None:
+    copy = Path(shutil.copytree(right[1], tmp_path / "small.clipstep"))
+    model = onnx.load(copy / "step.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, copy / "step.onnx")
+    values = json.loads((copy / MANIFEST).read_text())
+    for artifact in values["artifacts"]:
+        artifact.update(sha256=tree_sha256(copy / artifact["file"]), size_bytes=tree_size(copy / artifact["file"]))
+    (copy / MANIFEST).write_text(json.dumps(values))
+    assert "step.onnx: carries no clipstep facts" in clipstep("verify", copy)[2]
+
+
+@pytest.mark.parametrize("output", ["probabilities", "multilabel_probabilities"])
+def test_logits_that_are_called_probabilities_everywhere_are_caught_alone(
+    output: str, right: tuple[Run, Path], tmp_path: Path, clipstep: Cli
+) -> None:
+    copy = Path(shutil.copytree(right[1], tmp_path / "small.clipstep"))
+    values = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps({**values, "output": output}))
+    assert f"the manifest's output is {output}, which the golden steps are not" in clipstep("verify", copy)[2]

@@ -1,0 +1,262 @@
+"""Golden steps that prove something, heads that end in softmax or sigmoid, and ``verify --model``."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clipstep.export.head import settle_output
+from clipstep.export.mistakes import record_telling, unseen
+from clipstep.export.step import StepProgram, program_of
+from clipstep.export.verify import record_golden
+from clipstep.runtime import Bundle, ClipstepError, StepModel
+from clipstep.runtime.golden import BOUNDS
+from clipstep.runtime.manifest import Interface
+from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.training.run import Run, RunInfo
+
+Cli = Callable[..., tuple[int, str, str]]
+SCENES = torch.from_numpy(synthetic_subclips(8, 3, 12, 12))
+
+
+class Head(nn.Module):
+    """A convolution over time and space, a mean, and something last."""
+
+    def __init__(self, last: Callable[[Tensor], Tensor] = lambda x: x, see: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv, self.linear = nn.Conv3d(3, 6, (2, 3, 3)), nn.Linear(6, 3)
+        self.last, self.see = last, see
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.last(self.linear(torch.relu(self.conv(self.see(frames))).mean((2, 3, 4))))
+
+
+def _program(network: nn.Module, sample: Tensor = SCENES) -> StepProgram:
+    return program_of(Run(network.eval(), RunInfo("head", {}, ("a", "b", "c"), (100.0,) * 3, (60.0,) * 3, 25.0), sample))
+
+
+LASTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "linear": (lambda x: x, "logits"),
+    "softmax": (lambda x: x.softmax(1), "probabilities"),
+    "softmax of parts, averaged": (lambda x: torch.stack([x, 2 * x]).softmax(2).mean(0), "probabilities"),
+    "divided by their sum": (lambda x: x.exp() / x.exp().sum(1, keepdim=True), "probabilities"),
+    "log softmax": (lambda x: x.log_softmax(1), "logits"),
+    "sigmoid": (lambda x: x.sigmoid(), "multilabel_probabilities"),
+    "sigmoid of parts, averaged": (lambda x: torch.stack([x, 2 * x]).sigmoid().mean(0), "multilabel_probabilities"),
+    "sigmoid, then linear": (lambda x: x.sigmoid() * 3 - 1, "logits"),
+    "logits that happen to lie between 0 and 1": (lambda x: 0.5 + 0.01 * x.clamp(-9, 9), "logits"),
+}
+
+
+@pytest.mark.parametrize("last", LASTS)
+def test_what_the_output_holds_is_recognised(last: str) -> None:
+    program = _program(Head(LASTS[last][0]))
+    assert settle_output(None, program, record_golden(program, SCENES).logits) == LASTS[last][1]
+
+
+@pytest.mark.parametrize(
+    ("last", "asked", "settled"),
+    [
+        ("linear", "logits", "logits"),
+        ("linear", "multilabel", "multilabel_logits"),
+        ("sigmoid", "multilabel", "multilabel_probabilities"),
+        ("softmax", "probabilities", "probabilities"),
+        ("softmax", "logits", "logits"),
+        ("linear", "probabilities", "--output probabilities: the network's outputs are none; got values from"),
+        ("sigmoid", "probabilities", "--output probabilities: the network's outputs are none; got values from"),
+        ("softmax", "multilabel", "--output multilabel: the network's outputs always sum to 1"),
+    ],
+)
+def test_the_user_settles_what_the_output_holds(last: str, asked: str, settled: str) -> None:
+    program = _program(Head(LASTS[last][0]))
+    logits = record_golden(program, SCENES).logits
+    if settled.startswith("--"):
+        with pytest.raises(ClipstepError, match=settled):
+            settle_output(asked, program, logits)
+    else:
+        assert settle_output(asked, program, logits) == settled
+
+
+# What golden steps show.
+
+
+def test_synthetic_scenes_show_every_mistake_and_noise_shows_less(program: StepProgram) -> None:
+    """The distance to the bound, in a network of random weights: noise moves its logits by a tenth of what scenes do."""
+    small = _program(Head())
+    scenes, noise = record_golden(small, SCENES), record_golden(small, torch.randint(256, SCENES.shape, dtype=torch.uint8))
+    assert unseen(small, scenes) == ()
+    spread = [np.ptp(golden.logits, axis=0).max() for golden in (scenes, noise)]
+    assert spread[0] > 10 * spread[1]
+    assert unseen(program, record_golden(program, torch.from_numpy(synthetic_subclips(8, *program.frames.shape)))) == ()
+
+
+BLIND: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "colour": (lambda x: x.mean(1, keepdim=True).expand(-1, 3, -1, -1, -1), "red and blue exchanged"),
+    "space": (lambda x: x.mean((3, 4), keepdim=True).expand(-1, -1, -1, 12, 12), "height and width exchanged"),
+    "time": (lambda x: x.mean(2, keepdim=True).expand(-1, -1, 3, -1, -1), "time reversed"),
+}
+
+
+@pytest.mark.parametrize("blind", BLIND)
+def test_what_a_network_is_blind_to_is_said(blind: str) -> None:
+    see, mistake = BLIND[blind]
+    assert record_telling(_program(Head(see=see)), SCENES, "synthetic").cannot_show == (mistake,)
+
+
+def test_a_grey_sample_gets_synthetic_scenes_behind_it() -> None:
+    """A still grey video shows neither colours nor directions nor time; scenes after it do."""
+    still = torch.arange(8, dtype=torch.uint8).mul(30).reshape(8, 1, 1, 1, 1).expand(SCENES.shape).contiguous()
+    program = _program(Head(), still)
+    assert set(unseen(program, record_golden(program, still))) >= {"red and blue exchanged", "height and width exchanged", "time reversed"}
+    recorded = record_telling(program, still, "video")
+    assert recorded.content == ("video", "synthetic") and recorded.cannot_show == ()
+    assert recorded.golden.subclips.shape == (16, 3, 12, 12, 3) and len(recorded.golden.logits) == 16
+    np.testing.assert_array_equal(recorded.golden.subclips[:8], still.numpy())
+
+
+def test_a_dead_network_is_said_to_show_nothing() -> None:
+    found = record_telling(_program(Head(last=lambda x: 0 * x + torch.tensor([1.0, 2.0, 3.0]))), SCENES, "synthetic")
+    assert len(found.cannot_show) == 5
+
+
+# From the command line.
+
+NETWORK = """
+import torch
+from torch import nn
+
+class Raw(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv, self.linear = nn.Conv3d(3, 6, (2, 3, 3)), nn.Linear(6, 3)
+    def forward(self, frames):
+        return 40 * self.linear(torch.relu(self.conv(frames)).mean((2, 3, 4)))
+
+class Softmax(Raw):
+    def forward(self, frames):
+        return super().forward(frames).softmax(1)
+
+class Sigmoid(Raw):
+    def forward(self, frames):
+        return super().forward(frames).sigmoid()
+
+class Grey(Raw):
+    def forward(self, frames):
+        return super().forward(frames.mean(1, keepdim=True).expand(-1, 3, -1, -1, -1))
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clipstep: Cli) -> Cli:
+    """``own(factory, *options)`` exports one of these networks to ONNX as own.clipstep, in a folder of its own."""
+    (tmp_path / "heads.py").write_text(NETWORK)
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "heads", raising=False)
+    torch.manual_seed(1)
+    weights = nn.ModuleDict({"conv": nn.Conv3d(3, 6, (2, 3, 3)), "linear": nn.Linear(6, 3)})
+    torch.save(weights.state_dict(), tmp_path / "heads.pth")
+
+    def call(factory: str, *options: object) -> tuple[int, str, str]:
+        fixed = ("--weights", "heads.pth", "--classes", "labels.txt", "--frames", 3, "--size", 12, "--target", "onnx", "--out", "own.clipstep")
+        return clipstep("export", "--model", f"heads:{factory}", "--mean", 100, 100, 100, "--deviation", 60, 60, 60, *fixed, *options)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("factory", "options", "output", "apply", "said"),
+    [
+        ("Raw", (), "logits", "softmax", ""),
+        ("Softmax", (), "probabilities", "none", "output: probabilities, with softmax inside"),
+        ("Sigmoid", (), "multilabel_probabilities", "none", "with sigmoid inside"),
+        ("Raw", ("--output", "multilabel"), "multilabel_logits", "sigmoid", "the runtimes apply sigmoid"),
+    ],
+)
+def test_no_second_softmax_from_export_to_the_stream(
+    factory: str, options: tuple[str, ...], output: str, apply: str, said: str, own: Cli, clipstep: Cli
+) -> None:
+    """The stream's probabilities are the eager network's own; the fact is in the manifest and in the lone file."""
+    code, out, err = own(factory, *options)
+    assert code == 0 and said in out and "golden steps: frames of synthetic scenes" in out, err
+    assert Bundle.open("own.clipstep").manifest.output == output
+    facts = Interface.model_validate_json(onnx.load("own.clipstep/step.onnx").metadata_props[0].value)
+    assert facts.output == output and Bundle.open("own.clipstep").manifest.golden.content == ("synthetic",)
+    import heads  # type: ignore[import-not-found]
+
+    network = getattr(heads, factory)().eval()
+    frames = SCENES[5]
+    with torch.no_grad():
+        raw = network((frames[None].permute(0, 4, 1, 2, 3).float() - 100) / 60)[0]
+    expected = {"softmax": raw.softmax(0), "sigmoid": raw.sigmoid(), "none": raw}[apply]
+    with StepModel.load("own.clipstep") as model:
+        stream = model.stream()
+        prediction = [stream.push(frame) for frame in frames.numpy()][-1]
+    assert prediction is not None
+    np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-5)
+    assert clipstep("verify", "own.clipstep")[0] == 0
+
+
+def test_output_that_contradicts_the_network_is_refused(own: Cli) -> None:
+    code, _, err = own("Raw", "--output", "probabilities")
+    assert code == 2 and err.startswith("error: --output probabilities: the network's outputs are none") and not Path("own.clipstep").exists()
+
+
+def test_what_a_network_is_blind_to_is_warned_of_and_in_the_manifest(own: Cli, clipstep: Cli) -> None:
+    code, out, err = own("Grey")
+    assert code == 0 and "golden steps cannot show: red and blue exchanged" in out, err
+    assert Bundle.open("own.clipstep").manifest.golden.cannot_show == ("red and blue exchanged",)
+    assert "cannot show: red and blue exchanged" in clipstep("verify", "own.clipstep")[1]
+
+
+def test_verify_with_a_network_of_ones_own(own: Cli, clipstep: Cli) -> None:
+    assert own("Raw")[0] == 0
+    network = ("--model", "heads:Raw", "--weights", "heads.pth")
+    code, out, err = clipstep("verify", "own.clipstep", *network)
+    assert code == 0 and "equal" in out and "not compared, because the network does not say: classes, mean, deviation, fps" in out, err
+    known = ("--classes", "labels.txt", "--mean", 100, 100, 100, "--deviation", 60, 60, 60, "--fps", 25)
+    code, out, err = clipstep("verify", "own.clipstep", *network, *known)
+    assert code == 0 and "not compared" not in out, err
+    Path("permuted.txt").write_text("b\na\nc\n")
+    for options, message in (
+        (("--mean", 100, 100, 99), "the manifest's mean is not what --mean says; got (100.0, 100.0, 100.0); expected (100.0, 100.0, 99.0)"),
+        (("--deviation", 60, 60, 61), "the manifest's deviation is not what --deviation says"),
+        (("--fps", 24), "the manifest's fps is not what --fps says; got 25.0; expected 24.0"),
+        (("--classes", "permuted.txt"), "the manifest's classes is not what --classes says"),
+    ):
+        code, _, err = clipstep("verify", "own.clipstep", *network, *options)
+        assert code == 2 and err.startswith(f"error: {message}"), err
+
+
+def test_verify_with_another_network(own: Cli, clipstep: Cli) -> None:
+    """Of the same weights, which their hash cannot tell; and options without their network."""
+    assert own("Raw")[0] == 0
+    code, _, err = clipstep("verify", "own.clipstep", "--model", "heads:Grey", "--weights", "heads.pth")
+    assert code == 2 and "golden logits are not what the eager network computes" in err
+    for options in (("--fps", 25), ("--video", "x.mp4"), ("--weights", "heads.pth")):
+        assert clipstep("verify", "own.clipstep", *options)[0] == 2
+
+
+def test_golden_logits_that_are_half_as_large_again_are_caught_by_the_network(own: Cli, clipstep: Cli) -> None:
+    from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
+    from clipstep.runtime.golden import GoldenSteps
+
+    assert own("Raw")[0] == 0
+    golden = GoldenSteps.of(Bundle.open("own.clipstep"))
+    file = Path("own.clipstep/golden.safetensors")
+    logits = golden.logits + np.float32(2 * BOUNDS["float32"] * golden.scale("logits"))
+    GoldenSteps(golden.subclips, logits, golden.states).save(file)
+    values = json.loads(Path("own.clipstep", MANIFEST).read_text())
+    values["golden"].update(sha256=tree_sha256(file), size_bytes=tree_size(file))
+    Path("own.clipstep", MANIFEST).write_text(json.dumps(values))
+    for options in ((), ("--model", "heads:Raw", "--weights", "heads.pth")):
+        assert clipstep("verify", "own.clipstep", *options)[0] == 2
