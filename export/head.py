@@ -73,7 +73,7 @@ def _sum_to_one(logits: Array) -> bool:
 @torch.no_grad()
 def _ends_in(operations: Sequence[Any], program: StepProgram) -> bool:
     """Whether one of the operations makes the logits, but for those that keep numbers between 0 and 1 there."""
-    with _Makers():
+    with _Makers():  # type: ignore[no-untyped-call]
         logits = program.step(*program.inputs)[0]
     maker = getattr(logits, "clipstep_maker", None)
     while maker is not None and maker[0] in KEEPING:
@@ -81,7 +81,7 @@ def _ends_in(operations: Sequence[Any], program: StepProgram) -> bool:
     return maker is not None and maker[0] in operations
 
 
-class _Makers(TorchDispatchMode):
+class _Makers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes in each tensor the operation that made it, and the same of its first input."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:

@@ -5,6 +5,7 @@ A mistake is tried in the eager network, so that what the steps cannot show is k
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -82,12 +83,15 @@ def _of_states(program: StepProgram, golden: GoldenSteps) -> Iterator[Mistake]:
         yield Mistake(f"another initial value of {name}", step, wrong)
     for one, other in combinations(range(len(names)), 2):
         if initial[one].shape == initial[other].shape:
-            order = [other if place == one else one if place == other else place for place in range(len(names))]
-            yield Mistake(
-                f"{names[one]} and {names[other]} exchanged", step, initial, states=lambda states, order=order: [states[place] for place in order]
-            )
+            yield Mistake(f"{names[one]} and {names[other]} exchanged", step, initial, states=partial(_exchanged, one, other))
     if names:
         yield Mistake("the states forgotten", step, initial, states=lambda _: initial)
+
+
+def _exchanged(one: int, other: int, states: list[Tensor]) -> list[Tensor]:
+    states = list(states)
+    states[one], states[other] = states[other], states[one]
+    return states
 
 
 @torch.no_grad()

@@ -61,4 +61,5 @@ def _disc(random: np.random.Generator, time: Array, height: int, width: int, cha
     y, x = np.meshgrid(np.arange(height) / height, np.arange(width) / width, indexing="ij")
     distance = np.hypot(y - centre[:, 0, None, None], x - centre[:, 1, None, None])
     inside = np.clip((random.uniform(0.12, 0.25) - distance) * max(height, width), 0, 1)  # Its edge is a pixel wide.
-    return inside[..., None] * random.uniform(-120, 120, channels)
+    disc: Array = inside[..., None] * random.uniform(-120, 120, channels)
+    return disc

@@ -96,7 +96,8 @@ def stepped(path: Path) -> dict[str, np.ndarray]:
             logits.append(values)
             after.append(states)
     named = {f"steps.{spec.name}": np.stack([s[i] for s in after]) for i, spec in enumerate(model.interface.states)}
-    return {"steps.logits": np.stack(logits), **named}
+    scales = np.array([[golden.scale(name) for name in golden.outputs]], np.float32)
+    return {"steps.logits": np.stack(logits), "golden.scales": scales, **named}
 
 
 def streamed(path: Path) -> dict[str, np.ndarray]:

@@ -88,12 +88,12 @@ def test_the_user_settles_what_the_output_holds(last: str, asked: str, settled: 
 
 
 def test_synthetic_scenes_show_every_mistake_and_noise_shows_less(program: StepProgram) -> None:
-    """The distance to the bound, in a network of random weights: noise moves its logits by a tenth of what scenes do."""
+    """The distance to the bound, in a network of random weights: noise moves its logits by less than a fifth of what scenes do."""
     small = _program(Head())
     scenes, noise = record_golden(small, SCENES), record_golden(small, torch.randint(256, SCENES.shape, dtype=torch.uint8))
     assert unseen(small, scenes) == ()
     spread = [np.ptp(golden.logits, axis=0).max() for golden in (scenes, noise)]
-    assert spread[0] > 10 * spread[1]
+    assert spread[0] > 5 * spread[1]
     assert unseen(program, record_golden(program, torch.from_numpy(synthetic_subclips(8, *program.frames.shape)))) == ()
 
 

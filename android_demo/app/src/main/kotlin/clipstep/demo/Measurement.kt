@@ -1,5 +1,6 @@
 package clipstep.demo
 
+import clipstep.runtime.BOUNDS
 import clipstep.runtime.Bundle
 import clipstep.runtime.ClipstepException
 import clipstep.runtime.GoldenSteps
@@ -10,8 +11,6 @@ import clipstep.runtime.treeSha256
 import java.io.File
 import kotlin.math.abs
 import kotlinx.serialization.Serializable
-
-private const val BOUND = 1e-4
 
 /** One turn of one configuration. */
 @Serializable
@@ -40,8 +39,8 @@ internal fun measure(task: Task, processId: Int): Measurement {
         val loaded = System.nanoTime()
         var result = model.step(subclips[0], model.initialStates())
         val first = System.nanoTime()
-        val error = relativeError(result.logits, golden.logits(0))
-        if (!(error <= BOUND)) throw ClipstepException("${task.engine} computes something else than the golden steps", got = "a relative error of $error")
+        val error = relativeError(result.logits, golden)
+        if (!(error <= BOUNDS.getValue("float32"))) throw ClipstepException("${task.engine} computes something else than the golden steps", got = "a relative error of $error")
         val times = List(task.warmUp + task.steps) { step ->
             val start = System.nanoTime()
             result = model.step(subclips[(step + 1) % subclips.size], result.states)
@@ -51,9 +50,9 @@ internal fun measure(task: Task, processId: Int): Measurement {
     }
 }
 
-private fun relativeError(got: FloatArray, expected: FloatArray): Double {
-    val scale = maxOf(1f, expected.maxOf { abs(it) })
-    return got.indices.maxOf { abs(got[it] - expected[it]).toDouble() / scale }
+private fun relativeError(got: FloatArray, golden: GoldenSteps): Double {
+    val expected = golden.logits(0)
+    return got.indices.maxOf { abs(got[it] - expected[it]).toDouble() } / golden.scales[0]
 }
 
 /** `VmRSS` (now) or `VmHWM` (peak) of this process. */

@@ -56,13 +56,26 @@ class GoldenTest {
     }
 
     @Test
-    fun `a wrong number, a number that is none and another top-1 are found`() {
+    fun `a wrong number and a number that is none are found`() {
         val bundle = Bundle.open(Prepared.bundle)
         val golden = GoldenSteps.of(bundle)
         StepModel.load(bundle).use { model ->
             assertExplains("slow_buffer is off at step 3", "at most") { checkGolden(broken(model, 3) { it.states[0][7] += 1f }, golden) }
-            assertExplains("logits is off at step 5", "NaN") { checkGolden(broken(model, 5) { it.logits[0] = Float.NaN }, golden) }
+            assertExplains("logits is not finite at step 5") { checkGolden(broken(model, 5) { it.logits[0] = Float.NaN }, golden) }
             assertExplains("after a reset") { checkGolden(broken(model, golden.steps) { it.states[1][0] += 1e-6f }, golden) }
+        }
+    }
+
+    @Test
+    fun `the bound is a share of each output's own range, as in Python`() {
+        val golden = GoldenSteps.of(Bundle.open(Prepared.bundle))
+        val python = Prepared.python.getValue("golden.scales").floats(0)
+        assertEquals(python.size, golden.scales.size)
+        for ((one, other) in python.zip(golden.scales)) assertEquals(one.toDouble(), other, 1e-6 * other)
+        StepModel.load(Prepared.bundle).use { model ->
+            checkGolden(broken(model, 5) { it.logits[0] += (0.8e-4 * golden.scales[0]).toFloat() }, golden)
+            assertExplains("logits is off at step 5") { checkGolden(broken(model, 5) { it.logits[0] += (1.3e-4 * golden.scales[0]).toFloat() }, golden) }
+            assertExplains("logits is off at step 0") { checkGolden(broken(model, 0) { for (i in it.logits.indices) it.logits[i] *= 1.5f }, golden) }
         }
     }
 
