@@ -1,6 +1,7 @@
 """``manifest.schema.json`` is what the runtime checks, readable by any JSON Schema validator."""
 
 import json
+import re
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -58,3 +59,17 @@ def test_channels_that_do_not_agree_are_refused(bundle_path: Path, change: dict[
     values["input"].update(change)
     with pytest.raises(ValueError, match="channels of shape, mean and deviation must be"):
         Manifest.model_validate(values)
+
+
+KOTLIN = Path(__file__).parents[2] / "runtime/kotlin/src/main/kotlin/clipstep/runtime/Manifest.kt"
+
+
+@pytest.mark.parametrize("name", ["Manifest", *SCHEMA["$defs"]])
+def test_the_kotlin_runtime_knows_every_key(name: str) -> None:
+    """It refuses keys that it does not know, so that one that only Python has would close every new bundle to it."""
+    keys = (SCHEMA if name == "Manifest" else SCHEMA["$defs"][name])["properties"]
+    start = re.search(rf"^data class {name}\(", text := KOTLIN.read_text(encoding="utf-8"), re.M)
+    assert start is not None
+    fields = text[start.end() : re.compile(r"\)( : \w+)?( \{|$)", re.M).search(text, start.end()).start()]  # type: ignore[union-attr]
+    known = {serial or plain for serial, plain in re.findall(r'(?:@SerialName\("(\w+)"\) )?(?:override )?val (\w+):', fields)}
+    assert known == set(keys)

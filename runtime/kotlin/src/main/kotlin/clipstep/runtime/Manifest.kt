@@ -159,7 +159,8 @@ data class Artifact(
     }
 }
 
-/** The golden steps' file; [content] is what its frames are, [cannotShow] the mistakes that leave every output within the bound. */
+/** The golden steps' file; [content] is what its frames are, [cannotShow] the mistakes that leave every output within the bound;
+ * [outputsBy] is what computed the outputs, where it was not the eager network; [leftOutSteps] were left out in packing. */
 @Serializable
 data class Golden(
     override val file: String,
@@ -167,6 +168,8 @@ data class Golden(
     override val sha256: String,
     val content: List<String> = emptyList(),
     @SerialName("cannot_show") val cannotShow: List<String> = emptyList(),
+    @SerialName("outputs_by") val outputsBy: String? = null,
+    @SerialName("left_out_steps") val leftOutSteps: Int = 0,
 ) : BundleFile {
     init {
         for (kind in content) one("content", kind, "run sample", "video", "synthetic")
