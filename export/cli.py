@@ -20,7 +20,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import BUNDLE, check_output
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.manifest import Manifest
-from clipstep.runtime.options import NewFolder, command
+from clipstep.runtime.options import NewFolder, command, signer_option
 from clipstep.runtime.terminal import new_console, quiet, quiet_stderr
 
 if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
@@ -200,7 +200,10 @@ def _line(written: Written) -> str:
 @click.option("--deviation", nargs=3, type=float, help="The same: what frames are divided by.")
 @click.option("--fps", type=float, help="Frames per second of the videos that --model was trained on, to compare.")
 @click.option("--video", type=click.Path(path_type=Path), help="Frames of this video instead of the golden steps'; needs --run or --model.")
-def verify_command(bundle: Path, run: Path | None, model: str | None, weights: Path | None, video: Path | None, **given: Any) -> None:
+@signer_option
+def verify_command(
+    bundle: Path, run: Path | None, model: str | None, weights: Path | None, video: Path | None, signer: Path | None, **given: Any
+) -> None:  # fmt: skip
     """Check each artifact of BUNDLE against the eager network, over at least 16 consecutive steps and a reset.
 
     The reference is the golden steps, recorded from the eager network at export; with --run or --model it is computed anew, and
@@ -209,7 +212,9 @@ def verify_command(bundle: Path, run: Path | None, model: str | None, weights: P
     from clipstep.export.verify import verify_bundle
 
     console = new_console()
-    opened = click.get_current_context().with_resource(opened_for(bundle))
+    opened = click.get_current_context().with_resource(opened_for(bundle, signer=signer))
+    if signer is not None:
+        console.print(f"{bundle}: signed by {signer}", soft_wrap=True)
     golden = GoldenSteps.of(opened)
     reference = "golden steps"
     network = given_network(run, model, weights)

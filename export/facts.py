@@ -6,10 +6,12 @@ from typing import Any
 from clipstep.export.head import settle_output
 from clipstep.export.step import StepProgram
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.checks import check_file
 from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.files import read_file
+from clipstep.runtime.files import FACTS, FileFacts
 from clipstep.runtime.golden import ParityError
+from clipstep.runtime.isolated import Child
 from clipstep.runtime.manifest import Artifact, Input, Interface, Manifest, State
 from clipstep.runtime.outputs import Output
 from clipstep.training.data.subclips import RGB
@@ -49,14 +51,16 @@ def interface_of(run: Run, program: StepProgram, name: str, output: Output) -> I
     )
 
 
-def check_embedded(bundle: Bundle, artifact: Artifact) -> None:
-    """Makes sure that the facts in an artifact, which a lone file is used by, are the manifest's.
+def check_embedded(bundle: Bundle, artifact: Artifact, child: Child) -> None:
+    """Makes sure that the facts in an artifact, which a lone file is used by, are the manifest's. The file is read in the process ``child``.
 
     Raises:
         ParityError: it carries none, or others.
         ClipstepError: it cannot be read, or the facts do not fit its inputs and outputs.
     """
-    embedded = read_file(bundle.file(artifact)).interface
+    path = bundle.file(artifact)
+    check_file(artifact.target, path)
+    embedded = FileFacts.model_validate_json(child.call(FACTS, path, f"the reader of {path.suffix} files")).interface
     if embedded is None:
         raise ParityError(f"{artifact.file}: carries no clipstep facts", expected="those of the manifest", fix="export it again")
     for key, got, expected in _differences(bundle.manifest.interface(artifact.input_dtype), embedded):

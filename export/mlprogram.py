@@ -5,6 +5,7 @@ by operation with torch, rounding after each one to the type that the program de
 or setting that it does not know: a silent default here would make a broken file pass.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from coremltools.models.utils import load_spec
 from torch import Tensor
 
 from clipstep.export.mil_operations import OPERATIONS
+from clipstep.runtime.checks.coreml import check_blob
+from clipstep.runtime.declared import Declared
+from clipstep.runtime.declared import Tensor as Described
 from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import ClipstepError, EngineError, first_line
 
@@ -24,6 +28,8 @@ MIL = proto.MIL_pb2
 DTYPES: dict[int, Any] = {
     MIL.FLOAT32: torch.float32, MIL.FLOAT16: torch.float16, MIL.INT32: torch.int32, MIL.BOOL: torch.bool, MIL.STRING: str,
 }  # fmt: skip
+STORED = {MIL.FLOAT32: 4, MIL.FLOAT16: 2}
+"""Bytes of a number in the weights file, by its type."""
 
 
 class MlProgram:
@@ -45,6 +51,7 @@ class MlProgram:
             raise
         except Exception as error:  # protobuf and the blob reader raise what they like on damaged files.
             raise ClipstepError(f"{path}: cannot be read as an ML Program", got=first_line(error)) from error
+        self._declared: Declared = {"inputs": _features(spec.description.input), "outputs": _features(spec.description.output)}
         self._operations = [o for o in block.operations if o.type != "const"]
         self._inputs = [value.name for value in spec.description.input]
         self._outputs = [value.name for value in spec.description.output]
@@ -54,6 +61,9 @@ class MlProgram:
             raise ClipstepError(f"{path}: the description's inputs and outputs are not the program's")
         if exact is not None:
             self._constants = _unrounded(self._constants, MlProgram(exact)._constants, path)
+
+    def declared(self) -> Declared:
+        return self._declared
 
     @torch.no_grad()
     def run(self, inputs: Sequence[Array]) -> list[Array]:
@@ -73,6 +83,17 @@ class MlProgram:
 
     def close(self) -> None:
         self._operations, self._constants = [], {}
+
+
+def load_mlprogram(path: Path, exact: str | None) -> MlProgram:
+    """The package at ``path``, as a process of its own is asked for it."""
+    return MlProgram(path, None if exact is None else Path(exact))
+
+
+def _features(features: Any) -> list[Described]:
+    arrays = [(feature.name, feature.type.multiArrayType) for feature in features]
+    names = proto.FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name
+    return [(name, names(array.dataType).lower(), list(array.shape)) for name, array in arrays]
 
 
 def _unrounded(rounded: dict[str, Any], exact: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -119,8 +140,10 @@ def _constant(value: Any, package: Path) -> Any:
     if value.WhichOneof("value") == "immediateValue":
         return _immediate(value)
     kind = value.type.tensorType
-    reader = _BlobStorageReader(str(package / "Data/com.apple.CoreML" / value.blobFileValue.fileName.removeprefix("@model_path/")))
     shape = [d.constant.size for d in kind.dimensions]
+    if kind.dataType in STORED:
+        check_blob(package, value.blobFileValue.fileName, value.blobFileValue.offset, math.prod(shape) * STORED[kind.dataType])
+    reader = _BlobStorageReader(str(package / "Data/com.apple.CoreML" / value.blobFileValue.fileName.removeprefix("@model_path/")))
     if kind.dataType == MIL.FLOAT32:
         data = np.array(reader.read_float_data(value.blobFileValue.offset), np.float32)
     elif kind.dataType == MIL.FLOAT16:

@@ -13,13 +13,17 @@ from clipstep.export.mlprogram import MlProgram
 from clipstep.export.step import StepProgram
 from clipstep.export.targets import TARGETS
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.checks import check_file
 from clipstep.runtime.engines import ENGINES, Engine, load_engine
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS, Errors, GoldenSteps, ParityError, check_golden, scale_of
+from clipstep.runtime.isolated import Child, IsolatedEngine, fresh_child
 from clipstep.runtime.manifest import Artifact, Interface
 from clipstep.runtime.model import StepModel
 
 GOLDEN_STEPS = 16
+IMPORTS = {"onnx": "onnxruntime", "executorch": "executorch.extension.pybindings.portable_lib", "coreml": "clipstep.export.mlprogram"}
+"""What the process that runs artifacts of a target imports first."""
 GOLDEN_STATE_BYTES = 8_000_000
 """Of larger states only those after the last steps are recorded."""
 
@@ -91,15 +95,25 @@ def _largest_difference(pairs: Sequence[tuple[str, torch.Tensor, torch.Tensor]])
     return max(errors)
 
 
-def load_for_verification(target: str, path: Path) -> Engine:
-    """The artifact in its own runtime; a Core ML one in our evaluator, for want of Core ML."""
+def load_for_verification(target: str, path: Path, exact: Path | None = None, child: Child | None = None) -> Engine:
+    """The artifact in its own runtime; a Core ML one in our evaluator, for want of Core ML, with the weights of ``exact`` if given.
+
+    ``child`` is the process that it is loaded into, if not this one.
+    """
+    check_file(target, path)
     if target == "coreml":
-        return MlProgram(path)
-    return load_engine(next(name for name, info in ENGINES.items() if info.target == target), path, 1)
+        if child is not None:
+            given = None if exact is None else str(exact)
+            return IsolatedEngine("clipstep.export.mlprogram:load_mlprogram", path, "the evaluator of ML Programs", child, exact=given)
+        return MlProgram(path, exact)
+    engine = next(name for name, info in ENGINES.items() if info.target == target)
+    if child is not None:
+        return IsolatedEngine("clipstep.runtime.engines:load_engine", path, engine, child, name=engine, threads=1)
+    return load_engine(engine, path, 1)
 
 
-def check_artifact(target: str, path: Path, precision: str, interface: Interface, golden: GoldenSteps) -> Errors:
-    """The artifact's largest errors over the golden steps.
+def check_artifact(target: str, path: Path, precision: str, interface: Interface, golden: GoldenSteps, child: Child | None = None) -> Errors:
+    """The artifact's largest errors over the golden steps, run in the process ``child`` if it is given.
 
     A float16 one is also checked to be the float32 one, which lies beside it, with rounded weights.
 
@@ -109,8 +123,8 @@ def check_artifact(target: str, path: Path, precision: str, interface: Interface
     try:
         if precision == "float16":
             exact = path.with_name(TARGETS[target].file.format("float32"))
-            _check(MlProgram(path, exact), path, "float32", interface, golden)
-        return _check(load_for_verification(target, path), path, precision, interface, golden)
+            _check(load_for_verification(target, path, exact, child), path, "float32", interface, golden)
+        return _check(load_for_verification(target, path, None, child), path, precision, interface, golden)
     except ClipstepError as error:
         raise ParityError(f"{path.name}: {error}") from error
 
@@ -121,7 +135,7 @@ def _check(engine: Engine, path: Path, precision: str, interface: Interface, gol
 
 
 def verify_bundle(bundle: Bundle, golden: GoldenSteps) -> Iterator[tuple[Artifact, Errors]]:
-    """Checks the artifacts one after the other: the facts that they carry, and what they compute.
+    """Checks the artifacts that are there, one after the other, in a process of their own: the facts that they carry, and what they compute.
 
     Raises:
         ParityError: at the first one that is off or carries other facts than the manifest, or if the golden steps are too few to say,
@@ -130,12 +144,14 @@ def verify_bundle(bundle: Bundle, golden: GoldenSteps) -> Iterator[tuple[Artifac
     check_output_kind(bundle.manifest.output, golden.logits)
     if len(golden.logits) + bundle.manifest.golden.left_out_steps < GOLDEN_STEPS:
         raise ParityError("too few golden steps", got=len(golden.logits), expected=f"at least {GOLDEN_STEPS}", fix="export it again")
-    for artifact in bundle.manifest.artifacts:
-        if artifact.file in bundle.missing:
-            continue
-        check_embedded(bundle, artifact)
-        interface = bundle.manifest.interface(artifact.input_dtype)
-        yield artifact, check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden)
+    targets = sorted({artifact.target for artifact in bundle.manifest.artifacts if artifact.file not in bundle.missing})
+    with fresh_child([IMPORTS[target] for target in targets]) as child:
+        for artifact in bundle.manifest.artifacts:
+            if artifact.file in bundle.missing:
+                continue
+            check_embedded(bundle, artifact, child)
+            interface = bundle.manifest.interface(artifact.input_dtype)
+            yield artifact, check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden, child)
 
 
 def same_golden(recorded: GoldenSteps, computed: GoldenSteps) -> None:

@@ -19,7 +19,7 @@ from clipstep.runtime.finished import Kind, check_output
 from clipstep.runtime.interval import share_interval
 from clipstep.runtime.manifest import Accuracy
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.terminal import new_console, quiet_stderr
+from clipstep.runtime.terminal import new_console
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.whole import write_whole
 from clipstep.training.data.lists import DataSet, read_data_set
@@ -185,8 +185,7 @@ def _subject(what: Path, engine: str, threads: int, reset_each_step: bool) -> It
     if is_bundle(what):
         with ExitStack() as stack:
             bundle = stack.enter_context(opened_for(what, lazily=True))
-            with quiet_stderr():
-                model = stack.enter_context(StepModel.load(bundle, engine, threads))
+            model = stack.enter_context(StepModel.load(bundle, engine, threads, isolated=True))
             frames, size, _, channels = model.interface.input.shape
             if reset_each_step and model.interface.frames_needed > frames:
                 raise ClipstepError(

@@ -9,17 +9,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from pydantic import ValidationError
 
 from clipstep.runtime.contents import PACK_SUFFIX, BundleError, Contents, Folder, is_clutter, open_contents, reading
+from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import SCHEMA_VERSION, Accuracy, Arm64Step, Artifact, Golden, Manifest
+from clipstep.runtime.signature import SIGNATURE, check_signature
+from clipstep.runtime.strict_json import LARGEST_BYTES, parse_json
 
 MANIFEST = "manifest.json"
-LARGEST_MANIFEST_BYTES = 16 << 20
 SHOWN_NAMES = 5
-BESIDE_MANIFEST = ("manifest.json.sig",)
+LONGEST_QUOTE = 300
+BESIDE_MANIFEST = (SIGNATURE,)
 """What may lie in a bundle without being named by its manifest."""
 
 __all__ = ["MANIFEST", "PACK_SUFFIX", "Bundle", "BundleError", "is_bundle", "listed", "opened_for", "tree_sha256", "tree_size"]
@@ -40,17 +43,21 @@ class Bundle:
     _checked: set[str] = field(default_factory=set)
 
     @classmethod
-    def open(cls, path: str | Path, *, lazily: bool = False) -> "Bundle":
+    def open(cls, path: str | Path, *, lazily: bool = False, signer: Path | None = None) -> "Bundle":
         """Reads the manifest and checks the size and hash of every file that is there; ``lazily`` of each only when it is used.
 
-        A file that is :attr:`missing` matters to whoever needs it, one that is :attr:`extra` to nobody.
+        A file that is :attr:`missing` matters to whoever needs it, one that is :attr:`extra` to nobody. ``signer`` is the public key,
+        PEM, that must have signed the manifest.
 
         Raises:
             BundleError: no such bundle, an unknown schema version, a malformed manifest, a file that is altered, or that lies outside.
+            SignatureError: the bundle is not signed by that key.
         """
         contents = open_contents(Path(path))
         try:
-            text = _manifest_text(contents)
+            text = _text(contents, MANIFEST)
+            if signer is not None:
+                check_signature(text, _text(contents, SIGNATURE) if SIGNATURE in contents.sizes else None, signer, Path(path))
             bundle = cls(Path(path), _manifest(contents.path, text), hashlib.sha256(text).hexdigest(), contents)
             if all(not bundle._parts(artifact) for artifact in bundle.manifest.artifacts):
                 bundle._check(bundle.manifest.artifacts[0])
@@ -128,8 +135,13 @@ class Bundle:
         """Checks before hours of work that something may be noted in the manifest.
 
         Raises:
-            BundleError: it is a pack, or its folder may not be written to.
+            BundleError: it is a pack, or its folder may not be written to; it is signed, and another manifest would break its signature.
         """
+        if SIGNATURE in self._contents.sizes:
+            raise BundleError(
+                f"{self.path}: is signed, and its signature would not fit a manifest in which something was noted",
+                fix=f"remove {SIGNATURE}, note it, and sign the bundle again",
+            )
         if self.is_pack:
             raise BundleError(f"{self.path}: is a pack, which nothing is noted in", fix="note it in the bundle's folder, and pack that again")
         with self._writing():
@@ -222,9 +234,9 @@ class Bundle:
 
 
 @contextlib.contextmanager
-def opened_for(path: Path, *, lazily: bool = False) -> Iterator[Bundle]:
+def opened_for(path: Path, *, lazily: bool = False, signer: Path | None = None) -> Iterator[Bundle]:
     """A bundle for a command, which says on standard error what is missing in it, and goes on."""
-    with Bundle.open(path, lazily=lazily) as bundle:
+    with Bundle.open(path, lazily=lazily, signer=signer) as bundle:
         if bundle.missing:
             print(f"note: {path}: missing: {listed(bundle.missing)}", file=sys.stderr)
         yield bundle
@@ -306,45 +318,37 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _manifest_text(contents: Contents) -> bytes:
+def _text(contents: Contents, name: str) -> bytes:
+    """The manifest or the signature, which is not larger than any reader takes."""
     path = contents.path
-    if MANIFEST in contents.unusable:
-        raise BundleError(f"{path}: {MANIFEST} {contents.unusable[MANIFEST]}", expected="files inside the folder")
-    if MANIFEST not in contents.sizes:
-        raise BundleError(f"{path}: is not a bundle", got=f"no {MANIFEST}", expected="a folder written by clipstep export")
-    if contents.sizes[MANIFEST] > LARGEST_MANIFEST_BYTES:
-        raise BundleError(f"{path}: {MANIFEST} is too large", got=f"{contents.sizes[MANIFEST]} bytes", expected=f"at most {LARGEST_MANIFEST_BYTES}")
-    with reading(path, MANIFEST), contents.open(MANIFEST) as file:
-        return file.read(LARGEST_MANIFEST_BYTES)
+    if name in contents.unusable:
+        raise BundleError(f"{path}: {name} {contents.unusable[name]}", expected="files inside the folder")
+    if name not in contents.sizes:
+        raise BundleError(f"{path}: is not a bundle", got=f"no {name}", expected="a folder written by clipstep export")
+    if contents.sizes[name] > LARGEST_BYTES:
+        raise BundleError(f"{path}: {name} is too large", got=f"{contents.sizes[name]} bytes", expected=f"at most {LARGEST_BYTES}")
+    with reading(path, name), contents.open(name) as file:
+        return file.read(LARGEST_BYTES)
 
 
 def _manifest(path: Path, text: bytes) -> Manifest:
     try:
-        values = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: {MANIFEST} is not JSON", got=str(error), fix="export it again") from error
+        values = parse_json(text)
+    except ClipstepError as error:
+        raise BundleError(f"{path}: {MANIFEST} {error}", fix="export it again") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION:
-        raise BundleError(f"{path}: unknown schema version", got=version, expected=SCHEMA_VERSION, fix="use a clipstep that knows it")
-    control = next(_with_control_characters(values), None)
-    if control is not None:
-        raise BundleError(f"{path}: {MANIFEST} holds control characters", got=ascii(control), expected="text", fix="export it again")
+    if version != SCHEMA_VERSION or not isinstance(version, int):
+        got = None if version is None else _short(version)
+        raise BundleError(f"{path}: unknown schema version", got=got, expected=SCHEMA_VERSION, fix="use a clipstep that knows it")
     try:
         return Manifest.model_validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{path}: {MANIFEST} is malformed at {where}", got=first["msg"], fix="export it again") from error
+        place, reason = f" at {where[:200]}" if where else "", _short(first["msg"].removeprefix("Value error, "))
+        raise BundleError(f"{path}: {MANIFEST} is malformed{place}", got=reason, fix="export it again") from error
 
 
-def _with_control_characters(value: Any) -> Iterator[str]:
-    """Texts that would move a terminal's cursor or colour what follows: what a bundle says is printed."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _with_control_characters(key)
-            yield from _with_control_characters(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _with_control_characters(item)
-    elif isinstance(value, str) and any((ord(c) < 32 and c not in "\t\n") or 127 <= ord(c) < 160 for c in value):
-        yield value
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"

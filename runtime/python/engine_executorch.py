@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+from clipstep.runtime.declared import Declared, Tensor
 from clipstep.runtime.errors import ClipstepError, EngineError, first_line
 from clipstep.runtime.forks import FIX, LoadedHere
 
@@ -79,6 +80,14 @@ class ThreadPool:
 POOL = ThreadPool()
 
 
+DTYPES = {0: "uint8", 5: "float16", 6: "float32"}
+"""Of torch's ScalarType."""
+
+
+def _declared(value: Any) -> Tensor:
+    return None, DTYPES.get(value.dtype(), f"type {value.dtype()}"), list(value.sizes())
+
+
 class ExecuTorch:
     """An artifact in ExecuTorch. Steps of one model take turns: a module of ExecuTorch runs one at a time."""
 
@@ -90,6 +99,15 @@ class ExecuTorch:
                 self._inputs: int = self._module.method_meta("forward").num_inputs()  # Loading alone does not look into the file.
             except Exception as error:  # The binding raises RuntimeError, and others for files that it does not expect.
                 raise EngineError(f"{path}: ExecuTorch cannot load it", got=first_line(error)) from error
+
+    def declared(self) -> Declared:
+        meta = self._module.method_meta("forward")
+        try:
+            inputs = [_declared(meta.input_tensor_meta(index)) for index in range(meta.num_inputs())]
+            outputs = [_declared(meta.output_tensor_meta(index)) for index in range(meta.num_outputs())]
+        except Exception as error:
+            raise EngineError(f"{self._path}: takes or gives something that is no tensor", got=first_line(error)) from error
+        return {"inputs": inputs, "outputs": outputs}
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         import torch  # ExecuTorch's Python binding takes and gives torch tensors.

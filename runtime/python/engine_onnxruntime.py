@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from clipstep.runtime.declared import Declared, Tensor
 from clipstep.runtime.errors import EngineError, first_line
 from clipstep.runtime.forks import LoadedHere, survive_forks
 
@@ -26,6 +27,13 @@ def onnxruntime_session(path: Path, threads: int, *, spinning: bool = False, **o
     return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 
 
+def _declared(values: Sequence[Any]) -> list[Tensor]:
+    kinds = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+    dtypes = [kinds.get(value.type, value.type.removeprefix("tensor(").removesuffix(")")) for value in values]
+    shapes = [[size if isinstance(size, int) else -1 for size in value.shape] for value in values]
+    return [(value.name, dtype, shape) for value, dtype, shape in zip(values, dtypes, shapes, strict=True)]
+
+
 class OnnxRuntime:
     """An artifact in onnxruntime."""
 
@@ -40,6 +48,9 @@ class OnnxRuntime:
         except Exception as error:  # onnxruntime's exceptions share no base class of its own.
             raise EngineError(f"{path}: onnxruntime cannot load it", got=first_line(error)) from error
         survive_forks(self)
+
+    def declared(self) -> Declared:
+        return {"inputs": _declared(self._session.get_inputs()), "outputs": _declared(self._session.get_outputs())}
 
     def with_threads(self) -> Any:
         """The session, if it has threads of its own."""

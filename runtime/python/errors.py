@@ -1,5 +1,6 @@
 """The one error type that users see."""
 
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +19,12 @@ class ClipstepError(Exception):
             parts.append(f"expected {expected}")
         if fix is not None:
             parts.append(fix)
-        super().__init__("; ".join(parts))
+        super().__init__(_one_line("; ".join(parts)))
+
+
+def _one_line(text: str) -> str:
+    """The text with control characters as escapes: what it quotes may come from a file, and terminals obey them."""
+    return "".join(c if unicodedata.category(c) not in ("Cc", "Zl", "Zp") else c.encode("unicode_escape").decode() for c in text)
 
 
 class EngineError(ClipstepError):

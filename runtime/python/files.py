@@ -1,5 +1,6 @@
 """What a lone artifact says of itself, read by its own format's tools; with the facts that clipstep embeds, if it has them."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clipstep.runtime.bundle import tree_size
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.fits import expected_tensors
 from clipstep.runtime.install import install_extra
 from clipstep.runtime.manifest import Interface
+from clipstep.runtime.strict_json import parse_json
 from clipstep.runtime.terminal import quiet_stderr
 
 METADATA = "clipstep"
@@ -69,22 +72,25 @@ def read_file(path: Path) -> FileFacts:
     return facts
 
 
+def facts_of(path: Path) -> str:
+    """:func:`read_file` as JSON, as a process of its own is asked for it."""
+    return read_file(path).model_dump_json()
+
+
 def _interface(path: Path, text: str) -> Interface:
     try:
-        return Interface.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
+        return Interface.model_validate_json(json.dumps(parse_json(text.encode("utf-8", "replace"))))
+    except (ValidationError, ClipstepError) as error:
+        loc, reason = (error.errors()[0][key] for key in ("loc", "msg")) if isinstance(error, ValidationError) else ((), str(error))
         raise ClipstepError(
-            f"{path}: the clipstep facts in it are malformed at {'.'.join(map(str, first['loc'])) or 'their start'}", got=first["msg"],
-            fix="export it again with this version",
+            f"{path}: the clipstep facts in it are malformed at {'.'.join(map(str, loc)) or 'their start'}",
+            got=reason.removeprefix("Value error, "), fix="export it again with this version",
         ) from error  # fmt: skip
 
 
 def _check(path: Path, facts: FileFacts, interface: Interface) -> None:
     """Compares the embedded facts with the file's inputs and outputs: names where it has them, types, shapes."""
-    inputs = [("frames", interface.input.dtype, interface.input.shape), *((s.name, s.dtype, s.shape) for s in interface.states)]
-    states = [(f"{s.name}_out", s.dtype, s.shape) for s in interface.states]
-    outputs = [("logits", "float32", (1, len(interface.labels))), *states]
+    inputs, outputs = expected_tensors(interface)
     for what, said, found in (("input", inputs, facts.inputs), ("output", outputs, facts.outputs)):
         got = [(value.name or name, value.dtype, value.shape) for value, (name, _, _) in zip(found, said, strict=False)]
         if len(found) != len(said) or got != said:
@@ -186,4 +192,8 @@ def _sorted(names: Any) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
+FACTS = "clipstep.runtime.files:facts_of"
+"""What a process of its own is asked for."""
 READERS: dict[str, Callable[[Path], dict[str, Any]]] = {".onnx": _read_onnx, ".pte": _read_executorch, ".mlpackage": _read_coreml}
+IMPORTS = {".onnx": ["onnx"], ".pte": ["executorch.exir._serialize._program"], ".mlpackage": ["coremltools"]}
+"""What the process that reads a file imports first."""

@@ -7,11 +7,12 @@ import click
 from rich.console import Console
 
 from clipstep.runtime.bundle import Bundle, listed, opened_for
-from clipstep.runtime.files import READERS, FileFacts, read_file
+from clipstep.runtime.files import FACTS, IMPORTS, READERS, FileFacts
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.interval import share_text
+from clipstep.runtime.isolated import call_isolated
 from clipstep.runtime.manifest import Artifact, Interface
-from clipstep.runtime.options import command
+from clipstep.runtime.options import command, signer_option
 from clipstep.runtime.terminal import new_console
 
 SHOWN_LABELS = 8
@@ -20,23 +21,26 @@ SHOWN_LABELS = 8
 @command("inspect")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
-def inspect_command(path: Path, as_json: bool) -> None:
+@signer_option
+def inspect_command(path: Path, as_json: bool, signer: Path | None) -> None:
     """Show what FILE is, a bundle or a lone .onnx, .pte or .mlpackage: inputs, states, outputs, labels, sizes, placement."""
     if path.suffix in READERS or (path.is_file() and path.suffix != ".zip"):
-        facts = read_file(path)
+        text = call_isolated(FACTS, path, f"the reader of {path.suffix} files", IMPORTS.get(path.suffix, ()))
+        facts = FileFacts.model_validate_json(text)
         if as_json:
             click.echo(facts.model_dump_json(indent=2))
         else:
             _show_file(facts, new_console())
         return
-    with opened_for(path) as bundle:
+    with opened_for(path, signer=signer) as bundle:
         if as_json:
             click.echo(bundle.manifest.text(), nl=False)
         else:
-            _show_bundle(bundle, new_console())
+            show_bundle(bundle, new_console())
 
 
-def _show_bundle(bundle: Bundle, console: Console) -> None:
+def show_bundle(bundle: Bundle, console: Console) -> None:
+    """Prints what a bundle is."""
     manifest = bundle.manifest
     _show_interface(manifest, console)
     for artifact in manifest.artifacts:

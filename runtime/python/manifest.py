@@ -5,9 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from clipstep.runtime.checks.limits import check_files, check_labels, check_shapes, check_states
 from clipstep.runtime.outputs import Output
 
 SCHEMA_VERSION = 1
+RESERVED = ("manifest.json", "signature.json")
+"""The bundle's own files."""
 
 
 def _inside(file: str) -> str:
@@ -29,7 +32,7 @@ GoldenContent = Literal["run sample", "video", "synthetic"]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Input(_Model):
@@ -47,9 +50,9 @@ class Input(_Model):
     """Subtracted inside the artifact, a channel, in 0..255."""
     deviation: PerChannel
     """Divided by inside the artifact, a channel, in 0..255."""
-    fps: Annotated[float, Field(gt=0)]
+    fps: Annotated[float, Field(ge=1e-3, le=1e4)]
     """The nominal frame rate: that of the training videos."""
-    frame_stride: Positive = 1
+    frame_stride: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Every how many frames of a video one is used."""
     crop: Literal["center_square"] = "center_square"
     resize: Literal["triangle"] = "triangle"
@@ -58,6 +61,8 @@ class Input(_Model):
 
     @model_validator(mode="after")
     def _channels_agree(self) -> "Input":
+        if min(self.deviation) <= 0:
+            raise ValueError("deviation must be above 0")
         channels = {"RGB": 3, "flow": 2}[self.color]
         if {self.shape[-1], len(self.mean), len(self.deviation)} != {channels}:
             raise ValueError(f"the channels of shape, mean and deviation must be {channels} for {self.color}")
@@ -93,7 +98,7 @@ class Interface(_Model):
     states: tuple[State, ...]
     outputs: tuple[str, ...]
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
-    delay_frames: Annotated[int, Field(ge=0)] = 0
+    delay_frames: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """How many frames the newest output that a prediction takes in is behind the newest frame; before, there is none."""
     output: Output = "logits"
     """What the first output holds, and so what the runtime still applies to get probabilities: softmax, sigmoid, or nothing."""
@@ -119,6 +124,13 @@ class Interface(_Model):
         frames = self.input.shape[0]
         used = (self.delay_frames // frames + 1) * frames if self.flush is None else -(-self.flush.min_frames // frames) * frames
         return (used - 1) * self.input.frame_stride + 1
+
+    @model_validator(mode="after")
+    def _can_be_run(self) -> "Interface":
+        check_shapes(self.input.shape, [state.shape for state in self.states])
+        check_states([state.name for state in self.states], self.outputs, [state.initial for state in self.states])
+        check_labels(self.labels)
+        return self
 
 
 class Placement(_Model):
@@ -237,6 +249,12 @@ class Manifest(Interface):
     artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1)]
     golden: Golden
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _names_each_file_once(self) -> "Manifest":
+        kinds = [(artifact.target, artifact.platform, artifact.precision) for artifact in self.artifacts]
+        check_files([*(artifact.file for artifact in self.artifacts), self.golden.file], kinds, RESERVED)
+        return self
 
     def text(self) -> str:
         """The file's text."""

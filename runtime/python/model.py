@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.checks import check_file
+from clipstep.runtime.declared import Declares
 from clipstep.runtime.engines import Array, Engine, as_array, engine_info, load_engine
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.fits import check_declared, check_outputs, expected_tensors
+from clipstep.runtime.isolated import IsolatedEngine
 from clipstep.runtime.manifest import Interface
 
 if TYPE_CHECKING:
@@ -31,10 +35,20 @@ class StepModel:
         self._engine = engine
         self._lock = threading.Lock()
         self._closed = False
+        self._outputs = expected_tensors(interface)[1]
         self._under_way = 0
+        if isinstance(engine, Declares) and (declared := engine.declared()) is not None:
+            try:
+                check_declared(declared, interface, description)
+            except ClipstepError:
+                engine.close()
+                raise
 
     @classmethod
-    def load(cls, path: "str | Path | Bundle", engine: str = "onnxruntime", threads: int = 1, *, spinning: bool = False) -> "StepModel":
+    def load(
+        cls, path: "str | Path | Bundle", engine: str = "onnxruntime", threads: int = 1, *,
+        spinning: bool = False, isolated: bool = False, signer: Path | None = None,
+    ) -> "StepModel":  # fmt: skip
         """Opens a bundle, a folder or a pack, and loads its artifact for ``engine``, on this processor, with ``threads`` threads.
 
         Only that artifact needs to be whole. A :class:`Bundle` that is open already stays so.
@@ -42,24 +56,35 @@ class StepModel:
         With ``spinning``, onnxruntime's threads wait busily for the next step, as is its own default: for steps that follow each
         other at once. Between the steps of a live stream that is processor time and battery for nothing.
 
+        ``isolated``: in a process of its own, so that a file that crashes the engine, or never comes back, is a ClipstepError;
+        a step then takes about a millisecond more. ``signer`` is the public key, PEM, that must have signed the bundle.
+
         Raises:
             ClipstepError: the bundle is damaged, has no artifact for the engine, or the engine or the thread count is
                 not available. Nothing falls back.
         """
         engine_info(engine)
         if isinstance(path, Bundle):
-            return cls._of(path, engine, threads, None, spinning=spinning)
-        opened = Bundle.open(path, lazily=True)
+            if signer is not None:
+                raise ClipstepError("the bundle is open already", fix="give the signer to Bundle.open")
+            return cls._of(path, engine, threads, None, spinning=spinning, isolated=isolated)
+        opened = Bundle.open(path, lazily=True, signer=signer)
         try:
-            return cls._of(opened, engine, threads, opened, spinning=spinning)
+            return cls._of(opened, engine, threads, opened, spinning=spinning, isolated=isolated)
         except BaseException:
             opened.close()
             raise
 
     @classmethod
-    def _of(cls, bundle: Bundle, engine: str, threads: int, opened: Bundle | None, *, spinning: bool) -> "StepModel":
+    def _of(cls, bundle: Bundle, engine: str, threads: int, opened: Bundle | None, *, spinning: bool, isolated: bool) -> "StepModel":
         artifact = bundle.artifact(engine_info(engine).target)
-        loaded = load_engine(engine, bundle.file(artifact), threads, spinning=spinning)
+        file = bundle.file(artifact)
+        check_file(artifact.target, file)
+        loaded: Engine
+        if isolated:
+            loaded = IsolatedEngine("clipstep.runtime.engines:load_engine", file, engine, name=engine, threads=threads, spinning=spinning)
+        else:
+            loaded = load_engine(engine, file, threads, spinning=spinning)
         description = f"{artifact.file} ({artifact.form}, for {artifact.platform}) in {engine}, {threads} thread{'s' * (threads > 1)}"
         return cls(bundle.manifest.interface(artifact.input_dtype), loaded, description, opened)
 
@@ -85,7 +110,9 @@ class StepModel:
         inputs = [as_array(frames, spec.dtype, spec.shape, "frames")]
         inputs += [as_array(s, i.dtype, i.shape, i.name) for s, i in zip(states, self.interface.states, strict=True)]
         with self._use() as engine:
-            logits, *following = engine.run(inputs)
+            outputs = engine.run(inputs)
+        check_outputs(outputs, self._outputs, self.description)
+        logits, *following = outputs
         return logits[0], tuple(following)
 
     def stream(self) -> "Stream":

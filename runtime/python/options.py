@@ -131,3 +131,8 @@ def _check_value(name: str, value: Any) -> None:
         raise ClipstepError(f"{name} is no number to compute with", got=value, expected="a finite number")
     if isinstance(value, int) and value > LARGEST_NUMBER:
         raise ClipstepError(f"{name} is too large", got=value, expected=f"at most {LARGEST_NUMBER}")
+
+
+signer_option = click.option(
+    "--signer", type=click.Path(path_type=Path), help="A public key, PEM: the bundle must be signed by it. clipstep sign --help"
+)

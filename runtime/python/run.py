@@ -8,9 +8,8 @@ from clipstep.runtime.bundle import opened_for
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.options import command
+from clipstep.runtime.options import command, signer_option
 from clipstep.runtime.stream import Prediction, Stream
-from clipstep.runtime.terminal import quiet_stderr
 from clipstep.runtime.video import VideoError, frame_rate, read_frames
 
 
@@ -20,12 +19,11 @@ from clipstep.runtime.video import VideoError, frame_rate, read_frames
 @click.option("--engine", default="onnxruntime", show_default=True, help=f"One of {', '.join(ENGINES)}.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many classes to print.")
-def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int) -> None:
+@signer_option
+def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int, signer: Path | None) -> None:
     """Stream VIDEO through BUNDLE and print the likeliest classes after each subclip, and at the end what is still due."""
-    opened = click.get_current_context().with_resource(opened_for(bundle, lazily=True))
-    with quiet_stderr():
-        loaded = StepModel.load(opened, engine, threads)
-    with loaded as model:
+    opened = click.get_current_context().with_resource(opened_for(bundle, lazily=True, signer=signer))
+    with StepModel.load(opened, engine, threads, isolated=True) as model:
         stream = _stream(model, bundle)
         click.echo(model.description)
         frames = said = 0

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from typing import IO
 
 from rich.console import Console
 
@@ -25,9 +26,11 @@ class _Console(Console):
         raise BrokenPipeError  # The command ends as any program whose reader has left.
 
 
-def new_console() -> Console:
-    """A console as wide as the terminal; without one, wide enough for the tables."""
-    return _Console() if sys.stdout.isatty() else _Console(width=WIDTH_WITHOUT_TERMINAL)
+def new_console(file: IO[str] | None = None) -> Console:
+    """A console as wide as the terminal; without one, wide enough for the tables. What is printed is text as it is, never markup: names
+    come from files."""
+    width = None if file is None and sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+    return _Console(file=file, width=width, markup=False, emoji=False)
 
 
 def prepare_streams() -> None:

@@ -16,6 +16,8 @@ from torch import nn
 from clipstep.export.export import Ask, export_run
 from clipstep.runtime import Bundle, GoldenSteps, StepModel
 from clipstep.runtime.resize import center_box, crop_resize
+from clipstep.runtime.sign import sign_bundle
+from clipstep.runtime.signature import new_key
 from clipstep.runtime.video import read_frames
 from clipstep.training.data.subclips import read_subclips
 from clipstep.training.models import build
@@ -119,12 +121,17 @@ def streamed(path: Path) -> dict[str, np.ndarray]:
 
 
 def main(out: Path, folder: Path | None) -> None:
-    """Writes ``demo.clipstep``, ``small.clipstep`` (float32 frames) and ``python.safetensors`` into ``out``."""
+    """Writes ``demo.clipstep``, ``small.clipstep`` (float32 frames, signed), the signer's keys and ``python.safetensors`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     run = load_run(folder) if folder else untrained(out / "untrained", 16, 112)
     export_run(run, folder or out / "untrained", out / "demo.clipstep", Ask(targets=["onnx"]))
     small = untrained(out / "small", 4, 32)
     export_run(small, out / "small", out / "small.clipstep", Ask(targets=["onnx"], input_dtype="float32"))
+    key = out / "signer.pem"
+    for old in out.glob("signer.*"):
+        old.unlink()
+    new_key(key)
+    sign_bundle(out / "small.clipstep", key)
     values = conversions() | stepped(out / "demo.clipstep") | streamed(out / "demo.clipstep")
     save_file({name: np.ascontiguousarray(value) for name, value in values.items()}, out / "python.safetensors")
 

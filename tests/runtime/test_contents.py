@@ -60,7 +60,7 @@ class TestFolders:
         StepModel.load(copied_bundle).close()
 
     def test_a_signature_beside_the_manifest_is_not_extra(self, copied_bundle: Path) -> None:
-        (copied_bundle / "manifest.json.sig").write_bytes(b"0")
+        (copied_bundle / "signature.json").write_bytes(b"0")
         assert Bundle.open(copied_bundle).extra == ()
 
     def test_finders_files_in_an_artifact_that_is_a_folder_change_neither_size_nor_hash(self, tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ class TestFolders:
 
     def test_a_manifest_of_brackets_or_with_a_terminals_orders_is_refused(self, copied_bundle: Path, edit_manifest: Edit) -> None:
         path = edit_manifest(lambda values: values.update(name="\x1b[2Jcleared"))
-        with pytest.raises(BundleError, match=r"manifest\.json holds control characters; got '\\x1b"):
+        with pytest.raises(BundleError, match=r"manifest\.json holds control characters at name; got '\\x1b"):
             Bundle.open(path)
         (copied_bundle / "manifest.json").write_text("[" * 100_000)
-        with pytest.raises(BundleError, match=r"manifest\.json is not JSON"):
+        with pytest.raises(BundleError, match=r"manifest\.json is nested too deep"):
             Bundle.open(copied_bundle)
 
     @pytest.mark.parametrize("name", ["n" * 300 + ".onnx", "a\0b", "a/" * 3000 + "b"])

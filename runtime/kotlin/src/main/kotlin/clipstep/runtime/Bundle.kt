@@ -2,6 +2,7 @@ package clipstep.runtime
 
 import java.io.File
 import java.io.IOException
+import java.security.PublicKey
 import kotlinx.serialization.SerializationException
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
@@ -10,6 +11,8 @@ import kotlinx.serialization.json.decodeFromJsonElement
 
 /** The file that makes a folder a bundle. */
 const val MANIFEST: String = "manifest.json"
+
+private const val LARGEST_MANIFEST_BYTES = 16L shl 20
 
 /** A bundle, the folder `NAME.clipstep`: opened read-only, and trusted only after its hashes were checked. */
 class Bundle private constructor(val path: File, val manifest: Manifest) {
@@ -28,14 +31,15 @@ class Bundle private constructor(val path: File, val manifest: Manifest) {
 
     companion object {
         /**
-         * Reads the manifest and checks every file's size and hash.
+         * Reads the manifest and checks every file's size and hash and, if [signer] is given, that this key signed the manifest.
          *
          * @throws BundleException no such bundle, an unknown schema version, a malformed manifest, a file that is missing,
-         *   altered or outside the folder.
+         *   altered or outside the folder; it is not signed by that key.
          */
         @JvmStatic
-        fun open(path: File): Bundle {
-            val manifest = readManifest(path)
+        @JvmOverloads
+        fun open(path: File, signer: PublicKey? = null): Bundle {
+            val manifest = readManifest(path, signer)
             for (item in manifest.artifacts + manifest.golden) checkFile(path, item)
             return Bundle(path, manifest)
         }
@@ -67,11 +71,14 @@ private fun checkFile(path: File, item: BundleFile) {
     }
 }
 
-private fun readManifest(path: File): Manifest {
+private fun readManifest(path: File, signer: PublicKey?): Manifest {
     val file = File(path, MANIFEST)
     if (!file.isFile) throw BundleException("$path: is not a bundle", got = "no $MANIFEST", expected = "a folder written by clipstep export")
     val values = try {
-        Json.parseToJsonElement(file.readText())
+        if (file.length() > LARGEST_MANIFEST_BYTES) throw BundleException("$path: $MANIFEST is too large", got = "${file.length()} bytes")
+        val bytes = file.readBytes()
+        if (signer != null) checkSignature(path, bytes, signer)
+        Json.parseToJsonElement(bytes.decodeToString())
     } catch (error: SerializationException) {
         throw BundleException("$path: $MANIFEST is not JSON", got = error.reason(), fix = "export it again", cause = error)
     } catch (error: IOException) {

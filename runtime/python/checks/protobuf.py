@@ -1,0 +1,95 @@
+"""Protocol buffers, read without a schema's library: the base install has none for ONNX, and a check must see every field.
+
+A reader made from a schema gives the last of several values of one field; here each of them is seen.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from clipstep.runtime.errors import ClipstepError
+
+DEPTH = 100
+"""protobuf's own limit of messages within messages."""
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+Schema = Mapping[str, Mapping[int, str]]
+"""For each kind of message: the kinds of the messages in its fields, by the fields' numbers. Others are not looked into."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a message: a number, or bytes."""
+
+    number: int
+    value: int | memoryview
+
+    @property
+    def text(self) -> str:
+        """The value as a string, if it is one."""
+        return bytes(self.value).decode("utf-8", "replace") if isinstance(self.value, memoryview) else ""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message, its kind, and its fields in order."""
+
+    kind: str
+    fields: tuple[Field, ...]
+
+    def all(self, number: int) -> list[Field]:
+        return [field for field in self.fields if field.number == number]
+
+    def text(self, number: int) -> str:
+        """The last string in that field, as readers take it."""
+        return next((field.text for field in reversed(self.fields) if field.number == number), "")
+
+
+def messages(data: bytes | memoryview, kind: str, schema: Schema, depth: int = 0) -> Iterator[Message]:
+    """The message in ``data``, and then all that the schema finds within it.
+
+    Raises:
+        ClipstepError: a field ends outside the message it is in, or messages are nested too deep.
+    """
+    if depth > DEPTH:
+        raise ClipstepError("messages are nested too deep", expected=f"at most {DEPTH}")
+    message = Message(kind, tuple(_fields(memoryview(data))))
+    yield message
+    for field in message.fields:
+        inner = schema.get(kind, {}).get(field.number)
+        if inner is not None:
+            if not isinstance(field.value, memoryview):
+                raise ClipstepError(f"field {field.number} of {kind} is no message")
+            yield from messages(field.value, inner, schema, depth + 1)
+
+
+def _fields(data: memoryview) -> Iterator[Field]:
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, wire = key >> 3, key & 7
+        if wire == VARINT:
+            value, at = _varint(data, at)
+            yield Field(number, value)
+            continue
+        if wire == BYTES:
+            size, at = _varint(data, at)
+        elif wire in (FIXED32, FIXED64):
+            size = 4 if wire == FIXED32 else 8
+        else:
+            raise ClipstepError("not a protocol buffer", got=f"wire type {wire} at byte {at}")
+        if at + size > len(data):
+            raise ClipstepError(f"field {number} ends outside its message", got=f"{size} bytes", expected=f"at most {len(data) - at}")
+        yield Field(number, data[at : at + size])
+        at += size
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            break
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+    raise ClipstepError("not a protocol buffer", got=f"a number without an end at byte {at}")
