@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUTS, PLATFORMS, TARGETS
+from clipstep.export.choices import FORMS, INPUT_DTYPES, IOS, IOS_DEFAULT, OPSETS, OUTPUTS, PLATFORMS, TARGETS
 from clipstep.export.network import Network, given_network, network_options
 from clipstep.runtime.bundle import Bundle, listed, opened_for
 from clipstep.runtime.errors import ClipstepError
@@ -93,6 +93,10 @@ class Fixed(click.ParamType[int]):
     help="Of the frames: uint8 where the target has it.",
 )
 @click.option("--output", type=click.Choice(OUTPUTS), help="What the network's output holds; unless given, it is recognised.")
+@click.option(
+    "--opset", type=int, help=f"ONNX's operator set, {OPSETS[0]} to {OPSETS[-1]}: a lower one runs in older runtimes. [default: {OPSETS[-1]}]"
+)
+@click.option("--ios", type=int, help=f"The lowest iOS of the Core ML models, {IOS[0]} to {IOS[-1]}. [default: {IOS_DEFAULT}]")
 def export_command(
     run: Path | None,
     out: Path,
@@ -106,6 +110,8 @@ def export_command(
     stream: int | None,
     window: float | None,
     output: str | None,
+    opset: int | None,
+    ios: int | None,
     **own: Any,
 ) -> None:
     """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one of them fails verification."""
@@ -115,7 +121,10 @@ def export_command(
     if out.suffix != ".clipstep":
         raise ClipstepError("a bundle's name ends in .clipstep", got=out, expected=f"{out}.clipstep")
     check_output(out, BUNDLE, force=force)
-    ask = Ask(tuple(dict.fromkeys(targets)), form, input_dtype, stream, tuple(dict.fromkeys(platforms)), _tune() if tune else None, window, output)
+    ask = Ask(
+        tuple(dict.fromkeys(targets)), form, input_dtype, stream, tuple(dict.fromkeys(platforms)), _tune() if tune else None, window, output,
+        opset, ios,
+    )  # fmt: skip
     console = new_console()
     if run is not None and model is None:
         loaded, source = load_run(run), str(run)

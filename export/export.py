@@ -16,7 +16,7 @@ from types import FrameType
 import torch
 from torch import fx, nn
 
-from clipstep.export.choices import OUTPUTS
+from clipstep.export.choices import IOS, OPSETS, OUTPUTS
 from clipstep.export.facts import interface_of
 from clipstep.export.head import settle_output
 from clipstep.export.lowering.frames import Style
@@ -25,6 +25,7 @@ from clipstep.export.mistakes import record_telling
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.stream.run import window_frames
 from clipstep.export.targets import TARGETS, Target
+from clipstep.export.targets.common import Versions
 from clipstep.export.verify import check_artifact, check_steps
 from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
 from clipstep.runtime.errors import ClipstepError
@@ -49,7 +50,8 @@ class Ask:
     ``form`` and ``input_dtype`` ``"auto"`` are each target's usual ones; ``stream`` is the number of new frames a step, as
     :func:`~clipstep.export.step.program_of` takes it, and ``window`` how many seconds its predictions go back, None for all.
     For each of ``platforms`` a target that may differ by processor gets an artifact: by ``tune``, if it is given,
-    the cheapest of all the ways to write it.
+    the cheapest of all the ways to write it. ``opset`` is ONNX's operator set,
+    and ``ios`` the lowest iOS of Core ML models; None stands for those of :class:`~clipstep.export.targets.common.Versions`.
     """
 
     targets: Sequence[str] = tuple(TARGETS)
@@ -61,6 +63,12 @@ class Ask:
     window: float | None = None
     output: str | None = None
     """What the first output holds, one of :data:`~clipstep.export.choices.OUTPUTS`; None for what is recognised."""
+    opset: int | None = None
+    ios: int | None = None
+
+    @property
+    def versions(self) -> Versions:
+        return Versions(**{name: value for name, value in (("opset", self.opset), ("ios", self.ios)) if value is not None})
 
     def __post_init__(self) -> None:
         if self.window is not None and self.stream is None:
@@ -72,6 +80,11 @@ class Ask:
             raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
         if self.output not in (None, *OUTPUTS):
             raise ClipstepError("unknown output", got=self.output, expected=f"one of {', '.join(OUTPUTS)}")
+        for name, asked, known, target in (("--opset", self.opset, OPSETS, "onnx"), ("--ios", self.ios, IOS, "coreml")):
+            if asked is not None and asked not in known:
+                raise ClipstepError(f"{name} is not one that {target} is written for", got=asked, expected=f"{known[0]} to {known[-1]}")
+            if asked is not None and target not in self.targets:
+                raise ClipstepError(f"{name} is for {target}", got=f"--target {' '.join(self.targets)}", expected=f"--target {target} among them")
         for name in self.targets:
             for what, asked, takes in (("form", self.form, TARGETS[name].forms), ("input", self.input_dtype, TARGETS[name].input_dtypes)):
                 if asked not in ("auto", *takes):
@@ -189,6 +202,7 @@ def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Inter
                             bound=bound_text(precision),
                         ),
                         "tuning": tuning,
+                        "requires": target.requires(path),
                     }
                 )
                 yield Written(artifact, written - started, verified - written)
@@ -228,7 +242,7 @@ def _write_cheapest(
 
     def write(way: _Way, file: Path) -> Placement:
         with around():
-            return target.write(graph_of(way.form, way.style), program, precision, facts.model_dump_json(), file)
+            return target.write(graph_of(way.form, way.style), program, precision, facts.model_dump_json(), file, ask.versions)
 
     if ask.tune is None or not target.platforms:
         return usual, write(usual, path), None

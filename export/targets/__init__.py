@@ -10,19 +10,21 @@ from torch import nn
 from clipstep.export.lowering.frames import COREML, ONNXRUNTIME, XNNPACK, Style
 from clipstep.export.step import StepProgram
 from clipstep.export.targets import coreml, executorch, onnx
-from clipstep.runtime.manifest import Placement
+from clipstep.export.targets.common import Versions
+from clipstep.runtime.manifest import Placement, Requires
 
-Writer = Callable[[nn.Module, StepProgram, str, str, Path], Placement]
-"""``(the step in its form, its program, precision, embedded metadata as JSON, path)``: writes the artifact, says where it runs."""
+Writer = Callable[[nn.Module, StepProgram, str, str, Path, Versions], Placement]
+"""``(the step in its form, its program, precision, embedded metadata as JSON, path, versions)``: writes the artifact, says where it runs."""
 
 
 @dataclass(frozen=True)
 class Target:
     """A file format: how it is written, which precisions it has, which forms of a graph and types of frames it takes, and the styles of
     its lowered form, the usual one first. ``{}`` in ``file`` is the precision. ``platforms``: those it may differ for, and the usual
-    style there."""
+    style there. ``requires`` reads in a written file what it needs."""
 
     write: Writer
+    requires: Callable[[Path], Requires]
     file: str
     precisions: tuple[str, ...]
     forms: tuple[str, ...]
@@ -37,7 +39,7 @@ class Target:
 
 TARGETS = {
     "onnx": Target(
-        onnx.write, "step.onnx", ("float32",), ("lowered", "3d"),
+        onnx.write, onnx.requires, "step.onnx", ("float32",), ("lowered", "3d"),
         {
             "planes": ONNXRUNTIME,
             "stacks": replace(ONNXRUNTIME, planes=False, stack_limit=2**17),
@@ -47,7 +49,7 @@ TARGETS = {
         ("uint8", "float32"), ("torch", "onnx", "onnxscript", "onnxruntime"), {"arm64": "planes", "x86_64": "planes"},
     ),
     "executorch": Target(
-        executorch.write, "step.pte", ("float32",), ("lowered",),
+        executorch.write, executorch.requires, "step.pte", ("float32",), ("lowered",),
         {
             "products": XNNPACK,
             "sums": replace(XNNPACK, summed_taps=True),
@@ -58,6 +60,7 @@ TARGETS = {
         ("uint8", "float32"), ("torch", "executorch"), {"arm64": "products", "x86_64": "sums"},
     ),
     "coreml": Target(
-        coreml.write, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), {"stacks": COREML}, ("float32",), ("torch", "coremltools"), {}
+        coreml.write, coreml.requires, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), {"stacks": COREML}, ("float32",),
+        ("torch", "coremltools"), {},
     ),
 }  # fmt: skip

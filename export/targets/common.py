@@ -1,8 +1,11 @@
 """What the writers of graphs share."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+
+from clipstep.export.choices import IOS_DEFAULT, OPSETS
 
 aten = torch.ops.aten
 Pair = int | Sequence[int]
@@ -10,6 +13,17 @@ Pair = int | Sequence[int]
 
 SAME = (aten.contiguous.default, aten.clone.default, aten.detach.default, aten.alias.default, aten.dropout.default)
 """Operations that give what they get."""
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Of the formats: ONNX's operator set, and the lowest iOS that a Core ML model runs on."""
+
+    opset: int = OPSETS[-1]
+    ios: int = IOS_DEFAULT
+
+
+USUAL = Versions()
 
 
 class NotTaken(Exception):

@@ -20,7 +20,7 @@ from clipstep.export.targets.common import SAME, NotTaken, Pair, limits, pair
 aten = torch.ops.aten
 
 
-def ml_program(module: fx.GraphModule, input_names: Sequence[str], output_names: Sequence[str]) -> Program:
+def ml_program(module: fx.GraphModule, input_names: Sequence[str], output_names: Sequence[str], target: Any = ct.target.iOS17) -> Program:
     """The program of a graph, all its inputs float32.
 
     Raises:
@@ -31,7 +31,7 @@ def ml_program(module: fx.GraphModule, input_names: Sequence[str], output_names:
         name: mb.placeholder(shape=tuple(node.meta["val"].shape), dtype=types.fp32) for name, node in zip(input_names, placeholders, strict=True)
     }
     program = Program()
-    with Function(inputs, opset_version=ct.target.iOS17) as function:
+    with Function(inputs, opset_version=target) as function:
         found: dict[fx.Node, Any] = dict(zip(placeholders, function.inputs.values(), strict=True))
         outputs: list[Any] = []
         for node in module.graph.nodes:

@@ -2,6 +2,7 @@
 
 import copy
 import operator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from torch import Tensor, fx, nn
 
 from clipstep.export.lowering.order import RESHAPES
 from clipstep.export.step import StepProgram
-from clipstep.export.targets.common import NotTaken
+from clipstep.export.targets.common import USUAL, NotTaken, Versions
 from clipstep.export.targets.xnnpack import Graph
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.manifest import Placement
+from clipstep.runtime.manifest import Placement, Requires
 
 METADATA_METHOD = "clipstep"
 PARTS = (*RESHAPES, torch.ops.aten.permute.default, torch.ops.aten.slice.Tensor)
@@ -28,7 +29,7 @@ BACKEND = "XnnpackBackend"
 CONFIG = EdgeCompileConfig(_skip_dim_order=True, _check_ir_validity=False)
 
 
-def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path) -> Placement:
+def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path, versions: Versions = USUAL) -> Placement:
     """Writes ``path`` with the metadata in the constant method ``clipstep``.
 
     All of it is one graph of XNNPACK's but the conversion from uint8. If it has an operation that is not written here,
@@ -52,6 +53,12 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
         placement = Placement(delegated={BACKEND: len(inner.nodes)}, outside=_placement(edge.exported_program().graph_module).outside)
     path.write_bytes(edge.to_executorch().buffer)
     return placement
+
+
+def requires(path: Path) -> Requires:
+    """The ExecuTorch that wrote the file: later ones load it too, earlier ones were not tried."""
+    major, minor = version("executorch").split(".")[:2]
+    return Requires(executorch=f">={major}.{minor}")
 
 
 def _of_floats(graph: fx.GraphModule) -> fx.GraphModule:

@@ -3,6 +3,7 @@
 torch.onnx takes more than half a minute for a graph of a thousand operations, because it traces the graph anew several times.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,20 +13,20 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx
 
+from clipstep.export.choices import OPSETS
 from clipstep.export.lowering.order import RESHAPES
 from clipstep.export.lowering.view import exchanged
 from clipstep.export.targets.common import SAME, NotTaken, Pair, limits, pair
 
 aten = torch.ops.aten
-OPSET = 20
-IR_VERSION = 10
 TYPES = {torch.float32: TensorProto.FLOAT, torch.uint8: TensorProto.UINT8, torch.int64: TensorProto.INT64}
 
 
 class OnnxGraph:
     """Nodes in the order in which they stand in the file, and their constants."""
 
-    def __init__(self) -> None:
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[bytes, TensorProto] = {}
         self.cuts: dict[str, tuple[str, dict[int, tuple[int, int]]]] = {}
@@ -55,13 +56,13 @@ class OnnxGraph:
         return value if isinstance(value, str) else self.constant(value if isinstance(value, Tensor) else float(value))
 
 
-def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names: Sequence[str]) -> onnx.ModelProto:
-    """The model of a graph.
+def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names: Sequence[str], opset: int = OPSETS[-1]) -> onnx.ModelProto:
+    """The model of a graph in that operator set, and in the oldest file format that has it.
 
     Raises:
         NotTaken: it has an operation that is not written here.
     """
-    graph, found, inputs = OnnxGraph(), dict[fx.Node, Any](), []
+    graph, found, inputs = OnnxGraph(opset), dict[fx.Node, Any](), []
     names, outputs = iter(input_names), []
     for node in module.graph.nodes:
         if node.op == "placeholder":
@@ -86,7 +87,8 @@ def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names:
     inputs_of_nodes = {name for node in nodes for name in node.input}
     constants = [constant for constant in graph.initializers.values() if constant.name in inputs_of_nodes]
     proto = helper.make_graph(nodes, "step", inputs, outputs, constants)
-    return helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="clipstep")
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(proto, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets), producer_name="clipstep")
 
 
 def _used(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
@@ -240,9 +242,34 @@ def constant_pad(graph: OnnxGraph, x: str, amounts: Sequence[int], value: float 
     return pad(graph, x, amounts, "constant", value, **shapes)
 
 
+AXES_ARE_AN_INPUT = {"ReduceMean": 18, "ReduceSum": 13}
+"""Since which operator set, instead of an attribute."""
+
+
+def hardswish(graph: OnnxGraph, x: str) -> str:
+    if graph.opset >= 14:
+        return graph.add("HardSwish", x)
+    return graph.add("Mul", x, graph.add("HardSigmoid", x, alpha=1 / 6, beta=0.5))
+
+
+def gelu(graph: OnnxGraph, x: str, approximate: str = "none") -> str:
+    """Before operator set 20, x / 2 * (1 + erf(x / sqrt(2))), or by tanh(sqrt(2 / pi) * (x + 0.044715 x^3)) in place of the error function."""
+    if graph.opset >= 20:
+        return graph.add("Gelu", x, approximate=approximate)
+    if approximate == "none":
+        inner = graph.add("Erf", graph.add("Mul", x, graph.constant(math.sqrt(0.5))))
+    else:
+        cubed = graph.add("Mul", graph.add("Mul", x, x), x)
+        summed = graph.add("Add", x, graph.add("Mul", cubed, graph.constant(0.044715)))
+        inner = graph.add("Tanh", graph.add("Mul", summed, graph.constant(math.sqrt(2 / math.pi))))
+    return graph.add("Mul", graph.add("Mul", x, graph.constant(0.5)), graph.add("Add", inner, graph.constant(1.0)))
+
+
 def reduction(name: str) -> Callable[..., str]:
     def write(graph: OnnxGraph, x: str, dims: Any = None, keep: bool = False, dtype: Any = None) -> str:
         axes = [dims] if isinstance(dims, int) else list(dims or ())
+        if axes and graph.opset < AXES_ARE_AN_INPUT[name]:
+            return graph.add(name, x, axes=axes, keepdims=int(keep))
         return graph.add(name, x, *([graph.constant(axes)] if axes else []), keepdims=int(keep))
 
     return write
@@ -282,7 +309,7 @@ WRITERS: dict[Any, Callable[..., Any]] = {
     aten.sigmoid.default: operator("Sigmoid"),
     aten.hardsigmoid.default: operator("HardSigmoid", alpha=1 / 6, beta=0.5),
     aten.tanh.default: operator("Tanh"),
-    aten.hardswish.default: operator("HardSwish"),
+    aten.hardswish.default: hardswish,
     aten.exp.default: operator("Exp"),
     aten.log.default: operator("Log"),
     aten.sqrt.default: operator("Sqrt"),
@@ -291,7 +318,7 @@ WRITERS: dict[Any, Callable[..., Any]] = {
     aten.neg.default: operator("Neg"),
     aten.leaky_relu.default: lambda graph, x, slope=0.01: graph.add("LeakyRelu", x, alpha=float(slope)),
     aten.elu.default: lambda graph, x, alpha=1.0: graph.add("Elu", x, alpha=float(alpha)),
-    aten.gelu.default: lambda graph, x, approximate="none": graph.add("Gelu", x, approximate=approximate),
+    aten.gelu.default: gelu,
     aten.silu.default: silu,
     aten.pow.Tensor_Scalar: power,
     aten.softmax.int: softmax,

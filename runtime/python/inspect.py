@@ -90,7 +90,7 @@ def _artifact(item: Artifact) -> str:
     return (
         f"{item.file}: {item.target}, {item.form}, {item.precision}, {item.input_dtype} frames, for {item.platform}; "
         f"{item.size_bytes / 1e6:.2f} MB; {where}{outside}; largest error {item.parity.max_absolute_error:.1e} in {item.parity.steps} steps"
-        f"{right}{f'; {item.tuning}' if item.tuning else ''}; written by {tools}"
+        f"{right}{f'; {item.tuning}' if item.tuning else ''}{f'; needs {item.requires}' if item.requires else ''}; written by {tools}"
     )
 
 

@@ -190,6 +190,29 @@ class Tuning(_Model):
         return f"{self.chosen} chosen of {', '.join(f'{way} {cost:.4g}' for way, cost in self.measured.items())} {self.unit}"
 
 
+AtLeast = Annotated[str, Field(pattern=r"^>=[0-9]+(\.[0-9]+)*$")]
+
+
+class Requires(_Model):
+    """What an artifact's file is written in, and the lowest versions of what runs it."""
+
+    opset: Positive | None = None
+    """ONNX's operator set."""
+    ir_version: Positive | None = None
+    """Of the ONNX file format."""
+    specification_version: Positive | None = None
+    """Of the Core ML file format."""
+    onnxruntime: AtLeast | None = None
+    executorch: AtLeast | None = None
+    ios: AtLeast | None = None
+    macos: AtLeast | None = None
+
+    def __str__(self) -> str:
+        formats = (("opset", self.opset), ("IR version", self.ir_version), ("specification version", self.specification_version))
+        runtimes = (("onnxruntime", self.onnxruntime), ("ExecuTorch", self.executorch), ("iOS", self.ios), ("macOS", self.macos))
+        return ", ".join(f"{name} {value}" for name, value in (*formats, *runtimes) if value is not None)
+
+
 class Artifact(_Model):
     """One file of one target."""
 
@@ -208,6 +231,8 @@ class Artifact(_Model):
     accuracy: Accuracy | None = None
     arm64_step: Arm64Step | None = None
     tuning: Tuning | None = None
+    requires: Requires | None = None
+    """None in bundles of before it was noted."""
 
 
 class Golden(_Model):

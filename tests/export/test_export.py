@@ -39,8 +39,8 @@ def wrong_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the ONNX target write a bias that is off by a hundredth."""
     original = TARGETS["onnx"]
 
-    def write(graph: fx.GraphModule, program: StepProgram, precision: str, metadata: str, path: Path) -> Placement:
-        placement = original.write(graph, program, precision, metadata, path)
+    def write(graph: fx.GraphModule, program: StepProgram, precision: str, metadata: str, path: Path, *more: object) -> Placement:
+        placement = original.write(graph, program, precision, metadata, path, *more)
         model = onnx.load(path)
         shape, kind = [len(program.labels)], onnx.TensorProto.FLOAT
         bias = next(value for value in model.graph.initializer if list(value.dims) == shape and value.data_type == kind)

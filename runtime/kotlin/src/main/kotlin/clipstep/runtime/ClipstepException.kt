@@ -11,5 +11,8 @@ class BundleException(what: String, got: Any? = null, expected: Any? = null, fix
 /** An artifact that does not compute the golden steps. */
 class ParityException(what: String, got: Any? = null, expected: Any? = null, fix: String? = null) : ClipstepException(what, got, expected, fix)
 
+/** An engine that fails in a step. */
+class EngineException(what: String, got: Any? = null, cause: Throwable? = null) : ClipstepException(what, got, cause = cause)
+
 /** The first line of an exception's message, or its type. */
 internal fun Throwable.reason(): String = message?.lineSequence()?.firstOrNull { it.isNotBlank() } ?: javaClass.simpleName

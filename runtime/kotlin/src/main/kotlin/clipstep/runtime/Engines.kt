@@ -30,8 +30,17 @@ interface StepBuffers : Closeable {
     fun run()
 }
 
-/** How an engine is reached: the target it runs, the dependency it needs, the class that tells whether that is there, and how it loads a file. */
-class EngineInfo internal constructor(val target: String, val needs: String, private val probe: String, internal val load: (File, Interface, Int) -> Engine) {
+/**
+ * How an engine is reached: the [target] it runs, the dependency it needs, whether its threads can be told to spin between steps, the class
+ * that tells whether it is there, and how it loads a file.
+ */
+class EngineInfo internal constructor(
+    val target: String,
+    val needs: String,
+    val spins: Boolean,
+    private val probe: String,
+    internal val load: (File, Interface, Int, Boolean) -> Engine,
+) {
     /** Whether the engine's classes are in this app. */
     val isPresent: Boolean
         get() = try {
@@ -43,22 +52,27 @@ class EngineInfo internal constructor(val target: String, val needs: String, pri
 
 /** The engines by name. */
 val ENGINES: Map<String, EngineInfo> = mapOf(
-    "onnxruntime" to EngineInfo("onnx", "com.microsoft.onnxruntime:onnxruntime-android", "ai.onnxruntime.OrtEnvironment", ::OnnxRuntime),
-    "executorch" to EngineInfo("executorch", "org.pytorch:executorch-android", "org.pytorch.executorch.Module", ::ExecuTorch),
+    "onnxruntime" to EngineInfo("onnx", "com.microsoft.onnxruntime:onnxruntime-android", true, "ai.onnxruntime.OrtEnvironment", ::OnnxRuntime),
+    "executorch" to EngineInfo("executorch", "org.pytorch:executorch-android", false, "org.pytorch.executorch.Module") { path, spec, threads, _ ->
+        ExecuTorch(path, spec, threads)
+    },
 )
 
 /**
- * The artifact at [path] in the engine of that name. Nothing falls back.
+ * The artifact at [path] in the engine of that name; with [spinning] its threads wait busily between steps. Nothing falls back.
  *
- * @throws ClipstepException an unknown engine, one that is not in this app, a thread count this machine does not have, or a
+ * @throws ClipstepException an unknown engine, one that is not in this app or has no such setting, a thread count this machine does not have, or a
  *   file that the engine refuses.
  */
-fun loadEngine(name: String, path: File, spec: Interface, threads: Int): Engine {
+fun loadEngine(name: String, path: File, spec: Interface, threads: Int, spinning: Boolean = false): Engine {
     val info = engineInfo(name)
     checkThreads(threads)
     if (!info.isPresent) throw ClipstepException("engine $name is not in this app", fix = "add the dependency ${info.needs}")
+    if (spinning && !info.spins) {
+        throw ClipstepException("$name does not let its threads spin", expected = "spinning with ${ENGINES.filterValues { it.spins }.keys.joinToString()} only")
+    }
     return try {
-        info.load(path, spec, threads)
+        info.load(path, spec, threads, spinning)
     } catch (error: LinkageError) {
         throw ClipstepException("engine $name does not start here", got = error.reason(), expected = "native libraries for this processor", cause = error)
     }

@@ -12,7 +12,7 @@ import org.pytorch.executorch.Tensor
  *
  * Its Java binding gives outputs as new arrays: unlike onnxruntime's, its steps leave garbage of the size of the states.
  */
-internal class ExecuTorch(path: File, private val spec: Interface, private val threads: Int) : Engine {
+internal class ExecuTorch(private val path: File, private val spec: Interface, private val threads: Int) : Engine {
     private val module: Module
 
     init {
@@ -28,7 +28,7 @@ internal class ExecuTorch(path: File, private val spec: Interface, private val t
         }
     }
 
-    override fun open(): StepBuffers = ExecuTorchBuffers(module, spec)
+    override fun open(): StepBuffers = ExecuTorchBuffers(path, module, spec)
 
     override fun close() {
         module.close()
@@ -58,7 +58,7 @@ internal class ExecuTorch(path: File, private val spec: Interface, private val t
     }
 }
 
-private class ExecuTorchBuffers(private val module: Module, spec: Interface) : StepBuffers {
+private class ExecuTorchBuffers(private val path: File, private val module: Module, spec: Interface) : StepBuffers {
     override val frames: ByteBuffer = frameBuffer(spec.input)
     override val states: List<FloatBuffer> = spec.states.map { directFloats(it.elements) }
     override val logits: FloatBuffer = directFloats(spec.labels.size)
@@ -76,7 +76,7 @@ private class ExecuTorchBuffers(private val module: Module, spec: Interface) : S
         val results = try {
             module.forward(*inputs)
         } catch (error: RuntimeException) {
-            throw ClipstepException("ExecuTorch failed in a step", got = error.reason(), cause = error)
+            throw EngineException("$path: ExecuTorch failed in a step", got = error.reason(), cause = error)
         }
         for ((value, buffer) in results.zip(outputs)) {
             buffer.clear()

@@ -131,6 +131,23 @@ data class Arm64Step(
 @Serializable
 data class Tuning(val unit: String, val chosen: String, val measured: Map<String, Double>)
 
+/** What an artifact's file is written in, and the lowest versions of what runs it, as `>=1.17`. */
+@Serializable
+data class Requires(
+    val opset: Int? = null,
+    @SerialName("ir_version") val irVersion: Int? = null,
+    @SerialName("specification_version") val specificationVersion: Int? = null,
+    val onnxruntime: String? = null,
+    val executorch: String? = null,
+    val ios: String? = null,
+    val macos: String? = null,
+) {
+    init {
+        for (version in listOfNotNull(onnxruntime, executorch, ios, macos)) require(AT_LEAST.matches(version)) { "a version must be as >=1.17, not $version" }
+        require(listOfNotNull(opset, irVersion, specificationVersion).all { it >= 1 }) { "opset and versions must be at least 1" }
+    }
+}
+
 /** One file of one target. */
 @Serializable
 data class Artifact(
@@ -148,6 +165,7 @@ data class Artifact(
     val accuracy: Accuracy? = null,
     @SerialName("arm64_step") val arm64Step: Arm64Step? = null,
     val tuning: Tuning? = null,
+    val requires: Requires? = null,
 ) : BundleFile {
     init {
         one("target", target, "onnx", "executorch", "coreml")
@@ -231,6 +249,7 @@ data class Manifest(
 private fun one(key: String, value: String, vararg known: String) =
     require(value in known) { "$key must be ${known.joinToString(" or ")}, not $value" }
 
+private val AT_LEAST = Regex(">=[0-9]+(\\.[0-9]+)*")
 private val SHA256 = Regex("[0-9a-f]{64}")
 
 private fun BundleFile.check() {

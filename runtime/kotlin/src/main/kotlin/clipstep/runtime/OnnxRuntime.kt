@@ -3,7 +3,6 @@ package clipstep.runtime
 import ai.onnxruntime.OnnxJavaType
 import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
-import ai.onnxruntime.OrtException
 import ai.onnxruntime.OrtSession
 import ai.onnxruntime.TensorInfo
 import java.io.File
@@ -11,15 +10,10 @@ import java.nio.ByteBuffer
 import java.nio.FloatBuffer
 
 /** onnxruntime on the CPU. */
-internal class OnnxRuntime(private val path: File, private val spec: Interface, threads: Int) : Engine {
+internal class OnnxRuntime(private val path: File, private val spec: Interface, threads: Int, spinning: Boolean) : Engine {
     private val environment = OrtEnvironment.getEnvironment()
     private val session = loading {
-        OrtSession.SessionOptions().use { options ->
-            options.setIntraOpNumThreads(threads)
-            options.setInterOpNumThreads(1)
-            options.setMemoryPatternOptimization(false) // One block for all values of a step is a quarter larger than what they take in turn.
-            environment.createSession(path.path, options)
-        }
+        sessionOptions(threads, spinning).use { environment.createSession(path.path, it) }
     }
 
     init {
@@ -31,7 +25,7 @@ internal class OnnxRuntime(private val path: File, private val spec: Interface, 
         }
     }
 
-    override fun open(): StepBuffers = OnnxRuntimeBuffers(environment, session, spec)
+    override fun open(): StepBuffers = OnnxRuntimeBuffers(path, environment, session, spec)
 
     override fun close() = session.close()
 
@@ -43,13 +37,21 @@ internal class OnnxRuntime(private val path: File, private val spec: Interface, 
 
     private fun <T> loading(action: () -> T): T = try {
         action()
-    } catch (error: OrtException) {
+    } catch (error: Exception) { // Mostly an OrtException.
         throw ClipstepException("$path: onnxruntime cannot load it", got = error.reason(), cause = error)
     }
 }
 
+/** [spinning], onnxruntime's own default, has its threads wait busily for the next step: battery for nothing between those of a live stream. */
+internal fun sessionOptions(threads: Int, spinning: Boolean): OrtSession.SessionOptions = OrtSession.SessionOptions().apply {
+    setIntraOpNumThreads(threads)
+    setInterOpNumThreads(1)
+    addConfigEntry("session.intra_op.allow_spinning", if (spinning) "1" else "0")
+    setMemoryPatternOptimization(false) // One block for all values of a step is a quarter larger than what they take in turn.
+}
+
 /** Two sets of states that take turns as input and output, bound once. */
-private class OnnxRuntimeBuffers(environment: OrtEnvironment, private val session: OrtSession, spec: Interface) : StepBuffers {
+private class OnnxRuntimeBuffers(private val path: File, environment: OrtEnvironment, private val session: OrtSession, spec: Interface) : StepBuffers {
     override val frames: ByteBuffer = frameBuffer(spec.input)
     override val logits: FloatBuffer = directFloats(spec.labels.size)
     private val sets = List(2) { spec.states.map { directFloats(it.elements) } }
@@ -74,8 +76,8 @@ private class OnnxRuntimeBuffers(environment: OrtEnvironment, private val sessio
     override fun run() {
         try {
             session.run(inputs[turn], outputs[1 - turn]).close()
-        } catch (error: OrtException) {
-            throw ClipstepException("onnxruntime failed in a step", got = error.reason(), cause = error)
+        } catch (error: Exception) { // Mostly an OrtException.
+            throw EngineException("$path: onnxruntime failed in a step", got = error.reason(), cause = error)
         }
         turn = 1 - turn
     }

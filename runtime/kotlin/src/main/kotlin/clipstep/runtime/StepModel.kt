@@ -81,25 +81,26 @@ class StepModel internal constructor(
         /**
          * Opens a bundle and loads its artifact for [engine], on this processor, with [threads] threads.
          *
+         * With [spinning], onnxruntime's threads wait busily for the next step, as is its own default: for steps that follow each other at
+         * once. Between the steps of a live stream that is battery for nothing.
+         *
          * @throws ClipstepException the bundle is damaged, has no artifact for the engine, or the engine or the thread count
          *   is not available. Nothing falls back.
          */
         @JvmStatic
         @JvmOverloads
-        fun load(path: File, engine: String = "onnxruntime", threads: Int = 1): StepModel {
-            val target = engineInfo(engine).target
-            return load(Bundle.open(path), engine, threads, target)
+        fun load(path: File, engine: String = "onnxruntime", threads: Int = 1, spinning: Boolean = false): StepModel {
+            engineInfo(engine)
+            return load(Bundle.open(path), engine, threads, spinning)
         }
 
         /** The same from a bundle that is open: its hashes are not checked a second time. */
         @JvmStatic
         @JvmOverloads
-        fun load(bundle: Bundle, engine: String = "onnxruntime", threads: Int = 1): StepModel = load(bundle, engine, threads, engineInfo(engine).target)
-
-        private fun load(bundle: Bundle, engine: String, threads: Int, target: String): StepModel {
-            val artifact = bundle.artifact(target)
+        fun load(bundle: Bundle, engine: String = "onnxruntime", threads: Int = 1, spinning: Boolean = false): StepModel {
+            val artifact = bundle.artifact(engineInfo(engine).target)
             val spec = bundle.manifest.interfaceFor(artifact.inputDtype)
-            val loaded = loadEngine(engine, File(bundle.path, artifact.file), spec, threads)
+            val loaded = loadEngine(engine, File(bundle.path, artifact.file), spec, threads, spinning)
             val plural = if (threads > 1) "s" else ""
             return StepModel(spec, loaded, "${artifact.file} (${artifact.form}, for ${artifact.platform}) in $engine, $threads thread$plural")
         }

@@ -124,7 +124,11 @@ class Stream internal constructor(private val model: StepModel, private val buff
 
     private fun step(): Prediction? {
         if (spec.dtype != "uint8") buffers.fill(subclip.array(), spec)
-        model.run(buffers)
+        try {
+            model.run(buffers)
+        } catch (error: EngineException) {
+            throw EngineException("step $steps: ${error.message}", cause = error)
+        }
         waiting = 0
         seen++
         steps++

@@ -19,6 +19,18 @@ class BundleTest {
     val folder = TemporaryFolder()
 
     @Test
+    fun `it reads what an artifact needs, and takes bundles that do not say`() {
+        val needs = Bundle.open(Prepared.bundle).artifact("onnx").requires
+        assertEquals(Requires(opset = 20, irVersion = 9, onnxruntime = ">=1.17"), needs)
+        val bundle = folder.copied()
+        edit(bundle) { values ->
+            val artifacts = values.getValue("artifacts").jsonArray.map { JsonObject(it.jsonObject - "requires") }
+            values["artifacts"] = JsonArray(artifacts)
+        }
+        assertEquals(null, Bundle.open(bundle).artifact("onnx").requires)
+    }
+
+    @Test
     fun `a bundle says what was exported`() {
         val manifest = Bundle.open(Prepared.bundle).manifest
         assertEquals(listOf(16, 112, 112, 3), manifest.input.shape)

@@ -52,7 +52,7 @@ internal class MeanColour(private val spec: Interface) : Engine {
         override val logits: FloatBuffer = directFloats(3)
 
         override fun run() {
-            if (fail) throw ClipstepException("the engine failed")
+            if (fail) throw EngineException("the engine failed")
             for (c in 0 until 3) {
                 val mean = (c until spec.input.elements step 3).sumOf { frames.get(it).toInt() and 0xff } / (255f * spec.input.elements / 3)
                 logits.put(c, 4 * mean - states[0].get(c))

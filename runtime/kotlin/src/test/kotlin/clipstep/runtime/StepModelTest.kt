@@ -62,6 +62,28 @@ class StepModelTest {
     }
 
     @Test
+    fun `threads do not spin between steps unless asked to`() {
+        val setting = { spinning: Boolean -> sessionOptions(2, spinning).use { it.configEntries["session.intra_op.allow_spinning"] } }
+        assertEquals(listOf("0", "1"), listOf(setting(false), setting(true)))
+        assertExplains("executorch does not let its threads spin; expected spinning with onnxruntime only") {
+            loadEngine("executorch", Prepared.bundle, colourSpec(), 1, spinning = true)
+        }
+        StepModel.load(Prepared.bundle, spinning = true).use { model ->
+            val plain = StepModel.load(Prepared.bundle).use { it.step(golden.subclip(0), it.initialStates()).logits }
+            assertArrayEquals(plain, model.step(golden.subclip(0), model.initialStates()).logits, 0f)
+        }
+    }
+
+    @Test
+    fun `a step that fails names the step of the stream`() {
+        val engine = MeanColour(colourSpec())
+        val stream = StepModel(colourSpec(), engine, "colour").stream()
+        repeat(8) { stream.push(plain(1, 2, 3)) }
+        engine.fail = true
+        assertExplains("step 2: the engine failed") { repeat(4) { stream.push(plain(1, 2, 3)) } }
+    }
+
+    @Test
     fun `an artifact that is no network, or another one than the manifest says, is refused`() {
         val text = folder.newFile("step.onnx").apply { writeText("no network") }
         assertExplains("step.onnx: onnxruntime cannot load it; got") { loadEngine("onnxruntime", text, colourSpec(), 1) }

@@ -1,0 +1,137 @@
+"""The lowest versions that pyproject.toml allows, in an empty environment, run a bundle that was exported today and show a video as it is.
+
+``make test-floors``: it downloads those versions, so that it is not among the everyday tests.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from clipstep.export.export import Ask, export_run
+from clipstep.runtime.video import read_frames
+from clipstep.training.run import Run
+
+ROOT = Path(__file__).parents[2]
+CLIP = ROOT / "tests/data/fight/videos/Fight/v_Fight_g02_c01.mp4"
+COLOURS = ((230, 20, 40), (30, 200, 60), (20, 60, 210), (240, 220, 30))
+OPSETS = (13, 17, 20)
+
+pytestmark = pytest.mark.floors
+
+CHECK = """
+import json, sys
+import numpy as np
+from importlib.metadata import version
+from clipstep.runtime import Bundle, GoldenSteps, StepModel, check_golden, read_frames
+said = {"versions": {name: version(name) for name in json.loads(sys.argv[2])}, "errors": {}}
+for path in json.loads(sys.argv[1]):
+    with StepModel.load(path) as model:
+        said["errors"][path] = check_golden(model, GoldenSteps.of(Bundle.open(path)), "float32").relative
+np.savez("frames.npz", clip=np.stack(list(read_frames(sys.argv[3]))), tagged=next(read_frames(sys.argv[4])))
+print(json.dumps(said))
+"""
+
+
+def floors() -> dict[str, str]:
+    """The base dependencies' lowest versions, as pyproject.toml states them."""
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return {name: lowest.split(",")[0] for name, lowest in (item.split(">=") for item in stated)}
+
+
+def _lowest_python() -> str:
+    if sys.version_info[:2] == (3, 11):
+        return sys.executable
+    found = shutil.which("python3.11")
+    assert found, "the lowest versions have wheels for Python 3.11, the lowest that pyproject.toml allows; install it"
+    return found
+
+
+def _run(*command: object, cwd: Path) -> str:
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with clipstep and the lowest versions of what it depends on."""
+    folder = tmp_path_factory.mktemp("floors")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "training", "export", "runtime", "benchmarks"):
+        (source / name).symlink_to(ROOT / name)
+    _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "dist", cwd=source)
+    (wheel,) = (folder / "dist").glob("clipstep-*.whl")
+    _run(_lowest_python(), "-m", "venv", folder / "empty", cwd=folder)
+    pinned = [f"{name}=={version}" for name, version in floors().items()]
+    _run(folder / "empty/bin/python", "-m", "pip", "install", "--quiet", wheel, *pinned, cwd=folder)
+    return folder / "empty/bin"
+
+
+def _bt709(red: int, green: int, blue: int) -> tuple[int, int, int]:
+    """Y, Cb, Cr of 16..235 and 16..240, by ITU-R BT.709-6, sections 3.2 to 3.4."""
+    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return round(16 + luma * 219 / 255), round(128 + (blue - luma) / 1.8556 * 224 / 255), round(128 + (red - luma) / 1.5748 * 224 / 255)
+
+
+def _rotated_and_tagged(path: Path) -> np.ndarray:
+    """Writes four quarters of :data:`COLOURS` in BT.709, stored a quarter turn to the left of how they are to be shown, and gives what is to
+    be shown, ``(64, 32, 3)``."""
+    stored = np.zeros((32, 64, 3), np.uint8)
+    for colour, (top, left) in zip(COLOURS, ((0, 0), (0, 32), (16, 0), (16, 32)), strict=True):
+        stored[top : top + 16, left : left + 32] = colour
+    planes = np.array([[_bt709(*(int(value) for value in pixel)) for pixel in row] for row in stored], np.uint8)
+    luma, chroma = planes[..., 0], planes[::2, ::2, 1:]
+    frame = av.VideoFrame.from_ndarray(
+        np.concatenate([luma.ravel(), chroma[..., 0].ravel(), chroma[..., 1].ravel()]).reshape(48, 64), format="yuv420p"
+    )
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
+        context.color_range = 1  # 16..235
+        frame.colorspace, frame.color_range = 1, 1
+        for _ in range(4):
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40
+    for offset, value in zip((0, 4, 12, 16), (0, 1, -1, 0), strict=True):  # What phones write: a quarter turn to the right.
+        data[matrix + offset : matrix + offset + 4] = (value << 16).to_bytes(4, "big", signed=True)
+    path.write_bytes(data)
+    return np.rot90(stored, -1)
+
+
+def test_the_lowest_versions_run_bundles_and_decode_videos(environment: Path, run: Run, tmp_path: Path) -> None:
+    bundles = []
+    for opset in OPSETS:
+        bundles.append(str(tmp_path / f"opset{opset}.clipstep"))
+        export_run(run, "small", Path(bundles[-1]), Ask(("onnx",), opset=opset))
+    shown = _rotated_and_tagged(tmp_path / "tagged.mp4")
+    arguments = (json.dumps(bundles), json.dumps(list(floors())), CLIP, tmp_path / "tagged.mp4")
+    said = json.loads(_run(environment / "python", "-c", CHECK, *arguments, cwd=tmp_path))
+    assert {name: version.removesuffix(".0") for name, version in said["versions"].items()} == {
+        name: version.removesuffix(".0") for name, version in floors().items()
+    }
+    assert max(said["errors"].values()) < 1e-5 and len(said["errors"]) == len(OPSETS)
+    frames = np.load(tmp_path / "frames.npz")
+    np.testing.assert_array_equal(frames["clip"], np.stack(list(read_frames(CLIP))))
+    inside = np.abs(frames["tagged"].astype(int) - shown)[4:-4, 4:-4]
+    inside = inside[[*range(0, 24), *range(32, 56)]][:, [*range(0, 8), *range(16, 24)]]  # Chroma is blurred where colours meet.
+    assert inside.max() <= 3
+
+
+def test_the_lowest_versions_run_the_commands_of_a_base_install(environment: Path, run: Run, tmp_path: Path) -> None:
+    export_run(run, "small", tmp_path / "small.clipstep", Ask(("onnx",)))
+    lines = _run(environment / "clipstep", "run", tmp_path / "small.clipstep", CLIP, "--top", "1", cwd=tmp_path).splitlines()
+    assert len(lines) >= 58 // 4 and "onnxruntime" in lines[0]
+    assert "needs opset 20, IR version 9, onnxruntime >=1.17" in _run(environment / "clipstep", "inspect", tmp_path / "small.clipstep", cwd=tmp_path)
+    assert "train" in _run(environment / "clipstep", "--help", cwd=tmp_path)
