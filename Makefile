@@ -6,7 +6,7 @@ ANDROID := build/android
 ANDROID_TOOLS := java mvn aapt2 zipalign apksigner
 MISSING = $(shell for tool in $(ANDROID_TOOLS); do command -v $$tool >/dev/null || echo $$tool; done)
 
-.PHONY: demo test test-android arm64 test-arm64 clean
+.PHONY: demo test test-android arm64 test-arm64 test-floors clean
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; give it with make PYTHON=...'; exit 2; }
@@ -24,8 +24,8 @@ test: .venv/ready
 	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typed .
 	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not arm64'  # The tests' networks are too small for more threads.
-	@echo 'left out: the tests that count ARM64 instructions under QEMU; they are run by: make test-arm64'
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not arm64 and not floors'  # The tests' networks are too small for more threads.
+	@echo 'left out: the tests that count ARM64 instructions under QEMU; they are run by: make test-arm64, and those that download the lowest versions allowed: make test-floors'
 	@if [ -z "$(MISSING)" ]; then $(MAKE) test-android; else echo 'left out: make test-android (the Kotlin runtime and the Android app), for want of: $(MISSING)'; fi
 
 # The Kotlin runtime on golden steps, the app on Android's own classes, its screens in build/android/screens, and its APK; no phone.
@@ -43,6 +43,10 @@ arm64: .venv/ready
 
 test-arm64: arm64
 	$(BIN)/pytest -m arm64
+
+# The lowest versions that pyproject.toml allows, downloaded into an environment of their own.
+test-floors: .venv/ready
+	$(BIN)/pytest -m floors tests/package/test_floors.py
 
 clean:
 	rm -rf .venv build dist runs *.egg-info runtime/kotlin/target runtime/kotlin/executorch-api/target android_demo/app/target

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from clipstep.export.export import Ask, export_run
 from clipstep.runtime.video import read_frames
-from clipstep.training.run import Run
+from clipstep.training.data.subclips import read_subclips
+from clipstep.training.run import Run, RunInfo
 
 ROOT = Path(__file__).parents[2]
 CLIP = ROOT / "tests/data/fight/videos/Fight/v_Fight_g02_c01.mp4"
@@ -45,6 +49,10 @@ def floors() -> dict[str, str]:
     return {name: lowest.split(",")[0] for name, lowest in (item.split(">=") for item in stated)}
 
 
+def _short(version: str) -> str:
+    return re.sub(r"(\.0)+$", "", version)
+
+
 def _lowest_python() -> str:
     if sys.version_info[:2] == (3, 11):
         return sys.executable
@@ -65,7 +73,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("floors")
     source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "training", "export", "runtime", "benchmarks"):
+    folders = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].values()
+    for name in sorted({"pyproject.toml", "README.md", "LICENSE", *(Path(folder).parts[0] for folder in folders)}):
         (source / name).symlink_to(ROOT / name)
     _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "dist", cwd=source)
     (wheel,) = (folder / "dist").glob("clipstep-*.whl")
@@ -73,6 +82,27 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pinned = [f"{name}=={version}" for name, version in floors().items()]
     _run(folder / "empty/bin/python", "-m", "pip", "install", "--quiet", wheel, *pinned, cwd=folder)
     return folder / "empty/bin"
+
+
+class _Averages(nn.Module):
+    """A network that exports in a second; the oldest operator sets write its mean and its activation otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.linear = nn.Conv3d(3, 8, (2, 3, 3)), nn.Linear(8, 2)
+
+    def initial_states(self) -> dict[str, torch.Tensor]:
+        return {"past": torch.zeros(1, 8)}
+
+    def forward(self, frames: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen = nn.functional.gelu(self.convolution(frames)).mean((2, 3, 4))
+        return self.linear(seen - past), past * 0.5 + seen
+
+
+def _averages() -> Run:
+    torch.manual_seed(3)
+    info = RunInfo("averages", {}, ("one", "other"), (104.0, 101.0, 97.0), (58.0, 57.0, 59.0), 25.0, "0" * 64)
+    return Run(_Averages().eval(), info, read_subclips(CLIP, 3, 16)[:5])
 
 
 def _bt709(red: int, green: int, blue: int) -> tuple[int, int, int]:
@@ -114,19 +144,15 @@ def test_the_lowest_versions_run_bundles_and_decode_videos(environment: Path, ru
     bundles = []
     for opset in OPSETS:
         bundles.append(str(tmp_path / f"opset{opset}.clipstep"))
-        export_run(run, "small", Path(bundles[-1]), Ask(("onnx",), opset=opset))
+        export_run(run if opset == OPSETS[-1] else _averages(), "small", Path(bundles[-1]), Ask(("onnx",), opset=opset))
     shown = _rotated_and_tagged(tmp_path / "tagged.mp4")
     arguments = (json.dumps(bundles), json.dumps(list(floors())), CLIP, tmp_path / "tagged.mp4")
     said = json.loads(_run(environment / "python", "-c", CHECK, *arguments, cwd=tmp_path))
-    assert {name: version.removesuffix(".0") for name, version in said["versions"].items()} == {
-        name: version.removesuffix(".0") for name, version in floors().items()
-    }
+    assert {name: _short(version) for name, version in said["versions"].items()} == {name: _short(version) for name, version in floors().items()}
     assert max(said["errors"].values()) < 1e-5 and len(said["errors"]) == len(OPSETS)
     frames = np.load(tmp_path / "frames.npz")
     np.testing.assert_array_equal(frames["clip"], np.stack(list(read_frames(CLIP))))
-    inside = np.abs(frames["tagged"].astype(int) - shown)[4:-4, 4:-4]
-    inside = inside[[*range(0, 24), *range(32, 56)]][:, [*range(0, 8), *range(16, 24)]]  # Chroma is blurred where colours meet.
-    assert inside.max() <= 3
+    assert np.abs(frames["tagged"].astype(int) - shown).max() <= 3
 
 
 def test_the_lowest_versions_run_the_commands_of_a_base_install(environment: Path, run: Run, tmp_path: Path) -> None:

@@ -67,10 +67,10 @@ val ENGINES: Map<String, EngineInfo> = mapOf(
 fun loadEngine(name: String, path: File, spec: Interface, threads: Int, spinning: Boolean = false): Engine {
     val info = engineInfo(name)
     checkThreads(threads)
-    if (!info.isPresent) throw ClipstepException("engine $name is not in this app", fix = "add the dependency ${info.needs}")
     if (spinning && !info.spins) {
         throw ClipstepException("$name does not let its threads spin", expected = "spinning with ${ENGINES.filterValues { it.spins }.keys.joinToString()} only")
     }
+    if (!info.isPresent) throw ClipstepException("engine $name is not in this app", fix = "add the dependency ${info.needs}")
     return try {
         info.load(path, spec, threads, spinning)
     } catch (error: LinkageError) {
