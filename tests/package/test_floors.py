@@ -23,7 +23,7 @@ from clipstep.training.data.subclips import read_subclips
 from clipstep.training.run import Run, RunInfo
 
 ROOT = Path(__file__).parents[2]
-CLIP = ROOT / "tests/data/fight/videos/Fight/v_Fight_g02_c01.mp4"
+CLIP = ROOT / "training/demo/fight/videos/Fight/v_Fight_g02_c01.mp4"
 COLOURS = ((230, 20, 40), (30, 200, 60), (20, 60, 210), (240, 220, 30))
 OPSETS = (13, 17, 20)
 
