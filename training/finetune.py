@@ -32,6 +32,8 @@ def read_start(source: Path) -> Start:
     Raises:
         ClipstepError: it is neither, or cannot be read.
     """
+    if not source.exists():
+        raise ClipstepError(f"--init {source}: no such run or file", expected="a run, or a file of weights", fix="check the path")
     if source.is_dir():
         if (source / CHECKPOINT).is_file() and not (source / "run.json").is_file():
             raise ClipstepError(f"--init {source}: holds a training that was stopped", fix="finish it with --resume first, or give a finished run")
