@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_refused(tiny_data: Path, tmp_path: Path, trained: 
 def test_a_stopped_training_and_nothing_at_all_are_refused(tiny_data: Path, tmp_path: Path) -> None:
     (tmp_path / "stopped").mkdir()
     (tmp_path / "stopped/checkpoint.safetensors").write_bytes(b"")
-    for name, message in (("stopped", "holds a training that was stopped; finish it with --resume first"), ("nowhere", "nowhere: no such run or file")):
+    for name, message in (("stopped", "holds a training that was stopped; finish it with --resume first"), ("nowhere", "no such run or file")):
         with pytest.raises(ClipstepError, match=message):
             raise _train(tiny_data, tmp_path / "run", "--init", tmp_path / name).exception
 
