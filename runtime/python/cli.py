@@ -2,6 +2,8 @@
 
 import difflib
 import importlib
+import os
+import sys
 from typing import Any, NamedTuple
 
 import click
@@ -94,6 +96,16 @@ def group(context: click.Context) -> None:
 def main() -> None:
     """Runs the command line: a user's mistake is one line on standard error and exit code 2."""
     prepare_streams()
-    code = exit_code(lambda: group.main(prog_name="clipstep", standalone_mode=False))
+    code = exit_code(_run)
     if code:
         raise SystemExit(code)
+
+
+def _run() -> None:
+    if "_CLIPSTEP_COMPLETE" in os.environ:  # A shell asks for completions.
+        group.main(prog_name="clipstep")
+    try:  # Not by click's main, which has its own way with Ctrl-C and a closed pipe.
+        with group.make_context("clipstep", sys.argv[1:]) as context:
+            group.invoke(context)
+    except click.exceptions.Exit as end:
+        raise SystemExit(end.exit_code) from None
