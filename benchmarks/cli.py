@@ -1,7 +1,7 @@
 """``clipstep bench``."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -27,8 +27,17 @@ from clipstep.runtime.terminal import new_console
 ARM64 = "arm64"
 ROUNDS, STEPS = 20, 5
 
+GROUPS = {
+    "The network behind it": ("run", "model", "weights", "no_reference"),
+    "How much": ("threads", "rounds", "steps"),
+    "Operators": ("profile", "force"),
+    "Instructions on ARM64": ("arch", "operators", "record", "ceilings"),
+    "Where": ("out",),
+}
+"""The headings of the options in the help."""
 
-@click.command("bench", cls=WithPhone)
+
+@click.command("bench", cls=WithPhone, groups=GROUPS, needs=[("force", "profile")])
 @click.argument("bundle", type=click.Path(path_type=Path))
 @network_options
 @click.option("--no-reference", is_flag=True, help="Measure the artifacts alone, without PyTorch and naive ONNX, as without --run and --model.")
@@ -63,7 +72,9 @@ def bench_command(
     network = given_network(run, model, weights)
     if no_reference and network is not None:
         raise ClipstepError(f"--no-reference leaves out the network that {'--run' if run else '--model'} gives", fix="leave one of them out")
-    _check_options(arch, threads, rounds, operators or record or ceilings is not None, out)
+    _check_options(arch, threads, rounds, operators or record or ceilings is not None)
+    if profile is not None and arch is None:
+        _check_profile(threads, {"--out": out is not None, "--rounds": rounds is not None, "--run or --model": network is not None})
     if profile is not None:
         check_picture(profile, "--profile", force=force)
     allowed = None if ceilings is None else read_ceilings(ceilings)
@@ -94,15 +105,22 @@ def bench_command(
             check_ceilings(counted, allowed, ceilings)
 
 
-def _check_options(arch: str | None, threads: Sequence[int], rounds: int | None, of_counts: bool, out: Path | None) -> None:
+def _check_options(arch: str | None, threads: Sequence[int], rounds: int | None, of_counts: bool) -> None:
     if arch not in (None, ARM64):
         raise ClipstepError("unknown architecture", got=arch, expected=ARM64, fix="leave --arch out to measure this computer")
     if arch is None and of_counts:
         raise ClipstepError("--operators, --record and --ceilings are for counts", expected=f"--arch {ARM64} beside them")
     if arch is not None and (threads or rounds):
         raise ClipstepError("--threads and --rounds are for measuring time", expected=f"neither beside --arch {ARM64}: it counts one thread")
-    if out is not None and not out.parent.is_dir():
-        raise ClipstepError(f"{out}: no such folder", fix="make it first")
+
+
+def _check_profile(threads: Sequence[int], ignored: Mapping[str, bool]) -> None:
+    """A profile is a table and a picture of the artifacts, with one thread count: what else was asked for would be ignored."""
+    names = [name for name, asked in ignored.items() if asked]
+    if names:
+        raise ClipstepError(f"--profile writes no records and measures nothing beside the artifacts; got {' and '.join(names)}", fix="measure apart")
+    if len(threads) > 1:
+        raise ClipstepError("--profile takes one thread count", got=", ".join(map(str, threads)), fix="profile once for each")
 
 
 def _measure(bundle: Bundle, network: Network | None, plan: Plan, console: Console) -> list[Record]:

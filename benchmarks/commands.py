@@ -45,7 +45,7 @@ def systems_command(**given: Any) -> None:
     call(**given)
 
 
-@command("scaling", loads=["clipstep.benchmarks.scaling"])
+@command("scaling", needs=[("force", "picture")], loads=["clipstep.benchmarks.scaling"])
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=NewFolder(), required=True, help="Folder for runs and bundles; what is there is not made again.")
 @click.option("--system", default="slowfast_causal_shufflenet", show_default=True, type=click.Choice(list(ARCHITECTURES)), help="The network.")

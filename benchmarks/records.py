@@ -71,6 +71,8 @@ class Record(_Model):
     bundle: str
     manifest_sha256: str
     artifact_sha256: str | None
+    checkpoint_sha256: str | None = None
+    """Of the network behind the bundle; None in records of before."""
     subject: Subject
     start: Start
     device: Device
@@ -145,6 +147,8 @@ class InstructionRecord(_Model):
     bundle: str
     manifest_sha256: str
     artifact_sha256: str | None
+    checkpoint_sha256: str | None = None
+    """As in :class:`Record`."""
     subject: Subject
     emulator: str
     cpu_model: str

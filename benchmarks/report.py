@@ -1,6 +1,8 @@
 """``clipstep report``: one table of a bundle's artifacts, with what was measured of each."""
 
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,13 @@ from clipstep.runtime.terminal import new_console
 def report_command(bundle: Path, records: Path) -> None:
     """Summarise BUNDLE with the RECORDS that clipstep bench --out wrote: training, artifacts, parity, latency, ARM64 instructions."""
     opened = click.get_current_context().with_resource(opened_for(bundle))
-    timed, counted = read_records(records)
+    timed, counted, others = _own(opened, *read_records(records), records)
     console = new_console()
     _print_training(opened, console)
     console.print(f"{opened.manifest.name}: one step is {opened.manifest.input.shape[0]} frames", soft_wrap=True)
     console.print(_table(opened, timed))
+    for name, number in others.items():
+        console.print(f"left out: {number} of another network or of artifacts that this bundle does not hold, measured of {name}", soft_wrap=True)
     if counted:
         console.print(instruction_table(counted))
         console.print(KEY, soft_wrap=True)
@@ -38,6 +42,36 @@ def report_command(bundle: Path, records: Path) -> None:
         if artifact.arm64_step:
             console.print(_arm64(artifact.file, artifact.arm64_step), soft_wrap=True)
     console.print(f"run       {opened.manifest.provenance.run}\nbundle    {bundle}\nrecords   {records}")
+
+
+def _own(
+    bundle: Bundle, timed: Sequence[Record], counted: Sequence[InstructionRecord], path: Path
+) -> tuple[list[Record], list[InstructionRecord], Mapping[str, int]]:
+    """The records of this bundle's artifacts and of the network behind it, and how many there are of other bundles.
+
+    A record of a reference, such as PyTorch, belongs to the network whose checkpoint it names; one of before names none, and belongs to the
+    artifacts that were measured beside it.
+
+    Raises:
+        ClipstepError: there are records, but none of this bundle.
+    """
+    every: list[Record | InstructionRecord] = [*timed, *counted]
+    artifacts = {artifact.sha256 for artifact in bundle.manifest.artifacts}
+    beside = {record.manifest_sha256 for record in every if record.artifact_sha256 in artifacts}
+
+    def is_own(record: Record | InstructionRecord) -> bool:
+        if record.artifact_sha256 is not None:
+            return record.artifact_sha256 in artifacts
+        if record.checkpoint_sha256 is not None:
+            return record.checkpoint_sha256 == bundle.manifest.provenance.checkpoint_sha256
+        return record.manifest_sha256 in beside
+
+    others = Counter(record.bundle for record in every if not is_own(record))
+    if every and others.total() == len(every):
+        raise ClipstepError(
+            f"{path}: holds no record of {bundle.path}", got=f"records of {', '.join(others)} with other artifacts", fix="give its own, or measure it"
+        )
+    return [r for r in timed if is_own(r)], [r for r in counted if is_own(r)], others
 
 
 def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported wh
     from clipstep.training.run import Run
 
 CONTENT = {"run sample": "the run's sample", "video": "the video", "synthetic": "synthetic scenes"}
+OF_MODEL = ("model", "weights", "classes", "frames", "size", "mean", "deviation", "fps", "video")
+"""Options of a network of the user's own; a run knows all that by itself."""
 
 
 class Fixed(click.ParamType[int]):
@@ -44,7 +46,17 @@ class Fixed(click.ParamType[int]):
         return int(value)
 
 
-@command("export", loads=["clipstep.export.export", "clipstep.export.factory"])
+@command(
+    "export",
+    groups={
+        "Where": ("out", "force"),
+        "A network of your own": (*OF_MODEL, "output"),
+        "A clip network as a stream": ("stream", "window"),
+        "What is written": ("targets", "form", "platforms", "tune", "input_dtype", "opset", "ios"),
+    },
+    needs=[(name, "model") for name in OF_MODEL[1:]],
+    loads=["clipstep.export.export", "clipstep.export.factory"],
+)
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=NewFolder(), required=True, help="The bundle to write, NAME.clipstep.")
 @click.option("--force", is_flag=True, help="Replace a bundle at --out, once the new one is whole.")

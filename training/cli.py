@@ -26,6 +26,19 @@ CONFIGS = ("paper",)
 HOW = TrainingConfig()
 """How to train unless told otherwise."""
 
+GROUPS = {
+    "Where": ("out", "force", "resume", "init", "config", "cache"),
+    "The data": ("split", "validation", "flip"),
+    "The network": ("architecture", "preset", "seen", "frames", "size"),
+    "How long": ("epochs", "max_minutes", "max_steps"),
+    "How it learns": (
+        "optimizer", "learning_rate", "momentum", "weight_decay", "schedule", "patience", "batch_size", "accumulate", "loss", "truncate", "ema",
+        "precision", "seed",
+    ),
+    "On what": ("accelerator", "devices", "nodes", "workers"),
+}  # fmt: skip
+"""The headings of the options in the help."""
+
 
 def _read_config(context: click.Context, _: click.Parameter, value: str | None) -> None:
     """Options from a file become defaults: what is given on the command line still wins."""
@@ -47,7 +60,7 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
     context.default_map = {key.replace("-", "_"): option for key, option in options.items()}
 
 
-@command("train", loads=["clipstep.training.train"])
+@command("train", groups=GROUPS, loads=["clipstep.training.train"])
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=NewFolder(), required=True, help="Folder to write the run to.")
 @click.option("--config", callback=_read_config, is_eager=True, expose_value=False, help="A TOML file of these options, or 'paper'.")

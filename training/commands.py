@@ -65,7 +65,17 @@ def convert_command(**given: Any) -> None:
     call(**given)
 
 
-@command("evaluate", loads=["clipstep.training.evaluate"])
+@command(
+    "evaluate",
+    groups={
+        "The data": ("split", "crops"),
+        "A bundle": ("engine", "threads", "record"),
+        "What else": ("reset_each_step", "other"),
+        "Where": ("out", "force", "as_json"),
+    },
+    needs=[("force", "out")],
+    loads=["clipstep.training.evaluate"],
+)
 @click.argument("what", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--split", default=1, show_default=True, help="Which testlist0N.txt.")

@@ -124,6 +124,7 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
         bundle=bundle.path.name,
         manifest_sha256=bundle.manifest_sha256,
         artifact_sha256=artifact.sha256 if artifact else None,
+        checkpoint_sha256=manifest.provenance.checkpoint_sha256,
         subject=Subject(
             name=candidate.name, target=ENGINES[candidate.engine].target, form=artifact.form if artifact else "3d", precision="float32",
             engine=candidate.engine, threads=1, file=candidate.file.name,

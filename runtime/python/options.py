@@ -15,6 +15,8 @@ from clipstep.runtime.terminal import quiet_stderr
 
 LARGEST_NUMBER = 2**31 - 1
 """Of a whole number: engines, generators of random numbers and files take no more."""
+LONGEST_CHOICE = 40
+"""Characters of choices that the help shows; where there are more, it calls them NAME."""
 METAVARS = {click.types.IntRange: "N", click.types.IntParamType: "N", click.types.FloatRange: "X", click.types.FloatParamType: "X"}
 
 
@@ -45,20 +47,20 @@ class NewFolder(click.Path):
 class Command(click.Command):
     """A command whose help names its options in ``groups``, and which refuses what no command can use.
 
-    ``groups`` are headings with names of parameters; what is in none is listed under "Options". ``apart`` are pairs of parameters that
-    are refused together, each with the reason. ``loads`` are modules that the command needs and its help does not: they bring PyTorch.
+    ``groups`` are headings with names of parameters; what is in none is listed under "Options". ``needs`` are pairs of parameters of which
+    the first does nothing without the second. ``loads`` are modules that the command needs and its help does not: they bring PyTorch.
     """
 
     def __init__(
         self,
         *args: Any,
         groups: Mapping[str, Sequence[str]] | None = None,
-        apart: Sequence[tuple[str, str, str]] = (),
+        needs: Sequence[tuple[str, str]] = (),
         loads: Sequence[str] = (),
         **more: Any,
     ) -> None:
         super().__init__(*args, **more)
-        self.groups, self.apart, self.loads = groups or {}, apart, loads
+        self.groups, self.needs, self.loads = groups or {}, needs, loads
         for parameter in self.params:
             if isinstance(parameter, click.Option) and not parameter.is_flag and parameter.metavar is None:
                 parameter.metavar = _metavar(parameter)
@@ -74,7 +76,7 @@ class Command(click.Command):
                     _check_value(parameter.human_readable_name if isinstance(parameter, click.Argument) else parameter.opts[-1], value)
                     if isinstance(value, Path) and not isinstance(parameter.type, NewFile | NewFolder):
                         check_readable(value)
-            self._check_apart(ctx)
+            self._check_pairs(ctx)
         return rest
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -84,11 +86,12 @@ class Command(click.Command):
                     importlib.import_module(module)
         return super().invoke(ctx)
 
-    def _check_apart(self, ctx: click.Context) -> None:
+    def _check_pairs(self, ctx: click.Context) -> None:
+        """Refuses what would be ignored without a word."""
         names = {parameter.name: parameter.opts[-1] for parameter in self.params}
-        for one, other, why in self.apart:
-            if given(ctx, one) and given(ctx, other):
-                raise ClipstepError(f"{names[one]} and {names[other]} do not go together", got="both", expected=f"one of them: {why}")
+        for one, other in self.needs:
+            if given(ctx, one) and not given(ctx, other):
+                raise ClipstepError(f"{names[one]} does nothing without {names[other]}", fix=f"add {names[other]}, or leave {names[one]} out")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         left = {str(p.name): record for p in self.params if isinstance(p, click.Option) and (record := p.get_help_record(ctx)) is not None}
@@ -107,13 +110,15 @@ def command(name: str, **more: Any) -> Callable[[Callable[..., Any]], Command]:
 
 
 def given(ctx: click.Context, name: str) -> bool:
-    """Whether the user gave that parameter, on the command line or in a file of options."""
-    return ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
+    """Whether the command line has that parameter; an option from a file of options is a default."""
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _metavar(parameter: click.Option) -> str | None:
     if isinstance(parameter.type, click.Path):
         return "PATH"
+    if isinstance(parameter.type, click.Choice) and len("|".join(map(str, parameter.type.choices))) > LONGEST_CHOICE:
+        return "NAME"
     word = METAVARS.get(type(parameter.type))
     return None if word is None else " ".join([word] * parameter.nargs)
 
