@@ -14,7 +14,7 @@ from clipstep.runtime.cli import JOBS
 from clipstep.runtime.ending import one_line
 
 Cli = Callable[..., tuple[int, str, str]]
-FIGHT = Path(__file__).parents[1] / "data/fight"
+FIGHT = Path(__file__).parents[2] / "training/demo/fight"
 PATHS = {"bundle", "run", "config"}
 """Parameters that are paths, or may be, though their type does not say so."""
 INPUTS = ("absent", "empty", "text", "binary", "folder", "long", "escapes", "not ascii", "unreadable", "nothing", "inside a file")
@@ -26,7 +26,7 @@ RIGHT = {
     "pack": ("BUNDLE", "--for", "python", "--out", "NEW.clipstep.zip"),
     "export": ("RUN", "--out", "NEW.clipstep"), "verify": ("BUNDLE",), "inspect": ("BUNDLE",), "run": ("BUNDLE", "VIDEO"),
     "evaluate": ("BUNDLE", "DATA"), "explain": ("RUN", "VIDEO", "--out", "NEW"), "bench": ("BUNDLE",), "report": ("BUNDLE", "RECORDS"),
-    "peers": ("BUNDLE",), "systems": ("DATA", "--out", "NEW"), "scaling": ("DATA", "--out", "NEW"), "throughput": ("DATA",), "arm64": (),
+    "peers": ("BUNDLE",), "systems": ("DATA", "--out", "NEW"), "scaling": ("DATA", "--out", "NEW"), "throughput": ("DATA",), "arm64": (), "demo": (),
 }  # fmt: skip
 """A right command line of each command; what is tested takes the place of one word, or comes after them."""
 OWN = ("--model", "torch.nn:Identity", "--frames", "4", "--size", "8", "--classes", "CLASSES")
