@@ -7,7 +7,7 @@ import click
 
 from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, listed
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.options import command
+from clipstep.runtime.options import NewFile, command
 from clipstep.runtime.signature import SIGNATURE, new_key, sign
 
 
@@ -51,7 +51,7 @@ def _sign_pack(path: Path, key: Path) -> Path:
 @command("sign")
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.option("--key", type=click.Path(path_type=Path), help="The private key: Ed25519, PEM.")
-@click.option("--new-key", type=click.Path(path_type=Path), help="Write a new key to this file, and its public one beside it, first.")
+@click.option("--new-key", type=NewFile(), help="Write a new key to this file, and its public one beside it, first.")
 def sign_command(bundle: Path | None, key: Path | None, new_key: Path | None) -> None:
     """Sign BUNDLE with a private key. Whoever has the public one checks it by clipstep verify BUNDLE --signer, or run --signer.
 

@@ -12,6 +12,7 @@ import torch
 
 from clipstep.runtime.cli import JOBS
 from clipstep.runtime.ending import one_line
+from clipstep.runtime.sign import new_key
 
 Cli = Callable[..., tuple[int, str, str]]
 FIGHT = Path(__file__).parents[2] / "training/demo/fight"
@@ -27,13 +28,15 @@ RIGHT = {
     "export": ("RUN", "--out", "NEW.clipstep"), "verify": ("BUNDLE",), "inspect": ("BUNDLE",), "run": ("BUNDLE", "VIDEO"),
     "evaluate": ("BUNDLE", "DATA"), "explain": ("RUN", "VIDEO", "--out", "NEW"), "bench": ("BUNDLE",), "report": ("BUNDLE", "RECORDS"),
     "peers": ("BUNDLE",), "systems": ("DATA", "--out", "NEW"), "scaling": ("DATA", "--out", "NEW"), "throughput": ("DATA",), "arm64": (), "demo": (),
+    "sign": ("BUNDLE",),
 }  # fmt: skip
 """A right command line of each command; what is tested takes the place of one word, or comes after them."""
 OWN = ("--model", "torch.nn:Identity", "--frames", "4", "--size", "8", "--classes", "CLASSES")
 BESIDE: dict[tuple[str, str], tuple[str, ...]] = {
     ("export", "weights"): OWN, ("export", "classes"): OWN[:6], ("export", "video"): OWN, ("bench", "ceilings"): ("--arch", "arm64"),
     ("bench", "weights"): OWN[:2], ("peers", "weights"): OWN[:2], ("peers", "bundle"): ("--run", "RUN"),
-    ("pack", "run"): ("--golden", "synthetic"), ("pack", "weights"): ("--golden", "synthetic", *OWN[:2]), ("verify", "weights"): OWN[:2],
+    ("sign", "bundle"): ("--key", "KEY"),
+    ("verify", "classes"): OWN[:2], ("pack", "run"): ("--golden", "synthetic"), ("pack", "weights"): ("--golden", "synthetic", *OWN[:2]), ("verify", "weights"): OWN[:2],
 }  # fmt: skip
 FINE = {("train", "config", "empty"), ("train", "config", "nothing"), ("report", "records", "empty")}
 """A file without options, and one without records."""
@@ -62,9 +65,16 @@ def given(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path, run_folde
     folder = tmp_path_factory.mktemp("given")
     torch.save({"classifier.1.weight": torch.zeros(2, 960)}, folder / "checkpoint.pt")
     (folder / "records.jsonl").touch()
+    new_key(folder / "key.pem")
     (folder / "classes.txt").write_text("red\ngreen\nblue\n")
     right = {"DATA": FIGHT, "RUN": run_folder, "BUNDLE": bundle_path, "VIDEO": clip}
-    return {**right, "CHECKPOINT": folder / "checkpoint.pt", "RECORDS": folder / "records.jsonl", "CLASSES": folder / "classes.txt"}
+    return {
+        **right,
+        "CHECKPOINT": folder / "checkpoint.pt",
+        "RECORDS": folder / "records.jsonl",
+        "CLASSES": folder / "classes.txt",
+        "KEY": folder / "key.pem",
+    }
 
 
 @pytest.fixture(scope="module")
