@@ -15,6 +15,7 @@ from torch import nn
 
 from clipstep.export.export import Ask, export_run
 from clipstep.runtime import Bundle, GoldenSteps, StepModel
+from clipstep.runtime.pack import artifacts_for, golden_of, write_pack
 from clipstep.runtime.resize import center_box, crop_resize
 from clipstep.runtime.sign import sign_bundle
 from clipstep.runtime.signature import new_key
@@ -121,7 +122,8 @@ def streamed(path: Path) -> dict[str, np.ndarray]:
 
 
 def main(out: Path, folder: Path | None) -> None:
-    """Writes ``demo.clipstep``, ``small.clipstep`` (float32 frames, signed), the signer's keys and ``python.safetensors`` into ``out``."""
+    """Writes ``demo.clipstep``, ``small.clipstep`` (float32 frames, signed), ``small.clipstep.zip``, the signer's keys and ``python.safetensors``
+    into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     run = load_run(folder) if folder else untrained(out / "untrained", 16, 112)
     export_run(run, folder or out / "untrained", out / "demo.clipstep", Ask(targets=["onnx"]))
@@ -132,6 +134,8 @@ def main(out: Path, folder: Path | None) -> None:
         old.unlink()
     new_key(key)
     sign_bundle(out / "small.clipstep", key)
+    with Bundle.open(out / "small.clipstep") as bundle:
+        write_pack(bundle, artifacts_for(bundle, "python"), golden_of(bundle, "synthetic"), out / "small.clipstep.zip")
     values = conversions() | stepped(out / "demo.clipstep") | streamed(out / "demo.clipstep")
     save_file({name: np.ascontiguousarray(value) for name, value in values.items()}, out / "python.safetensors")
 

@@ -12,6 +12,7 @@ import java.io.IOException
 import java.io.InputStream
 
 private const val SUFFIX = ".clipstep"
+private const val ZIP = ".zip"
 private const val PART = ".part"
 
 /** The bundles of this phone: those that came with the app and those that were opened. One is written whole or not at all. */
@@ -27,20 +28,38 @@ class BundleStore(private val context: Context) {
     fun unpack() {
         clean()
         val shipped = context.assets.list("").orEmpty().map { it.substringBefore('/') }.distinct() // Some list files, some folders.
-        for (name in shipped.filter { it.endsWith(SUFFIX) && !File(folder, it).exists() }) {
-            keep(name) { part -> copyAsset(context.assets, name, part) }
+        for (name in shipped.filter { it.removeSuffix(ZIP).endsWith(SUFFIX) && !File(folder, it.removeSuffix(ZIP)).exists() }) {
+            if (name.endsWith(ZIP)) unpack(name.removeSuffix(ZIP)) { context.assets.open(name) } else keep(name) { part -> copyAsset(context.assets, name, part) }
         }
     }
 
     /** Copies a bundle from the file picker: the folder behind [tree]. It must be whole, unaltered, and runnable here. */
     fun import(tree: Uri): File {
         val documents = Documents(context.contentResolver, tree)
-        val name = documents.name().removeSuffix(SUFFIX).replace(Regex("[^A-Za-z0-9._-]"), "_")
-        return keep(name + SUFFIX) { part -> documents.copyTo(part) }
+        return keep(named(documents.name())) { part -> documents.copyTo(part) }
+    }
+
+    /** The same of the pack behind [document], one file. */
+    fun importPack(document: Uri): File {
+        val resolver = context.contentResolver
+        return unpack(named(nameOf(resolver, document))) { resolver.openInputStream(document) ?: throw IOException("it cannot be opened") }
+    }
+
+    private fun named(given: String) = given.removeSuffix(ZIP).removeSuffix(SUFFIX).replace(Regex("[^A-Za-z0-9._-]"), "_") + SUFFIX
+
+    /** A pack is copied first: what gives it can be read only once, from its start. */
+    private fun unpack(name: String, open: () -> InputStream): File {
+        val pack = File(folder, name + ZIP + PART)
+        try {
+            open().use { it.writeTo(pack) }
+            return keep(name) { part -> Bundle.unpack(pack, part) }
+        } finally {
+            pack.delete()
+        }
     }
 
     /** A sentence with bundles' names in place of their paths, which mean nothing to a user. */
-    fun inWords(sentence: String): String = sentence.replace("${folder.path}/", "").replace(SUFFIX + PART, SUFFIX)
+    fun inWords(sentence: String): String = sentence.replace("${folder.path}/", "").replace(SUFFIX + PART, SUFFIX).replace(SUFFIX + ZIP + PART, SUFFIX + ZIP)
 
     private fun keep(name: String, write: (File) -> Unit): File {
         val part = File(folder, name + PART)

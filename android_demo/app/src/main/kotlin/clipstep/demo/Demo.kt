@@ -13,7 +13,6 @@ import clipstep.runtime.GoldenSteps
 import clipstep.runtime.StepModel
 import clipstep.runtime.YuvImage
 import clipstep.runtime.checkGolden
-import clipstep.runtime.treeSha256
 import java.io.Closeable
 import java.io.File
 import java.io.IOException
@@ -111,13 +110,18 @@ class Demo(private val application: DemoApplication) : Closeable {
         worker.post { guarded { bundle?.let { load(it.path, engine, threads) } } }
     }
 
-    /** A bundle from the file picker. */
-    fun open(tree: Uri) {
+    /** A bundle from the file picker: a folder. */
+    fun open(tree: Uri) = openWith { store.import(tree) }
+
+    /** A bundle from the file picker: a pack, one file. */
+    fun openPack(document: Uri) = openWith { store.importPack(document) }
+
+    private fun openWith(import: () -> File) {
         val (engine, threads) = screen.engine to screen.threads
         worker.post {
             guarded {
                 update { copy(message = null) }
-                load(store.import(tree), engine, threads)
+                load(import(), engine, threads)
             }
         }
     }
@@ -154,7 +158,7 @@ class Demo(private val application: DemoApplication) : Closeable {
 
     /** At a bundle's first start in an engine it has to prove itself; the result is remembered. */
     private fun check(opened: Bundle, loaded: StepModel, engine: String): String {
-        val key = "checked ${treeSha256(File(opened.path, clipstep.runtime.MANIFEST))} $engine"
+        val key = "checked ${opened.manifestSha256} $engine"
         notes.getString(key, null)?.let { return it }
         val golden = GoldenSteps.of(opened)
         val errors = checkGolden(loaded, golden) { step -> update { copy(check = text(R.string.checking, step, golden.steps)) } }

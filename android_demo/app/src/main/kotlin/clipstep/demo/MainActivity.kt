@@ -19,6 +19,7 @@ import android.widget.ImageView
 private const val ASK_CAMERA = 1
 private const val PICK_VIDEO = 2
 private const val PICK_BUNDLE = 3
+private const val PICK_PACK = 4
 
 /** Camera or video to live top-k, with latency. */
 class MainActivity : Activity() {
@@ -51,6 +52,10 @@ class MainActivity : Activity() {
         view<Button>(R.id.allow).setOnClickListener { requestPermissions(arrayOf(Manifest.permission.CAMERA), ASK_CAMERA) }
         view<Button>(R.id.video).setOnClickListener { pick(Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("video/*"), PICK_VIDEO) }
         view<Button>(R.id.open).setOnClickListener { pick(Intent(Intent.ACTION_OPEN_DOCUMENT_TREE), PICK_BUNDLE) }
+        view<Button>(R.id.open).setOnLongClickListener {
+            pick(Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("application/zip"), PICK_PACK)
+            true
+        }
         view<Button>(R.id.bench).setOnClickListener { startActivity(Intent(this, BenchActivity::class.java)) }
     }
 
@@ -90,6 +95,7 @@ class MainActivity : Activity() {
     override fun onActivityResult(requestCode: Int, resultCode: Int, data: Intent?) {
         val uri = data?.data?.takeIf { resultCode == RESULT_OK } ?: return
         if (requestCode == PICK_BUNDLE) return demo.open(uri)
+        if (requestCode == PICK_PACK) return demo.openPack(uri)
         video = uri
         if (resumed) startSource()
     }

@@ -4,10 +4,8 @@ import clipstep.runtime.BOUNDS
 import clipstep.runtime.Bundle
 import clipstep.runtime.ClipstepException
 import clipstep.runtime.GoldenSteps
-import clipstep.runtime.MANIFEST
 import clipstep.runtime.StepModel
 import clipstep.runtime.engineInfo
-import clipstep.runtime.treeSha256
 import java.io.File
 import kotlin.math.abs
 import kotlinx.serialization.Serializable
@@ -70,7 +68,7 @@ internal fun record(task: Task, turns: List<Measurement>, facts: DeviceFacts, ph
     val subclipS = input.frames * input.frameStride / input.fps
     return Record(
         bundle = bundle.path.name,
-        manifestSha256 = treeSha256(File(bundle.path, MANIFEST)),
+        manifestSha256 = bundle.manifestSha256,
         artifactSha256 = artifact.sha256,
         subject = SubjectRecord(artifact.file, artifact.target, artifact.form, artifact.precision, task.engine, task.threads, artifact.file),
         start = StartRecord(turns[0].loadS, turns[0].firstStepMs, task.threads, turns.maxOf { it.largestError }),

@@ -17,6 +17,8 @@ class FolderProvider : ContentProvider() {
     /** What it calls a file of that name. */
     var names = mapOf<String, String>()
 
+    fun document(name: String): Uri = DocumentsContract.buildDocumentUri(AUTHORITY, name)
+
     fun tree(name: String): Uri = DocumentsContract.buildTreeDocumentUri(AUTHORITY, name)
 
     override fun onCreate() = true

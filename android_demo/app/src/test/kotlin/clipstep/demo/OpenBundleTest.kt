@@ -80,6 +80,31 @@ class OpenBundleTest {
         assertEquals(listOf("demo.clipstep", "other.clipstep"), kept)
     }
 
+    private fun pickPack(name: String, change: (ByteArray) -> ByteArray): Activity {
+        provider.root = folder.root
+        File(folder.root, name).writeBytes(change(File(Prepared.bundle.parentFile, "small.clipstep.zip").readBytes()))
+        shadowOf(application).grantPermissions(Manifest.permission.CAMERA)
+        val activity = Robolectric.buildActivity(MainActivity::class.java).setup().also { controller = it }.get()
+        activity.awaitText(R.id.check, "right numbers")
+        activity.view<Button>(R.id.open).performLongClick()
+        val asked = shadowOf(activity).nextStartedActivityForResult
+        assertEquals("application/zip", asked.intent.type)
+        shadowOf(activity).receiveResult(asked.intent, Activity.RESULT_OK, Intent().setData(provider.document(name)))
+        return activity
+    }
+
+    @Test
+    fun `a pack is unpacked, kept, proven and used`() {
+        val activity = pickPack("one file.clipstep.zip") { it }
+        activity.awaitText(R.id.what, "small: step.onnx")
+        activity.awaitText(R.id.check, "right numbers: 16 golden steps")
+        assertEquals(listOf("demo.clipstep", "one_file.clipstep"), kept)
+    }
+
+    @Test
+    fun `a pack that is cut off is refused, and nothing of it is kept`() =
+        assertRefused(pickPack("half.clipstep.zip") { it.copyOf(it.size / 2) }, "half.clipstep.zip: is not a bundle; got a file that is no zip file")
+
     @Test
     fun `an altered bundle is refused`() {
         val activity = pick("altered.clipstep") { File(it, "step.onnx").appendText("x") }

@@ -1,5 +1,6 @@
 package clipstep.runtime
 
+import java.io.Closeable
 import java.io.File
 import java.io.IOException
 import java.security.PublicKey
@@ -14,8 +15,46 @@ const val MANIFEST: String = "manifest.json"
 
 private const val LARGEST_MANIFEST_BYTES = 16L shl 20
 
-/** A bundle, the folder `NAME.clipstep`: opened read-only, and trusted only after its hashes were checked. */
-class Bundle private constructor(val path: File, val manifest: Manifest) {
+/** What may lie in a bundle without being named by its manifest. */
+private val BESIDE_MANIFEST = listOf(SIGNATURE)
+
+/**
+ * A bundle, the folder `NAME.clipstep` or the pack `NAME.clipstep.zip`: opened read-only, each file trusted only after its hash was checked.
+ *
+ * [close] removes what was unpacked of a pack; a bundle that is a folder needs none.
+ */
+class Bundle private constructor(
+    /** The folder, or the pack. */
+    val path: File,
+    val manifest: Manifest,
+    /** Of the manifest as it lies there. */
+    val manifestSha256: String,
+    private val contents: Contents,
+) : Closeable {
+    private val checked = mutableSetOf<String>()
+    private val items: List<BundleFile> get() = manifest.artifacts + manifest.golden
+
+    /** What the manifest names and is not there: it matters to whoever needs it. */
+    val missing: List<String> get() = items.filter { parts(it).isEmpty() }.map { it.file }
+
+    /** Files that are there and that the manifest does not name: nothing reads them. */
+    val extra: List<String>
+        get() {
+            val named = items.flatMap { parts(it) } + MANIFEST + BESIDE_MANIFEST
+            return (contents.sizes.keys + contents.unusable.keys - named.toSet()).sorted()
+        }
+
+    /**
+     * Where an artifact or the golden steps lie, whole and as the manifest says; of a pack, unpacked into a private folder.
+     *
+     * @throws BundleException it is missing, altered, or lies outside the bundle.
+     */
+    @Synchronized
+    fun file(item: BundleFile): File {
+        check(item)
+        return reading(path, item.file) { File(contents.place(parts(item)), item.file) }
+    }
+
     /**
      * The float32 artifact of that target for this processor, else the one for any.
      *
@@ -24,24 +63,82 @@ class Bundle private constructor(val path: File, val manifest: Manifest) {
     fun artifact(target: String): Artifact {
         val found = manifest.artifacts.filter { it.target == target && it.precision == "float32" }.associateBy { it.platform }
         val have = manifest.artifacts.map { "${it.target} for ${it.platform}" }.distinct().sorted().joinToString()
-        return found[platform()] ?: found["any"] ?: throw BundleException(
+        val artifact = found[platform()] ?: found["any"] ?: throw BundleException(
             "$path: has no float32 $target artifact for this processor", got = have, fix = "choose another engine or export again",
         )
+        if (parts(artifact).isEmpty()) check(artifact)
+        return artifact
+    }
+
+    /** Removes what was unpacked of a pack. Closing twice is allowed. */
+    override fun close() = contents.close()
+
+    override fun toString(): String = "Bundle(${manifest.name} at $path: ${manifest.artifacts.joinToString { it.file }})"
+
+    /** The files that an item is. */
+    private fun parts(item: BundleFile): List<String> {
+        val whole = item.file.split("/").filter { it.isNotEmpty() && it != "." }.joinToString("/")
+        return (contents.sizes.keys + contents.unusable.keys).filter { it == whole || (it.startsWith("$whole/") && !isClutter(it)) }
+    }
+
+    private fun check(item: BundleFile) {
+        if (item.file in checked) return
+        val parts = parts(item)
+        if (parts.isEmpty()) throw BundleException("$path: ${item.file} is missing", fix = "copy the bundle again, whole")
+        parts.firstOrNull { it in contents.unusable }?.let {
+            throw BundleException("$path: $it ${contents.unusable[it]}", expected = "files inside the folder")
+        }
+        val size = parts.sumOf { contents.sizes.getValue(it) }
+        val sha256 = if (size != item.sizeBytes) "" else reading(path, item.file) { treeSha256(item.file, parts, contents) }
+        if (sha256 != item.sha256) {
+            val hash = if (sha256.isEmpty()) "" else ", sha256 ${sha256.take(12)}…"
+            throw BundleException(
+                "$path: ${item.file} was altered", got = "$size bytes$hash", expected = "${item.sizeBytes} bytes, sha256 ${item.sha256.take(12)}…",
+                fix = "export it again",
+            )
+        }
+        checked += item.file
     }
 
     companion object {
         /**
-         * Reads the manifest and checks every file's size and hash and, if [signer] is given, that this key signed the manifest.
+         * Reads the manifest and checks the size and hash of every file that is there and, if [signer] is given, that this key signed
+         * the manifest.
          *
-         * @throws BundleException no such bundle, an unknown schema version, a malformed manifest, a file that is missing,
-         *   altered or outside the folder; it is not signed by that key.
+         * @throws BundleException no such bundle, an unknown schema version, a malformed manifest, a file that is altered or outside
+         *   the folder; it is not signed by that key.
          */
         @JvmStatic
         @JvmOverloads
-        fun open(path: File, signer: PublicKey? = null): Bundle {
-            val manifest = readManifest(path, signer)
-            for (item in manifest.artifacts + manifest.golden) checkFile(path, item)
-            return Bundle(path, manifest)
+        fun open(path: File, signer: PublicKey? = null): Bundle = open(path, lazily = false, signer = signer)
+
+        /** The same; [lazily] each file is checked only when it is used. */
+        internal fun open(path: File, lazily: Boolean, signer: PublicKey? = null): Bundle {
+            val contents = contents(path)
+            try {
+                val text = text(path, contents, MANIFEST)
+                    ?: throw BundleException("$path: is not a bundle", got = "no $MANIFEST", expected = "a folder written by clipstep export, or a pack of it")
+                if (signer != null) checkSignature(path, text, signer, text(path, contents, SIGNATURE))
+                val bundle = Bundle(path, manifest(path, text.decodeToString()), sha256(text), contents)
+                if (bundle.manifest.artifacts.all { bundle.parts(it).isEmpty() }) bundle.check(bundle.manifest.artifacts[0])
+                if (!lazily) for (item in bundle.items) if (bundle.parts(item).isNotEmpty()) bundle.check(item)
+                return bundle
+            } catch (error: BundleException) {
+                contents.close()
+                throw error
+            }
+        }
+
+        /**
+         * Writes what a pack holds, checked, into [folder], as a bundle that is a folder.
+         *
+         * @throws BundleException as [open].
+         */
+        @JvmStatic
+        fun unpack(pack: File, folder: File) = open(pack).use { bundle ->
+            val names = bundle.items.flatMap { bundle.parts(it) } + MANIFEST
+            val unpacked = reading(pack, "what is in it") { bundle.contents.place(names) }
+            for (name in names) File(unpacked, name).copyTo(File(folder, name), overwrite = true)
         }
     }
 }
@@ -54,35 +151,28 @@ internal fun platform(architecture: String = System.getProperty("os.arch").orEmp
         else -> "any"
     }
 
-private fun checkFile(path: File, item: BundleFile) {
-    val file = File(path, item.file)
-    if (!file.exists()) throw BundleException("$path: ${item.file} is missing", fix = "copy the bundle again, whole")
-    if (!file.canonicalFile.startsWith(path.canonicalFile)) {
-        throw BundleException("$path: ${item.file} lies outside the bundle", expected = "files inside the folder")
-    }
-    val (size, sha256) = treeSize(file) to treeSha256(file)
-    if (size != item.sizeBytes || sha256 != item.sha256) {
-        throw BundleException(
-            "$path: ${item.file} was altered",
-            got = "$size bytes, sha256 ${sha256.take(12)}…",
-            expected = "${item.sizeBytes} bytes, sha256 ${item.sha256.take(12)}…",
-            fix = "export it again",
-        )
-    }
+/** The bytes of the manifest or of its signature; null if there is none. */
+private fun text(path: File, contents: Contents, name: String): ByteArray? {
+    contents.unusable[name]?.let { throw BundleException("$path: $name $it", expected = "files inside the folder") }
+    val size = contents.sizes[name] ?: return null
+    if (size > LARGEST_MANIFEST_BYTES) throw BundleException("$path: $name is too large", got = "$size bytes", expected = "at most $LARGEST_MANIFEST_BYTES")
+    return reading(path, name) { contents.open(name).use { it.readBytes() } }
 }
 
-private fun readManifest(path: File, signer: PublicKey?): Manifest {
-    val file = File(path, MANIFEST)
-    if (!file.isFile) throw BundleException("$path: is not a bundle", got = "no $MANIFEST", expected = "a folder written by clipstep export")
+/** What a disk or a damaged zip file throws, as a [BundleException]. */
+private fun <T> reading(path: File, name: String, action: () -> T): T = try {
+    action()
+} catch (error: IOException) {
+    throw BundleException("$path: $name cannot be read", got = error.reason(), cause = error)
+}
+
+private fun manifest(path: File, text: String): Manifest {
     val values = try {
-        if (file.length() > LARGEST_MANIFEST_BYTES) throw BundleException("$path: $MANIFEST is too large", got = "${file.length()} bytes")
-        val bytes = file.readBytes()
-        if (signer != null) checkSignature(path, bytes, signer)
-        Json.parseToJsonElement(bytes.decodeToString())
+        Json.parseToJsonElement(text)
     } catch (error: SerializationException) {
         throw BundleException("$path: $MANIFEST is not JSON", got = error.reason(), fix = "export it again", cause = error)
-    } catch (error: IOException) {
-        throw BundleException("$path: $MANIFEST cannot be read", got = error.reason(), cause = error)
+    } catch (error: StackOverflowError) {
+        throw BundleException("$path: $MANIFEST is not JSON", got = "brackets inside brackets", fix = "export it again")
     }
     val version = ((values as? JsonObject)?.get("schema_version") as? JsonPrimitive)?.content
     if (version != SCHEMA_VERSION.toString()) {

@@ -46,7 +46,7 @@ class GoldenSteps private constructor(private val subclips: StoredTensor, privat
          */
         @JvmStatic
         fun of(bundle: Bundle): GoldenSteps {
-            val path = File(bundle.path, bundle.manifest.golden.file)
+            val path = bundle.file(bundle.manifest.golden)
             val values = try {
                 readSafetensors(path)
             } catch (error: RuntimeException) {

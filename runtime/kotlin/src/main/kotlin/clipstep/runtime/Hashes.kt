@@ -1,29 +1,37 @@
 package clipstep.runtime
 
 import java.io.File
+import java.io.InputStream
 import java.security.MessageDigest
 
-/** The SHA-256 of a file; of a folder, that of its `sha256  path` lines in order of path. */
+/** The SHA-256 of a file; of a folder, that of its `sha256  path` lines in order of path, without what Finder and Explorer leave there. */
 fun treeSha256(path: File): String {
-    if (path.isFile) return sha256 { digest -> path.inputStream().use { input -> input.copyTo(digest) } }
-    val files = path.walkTopDown().filter { it.isFile }.associateBy { it.relativeTo(path).invariantSeparatorsPath }.toSortedMap()
-    return sha256 { write -> for ((name, file) in files) write("${treeSha256(file)}  $name\n".toByteArray()) }
+    if (path.isFile) return path.inputStream().use(::sha256)
+    val files = filesIn(path).associateBy { it.relativeTo(path).invariantSeparatorsPath }
+    return treeDigest(files.keys) { name -> treeSha256(files.getValue(name)) }
 }
 
-/** Bytes of a file, or of all the files in a folder. */
-fun treeSize(path: File): Long = if (path.isFile) path.length() else path.walkTopDown().filter { it.isFile }.sumOf { it.length() }
+/** Bytes of a file, or of all the files in a folder, without what Finder and Explorer leave there. */
+fun treeSize(path: File): Long = if (path.isFile) path.length() else filesIn(path).sumOf { it.length() }
 
-private fun java.io.InputStream.copyTo(write: (ByteArray) -> Unit) {
-    val buffer = ByteArray(1 shl 16)
-    while (true) {
-        val count = read(buffer)
-        if (count < 0) return
-        write(if (count == buffer.size) buffer else buffer.copyOf(count))
-    }
+/** The same of the [parts] of an item in a bundle. */
+internal fun treeSha256(item: String, parts: List<String>, contents: Contents): String {
+    fun digest(part: String) = contents.open(part).use(::sha256)
+    if (parts.size == 1 && !parts[0].startsWith("${item.trimEnd('/')}/")) return digest(parts[0])
+    val whole = parts[0].length - parts[0].removePrefix("${item.trimEnd('/')}/").length
+    return treeDigest(parts.map { it.drop(whole) }) { name -> digest(parts.first { it.drop(whole) == name }) }
 }
 
-private fun sha256(fill: ((ByteArray) -> Unit) -> Unit): String {
+internal fun sha256(bytes: ByteArray): String = sha256(bytes.inputStream())
+
+private fun filesIn(path: File): List<File> = path.walkTopDown().filter { it.isFile && !isClutter(it.name) }.toList()
+
+private fun treeDigest(names: Collection<String>, digest: (String) -> String): String =
+    sha256(names.sorted().joinToString("") { "${digest(it)}  $it\n" }.toByteArray())
+
+private fun sha256(input: InputStream): String {
     val digest = MessageDigest.getInstance("SHA-256")
-    fill { digest.update(it) }
+    val buffer = ByteArray(1 shl 16)
+    generateSequence { input.read(buffer).takeIf { it >= 0 } }.forEach { digest.update(buffer, 0, it) }
     return digest.digest().joinToString("") { "%02x".format(it) }
 }

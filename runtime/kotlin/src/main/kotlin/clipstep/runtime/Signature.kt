@@ -49,12 +49,11 @@ fun signerKey(pem: String): PublicKey {
     }
 }
 
-/** Checks that [signer] signed the exact bytes of [manifest]. */
-internal fun checkSignature(bundle: File, manifest: ByteArray, signer: PublicKey) {
-    val file = File(bundle, SIGNATURE)
-    if (!file.isFile) throw BundleException("$bundle: is not signed", got = "no $SIGNATURE", expected = "a signature by the key that was given")
+/** Checks that [signer] signed the exact bytes of [manifest]; [text] is the signature file's. */
+internal fun checkSignature(bundle: File, manifest: ByteArray, signer: PublicKey, text: ByteArray?) {
+    if (text == null) throw BundleException("$bundle: is not signed", got = "no $SIGNATURE", expected = "a signature by the key that was given")
     val (signedBy, signature) = try {
-        val values = Json.decodeFromString<SignatureFile>(file.readText())
+        val values = Json.decodeFromString<SignatureFile>(text.decodeToString())
         require(values.schemaVersion == 1 && values.algorithm == ALGORITHM) { "${values.algorithm}, version ${values.schemaVersion}" }
         Base64.getDecoder().decode(values.publicKey) to Base64.getDecoder().decode(values.signature)
     } catch (error: IllegalArgumentException) { // A SerializationException is one.

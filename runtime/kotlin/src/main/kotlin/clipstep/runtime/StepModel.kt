@@ -23,6 +23,8 @@ class StepModel internal constructor(
     private val engine: Engine,
     /** The artifact and the engine that run, and for which processor the artifact was made. */
     val description: String,
+    /** Closed with the model. */
+    private val opened: Bundle? = null,
 ) : Closeable {
     private val lock = ReentrantReadWriteLock()
     private var closed = false
@@ -68,6 +70,7 @@ class StepModel internal constructor(
         if (!closed) {
             if (lazyBuffers.isInitialized()) shared.close()
             engine.close()
+            opened?.close()
         }
         closed = true
     }
@@ -79,7 +82,8 @@ class StepModel internal constructor(
 
     companion object {
         /**
-         * Opens a bundle and loads its artifact for [engine], on this processor, with [threads] threads.
+         * Opens a bundle, a folder or a pack, and loads its artifact for [engine], on this processor, with [threads] threads.
+         * Only that artifact needs to be whole.
          *
          * With [spinning], onnxruntime's threads wait busily for the next step, as is its own default: for steps that follow each other at
          * once. Between the steps of a live stream that is battery for nothing.
@@ -91,18 +95,27 @@ class StepModel internal constructor(
         @JvmOverloads
         fun load(path: File, engine: String = "onnxruntime", threads: Int = 1, spinning: Boolean = false): StepModel {
             engineInfo(engine)
-            return load(Bundle.open(path), engine, threads, spinning)
+            val opened = Bundle.open(path, lazily = true)
+            return try {
+                load(opened, engine, threads, spinning, opened)
+            } catch (error: ClipstepException) {
+                opened.close()
+                throw error
+            }
         }
 
-        /** The same from a bundle that is open: its hashes are not checked a second time. */
+        /** The same from a bundle that is open, and stays so: its hashes are not checked a second time. */
         @JvmStatic
         @JvmOverloads
-        fun load(bundle: Bundle, engine: String = "onnxruntime", threads: Int = 1, spinning: Boolean = false): StepModel {
+        fun load(bundle: Bundle, engine: String = "onnxruntime", threads: Int = 1, spinning: Boolean = false): StepModel =
+            load(bundle, engine, threads, spinning, null)
+
+        private fun load(bundle: Bundle, engine: String, threads: Int, spinning: Boolean, opened: Bundle?): StepModel {
             val artifact = bundle.artifact(engineInfo(engine).target)
             val spec = bundle.manifest.interfaceFor(artifact.inputDtype)
-            val loaded = loadEngine(engine, File(bundle.path, artifact.file), spec, threads, spinning)
+            val loaded = loadEngine(engine, bundle.file(artifact), spec, threads, spinning)
             val plural = if (threads > 1) "s" else ""
-            return StepModel(spec, loaded, "${artifact.file} (${artifact.form}, for ${artifact.platform}) in $engine, $threads thread$plural")
+            return StepModel(spec, loaded, "${artifact.file} (${artifact.form}, for ${artifact.platform}) in $engine, $threads thread$plural", opened)
         }
     }
 }

@@ -49,7 +49,12 @@ class BundleTest {
     fun `what is missing is named`() {
         val bundle = folder.copied()
         File(bundle, "golden.safetensors").delete()
-        assertExplains("golden.safetensors is missing", "copy the bundle again") { Bundle.open(bundle) }
+        val opened = Bundle.open(bundle)
+        assertEquals(listOf("golden.safetensors"), opened.missing)
+        StepModel.load(bundle).close() // It does not need them.
+        assertExplains("golden.safetensors is missing", "copy the bundle again") { GoldenSteps.of(opened) }
+        File(bundle, "step.onnx").delete()
+        assertExplains("step.onnx is missing", "copy the bundle again") { StepModel.load(bundle) }
         assertExplains("is not a bundle", "no manifest.json") { Bundle.open(folder.newFolder()) }
     }
 

@@ -18,6 +18,9 @@ internal object Prepared {
 
     /** Takes float32 frames. */
     val small = File(folder, "small.clipstep")
+
+    /** [small] for this computer, with synthetic golden steps. */
+    val pack = File(folder, "small.clipstep.zip")
     val python: Map<String, StoredTensor> by lazy { readSafetensors(File(folder, "python.safetensors")) }
 
     fun bytes(name: String): ByteArray = python.getValue(name).let { tensor -> ByteArray(tensor.data.capacity()).also { tensor.data.duplicate().get(it) } }

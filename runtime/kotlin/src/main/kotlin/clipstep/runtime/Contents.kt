@@ -1,0 +1,145 @@
+package clipstep.runtime
+
+import java.io.Closeable
+import java.io.File
+import java.io.IOException
+import java.io.InputStream
+import java.nio.file.Files
+import java.text.Normalizer
+import java.util.zip.ZipFile
+
+private const val MOST_ENTRIES = 10_000
+private const val LARGEST_PACK_BYTES = 4L shl 30
+private const val LARGEST_RATIO = 200
+
+/** What the files of a pack may always be together, in bytes; beyond, so many times as large as the pack. */
+internal var smallBytes = 64L shl 20
+
+/** The files of a bundle by their names there, with `/` between folders; none is trusted. */
+internal interface Contents : Closeable {
+    /** Bytes of each file. */
+    val sizes: Map<String, Long>
+
+    /** What is there and is no file inside the bundle, and why. */
+    val unusable: Map<String, String>
+
+    fun open(name: String): InputStream
+
+    /** A folder in which these files lie. */
+    fun place(names: List<String>): File
+}
+
+/** The files of the bundle at [path], a folder or a pack. */
+internal fun contents(path: File): Contents = if (path.isFile) PackContents(path) else FolderContents(path)
+
+/** Whether that is a file which Finder or Explorer leave beside others: it belongs to no bundle and to no artifact. */
+internal fun isClutter(name: String): Boolean =
+    name.substringAfterLast('/').let { it in listOf(".DS_Store", "Thumbs.db", "desktop.ini") || it.startsWith("._") }
+
+private class FolderContents(private val path: File) : Contents {
+    override val sizes = mutableMapOf<String, Long>()
+    override val unusable = mutableMapOf<String, String>()
+
+    init {
+        val root = path.canonicalFile
+        for (file in path.walkTopDown().onEnter { it == path || !Files.isSymbolicLink(it.toPath()) }) if (file != path) add(file, root)
+        for (file in linkedFolders()) add(file, root)
+    }
+
+    /** [File.walkTopDown] does not give the folders that it may not enter. */
+    private fun linkedFolders() = path.walkTopDown().onEnter { it == path || !Files.isSymbolicLink(it.toPath()) }.flatMap { folder ->
+        folder.listFiles { file -> file.isDirectory && Files.isSymbolicLink(file.toPath()) }.orEmpty().asSequence()
+    }
+
+    private fun add(file: File, root: File) {
+        val name = file.relativeTo(path).invariantSeparatorsPath
+        when {
+            !file.exists() -> Unit // A link that leads nowhere is as if nothing were there.
+            !file.canonicalFile.startsWith(root) -> unusable[name] = "lies outside the bundle"
+            file.isFile -> sizes[name] = file.length()
+            Files.isSymbolicLink(file.toPath()) -> unusable[name] = "is a link to a folder"
+            !file.isDirectory -> unusable[name] = "is no file"
+        }
+    }
+
+    override fun open(name: String): InputStream = File(path, name).inputStream()
+
+    override fun place(names: List<String>): File = path
+
+    override fun close() = Unit
+}
+
+/** A bundle as one zip file: as `clipstep pack` writes it, or a folder that was zipped by hand. */
+private class PackContents(private val path: File) : Contents {
+    private val zip = try {
+        ZipFile(path)
+    } catch (error: IOException) {
+        throw BundleException("$path: is not a bundle", got = "a file that is no zip file", expected = "a folder, or NAME.clipstep.zip", cause = error)
+    } catch (error: IllegalArgumentException) { // A name that is no UTF-8.
+        throw BundleException("$path: is not a bundle", got = error.reason(), expected = "a folder, or NAME.clipstep.zip", cause = error)
+    }
+    private val entries = try {
+        withoutTopFolder(checked())
+    } catch (error: BundleException) {
+        zip.close()
+        throw error
+    }
+    private var temporary: File? = null
+    override val sizes = entries.mapValues { zip.getEntry(it.value).size }
+    override val unusable = emptyMap<String, String>()
+
+    private fun checked(): List<String> {
+        val all = zip.entries().asSequence().map { it.name }.take(MOST_ENTRIES + 1).toList()
+        if (all.size > MOST_ENTRIES) throw BundleException("$path: holds too many files", got = all.size, expected = "at most $MOST_ENTRIES")
+        all.firstOrNull { isUnsafe(it.trimEnd('/')) }?.let { throw BundleException("$path: holds a name that is none inside a bundle", got = it, fix = "do not use it") }
+        all.groupBy { plain(it.trimEnd('/')) }.values.firstOrNull { it.size > 1 }?.let { throw BundleException("$path: holds two files of one name", got = it[0]) }
+        val files = all.filter { !it.endsWith("/") }
+        val plain = files.map(::plain).toSet()
+        files.firstOrNull { name -> generateSequence(plain(name)) { above(it) }.drop(1).any { it in plain } }
+            ?.let { throw BundleException("$path: holds a file inside a file", got = it) }
+        return files
+    }
+
+    override fun open(name: String): InputStream = zip.getInputStream(zip.getEntry(entries.getValue(name)))
+
+    override fun place(names: List<String>): File {
+        checkSizes(names)
+        val folder = temporary ?: Files.createTempDirectory("clipstep-").toFile().also { temporary = it }
+        for (name in names) {
+            val file = File(folder, name)
+            if (!file.exists()) copy(name, file)
+        }
+        return folder
+    }
+
+    fun copy(name: String, file: File) {
+        file.parentFile?.mkdirs()
+        open(name).use { input -> file.outputStream().use { input.copyTo(it) } }
+    }
+
+    private fun checkSizes(names: List<String>) {
+        val total = names.sumOf { sizes.getValue(it) }
+        val most = minOf(maxOf(smallBytes, LARGEST_RATIO * path.length()), LARGEST_PACK_BYTES)
+        if (total > most) throw BundleException("$path: unpacks to more than a bundle of its size holds", got = "$total bytes", expected = "at most $most")
+    }
+
+    override fun close() {
+        zip.close()
+        temporary?.deleteRecursively()
+    }
+}
+
+/** A name as a file system that knows no capitals would take it. */
+private fun plain(name: String): String = Normalizer.normalize(name, Normalizer.Form.NFC).lowercase()
+
+private fun above(name: String): String? = name.substringBeforeLast('/', "").ifEmpty { null }
+
+private fun isUnsafe(name: String): Boolean =
+    name.split("/").any { it in listOf("", ".", "..") } || name.any { it == '\\' || it == ':' || it < ' ' }
+
+/** Names inside the bundle, and what the zip file calls them: a folder that was zipped by hand holds its own name before all others. */
+private fun withoutTopFolder(files: List<String>): Map<String, String> {
+    val tops = files.filter { it.count('/'::equals) == 1 && it.endsWith("/$MANIFEST") }.map { it.substringBefore('/') + "/" }
+    val top = if (MANIFEST in files || tops.size != 1) "" else tops[0]
+    return files.filter { it.startsWith(top) }.associateBy { it.removePrefix(top) }
+}
