@@ -15,7 +15,7 @@ RESERVED = ("manifest.json", "signature.json")
 
 def _inside(file: str) -> str:
     path = PurePosixPath(file)
-    if path.is_absolute() or ".." in path.parts or path.parts in ((), (".",)) or "\\" in file:
+    if path.is_absolute() or ".." in path.parts or path.parts in ((), (".",)) or any(c in "\\:" or ord(c) < 32 for c in file):
         raise ValueError("must name a file inside the bundle")
     return file
 

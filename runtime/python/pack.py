@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from clipstep.runtime.golden import GoldenSteps, check_golden
 from clipstep.runtime.manifest import Artifact, Golden
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.runtime.whole import write_file
 
 GOLDEN = ("full", "short", "synthetic")
 SHORT_STEPS = 4
@@ -119,21 +119,16 @@ def write_pack(bundle: Bundle, artifacts: Sequence[Artifact], golden: PackedGold
     """
     manifest = bundle.manifest.model_copy(update={"artifacts": tuple(artifacts), "golden": golden.golden})
     files = sorted(file for artifact in artifacts for file in _files_of(bundle, artifact))
-    new = out.with_name(f".{out.name}.{os.getpid()}.new")
     try:
-        with zipfile.ZipFile(new, "x") as pack:
+        with write_file(out) as new, zipfile.ZipFile(new, "x") as pack:
             _add(pack, MANIFEST, io.BytesIO(manifest.text().encode()))
             for name, path in files:
                 with path.open("rb") as source:
                     _add(pack, name, source)
             _add(pack, golden.golden.file, io.BytesIO(golden.data))
-        size = new.stat().st_size
-        new.replace(out)
     except OSError as error:
         raise BundleError(f"{out}: cannot be written", got=error.strerror or str(error)) from error
-    finally:
-        new.unlink(missing_ok=True)
-    return size
+    return out.stat().st_size
 
 
 def check_pack_name(out: Path) -> None:

@@ -122,6 +122,8 @@ def test_no_command_imports_opens_or_starts_what_only_a_bundle_names(
     commands = [
         ("inspect", hostile), ("inspect", hostile, "--json"), ("inspect", hostile / "step.onnx"), ("inspect", hostile / "step.pte"),
         ("verify", hostile), ("run", hostile, clip), ("bench", hostile, *short), ("bench", hostile, *picture), ("report", hostile, records),
+        ("pack", hostile, "--for", "python", "--golden", "synthetic", "--out", tmp_path / "x.clipstep.zip"),
+        ("run", tmp_path / "x.clipstep.zip", clip),
     ]  # fmt: skip
     seen, said = watched("-c", DRIVER, json.dumps([[str(word) for word in command] for command in commands]))
     assert "every command ran" in said and "bait_module:factory" in said

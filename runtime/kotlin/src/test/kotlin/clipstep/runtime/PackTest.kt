@@ -83,6 +83,7 @@ class PackTest {
     fun `what is altered, no zip file or a bomb is refused`() {
         val bundle = folder.copied(Prepared.small)
         File(bundle, "step.onnx").writeBytes(ByteArray(8_000_000))
+        File(bundle, "golden.safetensors").delete() // Frames do not shrink as much as zeros do.
         assertExplains("step.onnx was altered; got 8000000 bytes") { StepModel.load(zipped(bundle)) }
         edit(bundle) { values ->
             val facts = mapOf("size_bytes" to JsonPrimitive(8_000_000), "sha256" to JsonPrimitive(treeSha256(File(bundle, "step.onnx"))))

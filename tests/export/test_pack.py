@@ -1,0 +1,102 @@
+"""``clipstep pack``, and every command on what it writes."""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.golden import GoldenSteps
+from clipstep.training.run import Run
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pack") / "ein Bündel.clipstep.zip"
+
+
+def test_a_pack_of_synthetic_steps_is_smaller_holds_no_footage_and_verifies(clipstep: Cli, bundle_path: Path, pack: Path) -> None:
+    code, out, err = clipstep("pack", bundle_path, "--for", "python", "--golden", "synthetic", "--out", pack)
+    assert (code, err) == (0, "")
+    assert "step.onnx in onnxruntime, which proved itself" in out and f"wrote {pack}" in out
+    footage, data = GoldenSteps.of(Bundle.open(bundle_path)).subclips, pack.read_bytes()
+    assert not any(frame.tobytes() in data for subclip in footage for frame in subclip)
+    code, out, _ = clipstep("verify", pack)
+    assert code == 0 and "16 steps and a reset" in out and out.count("equal") == 2 and "mlpackage" not in out
+
+
+def test_every_command_takes_it(
+    clipstep: Cli, bundle_path: Path, run_folder: Path, pack: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary, records = tmp_path / "temporary", tmp_path / "records.jsonl"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    assert (
+        clipstep("run", pack, clip, "--engine", "executorch")[1].splitlines()[1:]
+        == clipstep("run", bundle_path, clip, "--engine", "executorch")[1].splitlines()[1:]
+    )
+    assert "16 on 4 subclips" in clipstep("inspect", pack)[1]
+    short = ("--threads", 1, "--rounds", 1, "--steps", 1)
+    assert clipstep("bench", pack, "--run", run_folder, *short, "--out", records)[0] == 0
+    assert pack.name in clipstep("report", pack, records)[1]
+    for command in (("bench", pack, "--arch", "arm64", "--record"),):
+        code, _, error = clipstep(*command)
+        assert code == 2 and "is a pack, which nothing is noted in; note it in the bundle's folder, and pack that again" in error
+    assert list(temporary.glob("clipstep-*")) == []
+
+
+def test_the_eager_network_records_the_steps_where_it_is_given(clipstep: Cli, bundle_path: Path, run_folder: Path, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "x.clipstep.zip"
+    code, said, _ = clipstep("pack", bundle_path, "--for", "android", "--golden", "synthetic", "--run", run_folder, "--out", out)
+    assert code == 0 and "outputs by the eager network" in said
+    with Bundle.open(out) as bundle:
+        golden = GoldenSteps.of(bundle)
+        assert bundle.manifest.golden.outputs_by == "the eager network" and bundle.manifest.golden.content == ("synthetic",)
+    from clipstep.export.step import program_of
+
+    program = program_of(run)
+    logits, *_ = program.step(program.frames.new_tensor(golden.subclips[0]), *program.states.values())
+    assert np.array_equal(logits[0].detach().numpy(), golden.logits[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--for", "python", "--out", "x.zip"), "a pack's name ends in .clipstep.zip; got x.zip"),
+        (("--for", "python", "--out", "there.clipstep.zip"), "there.clipstep.zip: is there already; give --force"),
+        (("--for", "python", "--out", "no/x.clipstep.zip"), "no such folder"),
+        (("--for", "windows", "--out", "x.clipstep.zip"), "windows"),
+        (("--for", "python", "--out", "x.clipstep.zip", "--run", "r"), "--run and --model record synthetic golden steps; got --golden full"),
+    ],
+)
+def test_what_cannot_be_packed(
+    clipstep: Cli, bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there.clipstep.zip").write_text("something of mine")
+    code, _, error = clipstep("pack", bundle_path, *arguments)
+    assert code == 2 and message in error
+    assert Path("there.clipstep.zip").read_text() == "something of mine" and not Path("x.clipstep.zip").exists()
+
+
+def test_what_is_missing_or_extra_is_said(clipstep: Cli, bundle_copy: Path, clip: Path, tmp_path: Path) -> None:
+    (bundle_copy / "step.pte").unlink()
+    for name in (".DS_Store", "step-float32.mlpackage/.DS_Store", "step-float32.mlpackage/Data/._weights"):
+        (bundle_copy / name).write_bytes(b"Finder")
+    code, out, error = clipstep("run", bundle_copy, clip)
+    assert code == 0 and out.startswith("step.onnx") and error == f"note: {bundle_copy}: missing: step.pte\n"
+    code, out, _ = clipstep("inspect", bundle_copy)
+    assert code == 0 and "step.pte: executorch" in out and "MISSING" in out
+    assert "extra         .DS_Store, step-float32.mlpackage/.DS_Store, step-float32.mlpackage/Data/._weights: not named" in out
+    code, out, error = clipstep("verify", bundle_copy)
+    assert code == 2 and out.count("equal") == 3 and f"error: {bundle_copy}: not verified, for it is missing: step.pte" in error
+    code, _, error = clipstep("run", bundle_copy, clip, "--engine", "executorch")
+    assert code == 2 and "step.pte is missing; copy the bundle again, whole" in error
+    assert clipstep("pack", bundle_copy, "--for", "ios", "--out", tmp_path / "x.clipstep.zip")[0] == 0
+    names = zipfile.ZipFile(tmp_path / "x.clipstep.zip").namelist()
+    assert names[0] == "manifest.json" and len(names) == 8 and not any("DS_Store" in name or "._" in name for name in names)
