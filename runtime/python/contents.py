@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 import unicodedata
 import weakref
 import zipfile
@@ -102,6 +103,7 @@ class Pack:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError) as error:
             raise BundleError(f"{path}: is not a bundle", got="a file that is no zip file", expected=f"a folder, or NAME{PACK_SUFFIX}") from error
+        self._lock = threading.Lock()
         self._temporary: Path | None = None
         self._remove: weakref.finalize[[Path, int], Pack] | None = None
         try:
@@ -115,17 +117,24 @@ class Pack:
         return self._zip.open(self._entries[name])
 
     def place(self, names: list[str]) -> Path:
-        if self._temporary is None:
-            self._temporary = Path(tempfile.mkdtemp(prefix="clipstep-"))
-            self._remove = weakref.finalize(self, _remove, self._temporary, os.getpid())
         self._check_sizes(names)
-        for name in names:
-            file = self._temporary / name
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with reading(self.path, name), self.open(name) as source, file.open("xb") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
-        return self._temporary
+        with self._lock:
+            if self._temporary is None:
+                self._temporary = Path(tempfile.mkdtemp(prefix="clipstep-"))
+                self._remove = weakref.finalize(self, _remove, self._temporary, os.getpid())
+            for name in names:
+                if not (self._temporary / name).exists():
+                    self._unpack(name, self._temporary / name)
+            return self._temporary
+
+    def _unpack(self, name: str, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with reading(self.path, name), self.open(name) as source, file.open("xb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
 
     def _check_sizes(self, names: list[str]) -> None:
         total, most = sum(self.sizes[name] for name in names), max(SMALL_BYTES, LARGEST_RATIO * self.path.stat().st_size)
