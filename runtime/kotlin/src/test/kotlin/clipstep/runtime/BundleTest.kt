@@ -112,7 +112,7 @@ class BundleTest {
             "Manifest" to Manifest.serializer(), "Input" to Input.serializer(), "State" to State.serializer(), "Artifact" to Artifact.serializer(),
             "Placement" to Placement.serializer(), "Parity" to Parity.serializer(), "Accuracy" to Accuracy.serializer(),
             "Arm64Step" to Arm64Step.serializer(), "Tuning" to Tuning.serializer(), "Requires" to Requires.serializer(),
-            "Golden" to Golden.serializer(), "Provenance" to Provenance.serializer(),
+            "Golden" to Golden.serializer(), "Provenance" to Provenance.serializer(), "Flush" to Flush.serializer(),
         ).mapValues { (_, serializer) -> keys(serializer.descriptor) }
         val python = schema.getValue("\$defs").jsonObject.mapValues { keys(it.value.jsonObject) } + ("Manifest" to keys(schema))
         assertEquals(python, kotlin)
