@@ -156,8 +156,8 @@ def export_command(
 def _say_what_it_remembers(manifest: Manifest, console: Console) -> None:
     if manifest.average == "all":
         console.print(
-            "a warning: predictions are the mean over all frames so far. On a camera that runs for long a new scene shows ever less: "
-            "export with --window SECONDS, or reset the stream",
+            "a warning: predictions are a mean over all frames so far. On a camera that runs for long a new scene shows ever less: "
+            f"export with {'--window SECONDS' if manifest.provenance.stream_frames else 'states that forget'}, or reset the stream now and then",
             soft_wrap=True,
         )
     elif manifest.window_frames is not None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from clipstep.export.head import settle_output
 from clipstep.export.step import StepProgram
+from clipstep.export.stream.deaf import grows_deaf
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.checks import check_file
 from clipstep.runtime.engines import Array
@@ -45,7 +46,7 @@ def interface_of(run: Run, program: StepProgram, name: str, output: Output) -> I
         labels=program.labels,
         delay_frames=program.delay,
         flush=program.flush,
-        average=program.average,
+        average=program.average or ("all" if grows_deaf(program) else None),
         window_frames=program.window,
         output=output,
     )
@@ -81,6 +82,8 @@ def check_network(manifest: Manifest, run: Run, program: StepProgram, logits: Ar
     except ClipstepError as error:
         raise ParityError(f"the manifest's output is {manifest.output}, and the network's is not: {error}") from error
     own = interface_of(run, program, manifest.name, output)
+    if manifest.average is None:  # Written before a manifest said it.
+        own = own.model_copy(update={"average": None})
     for key, got, expected in _differences(manifest.interface(own.input.dtype), own):
         raise ParityError(f"the manifest's {key} is not the network's", got=got, expected=expected, fix="export it again")
 

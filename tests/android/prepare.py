@@ -20,7 +20,7 @@ from clipstep.runtime.resize import center_box, crop_resize
 from clipstep.runtime.sign import sign_bundle
 from clipstep.runtime.signature import new_key
 from clipstep.runtime.video import read_frames
-from clipstep.training.data.subclips import read_subclips
+from clipstep.training.data.subclips import normalise, read_subclips
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
@@ -28,6 +28,8 @@ VIDEOS = Path(__file__).parents[2] / "training/demo/fight/videos"
 CLIP = VIDEOS / "Fight/v_Fight_g10_c01.mp4"
 CONVERTED = (CLIP, VIDEOS / "NoFight/v_NoFight_g13_c01.mp4")
 ARCHITECTURE, LABELS = "slowfast_causal_shufflenet", ("Fight", "NoFight")
+LATE_VIDEOS = (2, 3, 5, 12, 24)
+"""Frames of the videos for the bundle with a delay: some are shorter than it, and some end within a step."""
 COLORS = {
     "bt601_full": (0.299, 0.114, 0, 1.0, 1.0),
     "bt601": (0.299, 0.114, 16, 255 / 219, 255 / 224),
@@ -121,9 +123,39 @@ def streamed(path: Path) -> dict[str, np.ndarray]:
     return values
 
 
+class Late(nn.Module):
+    """A clip network that looks ahead: by one frame, then by two of half the rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv3d(3, 8, 3, (1, 2, 2), 1), nn.ReLU(), nn.MaxPool3d((3, 1, 1), (2, 1, 1), (1, 0, 0)), nn.Conv3d(8, 8, (5, 1, 1), 1, (2, 0, 0)),
+            nn.Sigmoid(),
+        )  # fmt: skip
+        self.head = nn.Linear(8, len(LABELS))
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layers(frames).mean(dim=(2, 3, 4)))
+
+
+def late(out: Path) -> dict[str, np.ndarray]:
+    """``late.clipstep``, steps of two frames and a delay, and what the eager clip network says of whole videos of its frames."""
+    torch.manual_seed(4)
+    info = RunInfo("late", {}, LABELS, (108.3, 103.4, 106.2), (64.8, 65.6, 64.6), 25.0, "0" * 64)
+    run = Run(Late().eval(), info, read_subclips(CLIP, 8, 16)[:3])
+    export_run(run, "late", out, Ask(targets=["onnx"], stream=2))
+    frames = run.sample.flatten(0, 1)
+    values = {"late.frames": frames.numpy()}
+    with torch.no_grad():
+        for count in LATE_VIDEOS:
+            video = normalise(frames[None, : count // 2 * 2], info.mean, info.deviation)
+            values[f"late.logits.{count}"] = run.network(video).numpy()
+    return values
+
+
 def main(out: Path, folder: Path | None) -> None:
-    """Writes ``demo.clipstep``, ``small.clipstep`` (float32 frames, signed), ``small.clipstep.zip``, the signer's keys and ``python.safetensors``
-    into ``out``."""
+    """Writes ``demo.clipstep``, ``small.clipstep`` (float32 frames, signed), ``small.clipstep.zip``, ``late.clipstep`` (with a delay), the
+    signer's keys and ``python.safetensors`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     run = load_run(folder) if folder else untrained(out / "untrained", 16, 112)
     export_run(run, folder or out / "untrained", out / "demo.clipstep", Ask(targets=["onnx"]))
@@ -136,7 +168,7 @@ def main(out: Path, folder: Path | None) -> None:
     sign_bundle(out / "small.clipstep", key)
     with Bundle.open(out / "small.clipstep") as bundle:
         write_pack(bundle, artifacts_for(bundle, "python"), golden_of(bundle, "synthetic"), out / "small.clipstep.zip")
-    values = conversions() | stepped(out / "demo.clipstep") | streamed(out / "demo.clipstep")
+    values = late(out / "late.clipstep") | conversions() | stepped(out / "demo.clipstep") | streamed(out / "demo.clipstep")
     save_file({name: np.ascontiguousarray(value) for name, value in values.items()}, out / "python.safetensors")
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from clipstep.export.export import Ask, export_run
 from clipstep.export.mlprogram import MlProgram
 from clipstep.export.step import program_of
+from clipstep.export.stream.deaf import grows_deaf
 from clipstep.export.verify import ParityError, check_steps
 from clipstep.runtime import Bundle, ClipstepError, Prediction, StepModel
 from clipstep.runtime.engines import load_engine
@@ -341,6 +342,39 @@ def test_the_causal_preset_takes_a_window(clip: Path, randomise: Callable[[nn.Mo
     assert program_of(run, 2).average == "all"
 
 
+class Remembers(nn.Module):
+    """A network with a state of its own: ``weight(steps so far)`` is the share that the newest step has in it."""
+
+    def __init__(self, weight: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.weight, self.head = weight, nn.Linear(3, len(CLASSES))
+
+    def initial_states(self) -> dict[str, Tensor]:
+        return {"memory": torch.zeros(1, 3), "steps": torch.zeros(1, 1)}
+
+    def forward(self, frames: Tensor, memory: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        steps = steps + 1
+        memory = memory + (frames.mean(dim=(2, 3, 4)) - memory) * self.weight(steps)
+        return self.head(memory), memory, steps
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "deaf"),
+    [
+        ("the mean over everything", lambda steps: 1 / steps, True),
+        ("a mean that starts late", lambda steps: 1 / (steps + 3), True),
+        ("a decay", lambda steps: torch.ones_like(steps) * 0.1, False),
+        ("a mean, then a decay over ten steps", lambda steps: 1 / steps.clamp(max=10), False),
+        ("the newest step alone", lambda steps: torch.ones_like(steps), False),
+    ],
+)
+def test_a_network_that_remembers_everything_for_ever_is_told_by_trying_it(
+    name: str, weight: Callable[[Tensor], Tensor], deaf: bool, clip: Path
+) -> None:
+    torch.manual_seed(11)
+    assert grows_deaf(program_of(_run_of(Remembers(weight), clip))) is deaf
+
+
 def test_the_command_line_warns_and_refuses(clipstep: Command, run_folder: Path, tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "framewise.py").write_text(
         "from torch import nn\n\n"
@@ -350,7 +384,7 @@ def test_the_command_line_warns_and_refuses(clipstep: Command, run_folder: Path,
     monkeypatch.chdir(tmp_path)
     own = ("--model", "framewise:make", "--classes", "names.txt", "--frames", 4, "--size", 16, "--target", "onnx")
     code, out, err = clipstep("export", *own, "--out", "all.clipstep", "--stream", 2)
-    assert (code, err) == (0, "") and "a warning: predictions are the mean over all frames so far" in out and "--window SECONDS" in out
+    assert (code, err) == (0, "") and "a warning: predictions are a mean over all frames so far" in out and "--window SECONDS" in out
     code, out, err = clipstep("export", *own, "--out", "new.clipstep", "--stream", 2, "--window", 1)
     assert (code, err) == (0, "") and "predictions are the mean over the newest 24 frames, 0.96 s" in out and "warning" not in out
     code, out, _ = clipstep("inspect", "new.clipstep")

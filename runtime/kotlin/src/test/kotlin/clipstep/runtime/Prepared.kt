@@ -21,6 +21,9 @@ internal object Prepared {
 
     /** [small] for this computer, with synthetic golden steps. */
     val pack = File(folder, "small.clipstep.zip")
+
+    /** A clip network as steps of two frames, with a delay. */
+    val late = File(folder, "late.clipstep")
     val python: Map<String, StoredTensor> by lazy { readSafetensors(File(folder, "python.safetensors")) }
 
     fun bytes(name: String): ByteArray = python.getValue(name).let { tensor -> ByteArray(tensor.data.capacity()).also { tensor.data.duplicate().get(it) } }
@@ -49,12 +52,16 @@ internal fun assertExplains(vararg words: String, action: () -> Unit) {
 internal class MeanColour(private val spec: Interface) : Engine {
     var fail = false
 
+    /** Called in each step. */
+    var inStep: () -> Unit = {}
+
     override fun open() = object : StepBuffers {
         override val frames: ByteBuffer = frameBuffer(spec.input)
         override val states: List<FloatBuffer> = listOf(directFloats(3))
         override val logits: FloatBuffer = directFloats(3)
 
         override fun run() {
+            inStep()
             if (fail) throw EngineException("the engine failed")
             for (c in 0 until 3) {
                 val mean = (c until spec.input.elements step 3).sumOf { frames.get(it).toInt() and 0xff } / (255f * spec.input.elements / 3)

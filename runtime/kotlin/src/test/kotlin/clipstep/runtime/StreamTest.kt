@@ -27,7 +27,7 @@ class StreamTest {
     fun `reset and flush forget the states and the frames that wait`() {
         val stream = stream()
         val first = (1..4).mapNotNull { stream.push(red) }.single()
-        for (forget in listOf(stream::reset, stream::flush)) {
+        for (forget in listOf<() -> Any?>(stream::reset, stream::flush)) {
             repeat(3) { stream.push(blue) }
             forget()
             val again = (1..4).mapNotNull { stream.push(red) }.single()
@@ -61,7 +61,46 @@ class StreamTest {
         engine.fail = true
         assertExplains("the engine failed") { stream.push(blue) }
         engine.fail = false
-        assertArrayEquals(floatArrayOf(3.75f, -0.25f, -0.25f), stream.push(red)!!.logits, 1e-6f)
+        val prediction = stream.push(red)!!
+        assertArrayEquals(floatArrayOf(3.75f, -0.25f, -0.25f), prediction.logits, 1e-6f)
+        assertEquals(4L, prediction.framesSeen)
+    }
+
+    @Test
+    fun `a flushed stream gives the clip network on the whole video`() {
+        val frames = Prepared.python.getValue("late.frames")
+        val (count, height, width) = frames.shape
+        assertEquals(24, count)
+        StepModel.load(Prepared.late).use { model ->
+            model.stream().use { stream ->
+                for (length in listOf(2, 3, 5, 12, 24)) {
+                    val expected = Prepared.python.getValue("late.logits.$length").floats(0)
+                    val pushed = (0 until length).map { stream.push(Frame(height, width, frames.bytes(it))) }
+                    assertTrue(pushed.take(model.spec.delayFrames + 1).all { it == null })
+                    val whole = stream.flush()!!
+                    assertTrue(difference(whole.logits, expected) < 1e-4)
+                    assertEquals(length / 2 - 1 to length.toLong(), whole.step to whole.framesSeen)
+                }
+                assertNull(stream.flush()) // No frame was seen.
+            }
+        }
+    }
+
+    @Test
+    fun `two threads at once are an error, and the stream stays right`() {
+        val spec = colourSpec()
+        val engine = MeanColour(spec)
+        val stream = StepModel(spec, engine, "colour").stream()
+        repeat(3) { stream.push(red) }
+        engine.inStep = {
+            for (use in listOf({ stream.push(blue) }, { stream.flush() }, { stream.reset() })) {
+                assertExplains("the stream is in use by another thread", "model.stream()") { use() }
+            }
+        }
+        val first = stream.push(red)!!
+        engine.inStep = {}
+        assertArrayEquals(floatArrayOf(3.75f, -0.25f, -0.25f), first.logits, 1e-6f)
+        assertArrayEquals(floatArrayOf(4 - 1.125f, -0.125f, -0.125f), (1..4).mapNotNull { stream.push(red) }.single().logits, 1e-6f)
     }
 
     @Test
