@@ -105,7 +105,7 @@ def random_run(name: str, data: DataSet, frames: int, size: int) -> Run:
     sample = sample_subclips(data.test, frames, size)
     check_trainable(network, frames, size, RGB)
     pixels = sample.float().flatten(0, 3)
-    info = RunInfo(name, config, data.classes, tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist()), 25.0)
+    info = RunInfo(name, config, data.classes, tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist()), 25.0, weights="random")
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
     for norm in norms:
         norm.momentum = None  # Statistics are then means over all that is seen.

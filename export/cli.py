@@ -62,6 +62,8 @@ class Fixed(click.ParamType[int]):
 @click.option("--force", is_flag=True, help="Replace a bundle at --out, once the new one is whole.")
 @click.option("--model", help="Instead of RUN: package.module:factory, which gives a torch.nn.Module.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The model's state dict: safetensors, or what torch.save wrote.")
+@click.option("--weights-key", metavar="KEY", help="Which weights of the file, where several fit, such as model_ema.")
+@click.option("--random-weights", is_flag=True, help="The model's weights are random, and that is meant.")
 @click.option("--classes", type=click.Path(path_type=Path), help="Text file with the model's class names, one a line.")
 @click.option("--frames", type=Fixed(), help="The model's T, frames a subclip.")
 @click.option("--size", type=Fixed(), help="Height and width of the model's frames, in pixels.")
@@ -146,6 +148,8 @@ def export_command(
         raise ClipstepError("what is to be exported?", got="both" if run else "neither", expected="either RUN or --model")
     with console.status("lowering"):
         manifest = export_run(loaded, source, out, ask, lambda w: console.print(_line(w), soft_wrap=True), quiet, force=force)
+    if manifest.provenance.weights == "random":
+        console.print("a warning: the weights are random, so that its predictions mean nothing", soft_wrap=True)
     _say_what_it_remembers(manifest, console)
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
     for line in _about_golden(manifest):
@@ -182,7 +186,7 @@ def _about_golden(manifest: Manifest) -> Iterator[str]:
 
 def _own(
     model: str, weights: Path | None, classes: Path | None, frames: int | None, size: int | None, mean: tuple[float, ...],
-    deviation: tuple[float, ...], fps: float, video: Path | None,
+    deviation: tuple[float, ...], fps: float, video: Path | None, weights_key: str | None, random_weights: bool,
 ) -> Run:  # fmt: skip
     from clipstep.export.factory import Facts, own_run, read_labels
 
@@ -191,7 +195,10 @@ def _own(
     if min(deviation) <= 0:
         raise ClipstepError("--deviation is what frames are divided by", got=deviation, expected="numbers above 0")
     sys.path.insert(0, "")  # As Python itself does: modules in this folder.
-    return own_run(model, Facts(frames, size, read_labels(classes), mean, deviation, fps), weights, video)
+    if weights_key is not None and weights is None:
+        raise ClipstepError("--weights-key is of a file", got="no --weights", expected="--weights FILE beside it")
+    facts = Facts(frames, size, read_labels(classes), mean, deviation, fps)
+    return own_run(model, facts, weights, video, weights_key=weights_key, random_weights=random_weights)
 
 
 def _tune() -> Tune:

@@ -157,6 +157,7 @@ def export_run(
             provenance=Provenance(
                 run=str(source), checkpoint_sha256=run.info.checkpoint_sha256, clipstep_version=version("clipstep"),
                 architecture=run.info.architecture, config=dict(run.info.config), training=dict(run.info.training), stream_frames=ask.stream,
+                weights=run.info.weights, weights_key=run.info.weights_key,
                 multiply_accumulates=multiply_accumulates(program.step, *program.inputs),
             ),
         )  # fmt: skip

@@ -2,23 +2,31 @@
 
 import hashlib
 import importlib
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from clipstep.export.contract import check_weights
+from clipstep.export.purity import own_chance
+from clipstep.export.reachable import same, snapshot
 from clipstep.export.source import first_line, line_of_error
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.synthetic import synthetic_subclips
 from clipstep.training.data.subclips import read_subclips
 from clipstep.training.data.text import read_lines, unquoted
 from clipstep.training.run import Run, RunInfo
-from clipstep.training.weights import fill, read_state
+from clipstep.training.weights import Checkpoint, fill_from, read_checkpoint
 
 SAMPLE_SUBCLIPS = 8
+SHOWN = 3
+FACTORY_SEED = 67280421310721
+"""torch's own seed of a fresh process: random weights are the same whenever they are made again."""
 
 
 @dataclass(frozen=True)
@@ -33,28 +41,73 @@ class Facts:
     fps: float
 
 
-def own_run(spec: str, facts: Facts, weights: Path | None = None, video: Path | None = None) -> Run:
+def own_run(
+    spec: str, facts: Facts, weights: Path | None = None, video: Path | None = None, *, weights_key: str | None = None, random_weights: bool = False
+) -> Run:  # fmt: skip
     """The network that the factory ``package.module:name`` gives, in eval mode, with the facts that a run has.
 
-    Its golden steps will be on the subclips of ``video``, or on synthetic ones.
+    Its golden steps will be on the subclips of ``video``, or on synthetic ones. ``weights_key`` chooses one of several sets of weights
+    in a file; ``random_weights`` says that weights which nobody trained are meant.
 
     Raises:
-        ClipstepError: the factory cannot be imported, fails, or gives no module; the weights do not fit; the video cannot be used.
+        ClipstepError: the factory cannot be imported, fails, or gives no module; the weights do not fit, or are random; the video
+            cannot be used.
     """
+    checkpoint = None if weights is None else read_checkpoint(weights)
     network = load_network(spec)
-    if weights is not None:
-        fill(network, read_state(weights), weights, "give the factory of the network that was trained")
+    key = _fill(network, checkpoint, weights_key)
+    check_weights(network)
+    chance = _random_tensors(spec, network, checkpoint, weights_key)
+    if chance and not random_weights:
+        raise _random(spec, chance, weights)
+    source = "random" if chance else "factory" if weights is None else weights.name
     info = RunInfo(
-        spec, {"frames": facts.frames, "size": facts.size}, facts.classes, facts.mean, facts.deviation, facts.fps, _sha256(network.state_dict())
-    )
+        spec, {"frames": facts.frames, "size": facts.size}, facts.classes, facts.mean, facts.deviation, facts.fps, _sha256(network.state_dict()),
+        weights=source, weights_key=key or None,
+    )  # fmt: skip
     if video is not None:
         return Run(network.eval(), info, read_subclips(video, facts.frames, facts.size)[:SAMPLE_SUBCLIPS], "video")
     drawn = synthetic_subclips(SAMPLE_SUBCLIPS, facts.frames, facts.size, facts.size)
     return Run(network.eval(), info, torch.from_numpy(drawn), "synthetic")
 
 
-def load_network(spec: str) -> nn.Module:
+def _fill(network: nn.Module, checkpoint: Checkpoint | None, key: str | None) -> str:
+    return "" if checkpoint is None else fill_from(network, checkpoint, "give the factory of the network that was trained", key)
+
+
+def _random_tensors(spec: str, network: nn.Module, checkpoint: Checkpoint | None, key: str | None) -> list[str]:
+    """The tensors, by path, that are others when the network is made again under another seed: nobody trained them."""
+    try:
+        second = load_network(spec, FACTORY_SEED + 1)
+        if second is network:  # The module keeps it, so that it is made when the module is run.
+            second = load_network(spec, FACTORY_SEED + 1, anew=True)
+        if second is network:
+            return []
+        _fill(second, checkpoint, key)
+    except Exception:  # A factory that works once only: nothing can be said.
+        return []
+    ours, others = snapshot(network, "network").places, snapshot(second, "network").places
+    tensors = {path: found.value for path, found in ours.items() if path.startswith("network") and isinstance(found.value, Tensor)}
+    return [path.removeprefix("network.") for path, value in tensors.items() if path not in others or not same(value, others[path].value)]
+
+
+def _random(spec: str, names: Sequence[str], weights: Path | None) -> ClipstepError:
+    some = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    if weights is None:
+        return ClipstepError(
+            f"--model {spec}: its weights are random, each call gives others", got=some, expected="--weights FILE",
+            fix="or say by --random-weights that they are meant",
+        )  # fmt: skip
+    return ClipstepError(
+        f"--model {spec}: some of its weights are not in {weights} and random", got=some, expected="all of them in the network's state_dict()",
+        fix="register what is in plain lists by nn.ModuleList, or say by --random-weights that they are meant",
+    )  # fmt: skip
+
+
+def load_network(spec: str, seed: int = FACTORY_SEED, *, anew: bool = False) -> nn.Module:
     """What the factory gives: a function or a class that takes nothing, or a module itself.
+
+    It runs with random sources of that ``seed``, which are then put back; ``anew`` runs its file once more.
 
     Raises:
         ClipstepError: it cannot be imported, fails, or gives no module.
@@ -63,7 +116,8 @@ def load_network(spec: str) -> nn.Module:
     if not module or not name:
         raise ClipstepError("--model names no factory", got=spec, expected="package.module:factory")
     try:
-        found: Any = importlib.import_module(module)
+        with own_chance(seed):
+            found: Any = _run_again(importlib.import_module(module)) if anew else importlib.import_module(module)
     except ModuleNotFoundError as error:
         if module == error.name or module.startswith(f"{error.name}."):
             raise ClipstepError(
@@ -78,12 +132,22 @@ def load_network(spec: str) -> nn.Module:
             raise ClipstepError(f"--model {spec}: no such name", got=part, expected=f"one of {names or 'nothing: it is empty'}")
         found = getattr(found, part)
     try:
-        network = found if isinstance(found, nn.Module) else found()
+        with own_chance(seed):
+            network = found if isinstance(found, nn.Module) else found()
     except Exception as error:  # Whatever a user's factory raises.
         raise _failed(spec, error) from error
     if not isinstance(network, nn.Module):
         raise ClipstepError(f"--model {spec}: gives no network", got=type(network).__name__, expected="a torch.nn.Module")
     return network
+
+
+def _run_again(module: ModuleType) -> ModuleType:
+    """A module's file run once more, beside the module that everybody has."""
+    if module.__spec__ is None or module.__spec__.loader is None:
+        return module
+    again = importlib.util.module_from_spec(module.__spec__)
+    module.__spec__.loader.exec_module(again)
+    return again
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

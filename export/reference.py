@@ -41,4 +41,5 @@ def _own(bundle: Bundle, network: Network) -> Run:
     if frames < spec.shape[0]:
         raise ClipstepError(f"{bundle.path}: the network takes fewer frames than a step", got=frames, expected=spec.shape[0], fix="export it again")
     facts = Facts(frames, spec.shape[1], bundle.manifest.labels, spec.mean, spec.deviation, spec.fps)
-    return own_run(str(network.model), facts, None if network.weights is None else Path(network.weights))
+    weights, key = None if network.weights is None else Path(network.weights), bundle.manifest.provenance.weights_key
+    return own_run(str(network.model), facts, weights, weights_key=key if weights else None, random_weights=True)  # Their hash is compared.

@@ -2,18 +2,21 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
 from clipstep.training.data.lists import read_data_set
 from clipstep.training.data.subclips import channel_statistics
 from clipstep.training.facts import median_rate, sample_subclips
-from clipstep.training.models import build
+from clipstep.training.models import ARCHITECTURES, build
 from clipstep.training.models.slowfast_causal_shufflenet import STAGE_UNITS
 from clipstep.training.run import Run, RunInfo, check_out, save_run
-from clipstep.training.weights import fill, read_state
+from clipstep.training.weights import Checkpoint, bare, fill_from, read_checkpoint
 
 ARCHITECTURE = "slowfast_published"
 STEM = {"0": "stem", "1": "norm"}
@@ -23,15 +26,42 @@ UNIT = {"conv1": "conv1", "bn1": "norm1", "conv2": "depthwise", "bn2": "norm2", 
 def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split: int, frames: int, size: int) -> None:
     """``clipstep convert``, whose options are in commands.py."""
     check_out(out, force=force)
-    weights = converted(read_state(checkpoint))
+    found = read_checkpoint(checkpoint)
+    found = replace(found, sets={key: converted(bare(weights)) for key, weights in found.sets.items()})
+    described = _described(found)
     data_set = read_data_set(data, split, allow_leakage=True)
     config = {"classes": len(data_set.classes), "frames": frames, "size": size}
     network = build(ARCHITECTURE, config).eval()
-    fill(network, weights, checkpoint, "give the data with the classes that it was trained on")
+    fill_from(network, found, f"give the data with the classes that it was trained on: it holds {described}, {data} has {len(data_set.classes)}")
+    console = new_console()
+    console.print(f"read {checkpoint}: {', '.join(filter(None, (described, str(found))))}", soft_wrap=True)
     mean, deviation = channel_statistics(data_set.train, frames, size)
     info = RunInfo(ARCHITECTURE, config, data_set.classes, tuple(mean), tuple(deviation), median_rate(data_set.train))
     save_run(out, Run(network, info, sample_subclips(data_set.test, frames, size)), replace=True)
-    new_console().print(f"wrote {out}: {ARCHITECTURE}, {len(data_set.classes)} classes")
+    console.print(f"wrote {out}: {ARCHITECTURE}, {len(data_set.classes)} classes")
+
+
+def _described(found: Checkpoint) -> str:
+    """Which architecture a checkpoint's weights are of, and for how many classes.
+
+    Raises:
+        ClipstepError: they are not those of the published code, but of a network that has a command of its own.
+    """
+    names = next(iter(found.sets.values()))
+    heads = [value for name, value in names.items() if name.endswith(".weight") and value.ndim == 2] or [Tensor()]
+    classes = f"{len(heads[-1])} classes"
+    for architecture in ARCHITECTURES:
+        with torch.device("meta"):
+            wanted = build(architecture, {"classes": 2, "frames": 16, "size": 112}).state_dict()
+        if architecture == ARCHITECTURE:
+            if len(wanted.keys() & names.keys()) > len(wanted) / 2:
+                return f"{architecture}, {classes}"
+        elif wanted.keys() == names.keys():
+            raise ClipstepError(
+                f"{found.path}: is of another architecture", got=f"{architecture}, {classes}", expected=ARCHITECTURE,
+                fix=f"start a training from it: clipstep train DATA --architecture {architecture} --init {found.path}",
+            )  # fmt: skip
+    return ""
 
 
 def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

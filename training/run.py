@@ -48,6 +48,10 @@ class RunInfo:
     fps: float
     checkpoint_sha256: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    """Where the weights are from, if no training here gave them: a file's name, ``factory`` (the user's own code), or ``random``."""
+    weights_key: str | None = None
+    """Under which key of that file they were, if there was a choice."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

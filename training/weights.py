@@ -1,36 +1,84 @@
-"""Weights from files of other programs, into a network, or an error that says what does not fit."""
+"""Weights from files of other programs, into a network, or an error that says what does not fit.
 
-from collections.abc import Mapping
+A checkpoint is read without running anything that it names: tensors, numbers and text, and numpy's scalars and arrays beside them.
+"""
+
+import argparse
+import importlib
+import pickle
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from clipstep.runtime.errors import ClipstepError, first_line
+from clipstep.runtime.errors import ClipstepError
 
 SHOWN = 5
+DEEPEST = 4
+WRAPPERS = (
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params",
+    "ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema", "shadow",
+)  # fmt: skip
+"""Keys under which programs keep a network's weights, those of averaged weights last."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+"""What wrappers put before names: DataParallel and AveragedModel, torch.compile, Lightning."""
+WRAPPED = ("module.", "_orig_mod.")
+"""Those that may stand inside of a name, where a part of the network is wrapped."""
+COUNTERS = ("num_batches_tracked", "n_averaged")
+"""Of torch's batch norms and AveragedModel; nothing is computed with them in eval mode."""
+FACTS = ("arch", "epoch", "best_prec1", "best_acc1", "best_acc", "num_classes", "n_classes")
+"""Keys that say what a checkpoint is."""
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of one that ``torch.save`` wrote, bare or under ``state_dict``; without ``module.``
-    before their names.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file's weights: every set of tensors by name in it, by the key that it was found under (``""`` for the whole file)."""
+
+    path: Path
+    sets: Mapping[str, Mapping[str, Tensor]]
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """What else the file says of them, such as ``arch`` and ``epoch``."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{key} {value}" for key, value in self.facts.items())
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The weights in a safetensors file, or in one that ``torch.save`` wrote, bare or under the keys in use, also nested.
 
     Raises:
-        ClipstepError: there is no such file, or it holds something else than tensors (it is never unpickled).
+        ClipstepError: there is no such file, it holds no tensors by name, or it holds more than tensors (nothing in it is ever run).
     """
     if not path.is_file():
         raise ClipstepError(f"{path}: no such file", expected="a checkpoint: safetensors, or what torch.save wrote", fix="check the path")
-    try:
-        loaded: Any = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # Whatever unpickling makes of another kind of file.
-        raise ClipstepError(f"{path}: cannot be read", got=first_line(error), expected="a state dict of tensors") from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ClipstepError(f"{path}: holds no state dict", got=type(loaded).__name__, expected="tensors by name")
-    return {str(name).removeprefix("module."): value for name, value in loaded.items()}
+    loaded = _load(path)
+    found = dict(_tensor_sets(loaded))
+    if not found:
+        got = f"the keys {_listed(list(map(str, loaded)))}" if isinstance(loaded, Mapping) and loaded else type(loaded).__name__
+        raise ClipstepError(f"{path}: holds no state dict", got=got, expected=f"tensors by name, bare or under {', '.join(WRAPPERS)}")
+    facts = {key: _plain(loaded[key]) for key in FACTS if key in loaded and not isinstance(loaded[key], Mapping)}
+    return Checkpoint(path, found, facts)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The first set of weights in such a file, without ``module.`` and the like where every name has it.
+
+    Raises:
+        ClipstepError: as :func:`read_checkpoint`.
+    """
+    return bare(next(iter(read_checkpoint(path).sets.values())))
+
+
+def bare(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without what wrappers put before, or into, their names."""
+    return min(_renamings(weights), key=lambda renamed: sum(map(len, renamed)))
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], source: Path, fix: str) -> None:
@@ -39,16 +87,166 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], source: Path, fix: s
     Raises:
         ClipstepError: a tensor is missing, is one too many, or has another shape: another architecture or number of classes.
     """
-    wanted = network.state_dict()
-    missing, extra = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    wanted = _tensors(network)
+    missing, extra = _missing(wanted, weights), _extra(wanted, weights)
     if missing or extra:
         got = "; ".join(f"{len(names)} {what}: {_listed(names)}" for what, names in (("missing", missing), ("extra", extra)) if names)
         raise ClipstepError(f"{source}: is of another architecture", got=got, expected=f"the {len(wanted)} tensors of {type(network).__name__}")
-    for name, value in wanted.items():
-        if value.shape != weights[name].shape:
-            raise ClipstepError(f"{source}: {name} has another shape", got=tuple(weights[name].shape), expected=tuple(value.shape), fix=fix)
-    network.load_state_dict(dict(weights))
+    for name in (name for name in wanted if name in weights):
+        value, given = wanted[name], weights[name]
+        if nn.parameter.is_lazy(value):
+            continue
+        if value.shape != given.shape:
+            raise ClipstepError(f"{source}: {name} has another shape", got=tuple(given.shape), expected=tuple(value.shape), fix=fix)
+        if value.is_floating_point() != given.is_floating_point() or given.is_complex() != value.is_complex() or given.is_quantized:
+            raise ClipstepError(f"{source}: {name} is of another type", got=given.dtype, expected=value.dtype, fix="save the weights in float32")
+    _load_into(network, {name: value for name, value in weights.items() if name in wanted}, source)
 
 
-def _listed(names: list[str]) -> str:
+def fill_from(network: nn.Module, checkpoint: Checkpoint, fix: str, key: str | None = None) -> str:
+    """Puts that set of a checkpoint's weights into the network which fits it, its names without the prefixes of wrappers.
+
+    Gives the key that it was found under. ``key`` chooses one where several fit.
+
+    Raises:
+        ClipstepError: none fits (what is missing, what is too many), or several different ones do.
+    """
+    sets = checkpoint.sets
+    if key is not None:
+        if key not in sets:
+            raise ClipstepError(
+                f"{checkpoint.path}: no weights under that key", got=key, expected=f"one of {', '.join(filter(None, sets)) or 'none'}"
+            )
+        sets = {key: sets[key]}
+    named = {where: fitting(network, weights) for where, weights in sets.items()}
+    fits = [where for where, weights in named.items() if not _unlike(network, weights)]
+    if len(fits) > 1 and not all(_equal(named[fits[0]], named[where]) for where in fits[1:]):
+        raise ClipstepError(
+            f"{checkpoint.path}: holds several weights that fit", got=", ".join(fits), expected="one", fix="choose it by --weights-key"
+        )  # fmt: skip
+    chosen = fits[0] if fits else min(named, key=lambda where: _unlike(network, named[where]))
+    fill(network, named[chosen], checkpoint.path, fix)
+    return chosen
+
+
+def fitting(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under the names, of those that wrappers may have changed, that fit the network best."""
+    return min(_renamings(weights), key=lambda renamed: _unlike(network, renamed))
+
+
+def _renamings(weights: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """As they are, and again without each prefix that most names have, one after the other; at last without those inside of names."""
+    yield dict(weights)
+    while prefix := next((prefix for prefix in PREFIXES if _share(weights, prefix) > 0.5), None):
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+        yield dict(weights)
+    inside = {re.sub(rf"(^|(?<=\.))({'|'.join(map(re.escape, WRAPPED))})+", "", name): value for name, value in weights.items()}
+    if len(inside) == len(weights) and inside.keys() != weights.keys():
+        yield inside
+
+
+def _share(weights: Mapping[str, Tensor], prefix: str) -> float:
+    """How many of the names have that prefix, none if two would be one without it."""
+    stripped = Counter(name.removeprefix(prefix) for name in weights)
+    return 0.0 if max(stripped.values(), default=0) > 1 else sum(name.startswith(prefix) for name in weights) / max(1, len(weights))
+
+
+def _load(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+        if path.suffix == ".safetensors" or start[8:9] == b"{":  # Its header is JSON, after eight bytes of its length.
+            return safetensors.torch.load_file(path)
+        with torch.serialization.safe_globals(_harmless()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise _refused(path, error) from error
+    except Exception as error:  # Whatever unpickling makes of another kind of file.
+        raise ClipstepError(f"{path}: cannot be read", got=_first_sentence(error), expected="a state dict of tensors") from error
+
+
+def _harmless() -> list[Any]:
+    """Types that checkpoints hold beside tensors, of which none runs anything: numpy's scalars and arrays, and options."""
+    multiarray: Any = importlib.import_module("numpy._core.multiarray")
+    named: list[Any] = [
+        (getattr(multiarray, name), f"{module}.multiarray.{name}") for name in ("scalar", "_reconstruct") for module in ("numpy.core", "numpy._core")
+    ]
+    kinds = [getattr(np.dtypes, name) for name in np.dtypes.__all__ if name not in ("ObjectDType", "StringDType")]
+    return [*named, np.dtype, np.ndarray, *kinds, argparse.Namespace]
+
+
+SAVE = "where it was made, save the weights alone: torch.save(network.state_dict(), FILE)"
+ARCHIVES = {"TorchScript": "a TorchScript archive", "constants.pkl": "a TorchScript archive", "legacy .tar": "the tar format of torch before 0.4"}
+"""What torch says of files in which it reads no weights alone, and what those are."""
+
+
+def _refused(path: Path, error: Exception) -> ClipstepError:
+    """In one line, with what it holds in place of torch's advice to unpickle it all the same."""
+    archive = next((name for word, name in ARCHIVES.items() if word in str(error)), None)
+    if archive is not None:
+        return ClipstepError(f"{path}: cannot be read", got=archive, expected="a state dict of tensors", fix=SAVE)
+    found = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(r"(?:class|type|function) '?([\w.]+\.[\w.]+)'?", str(error))
+    if found is None:
+        return ClipstepError(f"{path}: cannot be read", got=_first_sentence(error), expected="a state dict of tensors")
+    return ClipstepError(
+        f"{path}: cannot be read, because it holds more than tensors", got=f"the Python object {found[1]}", expected="a state dict of tensors",
+        fix=SAVE,
+    )  # fmt: skip
+
+
+def _first_sentence(error: Exception) -> str:
+    """An error's first line without what torch advises."""
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return re.split(r"(?<=\w)[.;] |weights_only|This file can still be loaded", text)[0].strip()[:200] or type(error).__name__
+
+
+def _tensor_sets(loaded: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The sets of tensors in what was loaded: what is under the known keys, otherwise itself."""
+    if not isinstance(loaded, Mapping) or depth > DEEPEST:
+        return
+    inside = [found for key in WRAPPERS if key in loaded for found in _tensor_sets(loaded[key], f"{where}.{key}".lstrip("."), depth + 1)]
+    tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    if inside:
+        yield from inside
+    elif tensors and (depth or not any(isinstance(value, Mapping) for value in loaded.values())):
+        yield where, tensors
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in network.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+
+
+def _missing(wanted: Iterable[str], given: Mapping[str, Tensor]) -> list[str]:
+    missing = sorted(set(wanted) - given.keys())
+    return [] if all(name.endswith(COUNTERS) for name in missing) else missing
+
+
+def _extra(wanted: Iterable[str], given: Mapping[str, Tensor]) -> list[str]:
+    extra = sorted(given.keys() - set(wanted))
+    return [] if all(name.endswith(COUNTERS) for name in extra) else extra
+
+
+def _unlike(network: nn.Module, given: Mapping[str, Tensor]) -> int:
+    """How many names, or shapes, do not fit."""
+    wanted = _tensors(network)
+    shapes = sum(not nn.parameter.is_lazy(wanted[name]) and wanted[name].shape != given[name].shape for name in wanted.keys() & given.keys())
+    return len(_missing(wanted, given)) + len(_extra(wanted, given)) + shapes
+
+
+def _equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _load_into(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    try:
+        network.load_state_dict(dict(weights), strict=False)
+    except RuntimeError as error:
+        raise ClipstepError(f"{source}: the weights do not fit", got=str(error).strip().splitlines()[-1].strip()) from error
+
+
+def _plain(value: Any) -> object:
+    return value.item() if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1) else value
+
+
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")

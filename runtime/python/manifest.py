@@ -261,6 +261,10 @@ class Provenance(_Model):
     architecture: str
     config: dict[str, int]
     training: dict[str, Any]
+    weights: str | None = None
+    """Where the weights are from, if not from training here: a file's name, ``factory`` (the user's own code), or ``random``."""
+    weights_key: str | None = None
+    """The key of that file that was chosen."""
     stream_frames: Positive | None = None
     """The new frames a step, where a clip network was made into steps."""
     multiply_accumulates: Count | None = None

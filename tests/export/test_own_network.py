@@ -79,6 +79,7 @@ from torch.nn import functional as F
 class Plain(nn.Module):
     def __init__(self):
         super().__init__()
+        torch.manual_seed(3)
         self.conv = nn.Conv3d(3, 4, 3)
         self.linear = nn.Linear(4, 2)
         self.register_buffer("seen", torch.zeros(1))
@@ -120,6 +121,30 @@ class Swapped(Grows):
     def forward(self, frames, past):
         return past, Plain.forward(self, frames)
 
+class Random(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv3d(3, 4, 3), nn.Linear(4, 2)
+    def forward(self, frames):
+        return self.linear(F.relu(self.conv(frames)).mean((2, 3, 4)))
+
+class Unregistered(Random):
+    def __init__(self):
+        super().__init__()
+        self.parts = [nn.Linear(4, 4)]
+    def forward(self, frames):
+        return self.linear(self.parts[0](F.relu(self.conv(frames)).mean((2, 3, 4))))
+
+kept = Random()
+
+def always_the_same():
+    return kept
+
+def loads_its_weights():
+    network = Random()
+    network.load_state_dict(torch.load("random.pth"))
+    return network
+
 def double():
     return Plain().double()
 
@@ -138,6 +163,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clipstep: Command) -> C
     (tmp_path / "raises.py").write_text("import torch\n\n1 / 0\n")
     (tmp_path / "needs.py").write_text("import not_installed_anywhere\n")
     torch.save({"conv.weight": torch.zeros(4, 3, 3, 3, 3), "conv.bias": torch.zeros(4), "head": torch.zeros(1)}, tmp_path / "some.pth")
+    network = torch.nn.ModuleDict({"conv": torch.nn.Conv3d(3, 4, 3), "linear": torch.nn.Linear(4, 2)})
+    torch.save(network.state_dict(), tmp_path / "random.pth")
+    torch.save({"model": network.state_dict(), "ema": {name: value * 0.5 for name, value in network.state_dict().items()}}, tmp_path / "two.pth")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name in ("nets", "raises", "needs"):
@@ -172,6 +200,26 @@ def test_a_network_without_states(own: Command) -> None:
             "some.pth: is of another architecture; got 3 missing: linear.bias, linear.weight, seen; 1 extra: head",
         ),
         ("nets:Plain", ("--weights", "none.pth"), "none.pth: no such file"),
+        (
+            "nets:Random",
+            (),
+            "--model nets:Random: its weights are random, each call gives others; got conv.weight, conv.bias, linear.weight and 1 more; "
+            "expected --weights FILE; or say by --random-weights that they are meant",
+        ),
+        ("nets:kept", (), "--model nets:kept: its weights are random, each call gives others; got conv.weight"),
+        ("nets:always_the_same", (), "--model nets:always_the_same: its weights are random, each call gives others"),
+        (
+            "nets:Unregistered",
+            ("--weights", "random.pth"),
+            "--model nets:Unregistered: some of its weights are not in random.pth and random; got parts[0].weight, parts[0].bias",
+        ),
+        (
+            "nets:Random",
+            ("--weights", "two.pth"),
+            "two.pth: holds several weights that fit; got model, ema; expected one; choose it by --weights-key",
+        ),
+        ("nets:Random", ("--weights", "two.pth", "--weights-key", "b"), "two.pth: no weights under that key; got b; expected one of model, ema"),
+        ("nets:Random", ("--weights-key", "ema"), "--weights-key is of a file; got no --weights; expected --weights FILE beside it"),
         ("nets:Plain", ("--classes", "none.txt"), "none.txt: no such file; expected a text file with a class a line"),
         ("nets:Plain", ("--deviation", 1, 0, 1), "--deviation is what frames are divided by"),
         (
@@ -198,3 +246,33 @@ def test_neither_or_both(clipstep: Command, run_folder: Path) -> None:
     assert clipstep("export", "--out", "x.clipstep")[2].startswith("error: what is to be exported?; got neither; expected either RUN or --model")
     assert clipstep("export", run_folder, "--model", "a:b", "--out", "x.clipstep")[2].startswith("error: what is to be exported?; got both")
     assert clipstep("export", "--model", "a:b", "--out", "x.clipstep")[2].startswith("error: --model needs --classes, --frames and --size")
+
+
+@pytest.mark.parametrize(
+    ("factory", "options", "weights", "key"),
+    [
+        ("nets:Random", ("--random-weights",), "random", None),
+        ("nets:Random", ("--weights", "random.pth"), "random.pth", None),
+        ("nets:Random", ("--weights", "two.pth", "--weights-key", "ema"), "two.pth", "ema"),
+        ("nets:kept", ("--weights", "random.pth"), "random.pth", None),
+        ("nets:loads_its_weights", (), "factory", None),
+    ],
+)
+def test_where_the_weights_are_from_is_said(
+    factory: str, options: tuple[str, ...], weights: str, key: str | None, own: Command, tmp_path: Path
+) -> None:
+    code, out, err = own(factory, *options)
+    assert code == 0, err
+    assert ("the weights are random" in out) == (weights == "random")
+    provenance = Manifest.model_validate_json((tmp_path / "own.clipstep/manifest.json").read_text()).provenance
+    assert (provenance.weights, provenance.weights_key) == (weights, key)
+
+
+def test_random_weights_are_the_same_whenever_they_are_made(own: Command, tmp_path: Path) -> None:
+    """So that a bundle of them can be compared with its network later; whatever was drawn in between."""
+    hashes = set()
+    for index in range(2):
+        torch.rand(index + 1)
+        assert own("nets:Random", "--random-weights", *(("--force",) if index else ()))[0] == 0
+        hashes.add(Manifest.model_validate_json((tmp_path / "own.clipstep/manifest.json").read_text()).provenance.checkpoint_sha256)
+    assert len(hashes) == 1

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from clipstep.runtime import ClipstepError
 from clipstep.training.commands import convert_command
+from clipstep.training.models import build
 from clipstep.training.run import load_run
 
 
@@ -89,6 +91,36 @@ def test_the_run_computes_what_the_checkpoints_network_computes(published: Publi
     inputs = torch.randn(1, 3, 16, 32, 32), torch.randn(1, 3, 32, 32), torch.randn(1, 3, 16, 16)
     torch.testing.assert_close(run.network(*inputs)[0], published(*inputs), atol=1e-5, rtol=1e-5)
     assert run.info.classes == ("Fight", "NoFight") and len(run.sample) > 0
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_the_authors_own_checkpoints(classes: int, tiny_data: Path, tmp_path: Path) -> None:
+    """As their training script saves them: DataParallel's names, the optimizer, and the best accuracy as a scalar of numpy's."""
+    torch.manual_seed(5)
+    network = Published(classes)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, 0.9)
+    state = {f"module.{name}": value for name, value in network.state_dict().items()}
+    content = {"epoch": 31, "arch": "slowfast", "state_dict": state, "best_prec1": np.float64(62.5), "optimizer": optimizer.state_dict()}
+    torch.save(content, tmp_path / "c.pth.tar")
+    result = _convert(tmp_path / "c.pth.tar", tiny_data, tmp_path / "run")
+    said = f"slowfast_published, {classes} classes"
+    if classes == 5:
+        text = str(result.exception)
+        assert "classifier.weight has another shape; got (5, 960); expected (2, 960); give the data with the classes that it was trained on" in text
+        assert f"it holds {said}, {tiny_data} has 2" in text and not (tmp_path / "run").exists()
+    else:
+        assert result.exception is None
+        assert f"read {tmp_path / 'c.pth.tar'}: {said}, arch slowfast, epoch 31, best_prec1 62.5" in result.output
+        weights = load_run(tmp_path / "run").network.state_dict()
+        assert torch.equal(weights["classifier.weight"], state["module.classifier.1.weight"])
+
+
+def test_weights_of_another_network_are_named(tiny_data: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": build("mobilenet3d", {"classes": 7, "frames": 16, "size": 32}).state_dict()}, tmp_path / "c.pth")
+    result = _convert(tmp_path / "c.pth", tiny_data, tmp_path / "run")
+    assert "c.pth: is of another architecture; got mobilenet3d, 7 classes; expected slowfast_published; start a training from it" in str(
+        result.exception
+    )
 
 
 def test_a_pickle_is_never_executed(tiny_data: Path, tmp_path: Path) -> None:

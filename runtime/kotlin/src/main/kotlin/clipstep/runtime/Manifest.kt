@@ -212,6 +212,8 @@ data class Provenance(
     val config: Map<String, Int>,
     val training: JsonObject,
     @SerialName("stream_frames") val streamFrames: Int? = null,
+    val weights: String? = null,
+    @SerialName("weights_key") val weightsKey: String? = null,
     @SerialName("multiply_accumulates") val multiplyAccumulates: Long? = null,
 )
 
