@@ -382,7 +382,7 @@ def test_the_command_line_warns_and_refuses(clipstep: Command, run_folder: Path,
     )
     (tmp_path / "names.txt").write_text("a\nb\nc\n")
     monkeypatch.chdir(tmp_path)
-    own = ("--model", "framewise:make", "--classes", "names.txt", "--frames", 4, "--size", 16, "--target", "onnx")
+    own = ("--model", "framewise:make", "--random-weights", "--classes", "names.txt", "--frames", 4, "--size", 16, "--target", "onnx")
     code, out, err = clipstep("export", *own, "--out", "all.clipstep", "--stream", 2)
     assert (code, err) == (0, "") and "a warning: predictions are a mean over all frames so far" in out and "--window SECONDS" in out
     code, out, err = clipstep("export", *own, "--out", "new.clipstep", "--stream", 2, "--window", 1)
