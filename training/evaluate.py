@@ -19,6 +19,7 @@ from clipstep.runtime.finished import Kind, check_output
 from clipstep.runtime.interval import share_interval
 from clipstep.runtime.manifest import Accuracy
 from clipstep.runtime.model import StepModel
+from clipstep.runtime.outputs import Output
 from clipstep.runtime.terminal import new_console
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.whole import write_whole
@@ -42,6 +43,8 @@ class Subject:
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     logits: Callable[..., Tensor]
+    output: Output = "logits"
+    """What those logits hold."""
 
 
 def evaluate_command(
@@ -70,7 +73,9 @@ def evaluate_command(
             _check_comparable(subject, subjects[0], data, data_set)
             console.print(subject.description, soft_wrap=True)
         found = {
-            heading: predict_videos(partial(subject.logits, reset=reset), data_set.test, subject.shape, console, crops=int(crops))
+            heading: predict_videos(
+                partial(subject.logits, reset=reset), data_set.test, subject.shape, console, crops=int(crops), output=subject.output
+            )
             for heading, subject, reset in _columns(subjects, reset_each_step)
         }
     predictions, unusable = _of_all(found)
@@ -135,6 +140,11 @@ def _check_comparable(subject: Subject, first: Subject, data: Path, data_set: Da
             f"{data}: has other classes than {subject.description}", got=", ".join(data_set.classes), expected=", ".join(subject.classes),
             fix="evaluate on the classes that were trained",
         )  # fmt: skip
+    if subject.output.startswith("multilabel") != first.output.startswith("multilabel"):
+        raise ClipstepError(
+            f"{subject.description}: its classes {'exclude each other' if first.output.startswith('multilabel') else 'do not exclude each other'}",
+            got=subject.output, expected=f"{first.output} as of the first, to average the probabilities",
+        )  # fmt: skip
     if subject.shape[0] != first.shape[0]:
         raise ClipstepError(
             f"{subject.description}: has subclips of another length", got=f"{subject.shape[0]} frames", expected=f"{first.shape[0]} as the first"
@@ -197,6 +207,7 @@ def _subject(what: Path, engine: str, threads: int, reset_each_step: bool) -> It
                 model.labels,
                 (frames, size, channels),
                 lambda subclips, reset: bundle_logits(model, subclips, reset=reset),
+                model.interface.output,
             )
         return
     run = load_run(what)

@@ -14,6 +14,7 @@ from rich.progress import track
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from clipstep.runtime.outputs import Output, probabilities_of
 from clipstep.runtime.resize import Box, center_box
 from clipstep.runtime.video import VideoError
 from clipstep.training.data.lists import Clip
@@ -34,12 +35,19 @@ class Prediction:
 
 
 def predict_videos(
-    logits: Callable[[Tensor], Tensor], clips: Sequence[Clip], shape: tuple[int, int, int], console: Console, *, crops: int = 1
+    logits: Callable[[Tensor], Tensor],
+    clips: Sequence[Clip],
+    shape: tuple[int, int, int],
+    console: Console,
+    *,
+    crops: int = 1,
+    output: Output = "logits",
 ) -> tuple[list[Prediction], Mapping[str, str]]:
     """One video at a time, in the list's order: the predictions, and the unusable videos with the reason.
 
     ``logits`` gives those after each subclip of ``(S, T, size, size, channels)`` uint8, or after all but the first ones;
-    ``shape`` is ``(T, size, channels)``. With 5 ``crops`` the probabilities of the centre and of the four corners are averaged.
+    ``output`` says whether they are logits, or probabilities already. ``shape`` is ``(T, size, channels)``.
+    With 5 ``crops`` the probabilities of the centre and of the four corners are averaged.
 
     Raises:
         VideoError: not one of the videos can be used.
@@ -48,7 +56,7 @@ def predict_videos(
     for clip in track(clips, "predicting", console=console, disable=not console.is_terminal, transient=True):
         try:
             views = read_views(clip.path, *shape, _boxes(crops))
-            probabilities = torch.stack([logits(view).softmax(dim=1) for view in views]).mean(dim=0)
+            probabilities = torch.stack([torch.from_numpy(probabilities_of(logits(view).cpu().numpy(), output)) for view in views]).mean(dim=0)
         except VideoError as error:
             unusable[str(clip.path)] = str(error)
             continue

@@ -16,6 +16,13 @@ from clipstep.runtime.options import command, signer_option
 from clipstep.runtime.terminal import new_console
 
 SHOWN_LABELS = 8
+HELD = {
+    "logits": "",
+    "probabilities": ": probabilities, softmax is inside",
+    "multilabel_logits": ": of classes that do not exclude each other, sigmoid is to be applied",
+    "multilabel_probabilities": ": a probability for each class by itself, sigmoid is inside",
+}
+"""What the first output holds, after its shape."""
 
 
 @command("inspect")
@@ -60,7 +67,11 @@ def _show_golden(bundle: Bundle, console: Console) -> None:
         console.print("golden steps  MISSING")
         return
     golden, sizes = GoldenSteps.of(bundle), (bundle.manifest.golden.size_bytes / 1e6, bundle.size_bytes / 1e6)
-    console.print(f"golden steps  {len(golden.logits)} on {len(golden.subclips)} subclips, {sizes[0]:.1f} MB of the bundle's {sizes[1]:.1f} MB")
+    content = f" ({', '.join(bundle.manifest.golden.content)})" if bundle.manifest.golden.content else ""
+    on = f"{len(golden.logits)} on {len(golden.subclips)} subclips{content}"
+    console.print(f"golden steps  {on}, {sizes[0]:.1f} MB of the bundle's {sizes[1]:.1f} MB", soft_wrap=True)
+    if bundle.manifest.golden.cannot_show:
+        console.print(f"              they cannot show: {', '.join(bundle.manifest.golden.cannot_show)}", soft_wrap=True)
 
 
 def _show_interface(interface: Interface, console: Console) -> None:
@@ -77,7 +88,7 @@ def _show_interface(interface: Interface, console: Console) -> None:
     console.print(f"normalised    inside: minus {mean}, divided by {deviation}")
     for state, output in zip(interface.states, interface.outputs[1:], strict=True):
         console.print(f"state         {state.name} {state.dtype} {state.shape}, {state.initial:g} at the start; then {output}")
-    console.print(f"logits        float32 (1, {len(interface.labels)})")
+    console.print(f"logits        float32 (1, {len(interface.labels)}){HELD[interface.output]}")
     more = len(interface.labels) - SHOWN_LABELS
     console.print(f"labels        {', '.join(interface.labels[:SHOWN_LABELS])}{f' and {more} more' if more > 0 else ''}", soft_wrap=True)
 

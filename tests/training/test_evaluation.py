@@ -162,6 +162,23 @@ def test_run_and_bundle_give_the_same_by_their_own_runtimes(
             np.testing.assert_allclose([float(a[name]) for name in run.info.classes], [float(b[name]) for name in run.info.classes], atol=1e-4)
 
 
+@pytest.mark.parametrize(("output", "apply"), [("probabilities", lambda x: x), ("multilabel_logits", torch.sigmoid)])
+def test_a_bundle_is_evaluated_as_its_manifest_says_of_its_output(
+    output: str, apply: Callable[[torch.Tensor], torch.Tensor], run: Run, bundle_path: Path, three_classes: Path, tmp_path: Path
+) -> None:
+    """No softmax but for logits of classes that exclude each other; and these are not averaged with others."""
+    bundle = Path(shutil.copytree(bundle_path, tmp_path / "small.clipstep"))
+    values = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps({**values, "output": output}))
+    assert _evaluate(bundle, three_classes, "--out", tmp_path / "out").exception is None
+    with (tmp_path / "out/predictions.csv").open() as file:
+        for row in csv.DictReader(file):
+            expected = apply(video_logits(run.network, read_subclips(Path(row["video"]), 4, 32), run.info)[-1])
+            np.testing.assert_allclose([float(row[name]) for name in run.info.classes], expected, atol=1e-4)
+    both = _evaluate(bundle, three_classes, "--with", bundle_path).exception
+    assert ("its classes exclude each other" in str(both)) == (output == "multilabel_logits")
+
+
 def test_tables_and_pictures(run_folder: Path, three_classes: Path, tmp_path: Path) -> None:
     out = tmp_path / "evaluation"
     assert _evaluate(run_folder, three_classes, "--out", out).exception is None
