@@ -155,11 +155,13 @@ def verify_bundle(bundle: Bundle, golden: GoldenSteps) -> Iterator[tuple[Artifac
 
 
 def same_golden(recorded: GoldenSteps, computed: GoldenSteps) -> None:
-    """Checks that golden steps in a bundle are what the eager network gives today.
+    """Checks that golden steps in a bundle are what the eager network gives today; states of those last steps that both have.
 
     Raises:
         ParityError: they are not.
     """
     for (name, new), old in zip(computed.outputs.items(), recorded.outputs.values(), strict=True):
-        if old.shape != new.shape or not np.abs(old - new).max(initial=0) <= BOUNDS["float32"] * scale_of(new):
+        both = min(len(old), len(new))
+        difference = np.abs(old[len(old) - both :] - new[len(new) - both :]).max(initial=0)
+        if not difference <= BOUNDS["float32"] * scale_of(new):
             raise ParityError(f"the bundle's golden {name} are not what the eager network computes", fix="export it again")

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipstep.export.export import Ask, export_run
+from clipstep.export.verify import same_golden
 from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256, tree_size
+from clipstep.runtime.golden import GoldenSteps, ParityError
 from clipstep.runtime.synthetic import synthetic_subclips
 from clipstep.training.run import Run, RunInfo
 
@@ -241,3 +243,13 @@ def test_logits_that_are_called_probabilities_everywhere_are_caught_alone(
     values = json.loads((copy / MANIFEST).read_text())
     (copy / MANIFEST).write_text(json.dumps({**values, "output": output}))
     assert f"the manifest's output is {output}, which the golden steps are not" in clipstep("verify", copy)[2]
+
+
+def test_states_may_be_recorded_for_the_last_steps_alone(right: tuple[Run, Path]) -> None:
+    """As a pack has them; a wrong one among them is caught."""
+    golden = GoldenSteps.of(Bundle.open(right[1]))
+    few = replace(golden, states={name: values[-3:].copy() for name, values in golden.states.items()})
+    same_golden(few, golden)
+    few.states["fast"][1, 0, 2] += 1e-3
+    with pytest.raises(ParityError, match="golden fast are not what the eager network computes"):
+        same_golden(few, golden)
