@@ -103,7 +103,7 @@ def load_for_verification(target: str, path: Path, exact: Path | None = None, ch
     check_file(target, path)
     if target == "coreml":
         if child is not None:
-            given = None if exact is None else str(exact)
+            given = None if exact is None else str(exact.absolute())
             return IsolatedEngine("clipstep.export.mlprogram:load_mlprogram", path, "the evaluator of ML Programs", child, exact=given)
         return MlProgram(path, exact)
     engine = next(name for name, info in ENGINES.items() if info.target == target)

@@ -128,7 +128,7 @@ class Child:
         Raises:
             ClipstepError: as :meth:`ask`.
         """
-        return self.ask(path, what, {"call": function, "arguments": {"path": str(path), **arguments}, **_limits(path)})[0]["result"]
+        return self.ask(path, what, {"call": function, "arguments": {"path": str(path.absolute()), **arguments}, **_limits(path)})[0]["result"]
 
     def renewed(self) -> bool:
         """Whether the process goes on as a fresh copy, in which nothing was loaded: only on Linux."""
@@ -194,7 +194,7 @@ class IsolatedEngine:
         self._owned = child is None
         self._child: Child = child or Child()
         try:
-            header, _ = self._child.ask(path, what, {"load": loader, "arguments": {"path": str(path), **arguments}, **_limits(path)})
+            header, _ = self._child.ask(path, what, {"load": loader, "arguments": {"path": str(path.absolute()), **arguments}, **_limits(path)})
         except BaseException:
             self.close()
             raise

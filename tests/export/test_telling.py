@@ -203,7 +203,8 @@ def test_no_second_softmax_from_export_to_the_stream(
         prediction = [stream.push(frame) for frame in frames.numpy()][-1]
     assert prediction is not None
     np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-5)
-    assert clipstep("verify", "own.clipstep")[0] == 0
+    code, _, err = clipstep("verify", "own.clipstep")
+    assert code == 0, err
 
 
 def test_output_that_contradicts_the_network_is_refused(own: Cli) -> None:
