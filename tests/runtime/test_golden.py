@@ -91,7 +91,7 @@ def test_outputs_that_are_not_finite_are_named(value: float) -> None:
 
 
 def test_outputs_of_another_shape_are_not_stretched() -> None:
-    with pytest.raises(ParityError, match=r"logits has another shape at step 0; got \(1,\); expected \(2,\)"):
+    with pytest.raises(ClipstepError, match=r"another output than the manifest says; got logits float32 \(1, 1\); expected logits float32 \(1, 2\)"):
         _check(np.ones((4, 2)), np.ones((4, 1)))
 
 
