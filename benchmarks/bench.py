@@ -11,11 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from clipstep.benchmarks.peers.engines import PEERS
-from clipstep.benchmarks.records import Record, Start, Subject, this_device
+from clipstep.benchmarks.records import SPINNING, Record, Start, Subject, this_device
 from clipstep.export.network import Network
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.engines import ENGINES
@@ -40,6 +41,10 @@ class Plan:
     threads: tuple[int, ...]
     rounds: int
     steps: int
+    pause_ms: float = 0
+    """Waited before each step, as a live stream waits for its frames."""
+    spinning: bool = False
+    """Whether artifacts whose engine can do so are also measured with threads that wait busily between steps."""
 
 
 class Worker:
@@ -49,7 +54,8 @@ class Worker:
         ClipstepError: it does not load, or computes something else.
     """
 
-    def __init__(self, subject: Subject, bundle: Bundle, network: Network | None) -> None:
+    def __init__(self, subject: Subject, bundle: Bundle, network: Network | None, pause_ms: float = 0) -> None:
+        self.pause_ms, self.processor_ms = pause_ms, list[float]()
         self.subject, self.bundle = subject, bundle
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "clipstep.benchmarks.worker"],  # -P: no module of this folder, which may be a stranger's.
@@ -58,7 +64,7 @@ class Worker:
             stderr=subprocess.PIPE,
             text=True,
         )
-        task = {"subject": subject.model_dump(), "bundle": str(bundle.folder()), "network": network and network.values()}
+        task = {"subject": subject.model_dump(), "bundle": str(bundle.folder()), "network": network and network.values(), "pause_ms": pause_ms}
         self.step_ms: list[float] = []
         self.peak_memory_bytes = 0
         try:
@@ -96,6 +102,7 @@ class Worker:
         answer = self.ask(str(steps))
         if counted:
             self.step_ms += answer["step_ms"]
+            self.processor_ms += answer["processor_ms"]
             self.peak_memory_bytes = answer["peak_memory_bytes"]
 
     def stop(self) -> None:
@@ -115,7 +122,7 @@ def bench_bundle(bundle: Bundle, network: Network | None, plan: Plan, console: C
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
         naive = None if network is None else write_naive(bundle, network, Path(temporary) / "naive.onnx", console)
         for threads in plan.threads:
-            records += measure(subjects_of(bundle, naive, threads), bundle, network, plan, console)
+            records += measure(subjects_of(bundle, naive, threads, spinning=plan.spinning), bundle, network, plan, console)
     return records
 
 
@@ -124,19 +131,24 @@ def as_trained(name: str, target: str, engine: str, threads: int, file: Path | N
     return Subject(name=name, target=target, form="3d", precision="float32", engine=engine, threads=threads, file=None if file is None else str(file))
 
 
-def subjects_of(bundle: Bundle, naive: Path | None, threads: int) -> list[Subject]:
-    """The artifacts of a bundle that run here and, given the naive ONNX, that and PyTorch before them."""
+def subjects_of(bundle: Bundle, naive: Path | None, threads: int, *, spinning: bool = False) -> list[Subject]:
+    """The artifacts of a bundle that run here and, given the naive ONNX, that and PyTorch before them.
+
+    With ``spinning``, those whose engine's threads can wait busily come a second time, so.
+    """
     subjects = []
     if naive is not None:
         subjects.append(as_trained(NAIVE, "onnx", "onnxruntime", threads, naive))
         subjects.append(as_trained("PyTorch eager", "pytorch", "pytorch", threads))
     for engine, info in ENGINES.items():
         artifact = _artifact(bundle, info.target)
-        if artifact is not None:
+        for spins in (False, True) if spinning and info.spins else (False,):
+            if artifact is None:
+                continue
             subjects.append(
                 Subject(
-                    name=artifact.file, target=artifact.target, form=artifact.form, precision=artifact.precision, engine=engine, threads=threads,
-                    file=artifact.file,
+                    name=f"{artifact.file}{SPINNING * spins}", target=artifact.target, form=artifact.form, precision=artifact.precision,
+                    engine=engine, threads=threads, file=artifact.file, spinning=spins,
                 )
             )  # fmt: skip
     return subjects
@@ -175,7 +187,7 @@ def measure(
         workers: list[Worker] = []
         for subject in subjects:
             try:
-                workers.append(stack.enter_context(Worker(subject, bundle, network)))
+                workers.append(stack.enter_context(Worker(subject, bundle, network, plan.pause_ms)))
             except ClipstepError as error:
                 if refused is None:
                     raise
@@ -213,5 +225,7 @@ def _record(worker: Worker) -> Record:
         subclip_s=spec.shape[0] * spec.frame_stride / spec.fps,
         peak_memory_bytes=worker.peak_memory_bytes,
         memory_before_load_bytes=worker.memory_before_load_bytes,
+        pause_ms=worker.pause_ms,
+        processor_ms=round(float(np.median(worker.processor_ms)), 4),
         step_ms=tuple(round(value, 4) for value in worker.step_ms),
     )

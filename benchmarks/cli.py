@@ -44,6 +44,8 @@ GROUPS = {
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1 and 2]")
 @click.option("--rounds", type=click.IntRange(1), help="How often the configurations take turns. [default: 20]")
 @click.option("--steps", type=click.IntRange(1), help="Steps a turn [default: 5]; with --arch, how many golden steps [default: all].")
+@click.option("--pause", type=click.FloatRange(0), help="Milliseconds to wait before each step, as a live stream does. [default: 0]")
+@click.option("--spinning", is_flag=True, help="Also measure onnxruntime with threads that wait busily between steps, its own default.")
 @click.option("--arch", help="arm64: count the instructions of a step on ARM64 under QEMU, in place of measuring this computer.")
 @click.option("--operators", is_flag=True, help="With --arch: also what each operator costs.")
 @click.option("--profile", type=NewFile(), help="What each operator of a step takes: a table an artifact, and this picture, .png or .svg.")
@@ -60,6 +62,8 @@ def bench_command(
     threads: tuple[int, ...],
     rounds: int | None,
     steps: int | None,
+    pause: float | None,
+    spinning: bool,
     arch: str | None,
     operators: bool,
     profile: Path | None,
@@ -72,6 +76,8 @@ def bench_command(
     network = given_network(run, model, weights)
     if no_reference and network is not None:
         raise ClipstepError(f"--no-reference leaves out the network that {'--run' if run else '--model'} gives", fix="leave one of them out")
+    if arch is not None and (spinning or pause):
+        raise ClipstepError("--pause and --spinning are for measuring time", expected=f"neither beside --arch {ARM64}: it counts one thread")
     _check_options(arch, threads, rounds, operators or record or ceilings is not None)
     if profile is not None and arch is None:
         _check_profile(threads, {"--out": out is not None, "--rounds": rounds is not None, "--run or --model": network is not None})
@@ -93,7 +99,7 @@ def bench_command(
         _profile(opened, profile, steps or ROUNDS, threads[0], console)
         return
     if arch is None:
-        append(out, _measure(opened, network, Plan(threads, rounds or ROUNDS, steps or STEPS), console), console)
+        append(out, _measure(opened, network, Plan(threads, rounds or ROUNDS, steps or STEPS, pause or 0, spinning), console), console)
     else:
         counted = _count(opened, network, steps, operators or profile is not None, record, console)
         append(out, counted, console)
@@ -180,14 +186,18 @@ def check_network(bundle: Bundle, network: Network) -> None:
 
 
 def record_table(records: Sequence[Record]) -> Table:
+    """A row a record; with ``cpu ms``, the processor time of all threads a step, where steps were paused or threads spun."""
     table = Table()
-    for heading in ("what runs", "threads", "p50 ms", "p90 ms", "times naive", "x real time", "load s", "first ms", "peak +MB", "file MB"):
+    processor = any(r.pause_ms or r.subject.spinning for r in records)
+    timed = ("p50 ms", "p90 ms", *(["cpu ms"] if processor else []))
+    for heading in ("what runs", "threads", *timed, "times naive", "x real time", "load s", "first ms", "peak +MB", "file MB"):
         table.add_column(heading, justify="left" if heading == "what runs" else "right")
     naive = naive_ms(records)
     for r in records:
         ratio = f"{naive[r.subject.threads] / r.percentile_ms(50):.2f}" if naive else "-"
         table.add_row(
-            r.subject.name, str(r.subject.threads), f"{r.percentile_ms(50):.2f}", f"{r.percentile_ms(90):.2f}", ratio,
+            r.subject.name, str(r.subject.threads), f"{r.percentile_ms(50):.2f}", f"{r.percentile_ms(90):.2f}",
+            *([f"{r.processor_ms:.1f}" if r.processor_ms is not None else "-"] if processor else []), ratio,
             f"{r.real_time_factor:.0f}", f"{r.start.load_s:.2f}", f"{r.start.first_step_ms:.0f}",
             f"{(r.peak_memory_bytes - r.memory_before_load_bytes) / 1e6:.0f}", f"{r.file_bytes / 1e6:.1f}" if r.file_bytes else "-",
         )  # fmt: skip

@@ -13,6 +13,10 @@ LANES = 4
 """Single-precision numbers in an ARM64 vector register."""
 
 
+SPINNING = ", spinning threads"
+"""Ends the name of an artifact that is measured a second time, with threads that wait busily between steps."""
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,10 +32,12 @@ class Subject(_Model):
     threads: int
     file: str | None
     """The artifact inside the bundle, or the engine's own file of the network as it was trained; None for PyTorch."""
+    spinning: bool = False
+    """Whether the engine's threads wait busily between steps."""
 
     @property
     def is_artifact(self) -> bool:
-        return self.name == self.file
+        return self.file is not None and self.name in (self.file, f"{self.file}{SPINNING}")
 
 
 class Device(_Model):
@@ -85,6 +91,10 @@ class Record(_Model):
     peak_memory_bytes: int
     memory_before_load_bytes: int
     step_ms: tuple[float, ...]
+    pause_ms: float = 0
+    """Before each step: 0 for steps that follow each other at once."""
+    processor_ms: float | None = None
+    """Processor time that all threads of the process took a step, the pause before it included, median; None where it was not noted."""
     phone: Phone | None = None
 
     def percentile_ms(self, percent: float) -> float:

@@ -56,7 +56,7 @@ LIBRARIES = {
 def load(subject: Subject, bundle: Bundle, network: Network | None) -> StepModel:
     """The subject as a step model, whatever executes it."""
     if subject.is_artifact:
-        return StepModel.load(bundle.path, subject.engine, subject.threads)
+        return StepModel.load(bundle.path, subject.engine, subject.threads, spinning=subject.spinning)
     engine: Engine
     if subject.target == "pytorch":
         assert network is not None
@@ -113,14 +113,17 @@ def main() -> None:
     print(json.dumps({"start": start.model_dump(), "memory_before_load_bytes": before}), file=answers, flush=True)
     position = 1
     for line in sys.stdin:
-        times = []
+        times, processor = [], []
         for _ in range(int(line)):
             frames = golden.subclips[position % len(golden.subclips)]
+            used = time.process_time()
+            time.sleep(task["pause_ms"] / 1e3)
             begin = time.perf_counter()
             logits, states = model.step(frames, states)
             times.append((time.perf_counter() - begin) * 1e3)
+            processor.append((time.process_time() - used) * 1e3)
             position += 1
-        print(json.dumps({"step_ms": times, "peak_memory_bytes": memory_bytes("VmHWM")}), file=answers, flush=True)
+        print(json.dumps({"step_ms": times, "processor_ms": processor, "peak_memory_bytes": memory_bytes("VmHWM")}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -57,8 +57,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
 
 def requires(path: Path) -> Requires:
     """The ExecuTorch that wrote the file: later ones load it too, earlier ones were not tried."""
-    major, minor = version("executorch").split(".")[:2]
-    return Requires(executorch=f">={major}.{minor}")
+    return Requires(executorch=f">={version('executorch').partition('+')[0]}")
 
 
 def _of_floats(graph: fx.GraphModule) -> fx.GraphModule:

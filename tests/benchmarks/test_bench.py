@@ -218,3 +218,20 @@ def test_the_weights_of_ones_own_network_are_given_beside_it(
     assert max(record.start.largest_error for record in read_records(Path("records.jsonl"))[0]) < 1e-5
     assert call("bench", "own.clipstep", "--model", "weighted:factory") == 2
     assert "with its --weights if it had any" in capsys.readouterr().err
+
+
+def test_spinning_threads_are_measured_beside_those_that_step_models_have(
+    bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "records.jsonl"
+    options = ("--no-reference", "--threads", "1", "--rounds", "1", "--steps", "2", "--pause", "3", "--spinning", "--out", out)
+    assert call("bench", bundle_path, *options) == 0
+    records, _ = read_records(out)
+    assert [(r.subject.name, r.subject.spinning) for r in records] == [
+        ("step.onnx", False), ("step.onnx, spinning threads", True), ("step.pte", False),
+    ]  # fmt: skip
+    assert records[0].artifact_sha256 == records[1].artifact_sha256
+    assert all(r.pause_ms == 3 and r.processor_ms is not None and r.processor_ms > 0 for r in records)
+    assert "cpu ms" in capsys.readouterr().out
+    assert call("bench", bundle_path, "--arch", "arm64", "--spinning") == 2
+    assert "--pause and --spinning are for measuring time" in capsys.readouterr().err
