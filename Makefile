@@ -6,7 +6,7 @@ ANDROID := build/android
 ANDROID_TOOLS := java mvn aapt2 zipalign apksigner
 MISSING = $(shell for tool in $(ANDROID_TOOLS); do command -v $$tool >/dev/null || echo $$tool; done)
 
-.PHONY: demo test test-android arm64 test-arm64 test-floors clean
+.PHONY: demo test fuzz test-android arm64 test-arm64 test-floors clean
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; give it with make PYTHON=...'; exit 2; }
@@ -27,6 +27,10 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not arm64 and not floors'  # The tests' networks are too small for more threads.
 	@echo 'left out: the tests that count ARM64 instructions under QEMU; they are run by: make test-arm64, and those that download the lowest versions allowed: make test-floors'
 	@if [ -z "$(MISSING)" ]; then $(MAKE) test-android; else echo 'left out: make test-android (the Kotlin runtime and the Android app), for want of: $(MISSING)'; fi
+
+# 20,000 damaged manifests and 2,000 damaged artifacts of each kind, whose hashes fit: half an hour. docs/security.md
+fuzz: .venv/ready
+	$(BIN)/python tests/fuzz/fuzz.py build/fuzz.clipstep
 
 # The Kotlin runtime on golden steps, the app on Android's own classes, its screens in build/android/screens, and its APK; no phone.
 test-android: .venv/ready

@@ -1,6 +1,7 @@
 """Hostile bundles: thousands of damaged manifests and artifacts whose hashes fit.
 
-``python tests/fuzz/fuzz.py BUNDLE KIND COUNT [SEED]``; KIND is manifest, onnx, pte, mlpackage, safetensors or all. The bundle has all targets.
+``python tests/fuzz/fuzz.py BUNDLE [KIND [COUNT [SEED]]]``; KIND is manifest, onnx, pte, mlpackage, safetensors or all. A BUNDLE that does not
+exist is exported first.
 Every bundle must open and run, or be refused by a ClipstepError, within time and memory; the rest is printed, and the exit code is 1.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from mutations import damaged, damaged_json
+from small import export_small
 
 from clipstep.export.verify import IMPORTS, check_artifact
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, StepModel
@@ -27,6 +29,7 @@ from clipstep.runtime.isolated import Child
 from clipstep.runtime.terminal import new_console
 
 KINDS = {"manifest": MANIFEST, "onnx": "step.onnx", "pte": "step.pte", "mlpackage": "step-float32.mlpackage", "safetensors": "golden.safetensors"}
+COUNTS = {"manifest": 20_000}
 STEPS, SECONDS, MEGABYTES, LONGEST = 2, 20, 1500, 2000
 """Golden steps that are compared; what one bundle may take; what this process may grow to; the longest error."""
 
@@ -128,12 +131,15 @@ def fuzz(source: Path, kind: str, count: int, seed: int = 0) -> tuple[Counter[st
     return outcomes, faults
 
 
-def main(source: Path, kinds: list[str], count: int, seed: int) -> int:
+def main(source: Path, kinds: str = "all", many: str = "", seed: str = "0") -> int:
     """Prints the outcomes of each kind; 1 if there was a fault."""
     wrong = 0
-    for kind in kinds:
+    if not source.exists():
+        export_small(source)
+    for kind in KINDS if kinds == "all" else kinds.split(","):
         started = time.monotonic()
-        outcomes, faults = fuzz(source, kind, count, seed)
+        count = int(many) if many else COUNTS.get(kind, 2000)
+        outcomes, faults = fuzz(source, kind, count, int(seed))
         print(f"{kind}: {count} from seed {seed}, {time.monotonic() - started:.0f} s: {dict(outcomes.most_common())}", flush=True)
         for fault in faults[:10]:
             print(fault, flush=True)
@@ -142,5 +148,4 @@ def main(source: Path, kinds: list[str], count: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    kinds = list(KINDS) if sys.argv[2] == "all" else sys.argv[2].split(",")
-    sys.exit(main(Path(sys.argv[1]), kinds, int(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else 0))
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))
