@@ -43,6 +43,7 @@ class Fuzz:
         self.text = (source / MANIFEST).read_text(encoding="utf-8")
         self.files = {file: (source / file).read_bytes() for file in self._files()}
         self.child = Child(list(IMPORTS.values()), SECONDS // 2)
+        self.child.renewed()  # What it imports first is not a file's time.
         self.nowhere = new_console(io.StringIO())
 
     def _files(self) -> list[str]:
@@ -97,7 +98,7 @@ class Fuzz:
 
 WORDS = {
     "crashed (signal": "crashed in its process", "gave no answer": "stopped after its time", "ended its process": "ended its process",
-    "cannot load it": "refused by the engine", " failed; got": "failed in the engine", "is off at step": "other numbers",
+    "cannot load it": "refused by the engine", " failed; got": "failed in the engine", "failed in a step": "failed in the engine", "is off at step": "other numbers",
     "not finite": "other numbers", "top-1 at": "other numbers", "after a reset": "other numbers", "malformed": "malformed manifest",
     "is not JSON": "malformed manifest", "schema version": "malformed manifest", "fit the manifest": "does not fit the manifest",
     "than the manifest says": "does not fit the manifest",
