@@ -193,7 +193,7 @@ def videos(tmp_path: Path, write_video: Callable[..., Path], clip: Path) -> Path
         write_video(count, "x.mp4").rename(data / "videos" / name)
     shutil.copy(clip, data / "videos" / names[3])
     for number, name in enumerate(CLASSES, 1):
-        shutil.copy(data / "videos" / names[number - 1], data / "videos" / name / f"v_{name}_g09_c01.mp4")
+        write_video(2 + number, "x.mp4").rename(data / "videos" / name / f"v_{name}_g09_c01.mp4")
     (data / "trainlist01.txt").write_text("".join(f"{name}/v_{name}_g09_c01.mp4 {number}\n" for number, name in enumerate(CLASSES, 1)))
     (data / "testlist01.txt").write_text("".join(f"{name}\n" for name in names))
     return data
