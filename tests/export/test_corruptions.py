@@ -170,7 +170,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "deviation": (lambda values: values["input"].update(deviation=[58, 57, 60]), "input.deviation"),
     "labels permuted": (lambda values: values.update(labels=["b", "a", "c"]), "labels"),
     "fps": (lambda values: values["input"].update(fps=24), "input.fps"),
-    "states renamed": (lambda values: values["states"].reverse(), "states."),
+    "states renamed": (lambda values: values.update(states=values["states"][::-1], outputs=["logits", *values["outputs"][:0:-1]]), "states."),
     "delay": (lambda values: values.update(delay_frames=3), "delay_frames"),
     "output": (lambda values: values.update(output="multilabel_logits"), "output"),
 }
