@@ -16,17 +16,29 @@ from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.interval import share_text
 from clipstep.runtime.manifest import Accuracy, Arm64Step
-from clipstep.runtime.options import command
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.options import command, json_option
+from clipstep.runtime.terminal import new_console, print_json
 
 
 @command("report")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("records", type=click.Path(path_type=Path))
-def report_command(bundle: Path, records: Path) -> None:
+@json_option
+def report_command(bundle: Path, records: Path, as_json: bool) -> None:
     """Summarise BUNDLE with the RECORDS that clipstep bench --out wrote: training, artifacts, parity, latency, ARM64 instructions."""
     opened = click.get_current_context().with_resource(opened_for(bundle))
     timed, counted, others = _own(opened, *read_records(records), records)
+    if as_json:
+        manifest = opened.manifest
+        print_json(
+            {
+                "bundle": str(bundle), "name": manifest.name, "training": manifest.provenance.training,
+                "artifacts": [artifact.model_dump(mode="json") for artifact in manifest.artifacts],
+                "records": [record.model_dump(mode="json") for record in timed],
+                "instruction_records": [record.model_dump(mode="json") for record in counted], "left_out": dict(others),
+            }
+        )  # fmt: skip
+        return
     console = new_console()
     _print_training(opened, console)
     console.print(f"{opened.manifest.name}: one step is {opened.manifest.input.shape[0]} frames", soft_wrap=True)

@@ -20,8 +20,8 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import BUNDLE, check_output
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.manifest import Manifest
-from clipstep.runtime.options import NewFolder, command, signer_option
-from clipstep.runtime.terminal import new_console, quiet, quiet_stderr
+from clipstep.runtime.options import NewFolder, command, json_option, signer_option
+from clipstep.runtime.terminal import new_console, print_json, quiet, quiet_stderr
 
 if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
     from clipstep.export.export import Tune, Written
@@ -229,8 +229,9 @@ def _line(written: Written) -> str:
 @click.option("--fps", type=float, help="Frames per second of the videos that --model was trained on, to compare.")
 @click.option("--video", type=click.Path(path_type=Path), help="Frames of this video instead of the golden steps'; needs --run or --model.")
 @signer_option
+@json_option
 def verify_command(
-    bundle: Path, run: Path | None, model: str | None, weights: Path | None, video: Path | None, signer: Path | None, **given: Any
+    bundle: Path, run: Path | None, model: str | None, weights: Path | None, video: Path | None, signer: Path | None, as_json: bool, **given: Any
 ) -> None:  # fmt: skip
     """Check each artifact of BUNDLE against the eager network, over at least 16 consecutive steps and a reset.
 
@@ -239,7 +240,7 @@ def verify_command(
     """
     from clipstep.export.verify import verify_bundle
 
-    console = new_console()
+    console = new_console(quiet=as_json)
     opened = click.get_current_context().with_resource(opened_for(bundle, signer=signer))
     if signer is not None:
         console.print(f"{bundle}: signed by {signer}", soft_wrap=True)
@@ -276,6 +277,13 @@ def verify_command(
         )
     if any(artifact.target == "coreml" for artifact in opened.manifest.artifacts):
         console.print("* Core ML itself runs on Apple devices only; here its saved packages are evaluated operation by operation")
+    if as_json:
+        rows = [
+            {"file": a.file, "runtime": runtimes[a.target].removesuffix(" *"), "max_absolute_error": e.absolute, "max_relative_error": e.relative,
+             "bound": BOUNDS[a.precision]} for a, e in verified
+        ]  # fmt: skip
+        print_json({"bundle": str(bundle), "steps": len(golden.logits), "reference": reference, "artifacts": rows, "extra": list(opened.extra),
+                    "cannot_show": list(opened.manifest.golden.cannot_show)})  # fmt: skip
     if opened.manifest.golden.cannot_show:
         console.print(f"what these golden steps cannot show: {', '.join(opened.manifest.golden.cannot_show)}", soft_wrap=True)
 

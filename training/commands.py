@@ -6,10 +6,11 @@ from typing import Any
 import click
 
 from clipstep.runtime.engines import ENGINES
-from clipstep.runtime.options import NewFolder, command
+from clipstep.runtime.options import NewFolder, command, json_option
 
 
 @command("models", loads=["clipstep.training.count"])
+@json_option
 def models_command(**given: Any) -> None:
     """List the networks that can be trained: parameters beside the paper's table 2, and multiply-accumulates of a subclip."""
     from clipstep.training.count import models_command as call
@@ -88,6 +89,7 @@ def convert_command(**given: Any) -> None:
 @click.option("--out", type=NewFolder(), help="Folder for tables and pictures.")
 @click.option("--force", is_flag=True, help="Replace an older evaluation in --out, once the new one is whole.")
 @click.option("--allow-leakage", is_flag=True, help="Only warn of videos that are in both lists, or twice in the test list.")
+@json_option
 def evaluate_command(**given: Any) -> None:
     """Measure accuracy of WHAT, a run or a bundle, on the test list of DATA, one video after the other."""
     from clipstep.training.evaluate import evaluate_command as call

@@ -8,7 +8,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.terminal import new_console, print_json
 from clipstep.training.models import HOME, PRESETS, build
 from clipstep.training.predict import initial_states
 
@@ -38,18 +38,31 @@ LISTED = {
 }
 
 
-def models_command() -> None:
+def models_command(as_json: bool = False) -> None:
     """``clipstep models``, whose options are in commands.py."""
+    costs = {name: _cost(name, listed) for name, listed in LISTED.items()}
+    if as_json:
+        print_json(
+            [
+                {"network": name, "classes": listed.classes, "parameters": costs[name][0], "multiply_accumulates": costs[name][1],
+                 "paper_millions": listed.millions, "remark": listed.remark} for name, listed in LISTED.items()
+            ]
+        )  # fmt: skip
+        return
     table = Table("network", "classes", "parameters M", "paper M", "MAC M", "remark")
     for name, listed in LISTED.items():
-        networks = [_network(name, {"classes": listed.classes, "channels": channels, **listed.config}) for channels in listed.streams]
-        table.add_row(
-            name, str(listed.classes), f"{sum(map(parameters, networks)) / 1e6:.2f}", "-" if listed.millions is None else f"{listed.millions:g}",
-            f"{sum(clip_multiply_accumulates(n, c) for n, c in zip(networks, listed.streams, strict=True)) / 1e6:,.2f}", listed.remark,
-        )  # fmt: skip
+        trained, arithmetic = costs[name]
+        paper = "-" if listed.millions is None else f"{listed.millions:g}"
+        table.add_row(name, str(listed.classes), f"{trained / 1e6:.2f}", paper, f"{arithmetic / 1e6:,.2f}", listed.remark)
     console = new_console()
     console.print(table)
     console.print("MAC: multiply-accumulates of convolutions and linear layers, one subclip of 16 frames of 112x112")
+
+
+def _cost(name: str, listed: Listed) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of all streams of a row."""
+    networks = [_network(name, {"classes": listed.classes, "channels": channels, **listed.config}) for channels in listed.streams]
+    return sum(map(parameters, networks)), sum(clip_multiply_accumulates(n, c) for n, c in zip(networks, listed.streams, strict=True))
 
 
 def parameters(network: nn.Module) -> int:

@@ -20,7 +20,7 @@ from clipstep.runtime.interval import share_interval
 from clipstep.runtime.manifest import Accuracy
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.outputs import Output
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.terminal import new_console, print_json
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.whole import write_whole
 from clipstep.training.data.lists import DataSet, read_data_set
@@ -60,10 +60,11 @@ def evaluate_command(
     out: Path | None,
     force: bool,
     allow_leakage: bool,
+    as_json: bool = False,
 ) -> None:
     """``clipstep evaluate``, whose options are in commands.py."""
     _check_options(what, other, reset_each_step, record, out, force)
-    console = new_console()
+    console = new_console(quiet=as_json)
     data_set = read_data_set(data, split, allow_leakage=allow_leakage)
     for warning in data_set.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
@@ -90,9 +91,11 @@ def evaluate_command(
     if record:
         _record(what, engine, f"{data}, testlist{split:02d}", int(crops), summary)
         console.print(f"noted in {what / MANIFEST}")
+    about = {"what": [subject.description for subject in subjects], "crops": int(crops), **summary}
+    also = {"each_alone": rest} if other else {"reset_each_step": rest[0]} if reset_each_step else {}
+    if as_json:
+        print_json({**about, **also})
     if out is not None:
-        about = {"what": [subject.description for subject in subjects], "crops": int(crops), **summary}
-        also = {"each_alone": rest} if other else {"reset_each_step": rest[0]} if reset_each_step else {}
         write_evaluation(out, {**about, **also}, predictions["right"], data_set.classes, replace=force)
         console.print(f"wrote {out}")
 

@@ -104,6 +104,9 @@ class Command(click.Command):
                     formatter.write_dl(records)
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Everything as JSON, and nothing else on standard output.")
+
+
 def command(name: str, **more: Any) -> Callable[[Callable[..., Any]], Command]:
     """``click.command`` for a command of clipstep; see :class:`Command`."""
     return click.command(name, cls=Command, **more)

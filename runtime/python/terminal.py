@@ -6,6 +6,7 @@ function that a program may call uses them.
 
 import contextlib
 import io
+import json
 import logging
 import os
 import sys
@@ -26,11 +27,18 @@ class _Console(Console):
         raise BrokenPipeError  # The command ends as any program whose reader has left.
 
 
-def new_console(file: IO[str] | None = None) -> Console:
+def new_console(file: IO[str] | None = None, *, quiet: bool = False) -> Console:
     """A console as wide as the terminal; without one, wide enough for the tables. What is printed is text as it is, never markup: names
-    come from files."""
+    come from files. A quiet one prints nothing, where standard output is for JSON."""
     width = None if file is None and sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-    return _Console(file=file, width=width, markup=False, emoji=False)
+    return _Console(file=file, width=width, markup=False, emoji=False, quiet=quiet)
+
+
+def print_json(value: object, *, indent: int | None = 2) -> None:
+    """Writes JSON to standard output, whatever its encoding."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
+    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=encoding != "utf8") + "\n")
+    sys.stdout.flush()
 
 
 def prepare_streams() -> None:

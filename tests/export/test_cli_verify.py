@@ -103,3 +103,12 @@ def test_a_manifest_with_states_that_the_artifact_does_not_have(clipstep: Cli, b
     values["outputs"] = ["logits", *reversed(values["outputs"][1:])]
     (bundle_copy / MANIFEST).write_text(json.dumps(values))
     assert "step.onnx: an input does not fit the manifest; got slow_buffer" in refused(clipstep("verify", bundle_copy))
+
+
+def test_json_gives_each_artifacts_errors(bundle_path: Path, clipstep: Cli) -> None:
+    code, out, err = clipstep("verify", bundle_path, "--json")
+    assert (code, err) == (0, "")
+    values = json.loads(out)
+    assert values["reference"] == "golden steps"
+    assert {row["file"]: row["runtime"] for row in values["artifacts"]}["step.onnx"] == "onnxruntime"
+    assert all(0 <= row["max_relative_error"] <= row["bound"] for row in values["artifacts"])
