@@ -80,11 +80,11 @@ class Ask:
             raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
         if self.output not in (None, *OUTPUTS):
             raise ClipstepError("unknown output", got=self.output, expected=f"one of {', '.join(OUTPUTS)}")
-        for name, asked, known, target in (("--opset", self.opset, OPSETS, "onnx"), ("--ios", self.ios, IOS, "coreml")):
-            if asked is not None and asked not in known:
-                raise ClipstepError(f"{name} is not one that {target} is written for", got=asked, expected=f"{known[0]} to {known[-1]}")
-            if asked is not None and target not in self.targets:
-                raise ClipstepError(f"{name} is for {target}", got=f"--target {' '.join(self.targets)}", expected=f"--target {target} among them")
+        for option, number, known, target in (("--opset", self.opset, OPSETS, "onnx"), ("--ios", self.ios, IOS, "coreml")):
+            if number is not None and number not in known:
+                raise ClipstepError(f"{option} is not one that {target} is written for", got=number, expected=f"{known[0]} to {known[-1]}")
+            if number is not None and target not in self.targets:
+                raise ClipstepError(f"{option} is for {target}", got=f"--target {' '.join(self.targets)}", expected=f"--target {target} among them")
         for name in self.targets:
             for what, asked, takes in (("form", self.form, TARGETS[name].forms), ("input", self.input_dtype, TARGETS[name].input_dtypes)):
                 if asked not in ("auto", *takes):

@@ -81,10 +81,13 @@ def _interface(path: Path, text: str) -> Interface:
     try:
         return Interface.model_validate_json(json.dumps(parse_json(text.encode("utf-8", "replace"))))
     except (ValidationError, ClipstepError) as error:
-        loc, reason = (error.errors()[0][key] for key in ("loc", "msg")) if isinstance(error, ValidationError) else ((), str(error))
+        where, reason = "their start", str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            where, reason = ".".join(map(str, first["loc"])) or where, first["msg"]
         raise ClipstepError(
-            f"{path}: the clipstep facts in it are malformed at {'.'.join(map(str, loc)) or 'their start'}",
-            got=reason.removeprefix("Value error, "), fix="export it again with this version",
+            f"{path}: the clipstep facts in it are malformed at {where}", got=reason.removeprefix("Value error, "),
+            fix="export it again with this version",
         ) from error  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -80,13 +81,22 @@ def bundle(tmp_path: Path) -> Path:
     return folder
 
 
+def _check_the_demo_is_in(wheel: Path) -> None:
+    """The network and every clip that clipstep demo needs, byte for byte."""
+    here = ROOT / "training/demo"
+    with zipfile.ZipFile(wheel) as packed:
+        for file in (file for folder in ("network", "fight") for file in (here / folder).rglob("*") if file.is_file()):
+            assert packed.read(f"clipstep/training/demo/{file.relative_to(here).as_posix()}") == file.read_bytes()
+
+
 def test_a_base_install_of_the_wheel_runs_a_bundle(tmp_path: Path, bundle: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "command", "training", "export", "runtime", "benchmarks"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "training", "export", "runtime", "benchmarks"):
         (source / name).symlink_to(ROOT / name)
     _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", cwd=source)
     (wheel,) = (tmp_path / "dist").glob("clipstep-*.whl")
+    _check_the_demo_is_in(wheel)
     _run(sys.executable, "-m", "venv", tmp_path / "empty", cwd=tmp_path)
     python = tmp_path / "empty/bin/python"
     _run(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel, cwd=tmp_path)
