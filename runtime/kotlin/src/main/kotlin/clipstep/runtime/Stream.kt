@@ -16,6 +16,7 @@ import java.util.concurrent.atomic.AtomicBoolean
  */
 class Stream internal constructor(private val model: StepModel, private val buffers: StepBuffers, private val smoothing: Float) : Closeable {
     private val spec = model.spec.input
+    private val frameBytes = spec.elements / spec.frames // Kept, because to count them leaves an iterator for each frame.
     private val subclip: ByteBuffer
     private val resizer: Resizer
     private val resampler = Resampler(spec.fps)
@@ -62,7 +63,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
             seen++
             return null
         }
-        subclip.position(waiting * (spec.elements / spec.frames))
+        subclip.position(waiting * frameBytes)
         resizer.resize(frame, subclip)
         if (waiting + 1 < spec.frames) {
             waiting++
