@@ -4,7 +4,6 @@ import java.io.Closeable
 import java.io.File
 import java.io.IOException
 import java.security.PublicKey
-import kotlinx.serialization.SerializationException
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
@@ -12,8 +11,6 @@ import kotlinx.serialization.json.decodeFromJsonElement
 
 /** The file that makes a folder a bundle. */
 const val MANIFEST: String = "manifest.json"
-
-private const val LARGEST_MANIFEST_BYTES = 16L shl 20
 
 /** What may lie in a bundle without being named by its manifest. */
 private val BESIDE_MANIFEST = listOf(SIGNATURE)
@@ -77,7 +74,7 @@ class Bundle private constructor(
 
     /** The files that an item is. */
     private fun parts(item: BundleFile): List<String> {
-        val whole = item.file.split("/").filter { it.isNotEmpty() && it != "." }.joinToString("/")
+        val whole = plainParts(item.file).joinToString("/")
         return (contents.sizes.keys + contents.unusable.keys).filter { it == whole || (it.startsWith("$whole/") && !isClutter(it)) }
     }
 
@@ -119,11 +116,11 @@ class Bundle private constructor(
                 val text = text(path, contents, MANIFEST)
                     ?: throw BundleException("$path: is not a bundle", got = "no $MANIFEST", expected = "a folder written by clipstep export, or a pack of it")
                 if (signer != null) checkSignature(path, text, signer, text(path, contents, SIGNATURE))
-                val bundle = Bundle(path, manifest(path, text.decodeToString()), sha256(text), contents)
+                val bundle = Bundle(path, manifest(path, text), sha256(text), contents)
                 if (bundle.manifest.artifacts.all { bundle.parts(it).isEmpty() }) bundle.check(bundle.manifest.artifacts[0])
                 if (!lazily) for (item in bundle.items) if (bundle.parts(item).isNotEmpty()) bundle.check(item)
                 return bundle
-            } catch (error: BundleException) {
+            } catch (error: ClipstepException) {
                 contents.close()
                 throw error
             }
@@ -155,7 +152,7 @@ internal fun platform(architecture: String = System.getProperty("os.arch").orEmp
 private fun text(path: File, contents: Contents, name: String): ByteArray? {
     contents.unusable[name]?.let { throw BundleException("$path: $name $it", expected = "files inside the folder") }
     val size = contents.sizes[name] ?: return null
-    if (size > LARGEST_MANIFEST_BYTES) throw BundleException("$path: $name is too large", got = "$size bytes", expected = "at most $LARGEST_MANIFEST_BYTES")
+    if (size > LARGEST_JSON) throw BundleException("$path: $name is too large", got = "$size bytes", expected = "at most $LARGEST_JSON")
     return reading(path, name) { contents.open(name).use { it.readBytes() } }
 }
 
@@ -166,13 +163,11 @@ private fun <T> reading(path: File, name: String, action: () -> T): T = try {
     throw BundleException("$path: $name cannot be read", got = error.reason(), cause = error)
 }
 
-private fun manifest(path: File, text: String): Manifest {
+private fun manifest(path: File, text: ByteArray): Manifest {
     val values = try {
-        Json.parseToJsonElement(text)
-    } catch (error: SerializationException) {
-        throw BundleException("$path: $MANIFEST is not JSON", got = error.reason(), fix = "export it again", cause = error)
-    } catch (error: StackOverflowError) {
-        throw BundleException("$path: $MANIFEST is not JSON", got = "brackets inside brackets", fix = "export it again")
+        parseStrictJson(text)
+    } catch (error: ClipstepException) {
+        throw BundleException("$path: $MANIFEST ${error.message}", fix = "export it again", cause = error)
     }
     val version = ((values as? JsonObject)?.get("schema_version") as? JsonPrimitive)?.content
     if (version != SCHEMA_VERSION.toString()) {

@@ -2,6 +2,7 @@ package clipstep.runtime
 
 import java.io.Closeable
 import java.io.File
+import java.io.FilterInputStream
 import java.io.IOException
 import java.io.InputStream
 import java.nio.file.Files
@@ -100,7 +101,7 @@ private class PackContents(private val path: File) : Contents {
         return files
     }
 
-    override fun open(name: String): InputStream = zip.getInputStream(zip.getEntry(entries.getValue(name)))
+    override fun open(name: String): InputStream = Bounded(zip.getInputStream(zip.getEntry(entries.getValue(name))), sizes.getValue(name))
 
     override fun place(names: List<String>): File {
         checkSizes(names)
@@ -126,6 +127,18 @@ private class PackContents(private val path: File) : Contents {
     override fun close() {
         zip.close()
         temporary?.deleteRecursively()
+    }
+}
+
+/** A stream that ends with an error where an entry goes on beyond the size that the zip file's directory gives. */
+private class Bounded(input: InputStream, private var left: Long) : FilterInputStream(input) {
+    override fun read(): Int = super.read().also { if (it >= 0) count(1) }
+
+    override fun read(bytes: ByteArray, offset: Int, length: Int): Int = super.read(bytes, offset, length).also { if (it > 0) count(it) }
+
+    private fun count(bytes: Int) {
+        left -= bytes
+        if (left < 0) throw IOException("it is larger than the zip file says")
     }
 }
 

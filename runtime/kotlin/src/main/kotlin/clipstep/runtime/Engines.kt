@@ -95,3 +95,14 @@ internal fun directFloats(size: Int): FloatBuffer = directBytes(size * Float.SIZ
 internal fun frameBuffer(input: Input): ByteBuffer = directBytes(input.elements * if (input.dtype == "uint8") 1 else Float.SIZE_BYTES)
 
 internal fun longs(shape: List<Int>): LongArray = LongArray(shape.size) { shape[it].toLong() }
+
+/** What a step gave, into the buffers for it: an artifact may give something else than it declares. */
+internal fun keep(values: List<FloatArray>, buffers: List<FloatBuffer>, file: String) {
+    val sizes = values.map { it.size }
+    if (sizes != buffers.map { it.capacity() }) throw EngineException("$file: a step gave other outputs than the manifest says", got = "$sizes numbers")
+    for ((value, buffer) in values.zip(buffers)) {
+        buffer.clear()
+        buffer.put(value)
+        buffer.clear()
+    }
+}

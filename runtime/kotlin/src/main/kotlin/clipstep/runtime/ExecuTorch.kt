@@ -74,15 +74,11 @@ private class ExecuTorchBuffers(private val path: File, private val module: Modu
 
     override fun run() {
         val results = try {
-            module.forward(*inputs)
+            module.forward(*inputs).map { it.toTensor().dataAsFloatArray }
         } catch (error: RuntimeException) {
             throw EngineException("$path: ExecuTorch failed in a step", got = error.reason(), cause = error)
         }
-        for ((value, buffer) in results.zip(outputs)) {
-            buffer.clear()
-            buffer.put(value.toTensor().dataAsFloatArray)
-            buffer.clear()
-        }
+        keep(results, outputs, path.path)
     }
 
     override fun close() = Unit

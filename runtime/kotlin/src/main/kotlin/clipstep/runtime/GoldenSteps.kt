@@ -1,6 +1,5 @@
 package clipstep.runtime
 
-import java.io.File
 import kotlin.math.abs
 import kotlin.math.max
 import kotlin.math.min
@@ -38,22 +37,53 @@ class GoldenSteps private constructor(private val subclips: StoredTensor, privat
         return if (step < leftOut) null else states.map { it.floats(step - leftOut) }
     }
 
+    /** Makes sure that these are golden steps of such a network, and at least one. */
+    internal fun check(spec: Interface) {
+        check("subclips", subclips, "U8", spec.input.shape)
+        check("logits", logits, "F32", listOf(spec.labels.size))
+        if (states.size != spec.states.size) throw unusable("${states.size} states", "${spec.states.size}")
+        for ((state, tensor) in spec.states.zip(states)) check("states.${state.name}", tensor, "F32", state.shape)
+        val recorded = states.map { it.shape[0] }.distinct()
+        if (steps < 1 || subclips.shape[0] < 1 || recorded.size > 1 || recorded.any { it > steps }) {
+            val got = "$steps steps on ${subclips.shape[0]} subclips, ${recorded.ifEmpty { listOf(0) }.joinToString(" or ")} with states"
+            throw unusable(got, "at least one step and one subclip, and states of no more steps than logits")
+        }
+    }
+
+    private fun check(name: String, tensor: StoredTensor, dtype: String, shape: List<Int>) {
+        if (tensor.dtype != dtype || tensor.shape.isEmpty() || tensor.shape.drop(1) != shape) {
+            throw unusable("$name $tensor", "$name $dtype (steps, ${shape.joinToString()})")
+        }
+    }
+
+    private fun checkFinite(spec: Interface) {
+        val names = listOf("logits") + spec.states.map { "states.${it.name}" }
+        for ((name, tensor) in names.zip(listOf(logits) + states)) {
+            val finite = (0 until tensor.shape[0]).all { index -> tensor.floats(index).all { it.isFinite() } }
+            if (!finite) throw unusable("a value in $name that is not finite", "numbers")
+        }
+    }
+
+    private fun unusable(got: String, expected: String) =
+        BundleException("the golden steps cannot be used", got = got, expected = expected, fix = "export it again")
+
     companion object {
         /**
-         * The golden steps that a bundle ships.
+         * The golden steps that a bundle ships, checked against its manifest.
          *
-         * @throws ClipstepException they cannot be read.
+         * @throws BundleException they cannot be read, there are none, or they are not those of such a network.
          */
         @JvmStatic
         fun of(bundle: Bundle): GoldenSteps {
             val path = bundle.file(bundle.manifest.golden)
-            val values = try {
-                readSafetensors(path)
-            } catch (error: RuntimeException) {
-                throw ClipstepException("$path: cannot be read", got = error.reason(), expected = "golden steps", cause = error)
+            val values = readSafetensors(path)
+            fun tensor(name: String) = values[name]
+                ?: throw BundleException("$path: cannot be read", got = "no $name", expected = "golden steps", fix = "export it again")
+            val spec = bundle.manifest.interfaceFor(bundle.manifest.input.dtype)
+            return GoldenSteps(tensor("subclips"), tensor("logits"), spec.states.map { tensor("states.${it.name}") }).apply {
+                check(spec)
+                checkFinite(spec)
             }
-            fun tensor(name: String) = values[name] ?: throw ClipstepException("$path: cannot be read", got = "no $name", expected = "golden steps")
-            return GoldenSteps(tensor("subclips"), tensor("logits"), bundle.manifest.states.map { tensor("states.${it.name}") })
         }
     }
 }
@@ -83,9 +113,11 @@ data class Errors(val steps: Int, val absolute: Double, val relative: Double)
  *
  * @throws ParityException an output is further from the reference than the precision's bound, a value is not finite, or the reset
  *   does not bring back the first step's outputs.
+ * @throws BundleException the golden steps are not those of such a network.
  */
 @JvmOverloads
 fun checkGolden(model: StepModel, golden: GoldenSteps, precision: String = "float32", progress: (Int) -> Unit = {}): Errors {
+    golden.check(model.spec)
     var errors = Errors(golden.steps, 0.0, 0.0)
     var states = model.initialStates()
     var first: StepResult? = null

@@ -39,8 +39,9 @@ data class Input(
         require(shape.size == 4 && shape.all { it >= 1 }) { "shape must be four numbers of at least 1" }
         val channels = if (color == "RGB") 3 else 2
         require(setOf(shape[3], mean.size, deviation.size) == setOf(channels)) { "shape, mean and deviation must have $channels channels for $color" }
-        require(fps > 0) { "fps must be above 0" }
-        require(frameStride >= 1) { "frame_stride must be at least 1" }
+        require(deviation.all { it > 0 }) { "deviation must be above 0" }
+        require(fps in 1e-3..1e4) { "fps must be 0.001 to 10000" }
+        require(frameStride in 1..10_000) { "frame_stride must be 1 to 10000" }
     }
 
     /** T: the frames of a step. */
@@ -58,6 +59,7 @@ data class State(val name: String, val shape: List<Int>, val dtype: String, val 
     init {
         one("dtype", dtype, "float32")
         require(shape.size <= 4 && shape.all { it >= 1 }) { "the shape of state $name must be at most four numbers of at least 1" }
+        require(initial.isFinite()) { "the initial value of state $name must be a float32 number" }
     }
 
     /** Numbers in the state. */
@@ -93,7 +95,7 @@ data class Interface(
     val flush: Flush? = null,
 ) {
     init {
-        require(flush == null || states.any { it.name == flush.state }) { "flush names the state ${flush?.state}, which is not among the states" }
+        checkFlush(flush, states)
     }
 }
 
@@ -238,10 +240,12 @@ data class Manifest(
     init {
         require(labels.isNotEmpty()) { "labels must not be empty" }
         require(artifacts.isNotEmpty()) { "artifacts must not be empty" }
-        require(delayFrames >= 0) { "delay_frames must be at least 0" }
+        require(delayFrames in 0..1_000_000) { "delay_frames must be 0 to 1000000" }
         one("output", output, *OUTPUTS.toTypedArray())
         require(average == null || average == "all" || average == "window") { "average must be all or window, not $average" }
         require((windowFrames != null) == (average == "window")) { "window_frames is given if, and only if, average is window" }
+        checkFlush(flush, states)
+        checkLimits(this)
     }
 
     /** The part that an artifact with that input type needs. */
@@ -251,12 +255,16 @@ data class Manifest(
 private fun one(key: String, value: String, vararg known: String) =
     require(value in known) { "$key must be ${known.joinToString(" or ")}, not $value" }
 
+private fun checkFlush(flush: Flush?, states: List<State>) =
+    require(flush == null || states.any { it.name == flush.state }) { "flush names the state ${flush?.state}, which is not among the states" }
+
 private val AT_LEAST = Regex(">=[0-9]+(\\.[0-9]+)*")
 private val SHA256 = Regex("[0-9a-f]{64}")
 
 private fun BundleFile.check() {
-    val parts = file.split("/").filter { it.isNotEmpty() && it != "." }
-    require(parts.isNotEmpty() && ".." !in parts && !file.startsWith("/") && '\\' !in file) { "file must name a file inside the bundle, not $file" }
+    val parts = plainParts(file)
+    val plain = !file.startsWith("/") && file.none { it == '\\' || it == ':' || it < ' ' }
+    require(parts.isNotEmpty() && ".." !in parts && plain) { "file must name a file inside the bundle, not $file" }
     require(sizeBytes >= 1) { "size_bytes must be at least 1" }
     require(SHA256.matches(sha256)) { "sha256 must be 64 hexadecimal digits" }
 }

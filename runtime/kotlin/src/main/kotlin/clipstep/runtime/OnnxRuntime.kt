@@ -1,5 +1,6 @@
 package clipstep.runtime
 
+import ai.onnxruntime.NodeInfo
 import ai.onnxruntime.OnnxJavaType
 import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
@@ -18,7 +19,7 @@ internal class OnnxRuntime(private val path: File, private val spec: Interface, 
 
     init {
         try {
-            checkShapes()
+            checkDeclared()
         } catch (error: ClipstepException) {
             session.close()
             throw error
@@ -29,11 +30,26 @@ internal class OnnxRuntime(private val path: File, private val spec: Interface, 
 
     override fun close() = session.close()
 
-    private fun checkShapes() {
-        val got = loading { session.inputInfo.values.map { (it.info as TensorInfo).shape.toList() } }
-        val expected = (listOf(spec.input.shape) + spec.states.map { it.shape }).map { shape -> shape.map(Int::toLong) }
-        if (got != expected) throw ClipstepException("$path: takes other inputs than the manifest says", got, expected, "export it again")
+    private fun checkDeclared() {
+        val states = spec.states.map { Tensor(it.name, OnnxJavaType.FLOAT, it.shape) }
+        val frames = Tensor(spec.input.name, if (spec.input.dtype == "uint8") OnnxJavaType.UINT8 else OnnxJavaType.FLOAT, spec.input.shape)
+        check("takes other inputs", session.inputInfo, listOf(frames) + states)
+        val logits = Tensor("logits", OnnxJavaType.FLOAT, listOf(1, spec.labels.size))
+        check("gives other outputs", session.outputInfo, listOf(logits) + states.map { it.copy(name = "${it.name}_out") })
     }
+
+    private fun check(what: String, declared: Map<String, NodeInfo>, expected: List<Tensor>) {
+        val found = loading { declared.map { (name, node) -> (node.info as TensorInfo).run { Tensor(name, type, shape.map(Long::toInt)) } } }
+        fun <T> compare(part: (Tensor) -> T) {
+            val (got, wanted) = found.map(part) to expected.map(part)
+            if (got != wanted) throw ClipstepException("$path: $what than the manifest says", got, wanted, "export it again")
+        }
+        compare { it.shape }
+        compare { it.name }
+        compare { it.type }
+    }
+
+    private data class Tensor(val name: String, val type: OnnxJavaType, val shape: List<Int>)
 
     private fun <T> loading(action: () -> T): T = try {
         action()

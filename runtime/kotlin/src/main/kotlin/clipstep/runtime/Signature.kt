@@ -9,6 +9,7 @@ import java.util.Base64
 import kotlinx.serialization.SerialName
 import kotlinx.serialization.Serializable
 import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.decodeFromJsonElement
 
 /** Holds the signature of a bundle's manifest, written by `clipstep sign`. */
 const val SIGNATURE: String = "signature.json"
@@ -53,10 +54,12 @@ fun signerKey(pem: String): PublicKey {
 internal fun checkSignature(bundle: File, manifest: ByteArray, signer: PublicKey, text: ByteArray?) {
     if (text == null) throw BundleException("$bundle: is not signed", got = "no $SIGNATURE", expected = "a signature by the key that was given")
     val (signedBy, signature) = try {
-        val values = Json.decodeFromString<SignatureFile>(text.decodeToString())
+        val values = Json.decodeFromJsonElement<SignatureFile>(parseStrictJson(text))
         require(values.schemaVersion == 1 && values.algorithm == ALGORITHM) { "${values.algorithm}, version ${values.schemaVersion}" }
         Base64.getDecoder().decode(values.publicKey) to Base64.getDecoder().decode(values.signature)
     } catch (error: IllegalArgumentException) { // A SerializationException is one.
+        throw BundleException("$bundle: $SIGNATURE is malformed", got = error.reason(), fix = "sign it again", cause = error)
+    } catch (error: ClipstepException) {
         throw BundleException("$bundle: $SIGNATURE is malformed", got = error.reason(), fix = "sign it again", cause = error)
     }
     val given = signer.encoded.takeLast(RAW_KEY_BYTES).toByteArray()

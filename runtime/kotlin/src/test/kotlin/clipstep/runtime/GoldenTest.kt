@@ -122,16 +122,3 @@ private fun StoredTensor.last(count: Int): StoredTensor {
     val kept = data.duplicate().apply { position(capacity() / shape[0] * (shape[0] - count)) }
     return StoredTensor(dtype, listOf(count) + shape.drop(1), kept.slice())
 }
-
-private fun writeSafetensors(path: File, tensors: Map<String, StoredTensor>) {
-    var offset = 0
-    val entries = tensors.map { (name, tensor) ->
-        val end = offset + tensor.data.capacity()
-        "\"$name\":{\"dtype\":\"${tensor.dtype}\",\"shape\":${tensor.shape},\"data_offsets\":[$offset,$end]}".also { offset = end }
-    }
-    val header = entries.joinToString(",", "{", "}").toByteArray()
-    val bytes = java.nio.ByteBuffer.allocate(8 + header.size + offset).order(java.nio.ByteOrder.LITTLE_ENDIAN).putLong(header.size.toLong()).put(header)
-    for (tensor in tensors.values) bytes.put(tensor.data.duplicate())
-    path.delete() // The tensors are mapped from it: it must not be written in place.
-    path.writeBytes(bytes.array())
-}

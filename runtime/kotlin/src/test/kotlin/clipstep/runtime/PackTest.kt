@@ -16,6 +16,10 @@ import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
 
+/** Of an entry in a zip file's directory, before its name; and where in it the size of the file is. */
+private const val CENTRAL_BYTES = 46
+private const val SIZE_AT = 24
+
 class PackTest {
     @get:Rule
     val folder = TemporaryFolder()
@@ -99,6 +103,29 @@ class PackTest {
         val cut = zipped()
         cut.writeBytes(cut.readBytes().let { it.copyOf(it.size / 2) })
         assertExplains("no zip file") { Bundle.open(cut) }
+    }
+
+    @Test
+    fun `an entry that is larger than the zip file's directory says is read no further`() {
+        val bundle = folder.copied(Prepared.small)
+        assertExplains("manifest.json cannot be read", "larger than the zip file says") { Bundle.open(understated(zipped(bundle), MANIFEST, 10)) }
+        val sha256 = JsonPrimitive(treeSha256(File(bundle, "step.onnx")))
+        edit(bundle) { values ->
+            val facts = mapOf("size_bytes" to JsonPrimitive(10), "sha256" to sha256)
+            values["artifacts"] = JsonArray(listOf(JsonObject(values.getValue("artifacts").jsonArray[0].jsonObject + facts)))
+        }
+        assertExplains("step.onnx", "larger than the zip file says") { StepModel.load(understated(zipped(bundle), "step.onnx", 10)) }
+    }
+
+    /** The pack with another size in its directory for the entry of that name. */
+    private fun understated(pack: File, name: String, size: Int): File = pack.apply {
+        val bytes = readBytes()
+        val wanted = name.toByteArray()
+        val entry = (0 until bytes.size - CENTRAL_BYTES).first { at ->
+            bytes.copyOfRange(at, at + 4).contentEquals(byteArrayOf(0x50, 0x4b, 1, 2)) && bytes.copyOfRange(at + CENTRAL_BYTES, at + CENTRAL_BYTES + wanted.size).contentEquals(wanted)
+        }
+        java.nio.ByteBuffer.wrap(bytes).order(java.nio.ByteOrder.LITTLE_ENDIAN).putInt(entry + SIZE_AT, size)
+        writeBytes(bytes)
     }
 
     @Test

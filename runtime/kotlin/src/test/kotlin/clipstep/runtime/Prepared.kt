@@ -2,6 +2,7 @@ package clipstep.runtime
 
 import java.io.File
 import java.nio.ByteBuffer
+import java.nio.ByteOrder
 import java.nio.FloatBuffer
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonElement
@@ -85,3 +86,17 @@ internal fun colourSpec(stride: Int = 1, delay: Int = 0, color: String = "RGB"):
 
 internal fun plain(red: Int, green: Int, blue: Int): Frame =
     Frame(8, 8, ByteArray(8 * 8 * 3) { listOf(red, green, blue)[it % 3].toByte() })
+
+/** Tensors one after the other, in the map's order. */
+internal fun writeSafetensors(path: File, tensors: Map<String, StoredTensor>) {
+    var offset = 0
+    val entries = tensors.map { (name, tensor) ->
+        val end = offset + tensor.data.capacity()
+        "\"$name\":{\"dtype\":\"${tensor.dtype}\",\"shape\":${tensor.shape},\"data_offsets\":[$offset,$end]}".also { offset = end }
+    }
+    val header = entries.joinToString(",", "{", "}").toByteArray()
+    val bytes = ByteBuffer.allocate(8 + header.size + offset).order(ByteOrder.LITTLE_ENDIAN).putLong(header.size.toLong()).put(header)
+    for (tensor in tensors.values) bytes.put(tensor.data.duplicate())
+    path.delete() // The tensors are mapped from it: it must not be written in place.
+    path.writeBytes(bytes.array())
+}

@@ -1,0 +1,52 @@
+package clipstep.runtime
+
+private const val TENSOR_BYTES = 1L shl 30 // Of a step's frames and states together: what is kept for each stream.
+private const val STATES = 256
+private const val LABELS = 100_000
+private const val LABEL_LENGTH = 1000
+private const val FILE_LENGTH = 80
+
+/** Refuses what a manifest's types alone would let through, as Python's `limits.py` does: no stream could have it, or names are ambiguous. */
+internal fun checkLimits(manifest: Manifest) {
+    checkShapes(listOf(manifest.input.shape) + manifest.states.map { it.shape })
+    checkStates(manifest.states.map { it.name }, manifest.outputs)
+    checkLabels(manifest.labels)
+    checkFiles(manifest)
+}
+
+private fun checkShapes(shapes: List<List<Int>>) {
+    val needed = shapes.sumOf { shape -> shape.fold(1.0) { product, n -> product * n } } * Float.SIZE_BYTES
+    require(needed <= TENSOR_BYTES) { "frames and states must fit into $TENSOR_BYTES bytes, not $needed" }
+}
+
+private fun checkStates(names: List<String>, outputs: List<String>) {
+    require(names.size <= STATES) { "there may be $STATES states, not ${names.size}" }
+    val expected = listOf("logits") + names.map { "${it}_out" }
+    require(outputs == expected) { "outputs must be ${expected.joinToString().take(200)}" }
+    val all = listOf("frames") + names + expected
+    require("" !in names && all.distinct().size == all.size) { "the names of frames, states and outputs must not be empty, and differ from each other" }
+}
+
+private fun checkLabels(labels: List<String>) {
+    require(labels.size <= LABELS) { "there may be $LABELS labels, not ${labels.size}" }
+    labels.forEachIndexed { index, label ->
+        require(label.isNotBlank() && label.codePointCount(0, label.length) <= LABEL_LENGTH) { "label $index must have 1 to $LABEL_LENGTH characters" }
+    }
+}
+
+/** No file is one of the bundle's own or lies in another one; artifacts of several platforms may be the same. */
+private fun checkFiles(manifest: Manifest) {
+    val golden = plainParts(manifest.golden.file)
+    val files = manifest.artifacts.map { plainParts(it.file) }.distinct() + listOf(golden)
+    files.forEachIndexed { one, parts ->
+        val name = parts.joinToString("/")
+        require(name.codePointCount(0, name.length) <= FILE_LENGTH) { "a file's name may have $FILE_LENGTH characters, not ${name.length}" }
+        require(parts[0] != MANIFEST && parts[0] != SIGNATURE) { "${parts[0]} cannot be an artifact" }
+        require(files.withIndex().none { (two, other) -> two != one && other.take(parts.size) == parts }) { "$name is named twice" }
+    }
+    val kinds = manifest.artifacts.map { listOf(it.target, it.platform, it.precision) }
+    kinds.groupBy { it }.values.firstOrNull { it.size > 1 }?.let { throw IllegalArgumentException("there are two artifacts for ${it[0].joinToString()}") }
+}
+
+/** The parts of a file's name, without those that mean nothing. */
+internal fun plainParts(file: String): List<String> = file.split("/").filter { it.isNotEmpty() && it != "." }
