@@ -19,7 +19,7 @@ from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import SPINNING, Record, Start, Subject, this_device
 from clipstep.export.network import Network
 from clipstep.runtime.bundle import Bundle, BundleError
-from clipstep.runtime.engines import ENGINES
+from clipstep.runtime.engines import ENGINES, missing_library
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.manifest import Artifact
@@ -119,11 +119,32 @@ def bench_bundle(bundle: Bundle, network: Network | None, plan: Plan, console: C
         ClipstepError: a configuration does not load, or computes something else than the golden steps.
     """
     records = []
+    left_out = check_engines(bundle)
+    for file, reason in left_out.items():
+        console.print(f"left out: {file}: {reason}", soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
         naive = None if network is None else write_naive(bundle, network, Path(temporary) / "naive.onnx", console)
         for threads in plan.threads:
             records += measure(subjects_of(bundle, naive, threads, spinning=plan.spinning), bundle, network, plan, console)
     return records
+
+
+def check_engines(bundle: Bundle) -> dict[str, str]:
+    """The files of the artifacts that are left out, each with what its engine lacks and the command that installs it.
+
+    Raises:
+        ClipstepError: nothing is left to measure.
+    """
+    artifacts = {engine: artifact for engine, info in ENGINES.items() if (artifact := _artifact(bundle, info.target))}
+    lacking = {engine: missing_library(engine) for engine in artifacts}
+    left_out = {artifacts[engine].file: reason for engine, reason in lacking.items() if reason}
+    if len(left_out) == len(artifacts):
+        lacks = "; ".join(f"{file}: {reason}" for file, reason in left_out.items())
+        raise ClipstepError(
+            f"{bundle.path}: holds nothing that can be measured here", got=lacks or "other artifacts only",
+            expected=None if left_out else f"an artifact for {' or '.join(ENGINES)}",
+        )  # fmt: skip
+    return left_out
 
 
 def as_trained(name: str, target: str, engine: str, threads: int, file: Path | None = None) -> Subject:
@@ -132,7 +153,7 @@ def as_trained(name: str, target: str, engine: str, threads: int, file: Path | N
 
 
 def subjects_of(bundle: Bundle, naive: Path | None, threads: int, *, spinning: bool = False) -> list[Subject]:
-    """The artifacts of a bundle that run here and, given the naive ONNX, that and PyTorch before them.
+    """The artifacts of a bundle whose engines are installed and, given the naive ONNX, that and PyTorch before them.
 
     With ``spinning``, those whose engine's threads can wait busily come a second time, so.
     """
@@ -143,7 +164,7 @@ def subjects_of(bundle: Bundle, naive: Path | None, threads: int, *, spinning: b
     for engine, info in ENGINES.items():
         artifact = _artifact(bundle, info.target)
         for spins in (False, True) if spinning and info.spins else (False,):
-            if artifact is None:
+            if artifact is None or missing_library(engine):
                 continue
             subjects.append(
                 Subject(

@@ -22,7 +22,7 @@ from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.options import NewFile
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.terminal import new_console, new_table, print_table
 
 ARM64 = "arm64"
 ROUNDS, STEPS = 20, 5
@@ -80,7 +80,10 @@ def bench_command(
         raise ClipstepError("--pause and --spinning are for measuring time", expected=f"neither beside --arch {ARM64}: it counts one thread")
     _check_options(arch, threads, rounds, operators or record or ceilings is not None)
     if profile is not None and arch is None:
-        _check_profile(threads, {"--out": out is not None, "--rounds": rounds is not None, "--run or --model": network is not None})
+        _check_profile(threads, {
+            "--out": out is not None, "--rounds": rounds is not None, "--run or --model": network is not None, "--pause": bool(pause),
+            "--spinning": spinning,
+        })  # fmt: skip
     if profile is not None:
         check_picture(profile, "--profile", force=force)
     allowed = None if ceilings is None else read_ceilings(ceilings)
@@ -133,14 +136,14 @@ def _measure(bundle: Bundle, network: Network | None, plan: Plan, console: Conso
     records = bench_bundle(bundle, network, plan, console)
     device, steps = records[0].device, len(records[0].step_ms)
     console.print(f"{records[0].bundle} on {device.cpu_model}, {device.cores} cores; {steps} steps each, taking turns", soft_wrap=True)
-    console.print(record_table(records))
+    print_table(console, record_table(records))
     return records
 
 
 def _profile(bundle: Bundle, picture: Path, steps: int, threads: int, console: Console) -> None:
     profiles = profile_bundle(bundle, steps, threads)
     for each in profiles:
-        console.print(profile_table(each))
+        print_table(console, profile_table(each))
     draw({f"{each.name} in {each.engine}": each.by_kind() for each in profiles}, "ms", picture)
     console.print(f"medians of {steps} steps, threads {threads}; wrote {picture}")
 
@@ -156,10 +159,10 @@ def _count(bundle: Bundle, network: Network | None, steps: int | None, operators
     records = count_bundle(bundle, network, console, steps=steps, operators=operators)
     first = records[0]
     console.print(f"{first.bundle} on ARM64 ({first.cpu_model} in {first.emulator}), one thread: instructions of a step, not time", soft_wrap=True)
-    console.print(instruction_table(records))
+    print_table(console, instruction_table(records))
     console.print(KEY, soft_wrap=True)
     for each in records if operators else ():
-        console.print(operator_table(each))
+        print_table(console, operator_table(each))
     if record:
         bundle.record_arm64({r.subject.name: arm64_step(r) for r in records if r.artifact_sha256})
         console.print(f"noted in {bundle.path / MANIFEST}")
@@ -187,11 +190,9 @@ def check_network(bundle: Bundle, network: Network) -> None:
 
 def record_table(records: Sequence[Record]) -> Table:
     """A row a record; with ``cpu ms``, the processor time of all threads a step, where steps were paused or threads spun."""
-    table = Table()
     processor = any(r.pause_ms or r.subject.spinning for r in records)
-    timed = ("p50 ms", "p90 ms", *(["cpu ms"] if processor else []))
-    for heading in ("what runs", "threads", *timed, "times naive", "x real time", "load s", "first ms", "peak +MB", "file MB"):
-        table.add_column(heading, justify="left" if heading == "what runs" else "right")
+    timed = ("p50\nms", "p90\nms", *(["cpu\nms"] if processor else []))
+    table = new_table("what runs", "threads", *timed, "times\nnaive", "x real\ntime", "load\ns", "first\nms", "peak\n+MB", "file\nMB")
     naive = naive_ms(records)
     for r in records:
         ratio = f"{naive[r.subject.threads] / r.percentile_ms(50):.2f}" if naive else "-"

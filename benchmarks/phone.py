@@ -16,7 +16,7 @@ from clipstep.benchmarks.records import Record
 from clipstep.benchmarks.report import read_records
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.options import Command, NewFile, command
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.terminal import new_console, new_table, print_table
 
 PACKAGE = "clipstep.demo"
 FOLDER = f"/sdcard/Android/data/{PACKAGE}/files/records"
@@ -89,7 +89,7 @@ def phone_command(
     records = _read(text)
     console = new_console()
     console.print(_describe(records[0]), soft_wrap=True)
-    console.print(_table(records))
+    print_table(console, _table(records))
     if out is not None:
         with out.open("a", encoding="utf-8") as file:
             file.writelines(record.model_dump_json() + "\n" for record in records)
@@ -181,9 +181,8 @@ def _describe(record: Record) -> str:
 
 
 def _table(records: Sequence[Record]) -> Table:
-    table = Table()
-    for heading in ("what runs", "engine", "threads", "p50 ms", "p90 ms", "x real time", "load s", "first ms", "peak +MB", "file MB"):
-        table.add_column(heading, justify="left" if heading in ("what runs", "engine") else "right")
+    headings = ("threads", "p50\nms", "p90\nms", "x real\ntime", "load\ns", "first\nms", "peak\n+MB", "file\nMB")
+    table = new_table("what runs", "engine", *headings, texts=2)
     for r in records:
         table.add_row(
             r.subject.name, r.subject.engine, str(r.subject.threads), f"{r.percentile_ms(50):.2f}", f"{r.percentile_ms(90):.2f}",

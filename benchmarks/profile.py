@@ -18,7 +18,7 @@ from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import check_output
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.terminal import quiet
+from clipstep.runtime.terminal import new_table, quiet
 from clipstep.runtime.whole import write_file
 
 LARGEST = 15
@@ -129,9 +129,7 @@ def profile_table(profile: Profile) -> Table:
     if ranked[LARGEST:]:
         rows.append((f"{len(ranked) - LARGEST} kinds more", "", [time for _, times in ranked[LARGEST:] for time in times]))
     title = f"{profile.name} in {profile.engine}: {profile.milliseconds:.2f} ms a step"
-    table = Table(title=title, title_justify="left")
-    for heading in ("operator", "output", "count", "ms", "share"):
-        table.add_column(heading, justify="left" if heading in ("operator", "output") else "right")
+    table = new_table("operator", "output", "count", "ms", "share", texts=2, title=title)
     for kind, shape, times in rows:
         table.add_row(kind, shape, str(len(times)), f"{sum(times):.3f}", f"{sum(times) / profile.milliseconds:.0%}")
     return table

@@ -17,7 +17,7 @@ from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.interval import share_text
 from clipstep.runtime.manifest import Accuracy, Arm64Step
 from clipstep.runtime.options import command, json_option
-from clipstep.runtime.terminal import new_console, print_json
+from clipstep.runtime.terminal import new_console, new_table, print_json, print_table
 
 
 @command("report")
@@ -41,12 +41,13 @@ def report_command(bundle: Path, records: Path, as_json: bool) -> None:
         return
     console = new_console()
     _print_training(opened, console)
-    console.print(f"{opened.manifest.name}: one step is {opened.manifest.input.shape[0]} frames", soft_wrap=True)
-    console.print(_table(opened, timed))
+    frames, compared = opened.manifest.input.shape[0], max(artifact.parity.steps for artifact in opened.manifest.artifacts)
+    console.print(f"{opened.manifest.name}: one step is {frames} frames; largest errors are over {compared} steps at export", soft_wrap=True)
+    print_table(console, _table(opened, timed))
     for name, number in others.items():
         console.print(f"left out: {number} of another network or of artifacts that this bundle does not hold, measured of {name}", soft_wrap=True)
     if counted:
-        console.print(instruction_table(counted))
+        print_table(console, instruction_table(counted))
         console.print(KEY, soft_wrap=True)
     for artifact in opened.manifest.artifacts:
         if artifact.accuracy:
@@ -128,21 +129,20 @@ def _print_training(bundle: Bundle, console: Console) -> None:
 
 
 def _table(bundle: Bundle, records: list[Record]) -> Table:
-    table = Table()
-    for heading in ("artifact", "MB", "parity: largest error", "threads", "ms a step", "times naive", "times real time"):
-        table.add_column(heading, justify="left" if heading == "artifact" else "right")
+    table = new_table("artifact", "MB", "largest\nerror", "threads", "ms a step", "times\nnaive", "times\nreal time")
     naive = naive_ms(records)
     for artifact in bundle.manifest.artifacts:
         measured: list[Record | None] = [r for r in records if r.artifact_sha256 == artifact.sha256]
         for record in measured or [None]:
             threads, step, ratio, real_time = ("-", "not run here", "-", "-") if record is None else _measured(record, naive)
-            error = f"{artifact.parity.max_absolute_error:.1e} in {artifact.parity.steps} steps"
-            table.add_row(artifact.file, f"{artifact.size_bytes / 1e6:.1f}", error, threads, step, ratio, real_time)
+            error = f"{artifact.parity.max_absolute_error:.1e}"
+            name = artifact.file if record is None else record.subject.name
+            table.add_row(name, f"{artifact.size_bytes / 1e6:.1f}", error, threads, step, ratio, real_time)
     for record in records:
         if record.artifact_sha256 is None:
             threads, step, ratio, real_time = _measured(record, naive)
             size = f"{record.file_bytes / 1e6:.1f}" if record.file_bytes else "-"
-            table.add_row(record.subject.name, size, "the reference" if record.subject.engine == "pytorch" else "-", threads, step, ratio, real_time)
+            table.add_row(record.subject.name, size, "reference" if record.subject.engine == "pytorch" else "-", threads, step, ratio, real_time)
     return table
 
 

@@ -21,7 +21,7 @@ from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.terminal import new_console, quiet
+from clipstep.runtime.terminal import new_console, new_table, print_table, quiet
 from clipstep.runtime.whole import write_file
 from clipstep.training.data.lists import DataSet, read_data_set
 from clipstep.training.run import load_run, save_run
@@ -59,11 +59,11 @@ def scaling_command(
     out.mkdir(parents=True, exist_ok=True)
     bundles = [_bundle(system, data_set, t, size, out, console) for t, size in shapes]
     points = _measured(bundles, Plan((1,), rounds, 2), console)
-    console.print(_point_table(points, shapes.index((usual, sizes[0]))))
+    print_table(console, _point_table(points, shapes.index((usual, sizes[0]))))
     console.print("per MAC: the time of a multiply-accumulate beside that of the row marked 1.00; below 1: it grows slower than the arithmetic")
     shared = bundles[shapes.index((usual, sizes[0]))]
     several = {engine: stream_ms(shared, engine, streams, rounds) for engine in points[0].milliseconds}
-    console.print(_stream_table(streams, several, shared))
+    print_table(console, _stream_table(streams, several, shared))
     for engine in several:
         console.print(f"StepModel.step takes {step_over_bare_call(shared, engine, 10 * rounds):.3f} times as long as {engine}'s own call")
     if picture is not None:
@@ -148,10 +148,8 @@ BARE_CALLS = {"onnxruntime": _onnxruntime_call, "executorch": _executorch_call}
 
 
 def _point_table(points: Sequence[Point], usual: int) -> Table:
-    table = Table()
     engines = list(points[0].milliseconds)
-    for heading in ("T", "size", "MAC M", *(f"{engine} {what}" for engine in engines for what in ("ms", "per MAC"))):
-        table.add_column(heading, justify="right")
+    table = new_table("T", "size", "MAC M", *(f"{engine}\n{what}" for engine in engines for what in ("ms", "per MAC")), texts=0)
     for point in points:
         cells = []
         for engine in engines:
@@ -166,9 +164,7 @@ def _per_mac(point: Point, engine: str) -> float:
 
 def _stream_table(counts: Sequence[int], several: dict[str, list[float]], bundle: Bundle) -> Table:
     state_bytes = sum(4 * int(np.prod(state.shape)) for state in bundle.manifest.states)
-    table = Table()
-    for heading in ("streams", *(f"{engine} ms a step" for engine in several), "states, KB"):
-        table.add_column(heading, justify="right")
+    table = new_table("streams", *(f"{engine}\nms a step" for engine in several), "states\nKB", texts=0)
     for row, count in enumerate(counts):
         table.add_row(str(count), *(f"{times[row]:.2f}" for times in several.values()), f"{count * state_bytes / 1e3:,.0f}")
     return table

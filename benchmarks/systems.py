@@ -23,7 +23,7 @@ from clipstep.export.network import Network
 from clipstep.export.step import program_of
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.terminal import new_console, new_table, print_table
 from clipstep.training.count import clip_multiply_accumulates, parameters
 from clipstep.training.data.lists import DataSet, read_data_set
 from clipstep.training.data.subclips import RGB, normalise
@@ -60,13 +60,13 @@ def systems_command(data: Path, out: Path, names: tuple[str, ...], frames: int, 
     data_set, console = read_data_set(data, allow_leakage=True), new_console()
     plan = Plan((1,), rounds, steps)
     every = {name: _measure(name, data_set, frames, size, out, plan, console, arm64=arm64) for name in names or ARCHITECTURES}
-    console.print(_exported(every))
+    print_table(console, _exported(every))
     console.print("GiB: peak of the export; delegates: XNNPACK calls in step.pte")
-    console.print(_measured(every))
+    print_table(console, _measured(every))
     console.print("one thread; x: times as fast as naive, the rank-5 ONNX in onnxruntime")
     console.print("error: the largest of the float32 artifacts against PyTorch, relative; eager's: PyTorch's own against float64")
     if arm64:
-        console.print(_counted(every))
+        print_table(console, _counted(every))
         console.print("ARM64 instructions of a step, M; times naive: above 1 is fewer than rank-5 ONNX in onnxruntime")
 
 
@@ -142,16 +142,8 @@ def _export(folder: Path, bundle: Path, run: Run) -> Export:
     return Export(seconds=time.monotonic() - started, peak_bytes=usage.ru_maxrss * 1024, rounding=rounding(run))
 
 
-def _named_rows() -> Table:
-    table = Table("system")
-    table.columns[0].no_wrap = True
-    return table
-
-
 def _exported(every: dict[str, Measured]) -> Table:
-    table = _named_rows()
-    for heading in ("param. M", "MAC M", "export s", "GiB", "onnx MB", "pte MB", "Core ML MB", "delegates"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = new_table("system", "param.\nM", "MAC\nM", "export\ns", "GiB", "onnx\nMB", "pte\nMB", "Core ML\nMB", "dele-\ngates")
     for name, m in every.items():
         artifacts = {item.file: item for item in m.bundle.manifest.artifacts}
         table.add_row(
@@ -164,9 +156,7 @@ def _exported(every: dict[str, Measured]) -> Table:
 
 
 def _measured(every: dict[str, Measured]) -> Table:
-    table = _named_rows()
-    for heading in ("naive ms", "step.onnx x", "step.pte x", "PyTorch x", "error", "eager's"):
-        table.add_column(heading, justify="right")
+    table = new_table("system", "naive\nms", "step.onnx\nx", "step.pte\nx", "PyTorch\nx", "error", "eager's")
     for name, m in every.items():
         (naive,) = naive_ms(m.records).values()
         times = {record.subject.name: f"{naive / record.percentile_ms(50):.2f}" for record in m.records}
@@ -177,9 +167,7 @@ def _measured(every: dict[str, Measured]) -> Table:
 
 
 def _counted(every: dict[str, Measured]) -> Table:
-    table = _named_rows()
-    for heading in ("naive M", "step.onnx M", "times naive", "step.pte M", "times naive"):
-        table.add_column(heading, justify="right")
+    table = new_table("system", "naive\nM", "step.onnx\nM", "times\nnaive", "step.pte\nM", "times\nnaive")
     for name, m in every.items():
         naive, *ours = (record.step.instructions / 1e6 for record in m.counts)
         table.add_row(name, f"{naive:,.1f}", *(cell for count in ours for cell in (f"{count:,.1f}", f"{naive / count:.2f}")))

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from rich.table import Table
 
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.terminal import new_console, new_table, print_table
 from clipstep.runtime.video import VideoError
 from clipstep.training.config import TrainingConfig
 from clipstep.training.data.batches import EpochBatches
@@ -40,16 +39,14 @@ def throughput_command(
         together.append(_seconds_of_batches(trainer, source, epoch, batch_size, workers))
     if fabric.global_rank > 0:
         return
-    table = Table("training", show_edge=False)
-    for heading in ("videos a second", "times the plain loop"):
-        table.add_column(heading, justify="right")
+    table = new_table("training", "videos\na second", "times the\nplain loop")
     processes = f"{devices} processes, batches" if devices > 1 else "batches"
     for name, seconds in (("one video at a time", plain), (f"{processes} of {batch_size}, {workers} workers", together)):
         ratio = statistics.median(one / other for one, other in zip(plain, seconds, strict=True))
         table.add_row(name, f"{len(clips) / statistics.median(seconds):.2f}", f"{ratio:.2f}")
     console = new_console()
     console.print(f"{architecture}, {len(clips)} videos, {rounds} rounds taking turns on {available_cores()} cores")
-    console.print(table)
+    print_table(console, table)
 
 
 def _trainer(architecture: str, clips: tuple[Clip, ...], classes: tuple[str, ...], frames: int, size: int, devices: int) -> Trainer:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from clipstep.export.choices import FORMS, INPUT_DTYPES, IOS, IOS_DEFAULT, OPSETS, OUTPUTS, PLATFORMS, TARGETS
 from clipstep.export.network import Network, given_network, network_options
@@ -21,14 +20,14 @@ from clipstep.runtime.finished import BUNDLE, check_output
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.manifest import Manifest
 from clipstep.runtime.options import NewFolder, command, json_option, signer_option
-from clipstep.runtime.terminal import new_console, print_json, quiet, quiet_stderr
+from clipstep.runtime.terminal import Steps, new_console, new_table, print_json, print_table, quiet, quiet_stderr
 
 if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
     from clipstep.export.export import Tune, Written
     from clipstep.training.run import Run
 
 CONTENT = {"run sample": "the run's sample", "video": "the video", "synthetic": "synthetic scenes"}
-OF_MODEL = ("model", "weights", "classes", "frames", "size", "mean", "deviation", "fps", "video")
+OF_MODEL = ("model", "weights", "weights_key", "random_weights", "classes", "frames", "size", "mean", "deviation", "fps", "video")
 """Options of a network of the user's own; a run knows all that by itself."""
 
 
@@ -146,8 +145,9 @@ def export_command(
         loaded, source = _own(model, **own), model
     else:
         raise ClipstepError("what is to be exported?", got="both" if run else "neither", expected="either RUN or --model")
-    with console.status("lowering"):
-        manifest = export_run(loaded, source, out, ask, lambda w: console.print(_line(w), soft_wrap=True), quiet, force=force)
+    manifest = export_run(
+        loaded, source, out, ask, lambda w: console.print(_line(w), soft_wrap=True), quiet, force=force, doing=Steps(console)
+    )  # fmt: skip
     if manifest.provenance.weights == "random":
         console.print("a warning: the weights are random, so that its predictions mean nothing", soft_wrap=True)
     _say_what_it_remembers(manifest, console)
@@ -250,24 +250,23 @@ def verify_command(
     if model is None and any(value is not None for value in given.values()):
         raise ClipstepError("--classes, --mean, --deviation and --fps are of --model", fix="a run has its own: leave them out")
     if network is not None:
-        golden = _fresh_golden(opened, golden, network, video, console)
+        with Steps(console)("computing the reference with the eager network"):
+            golden = _fresh_golden(opened, golden, network, video, console)
         reference = f"eager network of {network}, {video or 'golden frames'}"
     elif video is not None:
         raise ClipstepError("--video needs --run or --model", got="no network to compute the reference with", fix="add one of them")
     if model is not None:
         _compare_given(opened, given, console)
     console.print(f"{bundle}: {len(golden.logits)} steps and a reset against the {reference}", soft_wrap=True)
-    table = Table()
-    for heading in ("artifact", "runtime", "largest error", "of its range", "bound", "verdict"):
-        table.add_column(heading)
+    table = new_table("artifact", "runtime", "verdict", "largest\nerror", "of its\nrange", "bound", texts=3)
     runtimes = {"onnx": "onnxruntime", "executorch": "ExecuTorch", "coreml": "own evaluator *"}
     with quiet_stderr():
-        verified = list(verify_bundle(opened, golden))
+        verified = list(verify_bundle(opened, golden, Steps(console)))
     for artifact, errors in verified:
         table.add_row(
-            artifact.file, runtimes[artifact.target], f"{errors.absolute:.1e}", f"{errors.relative:.1e}", f"{BOUNDS[artifact.precision]:g}", "equal"
+            artifact.file, runtimes[artifact.target], "equal", f"{errors.absolute:.1e}", f"{errors.relative:.1e}", f"{BOUNDS[artifact.precision]:g}"
         )
-    console.print(table)
+    print_table(console, table)
     if opened.extra:
         console.print(f"extra, and not verified, for the manifest does not name it: {listed(opened.extra)}", soft_wrap=True, markup=False)
     missing = [artifact.file for artifact in opened.manifest.artifacts if artifact.file in opened.missing]

@@ -32,6 +32,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import BUNDLE, check_output
 from clipstep.runtime.golden import GoldenSteps, bound_text
 from clipstep.runtime.manifest import Artifact, Golden, Interface, Manifest, Parity, Placement, Provenance, Tuning
+from clipstep.runtime.terminal import Doing, not_told
 from clipstep.runtime.whole import write_whole
 from clipstep.training.count import multiply_accumulates
 from clipstep.training.run import Run
@@ -78,6 +79,11 @@ class Ask:
         unknown = [target for target in self.targets if target not in TARGETS]
         if unknown or not self.targets:
             raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
+        if not any(TARGETS[name].platforms for name in self.targets) and (self.tune is not None or set(self.platforms) != {"any"}):
+            option = "--tune" if self.tune is not None else "--platform"
+            raise ClipstepError(f"{option} does nothing for {', '.join(self.targets)}, which is the same for all", fix=f"leave {option} out")
+        if self.tune is not None and self.form == "3d":
+            raise ClipstepError("--tune does nothing with --form 3d, of which there is one way to write it", fix="leave one of them out")
         if self.output not in (None, *OUTPUTS):
             raise ClipstepError("unknown output", got=self.output, expected=f"one of {', '.join(OUTPUTS)}")
         for option, number, known, target in (("--opset", self.opset, OPSETS, "onnx"), ("--ios", self.ios, IOS, "coreml")):
@@ -117,13 +123,14 @@ def _one_at_a_time() -> Iterator[None]:
 @_one_at_a_time()
 def export_run(
     run: Run, source: Path | str, out: Path, ask: Ask = Ask(), report: Callable[[Written], None] = lambda _: None,
-    around: Around = nullcontext, *, force: bool = False,
+    around: Around = nullcontext, *, force: bool = False, doing: Doing = not_told,
 ) -> Manifest:  # fmt: skip
     """Writes the bundle ``out`` with an artifact for each target asked for and each of its precisions, verified; whole, or not at all.
 
     ``source`` is the run's folder or the network's factory, named in the manifest. ``report`` is called after each artifact. The
     converters write warnings and progress to the process' own streams, unless ``around`` keeps them quiet. Calls of several threads
-    take turns. A bundle that is there is replaced if ``force`` says so, once the new one is whole.
+    take turns. Each step runs inside what ``doing`` gives for its name. A bundle that is there is replaced if ``force`` says so, once the new one
+    is whole.
 
     Raises:
         ClipstepError: the network breaks the step contract or cannot be lowered, an artifact is not what the eager
@@ -131,17 +138,20 @@ def export_run(
     """
     check_output(out, BUNDLE, force=force)
     window = window_frames(ask.window, run.info.fps, ask.stream) if ask.window is not None and ask.stream is not None else None
-    program = program_of(run, ask.stream, window)
+    with doing("tracing the network", False):
+        program = program_of(run, ask.stream, window)
     subclips = program.subclips(run.sample.flatten(0, 1))
-    recorded = record_telling(program, subclips, run.content)
+    with doing("recording golden steps", False):
+        recorded = record_telling(program, subclips, run.content)
     golden = recorded.golden
     output = settle_output(ask.output, program, golden.logits)
     if ask.stream is not None:
-        check_steps(program, subclips)
+        with doing("checking the stream against the clip network", False):
+            check_steps(program, subclips)
     interface = interface_of(run, program, out.name.removesuffix(".clipstep"), output)
     with write_whole(out, replace=force) as folder, interruptible() as stop_if_interrupted:
         artifacts = []
-        for written in _write_artifacts(program, golden, interface, ask, folder, around):
+        for written in _write_artifacts(program, golden, interface, ask, folder, around, doing):
             stop_if_interrupted()
             artifacts.append(written.artifact)
             report(written)
@@ -166,7 +176,9 @@ def export_run(
     return manifest
 
 
-def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Interface, ask: Ask, folder: Path, around: Around) -> Iterator[Written]:
+def _write_artifacts(
+    program: StepProgram, golden: GoldenSteps, interface: Interface, ask: Ask, folder: Path, around: Around, doing: Doing
+) -> Iterator[Written]:
     if ask.input_dtype == "float32":
         program = replace(program, frames=program.frames.float())
     graph_of = _Graphs(program)
@@ -178,9 +190,10 @@ def _write_artifacts(program: StepProgram, golden: GoldenSteps, interface: Inter
             for precision in target.precisions:
                 path = _named_for(platform, folder / target.file.format(precision))
                 started = time.monotonic()
-                way, placement, tuning = _write_cheapest(name, platform, precision, path, graph_of, program, embedded, golden, ask, around)
+                with doing(f"writing {path.name}", True):
+                    way, placement, tuning = _write_cheapest(name, platform, precision, path, graph_of, program, embedded, golden, ask, around)
                 written = time.monotonic()
-                with around():
+                with doing(f"verifying {path.name}", True), around():
                     errors = check_artifact(name, path, precision, embedded, golden)
                 verified = time.monotonic()
                 artifact = Artifact.model_validate(

@@ -20,6 +20,7 @@ from clipstep.runtime.golden import BOUNDS, Errors, GoldenSteps, ParityError, ch
 from clipstep.runtime.isolated import Child, IsolatedEngine, fresh_child
 from clipstep.runtime.manifest import Artifact, Interface
 from clipstep.runtime.model import StepModel
+from clipstep.runtime.terminal import Doing, not_told
 
 GOLDEN_STEPS = 16
 IMPORTS = {"onnx": "onnxruntime", "executorch": "executorch.extension.pybindings.portable_lib", "coreml": "clipstep.export.mlprogram"}
@@ -134,8 +135,10 @@ def _check(engine: Engine, path: Path, precision: str, interface: Interface, gol
         return check_golden(model, golden, precision)
 
 
-def verify_bundle(bundle: Bundle, golden: GoldenSteps) -> Iterator[tuple[Artifact, Errors]]:
+def verify_bundle(bundle: Bundle, golden: GoldenSteps, doing: Doing = not_told) -> Iterator[tuple[Artifact, Errors]]:
     """Checks the artifacts that are there, one after the other, in a process of their own: the facts that they carry, and what they compute.
+
+    Each is checked inside what ``doing`` gives for its name.
 
     Raises:
         ParityError: at the first one that is off or carries other facts than the manifest, or if the golden steps are too few to say,
@@ -149,9 +152,11 @@ def verify_bundle(bundle: Bundle, golden: GoldenSteps) -> Iterator[tuple[Artifac
         for artifact in bundle.manifest.artifacts:
             if artifact.file in bundle.missing:
                 continue
-            check_embedded(bundle, artifact, child)
             interface = bundle.manifest.interface(artifact.input_dtype)
-            yield artifact, check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden, child)
+            with doing(f"verifying {artifact.file}", False):
+                check_embedded(bundle, artifact, child)
+                errors = check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden, child)
+            yield artifact, errors
 
 
 def same_golden(recorded: GoldenSteps, computed: GoldenSteps) -> None:

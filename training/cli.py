@@ -60,7 +60,10 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
     context.default_map = {key.replace("-", "_"): option for key, option in options.items()}
 
 
-@command("train", groups=GROUPS, loads=["clipstep.training.train"])
+ONLY_WITH = [("momentum", "optimizer", ("sgd",)), ("patience", "schedule", ("plateau",))]
+
+
+@command("train", groups=GROUPS, only_with=ONLY_WITH, loads=["clipstep.training.train"])
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=NewFolder(), required=True, help="Folder to write the run to.")
 @click.option("--config", callback=_read_config, is_eager=True, expose_value=False, help="A TOML file of these options, or 'paper'.")

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from clipstep.runtime.terminal import new_console, print_json
+from clipstep.runtime.terminal import new_console, new_table, print_json, print_table
 from clipstep.training.models import HOME, PRESETS, build
 from clipstep.training.predict import initial_states
 
@@ -49,14 +48,17 @@ def models_command(as_json: bool = False) -> None:
             ]
         )  # fmt: skip
         return
-    table = Table("network", "classes", "parameters M", "paper M", "MAC M", "remark")
+    table = new_table("network", "classes", "param.\nM", "paper\nM", "MAC\nM")
     for name, listed in LISTED.items():
         trained, arithmetic = costs[name]
         paper = "-" if listed.millions is None else f"{listed.millions:g}"
-        table.add_row(name, str(listed.classes), f"{trained / 1e6:.2f}", paper, f"{arithmetic / 1e6:,.2f}", listed.remark)
+        table.add_row(name, str(listed.classes), f"{trained / 1e6:.2f}", paper, f"{arithmetic / 1e6:,.2f}")
     console = new_console()
-    console.print(table)
-    console.print("MAC: multiply-accumulates of convolutions and linear layers, one subclip of 16 frames of 112x112")
+    print_table(console, table)
+    console.print("MAC: multiply-accumulates of convolutions and linear layers, one subclip of 16 frames of 112x112", soft_wrap=True)
+    for name, listed in LISTED.items():
+        if listed.remark:
+            console.print(f"{name}: {listed.remark}", soft_wrap=True)
 
 
 def _cost(name: str, listed: Listed) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.table import Table
 from torch import Tensor
 
@@ -19,8 +20,9 @@ from clipstep.runtime.finished import Kind, check_output
 from clipstep.runtime.interval import share_interval
 from clipstep.runtime.manifest import Accuracy
 from clipstep.runtime.model import StepModel
+from clipstep.runtime.options import given
 from clipstep.runtime.outputs import Output
-from clipstep.runtime.terminal import new_console, print_json
+from clipstep.runtime.terminal import new_console, new_table, print_json, print_table
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.whole import write_whole
 from clipstep.training.data.lists import DataSet, read_data_set
@@ -87,7 +89,7 @@ def evaluate_command(
     if unusable:
         console.print(f"{len(unusable)} of {len(data_set.test)} videos were skipped, and count neither as right nor as wrong")
     summary, *rest = (summarise(each, data_set.classes, unusable) for each in predictions.values())
-    console.print(_table(dict(zip(predictions, (summary, *rest), strict=True))))
+    print_table(console, _table(dict(zip(predictions, (summary, *rest), strict=True))))
     if record:
         _record(what, engine, f"{data}, testlist{split:02d}", int(crops), summary)
         console.print(f"noted in {what / MANIFEST}")
@@ -101,6 +103,9 @@ def evaluate_command(
 
 
 def _check_options(what: Path, other: Path | None, reset_each_step: bool, record: bool, out: Path | None, force: bool) -> None:
+    options = [f"--{name}" for name in ("engine", "threads") if given(click.get_current_context(), name)]
+    if options and not any(is_bundle(path) for path in (what, other) if path is not None):
+        raise ClipstepError(f"{' and '.join(options)} is for a bundle; a run is evaluated in PyTorch", fix=f"leave {' and '.join(options)} out")
     if other is not None and (reset_each_step or record):
         raise ClipstepError("--with is for neither --reset-each-step nor --record", fix="evaluate each alone")
     if record and not is_bundle(what):
@@ -221,9 +226,7 @@ def _subject(what: Path, engine: str, threads: int, reset_each_step: bool) -> It
 
 
 def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table("", show_edge=False)
-    for heading in ("videos", *summaries):
-        table.add_column(heading, justify="right")
+    table = new_table("", "videos", *(heading.replace(", states", ",\nstates") for heading in summaries))
     each = list(summaries.values())
     for name, row in each[0]["per_class"].items():
         table.add_row(name, str(row["videos"]), *(_percent(one["per_class"][name]["right"]) for one in each))

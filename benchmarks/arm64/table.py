@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from clipstep.benchmarks.records import Counts, InstructionRecord, OperatorCount, naive_instructions
+from clipstep.runtime.terminal import new_table
 
 LARGEST_GROUPS = 15
 KEY = "FMAs needed: of those executed, the share that the network's arithmetic takes; useful: its share of all instructions"
@@ -12,9 +13,7 @@ KEY = "FMAs needed: of those executed, the share that the network's arithmetic t
 
 def instruction_table(records: Sequence[InstructionRecord]) -> Table:
     """One row a configuration, a step's counts in millions. ``KEY`` explains the shares."""
-    table = Table()
-    for heading in ("what runs", "instr. M", "times naive", "FMAs M", "loads M", "stores M", "FMAs needed", "useful", "error"):
-        table.add_column(heading, justify="left" if heading == "what runs" else "right")
+    table = new_table("what runs", "instr.\nM", "times\nnaive", "FMAs\nM", "loads\nM", "stores\nM", "FMAs\nneeded", "useful", "error")
     naive = naive_instructions(records)
     for r in records:
         ratio = f"{naive / r.step.instructions:.2f}" if naive else "-"
@@ -34,9 +33,8 @@ def operator_table(record: InstructionRecord) -> Table:
     if others:
         rest = sum((total for _, (_, total) in others), Counts.zero())
         rows.append((f"{len(others)} kinds more", "", sum(len(members) for _, (members, _) in others), rest))
-    table = Table(title=f"{record.subject.name} in {record.subject.engine}, by operator", title_justify="left")
-    for heading in ("operator", "output", "count", "instructions M", "share", "FMAs M", "per FMA", "loads M", "stores M"):
-        table.add_column(heading, justify="left" if heading in ("operator", "output") else "right")
+    headings = ("count", "instr.\nM", "share", "FMAs\nM", "per\nFMA", "loads\nM", "stores\nM")
+    table = new_table("operator", "output", *headings, texts=2, title=f"{record.subject.name} in {record.subject.engine}, by operator")
     for kind, shape, count, total in (*rows, ("between operators", "", 0, between)):
         per_fma = f"{total.instructions / total.vector_fmas:.2f}" if total.vector_fmas else "-"
         table.add_row(

@@ -18,7 +18,7 @@ from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.install import install_extra
 from clipstep.runtime.options import NewFile, command
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.terminal import new_console, print_table
 
 GEMM, GEMM_ROUNDS = 1024, 12
 """Rows and columns of the matrices, and how often they are multiplied."""
@@ -66,7 +66,7 @@ def peers_command(
             records += measure(_subjects(opened, naive, files, count), opened, network, Plan((count,), rounds, steps), console, refused)
     device = records[0].device
     console.print(f"{opened.path.name} on {device.cpu_model}, {device.cores} cores; {rounds * steps} steps each, taking turns", soft_wrap=True)
-    console.print(record_table(records))
+    print_table(console, record_table(records))
     for count, rate in gemms.items():
         console.print(_limit(count, rate, opened.manifest.provenance.multiply_accumulates), soft_wrap=True)
     for name, reason in refused.items():

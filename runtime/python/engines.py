@@ -1,5 +1,6 @@
 """What executes an artifact on this machine, behind one small interface."""
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,17 +35,18 @@ class Engine(Protocol):
 @dataclass(frozen=True)
 class EngineInfo:
     """How an engine is reached: the target it runs, the extra that it needs, how it loads a file, and whether its threads can be told
-    to spin between steps, which ``load`` then takes too."""
+    to spin between steps, which ``load`` then takes too. ``libraries`` are the modules that it imports."""
 
     target: str
     extra: str | None
     load: Callable[..., Engine]
     spins: bool
+    libraries: tuple[str, ...] = ()
 
 
 ENGINES = {
-    "onnxruntime": EngineInfo("onnx", None, OnnxRuntime, True),
-    "executorch": EngineInfo("executorch", "export", ExecuTorch, False),
+    "onnxruntime": EngineInfo("onnx", None, OnnxRuntime, True, ("onnxruntime",)),
+    "executorch": EngineInfo("executorch", "export", ExecuTorch, False, ("executorch", "torch")),
 }
 
 
@@ -66,6 +68,21 @@ def load_engine(name: str, path: Path, threads: int, *, spinning: bool = False) 
         raise ClipstepError(f"engine {name} needs {error.name}, which is not installed", fix=_install(info)) from error
     except ImportError as error:  # Such as a library built for another version of numpy.
         raise EngineError(f"engine {name} cannot be imported", got=first_line(error), fix=f"install it anew: {_install(info)}") from error
+
+
+def missing_library(name: str) -> str | None:
+    """What the engine of that name lacks, and the command that installs it; None if it is installed. Nothing is imported."""
+    info = engine_info(name)
+    missing = [library for library in info.libraries if not _is_installed(library)]
+    are = "are" if len(missing) > 1 else "is"
+    return f"engine {name} needs {', '.join(missing)}, which {are} not installed; {_install(info)}" if missing else None
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _install(info: EngineInfo) -> str:

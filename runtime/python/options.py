@@ -48,7 +48,8 @@ class Command(click.Command):
     """A command whose help names its options in ``groups``, and which refuses what no command can use.
 
     ``groups`` are headings with names of parameters; what is in none is listed under "Options". ``needs`` are pairs of parameters of which
-    the first does nothing without the second. ``loads`` are modules that the command needs and its help does not: they bring PyTorch.
+    the first does nothing without the second; ``only_with`` are options with another one and the values of it that they have a meaning for.
+    ``loads`` are modules that the command needs and its help does not: they bring PyTorch.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class Command(click.Command):
         *args: Any,
         groups: Mapping[str, Sequence[str]] | None = None,
         needs: Sequence[tuple[str, str]] = (),
+        only_with: Sequence[tuple[str, str, Sequence[str]]] = (),
         loads: Sequence[str] = (),
         **more: Any,
     ) -> None:
         super().__init__(*args, **more)
-        self.groups, self.needs, self.loads = groups or {}, needs, loads
+        self.groups, self.needs, self.only_with, self.loads = groups or {}, needs, only_with, loads
         for parameter in self.params:
             if isinstance(parameter, click.Option) and not parameter.is_flag and parameter.metavar is None:
                 parameter.metavar = _metavar(parameter)
@@ -92,6 +94,10 @@ class Command(click.Command):
         for one, other in self.needs:
             if given(ctx, one) and not given(ctx, other):
                 raise ClipstepError(f"{names[one]} does nothing without {names[other]}", fix=f"add {names[other]}, or leave {names[one]} out")
+        for one, other, values in self.only_with:
+            if given(ctx, one) and ctx.params[other] not in values:
+                does = f"{names[one]} does nothing with {names[other]} {ctx.params[other]}"
+                raise ClipstepError(does, expected=f"{names[other]} {' or '.join(values)}", fix=f"leave {names[one]} out")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         left = {str(p.name): record for p in self.params if isinstance(p, click.Option) and (record := p.get_help_record(ctx)) is not None}

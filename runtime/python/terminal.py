@@ -10,16 +10,22 @@ import json
 import logging
 import os
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import IO
+from typing import IO, Any
 
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.segment import Segments
+from rich.table import Table
 
 from clipstep.runtime.process import Shared
 
-WIDTH_WITHOUT_TERMINAL = 120
+WIDTH_WITHOUT_TERMINAL, TABLE_WIDTH_WITHOUT_TERMINAL = 120, 80
 
 
 class _Console(Console):
@@ -31,7 +37,59 @@ def new_console(file: IO[str] | None = None, *, quiet: bool = False) -> Console:
     """A console as wide as the terminal; without one, wide enough for the tables. What is printed is text as it is, never markup: names
     come from files. A quiet one prints nothing, where standard output is for JSON."""
     width = None if file is None and sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-    return _Console(file=file, width=width, markup=False, emoji=False, quiet=quiet)
+    # The stream of now: a status line goes on while :func:`quiet` puts another in its place.
+    return _Console(file=file or sys.stdout, width=width, markup=False, emoji=False, quiet=quiet)
+
+
+Doing = Callable[[str, bool], AbstractContextManager[object]]
+"""``(name, told)`` gives what a step of that name is run inside: see :class:`Steps`."""
+
+
+class Steps:
+    """Says which step a command is at, as a :data:`Doing`.
+
+    On a terminal that is a status line with the seconds so far, which goes when the step is over. Elsewhere it is a line with the seconds
+    that a step took, unless ``told`` says that the command reports them itself.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextlib.contextmanager
+    def __call__(self, name: str, told: bool = False) -> Iterator[None]:
+        started = time.monotonic()
+        shown = self.console.is_terminal and not self.console.quiet
+        how: dict[str, Any] = {"transient": True, "refresh_per_second": 4, "redirect_stdout": False, "redirect_stderr": False}
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        with Progress(*columns, console=self.console, disable=not shown, **how) as bar:
+            bar.add_task(name, total=None)
+            yield
+        if not self.console.is_terminal and not told:
+            self.console.print(f"{name}: {time.monotonic() - started:.1f} s", soft_wrap=True)
+
+
+def not_told(_: str, told: bool = False) -> AbstractContextManager[object]:
+    """A :data:`Doing` that says nothing."""
+    return contextlib.nullcontext()
+
+
+def new_table(*headings: str, texts: int = 1, title: str | None = None) -> Table:
+    """A table whose first ``texts`` columns hold text and whose others hold numbers. Headings may have several lines, so that it fits 80
+    columns; :func:`print_table` prints it."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index < texts else "right", vertical="bottom", no_wrap=index >= texts)
+    return table
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Prints it with every number on one line and every word whole: where the terminal is too narrow for that, beyond its edge."""
+    for column in table.columns:
+        cells = [str(cell) for cell in (column.header, *column.cells)]
+        column.min_width = max(cell_len(part) for cell in cells for part in (cell.splitlines() if column.no_wrap else cell.split()) or [""])
+    room = console.width if console.is_terminal else TABLE_WIDTH_WITHOUT_TERMINAL
+    width = max(room, console.measure(table, options=console.options.update(width=10_000)).minimum)
+    console.print(Segments(list(console.render(table, console.options.update(width=width)))), soft_wrap=True, end="")
 
 
 def print_json(value: object, *, indent: int | None = 2) -> None:

@@ -1,7 +1,9 @@
 """``clipstep bench`` and ``clipstep report`` on a small bundle: records, ratios, refusals."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from clipstep.benchmarks.records import Record, naive_ms
 from clipstep.benchmarks.report import read_records
 from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256
 from clipstep.runtime.cli import main
+from clipstep.runtime.install import install_extra
 from clipstep.runtime.manifest import Accuracy
 
 
@@ -232,6 +235,45 @@ def test_spinning_threads_are_measured_beside_those_that_step_models_have(
     ]  # fmt: skip
     assert records[0].artifact_sha256 == records[1].artifact_sha256
     assert all(r.pause_ms == 3 and r.processor_ms is not None and r.processor_ms > 0 for r in records)
-    assert "cpu ms" in capsys.readouterr().out
+    assert " cpu " in capsys.readouterr().out
     assert call("bench", bundle_path, "--arch", "arm64", "--spinning") == 2
     assert "--pause and --spinning are for measuring time" in capsys.readouterr().err
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "executorch"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+"""As ``sitecustomize``, which Python imports at its start: a base install in the command and in the processes that it starts."""
+
+
+def _bench_on_a_base_install(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    (folder / "sitecustomize.py").write_text(WITHOUT_TORCH)
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-m", "clipstep", "bench", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_base_install_measures_what_it_can_and_says_what_it_left_out(bundle_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "records.jsonl"
+    done = _bench_on_a_base_install(tmp_path, bundle_path, "--threads", 1, "--rounds", 1, "--steps", 1, "--out", out)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"left out: step.pte: engine executorch needs executorch, torch, which are not installed; {install_extra('export')}" in done.stdout
+    assert [record.subject.name for record in read_records(out)[0]] == ["step.onnx"]
+    (row,) = (line for line in done.stdout.splitlines() if line.startswith("step.onnx "))
+    assert len(row) <= 80
+
+
+def test_a_base_install_that_can_measure_nothing_says_what_to_install(bundle_copy: Path, tmp_path: Path) -> None:
+    values = json.loads((bundle_copy / MANIFEST).read_text())
+    values["artifacts"] = [artifact for artifact in values["artifacts"] if artifact["target"] == "executorch"]
+    (bundle_copy / MANIFEST).write_text(json.dumps(values))
+    done = _bench_on_a_base_install(tmp_path, bundle_copy)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and "holds nothing that can be measured here; got step.pte" in line and install_extra("export") in line

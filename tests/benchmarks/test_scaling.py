@@ -25,7 +25,7 @@ def test_the_arithmetic_and_the_time_of_each_shape(folder: Path, clipstep: Cli) 
     shapes = ("--frames", 4, "--frames", 8, "--size", 64, "--streams", 1, "--streams", 3)
     code, said, _ = clipstep("scaling", DATA, "--out", folder, "--system", "shufflenet3d_0.5x", *shapes, "--rounds", 1, "--picture", picture)
     assert code == 0
-    rows = [re.findall(r"[\d.,]+", line) for line in said.splitlines() if line.startswith("│")]
+    rows = [re.findall(r"[\d.,]+", line) for line in said.splitlines() if re.fullmatch(r"[ \d.,]+", line)]
     network = build("shufflenet3d_0.5x", {"classes": 2, "frames": 8, "size": 64})
     for row, frames in zip(rows, (4, 8), strict=False):
         assert row[:3] == [str(frames), "64", f"{clip_multiply_accumulates(network, 3, frames, 64) / 1e6:.0f}"]

@@ -28,8 +28,9 @@ def test_what_is_there_is_measured_and_tabled(clipstep: Command, exported: Path)
     arguments = ("systems", FIGHT, "--out", exported, "--system", HOME, "--frames", 4, "--size", 32, "--rounds", 2, "--steps", 1)
     code, text, error = clipstep(*arguments)
     assert (code, error) == (0, "")
-    rows = [line for line in text.splitlines() if f" {HOME} " in line]
-    cells, times = ([cell.strip() for cell in row.split("│")[1:-1]] for row in rows)
+    rows = [line for line in text.splitlines() if line.startswith(f"{HOME} ")]
+    assert max(map(len, rows)) <= 80
+    cells, times = (row.split() for row in rows)
     sizes = {item.file: item.size_bytes for item in Bundle.open(exported / f"{HOME}.clipstep").manifest.artifacts}
     records = {record.subject.name: record.percentile_ms(50) for record in read_records(exported / f"{HOME}.jsonl")[0]}
     assert cells[3:5] == ["12", "2.0"]

@@ -1,6 +1,7 @@
 """``clipstep verify``: what passes, and the one line and exit code 2 for what does not."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,7 +34,10 @@ def test_the_bundle_equals_a_run_on_a_real_video(clipstep: Cli, bundle_copy: Pat
 
 def test_every_artifact_is_listed(clipstep: Cli, bundle_path: Path) -> None:
     code, out, _ = clipstep("verify", bundle_path)
-    assert code == 0 and out.count("│ equal") == 4 and "16 steps and a reset" in out.replace("\n", " ")
+    assert code == 0 and out.count("  equal  ") == 4 and "16 steps and a reset" in out.replace("\n", " ")
+    assert re.findall(r"^verifying (\S+): \d+\.\d s$", out, re.MULTILINE) == [a.file for a in Bundle.open(bundle_path).manifest.artifacts]
+    table = out[out.index("artifact  ") : out.index("* Core ML")]
+    assert max(map(len, table.splitlines())) <= 80
 
 
 def test_not_a_bundle(clipstep: Cli, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+import clipstep
 from clipstep.runtime.cli import JOBS
 from clipstep.runtime.install import install_extra
 
@@ -39,6 +41,12 @@ MAIN = "from clipstep.runtime.cli import main; main()"
 def _python(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False)
+
+
+def test_the_package_itself_is_the_command_and_has_a_version() -> None:
+    result = subprocess.run([sys.executable, "-m", "clipstep", "--version"], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"clipstep, version {clipstep.__version__}\n", "")
+    assert clipstep.__version__ == version("clipstep")
 
 
 def test_importing_and_stepping_does_not_load_torch(bundle_path: Path) -> None:
