@@ -97,6 +97,13 @@ class Record(_Model):
     """Processor time that all threads of the process took a step, the pause before it included, median; None where it was not noted."""
     phone: Phone | None = None
 
+    def __repr__(self) -> str:
+        what = f"{self.subject.name} in {self.subject.engine}, threads {self.subject.threads}"
+        return f"<Record {self.bundle}: {what}: {self.percentile_ms(50):.2f} ms, the median of {len(self.step_ms)} steps>"
+
+    def __str__(self) -> str:
+        return repr(self)
+
     def percentile_ms(self, percent: float) -> float:
         return float(np.percentile(self.step_ms, percent))
 
@@ -175,6 +182,13 @@ class InstructionRecord(_Model):
     """Each later step."""
     operators: tuple[OperatorCount, ...] = ()
     """Of one step, in the order in which they ran, less what profiling added; empty unless they were asked for."""
+
+    def __repr__(self) -> str:
+        what = f"{self.subject.name} in {self.subject.engine} on {self.arch}"
+        return f"<InstructionRecord {self.bundle}: {what}: {self.step.instructions / 1e6:.1f} M, the median of {len(self.steps)} steps>"
+
+    def __str__(self) -> str:
+        return repr(self)
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -33,6 +33,10 @@ class Prediction:
     probabilities: Tensor
     silent: int = 0
 
+    def __repr__(self) -> str:
+        subclips, classes = self.probabilities.shape
+        return f"<Prediction of {self.path}, of class {self.label}: {classes} probabilities after each of {subclips} subclips>"
+
 
 def predict_videos(
     logits: Callable[[Tensor], Tensor],

@@ -74,6 +74,10 @@ class Run:
     content: GoldenContent = "run sample"
     """What the sample's frames are."""
 
+    def __repr__(self) -> str:
+        frames, size, _ = self.info.shape
+        return f"<Run of {self.info.architecture}: {frames} frames of {size}x{size} a subclip, {len(self.info.classes)} classes>"
+
 
 def describe_run(folder: Path) -> str:
     """What the run in ``folder`` is, in a few words."""

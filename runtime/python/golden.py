@@ -41,6 +41,10 @@ class GoldenSteps:
     logits: Array
     states: dict[str, Array]
 
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {'x'.join(map(str, value.shape[1:]))}" for name, value in self.states.items())
+        return f"<GoldenSteps: {len(self.logits)} on {len(self.subclips)} subclips; states: {shapes or 'none'}>"
+
     @property
     def outputs(self) -> dict[str, Array]:
         """What was recorded of each output: ``logits``, then the states."""

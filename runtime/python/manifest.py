@@ -132,6 +132,18 @@ class Interface(_Model):
         check_labels(self.labels)
         return self
 
+    def facts(self) -> str:
+        """What a step takes and gives, in a few words."""
+        frames, height, width, _ = self.input.shape
+        numbers = f"{len(self.states)} state{'s' * (len(self.states) != 1)}, {len(self.labels)} label{'s' * (len(self.labels) != 1)}"
+        return f"{frames} frame{'s' * (frames != 1)} of {width}x{height} a step, {numbers}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: {self.facts()}>"
+
+    def __str__(self) -> str:
+        return repr(self)
+
 
 class Placement(_Model):
     """Where the nodes of an artifact run: how many in which delegate, and the names of those outside all of them."""
@@ -284,6 +296,9 @@ class Manifest(Interface):
         kinds = [(artifact.target, artifact.platform, artifact.precision) for artifact in self.artifacts]
         check_files([*(artifact.file for artifact in self.artifacts), self.golden.file], kinds, RESERVED)
         return self
+
+    def __repr__(self) -> str:
+        return f"<Manifest {self.name}: {self.facts()}; {', '.join(artifact.file for artifact in self.artifacts)}>"
 
     def text(self) -> str:
         """The file's text."""

@@ -106,7 +106,7 @@ def test_a_manifest_with_states_that_the_artifact_does_not_have(clipstep: Cli, b
     values["states"].reverse()
     values["outputs"] = ["logits", *reversed(values["outputs"][1:])]
     (bundle_copy / MANIFEST).write_text(json.dumps(values))
-    assert "step.onnx: an input does not fit the manifest; got slow_buffer" in refused(clipstep("verify", bundle_copy))
+    assert "step.onnx: the manifest's states.slow_buffer.name is not the artifact's own; got fast_buffer" in refused(clipstep("verify", bundle_copy))
 
 
 def test_json_gives_each_artifacts_errors(bundle_path: Path, clipstep: Cli) -> None:

@@ -179,6 +179,17 @@ def test_a_bundle_is_evaluated_as_its_manifest_says_of_its_output(
     assert ("its classes exclude each other" in str(both)) == (output == "multilabel_logits")
 
 
+def test_json_is_the_summary_and_nothing_else(bundle_path: Path, three_classes: Path, clipstep: Callable[..., Any], tmp_path: Path) -> None:
+    code, out, err = clipstep("evaluate", bundle_path, three_classes, "--json", "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    values, classes = json.loads(out), ("fight", "nofight", "other")
+    assert values == json.loads((tmp_path / "out/summary.json").read_text())
+    with (tmp_path / "out/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    right = [max(classes, key=lambda name, row=row: float(row[name])) == row["class"] for row in rows]
+    assert values["videos"] == len(rows) and values["top1"] == sum(right) / len(right)
+
+
 def test_tables_and_pictures(run_folder: Path, three_classes: Path, tmp_path: Path) -> None:
     out = tmp_path / "evaluation"
     assert _evaluate(run_folder, three_classes, "--out", out).exception is None
