@@ -145,7 +145,7 @@ def _profile(bundle: Bundle, picture: Path, steps: int, threads: int, console: C
     for each in profiles:
         print_table(console, profile_table(each))
     draw({f"{each.name} in {each.engine}": each.by_kind() for each in profiles}, "ms", picture)
-    console.print(f"medians of {steps} steps, threads {threads}; wrote {picture}")
+    console.print(f"medians of {steps} steps, threads {threads}; wrote {picture}", soft_wrap=True)
 
 
 def _millions_by_kind(record: InstructionRecord) -> dict[str, float]:

@@ -62,6 +62,7 @@ def hostile(bundle_copy: Path, tmp_path: Path) -> Path:
         artifact["tool_versions"] = {"bait_module": bait}
         artifact["placement"]["outside"] = ["bait_module"]
         artifact["parity"]["reference"] = bait
+    values["artifacts"] = values["artifacts"][:1]  # The one whose embedded facts are changed along with the manifest's.
     values["artifacts"][0].update(_say(bundle_copy / "step.onnx", values))
     (bundle_copy / MANIFEST).write_text(json.dumps(values))
     (tmp_path / "work").mkdir()

@@ -52,6 +52,7 @@ RECORD: dict[str, Any] = {
     "bundle": "demo.clipstep", "manifest_sha256": "0" * 64, "artifact_sha256": "1" * 64,
     "subject": {
         "name": "step.onnx", "target": "onnx", "form": "lowered", "precision": "float32", "engine": "onnxruntime", "threads": 2, "file": "step.onnx",
+        "spinning": False,
     },
     "start": {"load_s": 0.2, "first_step_ms": 31.0, "threads_used": 2, "largest_error": 1e-6},
     "device": {"cpu_model": "Maker Chip", "cores": 8, "os": "Android 15 (SDK 35)", "machine": "aarch64"},
@@ -61,6 +62,7 @@ RECORD: dict[str, Any] = {
         "model": "Maker Phone", "build_fingerprint": "maker/phone:15", "temperature_before_c": 25.0, "temperature_after_c": 31.5,
         "thermal_status_after": 0,
     },
+    "checkpoint_sha256": None, "pause_ms": 0.0, "processor_ms": None,
     "percentiles_ms": {"p10": 12.0, "p50": 20.0, "p90": 28.0, "p99": 29.8}, "steps_per_s": 50.0, "real_time_factor": 25.0,
 }  # fmt: skip
 

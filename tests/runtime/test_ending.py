@@ -41,7 +41,7 @@ def _start(code: str, **more: Any) -> "subprocess.Popen[str]":
     [("click", "raise"), ("torch", "raise"), ("torch", "raise ImportError('cannot initialise') from None"), ("torch", "raise SystemError('in it')")],
 )
 def test_ctrl_c_inside_an_import_is_one_line(module: str, heard: str) -> None:
-    main = Path(__file__).parents[2] / "command/__main__.py"
+    main = Path(__file__).parents[2] / "runtime/command/__main__.py"
     process = _start(SLOW_IMPORT.format(module=module, heard=heard, start=f"exec(open({str(main)!r}).read())"))
     assert process.stdout is not None and process.stdout.readline() == "importing\n"
     time.sleep(0.1)

@@ -61,17 +61,17 @@ def test_one_batch_is_one_step_of_gradient_descent(tiny_data: Path, tmp_path: Pa
 
 
 def test_broken_videos_are_named_skipped_and_counted(tiny_data: Path, tmp_path: Path) -> None:
-    broken = tiny_data / "videos/Fight/v_Fight_g99_c01.mp4"
-    broken.write_text("no video")
-    for name, label in (("trainlist01.txt", " 1"), ("testlist01.txt", "")):
+    broken = [tiny_data / f"videos/Fight/v_Fight_g{group}_c01.mp4" for group in (98, 99)]
+    for name, label, path in zip(("trainlist01.txt", "testlist01.txt"), (" 1", ""), broken, strict=True):
+        path.write_text(f"no video for {name}")
         with (tiny_data / name).open("a") as file:
-            file.write(f"Fight/{broken.name}{label}\n")
-    with pytest.warns(UserWarning, match=r"skipped: .*v_Fight_g99_c01\.mp4: cannot be decoded"):
+            file.write(f"Fight/{path.name}{label}\n")
+    with pytest.warns(UserWarning, match=r"skipped: .*v_Fight_g98_c01\.mp4: cannot be decoded"):
         result = _train(tiny_data, tmp_path / "run")
     assert result.exception is None, result.output
     summary = json.loads((tmp_path / "run/run.json").read_text())["training"]
-    assert list(summary["skipped_videos"]) == list(summary["skipped_test_videos"]) == [str(broken)]
-    assert "cannot be decoded" in summary["skipped_videos"][str(broken)]
+    assert [list(summary[key]) for key in ("skipped_videos", "skipped_test_videos")] == [[str(path)] for path in broken]
+    assert "cannot be decoded" in summary["skipped_videos"][str(broken[0])]
     assert (summary["train_videos"], summary["test_videos"]) == (2, 2)
     assert "2 broken videos skipped" in " ".join(result.output.split())
 
