@@ -270,7 +270,7 @@ class _Walk:
         kept = thing.copy() if isinstance(thing, np.ndarray) else thing[:]
         if len(kept):
             self.found._undo.append(lambda: thing.__setitem__(... if isinstance(thing, np.ndarray) else slice(None), kept))
-        yield f"{path}.<numbers>", bytes(kept.tobytes() if hasattr(kept, "tobytes") else kept), None
+        yield f"{path}[:]", _as_plain(kept), None
 
     def _class(self, kind: type) -> Iterator[tuple[str, Any, Ref | None]]:
         if not _is_theirs(kind):
@@ -356,6 +356,14 @@ def _names(slots: Any) -> tuple[str, ...]:
 def _names_in(code: types.CodeType) -> set[str]:
     """Of globals and attributes, of functions inside too."""
     return set(code.co_names).union(*(_names_in(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)))
+
+
+def _as_plain(numbers: Any) -> Any:
+    """The content of a numpy array, a bytearray or an array.array: as a tensor, whose shape a message can name, where torch has the type."""
+    if isinstance(numbers, np.ndarray):
+        with contextlib.suppress(TypeError):
+            return torch.from_numpy(numbers)
+    return bytes(numbers.tobytes() if hasattr(numbers, "tobytes") else numbers)
 
 
 def _update(thing: Any, kept: Any) -> None:

@@ -146,7 +146,7 @@ MEMORIES: dict[str, tuple[str, str]] = {
     "an array of numpy's": (
         "class Net(Base):\n def start(self): self.past = np.zeros(8, np.float32)\n"
         " def use(self, f):\n  self.past += 1 # HERE\n  return f + torch.from_numpy(self.past.copy())",
-        "network.past.<numbers>, which no artifact would have",
+        "network.past[:], which no artifact would have",
     ),
     "an iterator": (
         "class Net(Base):\n def start(self): self.clock = itertools.count(1)\n def use(self, f):\n  return f * next(self.clock) # HERE",
