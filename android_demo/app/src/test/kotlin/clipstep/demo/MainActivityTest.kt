@@ -13,6 +13,7 @@ import android.view.ViewGroup
 import android.view.WindowInsets
 import android.widget.Button
 import android.widget.Spinner
+import android.widget.TextView
 import org.junit.After
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNotNull
@@ -123,6 +124,9 @@ class MainActivityTest {
         await("frames") { application.sources.last() !== before && application.sources.last().given > 3 }
         turned.awaitText(R.id.speed, "times real time")
         turned.drawTo("landscape")
+        val rows = turned.view<ViewGroup>(R.id.rows)
+        val cut = List(2) { requireNotNull(rows.getChildAt(it).findViewById<TextView>(R.id.label)).layout.run { getEllipsisCount(lineCount - 1) } }
+        assertEquals("characters cut off of the labels", listOf(0, 0), cut)
     }
 
     @Test
