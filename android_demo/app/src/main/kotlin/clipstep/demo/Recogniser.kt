@@ -1,6 +1,5 @@
 package clipstep.demo
 
-import android.os.SystemClock
 import clipstep.runtime.Frame
 import clipstep.runtime.Ranked
 import clipstep.runtime.StepModel
@@ -15,7 +14,7 @@ private const val SMOOTHING = 0.5f
 class Reading(val top: List<Ranked>, val stepMs: Double, val realTimeFactor: Double, val missed: Long)
 
 /** A source's frames through a stream, on the worker's thread. [clock] gives nanoseconds. */
-class Recogniser(model: StepModel, private val clock: () -> Long = SystemClock::elapsedRealtimeNanos) : Closeable {
+class Recogniser(model: StepModel, private val clock: () -> Long = System::nanoTime) : Closeable {
     private val stream = model.stream(SMOOTHING)
     private val converter = YuvConverter()
     private val subclipS = model.spec.input.run { frames * frameStride / fps }
