@@ -108,7 +108,7 @@ def bench_command(
         append(out, counted, console)
         if profile is not None:
             draw({r.subject.name: _millions_by_kind(r) for r in counted}, "M instructions", profile)
-            console.print(f"wrote {profile}")
+            console.print(f"wrote {profile}", soft_wrap=True)
         if ceilings is not None and allowed is not None:
             console.print(f"ceilings by these counts:\n{ceilings_text(counted)}", soft_wrap=True, highlight=False)
             check_ceilings(counted, allowed, ceilings)

@@ -124,7 +124,8 @@ def _print_training(bundle: Bundle, console: Console) -> None:
         how = f"fine-tuned from {init['from']}" if init else "trained"
         console.print(
             f"{how} {training['minutes']:.1f} min on {training['train_videos']} videos; test top-1 "
-            f"{share_text(training['test_top1'], training['test_videos'])}, the larger class {training['test_largest_class_share']:.1%}"
+            f"{share_text(training['test_top1'], training['test_videos'])}, the larger class {training['test_largest_class_share']:.1%}",
+            soft_wrap=True,
         )
 
 

@@ -68,7 +68,7 @@ def scaling_command(
         console.print(f"StepModel.step takes {step_over_bare_call(shared, engine, 10 * rounds):.3f} times as long as {engine}'s own call")
     if picture is not None:
         _draw(points, shapes.index((usual, sizes[0])), streams, several, picture)
-        console.print(f"wrote {picture}")
+        console.print(f"wrote {picture}", soft_wrap=True)
 
 
 def _bundle(system: str, data: DataSet, frames: int, size: int, out: Path, console: Console) -> Bundle:

@@ -1,5 +1,6 @@
 """``clipstep demo``: from the network that ships with clipstep to verified artifacts and their latency, one command after the other."""
 
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +29,22 @@ class Stage:
 
 def stages(out: Path) -> list[Stage]:
     """The demo's commands, which write into the folder ``out``."""
+    data, network, clip = map(_seen_from_here, (DATA, NETWORK, CLIP))
     run, bundle, records = out / "run", out / "fight.clipstep", out / "records.jsonl"
     return [
-        Stage(("train", str(DATA), "--split", SPLIT, "--init", str(NETWORK), "--out", str(run), *FINE_TUNE.split()), run / "run.json"),
+        Stage(("train", data, "--split", SPLIT, "--init", network, "--out", str(run), *FINE_TUNE.split()), run / "run.json"),
         Stage(("export", str(run), "--out", str(bundle)), bundle / "manifest.json"),
         Stage(("verify", str(bundle))),
-        Stage(("run", str(bundle), str(CLIP))),
-        Stage(("evaluate", str(bundle), str(DATA), "--split", SPLIT, "--record")),
+        Stage(("run", str(bundle), clip)),
+        Stage(("evaluate", str(bundle), data, "--split", SPLIT, "--record")),
         Stage(("bench", str(bundle), "--run", str(run), "--threads", "1", "--out", str(records)), records),
         Stage(("report", str(bundle), str(records))),
     ]
+
+
+def _seen_from_here(path: Path) -> str:
+    """Relative in a checkout, so that what the demo prints and notes in its bundle names no folder of this machine."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 @command("demo", loads=["clipstep.training.train", "clipstep.export.export", "clipstep.benchmarks.bench"])
