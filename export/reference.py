@@ -12,12 +12,12 @@ from clipstep.training.run import Run, load_run
 
 
 def reference_program(bundle: Bundle, network: Network) -> StepProgram:
-    """The step that the bundle's artifacts compute.
+    """The step that the bundle's artifacts compute; that it keeps the contract was proven when the bundle was written.
 
     Raises:
         ClipstepError: as :func:`reference_run`.
     """
-    return program_of(reference_run(bundle, network), bundle.manifest.provenance.stream_frames, bundle.manifest.window_frames)
+    return program_of(reference_run(bundle, network), bundle.manifest.provenance.stream_frames, bundle.manifest.window_frames, proven=True)
 
 
 def reference_run(bundle: Bundle, network: Network) -> Run:

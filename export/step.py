@@ -72,8 +72,8 @@ class StepProgram:
         return frames[: steps * len(self.frames)].reshape(steps, *self.frames.shape)
 
 
-def program_of(run: Run, stream: int | None = None, window: int | None = None) -> StepProgram:
-    """The step program of a trained run, checked against the contract.
+def program_of(run: Run, stream: int | None = None, window: int | None = None, *, proven: bool = False) -> StepProgram:
+    """The step program of a trained run, checked against the contract unless it is ``proven``: a bundle was exported from it.
 
     With ``stream`` a step takes so many new frames: a clip network's layers get states; one that has states just takes fewer
     frames at a time. With ``window`` its predictions are the mean over so many newest frames, a multiple of ``stream``.
@@ -85,11 +85,11 @@ def program_of(run: Run, stream: int | None = None, window: int | None = None) -
     network, about, length = run.network, dict[str, Any](), run.sample.shape[1]
     states = initial_states_of(network)
     if stream is not None:
-        if not states:
+        if not states and not proven:
             _check(run, network, length, states)
         network, about = streamed(run, stream, window)
         states, length = initial_states_of(network), stream
-    step = _check(run, network, length, states)
+    step = Step(network, run.info.mean, run.info.deviation).eval() if proven else _check(run, network, length, states)
     return StepProgram(step, run.sample.flatten(0, 1)[:length], states, run.info.classes, **about)
 
 

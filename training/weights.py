@@ -162,7 +162,7 @@ def _load(path: Path) -> Any:
     except (pickle.UnpicklingError, RuntimeError) as error:
         raise _refused(path, error) from error
     except Exception as error:  # Whatever unpickling makes of another kind of file.
-        raise ClipstepError(f"{path}: cannot be read", got=_first_sentence(error), expected="a state dict of tensors") from error
+        raise ClipstepError(f"{path}: cannot be read", got="another kind of file", expected="a state dict of tensors") from error
 
 
 def _harmless() -> list[Any]:
