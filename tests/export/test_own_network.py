@@ -21,7 +21,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 def _masked(text: str) -> list[str]:
     """Its lines without what differs from run to run: errors and seconds."""
-    return [re.sub(r"\d\.\de-\d\d|\d+ s\b", "#", line).strip() for line in text.splitlines() if line.strip()]
+    return [re.sub(r"\d\.\de-\d\d|[\d.]+ s\b", "#", line).strip() for line in text.splitlines() if line.strip()]
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,9 @@ sys.argv = ["clipstep", "models"]
 
 
 def _start(code: str, **more: Any) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    """Python with that code, which hears Ctrl-C even if these tests run in the background, where the shell has it ignored."""
+    hears = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **hears, **more)
 
 
 @pytest.mark.parametrize(
