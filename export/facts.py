@@ -20,16 +20,10 @@ from clipstep.training.run import Run
 
 
 def interface_of(run: Run, program: StepProgram, name: str, output: Output) -> Interface:
-    """The facts of a step that each of its artifacts carries.
-
-    Raises:
-        ClipstepError: a state starts with different numbers in its elements.
-    """
-    states = []
-    for state, value in program.states.items():
-        if bool((value != value.flatten()[0]).any()):
-            raise ClipstepError(f"state {state}: its initial value differs from element to element", expected="one number for all elements")
-        states.append(State(name=state, shape=tuple(value.shape), dtype="float32", initial=float(value.flatten()[0])))
+    """The facts of a step that each of its artifacts carries; its states start with one number each, as the contract has it."""
+    states = [
+        State(name=state, shape=tuple(value.shape), dtype="float32", initial=float(value.flatten()[0])) for state, value in program.states.items()
+    ]
     shape = tuple(program.frames.shape)
     return Interface(
         name=name,
