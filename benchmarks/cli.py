@@ -21,7 +21,7 @@ from clipstep.runtime.bundle import MANIFEST, Bundle, opened_for
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.options import NewFile
+from clipstep.runtime.options import NewFile, signer_option
 from clipstep.runtime.terminal import new_console, new_table, print_table
 
 ARM64 = "arm64"
@@ -40,6 +40,7 @@ GROUPS = {
 @click.command("bench", cls=WithPhone, groups=GROUPS, needs=[("force", "profile")])
 @click.argument("bundle", type=click.Path(path_type=Path))
 @network_options
+@signer_option
 @click.option("--no-reference", is_flag=True, help="Measure the artifacts alone, without PyTorch and naive ONNX, as without --run and --model.")
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1 and 2]")
 @click.option("--rounds", type=click.IntRange(1), help="How often the configurations take turns. [default: 20]")
@@ -58,6 +59,7 @@ def bench_command(
     run: Path | None,
     model: str | None,
     weights: Path | None,
+    signer: Path | None,
     no_reference: bool,
     threads: tuple[int, ...],
     rounds: int | None,
@@ -89,7 +91,7 @@ def bench_command(
     allowed = None if ceilings is None else read_ceilings(ceilings)
     threads = tuple(dict.fromkeys(threads or (1, min(2, available_cores()))))
     check_threads(max(threads))
-    opened, console = click.get_current_context().with_resource(opened_for(bundle)), new_console()
+    opened, console = click.get_current_context().with_resource(opened_for(bundle, signer)), new_console()
     if record:
         opened.check_recordable()
     if network is not None:

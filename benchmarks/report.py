@@ -16,17 +16,18 @@ from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.interval import share_text
 from clipstep.runtime.manifest import Accuracy, Arm64Step
-from clipstep.runtime.options import command, json_option
+from clipstep.runtime.options import command, json_option, signer_option
 from clipstep.runtime.terminal import new_console, new_table, print_json, print_table
 
 
 @command("report")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("records", type=click.Path(path_type=Path))
+@signer_option
 @json_option
-def report_command(bundle: Path, records: Path, as_json: bool) -> None:
+def report_command(bundle: Path, records: Path, signer: Path | None, as_json: bool) -> None:
     """Summarise BUNDLE with the RECORDS that clipstep bench --out wrote: training, artifacts, parity, latency, ARM64 instructions."""
-    opened = click.get_current_context().with_resource(opened_for(bundle))
+    opened = click.get_current_context().with_resource(opened_for(bundle, signer))
     timed, counted, others = _own(opened, *read_records(records), records)
     if as_json:
         manifest = opened.manifest

@@ -241,7 +241,7 @@ def verify_command(
     from clipstep.export.verify import verify_bundle
 
     console = new_console(quiet=as_json)
-    opened = click.get_current_context().with_resource(opened_for(bundle, signer=signer))
+    opened = click.get_current_context().with_resource(opened_for(bundle, signer))
     if signer is not None:
         console.print(f"{bundle}: signed by {signer}", soft_wrap=True)
     golden = GoldenSteps.of(opened)

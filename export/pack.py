@@ -12,7 +12,7 @@ from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.manifest import Artifact, Golden
-from clipstep.runtime.options import NewFile, command
+from clipstep.runtime.options import NewFile, command, signer_option
 from clipstep.runtime.pack import GOLDEN, PackedGolden, artifacts_for, check_pack_name, golden_of, packed_golden, places, synthetic_golden, write_pack
 from clipstep.runtime.terminal import new_console, quiet_stderr
 
@@ -26,8 +26,11 @@ from clipstep.runtime.terminal import new_console, quiet_stderr
     help="Golden steps: all, the first few, or drawn scenes in place of the frames that the bundle was exported with.",
 )  # fmt: skip
 @network_options
+@signer_option
 @click.option("--force", is_flag=True, help="Replace a pack that is there.")
-def pack_command(bundle: Path, place: str, out: Path, golden: str, run: Path | None, model: str | None, weights: Path | None, force: bool) -> None:
+def pack_command(
+    bundle: Path, place: str, out: Path, golden: str, run: Path | None, model: str | None, weights: Path | None, signer: Path | None, force: bool
+) -> None:  # fmt: skip
     """Write BUNDLE as one file, which runs as it is: the artifacts of one platform, and golden steps.
 
     Synthetic golden steps are recorded by the float32 artifact, or given --run or --model by the network itself.
@@ -39,7 +42,7 @@ def pack_command(bundle: Path, place: str, out: Path, golden: str, run: Path | N
     if out.exists() and not force:
         raise ClipstepError(f"{out}: is there already", fix="give --force to replace it, or choose another --out")
     console = new_console()
-    opened = click.get_current_context().with_resource(opened_for(bundle))
+    opened = click.get_current_context().with_resource(opened_for(bundle, signer))
     artifacts = artifacts_for(opened, place)
     packed = golden_of(opened, golden) if network is None else _by_network(opened, network)
     if golden == "synthetic":

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from clipstep.runtime.engines import ENGINES
-from clipstep.runtime.options import NewFolder, command, json_option
+from clipstep.runtime.options import NewFolder, command, json_option, signer_option
 
 
 @command("models", loads=["clipstep.training.count"])
@@ -70,7 +70,7 @@ def convert_command(**given: Any) -> None:
     "evaluate",
     groups={
         "The data": ("split", "crops"),
-        "A bundle": ("engine", "threads", "record"),
+        "A bundle": ("signer", "engine", "threads", "record"),
         "What else": ("reset_each_step", "other"),
         "Where": ("out", "force", "as_json"),
     },
@@ -80,6 +80,7 @@ def convert_command(**given: Any) -> None:
 @click.argument("what", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--split", default=1, show_default=True, help="Which testlist0N.txt.")
+@signer_option
 @click.option("--engine", type=click.Choice(list(ENGINES)), default="onnxruntime", show_default=True, help="What runs a bundle.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads of a bundle's engine.")
 @click.option("--crops", type=click.Choice(["1", "5"]), default="1", show_default=True, help="The centre, or the mean of it and the corners.")

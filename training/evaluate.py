@@ -53,6 +53,7 @@ def evaluate_command(
     what: Path,
     data: Path,
     split: int,
+    signer: Path | None,
     engine: str,
     threads: int,
     crops: str,
@@ -71,7 +72,7 @@ def evaluate_command(
     for warning in data_set.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
     with ExitStack() as stack:
-        subjects = [stack.enter_context(_subject(path, engine, threads, reset_each_step)) for path in (what, *([other] if other else []))]
+        subjects = [stack.enter_context(_subject(path, signer, engine, threads, reset_each_step)) for path in (what, *([other] if other else []))]
         for subject in subjects:
             _check_comparable(subject, subjects[0], data, data_set)
             console.print(subject.description, soft_wrap=True)
@@ -103,7 +104,7 @@ def evaluate_command(
 
 
 def _check_options(what: Path, other: Path | None, reset_each_step: bool, record: bool, out: Path | None, force: bool) -> None:
-    options = [f"--{name}" for name in ("engine", "threads") if given(click.get_current_context(), name)]
+    options = [f"--{name}" for name in ("signer", "engine", "threads") if given(click.get_current_context(), name)]
     if options and not any(is_bundle(path) for path in (what, other) if path is not None):
         raise ClipstepError(f"{' and '.join(options)} is for a bundle; a run is evaluated in PyTorch", fix=f"leave {' and '.join(options)} out")
     if other is not None and (reset_each_step or record):
@@ -199,10 +200,10 @@ def write_evaluation(
 
 
 @contextmanager
-def _subject(what: Path, engine: str, threads: int, reset_each_step: bool) -> Iterator[Subject]:
+def _subject(what: Path, signer: Path | None, engine: str, threads: int, reset_each_step: bool) -> Iterator[Subject]:
     if is_bundle(what):
         with ExitStack() as stack:
-            bundle = stack.enter_context(opened_for(what, lazily=True))
+            bundle = stack.enter_context(opened_for(what, signer, lazily=True))
             model = stack.enter_context(StepModel.load(bundle, engine, threads, isolated=True))
             frames, size, _, channels = model.interface.input.shape
             if reset_each_step and model.interface.frames_needed > frames:

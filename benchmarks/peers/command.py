@@ -17,7 +17,7 @@ from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.install import install_extra
-from clipstep.runtime.options import NewFile, command
+from clipstep.runtime.options import NewFile, command, signer_option
 from clipstep.runtime.terminal import new_console, print_table
 
 GEMM, GEMM_ROUNDS = 1024, 12
@@ -27,6 +27,7 @@ GEMM, GEMM_ROUNDS = 1024, 12
 @command("peers")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @network_options
+@signer_option
 @click.option("--peer", "names", multiple=True, type=click.Choice(list(PEERS)), help="May be given several times. [default: all]")
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1 and 2]")
 @click.option("--rounds", default=20, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
@@ -37,6 +38,7 @@ def peers_command(
     run: Path | None,
     model: str | None,
     weights: Path | None,
+    signer: Path | None,
     names: tuple[str, ...],
     threads: tuple[int, ...],
     rounds: int,
@@ -53,7 +55,7 @@ def peers_command(
         raise ClipstepError("other runtimes convert the network behind the bundle", got="none", fix="give --run RUN, or --model FACTORY")
     threads = tuple(dict.fromkeys(threads or (1, min(2, available_cores()))))
     check_threads(max(threads))
-    opened, console = click.get_current_context().with_resource(opened_for(bundle)), new_console()
+    opened, console = click.get_current_context().with_resource(opened_for(bundle, signer)), new_console()
     check_network(opened, network)
     records: list[Record] = []
     refused: dict[str, str] = {}

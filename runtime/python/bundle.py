@@ -234,8 +234,9 @@ class Bundle:
 
 
 @contextlib.contextmanager
-def opened_for(path: Path, *, lazily: bool = False, signer: Path | None = None) -> Iterator[Bundle]:
-    """A bundle for a command, which says on standard error what is missing in it, and goes on."""
+def opened_for(path: Path, signer: Path | None, *, lazily: bool = False) -> Iterator[Bundle]:
+    """A bundle for a command, which says on standard error what is missing in it, and goes on. ``signer`` is what its ``--signer`` was
+    given: every command that opens a bundle has that option."""
     with Bundle.open(path, lazily=lazily, signer=signer) as bundle:
         if bundle.missing:
             print(f"note: {path}: missing: {listed(bundle.missing)}", file=sys.stderr)

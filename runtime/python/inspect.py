@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 
 from clipstep.runtime.bundle import Bundle, listed, opened_for
+from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.files import FACTS, IMPORTS, READERS, FileFacts
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.interval import share_text
@@ -32,6 +33,8 @@ HELD = {
 def inspect_command(path: Path, as_json: bool, signer: Path | None) -> None:
     """Show what FILE is, a bundle or a lone .onnx, .pte or .mlpackage: inputs, states, outputs, labels, sizes, placement."""
     if path.suffix in READERS or (path.is_file() and path.suffix != ".zip"):
+        if signer is not None:
+            raise ClipstepError(f"{path}: only a bundle is signed", got="a lone file", expected="a bundle beside --signer")
         text = call_isolated(FACTS, path, f"the reader of {path.suffix} files", IMPORTS.get(path.suffix, ()))
         facts = FileFacts.model_validate_json(text)
         if as_json:
@@ -39,7 +42,7 @@ def inspect_command(path: Path, as_json: bool, signer: Path | None) -> None:
         else:
             _show_file(facts, new_console())
         return
-    with opened_for(path, signer=signer) as bundle:
+    with opened_for(path, signer) as bundle:
         if as_json:
             click.echo(bundle.manifest.text(), nl=False)
         else:

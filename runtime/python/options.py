@@ -150,3 +150,4 @@ def _check_value(name: str, value: Any) -> None:
 signer_option = click.option(
     "--signer", type=click.Path(path_type=Path), help="A public key, PEM: the bundle must be signed by it. clipstep sign --help"
 )
+"""Of every command that opens a bundle; see :func:`~clipstep.runtime.bundle.opened_for`."""

@@ -24,7 +24,7 @@ from clipstep.runtime.video import VideoError, frame_rate, read_frames
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a prediction and line, and nothing else on standard output.")
 def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int, signer: Path | None, as_json: bool) -> None:
     """Stream VIDEO through BUNDLE and print the likeliest classes after each subclip, and at the end what is still due."""
-    opened = click.get_current_context().with_resource(opened_for(bundle, lazily=True, signer=signer))
+    opened = click.get_current_context().with_resource(opened_for(bundle, signer, lazily=True))
     with StepModel.load(opened, engine, threads, isolated=True) as model:
         stream = _stream(model, bundle)
         if not as_json:
