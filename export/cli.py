@@ -14,13 +14,14 @@ from rich.console import Console
 
 from clipstep.export.choices import FORMS, INPUT_DTYPES, IOS, IOS_DEFAULT, OPSETS, OUTPUTS, PLATFORMS, TARGETS
 from clipstep.export.network import Network, given_network, network_options
-from clipstep.runtime.bundle import Bundle, listed, opened_for
+from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import BUNDLE, check_output
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.manifest import Manifest
 from clipstep.runtime.options import NewFolder, command, json_option, signer_option
 from clipstep.runtime.terminal import Steps, new_console, new_table, print_json, print_table, quiet, quiet_stderr
+from clipstep.runtime.wording import counted, listed
 
 if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
     from clipstep.export.export import Tune, Written
@@ -154,7 +155,7 @@ def export_command(
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
     for line in _about_golden(manifest):
         console.print(line, soft_wrap=True)
-    console.print(f"wrote {out}: {count} artifact{'s' * (count > 1)}, verified over {steps} steps and a reset", soft_wrap=True)
+    console.print(f"wrote {out}: {counted(count, 'artifact')}, verified over {steps} steps and a reset", soft_wrap=True)
 
 
 def _say_what_it_remembers(manifest: Manifest, console: Console) -> None:

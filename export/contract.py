@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.export.purity import Purity
-from clipstep.export.source import first_line, line_of_error
+from clipstep.export.source import describe_error, line_of_error
 from clipstep.runtime.errors import ClipstepError
 
 RANKS = range(1, 5)
@@ -25,7 +25,7 @@ def initial_states_of(network: nn.Module) -> dict[str, Tensor]:
     try:
         states = given()
     except Exception as error:  # Whatever a user's method raises.
-        raise ClipstepError("initial_states() fails", got=first_line(error), fix=f"it comes from {line_of_error(error)}") from error
+        raise ClipstepError("initial_states() fails", got=describe_error(error), fix=f"it comes from {line_of_error(error)}") from error
     if not isinstance(states, Mapping):
         raise ClipstepError(
             "initial_states() gives no states by name", got=_kind(states), expected='a dictionary such as {"memory": torch.zeros(1, 8)}'
@@ -79,7 +79,7 @@ def check_step(
     except ClipstepError:
         raise
     except Exception as error:  # Whatever a user's network raises.
-        raise ClipstepError("the network cannot run a step", got=first_line(error), fix=f"it comes from {line_of_error(error)}") from error
+        raise ClipstepError("the network cannot run a step", got=describe_error(error), fix=f"it comes from {line_of_error(error)}") from error
     states = dict(list(inputs.items())[1:])
     _check_outputs(outputs, states, classes)
     written = purity.written(list(inputs))

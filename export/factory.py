@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from clipstep.export.contract import check_weights
 from clipstep.export.purity import own_chance
 from clipstep.export.reachable import same, snapshot
-from clipstep.export.source import first_line, line_of_error
+from clipstep.export.source import describe_error, line_of_error
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.runtime.wording import listed
 from clipstep.training.data.subclips import read_subclips
 from clipstep.training.data.text import read_lines, unquoted
 from clipstep.training.run import Run, RunInfo
@@ -92,7 +93,7 @@ def _random_tensors(spec: str, network: nn.Module, checkpoint: Checkpoint | None
 
 
 def _random(spec: str, names: Sequence[str], weights: Path | None) -> ClipstepError:
-    some = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    some = listed(names, SHOWN)
     if weights is None:
         return ClipstepError(
             f"--model {spec}: its weights are random, each call gives others", got=some, expected="--weights FILE",
@@ -166,7 +167,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _failed(spec: str, error: Exception) -> ClipstepError:
-    return ClipstepError(f"--model {spec}: fails", got=first_line(error), fix=f"it comes from {line_of_error(error)}")
+    return ClipstepError(f"--model {spec}: fails", got=describe_error(error), fix=f"it comes from {line_of_error(error)}")
 
 
 def _sha256(weights: Mapping[str, Tensor]) -> str:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from clipstep.export.poison import read_by
 from clipstep.export.reachable import RANDOM, Snapshot, changed, outermost, place, same, snapshot
-from clipstep.export.source import first_line, line_of_error
+from clipstep.export.source import describe_error, line_of_error
 from clipstep.export.witness import Operation, Recorder, first_difference, lines_of_changes
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.wording import listed
 from clipstep.training.generators import restored_generators
 
 ROOT = "network"
@@ -120,7 +121,9 @@ class Purity:
             paths = changed(warm, late) or changed(self._cold, late)
             if paths:
                 raise self._memory(paths, warm, late, others[0], None) from error
-            raise ClipstepError("the network cannot run another step", got=first_line(error), fix=f"it comes from {line_of_error(error)}") from error
+            raise ClipstepError(
+                "the network cannot run another step", got=describe_error(error), fix=f"it comes from {line_of_error(error)}"
+            ) from error
 
     def _in_another_order(self, frames: Tensor) -> tuple[Outputs, Snapshot]:
         """What the step gives after other frames came first of all, and what is there after these: what is computed once for all
@@ -145,7 +148,7 @@ class Purity:
         switched = [path for path in early if path.endswith(".training") and place(warm, path).value is True]
         if switched:
             line = self._line(switched[0], warm, self._inputs[0])
-            names = _listed([path.removesuffix(".training") for path in switched])
+            names = listed([path.removesuffix(".training") for path in switched], SHOWN)
             raise ClipstepError(
                 f"the network is in training mode: {line}", got=f"forward switches {names} to training", fix="call train() outside of forward"
             )
@@ -184,7 +187,7 @@ class Purity:
 
     def _memory(self, paths: Sequence[str], warm: Snapshot, late: Snapshot, other: Tensor, reader: str | None) -> ClipstepError:
         paths = sorted(paths, key=lambda path: not isinstance(place(late, path).value, Tensor))
-        path, more = paths[0], f" (also {_listed(paths[1:])})" * (len(paths) > 1)
+        path, more = paths[0], f" (also {listed(paths[1:], SHOWN)})" * (len(paths) > 1)
         old, new, last = (place(moment, path) for moment in (self._cold, warm, late))
         new = last if same(old.value, new.value) else new
         numbers = isinstance(old.value, Tensor) and str(old) == str(new)
@@ -259,10 +262,6 @@ def _near(a: Any, b: Any) -> bool:
     if same(a, b):
         return True
     return bool(torch.allclose(a.double(), b.double(), rtol=0, atol=TOLERANCE * float(a.double().nan_to_num().abs().max()), equal_nan=True))
-
-
-def _listed(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:SHOWN]) + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")
 
 
 def _recipe(path: str, value: Any, states: bool) -> str:

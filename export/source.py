@@ -50,6 +50,6 @@ def line_of_node(node: fx.Node) -> str:
     return lines[-1] if lines else "an unknown line"
 
 
-def first_line(error: BaseException) -> str:
-    """What went wrong, without the advice that follows in torch's messages."""
+def describe_error(error: BaseException) -> str:
+    """The type of an error and the first line of its message, without the advice that follows in torch's messages."""
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"

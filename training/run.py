@@ -22,6 +22,7 @@ from clipstep.runtime.finished import Kind, check_output
 from clipstep.runtime.manifest import GoldenContent
 from clipstep.runtime.places import check_file_place
 from clipstep.runtime.whole import write_whole
+from clipstep.runtime.wording import counted
 from clipstep.training.data.subclips import RGB
 from clipstep.training.models import build
 
@@ -84,7 +85,7 @@ def describe_run(folder: Path) -> str:
     try:
         values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         epochs = values["training"].get("epochs_done")
-        return f"{values['architecture']}, {len(values['classes'])} classes" + ("" if epochs is None else f", {epochs} epoch{'s' * (epochs != 1)}")
+        return f"{values['architecture']}, {len(values['classes'])} classes" + ("" if epochs is None else f", {counted(epochs, 'epoch')}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "damaged"
 

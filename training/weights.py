@@ -8,7 +8,7 @@ import importlib
 import pickle
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.wording import listed
 
-SHOWN = 5
 DEEPEST = 4
 WRAPPERS = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params",
@@ -61,7 +61,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     loaded = _load(path)
     found = dict(_tensor_sets(loaded))
     if not found:
-        got = f"the keys {_listed(list(map(str, loaded)))}" if isinstance(loaded, Mapping) and loaded else type(loaded).__name__
+        got = f"the keys {listed(list(map(str, loaded)))}" if isinstance(loaded, Mapping) and loaded else type(loaded).__name__
         raise ClipstepError(f"{path}: holds no state dict", got=got, expected=f"tensors by name, bare or under {', '.join(WRAPPERS)}")
     facts = {key: _plain(loaded[key]) for key in FACTS if key in loaded and not isinstance(loaded[key], Mapping)}
     return Checkpoint(path, found, facts)
@@ -90,7 +90,7 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], source: Path, fix: s
     wanted = _tensors(network)
     missing, extra = _missing(wanted, weights), _extra(wanted, weights)
     if missing or extra:
-        got = "; ".join(f"{len(names)} {what}: {_listed(names)}" for what, names in (("missing", missing), ("extra", extra)) if names)
+        got = "; ".join(f"{len(names)} {what}: {listed(names)}" for what, names in (("missing", missing), ("extra", extra)) if names)
         raise ClipstepError(f"{source}: is of another architecture", got=got, expected=f"the {len(wanted)} tensors of {type(network).__name__}")
     for name in (name for name in wanted if name in weights):
         value, given = wanted[name], weights[name]
@@ -246,7 +246,3 @@ def _load_into(network: nn.Module, weights: Mapping[str, Tensor], source: Path) 
 
 def _plain(value: Any) -> object:
     return value.item() if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1) else value
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")

@@ -26,7 +26,7 @@ from clipstep.export.lowering.order import depth_first, slice_first
 from clipstep.export.lowering.rules import RULES
 from clipstep.export.lowering.rules.pointwise import PAIRS
 from clipstep.export.lowering.view import View
-from clipstep.export.source import first_line, line_of_error, line_of_node
+from clipstep.export.source import describe_error, line_of_error, line_of_node
 from clipstep.runtime.errors import ClipstepError
 
 FOLDS = (
@@ -93,7 +93,7 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModul
         graph = torch.export.export(module, inputs).run_decompositions({}).module(check_guards=False)
     except Exception as error:  # torch raises a dozen types here.
         raise LoweringError(
-            "torch.export cannot capture the network", got=first_line(error),
+            "torch.export cannot capture the network", got=describe_error(error),
             expected="operations that do not depend on the numbers in a tensor", fix=f"it comes from {line_of_error(error)}",
         ) from error  # fmt: skip
     assert isinstance(graph, fx.GraphModule)

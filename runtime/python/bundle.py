@@ -18,14 +18,14 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import SCHEMA_VERSION, Accuracy, Arm64Step, Artifact, Golden, Manifest
 from clipstep.runtime.signature import SIGNATURE, check_signature
 from clipstep.runtime.strict_json import LARGEST_BYTES, parse_json
+from clipstep.runtime.wording import listed
 
 MANIFEST = "manifest.json"
-SHOWN_NAMES = 5
 LONGEST_QUOTE = 300
 BESIDE_MANIFEST = (SIGNATURE,)
 """What may lie in a bundle without being named by its manifest."""
 
-__all__ = ["MANIFEST", "PACK_SUFFIX", "Bundle", "BundleError", "is_bundle", "listed", "opened_for", "tree_sha256", "tree_size"]
+__all__ = ["MANIFEST", "PACK_SUFFIX", "Bundle", "BundleError", "is_bundle", "opened_for", "tree_sha256", "tree_size"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -241,12 +241,6 @@ def opened_for(path: Path, signer: Path | None, *, lazily: bool = False) -> Iter
         if bundle.missing:
             print(f"note: {path}: missing: {listed(bundle.missing)}", file=sys.stderr)
         yield bundle
-
-
-def listed(names: Sequence[str]) -> str:
-    """Files' names as they may be printed: those that nobody checked can hold anything, and be many."""
-    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(name if name.isprintable() else ascii(name) for name in names[:SHOWN_NAMES]) + more
 
 
 def is_bundle(path: Path) -> bool:

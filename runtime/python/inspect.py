@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from clipstep.runtime.bundle import Bundle, listed, opened_for
+from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.files import FACTS, IMPORTS, READERS, FileFacts
 from clipstep.runtime.golden import GoldenSteps
@@ -15,6 +15,7 @@ from clipstep.runtime.isolated import call_isolated
 from clipstep.runtime.manifest import Artifact, Interface
 from clipstep.runtime.options import command, signer_option
 from clipstep.runtime.terminal import new_console
+from clipstep.runtime.wording import listed
 
 SHOWN_LABELS = 8
 HELD = {

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from clipstep.runtime.checks.limits import check_files, check_labels, check_shapes, check_states
 from clipstep.runtime.outputs import Output
+from clipstep.runtime.wording import counted
 
 SCHEMA_VERSION = 1
 RESERVED = ("manifest.json", "signature.json")
@@ -135,8 +136,8 @@ class Interface(_Model):
     def facts(self) -> str:
         """What a step takes and gives, in a few words."""
         frames, height, width, _ = self.input.shape
-        numbers = f"{len(self.states)} state{'s' * (len(self.states) != 1)}, {len(self.labels)} label{'s' * (len(self.labels) != 1)}"
-        return f"{frames} frame{'s' * (frames != 1)} of {width}x{height} a step, {numbers}"
+        numbers = f"{counted(len(self.states), 'state')}, {counted(len(self.labels), 'label')}"
+        return f"{counted(frames, 'frame')} of {width}x{height} a step, {numbers}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.facts()}>"

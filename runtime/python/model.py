@@ -17,6 +17,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.fits import check_declared, check_outputs, expected_tensors
 from clipstep.runtime.isolated import IsolatedEngine
 from clipstep.runtime.manifest import Interface
+from clipstep.runtime.wording import counted
 
 if TYPE_CHECKING:
     from clipstep.runtime.stream import Stream
@@ -85,7 +86,7 @@ class StepModel:
             loaded = IsolatedEngine("clipstep.runtime.engines:load_engine", file, engine, name=engine, threads=threads, spinning=spinning)
         else:
             loaded = load_engine(engine, file, threads, spinning=spinning)
-        description = f"{artifact.file} ({artifact.form}, for {artifact.platform}) in {engine}, {threads} thread{'s' * (threads > 1)}"
+        description = f"{artifact.file} ({artifact.form}, for {artifact.platform}) in {engine}, {counted(threads, 'thread')}"
         return cls(bundle.manifest.interface(artifact.input_dtype), loaded, description, opened)
 
     @property
@@ -165,8 +166,3 @@ class StepModel:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def counted(number: int, thing: str) -> str:
-    """``1 state``, ``2 states``."""
-    return f"{number} {thing}{'s' * (number != 1)}"

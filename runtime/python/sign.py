@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
-from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, listed
+from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.options import NewFile, command
 from clipstep.runtime.signature import SIGNATURE, new_key, sign
+from clipstep.runtime.wording import listed
 
 
 def sign_bundle(path: Path, key: Path) -> Path:

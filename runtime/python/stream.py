@@ -16,11 +16,12 @@ import numpy as np
 
 from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.model import StepModel, counted
+from clipstep.runtime.model import StepModel
 from clipstep.runtime.outputs import Output, probabilities_of
 from clipstep.runtime.resize import center_box, check_frame, crop_resize
 from clipstep.runtime.session import Session
 from clipstep.runtime.video import Frame
+from clipstep.runtime.wording import counted
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipstep.runtime.wording import counted, listed
 from clipstep.training.data.lists import Clip, find_group
-
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -27,33 +26,33 @@ def find_leaks(train: Sequence[Clip], test: Sequence[Clip]) -> Leaks:
     errors, warnings = [], []
     both = sorted({clip.path for clip in train} & {clip.path for clip in test})
     if both:
-        errors.append(f"{_count(both)} in both lists: {_listed(path.name for path in both)}")
+        errors.append(f"{_count(both)} in both lists: {listed([path.name for path in both])}")
     same = _same_content(dict.fromkeys(clip.path for clip in (*train, *test)))
     trained, tested = ({clip.path for clip in clips} for clips in (train, test))
     across = [(a, b) for files in same for a in files if a in trained for b in files if b in tested and a != b]
     if across:
-        errors.append(f"the same content in both lists under two names: {_listed(f'{a.name} and {b.name}' for a, b in across)}")
+        errors.append(f"the same content in both lists under two names: {listed([f'{a.name} and {b.name}' for a, b in across])}")
     twice_tested = _twice(test)
     if twice_tested:
-        errors.append(f"named twice in the test list, and counted twice: {_listed(twice_tested)}")
+        errors.append(f"named twice in the test list, and counted twice: {listed(twice_tested)}")
     for name, clips, paths in (("training", train, trained), ("test", test, tested)):
         alike = [files for files in ([file for file in files if file in paths] for files in same) if len(files) > 1]
         if alike:
-            warnings.append(f"the same content twice in the {name} list: {_listed(' and '.join(file.name for file in files) for files in alike)}")
+            warnings.append(f"the same content twice in the {name} list: {listed([' and '.join(file.name for file in files) for files in alike])}")
         if name == "training" and (twice := _twice(clips)):
-            warnings.append(f"named twice in the training list, and trained on twice an epoch: {_listed(twice)}")
+            warnings.append(f"named twice in the training list, and trained on twice an epoch: {listed(twice)}")
     apart = [[clip for clip in clips if clip.path not in both] for clips in (train, test)]
     groups = [{(clip.label, group): clip.path.name for clip in clips if (group := find_group(clip)) is not None} for clips in apart]
     shared = sorted(groups[0].keys() & groups[1].keys())
     if shared:
-        pairs = (f"{groups[0][key]} and {groups[1][key]}" for key in shared)
+        pairs = [f"{groups[0][key]} and {groups[1][key]}" for key in shared]
         warnings.append(
-            f"clips of {len(shared)} source video{'s' * (len(shared) != 1)} (the gNN of a name) are in both lists, "
-            f"so the test is easier than new videos are: {_listed(pairs)}"
+            f"clips of {counted(len(shared), 'source video')} (the gNN of a name) are in both lists, "
+            f"so the test is easier than new videos are: {listed(pairs)}"
         )
     counts = Counter(clip.label for clip in train)
     if single := [clip.path.parent.name for clip in train if counts[clip.label] == 1]:
-        warnings.append(f"there is only one video to train on of {_listed(single)}")
+        warnings.append(f"there is only one video to train on of {listed(single)}")
     return Leaks(tuple(errors), tuple(warnings))
 
 
@@ -75,8 +74,3 @@ def _same_content(paths: Iterable[Path]) -> list[list[Path]]:
 
 def _count(paths: Sequence[Path]) -> str:
     return "1 video is" if len(paths) == 1 else f"{len(paths)} videos are"
-
-
-def _listed(names: Iterable[str]) -> str:
-    every = list(names)
-    return ", ".join(every[:SHOWN]) + (f" and {len(every) - SHOWN} more" if len(every) > SHOWN else "")
