@@ -73,7 +73,7 @@ ONLY_WITH = [("momentum", "optimizer", ("sgd",)), ("patience", "schedule", ("pla
     "--init", type=click.Path(path_type=Path), help="Fine-tune this run, or the weights in this file; a new head is made for other classes."
 )
 @click.option("--split", default=1, show_default=True, help="Which trainlist0N.txt and testlist0N.txt.")
-@click.option("--allow-leakage", is_flag=True, help="Only warn of videos that are in both lists, or twice in the test list.")
+@click.option("--allow-leakage", is_flag=True, help="Only warn of videos that are tested with and trained on, or twice in the test list.")
 @click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), default=HOME, show_default=True, help="See clipstep models.")
 @click.option(
     "--preset", type=click.Choice(list(PRESETS)), help=f"Of {HOME}: its temporal strides alpha and beta, or fully causal; a2b1 unless given."
@@ -134,6 +134,7 @@ def train_command(
 ) -> None:
     """Train a network on DATA, a folder in UCF101's layout (classInd.txt, lists, videos/)."""
     from clipstep.training.data.lists import read_data_set
+    from clipstep.training.data.trained_on import checked
     from clipstep.training.finetune import read_start
     from clipstep.training.run import check_out
     from clipstep.training.train import Job, train
@@ -144,6 +145,8 @@ def train_command(
     asked = {name: options.pop(name) for name in ("architecture", "preset", "seen", "frames", "size")}
     start = None if init is None else read_start(init)
     data_set = read_data_set(data, split, allow_leakage=allow_leakage)
+    if start is not None:
+        data_set = checked(data_set, start.trained_on, init, allow_leakage=allow_leakage, fix="start from another run")
     architecture, model_config = _network(asked, _given(context), start, len(data_set.classes))
     console = new_console()
     run = train(Job(data_set, architecture, model_config, TrainingConfig(**options), out, cache, resume, start, force), console)

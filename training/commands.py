@@ -89,7 +89,7 @@ def convert_command(**given: Any) -> None:
 @click.option("--record", is_flag=True, help="Note the accuracy in the bundle's manifest.")
 @click.option("--out", type=NewFolder(), help="Folder for tables and pictures.")
 @click.option("--force", is_flag=True, help="Replace an older evaluation in --out, once the new one is whole.")
-@click.option("--allow-leakage", is_flag=True, help="Only warn of videos that are in both lists, or twice in the test list.")
+@click.option("--allow-leakage", is_flag=True, help="Only warn of videos that are tested with and trained on, or twice in the test list.")
 @json_option
 def evaluate_command(**given: Any) -> None:
     """Measure accuracy of WHAT, a run or a bundle, on the test list of DATA, one video after the other."""

@@ -12,6 +12,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
 from clipstep.training.data.lists import read_data_set
 from clipstep.training.data.subclips import channel_statistics
+from clipstep.training.data.trained_on import KEY, TrainedOn
 from clipstep.training.facts import median_rate, sample_subclips
 from clipstep.training.models import ARCHITECTURES, build
 from clipstep.training.models.slowfast_causal_shufflenet import STAGE_UNITS
@@ -36,7 +37,15 @@ def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split:
     console = new_console()
     console.print(f"read {checkpoint}: {', '.join(filter(None, (described, str(found))))}", soft_wrap=True)
     mean, deviation = channel_statistics(data_set.train, frames, size)
-    info = RunInfo(ARCHITECTURE, config, data_set.classes, tuple(mean), tuple(deviation), median_rate(data_set.train))
+    info = RunInfo(
+        ARCHITECTURE,
+        config,
+        data_set.classes,
+        tuple(mean),
+        tuple(deviation),
+        median_rate(data_set.train),
+        training={KEY: TrainedOn.of(data_set.train).values()},
+    )
     save_run(out, Run(network, info, sample_subclips(data_set.test, frames, size)), replace=True)
     console.print(f"wrote {out}: {ARCHITECTURE}, {len(data_set.classes)} classes")
 

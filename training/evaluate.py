@@ -26,6 +26,7 @@ from clipstep.runtime.terminal import new_console, new_table, print_json, print_
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.whole import write_whole
 from clipstep.training.data.lists import DataSet, read_data_set
+from clipstep.training.data.trained_on import TrainedOn, checked
 from clipstep.training.evaluation import SEEN, Prediction, confusion_matrix, fused, largest_share, predict_videos, top_k_share, top_k_when_seen
 from clipstep.training.plots import plot_confusion, plot_seen
 from clipstep.training.predict import bundle_logits, video_logits
@@ -41,10 +42,13 @@ class Subject:
     """What is evaluated: its classes, a subclip's frames, size and channels, and the logits after each subclip of a video (and
     whether the states are reset at each step)."""
 
+    what: Path
     description: str
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     logits: Callable[..., Tensor]
+    trained_on: TrainedOn | None = None
+    """None where nothing says so."""
     output: Output = "logits"
     """What those logits hold."""
 
@@ -69,13 +73,13 @@ def evaluate_command(
     _check_options(what, other, reset_each_step, record, out, force)
     console = new_console(quiet=as_json)
     data_set = read_data_set(data, split, allow_leakage=allow_leakage)
-    for warning in data_set.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True)
     with ExitStack() as stack:
         subjects = [stack.enter_context(_subject(path, signer, engine, threads, reset_each_step)) for path in (what, *([other] if other else []))]
         for subject in subjects:
             _check_comparable(subject, subjects[0], data, data_set)
-            console.print(subject.description, soft_wrap=True)
+            data_set = checked(data_set, subject.trained_on, subject.what, allow_leakage=allow_leakage, fix="give lists that it was not trained on")
+        for line in (*(f"warning: {warning}" for warning in data_set.warnings), *(subject.description for subject in subjects)):
+            console.print(line, soft_wrap=True)
         found = {
             heading: predict_videos(
                 partial(subject.logits, reset=reset), data_set.test, subject.shape, console, crops=int(crops), output=subject.output
@@ -92,9 +96,10 @@ def evaluate_command(
     summary, *rest = (summarise(each, data_set.classes, unusable) for each in predictions.values())
     print_table(console, _table(dict(zip(predictions, (summary, *rest), strict=True))))
     if record:
-        _record(what, engine, f"{data}, testlist{split:02d}", int(crops), summary)
+        leaky = ", some of whose videos it was trained on or counts twice" if data_set.leaks else ""
+        _record(what, engine, f"{data}, testlist{split:02d}{leaky}", int(crops), summary)
         console.print(f"noted in {what / MANIFEST}")
-    about = {"what": [subject.description for subject in subjects], "crops": int(crops), **summary}
+    about = {"what": [subject.description for subject in subjects], "crops": int(crops), "warnings": list(data_set.warnings), **summary}
     also = {"each_alone": rest} if other else {"reset_each_step": rest[0]} if reset_each_step else {}
     if as_json:
         print_json({**about, **also})
@@ -212,17 +217,20 @@ def _subject(what: Path, signer: Path | None, engine: str, threads: int, reset_e
                     expected=f"{model.interface.frames_needed} frames", fix="evaluate it without, or export it with a larger --stream",
                 )  # fmt: skip
             yield Subject(
+                what,
                 f"{what}: {model.description}",
                 model.labels,
                 (frames, size, channels),
                 lambda subclips, reset: bundle_logits(model, subclips, reset=reset),
+                TrainedOn.read(bundle.manifest.provenance.training, what),
                 model.interface.output,
             )
         return
     run = load_run(what)
     yield Subject(
-        f"{what}: the network in PyTorch", run.info.classes, run.info.shape,
+        what, f"{what}: the network in PyTorch", run.info.classes, run.info.shape,
         lambda subclips, reset: video_logits(run.network, subclips, run.info, reset=reset),
+        TrainedOn.read(run.info.training, what),
     )  # fmt: skip
 
 

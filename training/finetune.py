@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from clipstep.runtime.errors import ClipstepError
 from clipstep.training.convert import ARCHITECTURE as PUBLISHED
 from clipstep.training.convert import converted
+from clipstep.training.data.trained_on import TrainedOn
 from clipstep.training.models import build
 from clipstep.training.run import CHECKPOINT, RunInfo, load_run
 from clipstep.training.weights import fill, read_state
@@ -24,6 +25,11 @@ class Start:
     weights: Mapping[str, Tensor]
     sha256: str
     info: RunInfo | None = None
+
+    @property
+    def trained_on(self) -> TrainedOn | None:
+        """What its run says that it was trained on; None where nothing is said."""
+        return None if self.info is None else TrainedOn.read(self.info.training, self.source)
 
 
 def read_start(source: Path) -> Start:

@@ -21,7 +21,7 @@ from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.finished import Kind, check_output
 from clipstep.runtime.manifest import GoldenContent
 from clipstep.runtime.places import check_file_place
-from clipstep.runtime.whole import write_whole
+from clipstep.runtime.whole import write_file, write_whole
 from clipstep.runtime.wording import counted
 from clipstep.training.data.subclips import RGB
 from clipstep.training.models import build
@@ -135,6 +135,15 @@ def _write(folder: Path, run: Run) -> None:
     safetensors.torch.save_file({"subclips": run.sample.contiguous()}, folder / "sample.safetensors")
     info = {**asdict(run.info), "checkpoint_sha256": _sha256(folder / "model.safetensors")}
     (folder / "run.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+
+
+def note_in_run(folder: Path, values: Mapping[str, Any]) -> None:
+    """Adds to the training summary of a finished run, and of the one of its last epoch."""
+    for path in (folder / RUN.marker, folder / "last" / RUN.marker):
+        if path.is_file():
+            info = json.loads(path.read_text(encoding="utf-8"))
+            with write_file(path) as new:
+                new.write_text(json.dumps({**info, "training": {**info["training"], **values}}, indent=2) + "\n", encoding="utf-8")
 
 
 def load_run(folder: Path) -> Run:

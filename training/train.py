@@ -21,12 +21,14 @@ from torch.utils.data import DataLoader
 
 from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.video import VideoError
+from clipstep.runtime.wording import counted
 from clipstep.training.config import FREE_TO_CHANGE, TrainingConfig
 from clipstep.training.course import Course
 from clipstep.training.data.batches import EpochBatches
 from clipstep.training.data.cache import FrameCache
 from clipstep.training.data.lists import Clip, DataSet, split_by_group
 from clipstep.training.data.subclips import TestVideos, TrainingVideos, channel_statistics, short_side
+from clipstep.training.data.trained_on import KEY, TrainedOn
 from clipstep.training.evaluation import largest_share, predict_videos, top_k_share
 from clipstep.training.facts import check_trainable, median_rate, sample_subclips
 from clipstep.training.finetune import Start, said, start_from
@@ -34,7 +36,7 @@ from clipstep.training.generators import restored_generators
 from clipstep.training.models import build
 from clipstep.training.predict import video_logits
 from clipstep.training.progress import check_room, is_finished, is_newest, keep, progress_folder, saved_state, taken_up
-from clipstep.training.run import CHECKPOINT, LOG, Run, RunInfo, check_out, load_run, save_run, subclip_shape
+from clipstep.training.run import CHECKPOINT, LOG, Run, RunInfo, check_out, load_run, note_in_run, save_run, subclip_shape
 from clipstep.training.trainer import Trainer
 
 
@@ -77,8 +79,8 @@ def train(job: Job, console: Console) -> Run | None:
     clips, held = split_by_group(job.data.train, job.config.validation, job.config.seed)
     saved = saved_state(job.out, _about(job), job.config.epochs) if job.resume else None
     if saved and is_newest(job.out) and len(saved["course"]["rows"]) == job.config.epochs:
-        console.print(f"{job.out}: all {job.config.epochs} epochs are done; more --epochs go on with it", soft_wrap=True)
-        return load_run(job.out)
+        console.print(f"{job.out}: the training of {counted(job.config.epochs, 'epoch')} is done; more --epochs go on with it", soft_wrap=True)
+        return _with_record(job, load_run(job.out), console)
     for warning in job.data.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
     lightning.seed_everything(job.config.seed, verbose=False)
@@ -93,6 +95,7 @@ def train(job: Job, console: Console) -> Run | None:
     saved = fabric.broadcast(saved)
     cache = _cache(job, clips, console)
     info, sample = _facts(fabric, job, clips, saved)
+    trained_on = _trained_on(job) if fabric.global_rank == 0 else {}
     trainer, course = Trainer(network, info, job.config, fabric), Course(job.config.epochs)
     if saved:
         course, where = taken_up(trainer, saved, job.config)
@@ -113,8 +116,22 @@ def train(job: Job, console: Console) -> Run | None:
         console.print(f"{job.out}: no time or steps are left for another epoch; it stays as it is", soft_wrap=True)
         return load_run(job.out)
     began = {} if init is None else {"init": init}
-    summary = {**asdict(job.config), "processes": fabric.world_size, **began, **_odd(job), **_counts(course, clips, held, broken)}
+    summary = {**asdict(job.config), "processes": fabric.world_size, **began, **_odd(job), **_counts(course, clips, held, broken), KEY: trained_on}
     return _finish(job, course, replace(info, training=summary), sample, trainer.evaluated if held else None, console)
+
+
+def _trained_on(job: Job) -> dict[str, Any]:
+    own = TrainedOn.of(job.data.train)
+    return (own.after(job.start.trained_on) if job.start else own).values()
+
+
+def _with_record(job: Job, run: Run, console: Console) -> Run:
+    """The finished run with a record of what it was trained on: runs of before lack it, and the checkpoint says that the lists are the same."""
+    if KEY in run.info.training:
+        return run
+    note_in_run(job.out, {KEY: _trained_on(job)})
+    console.print(f"noted in {job.out} what it was trained on: {counted(len(job.data.train), 'video')} of the training list", soft_wrap=True)
+    return load_run(job.out)
 
 
 def _odd(job: Job) -> dict[str, Any]:

@@ -35,6 +35,8 @@ class DataSet:
     train: tuple[Clip, ...]
     test: tuple[Clip, ...]
     warnings: tuple[str, ...] = ()
+    leaks: tuple[str, ...] = ()
+    """Those of the warnings that make a test's result wrong, and were allowed."""
 
 
 def read_data_set(folder: Path, split: int = 1, *, allow_leakage: bool = False) -> DataSet:
@@ -65,7 +67,7 @@ def read_data_set(folder: Path, split: int = 1, *, allow_leakage: bool = False) 
             f"{folder}: the test would not be honest", got="; ".join(leaks.errors), expected="no video in both lists, or twice in the test list",
             fix="correct the lists, or allow it with --allow-leakage",
         )  # fmt: skip
-    return replace(data, warnings=(*leaks.errors, *leaks.warnings))
+    return replace(data, leaks=leaks.errors, warnings=(*leaks.errors, *leaks.warnings))
 
 
 def split_by_group(clips: Sequence[Clip], share: float, seed: int) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
