@@ -162,7 +162,7 @@ def test_a_cosine_falls_anew_and_that_is_said(finished: tuple[Path, Path], tmp_p
 def test_nothing_is_left_to_do(copy: tuple[Path, Path]) -> None:
     data, run = copy
     before = tree_sha256(run)
-    assert f"{run}: all 1 epochs are done; more --epochs go on with it" in _done(_train(data, run, "--resume"))
+    assert f"{run}: the training of 1 epoch is done; more --epochs go on with it" in _done(_train(data, run, "--resume"))
     assert "no time or steps are left for another epoch; it stays as it is" in _done(_train(data, run, "--resume", "--epochs", 2, "--max-steps", 1))
     assert tree_sha256(run) == before
     (run / "checkpoint.safetensors").unlink()
