@@ -1,5 +1,6 @@
 """An ONNX file of a bundle is self-contained: it names no other file, and no operator that onnxruntime does not bring itself."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from clipstep.runtime.checks.protobuf import Field, Message, Schema, messages
@@ -29,21 +30,28 @@ def check_onnx(path: Path) -> None:
         ClipstepError: a tensor lies in another file, or claims more numbers than a file can hold; an operator is neither standard
             nor a function of the file; the file is no protocol buffer.
     """
-    try:
-        found = list(messages(path.read_bytes(), "ModelProto", SCHEMA))
-    except ClipstepError as error:
-        raise ClipstepError(f"{path}: is not an ONNX file", got=str(error), fix="export it again") from error
-    functions = {(m.text(FUNCTION_DOMAIN), m.text(FUNCTION_NAME)) for m in found if m.kind == "FunctionProto"}
-    for message in found:
+    functions, operators = set(), set()
+    for message in _messages(path):
         if message.kind == "TensorProto":
             _check_tensor(path, message)
         elif message.kind == "NodeProto":
-            operator = message.text(DOMAIN), message.text(OP_TYPE)
-            if operator[0] not in STANDARD and operator not in functions:
-                raise ClipstepError(
-                    f"{path}: has an operator that is not ONNX's own", got="::".join(operator),
-                    expected="only standard operators, and functions that the file defines", fix="export it again",
-                )  # fmt: skip
+            operators.add((message.text(DOMAIN), message.text(OP_TYPE)))
+        elif message.kind == "FunctionProto":
+            functions.add((message.text(FUNCTION_DOMAIN), message.text(FUNCTION_NAME)))
+    foreign = sorted("::".join(operator) for operator in operators - functions if operator[0] not in STANDARD)
+    if foreign:
+        raise ClipstepError(
+            f"{path}: has operators that are not ONNX's own", got=", ".join(foreign),
+            expected="only standard operators, and functions that the file defines", fix="export it again",
+        )  # fmt: skip
+
+
+def _messages(path: Path) -> Iterator[Message]:
+    """One after the other: together they would take more memory than the file."""
+    try:
+        yield from messages(path.read_bytes(), "ModelProto", SCHEMA)
+    except ClipstepError as error:
+        raise ClipstepError(f"{path}: is not an ONNX file", got=str(error), fix="export it again") from error
 
 
 def _check_tensor(path: Path, tensor: Message) -> None:
