@@ -13,6 +13,9 @@ from clipstep.runtime.golden import ParityError
 from clipstep.runtime.outputs import Output
 
 SUM_TOLERANCE = 1e-4
+MOST_DOUBLINGS = 24
+"""Of the contrast of frames: what a network makes of the last ones is large, if it is not bounded."""
+AT_AN_END = 1e-3
 aten = torch.ops.aten
 SQUASHING = (aten.sigmoid, aten.sigmoid_, aten.hardsigmoid, aten.hardsigmoid_)
 KEEPING = (
@@ -46,7 +49,7 @@ def settle_output(asked: str | None, program: StepProgram, logits: Array) -> Out
         return "logits"
     if exclusive:
         return "probabilities"
-    if _are_shares(logits) and _ends_in(SQUASHING, program):
+    if _are_shares(logits) and (_ends_in(SQUASHING, program) or _saturates(program)):
         return "multilabel_probabilities"
     return "multilabel_logits" if asked == "multilabel" else "logits"
 
@@ -79,6 +82,25 @@ def _ends_in(operations: Sequence[Any], program: StepProgram) -> bool:
     while maker is not None and maker[0] in KEEPING:
         maker = maker[1]
     return maker is not None and maker[0] in operations
+
+
+@torch.no_grad()
+def _saturates(program: StepProgram) -> bool:
+    """Whether frames of ever more contrast drive each output to 0 or 1 and none beyond, as a sigmoid does however it is written;
+    logits that happen to lie between 0 and 1 leave that range."""
+    frames, *states = program.inputs
+    arrived = torch.zeros(1, len(program.labels), dtype=torch.bool)
+    for doubled in range(MOST_DOUBLINGS):
+        try:
+            outputs = program.step(frames.float() * 2**doubled, *states)[0]
+        except Exception:  # The network refuses such frames: no more can be known of it.
+            break
+        if not bool(outputs.isfinite().all()):  # exp(x) / (1 + exp(x)) overflows.
+            break
+        if bool((outputs < 0).any() or (outputs > 1).any()):
+            return False
+        arrived |= torch.minimum(outputs, 1 - outputs) <= AT_AN_END
+    return bool(arrived.all())
 
 
 class _Makers(TorchDispatchMode):  # type: ignore[no-untyped-call]

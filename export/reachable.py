@@ -214,6 +214,8 @@ class _Walk:
             yield from self._class(thing)
         elif isinstance(thing, types.GeneratorType):
             yield from ((f"{name} in {path}", value, None) for name, value in (thing.gi_frame.f_locals if thing.gi_frame else {}).items())
+        elif any(thing is shared for shared in SHARED_SOURCES):
+            return
         elif (source := RandomSource.of(thing)) is not None:
             kept = source.read()
             self.found._undo.append(lambda: source.write(kept))
@@ -324,6 +326,11 @@ def _kind(thing: Any) -> Kind:
 def _is_theirs(kind: type) -> bool:
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     return file is not None and is_theirs(file) and not issubclass(kind, enum.Enum)
+
+
+SHARED_SOURCES = (random.getstate.__self__, np.random.get_state.__self__, torch.default_generator)  # type: ignore[attr-defined]
+"""The random sources that everybody shares; a function of theirs that a file imports by name leads to them. :mod:`purity` seeds and
+watches them itself."""
 
 
 @dataclass(frozen=True)

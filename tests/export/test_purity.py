@@ -263,6 +263,31 @@ HARMLESS: dict[str, str] = {
     "a counter that nothing reads": "class Net(Base):\n def start(self): self.calls = 0\n def use(self, f):\n  self.calls += 1\n  return f",
     "a parametrisation": "class Net(Base):\n def start(self): nn.utils.parametrizations.weight_norm(self.linear)\n def use(self, f): return f",
     "a spectral norm": "class Net(Base):\n def start(self): nn.utils.parametrizations.spectral_norm(self.linear)\n def use(self, f): return f",
+    "random functions imported by name, for training": (
+        "from random import randint, shuffle\nfrom numpy.random import rand\nclass Net(Base):\n def use(self, f):\n"
+        "  if self.training: shuffle([randint(0, 1), rand(2)])\n  return f"
+    ),
+    "a random source of its own, for training": (
+        "class Net(Base):\n def start(self): self.dice, self.more = random.Random(1), np.random.default_rng(1)\n"
+        " def use(self, f): return f * self.dice.random() * self.more.random() if self.training else f"
+    ),
+    "a logger": (
+        "import logging\nLOG = logging.getLogger('net')\nclass Net(Base):\n"
+        " def use(self, f):\n  LOG.debug('features %s', f.shape)\n  LOG.warning('seen')\n  return f"
+    ),
+    "a warning": "import warnings\nclass Net(Base):\n def use(self, f):\n  warnings.warn('old', stacklevel=1)\n  return f",
+    "seconds that nothing reads": (
+        "class Net(Base):\n def start(self): self.seconds = 0.0\n"
+        " def use(self, f):\n  begun = time.perf_counter()\n  f = f * 2\n  self.seconds += time.perf_counter() - begun\n  return f"
+    ),
+    "checkpointing": (
+        "from torch.utils.checkpoint import checkpoint\nclass Net(Base):\n"
+        " def use(self, f): return checkpoint(torch.relu, f, use_reentrant=False)"
+    ),
+    "a hook that looks": (
+        "class Net(Base):\n def start(self):\n  self.seen = {}\n"
+        "  self.conv.register_forward_hook(lambda module, given, out: self.seen.update(conv=out))\n def use(self, f): return f"
+    ),
     "a dropout and a batch norm in eval": (
         "class Net(Base):\n def start(self): self.rest = nn.Sequential(nn.BatchNorm3d(3), nn.Dropout(0.5))\n"
         " def features(self, x): return super().features(self.rest(x))\n def use(self, f): return f"

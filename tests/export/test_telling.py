@@ -50,6 +50,13 @@ LASTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "log softmax": (lambda x: x.log_softmax(1), "logits"),
     "sigmoid": (lambda x: x.sigmoid(), "multilabel_probabilities"),
     "sigmoid of parts, averaged": (lambda x: torch.stack([x, 2 * x]).sigmoid().mean(0), "multilabel_probabilities"),
+    "sigmoid by its formula": (lambda x: 1 / (1 + (-x).exp()), "multilabel_probabilities"),
+    "sigmoid by a formula that overflows": (lambda x: x.exp() / (1 + x.exp()), "multilabel_probabilities"),
+    "sigmoid by tanh": (lambda x: 0.5 * (1 + (x / 2).tanh()), "multilabel_probabilities"),
+    "sigmoid with parts swapped": (lambda x: torch.where(x > 0, x.sigmoid(), 1 - (-x).sigmoid()), "multilabel_probabilities"),
+    "1 - sigmoid": (lambda x: 1 - x.sigmoid(), "multilabel_probabilities"),
+    "softmax by its formula": (lambda x: (x - x.logsumexp(1, keepdim=True)).exp(), "probabilities"),
+    "logits between 0 and 1, without a bound": (lambda x: 0.5 + 0.01 * x, "logits"),
     "sigmoid, then linear": (lambda x: x.sigmoid() * 3 - 1, "logits"),
     "logits that happen to lie between 0 and 1": (lambda x: 0.5 + 0.01 * x.clamp(-9, 9), "logits"),
 }
@@ -119,6 +126,17 @@ def test_a_grey_sample_gets_synthetic_scenes_behind_it() -> None:
     assert recorded.content == ("video", "synthetic") and recorded.cannot_show == ()
     assert recorded.golden.subclips.shape == (16, 3, 12, 12, 3) and len(recorded.golden.logits) == 16
     np.testing.assert_array_equal(recorded.golden.subclips[:8], still.numpy())
+
+
+def test_a_network_that_asserts_what_frames_hold_is_not_said_to_show_what_cannot_be_tried() -> None:
+    """A wrong mean breaks its assertion, which no artifact has."""
+
+    def see(frames: Tensor) -> Tensor:
+        assert frames.min() >= -100 / 60, "not normalised"
+        return frames
+
+    recorded = record_telling(_program(Head(see=see)), SCENES, "synthetic")
+    assert recorded.cannot_show == ("another mean",)
 
 
 def test_a_dead_network_is_said_to_show_nothing() -> None:
