@@ -258,7 +258,7 @@ def verify_command(
         raise ClipstepError("--video needs --run or --model", got="no network to compute the reference with", fix="add one of them")
     if model is not None:
         _compare_given(opened, given, console)
-    console.print(f"{bundle}: {len(golden.logits)} steps and a reset against the {reference}", soft_wrap=True)
+    console.print(f"{bundle}: {len(golden.logits)} steps and a reset{_flushes(golden)} against the {reference}", soft_wrap=True)
     table = new_table("artifact", "runtime", "verdict", "largest\nerror", "of its\nrange", "bound", texts=3)
     runtimes = {"onnx": "onnxruntime", "executorch": "ExecuTorch", "coreml": "own evaluator *"}
     with quiet_stderr():
@@ -271,6 +271,11 @@ def verify_command(
     if opened.extra:
         console.print(f"extra, and not verified, for the manifest does not name it: {listed(opened.extra)}", soft_wrap=True, markup=False)
     missing = [artifact.file for artifact in opened.manifest.artifacts if artifact.file in opened.missing]
+    unchecked = opened.manifest.flush is not None and not golden.flushed
+    if unchecked:
+        console.print(
+            "not checked: the end of a video, for these golden steps hold no flushed one; give --run or --model, or export again", soft_wrap=True
+        )
     if missing:
         raise ClipstepError(
             f"{bundle}: not verified, for it is missing: {', '.join(missing)}", fix="copy the bundle again, whole, or export it without"
@@ -283,9 +288,14 @@ def verify_command(
              "bound": BOUNDS[a.precision]} for a, e in verified
         ]  # fmt: skip
         print_json({"bundle": str(bundle), "steps": len(golden.logits), "reference": reference, "artifacts": rows, "extra": list(opened.extra),
+                    "flushed_after_steps": list(golden.flushed) if opened.manifest.flush else None,
                     "cannot_show": list(opened.manifest.golden.cannot_show)})  # fmt: skip
     if opened.manifest.golden.cannot_show:
         console.print(f"what these golden steps cannot show: {', '.join(opened.manifest.golden.cannot_show)}", soft_wrap=True)
+
+
+def _flushes(golden: GoldenSteps) -> str:
+    return f" (and videos flushed after {', '.join(map(str, golden.flushed))} of them)" if golden.flushed else ""
 
 
 def _compare_given(bundle: Bundle, given: dict[str, Any], console: Console) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -84,10 +85,11 @@ def _by_network(bundle: Bundle, network: Network) -> PackedGolden:
 
     from clipstep.export.reference import reference_program
     from clipstep.export.verify import record_golden
-    from clipstep.runtime.pack import SYNTHETIC_STEPS, SYNTHETIC_SUBCLIPS
+    from clipstep.runtime.pack import SYNTHETIC_SUBCLIPS, synthetic_steps
     from clipstep.runtime.synthetic import synthetic_subclips
 
     program = reference_program(bundle, network)
-    golden = record_golden(program, torch.from_numpy(synthetic_subclips(SYNTHETIC_SUBCLIPS, *program.frames.shape)), SYNTHETIC_STEPS)
+    subclips = torch.from_numpy(synthetic_subclips(SYNTHETIC_SUBCLIPS, *program.frames.shape))
+    golden = record_golden(program, subclips, synthetic_steps(bundle.manifest))
     kept = {name: value[-SYNTHETIC_SUBCLIPS:] for name, value in golden.states.items()}
-    return packed_golden(type(golden)(golden.subclips, golden.logits, kept), synthetic_golden("the eager network"))
+    return packed_golden(replace(golden, states=kept), synthetic_golden("the eager network"))

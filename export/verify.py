@@ -16,7 +16,7 @@ from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.checks import check_file
 from clipstep.runtime.engines import ENGINES, Engine, load_engine
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.golden import BOUNDS, Errors, GoldenSteps, ParityError, check_golden, scale_of
+from clipstep.runtime.golden import BOUNDS, Errors, GoldenSteps, ParityError, check_golden, flush_points, scale_of, shortest_steps
 from clipstep.runtime.isolated import Child, IsolatedEngine, fresh_child
 from clipstep.runtime.manifest import Artifact, Interface
 from clipstep.runtime.model import StepModel
@@ -30,9 +30,15 @@ GOLDEN_STATE_BYTES = 8_000_000
 
 
 @torch.no_grad()
-def record_golden(program: StepProgram, subclips: torch.Tensor, steps: int = GOLDEN_STEPS) -> GoldenSteps:
+def record_golden(program: StepProgram, subclips: torch.Tensor, steps: int | None = None) -> GoldenSteps:
     """Runs the eager network for ``steps`` steps of one stream over ``subclips`` ``(S, T, H, W, 3)``, again from the
-    first when they are used up."""
+    first when they are used up; after a few of them also to the end that a video would have there, where it has one.
+
+    Unless given, there are :data:`GOLDEN_STEPS`, or as many as the shortest video has.
+    """
+    frames = len(program.frames)
+    steps = steps or max(GOLDEN_STEPS, shortest_steps(program.flush, frames) if program.flush else 0)
+    points, flushed = flush_points(program.flush, frames, program.delay, steps), dict[int, np.ndarray]()
     states = list(program.states.values())
     size = sum(state.nbytes for state in states)
     logits: list[np.ndarray] = []
@@ -41,8 +47,10 @@ def record_golden(program: StepProgram, subclips: torch.Tensor, steps: int = GOL
         out, *states = program.step(subclips[step % len(subclips)], *states)
         logits.append(out[0].numpy())
         kept.append([state.numpy() for state in states])
+        if step + 1 in points:
+            flushed[step + 1] = flush(program, states)[0].numpy()
     after = {name: np.stack(values) for name, values in zip(program.states, zip(*kept, strict=True), strict=True)}
-    return GoldenSteps(subclips[:steps].numpy(), np.stack(logits), after)
+    return GoldenSteps(subclips[:steps].numpy(), np.stack(logits), after, flushed)
 
 
 @torch.no_grad()
@@ -60,7 +68,7 @@ def check_steps(program: StepProgram, subclips: torch.Tensor) -> tuple[int, floa
     states, pairs, frames = list(program.states.values()), [], len(program.frames)
     count = max(GOLDEN_STEPS, len(subclips), program.delay // frames + 4, (program.window or 0) // frames + 2)
     video = subclips[torch.arange(count) % len(subclips)]
-    flushed = {-(-program.flush.min_frames // frames), count} if program.flush else set()
+    flushed = {shortest_steps(program.flush, frames), count} if program.flush else set()
     for step, subclip in enumerate(video, 1):
         logits, *states = program.step(subclip, *states)
         so_far = f"after {step} steps of {frames} frames"
@@ -71,11 +79,12 @@ def check_steps(program: StepProgram, subclips: torch.Tensor) -> tuple[int, floa
     return count, _largest_difference([(when, logits, expected) for when, logits, expected in pairs if expected is not None])
 
 
-def flush(program: StepProgram, states: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The logits ``(1, classes)`` of the whole video, from the states after its last step."""
+def flush(program: StepProgram, states: Sequence[torch.Tensor], *, told: bool = True) -> torch.Tensor:
+    """The logits ``(1, classes)`` of the whole video, from the states after its last step; unless the network is ``told`` that it has
+    ended, they are what a network that ignores it would give."""
     assert program.flush is not None
-    names = program.input_names[1:]
-    states = tuple(torch.ones_like(state) if name == program.flush.state else state for name, state in zip(names, states, strict=True))
+    ended, names = program.flush.state if told else None, program.input_names[1:]
+    states = tuple(torch.ones_like(state) if name == ended else state for name, state in zip(names, states, strict=True))
     for _ in range(program.flush.steps):
         outputs: tuple[torch.Tensor, ...] = program.step(torch.zeros_like(program.frames), *states)
         states = outputs[1:]
@@ -170,3 +179,6 @@ def same_golden(recorded: GoldenSteps, computed: GoldenSteps) -> None:
         difference = np.abs(old[len(old) - both :] - new[len(new) - both :]).max(initial=0)
         if not difference <= BOUNDS["float32"] * scale_of(new):
             raise ParityError(f"the bundle's golden {name} are not what the eager network computes", fix="export it again")
+    for steps in recorded.flushed.keys() & computed.flushed.keys():
+        if not np.abs(recorded.flushed[steps] - computed.flushed[steps]).max() <= BOUNDS["float32"] * computed.scale("logits"):
+            raise ParityError(f"the bundle's golden logits of a flushed video of {steps} steps are not the eager network's", fix="export it again")

@@ -68,7 +68,7 @@ def arm64_step(record: InstructionRecord) -> Arm64Step:
 
 
 def first_steps(golden: GoldenSteps, steps: int | None) -> GoldenSteps:
-    """So many of the golden steps, or all.
+    """So many of the golden steps, or all, without what is recorded of flushed videos, whose steps are not counted.
 
     Raises:
         ClipstepError: there are not so many.
@@ -78,7 +78,7 @@ def first_steps(golden: GoldenSteps, steps: int | None) -> GoldenSteps:
     steps = steps or len(golden.logits)
     dropped = len(golden.logits) - steps  # States may be recorded of the last steps alone.
     states = {name: value[: max(0, len(value) - dropped)] for name, value in golden.states.items()}
-    return replace(golden, logits=golden.logits[:steps], states=states)
+    return replace(golden, logits=golden.logits[:steps], states=states, flushed={})
 
 
 def _artifacts(bundle: Bundle) -> list[_Candidate]:

@@ -1,7 +1,7 @@
 """Golden steps: recorded inputs and expected outputs of one stream, by which an artifact proves itself anywhere."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ from safetensors.numpy import load_file, save_file
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import ClipstepError, in_step
-from clipstep.runtime.manifest import Interface
+from clipstep.runtime.manifest import Flush, Interface
 from clipstep.runtime.model import StepModel
+from clipstep.runtime.session import end_video
 
 BOUNDS = {"float32": 1e-4, "float16": 2e-2}
 """How far an artifact of that precision may be off, as a share of each output's :func:`scale_of`.
@@ -22,6 +23,8 @@ others by up to 1.6e-2 (docs/measurements.md).
 """
 LEAST_SHARE = 1 / 20
 LEAST_SCALE = 1e-2
+SHORT_STEPS = 4
+"""What is kept of golden steps that are shortened, unless a prediction comes later."""
 
 
 class ParityError(ClipstepError):
@@ -34,16 +37,19 @@ class GoldenSteps:
 
     ``subclips`` is ``(S, T, H, W, 3)`` uint8; step ``i`` takes subclip ``i % S``. ``logits`` is ``(N, classes)`` and
     ``states`` holds for each state, in the manifest's order, its value after each of the last M steps, ``(M, *shape)``: of all
-    of them, unless they are large.
+    of them, unless they are large. ``flushed`` holds logits ``(classes,)`` of whole videos by their number of steps: of the first
+    so many steps of the stream, flushed. It is empty where there is nothing to flush, and in bundles of before it was recorded.
     """
 
     subclips: Array
     logits: Array
     states: dict[str, Array]
+    flushed: Mapping[int, Array] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {'x'.join(map(str, value.shape[1:]))}" for name, value in self.states.items())
-        return f"<GoldenSteps: {len(self.logits)} on {len(self.subclips)} subclips; states: {shapes or 'none'}>"
+        flushed = f"; flushed after {', '.join(map(str, self.flushed))}" if self.flushed else ""
+        return f"<GoldenSteps: {len(self.logits)} on {len(self.subclips)} subclips; states: {shapes or 'none'}{flushed}>"
 
     @property
     def outputs(self) -> dict[str, Array]:
@@ -64,11 +70,14 @@ class GoldenSteps:
         if missing:
             raise _unusable(", ".join(missing), "each state of the manifest")
         count = len(self.states[interface.states[0].name]) if interface.states else 0
+        classes = (len(interface.labels),)
         expected = {
             "subclips": (self.subclips, "uint8", interface.input.shape, None),
-            "logits": (self.logits, "float32", (len(interface.labels),), None),
+            "logits": (self.logits, "float32", classes, None),
             **{f"states.{s.name}": (self.states[s.name], s.dtype, s.shape, count) for s in interface.states},
         }
+        if self.flushed:
+            expected["flushed"] = (np.stack(list(self.flushed.values())), "float32", classes, None)
         for name, (values, dtype, shape, rows) in expected.items():
             if values.dtype != dtype or values.shape[1:] != shape or values.ndim == 0 or rows not in (None, len(values)):
                 raise _unusable(f"{name} {values.dtype} {values.shape}", f"{name} {dtype} {(rows or 'steps', *shape)}".replace("'", ""))
@@ -77,10 +86,27 @@ class GoldenSteps:
         if not len(self.logits) or not len(self.subclips) or count > len(self.logits):
             got = f"{len(self.logits)} steps on {len(self.subclips)} subclips, {count} with states"
             raise _unusable(got, "at least one step and one subclip, and states of no more steps than logits")
+        self._check_flushed(interface)
+
+    def _check_flushed(self, interface: Interface) -> None:
+        if not self.flushed:
+            return
+        if interface.flush is None:
+            raise _unusable("logits of flushed videos", "none, because the manifest has no flush")
+        shortest = shortest_steps(interface.flush, interface.input.shape[0])
+        if not all(shortest <= steps <= len(self.logits) for steps in self.flushed):
+            raise _unusable(f"flushes after {', '.join(map(str, self.flushed))} steps", f"after {shortest} to {len(self.logits)}")
+
+    def tensors(self) -> dict[str, Array]:
+        """What is in the file, by name: ``subclips``, ``logits`` and ``states.NAME`` as above and, where videos were flushed, ``flushed``
+        ``(F, classes)`` and ``flushed_after`` ``(F,)`` int64, the number of steps of each."""
+        named = {"subclips": self.subclips, "logits": self.logits, **{f"states.{name}": value for name, value in self.states.items()}}
+        if self.flushed:
+            named |= {"flushed": np.stack(list(self.flushed.values())), "flushed_after": np.array(list(self.flushed), np.int64)}
+        return {name: np.ascontiguousarray(value) for name, value in named.items()}
 
     def save(self, path: Path) -> None:
-        named = {f"states.{name}": value for name, value in self.states.items()}
-        save_file({"subclips": self.subclips, "logits": self.logits, **named}, path)
+        save_file(self.tensors(), path)
 
     @classmethod
     def of(cls, bundle: Bundle) -> "GoldenSteps":
@@ -101,11 +127,42 @@ class GoldenSteps:
         """The golden steps in a file, as they are: :meth:`check` tells whether they can be used."""
         try:
             values = load_file(path)
-            return cls(values["subclips"], values["logits"], {name: values[f"states.{name}"] for name in state_names})
+            states = {name: values[f"states.{name}"] for name in state_names}
+            return cls(values["subclips"], values["logits"], states, _flushed(values))
         except KeyError as error:
             raise ClipstepError(f"{path}: cannot be read", got=f"no {error.args[0]}", expected="golden steps", fix="export it again") from error
         except (SafetensorError, TypeError, ValueError, OSError) as error:
             raise ClipstepError(f"{path}: cannot be read", got=str(error), expected="golden steps", fix="export it again") from error
+
+
+def _flushed(values: Mapping[str, Array]) -> dict[int, Array]:
+    if "flushed" not in values and "flushed_after" not in values:
+        return {}
+    logits, after = values["flushed"], values["flushed_after"]
+    if after.dtype != np.int64 or after.ndim != 1 or logits.shape[:1] != after.shape or len(set(after.tolist())) != len(after) or not len(after):
+        raise ValueError(f"flushed {logits.shape} and flushed_after {after.dtype} {after.shape}, which do not fit each other")
+    return dict(zip(after.tolist(), logits, strict=True))
+
+
+def shortest_steps(flush: Flush, frames: int) -> int:
+    """The steps of ``frames`` frames that the shortest video has of which the network says something."""
+    return -(-flush.min_frames // frames)
+
+
+def short_steps(flush: Flush | None, frames: int, delay: int, steps: int) -> int:
+    """How many of so many golden steps are kept where they are shortened: a prediction must have come, and a video be flushed."""
+    needed = shortest_steps(flush, frames) if flush else 0
+    return min(steps, max(SHORT_STEPS, delay // frames + 2, needed))
+
+
+def flush_points(flush: Flush | None, frames: int, delay: int, steps: int) -> tuple[int, ...]:
+    """After how many golden steps the video is flushed too: the fewest that the network takes, those that are kept of shortened
+    ones, and all."""
+    if flush is None:
+        return ()
+    shortest = shortest_steps(flush, frames)
+    points = {shortest, short_steps(flush, frames, delay, steps), steps}
+    return tuple(sorted(point for point in points if shortest <= point <= steps))
 
 
 def _unusable(got: str, expected: str) -> ClipstepError:
@@ -140,7 +197,7 @@ class Errors:
 
 
 def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> Errors:
-    """Runs the golden steps, then the first one again after a reset, and compares everything.
+    """Runs the golden steps, flushes the videos that were recorded so, runs the first step again after a reset, and compares everything.
 
     Where every output is within its bound, top-1 is the reference's wherever that leads by more than twice the bound; a nearer
     tie may go either way.
@@ -164,10 +221,24 @@ def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> Error
                 raise ParityError(f"{name} is off at step {step}", got=f"an error of {error:.3g}", expected=f"at most {bound:.3g}")
             absolute, relative = max(absolute, error), max(relative, error / scales[name])
         first = first or [logits, *states]
+        if step + 1 in golden.flushed:
+            error = _check_flush(model, golden, step + 1, states, BOUNDS[precision] * scales["logits"])
+            absolute, relative = max(absolute, error), max(relative, error / scales["logits"])
     logits, states = model.step(_subclip(model, golden, 0), model.initial_states())
     if not all(np.array_equal(value, old) for value, old in zip((logits, *states), first, strict=True)):
         raise ParityError("after a reset the first step gives other outputs than before", expected="the same, bit for bit")
     return Errors(len(golden.logits), absolute, relative)
+
+
+def _check_flush(model: StepModel, golden: GoldenSteps, steps: int, states: Sequence[Array], bound: float) -> float:
+    """The error of the logits of a video of so many steps."""
+    error = error_at("logits of the flushed video", steps, golden.flushed[steps], end_video(model, states, steps))
+    if error > bound:
+        raise ParityError(
+            f"logits are off where a video of {steps} step{'s' * (steps != 1)} is flushed", got=f"an error of {error:.3g}",
+            expected=f"at most {bound:.3g}",
+        )  # fmt: skip
+    return error
 
 
 def error_at(name: str, step: int, reference: Array, value: Array) -> float:

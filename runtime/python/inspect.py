@@ -72,7 +72,8 @@ def _show_golden(bundle: Bundle, console: Console) -> None:
         return
     golden, sizes = GoldenSteps.of(bundle), (bundle.manifest.golden.size_bytes / 1e6, bundle.size_bytes / 1e6)
     content = f" ({', '.join(bundle.manifest.golden.content)})" if bundle.manifest.golden.content else ""
-    on = f"{len(golden.logits)} on {len(golden.subclips)} subclips{content}"
+    flushed = f", flushed after {', '.join(map(str, golden.flushed))}" if golden.flushed else ""
+    on = f"{len(golden.logits)} on {len(golden.subclips)} subclips{content}{flushed}"
     console.print(f"golden steps  {on}, {sizes[0]:.1f} MB of the bundle's {sizes[1]:.1f} MB", soft_wrap=True)
     if bundle.manifest.golden.cannot_show:
         console.print(f"              they cannot show: {', '.join(bundle.manifest.golden.cannot_show)}", soft_wrap=True)

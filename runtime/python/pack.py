@@ -4,7 +4,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,14 @@ from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, this_machine
 from clipstep.runtime.contents import PACK_SUFFIX, is_clutter
 from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.golden import GoldenSteps, check_golden
-from clipstep.runtime.manifest import Artifact, Golden
+from clipstep.runtime.golden import GoldenSteps, check_golden, flush_points, short_steps, shortest_steps
+from clipstep.runtime.manifest import Artifact, Golden, Interface
 from clipstep.runtime.model import StepModel
+from clipstep.runtime.session import end_video
 from clipstep.runtime.synthetic import synthetic_subclips
 from clipstep.runtime.whole import write_file
 
 GOLDEN = ("full", "short", "synthetic")
-SHORT_STEPS = 4
 SYNTHETIC_STEPS, SYNTHETIC_SUBCLIPS = 16, 4
 """Steps that are recorded anew, and the subclips that they take in turns."""
 GOLDEN_FILE = "golden.safetensors"
@@ -91,10 +91,11 @@ def golden_of(bundle: Bundle, kind: str) -> PackedGolden:
         return PackedGolden(file.read_bytes(), said)
     golden = GoldenSteps.of(bundle)
     spec = bundle.manifest
-    steps = min(len(golden.logits), max(SHORT_STEPS, spec.delay_frames // spec.input.shape[0] + 2))  # A late output must have come.
+    steps = short_steps(spec.flush, spec.input.shape[0], spec.delay_frames, len(golden.logits))
     left_out = len(golden.logits) - steps
     states = {name: value[: max(0, len(value) - left_out)] for name, value in golden.states.items()}
-    short = replace(golden, subclips=golden.subclips[:steps], logits=golden.logits[:steps], states=states)
+    flushed = {after: logits for after, logits in golden.flushed.items() if after <= steps}
+    short = GoldenSteps(golden.subclips[:steps], golden.logits[:steps], states, flushed)
     return packed_golden(short, said.model_copy(update={"left_out_steps": said.left_out_steps + left_out}))
 
 
@@ -105,8 +106,7 @@ def synthetic_golden(by: str) -> Golden:
 
 def packed_golden(golden: GoldenSteps, about: Golden) -> PackedGolden:
     """Golden steps as a file, and ``about`` them with that file's name, size and hash."""
-    named = {f"states.{name}": np.ascontiguousarray(value) for name, value in golden.states.items()}
-    data = save({"subclips": np.ascontiguousarray(golden.subclips), "logits": np.ascontiguousarray(golden.logits), **named})
+    data = save(golden.tensors())
     return PackedGolden(data, about.model_copy(update=_file_facts(data)))
 
 
@@ -150,25 +150,40 @@ def _recorded(bundle: Bundle) -> tuple[GoldenSteps, str]:
         except BundleError:
             continue
         with StepModel.load(bundle, engine) as model:
-            check_golden(model, GoldenSteps.of(bundle), artifact.precision)
-            return _steps(model, subclips), f"{artifact.file} in {engine}, which proved itself on the bundle's own golden steps"
+            own = GoldenSteps.of(bundle)
+            check_golden(model, own, artifact.precision)
+            return _steps(
+                model, subclips, flushes=bool(own.flushed)
+            ), f"{artifact.file} in {engine}, which proved itself on the bundle's own golden steps"
     raise ClipstepError(
         f"{bundle.path}: has no artifact that runs here to record synthetic golden steps with", expected="onnx or executorch",
         fix="give the network: --run RUN or --model FACTORY",
     )  # fmt: skip
 
 
-def _steps(model: StepModel, subclips: Array) -> GoldenSteps:
-    """Steps of one stream as the model computes them; the states after the last few, as many as there are subclips."""
-    states, logits, after = model.initial_states(), [], []
-    for step in range(SYNTHETIC_STEPS):
+def synthetic_steps(interface: Interface) -> int:
+    """How many steps are recorded anew."""
+    return max(SYNTHETIC_STEPS, shortest_steps(interface.flush, interface.input.shape[0]) if interface.flush else 0)
+
+
+def _steps(model: StepModel, subclips: Array, *, flushes: bool) -> GoldenSteps:
+    """Steps of one stream as the model computes them; the states after the last few, as many as there are subclips.
+
+    ``flushes``: also what it says of flushed videos, if it has proved that it says the right thing.
+    """
+    interface, steps = model.interface, synthetic_steps(model.interface)
+    points = flush_points(interface.flush, interface.input.shape[0], interface.delay_frames, steps) if flushes else ()
+    states, logits, after, flushed = model.initial_states(), [], [], dict[int, Array]()
+    for step in range(steps):
         frames = subclips[step % len(subclips)].astype(model.interface.input.dtype, copy=False)
         values, states = model.step(frames, states)
         logits.append(values)
         after.append(states)
+        if step + 1 in points:
+            flushed[step + 1] = end_video(model, states, step + 1)
     kept = after[-SYNTHETIC_SUBCLIPS:]
     names = [state.name for state in model.interface.states]
-    return GoldenSteps(subclips, np.stack(logits), {name: np.stack([values[i] for values in kept]) for i, name in enumerate(names)})
+    return GoldenSteps(subclips, np.stack(logits), {name: np.stack([values[i] for values in kept]) for i, name in enumerate(names)}, flushed)
 
 
 def _file_facts(data: bytes) -> dict[str, object]:

@@ -1,5 +1,7 @@
 """The steps of one video: the states between them, when there is something to say, and what is said at its end."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from clipstep.runtime.engines import Array
@@ -41,16 +43,25 @@ class Session:
         Raises:
             ClipstepError: a step fails; the session is then as it was before.
         """
-        interface = self._model.interface
-        flush, frames = interface.flush, interface.input.shape[0]
+        flush, frames = self._model.interface.flush, self._model.interface.input.shape[0]
         logits = None
         if flush is not None and self.steps * frames >= flush.min_frames:
-            blank = np.zeros(interface.input.shape, interface.input.dtype)
-            states = tuple(
-                np.ones_like(value) if state.name == flush.state else value for state, value in zip(interface.states, self._states, strict=True)
-            )
-            for step in range(flush.steps):
-                with in_step(self.steps + step):
-                    logits, states = self._model.step(blank, states)
+            logits = end_video(self._model, self._states, self.steps)
         self.reset()
         return logits
+
+
+def end_video(model: StepModel, states: Sequence[Array], steps: int) -> Array:
+    """The logits ``(classes,)`` of a video of so many steps, from the states after its last one, as the manifest's ``flush`` says.
+
+    Raises:
+        ClipstepError: a step fails.
+    """
+    interface, flush = model.interface, model.interface.flush
+    assert flush is not None
+    blank = np.zeros(interface.input.shape, interface.input.dtype)
+    states = [np.ones_like(value) if state.name == flush.state else value for state, value in zip(interface.states, states, strict=True)]
+    for step in range(flush.steps):
+        with in_step(steps + step):
+            logits, states = model.step(blank, states)
+    return logits

@@ -1,6 +1,7 @@
 """The bound of the golden steps by hand, what a file of golden steps must hold, and what synthetic frames show."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from clipstep.runtime import ClipstepError, GoldenSteps, ParityError, StepModel, check_golden
+from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.golden import BOUNDS, scale_of
-from clipstep.runtime.manifest import Input, Interface
+from clipstep.runtime.manifest import Flush, Input, Interface
 from clipstep.runtime.synthetic import synthetic_subclips
 
 FRAMES = np.arange(4 * 2 * 4 * 4 * 3, dtype=np.uint8).reshape(4, 2, 4, 4, 3)
@@ -113,6 +115,13 @@ def test_outputs_of_another_shape_are_not_stretched() -> None:
         (lambda t: t.update({"states.memory": np.repeat(t["states.memory"], 2, axis=0)}), "6 with states"),
         (lambda t: t["states.memory"].fill(np.inf), r"a value in states\.memory that is not finite"),
         (lambda t: t["logits"].fill(np.nan), "a value in logits that is not finite"),
+        (lambda t: t.update(flushed=t["logits"][:1]), "got no flushed_after"),
+        (lambda t: t.update(flushed_after=np.array([1])), "got no flushed"),
+        (lambda t: t.update(flushed=t["logits"][:2], flushed_after=np.array([1])), r"got flushed \(2, 3\) and flushed_after int64 \(1,\)"),
+        (lambda t: t.update(flushed=t["logits"][:2], flushed_after=np.array([1, 1])), "which do not fit each other"),
+        (lambda t: t.update(flushed=t["logits"][:0], flushed_after=np.array([], np.int64)), "which do not fit each other"),
+        (lambda t: t.update(flushed=t["logits"][:1], flushed_after=np.array([1.0])), "flushed_after float64"),
+        (lambda t: t.update(flushed=t["logits"][:1], flushed_after=np.array([1])), "got logits of flushed videos; expected none"),
     ],
 )
 def test_a_file_of_other_golden_steps_is_refused(
@@ -120,6 +129,22 @@ def test_a_file_of_other_golden_steps_is_refused(
 ) -> None:
     with pytest.raises(ClipstepError, match=rf"golden\.safetensors: .*{message}.*export it again"):
         GoldenSteps.of(edit_golden(change))
+
+
+@pytest.mark.parametrize(
+    ("flushed", "message"),
+    [
+        ({4: np.zeros(3, np.float32)}, "got flushes after 4 steps; expected after 2 to 3"),
+        ({1: np.zeros(3, np.float32)}, "got flushes after 1 steps; expected after 2 to 3"),
+        ({2: np.zeros(4, np.float32)}, r"got flushed float32 \(1, 4\)"),
+        ({2: np.full(3, np.nan, np.float32), 3: np.zeros(3, np.float32)}, "a value in flushed that is not finite"),
+    ],
+)
+def test_flushed_videos_that_are_none_of_these_steps_are_refused(flushed: dict[int, np.ndarray], message: str, bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    interface = bundle.manifest.model_copy(update={"flush": Flush(state="memory", steps=1, min_frames=5)})
+    with pytest.raises(ClipstepError, match=message):
+        replace(GoldenSteps.of(bundle), flushed=flushed).check(interface)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\xff" * 64])

@@ -15,7 +15,13 @@ private const val LEAST_SCALE = 1e-2
  *
  * Step `i` takes subclip `i % S`. States are recorded after each of the last M steps: of all of them, unless they are large.
  */
-class GoldenSteps private constructor(private val subclips: StoredTensor, private val logits: StoredTensor, private val states: List<StoredTensor>) {
+class GoldenSteps private constructor(
+    private val subclips: StoredTensor,
+    private val logits: StoredTensor,
+    private val states: List<StoredTensor>,
+    private val flushed: StoredTensor?,
+    private val flushedAfter: StoredTensor?,
+) {
     /** N. */
     val steps: Int get() = logits.shape[0]
 
@@ -30,6 +36,15 @@ class GoldenSteps private constructor(private val subclips: StoredTensor, privat
 
     /** The recorded logits of a step, (classes,). */
     fun logits(step: Int): FloatArray = logits.floats(step)
+
+    /**
+     * After how many steps the video was flushed, too. Empty where there is nothing to flush, and in a bundle of an earlier clipstep,
+     * whose end is then not checked.
+     */
+    val flushedAfter: List<Long> by lazy { flushedAfter?.let { after -> List(after.shape[0]) { after.long(it) } }.orEmpty() }
+
+    /** The recorded logits (classes,) of the video of the first [steps] steps; null where it was not flushed there. */
+    internal fun flushed(steps: Int): FloatArray? = flushedAfter.indexOf(steps.toLong()).takeIf { it >= 0 }?.let { flushed!!.floats(it) }
 
     /** The recorded states after a step, in the manifest's order; null where none were recorded. */
     internal fun states(step: Int): List<FloatArray>? {
@@ -48,6 +63,18 @@ class GoldenSteps private constructor(private val subclips: StoredTensor, privat
             val got = "$steps steps on ${subclips.shape[0]} subclips, ${recorded.ifEmpty { listOf(0) }.joinToString(" or ")} with states"
             throw unusable(got, "at least one step and one subclip, and states of no more steps than logits")
         }
+        if (flushed != null && flushedAfter != null) checkFlushed(spec, flushed, flushedAfter)
+    }
+
+    private fun checkFlushed(spec: Interface, logits: StoredTensor, after: StoredTensor) {
+        check("flushed", logits, "F32", listOf(spec.labels.size))
+        check("flushed_after", after, "I64", emptyList())
+        if (logits.shape[0] != after.shape[0] || after.shape[0] == 0 || flushedAfter.distinct() != flushedAfter) {
+            throw unusable("flushed $logits and flushed_after $after", "a number of steps for each row, each once")
+        }
+        val flush = spec.flush ?: throw unusable("logits of flushed videos", "none, because the manifest has no flush")
+        val shortest = (flush.minFrames + spec.input.frames - 1L) / spec.input.frames
+        if (flushedAfter.any { it !in shortest..steps }) throw unusable("flushes after ${flushedAfter.joinToString()} steps", "after $shortest to $steps")
     }
 
     private fun check(name: String, tensor: StoredTensor, dtype: String, shape: List<Int>) {
@@ -57,8 +84,8 @@ class GoldenSteps private constructor(private val subclips: StoredTensor, privat
     }
 
     private fun checkFinite(spec: Interface) {
-        val names = listOf("logits") + spec.states.map { "states.${it.name}" }
-        for ((name, tensor) in names.zip(listOf(logits) + states)) {
+        val names = listOf("logits") + spec.states.map { "states.${it.name}" } + "flushed"
+        for ((name, tensor) in names.zip(listOf(logits) + states + listOfNotNull(flushed))) {
             val finite = (0 until tensor.shape[0]).all { index -> tensor.floats(index).all { it.isFinite() } }
             if (!finite) throw unusable("a value in $name that is not finite", "numbers")
         }
@@ -80,7 +107,8 @@ class GoldenSteps private constructor(private val subclips: StoredTensor, privat
             fun tensor(name: String) = values[name]
                 ?: throw BundleException("$path: cannot be read", got = "no $name", expected = "golden steps", fix = "export it again")
             val spec = bundle.manifest.interfaceFor(bundle.manifest.input.dtype)
-            return GoldenSteps(tensor("subclips"), tensor("logits"), spec.states.map { tensor("states.${it.name}") }).apply {
+            val flushed = if ("flushed" in values || "flushed_after" in values) tensor("flushed") to tensor("flushed_after") else null to null
+            return GoldenSteps(tensor("subclips"), tensor("logits"), spec.states.map { tensor("states.${it.name}") }, flushed.first, flushed.second).apply {
                 check(spec)
                 checkFinite(spec)
             }
@@ -105,7 +133,7 @@ private fun scaleOf(tensor: StoredTensor): Double {
 data class Errors(val steps: Int, val absolute: Double, val relative: Double)
 
 /**
- * Runs the golden steps, then the first one again after a reset, and compares everything.
+ * Runs the golden steps, flushes the videos that were recorded so, runs the first step again after a reset, and compares everything.
  *
  * @param progress is told after each step how many are done.
  * Where every output is within its bound, top-1 is the reference's wherever that leads by more than twice the bound; a nearer tie
@@ -124,6 +152,7 @@ fun checkGolden(model: StepModel, golden: GoldenSteps, precision: String = "floa
     for (step in 0 until golden.steps) {
         val result = model.step(golden.subclip(step), states)
         errors = compare(model, golden, step, result, BOUNDS.getValue(precision), errors)
+        errors = compareFlushed(model, golden, step + 1, result.states, BOUNDS.getValue(precision), errors)
         states = result.states
         first = first ?: result
         progress(step + 1)
@@ -150,6 +179,30 @@ private fun compare(model: StepModel, golden: GoldenSteps, step: Int, result: St
         errors = errors.copy(absolute = max(errors.absolute, error), relative = max(errors.relative, error / scale))
     }
     return errors
+}
+
+/** Where the video of the first [steps] steps was flushed: its logits, from the states after the last of them. */
+private fun compareFlushed(model: StepModel, golden: GoldenSteps, steps: Int, states: List<FloatArray>, bound: Double, before: Errors): Errors {
+    val reference = golden.flushed(steps) ?: return before
+    val error = largestDifference(endVideo(model, states), reference)
+    val scale = golden.scales[0]
+    if (!error.isFinite()) throw ParityException("logits of the flushed video are not finite at step $steps", expected = "numbers, as in the golden steps")
+    if (error > bound * scale) {
+        val plural = if (steps == 1) "" else "s"
+        throw ParityException(
+            "logits are off where a video of $steps step$plural is flushed", got = "an error of %.3g".format(error), expected = "at most %.3g".format(bound * scale),
+        )
+    }
+    return before.copy(absolute = max(before.absolute, error), relative = max(before.relative, error / scale))
+}
+
+/** The logits of a video, from the states after its last step, as the manifest's `flush` says. */
+private fun endVideo(model: StepModel, states: List<FloatArray>): FloatArray {
+    val flush = model.spec.flush!!
+    val ended = model.spec.states.indexOfFirst { it.name == flush.state }
+    var result = StepResult(FloatArray(0), states.mapIndexed { index, state -> if (index == ended) FloatArray(state.size) { 1f } else state })
+    repeat(flush.steps) { result = model.step(ByteArray(model.spec.input.elements), result.states) }
+    return result.logits
 }
 
 /** NaN if a value is none. */

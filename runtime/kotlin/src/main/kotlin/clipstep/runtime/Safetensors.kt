@@ -27,6 +27,9 @@ internal class StoredTensor(val dtype: String, val shape: List<Int>, val data: B
     /** Entry [index] along the first axis, of float32. */
     fun floats(index: Int): FloatArray = FloatArray(stride / Float.SIZE_BYTES).also { entry(index).asFloatBuffer().get(it) }
 
+    /** Number [index] of a row of int64. */
+    fun long(index: Int): Long = entry(index).getLong()
+
     override fun toString(): String = "$dtype (${shape.joinToString()})"
 
     private fun entry(index: Int): ByteBuffer = data.duplicate().order(ByteOrder.LITTLE_ENDIAN).apply { position(index * stride) }

@@ -1,6 +1,8 @@
 package clipstep.runtime
 
 import java.io.File
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
 import kotlin.math.abs
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
@@ -79,17 +81,60 @@ class GoldenTest {
         }
     }
 
+    @Test
+    fun `an artifact that is wrong only where a video ends is found`() {
+        val bundle = Bundle.open(Prepared.late)
+        val golden = GoldenSteps.of(bundle)
+        assertEquals(listOf(1L, 5L, 16L), golden.flushedAfter)
+        StepModel.load(bundle).use { model ->
+            checkGolden(model, golden)
+            val ended = model.spec.states.indexOfFirst { it.name == "ended" }
+            assertExplains("logits are off where a video of 1 step is flushed; got an error of", "expected at most") {
+                checkGolden(broken(model, -1, ignored = ended), golden)
+            }
+            val flushes = model.spec.flush!!.steps // Those after the first step come first.
+            assertExplains("logits of the flushed video are not finite at step 1") { checkGolden(broken(model, flushes) { it.logits[0] = Float.NaN }, golden) }
+        }
+        val without = rewritten(Prepared.late) { it - "flushed" - "flushed_after" } // As an earlier clipstep wrote it.
+        assertEquals(emptyList<Long>(), GoldenSteps.of(without).flushedAfter)
+        StepModel.load(without).use { checkGolden(it, GoldenSteps.of(without)) }
+    }
+
+    @Test
+    fun `flushed videos that are none of these steps are refused`() {
+        val after = { steps: Long -> StoredTensor("I64", listOf(1), ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(0, steps)) }
+        val logits = StoredTensor("F32", listOf(1, 2), ByteBuffer.allocate(8))
+        fun refused(text: String, bundle: File = Prepared.late, change: (Map<String, StoredTensor>) -> Map<String, StoredTensor>) {
+            assertExplains(text) { GoldenSteps.of(rewritten(bundle, change)) }
+        }
+        refused("got no flushed_after") { it - "flushed_after" }
+        refused("got no flushed") { it - "flushed" }
+        refused("flushed F32 (1, 2) and flushed_after I64 (3)") { it + ("flushed" to logits) }
+        refused("flushes after 17 steps; expected after 1 to 16") { it + ("flushed" to logits) + ("flushed_after" to after(17)) }
+        refused("flushes after 0 steps") { it + ("flushed" to logits) + ("flushed_after" to after(0)) }
+        refused("flushed_after F32 (1, 2)") { it + ("flushed" to logits) + ("flushed_after" to logits) }
+        refused("the manifest has no flush", Prepared.small) { it + ("flushed" to logits) + ("flushed_after" to after(1)) }
+        refused("a value in flushed that is not finite") {
+            it + ("flushed" to StoredTensor("F32", listOf(1, 2), ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putFloat(0, Float.NaN))) + ("flushed_after" to after(1))
+        }
+    }
+
     /** A bundle whose golden steps hold the states of the last [kept] steps only. */
-    private fun shortened(kept: Int): Bundle {
-        val bundle = folder.copied()
+    private fun shortened(kept: Int): Bundle =
+        rewritten(Prepared.bundle) { it.mapValues { (name, tensor) -> if (name.startsWith("states.")) tensor.last(kept) else tensor } }
+
+    /** A copy of [from] with other golden tensors, and hashes that fit. */
+    private fun rewritten(from: File, change: (Map<String, StoredTensor>) -> Map<String, StoredTensor>): Bundle {
+        File(folder.root, "copy.clipstep").deleteRecursively()
+        val bundle = folder.copied(from)
         val file = File(bundle, "golden.safetensors")
-        writeSafetensors(file, readSafetensors(file).mapValues { (name, tensor) -> if (name.startsWith("states.")) tensor.last(kept) else tensor })
+        writeSafetensors(file, change(readSafetensors(file)))
         edit(bundle) { it["golden"] = kotlinx.serialization.json.Json.encodeToJsonElement(Golden.serializer(), Golden(file.name, treeSize(file), treeSha256(file))) }
         return Bundle.open(bundle)
     }
 
-    /** The model with an error in the results of step [step]. */
-    private fun broken(model: StepModel, step: Int, change: (StepResult) -> Unit): StepModel {
+    /** The model with an error in the results of step [step], counted from 0 as they are called; it is never told of the state [ignored]. */
+    private fun broken(model: StepModel, step: Int, ignored: Int = -1, change: (StepResult) -> Unit = {}): StepModel {
         var count = 0
         val engine = object : Engine {
             override fun open() = object : StepBuffers {
@@ -98,7 +143,7 @@ class GoldenTest {
                 override val logits = directFloats(model.labels.size)
 
                 override fun run() {
-                    val inputs = states.map { state -> FloatArray(state.capacity()).also { state.duplicate().get(it) } }
+                    val inputs = states.mapIndexed { index, state -> FloatArray(state.capacity()).also { if (index != ignored) state.duplicate().get(it) } }
                     val result = model.step(ByteArray(frames.capacity()).also { frames.duplicate().get(it) }, inputs)
                     if (count++ == step) change(result)
                     for ((value, buffer) in (listOf(result.logits) + result.states).zip(listOf(logits) + states)) buffer.duplicate().put(value)
