@@ -20,7 +20,7 @@ class GoldenSteps private constructor(
     private val logits: StoredTensor,
     private val states: List<StoredTensor>,
     private val flushed: StoredTensor?,
-    private val flushedAfter: StoredTensor?,
+    private val storedAfter: StoredTensor?,
 ) {
     /** N. */
     val steps: Int get() = logits.shape[0]
@@ -41,7 +41,7 @@ class GoldenSteps private constructor(
      * After how many steps the video was flushed, too. Empty where there is nothing to flush, and in a bundle of an earlier clipstep,
      * whose end is then not checked.
      */
-    val flushedAfter: List<Long> by lazy { flushedAfter?.let { after -> List(after.shape[0]) { after.long(it) } }.orEmpty() }
+    val flushedAfter: List<Long> by lazy { storedAfter?.let { after -> List(after.shape[0]) { after.long(it) } }.orEmpty() }
 
     /** The recorded logits (classes,) of the video of the first [steps] steps; null where it was not flushed there. */
     internal fun flushed(steps: Int): FloatArray? = flushedAfter.indexOf(steps.toLong()).takeIf { it >= 0 }?.let { flushed!!.floats(it) }
@@ -63,7 +63,7 @@ class GoldenSteps private constructor(
             val got = "$steps steps on ${subclips.shape[0]} subclips, ${recorded.ifEmpty { listOf(0) }.joinToString(" or ")} with states"
             throw unusable(got, "at least one step and one subclip, and states of no more steps than logits")
         }
-        if (flushed != null && flushedAfter != null) checkFlushed(spec, flushed, flushedAfter)
+        if (flushed != null && storedAfter != null) checkFlushed(spec, flushed, storedAfter)
     }
 
     private fun checkFlushed(spec: Interface, logits: StoredTensor, after: StoredTensor) {
