@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.export.contract import check_weights
-from clipstep.export.purity import own_chance
-from clipstep.export.reachable import same, snapshot
+from clipstep.export.random_sources import seeded
+from clipstep.export.reachable import snapshot
+from clipstep.export.snapshot import same
 from clipstep.export.source import describe_error, line_of_error
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.synthetic import synthetic_subclips
@@ -117,7 +118,7 @@ def load_network(spec: str, seed: int = FACTORY_SEED, *, anew: bool = False) -> 
     if not module or not name:
         raise ClipstepError("--model names no factory", got=spec, expected="package.module:factory")
     try:
-        with own_chance(seed):
+        with seeded(seed):
             found: Any = _run_again(importlib.import_module(module)) if anew else importlib.import_module(module)
     except ModuleNotFoundError as error:
         if module == error.name or module.startswith(f"{error.name}."):
@@ -133,7 +134,7 @@ def load_network(spec: str, seed: int = FACTORY_SEED, *, anew: bool = False) -> 
             raise ClipstepError(f"--model {spec}: no such name", got=part, expected=f"one of {names or 'nothing: it is empty'}")
         found = getattr(found, part)
     try:
-        with own_chance(seed):
+        with seeded(seed):
             network = found if isinstance(found, nn.Module) else found()
     except Exception as error:  # Whatever a user's factory raises.
         raise _failed(spec, error) from error

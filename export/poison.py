@@ -5,8 +5,8 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
-from clipstep.export.reachable import Ref
-from clipstep.export.source import frames_to_theirs, line_of_frame
+from clipstep.export.snapshot import Ref
+from clipstep.export.source import UNKNOWN, frames_to_theirs, line_of_frame
 
 WRITES = (
     "append",
@@ -59,7 +59,7 @@ class Poison:
 def _read(poison: Poison | None, *_: Any) -> Any:
     stack = frames_to_theirs()
     if poison is not None:
-        poison.__dict__["readers"].append(line_of_frame(stack[-1]) if stack else "an unknown line")
+        poison.__dict__["readers"].append(line_of_frame(stack[-1]) if stack else UNKNOWN)
     raise ReadError
 
 
@@ -79,4 +79,4 @@ def read_by(refs: Sequence[Ref], agrees: Callable[[], bool]) -> str | None:
         fine = agrees()
     except Exception:  # It cannot be put there, or a reader's, or whatever the user's network raises on it.
         fine = False
-    return None if fine and not readers else next(iter(readers), "an unknown line")
+    return None if fine and not readers else next(iter(readers), UNKNOWN)

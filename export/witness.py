@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from clipstep.export.reachable import same
-from clipstep.export.source import frames_to_theirs, is_theirs, line_of_frame
+from clipstep.export.snapshot import same
+from clipstep.export.source import UNKNOWN, frames_to_theirs, is_theirs, line_of_frame
 
 UNWRITTEN = ("empty", "new_empty", "resize")
 """Operations whose result holds no numbers yet."""
@@ -50,7 +50,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             stack = frames_to_theirs()
             dropout = "dropout" in name or any("dropout" in frame.f_code.co_name for frame in stack[:-1])
             sums = _sums(result) if self.numbers and not any(word in name for word in UNWRITTEN) else ()
-            line = line_of_frame(stack[-1]) if stack else "an unknown line"
+            line = line_of_frame(stack[-1]) if stack else UNKNOWN
             self.operations.append(Operation(name, line, random, dropout, training, sums))
         return result
 
@@ -60,14 +60,14 @@ def first_difference(a: Recorder, b: Recorder) -> str:
     for one, other in zip(a.operations, b.operations, strict=False):
         if one.name != other.name or len(one.numbers) != len(other.numbers) or not all(map(_close, one.numbers, other.numbers)):
             return other.line
-    return "an unknown line"
+    return UNKNOWN
 
 
 def lines_of_changes(run: Callable[[], object], probes: Mapping[str, Callable[[], Any]]) -> dict[str, str]:
     """The line of the user's at which what each probe gives first changed while ``run`` ran; those that did not are left out."""
     seen = {name: _kept(probe()) for name, probe in probes.items()}
     found: dict[str, str] = {}
-    last = "an unknown line"
+    last = UNKNOWN
 
     def look() -> None:
         for name in probes.keys() - found.keys():

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from clipstep.export.export import Ask, export_run
-from clipstep.export.reachable import changed, snapshot
+from clipstep.export.reachable import snapshot
+from clipstep.export.snapshot import changed
 from clipstep.export.step import program_of
 from clipstep.runtime.errors import ClipstepError
 from clipstep.training.run import Run, RunInfo
@@ -152,6 +153,15 @@ MEMORIES: dict[str, tuple[str, str]] = {
         "class Net(Base):\n def start(self): self.clock = itertools.count(1)\n def use(self, f):\n  return f * next(self.clock) # HERE",
         "network.clock.<state>, which no artifact would have",
     ),
+    "an iterator over a cycle": (  # As long as the trial's steps, so that what they compute does not tell.
+        "class Net(Base):\n def start(self): self.clock = itertools.cycle([1, 2, 3])\n def use(self, f):\n  return f * next(self.clock) # HERE",
+        "network.clock.<state>",
+    ),
+    "bytes beside a constant array": (
+        "class Net(Base):\n def start(self): self.past, self.scale = bytearray(), np.frombuffer(b'\\x02', np.uint8)\n"
+        " def use(self, f):\n  self.past.append(1) # HERE\n  return f * len(self.past) * int(self.scale[0])",
+        "network.past[:], which no artifact would have",
+    ),
     "a generator": (
         "def clock():\n count = 0\n while True:\n  count += 1\n  yield count\n"
         "class Net(Base):\n def start(self): self.clock = clock()\n def use(self, f):\n  return f * next(self.clock) # HERE",
@@ -261,6 +271,10 @@ HARMLESS: dict[str, str] = {
         "class Net(Base):\n def start(self): self.all = []\n def use(self, f):\n  self.all.append(f)\n  return f"
     ),
     "a counter that nothing reads": "class Net(Base):\n def start(self): self.calls = 0\n def use(self, f):\n  self.calls += 1\n  return f",
+    "a number in a numpy array": "class Net(Base):\n def start(self): self.scale = np.array(2.0)\n def use(self, f): return f * float(self.scale)",
+    "random numbers of the system, not drawn": (
+        "class Net(Base):\n def start(self): self.dice = random.SystemRandom()\n def use(self, f): return f"
+    ),
     "a parametrisation": "class Net(Base):\n def start(self): nn.utils.parametrizations.weight_norm(self.linear)\n def use(self, f): return f",
     "a spectral norm": "class Net(Base):\n def start(self): nn.utils.parametrizations.spectral_norm(self.linear)\n def use(self, f): return f",
     "random functions imported by name, for training": (

@@ -1,0 +1,122 @@
+"""The errors that say why a step is not pure: training mode, chance or memory, with the place, the line, and what to do."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from clipstep.export.random_sources import shared_states
+from clipstep.export.reachable_data import RANDOM
+from clipstep.export.snapshot import Snapshot, same
+from clipstep.export.source import UNKNOWN
+from clipstep.export.trial import FirstStep, Trial, probe
+from clipstep.export.witness import Recorder, first_difference, lines_of_changes
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.wording import listed
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "_u", "_v", "weight_u", "weight_v")
+"""What torch's batch and spectral norms change in training."""
+PAGE = "docs/your-own-network.md"
+SHOWN = 3
+
+
+def refuse_training(trial: Trial, early: Sequence[str], warm: Snapshot) -> None:
+    """Raises:
+    ClipstepError: one of the paths ``early``, at which the first step changed something, is a module switched to training.
+    """
+    switched = [path for path in early if path.endswith(".training") and warm.at(path).value is True]
+    if switched:
+        line = trial.line_changing(switched[0], warm, trial.inputs[0])
+        names = listed([path.removesuffix(".training") for path in switched], SHOWN)
+        raise ClipstepError(
+            f"the network is in training mode: {line}", got=f"forward switches {names} to training", fix="call train() outside of forward"
+        )
+
+
+def refuse_chance(trial: Trial, first: FirstStep, early: Sequence[str]) -> None:
+    """Raises:
+    ClipstepError: the first step drew random numbers, in torch's operations, from a shared source or from one of the network's own.
+    """
+    drawing = next((operation for operation in first.operations if operation.random), None)
+    if drawing is not None and drawing.dropout:
+        raise ClipstepError(
+            f"the network is not deterministic, because dropout is in training mode: {drawing.line}", got=drawing.name,
+            fix="give F.dropout training=self.training; eval() reaches a module in an nn.ModuleList, in a plain list it does not",
+        )  # fmt: skip
+    if drawing is not None:
+        raise ClipstepError(
+            f"the network is not deterministic: {drawing.line}", got=f"random numbers of {drawing.name} in forward",
+            fix="draw them once in __init__ and register them as a buffer",
+        )  # fmt: skip
+    sources = [*first.drawn, *(path for path in early if RANDOM in path)]
+    if sources:
+        trial.cold.restore()
+        probes = {name: partial(_shared_state, name) if name in first.drawn else probe(trial.cold, name) for name in sources}
+        line = next(iter(lines_of_changes(trial.run, probes).values()), UNKNOWN)
+        raise ClipstepError(f"the network is not deterministic: {line}", got=f"numbers from {sources[0]}", fix="draw them once in __init__")
+
+
+def refuse_statistics(trial: Trial, first: FirstStep, moving: Sequence[str], late: Snapshot) -> None:
+    """Raises:
+    ClipstepError: one of the paths ``moving``, which each step changes, holds statistics of a normalisation in training mode.
+    """
+    told = next((operation.line for operation in first.operations if operation.training), None)
+    for path in moving:
+        owner, _, name = path.rpartition(".")
+        if name in STATISTICS and (told or late.at(f"{owner}.training").value is True):
+            raise ClipstepError(
+                f"the network is in training mode: {told or trial.line_changing(path, late, trial.inputs[0])}",
+                got=f"{owner} changes its {name} in each step", fix="let eval() reach it; give F.batch_norm training=self.training",
+            )  # fmt: skip
+
+
+def memory_error(trial: Trial, paths: Sequence[str], warm: Snapshot, late: Snapshot, other: Tensor, reader: str | None) -> ClipstepError:
+    """The network keeps memory at ``paths``, of which tensors are named first; ``reader`` is the line that reads it, if it is known.
+
+    ``warm`` is the moment after the first step, ``late`` that after a stream of other frames.
+    """
+    paths = sorted(paths, key=lambda path: not isinstance(late.at(path).value, Tensor))
+    path, more = paths[0], f" (also {listed(paths[1:], SHOWN)})" * (len(paths) > 1)
+    old, new, last = (moment.at(path) for moment in (trial.cold, warm, late))
+    new = last if same(old.value, new.value) else new
+    numbers = isinstance(old.value, Tensor) and str(old) == str(new)
+    read = f", read at {reader}" if reader not in (None, UNKNOWN) else ""
+    return ClipstepError(
+        f"the network keeps memory in {path}{more}, which no artifact would have",
+        got=f"{old} before, {'other numbers' if numbers else new} after a step; written at {trial.line_changing(path, late, other)}{read}",
+        expected="the same outputs for the same frames and states, whatever passed before",
+        fix=_recipe(path, new.value if str(new) == str(last) else None, len(trial.inputs) > 1),
+    )
+
+
+def unexplained_error(trial: Trial, other: Tensor) -> ClipstepError:
+    """Outputs differ, and nothing that can be reached does: the network draws, or remembers, where it cannot be seen."""
+    runs = []
+    for _ in range(2):
+        with Recorder(numbers=True) as recorder:
+            trial.run()
+        runs.append(recorder)
+        trial.run(other)
+    return ClipstepError(
+        f"the network is not deterministic, or keeps memory outside of it: {first_difference(*runs)}",
+        got="other outputs for the same frames and states after other frames",
+        fix=f"take what it remembers as a state and return the next one: {PAGE}",
+    )
+
+
+def _shared_state(name: str) -> Any:
+    return shared_states()[name]
+
+
+def _recipe(path: str, value: Any, states: bool) -> str:
+    """How to make a state of what is at ``path``; ``value`` is an example of it, if its shape stays the same, and ``states`` says whether
+    the network has others."""
+    name = path.partition(" in ")[0].rpartition(".")[2].partition("[")[0]
+    if isinstance(value, Tensor) and 1 <= value.ndim <= 4:
+        start = f"torch.zeros({', '.join(map(str, value.shape))})"
+    else:
+        start = "torch.zeros(1, 1)" if isinstance(value, int | float) else "a tensor of a fixed shape that holds all of it"
+    inputs = f"frames, *states, {name}" if states else f"frames, {name}"
+    outputs = f"(logits, {'*next states, ' * states}next {name})"
+    return f'make it a state: forward({inputs}) returns {outputs}, and initial_states() has "{name}": {start}; see {PAGE}'

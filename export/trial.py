@@ -1,0 +1,107 @@
+"""Trying a network's step: the same start again and again, what it computes, and what is at each place before and after."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipstep.export.random_sources import seeded, shared_states
+from clipstep.export.reachable import snapshot
+from clipstep.export.snapshot import Snapshot, same
+from clipstep.export.source import UNKNOWN
+from clipstep.export.witness import Operation, Recorder, lines_of_changes
+
+ROOT = "network"
+TOLERANCE = 1e-5
+"""Relative, of an output: threads may sum in another order."""
+
+Outputs = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """What was seen of the first step."""
+
+    outputs: Outputs
+    operations: tuple[Operation, ...]
+    drawn: tuple[str, ...]
+    """The shared random sources that it drew from."""
+    written: tuple[bool, ...]
+    """For each input, whether the step wrote into it."""
+
+
+class Trial:
+    """A network, its step, and the inputs it is tried on: frames, and the states before a video."""
+
+    def __init__(self, network: nn.Module, step: Callable[..., Outputs], inputs: Sequence[Tensor]) -> None:
+        self._network, self._step, self.inputs = network, step, tuple(inputs)
+        self.cold = self.now()
+        """What was there before any step."""
+
+    def now(self) -> Snapshot:
+        return snapshot(self._network, ROOT)
+
+    def first(self) -> tuple[Outputs, FirstStep]:
+        """What the step gives the first time, as the network gave it, and what was seen of it."""
+        with seeded(0):
+            before = shared_states()
+            with Recorder() as recorder:
+                given = [value.clone() for value in self.inputs]
+                outputs = self._step(*given)
+            drawn = tuple(name for name, state in shared_states().items() if not same(state, before[name]))
+        written = tuple(not same(now, old) for now, old in zip(given, self.inputs, strict=True))
+        return outputs, FirstStep(_copies(outputs), tuple(recorder.operations), drawn, written)
+
+    def run(self, frames: Tensor | None = None, states: Sequence[Tensor] | None = None) -> Outputs:
+        """A step on these frames and states, by default on the trial's own."""
+        given = self.inputs[1:] if states is None else states
+        return _copies(self._step((self.inputs[0] if frames is None else frames).clone(), *(value.clone() for value in given)))
+
+    def stream(self, others: Sequence[Tensor]) -> None:
+        """Steps on other frames, each with the states that the one before gave."""
+        states: Sequence[Tensor] | None = None
+        for frames in others:
+            _, *states = self.run(frames, states)
+
+    def line_writing_input(self, index: int) -> str:
+        """The line that writes into that input."""
+        self.cold.restore()
+        given = [value.clone() for value in self.inputs]
+        return lines_of_changes(lambda: self._step(*given), {"input": lambda: given[index]}).get("input", UNKNOWN)
+
+    def line_changing(self, path: str, moment: Snapshot, other: Tensor) -> str:
+        """The line that changes what is at that path of ``moment``, in a step and one on other frames."""
+        self.cold.restore()
+
+        def run() -> None:
+            with contextlib.suppress(Exception):
+                self.run()
+                self.run(other)
+
+        return lines_of_changes(run, {path: probe(moment, path)}).get(path, UNKNOWN)
+
+
+def probe(moment: Snapshot, path: str) -> Callable[[], Any]:
+    """Reads what is now at that path."""
+    ref = moment.at(path).ref
+    return ref.get if ref is not None else lambda: None
+
+
+def differ(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    """Whether outputs differ by more than rounding."""
+    return len(a) != len(b) or any(not _near(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _near(a: Any, b: Any) -> bool:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape:
+        return same(a, b)
+    if same(a, b):
+        return True
+    return bool(torch.allclose(a.double(), b.double(), rtol=0, atol=TOLERANCE * float(a.double().nan_to_num().abs().max()), equal_nan=True))
+
+
+def _copies(outputs: Outputs) -> Outputs:
+    return tuple(value.detach().clone() if isinstance(value, Tensor) else value for value in outputs)
