@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clipstep.runtime.bundle import tree_size
+from clipstep.runtime.checks.present import check_present
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.fits import expected_tensors
 from clipstep.runtime.install import install_extra
@@ -54,8 +55,7 @@ def read_file(path: Path) -> FileFacts:
     """
     if path.suffix not in READERS:
         raise ClipstepError(f"{path}: is not an artifact", expected=f"a bundle, or a file that ends in {', '.join(READERS)}")
-    if not path.exists():
-        raise ClipstepError(f"{path}: no such file", fix="check the path")
+    check_present(path, "check the path")
     try:
         with quiet_stderr():
             values = READERS[path.suffix](path)

@@ -123,11 +123,13 @@ def test_a_damaged_file_is_one_line(clipstep: Command, bundle: Bundle, tmp_path:
 
 def test_other_bad_input(clipstep: Command, bundle_copy: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no model")
+    (tmp_path / "empty.onnx").touch()
     with (bundle_copy / "step.onnx").open("ab") as file:
         file.write(b"0")
     for path, message in (
         (tmp_path / "notes.txt", "is not an artifact; expected a bundle, or a file that ends in .onnx, .pte, .mlpackage"),
         (tmp_path / "none.onnx", "no such file"),
+        (tmp_path / "empty.onnx", "empty.onnx: is empty; check the path"),
         (tmp_path / "none.clipstep", "is not a bundle"),
         (bundle_copy, "step.onnx"),
     ):

@@ -3,6 +3,7 @@
 import struct
 from pathlib import Path
 
+from clipstep.runtime.checks.present import check_present
 from clipstep.runtime.errors import ClipstepError
 
 FOLDER = "Data/com.apple.CoreML"
@@ -18,12 +19,14 @@ def check_blob(package: Path, name: str, offset: int, size: int) -> None:
     the size and place of the numbers.
 
     Raises:
-        ClipstepError: another file is named, the entry is none, or its numbers are not ``size`` bytes within the file.
+        ClipstepError: another file is named, the weights file is absent or empty, the entry is none, or its numbers are not ``size``
+            bytes within the file.
     """
     if name != WEIGHTS:
         raise ClipstepError(f"{package}: a weight lies in another file", got=ascii(name), expected=WEIGHTS, fix="export it again")
     path = package / FOLDER / name.removeprefix(PREFIX)
-    end = path.stat().st_size if path.is_file() else 0
+    check_present(path, "export it again")
+    end = path.stat().st_size
     if offset + ENTRY_BYTES > end:
         raise ClipstepError(f"{package}: a weight lies outside the weights file", got=f"byte {offset}", expected=f"less than {end}")
     with path.open("rb") as file:
