@@ -21,6 +21,7 @@ from clipstep.runtime.bundle import MANIFEST, Bundle, opened_for
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.lock import one_writer
 from clipstep.runtime.options import NewFile, signer_option
 from clipstep.runtime.terminal import new_console, new_table, print_table
 
@@ -87,6 +88,7 @@ def bench_command(
             "--spinning": spinning,
         })  # fmt: skip
     if profile is not None:
+        click.get_current_context().with_resource(one_writer(profile))
         check_picture(profile, "--profile", force=force)
     allowed = None if ceilings is None else read_ceilings(ceilings)
     threads = tuple(dict.fromkeys(threads or (1, min(2, available_cores()))))
@@ -174,8 +176,8 @@ def _count(bundle: Bundle, network: Network | None, steps: int | None, operators
 def append(out: Path | None, records: Sequence[BaseModel], console: Console) -> None:
     if out is None:
         return
-    with out.open("a", encoding="utf-8") as file:
-        file.write(record_lines(records))
+    with out.open("ab", buffering=0) as file:  # At once: lines of another process that appends to it come before or after.
+        file.write(record_lines(records).encode())
     console.print(f"{len(records)} records appended to {out}")
 
 

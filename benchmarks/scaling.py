@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +21,7 @@ from clipstep.runtime.engine_onnxruntime import onnxruntime_session
 from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.lock import one_writer
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.terminal import new_console, new_table, print_table, quiet
 from clipstep.runtime.whole import write_file
@@ -52,7 +54,9 @@ def scaling_command(
 ) -> None:
     """``clipstep scaling``, whose options are in commands.py."""
     if picture is not None:
+        click.get_current_context().with_resource(one_writer(picture))
         check_picture(picture, "--picture", force=force)
+    click.get_current_context().with_resource(one_writer(out))
     data_set, console = read_data_set(data, allow_leakage=True), new_console()
     usual = sorted(frames)[-2] if len(frames) > 1 else frames[0]
     shapes = list(dict.fromkeys([*((t, sizes[0]) for t in frames), *((usual, size) for size in sizes)]))

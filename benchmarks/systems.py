@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import torch
 from pydantic import BaseModel
 from rich.console import Console
@@ -23,6 +24,7 @@ from clipstep.export.network import Network
 from clipstep.export.step import program_of
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.lock import one_writer
 from clipstep.runtime.terminal import new_console, new_table, print_table
 from clipstep.training.count import clip_multiply_accumulates, parameters
 from clipstep.training.data.lists import DataSet, read_data_set
@@ -57,6 +59,7 @@ class Measured:
 
 def systems_command(data: Path, out: Path, names: tuple[str, ...], frames: int, size: int, arm64: bool, rounds: int, steps: int) -> None:
     """``clipstep systems``, whose options are in commands.py."""
+    click.get_current_context().with_resource(one_writer(out))
     data_set, console = read_data_set(data, allow_leakage=True), new_console()
     plan = Plan((1,), rounds, steps)
     every = {name: _measure(name, data_set, frames, size, out, plan, console, arm64=arm64) for name in names or ARCHITECTURES}

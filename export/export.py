@@ -31,6 +31,7 @@ from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import BUNDLE, check_output
 from clipstep.runtime.golden import GoldenSteps, bound_text
+from clipstep.runtime.lock import one_writer
 from clipstep.runtime.manifest import Artifact, Golden, Interface, Manifest, Parity, Placement, Provenance, Tuning
 from clipstep.runtime.terminal import Doing, not_told
 from clipstep.runtime.whole import write_whole
@@ -134,8 +135,15 @@ def export_run(
 
     Raises:
         ClipstepError: the network breaks the step contract or cannot be lowered, an artifact is not what the eager
-            network computes, or ``out`` exists and is not a bundle to replace.
+            network computes, ``out`` exists and is not a bundle to replace, or somebody else is writing there.
     """
+    with one_writer(out):
+        return _export(run, source, out, ask, report, around, force=force, doing=doing)
+
+
+def _export(
+    run: Run, source: Path | str, out: Path, ask: Ask, report: Callable[[Written], None], around: Around, *, force: bool, doing: Doing
+) -> Manifest:
     check_output(out, BUNDLE, force=force)
     window = window_frames(ask.window, run.info.fps, ask.stream) if ask.window is not None and ask.stream is not None else None
     with doing("tracing the network", False):

@@ -12,6 +12,7 @@ from clipstep.export.network import Network, given_network, network_options
 from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.lock import one_writer
 from clipstep.runtime.manifest import Artifact, Golden
 from clipstep.runtime.options import NewFile, command, signer_option
 from clipstep.runtime.pack import GOLDEN, PackedGolden, artifacts_for, check_pack_name, golden_of, packed_golden, places, synthetic_golden, write_pack
@@ -40,6 +41,7 @@ def pack_command(
     network = given_network(run, model, weights)
     if network is not None and golden != "synthetic":
         raise ClipstepError("--run and --model record synthetic golden steps", got=f"--golden {golden}", fix="add --golden synthetic")
+    click.get_current_context().with_resource(one_writer(out))
     if out.exists() and not force:
         raise ClipstepError(f"{out}: is there already", fix="give --force to replace it, or choose another --out")
     console = new_console()

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import torch
 from torch import Tensor
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.lock import one_writer
 from clipstep.runtime.terminal import new_console
 from clipstep.training.data.lists import read_data_set
 from clipstep.training.data.subclips import channel_statistics
@@ -26,6 +28,7 @@ UNIT = {"conv1": "conv1", "bn1": "norm1", "conv2": "depthwise", "bn2": "norm2", 
 
 def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split: int, frames: int, size: int) -> None:
     """``clipstep convert``, whose options are in commands.py."""
+    click.get_current_context().with_resource(one_writer(out))
     check_out(out, force=force)
     found = read_checkpoint(checkpoint)
     found = replace(found, sets={key: converted(bare(weights)) for key, weights in found.sets.items()})

@@ -18,6 +18,7 @@ from clipstep.runtime.engines import engine_info
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import Kind, check_output
 from clipstep.runtime.interval import share_interval
+from clipstep.runtime.lock import one_writer
 from clipstep.runtime.manifest import Accuracy
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.options import given
@@ -120,6 +121,7 @@ def _check_options(what: Path, other: Path | None, reset_each_step: bool, record
         with Bundle.open(what, lazily=True) as bundle:
             bundle.check_recordable()
     if out is not None:
+        click.get_current_context().with_resource(one_writer(out))
         check_output(out, EVALUATION, force=force)
 
 

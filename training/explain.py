@@ -7,6 +7,7 @@ the ones before it left.
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import Kind, check_output
+from clipstep.runtime.lock import one_writer
 from clipstep.runtime.terminal import new_console
 from clipstep.runtime.video import frame_rate
 from clipstep.runtime.whole import write_whole
@@ -41,6 +43,7 @@ class Explanation:
 
 def explain_command(run: Path, video: Path, label: str | None, out: Path, force: bool) -> None:
     """``clipstep explain``, whose options are in commands.py."""
+    click.get_current_context().with_resource(one_writer(out))
     check_output(out, EXPLANATION, force=force)
     loaded = load_run(run)
     if label is not None and label not in loaded.info.classes:

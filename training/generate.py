@@ -3,10 +3,12 @@
 from itertools import cycle, islice
 from pathlib import Path
 
+import click
 import numpy as np
 from rich.progress import track
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.lock import one_writer
 from clipstep.runtime.terminal import new_console
 from clipstep.runtime.whole import write_whole
 from clipstep.training.data.doors import CLASSES, background, draw, gaps, random_doors
@@ -18,6 +20,7 @@ RATE = 25
 
 def generate_command(backgrounds: Path, out: Path, pairs: int, frames: int, size: int, seed: int) -> None:
     """``clipstep generate``, whose options are in commands.py."""
+    click.get_current_context().with_resource(one_writer(out))
     if out.exists():
         raise ClipstepError(f"{out}: exists", expected="a new folder", fix="choose another --out")
     if size % 2:

@@ -4,7 +4,7 @@ import copy
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from clipstep.runtime.errors import ClipstepError, first_line
+from clipstep.runtime.lock import one_writer
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.wording import counted
 from clipstep.training.config import FREE_TO_CHANGE, TrainingConfig
@@ -73,8 +74,19 @@ def train(job: Job, console: Console) -> Run | None:
     The random generators of torch, numpy and Python are seeded, and afterwards as they were.
 
     Raises:
-        ClipstepError: the data, the sizes, the checkpoint or the disk do not allow it, or the loss is not finite.
+        ClipstepError: the data, the sizes, the checkpoint or the disk do not allow it, the loss is not finite, or another process is
+            writing to ``job.out``.
     """
+    with one_writer(job.out) if _is_first_process() else nullcontext():
+        return _train(job, console)
+
+
+def _is_first_process() -> bool:
+    """Whether this is the process that writes, also before :func:`launch`, which starts the others by the same command."""
+    return not any(int(os.environ.get(name) or 0) for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def _train(job: Job, console: Console) -> Run | None:
     check_out(job.out, resume=job.resume, force=job.force)
     clips, held = split_by_group(job.data.train, job.config.validation, job.config.seed)
     saved = saved_state(job.out, _about(job), job.config.epochs) if job.resume else None

@@ -7,6 +7,7 @@ import click
 
 from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.lock import one_writer
 from clipstep.runtime.options import NewFile, command
 from clipstep.runtime.signature import SIGNATURE, new_key, sign
 from clipstep.runtime.wording import listed
@@ -20,16 +21,16 @@ def sign_bundle(path: Path, key: Path) -> Path:
     A signature that was there is replaced. The bundle's files are compared with their hashes first.
 
     Raises:
-        ClipstepError: the bundle is damaged, or the key cannot be used.
+        ClipstepError: the bundle is damaged, is just being written, or the key cannot be used.
     """
-    with Bundle.open(path) as bundle:
+    with one_writer(path), Bundle.open(path) as bundle:
         if bundle.missing:
             raise BundleError(f"{path}: {listed(bundle.missing)} is missing, and cannot be vouched for", fix="export or pack it again, whole")
         if bundle.is_pack:
             return _sign_pack(path, key)
-    new = path / f".{SIGNATURE}.new"
-    new.write_text(sign((path / MANIFEST).read_bytes(), key), encoding="utf-8")
-    return new.replace(path / SIGNATURE)
+        new = path / f".{SIGNATURE}.new"
+        new.write_text(sign((path / MANIFEST).read_bytes(), key), encoding="utf-8")
+        return new.replace(path / SIGNATURE)
 
 
 def _sign_pack(path: Path, key: Path) -> Path:

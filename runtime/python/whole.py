@@ -7,7 +7,6 @@ time between two renames, and :func:`recover` gives it its name back.
 
 import ctypes
 import glob
-import hashlib
 import os
 import secrets
 import shutil
@@ -19,13 +18,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.lock import BeingWrittenError, beside, one_writer
 
 ABANDONED_SECONDS = 24 * 3600
 """After that time nobody works any more on what was left beside a folder."""
 IGNORED = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """What file managers leave in a folder; nobody misses it."""
-LONGEST = 50
-"""Characters of a name that are kept in the names beside it, which the disk would otherwise refuse as too long."""
 
 
 @contextmanager
@@ -35,50 +33,54 @@ def write_whole(out: Path, *, replace: bool = False) -> Iterator[Path]:
     Files and folders get the modes that the umask gives new ones. A symbolic link stays, and what it points to is replaced.
 
     Raises:
-        ClipstepError: something is at ``out``, and it is not to be replaced. If it came while the new folder was filled, the
-            error says where the new one is.
+        ClipstepError: somebody else is writing there; something is at ``out``, and it is not to be replaced. If it came while the new
+            folder was filled, the error says where the new one is.
     """
     out = Path(os.path.realpath(out))
-    recover(out)
-    if not (replace or _is_free(out)):
-        raise ClipstepError(f"{out}: exists", fix="replace it with --force, or choose another place")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(out)
-    new = _beside(out, f"new-{secrets.token_hex(4)}")
-    new.mkdir()
-    try:
-        yield new
-        settle(new)
+    with one_writer(out):
+        recover(out)
         if not (replace or _is_free(out)):
-            kept = out.with_name(f"{out.name}-{secrets.token_hex(2)}")
-            new.rename(kept)
-            raise ClipstepError(f"{out}: something else was written there meanwhile", fix=f"the new one is {kept}")
-        _put(new, out)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+            raise ClipstepError(f"{out}: exists", fix="replace it with --force, or choose another place")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(out)
+        new = beside(out, f"new-{secrets.token_hex(4)}")
+        new.mkdir()
+        try:
+            yield new
+            settle(new)
+            if not (replace or _is_free(out)):
+                kept = out.with_name(f"{out.name}-{secrets.token_hex(2)}")
+                new.rename(kept)
+                raise ClipstepError(f"{out}: something else was written there meanwhile", fix=f"the new one is {kept}")
+            _put(new, out)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
 
 @contextmanager
 def write_file(out: Path) -> Iterator[Path]:
     """Gives a name to write a file to, and puts it at ``out`` if nothing was raised; what was there stays until the new one is whole."""
     out = Path(os.path.realpath(out))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(out, f"new-{secrets.token_hex(4)}")
-    new = beside.with_name(beside.name + out.suffix)  # Libraries choose a format by the ending.
-    try:
-        yield new
-        _settle_file(new, _new_mode(out.parent))
-        new.replace(out)
-        _sync(out.parent)
-    finally:
-        new.unlink(missing_ok=True)
+    with one_writer(out):
+        place = beside(out, f"new-{secrets.token_hex(4)}")
+        new = place.with_name(place.name + out.suffix)  # Libraries choose a format by the ending.
+        try:
+            yield new
+            _settle_file(new, _new_mode(out.parent))
+            new.replace(out)
+            _sync(out.parent)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 def recover(out: Path) -> None:
     """Gives an older folder its name back, if a writer was killed while it replaced it."""
-    old = _beside(out, "old")
-    if not os.path.lexists(out) and old.is_dir():
-        old.rename(out)
+    old = beside(out, "old")
+    if os.path.lexists(out) or not old.is_dir():
+        return
+    with suppress(BeingWrittenError), one_writer(out):  # A writer between its two renames puts the new one there.
+        if not os.path.lexists(out) and old.is_dir():
+            old.rename(out)
 
 
 def settle(folder: Path) -> None:
@@ -117,7 +119,7 @@ def _put(new: Path, out: Path) -> None:
             shutil.rmtree(out)  # Nothing but what file managers leave.
         new.rename(out)
     elif not _exchange(new, out):
-        old = _beside(out, "old")
+        old = beside(out, "old")
         shutil.rmtree(old, ignore_errors=True)
         out.rename(old)
         try:
@@ -144,19 +146,14 @@ def _is_free(out: Path) -> bool:
     return not os.path.lexists(out) or (out.is_dir() and {path.name for path in out.iterdir()} <= IGNORED)
 
 
-def _beside(out: Path, what: str) -> Path:
-    name = out.name if len(out.name) <= LONGEST else out.name[:LONGEST] + hashlib.sha256(os.fsencode(out.name)).hexdigest()[:8]
-    return out.with_name(f".{name}.{what}")
-
-
 def _remove_abandoned(out: Path) -> None:
     """What killed writers left beside it."""
-    for left in out.parent.glob(f"{glob.escape(_beside(out, 'new-').name)}*"):
+    for left in out.parent.glob(f"{glob.escape(beside(out, 'new-').name)}*"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
                 shutil.rmtree(left)
-    if _beside(out, "old").is_dir() and os.path.lexists(out):
-        shutil.rmtree(_beside(out, "old"), ignore_errors=True)
+    if beside(out, "old").is_dir() and os.path.lexists(out):
+        shutil.rmtree(beside(out, "old"), ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

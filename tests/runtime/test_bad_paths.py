@@ -34,7 +34,7 @@ RIGHT = {
 OWN = ("--model", "torch.nn:Identity", "--frames", "4", "--size", "8", "--classes", "CLASSES")
 BESIDE: dict[tuple[str, str], tuple[str, ...]] = {
     ("export", "weights"): OWN, ("export", "classes"): OWN[:6], ("export", "video"): OWN, ("bench", "ceilings"): ("--arch", "arm64"),
-    ("bench", "weights"): OWN[:2], ("peers", "weights"): OWN[:2], ("peers", "bundle"): ("--run", "RUN"),
+    ("bench", "weights"): OWN[:2], ("peers", "weights"): OWN[:2], ("peers", "bundle"): ("--run", "RUN"), ("peers", "signer"): ("--run", "RUN"),
     ("sign", "bundle"): ("--key", "KEY"),
     ("pack", "run"): ("--golden", "synthetic"), ("pack", "weights"): ("--golden", "synthetic", *OWN[:2]),
     ("verify", "weights"): OWN[:2],

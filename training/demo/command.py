@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from clipstep.runtime.cli import group
+from clipstep.runtime.lock import one_writer
 from clipstep.runtime.options import NewFolder, command
 
 HERE = Path(__file__).parent
@@ -54,6 +55,7 @@ def demo_command(out: Path) -> None:
 
     Each command is printed before it runs. What an earlier demo finished in --out is kept and not done again.
     """
+    click.get_current_context().with_resource(one_writer(out))
     for stage in stages(out):
         click.echo(f"\n$ {shlex.join(('clipstep', *stage.arguments))}")
         if stage.makes is not None and stage.makes.exists():

@@ -1,0 +1,53 @@
+"""A training, an evaluation, an export: whoever comes second to a place is refused before any work, and the first one's is untouched."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from clipstep.training.train import _is_first_process
+
+Cli = Callable[..., tuple[int, str, str]]
+HOLD = "import sys\nfrom pathlib import Path\nfrom clipstep.runtime.lock import one_writer\nwith one_writer(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"  # fmt: skip  # noqa: E501
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Callable[[Path], int]]:
+    """``other(out)``: another process that writes there; gives its number."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(out: Path) -> int:
+        started.append(subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout is not None and started[-1].stdout.readline() == "held\n"
+        return started[-1].pid
+
+    yield start
+    for process in started:
+        process.communicate("")
+
+
+@pytest.mark.parametrize(
+    "words", ["train DATA --out OUT", "train DATA --out OUT --resume", "train DATA --out OUT --force", "evaluate RUN DATA --out OUT",
+              "explain RUN CLIP --out OUT", "convert RUN/model.safetensors DATA --out OUT", "generate DATA --out OUT", "demo --out OUT",
+              "export RUN --out OUT.clipstep", "scaling DATA --out OUT", "systems DATA --out OUT"],
+)  # fmt: skip
+def test_the_second_one_is_refused(
+    words: str, tiny_data: Path, run_folder: Path, clip: Path, tmp_path: Path, clipstep: Cli, other: Callable[[Path], int]
+) -> None:
+    name = "out.clipstep" if "clipstep" in words else "out"
+    places = {"DATA": tiny_data, "RUN": run_folder, "CLIP": clip, "RUN/model.safetensors": run_folder / "model.safetensors"}
+    pid = other(tmp_path / name)
+    before = sorted(tmp_path.rglob("*"))
+    code, said, err = clipstep(*(tmp_path / name if word.startswith("OUT") else places.get(word, word) for word in words.split()))
+    assert code == 2 and len(err.splitlines()) == 1 and "epoch" not in said
+    assert f"error: another clipstep process ({pid}) is writing to {tmp_path / name}; wait until it is through, or choose another place" in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("name", "first"), [("LOCAL_RANK", False), ("RANK", False), ("NODE_RANK", False), ("WORLD_SIZE", True)])
+def test_the_processes_of_one_training_do_not_refuse_each_other(name: str, first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning, torchrun and Slurm start the same command several times: only the one that writes holds the place."""
+    monkeypatch.setenv(name, "1")
+    assert _is_first_process() == first
