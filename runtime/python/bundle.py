@@ -5,16 +5,16 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import IO
 
 from pydantic import ValidationError
 
 from clipstep.runtime.contents import PACK_SUFFIX, BundleError, Contents, Folder, is_clutter, open_contents, reading
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.hashes import file_digest, tree_digest, tree_sha256, tree_size
 from clipstep.runtime.manifest import SCHEMA_VERSION, Accuracy, Arm64Step, Artifact, Golden, Manifest
 from clipstep.runtime.signature import SIGNATURE, check_signature
 from clipstep.runtime.strict_json import LARGEST_BYTES, parse_json
@@ -198,9 +198,9 @@ class Bundle:
     def _sha256(self, file: str, parts: Sequence[str]) -> str:
         def digest(part: str) -> str:
             with reading(self.path, part), self._contents.open(part) as source:
-                return _digest(source)
+                return file_digest(source)
 
-        return _tree_digest(file, parts, digest)
+        return tree_digest(file, parts, digest)
 
     @contextlib.contextmanager
     def _unpacking(self) -> Iterator[None]:
@@ -253,23 +253,6 @@ def this_machine() -> str:
     return {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), "any")
 
 
-def tree_sha256(path: Path) -> str:
-    """The SHA-256 of a file; of a folder, that of its ``sha256  path`` lines in order of path, without what Finder and Explorer leave there."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return _digest(file)
-    return _tree_digest("", _files_in(path), lambda part: tree_sha256(path / part))
-
-
-def tree_size(path: Path) -> int:
-    """Bytes of a file, or of all the files in a folder, without what Finder and Explorer leave there."""
-    return path.stat().st_size if path.is_file() else sum((path / part).stat().st_size for part in _files_in(path))
-
-
-def _files_in(path: Path) -> list[str]:
-    return [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file() and not is_clutter(file.name)]
-
-
 def _parts(file: str, names: Sequence[str]) -> list[str]:
     whole = PurePosixPath(file).as_posix()
     return [name for name in names if name == whole or (name.startswith(f"{whole}/") and not is_clutter(name))]
@@ -278,22 +261,6 @@ def _parts(file: str, names: Sequence[str]) -> list[str]:
 def _highest(name: PurePosixPath, needed: set[str]) -> str:
     """The name, or that of the highest folder above it in which nothing is needed."""
     return next((str(above) for above in reversed(name.parents) if str(above) not in needed), str(name))
-
-
-def _digest(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while data := file.read(1 << 20):
-        digest.update(data)
-    return digest.hexdigest()
-
-
-def _tree_digest(file: str, parts: Sequence[str], digest: Callable[[str], str]) -> str:
-    whole = PurePosixPath(file).as_posix()
-    if list(parts) == [whole]:
-        return digest(whole)
-    inside = {part.removeprefix(f"{whole}/") if file else part: part for part in parts}
-    lines = "".join(f"{digest(inside[name])}  {name}\n" for name in sorted(inside))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _new_manifest(folder: Path) -> Path:
