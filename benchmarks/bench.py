@@ -29,7 +29,7 @@ TOOLS: dict[str, Sequence[str]] = {
     "pytorch": ["torch"], "torch.compile": ["torch"], "onnxruntime": ["onnxruntime"], "executorch": ["executorch", "torch"],
     **{name: peer.distributions for name, peer in PEERS.items()},
 }  # fmt: skip
-"""Of each engine: the distributions whose versions are noted."""
+"""For each engine, the distributions whose versions a record notes."""
 WARM_UP_STEPS = 3
 NAIVE = "naive rank-5 ONNX"
 

@@ -55,7 +55,7 @@ class Phone(_Model):
     model: str
     build_fingerprint: str
     temperature_before_c: float | None
-    """Of the battery; None where the phone does not say."""
+    """The battery's; None where the phone does not say."""
     temperature_after_c: float | None
     thermal_status_after: int | None
     """Android's, from 0 (none) to 6 (shutdown); None before Android 10."""
@@ -68,7 +68,7 @@ class Start(_Model):
     first_step_ms: float
     threads_used: int
     largest_error: float
-    """Of the first step's logits against the golden steps', over their largest magnitude, at least 1."""
+    """The largest error of the first step's logits against the golden steps, divided by the golden logits' largest magnitude (at least 1)."""
 
 
 class Record(_Model):
@@ -78,7 +78,7 @@ class Record(_Model):
     manifest_sha256: str
     artifact_sha256: str | None
     checkpoint_sha256: str | None = None
-    """Of the network behind the bundle; None in records of before."""
+    """Which network is behind the bundle, by the hash of its checkpoint; None in records of earlier versions."""
     subject: Subject
     start: Start
     device: Device
@@ -173,15 +173,15 @@ class InstructionRecord(_Model):
     tool_versions: dict[str, str]
     file_bytes: int
     needed_multiply_accumulates: int | None
-    """Of the network's convolutions and linear layers, one step; None if the bundle does not say."""
+    """Multiply-accumulates of the network's convolutions and linear layers in one step; None if the bundle does not say."""
     largest_error: float
-    """Of logits and states over the golden steps, over each one's largest magnitude, at least 1."""
+    """The largest error of logits and states over the golden steps, each divided by its largest magnitude (at least 1)."""
     first_step: Counts
     """The first step of a process, in which engines also set themselves up."""
     steps: Annotated[tuple[Counts, ...], Field(min_length=1)]
     """Each later step."""
     operators: tuple[OperatorCount, ...] = ()
-    """Of one step, in the order in which they ran, less what profiling added; empty unless they were asked for."""
+    """The operators of one step in the order in which they ran, less what profiling added; empty unless they were asked for."""
 
     def __repr__(self) -> str:
         what = f"{self.subject.name} in {self.subject.engine} on {self.arch}"
@@ -205,13 +205,13 @@ class InstructionRecord(_Model):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def needed_fmas_per_vector_fma(self) -> float | None:
-        """Of the arithmetic executed, the share that the network asks for."""
+        """The share of the executed arithmetic that the network asks for."""
         return _share(self.needed_fmas, self.step.vector_fmas)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def needed_fmas_per_instruction(self) -> float | None:
-        """Of all that is executed, the share that is arithmetic which the network asks for."""
+        """The share of all that is executed which is arithmetic that the network asks for."""
         return _share(self.needed_fmas, self.step.instructions)
 
 

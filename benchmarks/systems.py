@@ -54,7 +54,7 @@ class Measured:
     bundle: Bundle
     records: Sequence[Record]
     counts: Sequence[InstructionRecord]
-    """On ARM64; empty unless they were asked for."""
+    """What was counted on ARM64; empty unless it was asked for."""
 
 
 def systems_command(data: Path, out: Path, names: tuple[str, ...], frames: int, size: int, arm64: bool, rounds: int, steps: int) -> None:

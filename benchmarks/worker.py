@@ -50,7 +50,7 @@ LIBRARIES = {
     "onnxruntime": ["onnxruntime"],
     **{name: peer.libraries for name, peer in PEERS.items()},
 }
-"""Of each engine: they are imported first, because they do not count as the model's memory."""
+"""The modules of each engine: they are imported first, because they do not count as the model's memory."""
 
 
 def load(subject: Subject, bundle: Bundle, network: Network | None) -> StepModel:

@@ -14,7 +14,7 @@ from clipstep.runtime.outputs import Output
 
 SUM_TOLERANCE = 1e-4
 MOST_DOUBLINGS = 24
-"""Of the contrast of frames: what a network makes of the last ones is large, if it is not bounded."""
+"""How often the contrast of the frames is doubled: outputs that are not bounded are large by then."""
 AT_AN_END = 1e-3
 aten = torch.ops.aten
 SQUASHING = (aten.sigmoid, aten.sigmoid_, aten.hardsigmoid, aten.hardsigmoid_)

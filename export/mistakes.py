@@ -19,9 +19,9 @@ from clipstep.runtime.synthetic import synthetic_subclips
 from clipstep.training.data.subclips import RGB
 
 SHIFT = 2.55
-"""By which the mean of each channel is wrong, of 0..255; the deviation is wrong by 1 %."""
+"""How much the mean of each channel is wrong, in levels of 0..255; the deviation is wrong by 1 %."""
 STATE_SHARE = 0.1
-"""By which an initial value is wrong: a share of the state's scale."""
+"""How much an initial value is wrong, as a share of the state's scale."""
 SYNTHETIC_SUBCLIPS = 8
 END_IGNORED = "the end of a video ignored"
 

@@ -26,7 +26,7 @@ GOLDEN_STEPS = 16
 IMPORTS = {"onnx": "onnxruntime", "executorch": "executorch.extension.pybindings.portable_lib", "coreml": "clipstep.export.mlprogram"}
 """What the process that runs artifacts of a target imports first."""
 GOLDEN_STATE_BYTES = 8_000_000
-"""Of larger states only those after the last steps are recorded."""
+"""Larger states are recorded after the last steps only."""
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def flush(program: StepProgram, states: Sequence[torch.Tensor], *, told: bool = 
 
 
 def _largest_difference(pairs: Sequence[tuple[str, torch.Tensor, torch.Tensor]]) -> float:
-    """Of logits and expected ones, named by when they were; a share of the range of all that are expected."""
+    """The largest difference of logits from expected ones, each pair with the moment it is of, as a share of the range of all expected ones."""
     scale = scale_of(torch.stack([expected for _, _, expected in pairs]).numpy())
     errors = []
     for when, logits, expected in pairs:

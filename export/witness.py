@@ -112,7 +112,7 @@ def _size(value: Any) -> int:
 
 @torch.no_grad()
 def _sums(result: Any) -> tuple[Tensor, ...]:
-    """Of each tensor the sum, the sum of magnitudes, and one that knows the order."""
+    """For each tensor its sum, the sum of magnitudes, and a weighted sum that depends on the order of its numbers."""
     return tuple(
         torch.stack([x.sum(), x.abs().sum(), (x * torch.arange(x.numel(), dtype=torch.float64).cos()).sum()])
         for x in (value.detach().double().flatten() for value in pytree.tree_leaves(result) if isinstance(value, Tensor) and not value.is_complex())

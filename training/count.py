@@ -73,7 +73,7 @@ def parameters(network: nn.Module) -> int:
 
 
 def multiply_accumulates(module: nn.Module, *inputs: Tensor) -> int:
-    """Of all convolutions and linear layers in one call; module and inputs may be without memory (device ``meta``)."""
+    """Multiply-accumulates of all convolutions and linear layers in one call; module and inputs may be without memory (device ``meta``)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*inputs)
     total: int = counter.get_total_flops() // 2

@@ -34,7 +34,7 @@ EXPLANATION = Kind("explanation", "explanation.png", lambda _: ("explanation.mp4
 
 @dataclass(frozen=True)
 class Explanation:
-    """Of one video: frames ``(S * T, size, size, 3)`` uint8, heat ``(S * T, size, size)`` of 0..1, probabilities ``(S, classes)``."""
+    """What is shown of one video: frames ``(S * T, size, size, 3)`` uint8, heat ``(S * T, size, size)`` of 0..1, probabilities ``(S, classes)``."""
 
     frames: npt.NDArray[np.uint8]
     heat: npt.NDArray[np.float32]

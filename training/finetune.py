@@ -92,7 +92,7 @@ def start_from(network: nn.Module, start: Start, architecture: str, config: Mapp
 
 
 def said(init: Mapping[str, Any], classes: Sequence[str]) -> str:
-    """In one sentence where a fine-tuning starts from."""
+    """One sentence that says where a fine-tuning starts from."""
     count = f"{len(classes)} class{'es' * (len(classes) != 1)}"
     of = "a file without class names" if init["classes"] is None else f"trained on {len(init['classes'])} classes"
     head = f"its head is kept for {count}" if init["head"] == "kept" else f"its head is replaced by a new one for {count}"

@@ -32,7 +32,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 WRAPPED = ("module.", "_orig_mod.")
 """Those that may stand inside of a name, where a part of the network is wrapped."""
 COUNTERS = ("num_batches_tracked", "n_averaged")
-"""Of torch's batch norms and AveragedModel; nothing is computed with them in eval mode."""
+"""Counters of torch's batch norms and AveragedModel; nothing is computed with them in eval mode."""
 FACTS = ("arch", "epoch", "best_prec1", "best_acc1", "best_acc", "num_classes", "n_classes")
 """Keys that say what a checkpoint is."""
 
@@ -181,7 +181,7 @@ ARCHIVES = {"TorchScript": "a TorchScript archive", "constants.pkl": "a TorchScr
 
 
 def _refused(path: Path, error: Exception) -> ClipstepError:
-    """In one line, with what it holds in place of torch's advice to unpickle it all the same."""
+    """One line that says what the file holds, without torch's advice to unpickle it all the same."""
     archive = next((name for word, name in ARCHIVES.items() if word in str(error)), None)
     if archive is not None:
         return ClipstepError(f"{path}: cannot be read", got=archive, expected="a state dict of tensors", fix=SAVE)

@@ -112,7 +112,7 @@ def _as_onnx(sources: Sources) -> Path:
 
 
 def _to_mnn(sources: Sources) -> Path:
-    """By MNN's own converter; its Python front, ``MNN.tools``, installs packages when it is imported."""
+    """Converts with MNN's own converter; its Python front, ``MNN.tools``, installs packages when it is imported."""
     import _tools
 
     path = sources.onnx.with_suffix(".mnn")

@@ -17,7 +17,7 @@ SAME = (aten.contiguous.default, aten.clone.default, aten.detach.default, aten.a
 
 @dataclass(frozen=True)
 class Versions:
-    """Of the formats: ONNX's operator set, and the lowest iOS that a Core ML model runs on."""
+    """The formats' versions: ONNX's operator set, and the lowest iOS that a Core ML model runs on."""
 
     opset: int = OPSETS[-1]
     ios: int = IOS_DEFAULT

@@ -88,7 +88,7 @@ class Bundle:
 
     @property
     def size_bytes(self) -> int:
-        """Of all files that are there, those of a pack unpacked."""
+        """The bytes of all files that are there; those of a pack are counted unpacked."""
         return sum(self._contents.sizes.values())
 
     def file(self, item: Artifact | Golden) -> Path:

@@ -22,7 +22,7 @@ from clipstep.runtime.errors import ClipstepError
 
 PACK_SUFFIX = ".clipstep.zip"
 LARGEST_PACK_BYTES = 4 << 30
-"""Of all the files in a pack that its manifest names, unpacked."""
+"""The most that all files in a pack which its manifest names may take unpacked."""
 LARGEST_RATIO, SMALL_BYTES = 200, 64 << 20
 """How many times as large as the pack they may be together, beyond so many bytes."""
 MOST_ENTRIES = 10_000
@@ -234,6 +234,6 @@ def _without_top_folder(found: dict[str, zipfile.ZipInfo]) -> dict[str, zipfile.
 
 
 def _remove(folder: Path, process: int) -> None:
-    """By the process that made it: a forked one holds a copy of the object, and must not take the files away."""
+    """Only the process that made it does so: a forked one holds a copy of the object, and must not take the files away."""
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)

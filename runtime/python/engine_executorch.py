@@ -81,7 +81,7 @@ POOL = ThreadPool()
 
 
 DTYPES = {0: "uint8", 5: "float16", 6: "float32"}
-"""Of torch's ScalarType."""
+"""numpy's types by the numbers of torch's ScalarType."""
 
 
 def _declared(value: Any) -> Tensor:

@@ -193,7 +193,7 @@ class Errors:
     steps: int
     absolute: float
     relative: float
-    """Of an output's :func:`scale_of`."""
+    """The largest error allowed, as a share of an output's :func:`scale_of`."""
 
 
 def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> Errors:

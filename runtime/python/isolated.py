@@ -23,7 +23,7 @@ from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import ClipstepError, EngineError
 
 TIMEOUT_S = 300
-"""For loading a file, and for a step."""
+"""How long it may take to load a file, or to run a step."""
 MEMORY_BYTES = 4 << 30
 """What a process may take, and beside it a multiple of the file's size."""
 MEMORY_PER_BYTE = 32

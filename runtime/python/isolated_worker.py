@@ -33,7 +33,7 @@ def limit(memory_bytes: int) -> None:
 
 
 class Worker:
-    """At most one engine, and the functions that are called."""
+    """What the process holds: at most one engine, and the functions that are called."""
 
     def __init__(self) -> None:
         self._engine: Engine | None = None

@@ -14,7 +14,7 @@ from clipstep.runtime.places import check_file_place, check_folder_place, check_
 from clipstep.runtime.terminal import quiet_stderr
 
 LARGEST_NUMBER = 2**31 - 1
-"""Of a whole number: engines, generators of random numbers and files take no more."""
+"""The largest whole number that an option takes: engines, generators of random numbers and files take no more."""
 LONGEST_CHOICE = 40
 """Characters of choices that the help shows; where there are more, it calls them NAME."""
 METAVARS = {click.types.IntRange: "N", click.types.IntParamType: "N", click.types.FloatRange: "X", click.types.FloatParamType: "X"}
@@ -150,4 +150,4 @@ def _check_value(name: str, value: Any) -> None:
 signer_option = click.option(
     "--signer", type=click.Path(path_type=Path), help="A public key, PEM: the bundle must be signed by it. clipstep sign --help"
 )
-"""Of every command that opens a bundle; see :func:`~clipstep.runtime.bundle.opened_for`."""
+"""The option of every command that opens a bundle; see :func:`~clipstep.runtime.bundle.opened_for`."""

@@ -39,7 +39,7 @@ class Place:
 
 
 def places() -> dict[str, Place]:
-    """By the name that ``clipstep pack --for`` takes."""
+    """The places that a pack can be made for, by the name that ``clipstep pack --for`` takes."""
     return {
         "android": Place(("onnx", "executorch"), "arm64", "onnx and executorch for arm64, else for any processor"),
         "ios": Place(("coreml",), "arm64", "Core ML"),

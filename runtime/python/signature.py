@@ -30,9 +30,9 @@ class Signature(BaseModel):
     schema_version: Literal[1] = 1
     algorithm: Literal["Ed25519"] = "Ed25519"
     public_key: Base64
-    """Of the signer, 32 bytes. Only to name it: who checks brings a key of their own."""
+    """The signer's public key, 32 bytes. It only names the signer: whoever checks brings a key of their own."""
     signature: Base64
-    """Of the exact bytes of manifest.json, 64 bytes."""
+    """The signature of the exact bytes of manifest.json, 64 bytes."""
 
 
 def sign(manifest: bytes, key: Path) -> str:

@@ -38,7 +38,8 @@ class Prediction:
 
     @property
     def probabilities(self) -> Array:
-        """Of each class, ``(classes,)``: softmax or sigmoid of the logits, or what the artifact gives, as ``output`` says. A new array."""
+        """The probability of each class, ``(classes,)``: softmax or sigmoid of the logits, or what the artifact gives, as
+        ``output`` says. A new array."""
         return probabilities_of(self.logits, self.output)
 
     def top(self, count: int) -> list[tuple[str, float]]:

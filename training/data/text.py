@@ -41,7 +41,7 @@ def nfc(text: str) -> str:
 
 
 def unquoted(text: str) -> str:
-    """Without the quotes around it, if it is quoted."""
+    """The text without the quotes around it, if it is quoted."""
     return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in QUOTES else text
 
 

@@ -20,7 +20,7 @@ from clipstep.training.data.text import nfc
 KEY = "trained_on"
 """Where it is in the training summary of a run, and so in a bundle's provenance."""
 DIGEST_BYTES = 8
-"""Of a SHA-256: that two of 10,000 videos have the same by chance happens once in 300 billion data sets."""
+"""How much of a SHA-256 is kept: that two of 10,000 videos have the same by chance happens once in 300 billion data sets."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class TrainedOn:
             raise ClipstepError(f"{what}: what it was trained on is malformed", got=str(error), fix="train or export it again") from error
 
     def values(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The values that JSON holds."""
         packed = {name: base64.b64encode(b"".join(sorted(digests))).decode() for name, digests in vars(self).items() if name != "complete"}
         return {"videos": len(self.contents), **packed, "complete": self.complete}
 
     def after(self, before: "TrainedOn | None") -> "TrainedOn":
-        """Of a training that began with the weights of another one, whose videos count as well."""
+        """What a training has seen that began with the weights of ``before``: the videos of both."""
         if before is None:
             return replace(self, complete=False)
         return TrainedOn(self.contents | before.contents, self.sources | before.sources, self.complete and before.complete)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 TENSOR_BYTES = 1 << 30
-"""Of a step's frames and states together: what a runtime keeps for each stream."""
+"""The most that a step's frames and states may take together: a runtime keeps them for each stream."""
 BYTES_PER_NUMBER = 4
 LARGEST_FLOAT32 = 3.4028235e38
 STATES, LABELS, LABEL_LENGTH, FILE_LENGTH = 256, 100_000, 1000, 80

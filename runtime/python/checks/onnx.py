@@ -15,7 +15,7 @@ SCHEMA: Schema = {
     "AttributeProto": {5: "TensorProto", 6: "GraphProto", 10: "TensorProto", 11: "GraphProto", 22: "SparseTensorProto", 23: "SparseTensorProto"},
     "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
 }
-"""Of onnx.proto3: every place where a tensor or a node can be."""
+"""Every place of onnx.proto3 where a tensor or a node can be."""
 DIMS, RAW_DATA, TENSOR_NAME, EXTERNAL_DATA, DATA_LOCATION = 1, 9, 8, 13, 14
 OP_TYPE, DOMAIN = 4, 7
 FUNCTION_NAME, FUNCTION_DOMAIN = 1, 10
