@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import platform
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from clipstep.runtime.hashes import file_digest, tree_digest, tree_sha256, tree_
 from clipstep.runtime.manifest import SCHEMA_VERSION, Accuracy, Arm64Step, Artifact, Golden, Manifest
 from clipstep.runtime.signature import SIGNATURE, check_signature
 from clipstep.runtime.strict_json import LARGEST_BYTES, parse_json
+from clipstep.runtime.whole import write_file
 from clipstep.runtime.wording import listed
 
 MANIFEST = "manifest.json"
@@ -145,8 +147,9 @@ class Bundle:
         if self.is_pack:
             raise BundleError(f"{self.path}: is a pack, which nothing is noted in", fix="note it in the bundle's folder, and pack that again")
         with self._writing():
-            _new_manifest(self.path).touch(exist_ok=True)
-            _new_manifest(self.path).unlink()
+            probe = self.path / f".{MANIFEST}.new"
+            probe.touch(exist_ok=True)
+            probe.unlink()
 
     def record_accuracy(self, file: str, accuracy: Accuracy) -> None:
         """Notes in the bundle's manifest how right the artifact ``file`` is; the manifest is replaced at once, or not at all.
@@ -165,10 +168,8 @@ class Bundle:
         with self._writing(), _locked(self.path):
             now = _manifest(self.path, (self.path / MANIFEST).read_bytes())  # Another may have noted something since this was opened.
             artifacts = [a.model_copy(update=notes.get(a.file, {})) for a in now.artifacts]
-            new = _new_manifest(self.path)
-            new.write_text(now.model_copy(update={"artifacts": tuple(artifacts)}).text(), encoding="utf-8")
-            new.chmod((self.path / MANIFEST).stat().st_mode & 0o777)
-            new.replace(self.path / MANIFEST)
+            with write_file(self.path / MANIFEST, mode=stat.S_IMODE((self.path / MANIFEST).stat().st_mode)) as new:
+                new.write_text(now.model_copy(update={"artifacts": tuple(artifacts)}).text(), encoding="utf-8")
 
     def _items(self) -> tuple[Artifact | Golden, ...]:
         return (*self.manifest.artifacts, self.manifest.golden)
@@ -261,10 +262,6 @@ def _parts(file: str, names: Sequence[str]) -> list[str]:
 def _highest(name: PurePosixPath, needed: set[str]) -> str:
     """The name, or that of the highest folder above it in which nothing is needed."""
     return next((str(above) for above in reversed(name.parents) if str(above) not in needed), str(name))
-
-
-def _new_manifest(folder: Path) -> Path:
-    return folder / f".{MANIFEST}.new"
 
 
 @contextlib.contextmanager

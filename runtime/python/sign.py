@@ -1,5 +1,6 @@
 """``clipstep sign``: says who made a bundle, so that others can check it."""
 
+import stat
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.lock import one_writer
 from clipstep.runtime.options import NewFile, command
 from clipstep.runtime.signature import SIGNATURE, new_key, sign
+from clipstep.runtime.whole import write_file
 from clipstep.runtime.wording import listed
 
 
@@ -28,26 +30,22 @@ def sign_bundle(path: Path, key: Path) -> Path:
             raise BundleError(f"{path}: {listed(bundle.missing)} is missing, and cannot be vouched for", fix="export or pack it again, whole")
         if bundle.is_pack:
             return _sign_pack(path, key)
-        new = path / f".{SIGNATURE}.new"
-        new.write_text(sign((path / MANIFEST).read_bytes(), key), encoding="utf-8")
-        return new.replace(path / SIGNATURE)
+        with write_file(path / SIGNATURE) as new:
+            new.write_text(sign((path / MANIFEST).read_bytes(), key), encoding="utf-8")
+        return path / SIGNATURE
 
 
 def _sign_pack(path: Path, key: Path) -> Path:
     """Writes the pack again, file by file as they are packed, with the signature at its end."""
-    new = path.with_name(f".{path.name}.new")
-    try:
-        with zipfile.ZipFile(path) as old, zipfile.ZipFile(new, "w") as signed:
-            if MANIFEST not in old.namelist():
-                raise BundleError(f"{path}: was packed by hand, in a folder of its own", fix="pack the bundle with clipstep pack")
-            for entry in old.infolist():
-                if entry.filename != SIGNATURE:
-                    signed.writestr(entry, old.read(entry))
-            signed.writestr(zipfile.ZipInfo(SIGNATURE, old.getinfo(MANIFEST).date_time), sign(old.read(MANIFEST), key))
-        new.chmod(path.stat().st_mode & 0o777)
-        return new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    with write_file(path, mode=mode) as new, zipfile.ZipFile(path) as old, zipfile.ZipFile(new, "w") as signed:
+        if MANIFEST not in old.namelist():
+            raise BundleError(f"{path}: was packed by hand, in a folder of its own", fix="pack the bundle with clipstep pack")
+        for entry in old.infolist():
+            if entry.filename != SIGNATURE:
+                signed.writestr(entry, old.read(entry))
+        signed.writestr(zipfile.ZipInfo(SIGNATURE, old.getinfo(MANIFEST).date_time), sign(old.read(MANIFEST), key))
+    return path
 
 
 @command("sign")

@@ -58,8 +58,14 @@ def write_whole(out: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def write_file(out: Path) -> Iterator[Path]:
-    """Gives a name to write a file to, and puts it at ``out`` if nothing was raised; what was there stays until the new one is whole."""
+def write_file(out: Path, *, mode: int | None = None) -> Iterator[Path]:
+    """Gives a name to write a file to, and puts it at ``out`` if nothing was raised; what was there stays until the new one is whole.
+
+    The file gets that ``mode``, by default the one that the umask gives new files.
+
+    Raises:
+        ClipstepError: somebody else is writing there.
+    """
     out = Path(os.path.realpath(out))
     with one_writer(out):
         place = beside(out, f"new-{secrets.token_hex(4)}")
@@ -67,6 +73,8 @@ def write_file(out: Path) -> Iterator[Path]:
         try:
             yield new
             _settle_file(new, _new_mode(out.parent))
+            if mode is not None:
+                new.chmod(mode)
             new.replace(out)
             _sync(out.parent)
         finally:
