@@ -1,6 +1,6 @@
 """The facts that a manifest and each artifact carry, compared with each other and with the network itself."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from clipstep.export.head import settle_output
@@ -8,6 +8,7 @@ from clipstep.export.step import StepProgram
 from clipstep.export.stream.deaf import grows_deaf
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.checks import check_file
+from clipstep.runtime.embedded import check_embedded_facts, differences
 from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.files import FACTS, FileFacts
@@ -58,8 +59,10 @@ def check_embedded(bundle: Bundle, artifact: Artifact, child: Child) -> None:
     embedded = FileFacts.model_validate_json(child.call(FACTS, path, f"the reader of {path.suffix} files")).interface
     if embedded is None:
         raise ParityError(f"{artifact.file}: carries no clipstep facts", expected="those of the manifest", fix="export it again")
-    for key, got, expected in _differences(bundle.manifest.interface(artifact.input_dtype), embedded):
-        raise ParityError(f"{artifact.file}: the manifest's {key} is not the artifact's own", got=got, expected=expected, fix="export it again")
+    try:
+        check_embedded_facts(bundle.manifest.interface(artifact.input_dtype), embedded, artifact.file)
+    except ClipstepError as error:
+        raise ParityError(str(error)) from error
 
 
 def check_network(manifest: Manifest, run: Run, program: StepProgram, logits: Array) -> None:
@@ -78,7 +81,7 @@ def check_network(manifest: Manifest, run: Run, program: StepProgram, logits: Ar
     own = interface_of(run, program, manifest.name, output)
     if manifest.average is None:  # Written before a manifest said it.
         own = own.model_copy(update={"average": None})
-    for key, got, expected in _differences(manifest.interface(own.input.dtype), own):
+    for key, got, expected in differences(manifest.interface(own.input.dtype), own):
         raise ParityError(f"the manifest's {key} is not the network's", got=got, expected=expected, fix="export it again")
 
 
@@ -95,19 +98,3 @@ def check_given(manifest: Manifest, given: Mapping[str, Any]) -> tuple[str, ...]
         if value is not None and value != said[name]:
             raise ParityError(f"the manifest's {name} is not what --{name} says", got=said[name], expected=value, fix="export it again")
     return tuple(name for name, value in given.items() if value is None)
-
-
-def _differences(said: Interface, right: Interface) -> Iterator[tuple[str, object, object]]:
-    """The keys that differ, with what each says; of states and of the input by their own keys."""
-    yield from _values("", said.model_dump(), right.model_dump())
-
-
-def _values(path: str, said: Any, right: Any) -> Iterator[tuple[str, object, object]]:
-    if isinstance(said, dict) and isinstance(right, dict):
-        for key in {**said, **right}:
-            yield from _values(f"{path}.{key}".removeprefix("."), said.get(key), right.get(key))
-    elif said and right and isinstance(said[0] if isinstance(said, tuple) else None, dict) and len(said) == len(right):
-        for one, other in zip(said, right, strict=True):
-            yield from _values(f"{path}.{other['name']}", one, other)
-    elif said != right:
-        yield path, said, right

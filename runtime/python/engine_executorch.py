@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from clipstep.runtime.declared import Declared, Tensor
+from clipstep.runtime.declared import METADATA, Declared, Tensor
 from clipstep.runtime.errors import ClipstepError, EngineError, first_line
 from clipstep.runtime.forks import FIX, LoadedHere
 
@@ -107,7 +107,17 @@ class ExecuTorch:
             outputs = [_declared(meta.output_tensor_meta(index)) for index in range(meta.num_outputs())]
         except Exception as error:
             raise EngineError(f"{self._path}: takes or gives something that is no tensor", got=first_line(error)) from error
-        return {"inputs": inputs, "outputs": outputs}
+        return {"inputs": inputs, "outputs": outputs, "facts": self._facts()}
+
+    def _facts(self) -> str | None:
+        """What the constant method gives, if the file has it."""
+        if METADATA not in self._module.method_names():
+            return None
+        try:
+            (facts,) = self._module.run_method(METADATA, [])
+        except Exception as error:
+            raise EngineError(f"{self._path}: the clipstep facts in it cannot be read", got=first_line(error), fix="export it again") from error
+        return facts if isinstance(facts, str) else None
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         import torch  # ExecuTorch's Python binding takes and gives torch tensors.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clipstep.runtime.declared import Declared, Tensor
+from clipstep.runtime.declared import METADATA, Declared, Tensor
 from clipstep.runtime.errors import EngineError, first_line
 from clipstep.runtime.forks import LoadedHere, survive_forks
 
@@ -50,7 +50,12 @@ class OnnxRuntime:
         survive_forks(self)
 
     def declared(self) -> Declared:
-        return {"inputs": _declared(self._session.get_inputs()), "outputs": _declared(self._session.get_outputs())}
+        inputs, outputs = _declared(self._session.get_inputs()), _declared(self._session.get_outputs())
+        try:
+            facts = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
+        except Exception as error:  # Such as text that is not UTF-8.
+            raise EngineError(f"{self._path}: its metadata cannot be read", got=first_line(error), fix="export it again") from error
+        return {"inputs": inputs, "outputs": outputs, "facts": facts}
 
     def with_threads(self) -> Any:
         """The session, if it has threads of its own."""

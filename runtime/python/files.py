@@ -1,24 +1,21 @@
 """What a lone artifact says of itself, read by its own format's tools; with the facts that clipstep embeds, if it has them."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from clipstep.runtime.bundle import tree_size
 from clipstep.runtime.checks.present import check_present
+from clipstep.runtime.declared import METADATA
+from clipstep.runtime.embedded import interface_in
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.fits import expected_tensors
 from clipstep.runtime.install import install_extra
 from clipstep.runtime.manifest import Interface
-from clipstep.runtime.strict_json import parse_json
 from clipstep.runtime.terminal import quiet_stderr
-
-METADATA = "clipstep"
-"""The key of the embedded facts in ONNX and Core ML metadata, and the name of ExecuTorch's constant method."""
 
 
 class Tensor(BaseModel):
@@ -65,7 +62,7 @@ def read_file(path: Path) -> FileFacts:
         reason = next(iter(str(error).strip().splitlines()), "")
         raise ClipstepError(f"{path}: cannot be read", got=f"{type(error).__name__}: {reason}", expected=f"a {path.suffix} file") from error
     text = values.pop("metadata")
-    interface = None if text is None else _interface(path, text)
+    interface = None if text is None else interface_in(text, path)
     facts = FileFacts(file=path.name, size_bytes=tree_size(path), interface=interface, **values)
     if interface is not None:
         _check(path, facts, interface)
@@ -75,20 +72,6 @@ def read_file(path: Path) -> FileFacts:
 def facts_of(path: Path) -> str:
     """:func:`read_file` as JSON, as a process of its own is asked for it."""
     return read_file(path).model_dump_json()
-
-
-def _interface(path: Path, text: str) -> Interface:
-    try:
-        return Interface.model_validate_json(json.dumps(parse_json(text.encode("utf-8", "replace"))))
-    except (ValidationError, ClipstepError) as error:
-        where, reason = "their start", str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            where, reason = ".".join(map(str, first["loc"])) or where, first["msg"]
-        raise ClipstepError(
-            f"{path}: the clipstep facts in it are malformed at {where}", got=reason.removeprefix("Value error, "),
-            fix="export it again with this version",
-        ) from error  # fmt: skip
 
 
 def _check(path: Path, facts: FileFacts, interface: Interface) -> None:

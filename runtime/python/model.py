@@ -12,6 +12,7 @@ import numpy as np
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.checks import check_file
 from clipstep.runtime.declared import Declares
+from clipstep.runtime.embedded import check_embedded_facts, interface_in
 from clipstep.runtime.engines import Array, Engine, as_array, engine_info, load_engine
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.fits import check_declared, check_outputs, expected_tensors
@@ -41,6 +42,8 @@ class StepModel:
         if isinstance(engine, Declares) and (declared := engine.declared()) is not None:
             try:
                 check_declared(declared, interface, description)
+                if (facts := declared.get("facts")) is not None:
+                    check_embedded_facts(interface, interface_in(facts, description), description)
             except ClipstepError:
                 engine.close()
                 raise
@@ -62,7 +65,8 @@ class StepModel:
 
         Raises:
             ClipstepError: the bundle is damaged, has no artifact for the engine, or the engine or the thread count is
-                not available. Nothing falls back.
+                not available; the artifact's inputs, outputs or the facts that it carries are not those of the manifest.
+                Nothing falls back.
         """
         engine_info(engine)
         if isinstance(path, Bundle):

@@ -3,16 +3,18 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from clipstep.export.step import program_of
 from clipstep.export.verify import ParityError, check_steps
-from clipstep.runtime import Bundle, ClipstepError, Prediction, StepModel
+from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, Prediction, StepModel
 from clipstep.runtime.manifest import Flush
 from clipstep.training.data.subclips import read_subclips
 from clipstep.training.run import Run
@@ -26,12 +28,19 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def earlier_bundle(late_bundle: Path, tmp_path: Path) -> Path:
-    """As an earlier clipstep wrote it: with a delay, and without a word of how it ends."""
+def earlier_bundle(late_bundle: Path, tmp_path: Path, rehash: Callable[..., Bundle]) -> Path:
+    """As an earlier clipstep wrote it: with a delay, and without a word of how it ends, in the manifest as in the artifact."""
     path = Path(shutil.copytree(late_bundle, tmp_path / "earlier.clipstep"))
-    values = json.loads((path / "manifest.json").read_text())
-    del values["flush"], values["average"], values["window_frames"]
+    values, model = json.loads((path / "manifest.json").read_text()), onnx.load(path / "step.onnx")
+    (entry,) = model.metadata_props
+    facts = json.loads(entry.value)
+    for said in (values, facts):
+        del said["flush"], said["average"], said["window_frames"]
+    entry.value = json.dumps(facts)
+    onnx.save(model, path / "step.onnx")
+    replace(GoldenSteps.of(Bundle.open(late_bundle)), flushed={}).save(path / "golden.safetensors")
     (path / "manifest.json").write_text(json.dumps(values))
+    rehash(path, "step.onnx")
     return path
 
 

@@ -82,19 +82,25 @@ data class Flush(val state: String, val steps: Int, @SerialName("min_frames") va
 }
 
 /**
- * What a lone artifact needs to be used. The newest output that a prediction takes in is [delayFrames] behind the newest frame; [output],
- * one of [OUTPUTS], is what the first output holds.
+ * What a lone artifact needs to be used; also embedded in each artifact. The newest output that a prediction takes in is [delayFrames]
+ * behind the newest frame; [output], one of [OUTPUTS], is what the first output holds; predictions are the mean over what [average] says,
+ * `all` frames or a `window` of the newest [windowFrames].
  */
+@Serializable
 data class Interface(
     val name: String,
     val input: Input,
     val states: List<State>,
     val labels: List<String>,
-    val delayFrames: Int,
+    @SerialName("delay_frames") val delayFrames: Int = 0,
     val output: String = OUTPUTS[0],
     val flush: Flush? = null,
+    val average: String? = null,
+    @SerialName("window_frames") val windowFrames: Int? = null,
+    val outputs: List<String> = listOf("logits") + states.map { "${it.name}_out" },
 ) {
     init {
+        one("output", output, *OUTPUTS.toTypedArray())
         checkFlush(flush, states)
     }
 }
@@ -249,7 +255,8 @@ data class Manifest(
     }
 
     /** The part that an artifact with that input type needs. */
-    fun interfaceFor(inputDtype: String): Interface = Interface(name, input.copy(dtype = inputDtype), states, labels, delayFrames, output, flush)
+    fun interfaceFor(inputDtype: String): Interface =
+        Interface(name, input.copy(dtype = inputDtype), states, labels, delayFrames, output, flush, average, windowFrames, outputs)
 }
 
 private fun one(key: String, value: String, vararg known: String) =

@@ -20,6 +20,7 @@ internal class OnnxRuntime(private val path: File, private val spec: Interface, 
     init {
         try {
             checkDeclared()
+            loading { session.metadata.customMetadata[METADATA] }?.let { checkEmbeddedFacts(spec, it, path.path) }
         } catch (error: ClipstepException) {
             session.close()
             throw error

@@ -1,11 +1,16 @@
 package clipstep.runtime
 
+import java.io.File
 import java.lang.management.ManagementFactory
 import java.util.concurrent.Executors
 import java.util.concurrent.Future
+import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonArray
+import kotlinx.serialization.json.JsonElement
+import kotlinx.serialization.json.JsonNull
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
+import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
@@ -93,6 +98,50 @@ class StepModelTest {
             values["input"] = JsonObject(input + ("shape" to JsonArray(listOf(8, 112, 112, 3).map(::JsonPrimitive))))
         }
         assertExplains("takes other inputs than the manifest says; got [[16, 112", "expected [[8, 112") { StepModel.load(bundle) }
+    }
+
+    @Test
+    fun `a manifest that says something else than the artifact is refused at load`() {
+        fun refused(text: String, from: File = Prepared.bundle, change: (MutableMap<String, JsonElement>) -> Unit) {
+            File(folder.root, "copy.clipstep").deleteRecursively()
+            val bundle = folder.copied(from).also { edit(it, change) }
+            assertExplains("step.onnx: the manifest's $text", "get the bundle again, or export it again") { StepModel.load(bundle) }
+        }
+        fun input(key: String, value: JsonElement) = { values: MutableMap<String, JsonElement> ->
+            values["input"] = JsonObject(values.getValue("input").jsonObject + (key to value))
+        }
+        fun array(vararg values: Number) = JsonArray(values.map(::JsonPrimitive))
+        refused("""labels is not the artifact's own; got ["NoFight","Fight"]; expected ["Fight","NoFight"]""") { values ->
+            values["labels"] = JsonArray(values.getValue("labels").jsonArray.reversed())
+        }
+        refused("input.fps is not the artifact's own; got 15.0; expected 29.97", change = input("fps", JsonPrimitive(15)))
+        refused("input.frame_stride is not the artifact's own; got 2; expected 1", change = input("frame_stride", JsonPrimitive(2)))
+        refused("input.mean is not the artifact's own; got [0.0,0.0,0.0]; expected [108.3,103.4,106.2]", change = input("mean", array(0, 0, 0)))
+        refused("input.deviation is not", change = input("deviation", array(1, 1, 1)))
+        refused("states.slow_buffer.initial is not the artifact's own; got 0.5; expected 0.0") { values ->
+            val (first, second) = values.getValue("states").jsonArray
+            values["states"] = JsonArray(listOf(JsonObject(first.jsonObject + ("initial" to JsonPrimitive(0.5))), second))
+        }
+        refused("output is not the artifact's own; got multilabel_logits; expected logits") { it["output"] = JsonPrimitive("multilabel_logits") }
+        refused("delay_frames is not the artifact's own; got 3; expected 0") { it["delay_frames"] = JsonPrimitive(3) }
+        refused("flush is not the artifact's own; got nothing; expected {\"state\":\"ended\"", Prepared.late) { it["flush"] = JsonNull }
+        refused("average is not the artifact's own; got nothing; expected all", Prepared.late) { it["average"] = JsonNull }
+    }
+
+    @Test
+    fun `facts in an artifact are compared key by key`() {
+        val spec = colourSpec()
+        val whole = Json { encodeDefaults = true }
+        fun facts(spec: Interface) = whole.encodeToString(Interface.serializer(), spec)
+        checkEmbeddedFacts(spec, facts(spec), "x.onnx")
+        checkEmbeddedFacts(spec, Json.encodeToString(Interface.serializer(), spec), "x.onnx") // Of before a key was there: its default.
+        val many = spec.copy(labels = List(10) { "label $it" })
+        val swapped = many.copy(labels = many.labels.toMutableList().apply { this[8] = "label 9"; this[9] = "label 8" })
+        assertExplains("x.onnx: the manifest's labels[8] is not the artifact's own; got label 9; expected label 8") { checkEmbeddedFacts(swapped, facts(many), "x.onnx") }
+        assertExplains("labels is not the artifact's own") { checkEmbeddedFacts(many.copy(labels = many.labels.take(9)), facts(many), "x.onnx") }
+        for (text in listOf("no facts", "{}", "[]", "{\"name\":1,\"name\":2}")) {
+            assertExplains("x.onnx: the clipstep facts in it are malformed", "export it again") { checkEmbeddedFacts(spec, text, "x.onnx") }
+        }
     }
 
     @Test

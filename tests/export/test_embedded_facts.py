@@ -1,0 +1,149 @@
+"""What an artifact says of itself against what the manifest says, when it is loaded; the manifest needs no hash, the files' hashes fit."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clipstep.export.export import Ask, export_run
+from clipstep.runtime import Bundle, ClipstepError, StepModel
+from clipstep.runtime.bundle import MANIFEST
+from clipstep.runtime.embedded import differences
+from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.training.run import Run, RunInfo
+
+Cli = Callable[..., tuple[int, str, str]]
+Rehash = Callable[..., Bundle]
+CLASSES = tuple("abcdefghij")
+ENGINES = {"onnxruntime": "step.onnx", "executorch": "step.pte"}
+
+
+class Remembers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, len(CLASSES))
+
+    def initial_states(self) -> dict[str, Tensor]:
+        return {"slow": torch.full((1, 3), 0.5)}
+
+    def forward(self, frames: Tensor, slow: Tensor) -> tuple[Tensor, Tensor]:
+        slow = 0.5 * slow + frames.mean((2, 3, 4))
+        return self.head(slow), slow
+
+
+@pytest.fixture(scope="module")
+def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(3)
+    info = RunInfo("tests:remembers", {}, CLASSES, (104.0, 101.0, 97.0), (58.0, 57.0, 59.0), 25.0, "0" * 64)
+    out = tmp_path_factory.mktemp("right") / "small.clipstep"
+    export_run(
+        Run(Remembers().eval(), info, torch.from_numpy(synthetic_subclips(8, 3, 8, 8)), "synthetic"), "small", out, Ask(("onnx", "executorch"))
+    )
+    return out
+
+
+@pytest.fixture
+def copy(right: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(right, tmp_path / "copy.clipstep"))
+
+
+def _edit(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    values = json.loads((bundle / MANIFEST).read_text())
+    change(values)
+    (bundle / MANIFEST).write_text(json.dumps(values))
+
+
+LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "labels permuted": (lambda values: values.update(labels=["a", "c", "b", *values["labels"][3:]]), "labels[1]; got c; expected b"),
+    "fps": (lambda values: values["input"].update(fps=30), "input.fps; got 30.0; expected 25.0"),
+    "stride": (lambda values: values["input"].update(frame_stride=2), "input.frame_stride; got 2; expected 1"),
+    "mean": (lambda values: values["input"].update(mean=[0, 0, 0]), "input.mean; got (0.0, 0.0, 0.0); expected (104.0, 101.0, 97.0)"),
+    "deviation": (lambda values: values["input"].update(deviation=[58, 57, 60]), "input.deviation; got (58.0, 57.0, 60.0)"),
+    "initial value": (lambda values: values["states"][0].update(initial=0), "states.slow.initial; got 0.0; expected 0.5"),
+    "output": (lambda values: values.update(output="probabilities"), "output; got probabilities; expected logits"),
+    "delay": (lambda values: values.update(delay_frames=3), "delay_frames; got 3; expected 0"),
+    "flush": (lambda values: values.update(flush={"state": "slow", "steps": 1, "min_frames": 1}), "flush; got {'state': 'slow'"),
+    "window": (lambda values: values.update(average="window", window_frames=30), "average; got window; expected nothing"),
+    "name": (lambda values: values.update(name="other"), "name; got other; expected small"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", LIES)
+def test_a_manifest_that_says_something_else_than_the_artifact_is_refused_at_load(name: str, engine: str, copy: Path) -> None:
+    change, message = LIES[name]
+    _edit(copy, change)
+    with pytest.raises(ClipstepError, match=r"get the bundle again, or export it again$") as error:
+        StepModel.load(copy, engine)
+    key, values = message.split("; ", 1)
+    said = f"{ENGINES[engine]} (lowered, for any) in {engine}, 1 thread: the manifest's {key} is not the artifact's own; {values}"
+    assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_commands_refuse_it_too(engine: str, copy: Path, clip: Path, clipstep: Cli) -> None:
+    """Those load the artifact in a process of its own."""
+    _edit(copy, LIES["labels permuted"][0])
+    code, out, err = clipstep("run", copy, clip, "--engine", engine)
+    assert (code, out) == (2, "") and "the manifest's labels[1] is not the artifact's own; got c; expected b" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_the_export_wrote_loads(engine: str, right: Path) -> None:
+    with StepModel.load(right, engine) as model:
+        assert model.labels == CLASSES
+
+
+def _metadata(bundle: Path, text: str | None) -> None:
+    model = onnx.load(bundle / "step.onnx")
+    del model.metadata_props[:]
+    if text is not None:
+        model.metadata_props.add(key="clipstep", value=text)
+    onnx.save(model, bundle / "step.onnx")
+
+
+def test_an_artifact_without_facts_loads(copy: Path, rehash: Rehash) -> None:
+    """As those were before clipstep embedded them."""
+    _metadata(copy, None)
+    rehash(copy)
+    StepModel.load(copy).close()
+
+
+def test_facts_of_before_a_key_was_there_are_those_of_its_default(copy: Path, rehash: Rehash) -> None:
+    facts = Bundle.open(copy).manifest.interface("uint8").model_dump(mode="json")
+    for key in ("flush", "average", "window_frames", "output", "delay_frames"):
+        del facts[key]
+    _metadata(copy, json.dumps(facts))
+    rehash(copy)
+    StepModel.load(copy).close()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no facts", "the clipstep facts in it are malformed at their start; got is not JSON"),
+        ("{}", "the clipstep facts in it are malformed at name; got Field required"),
+        ('{"name": 1, "name": 2}', "is ambiguous; got the key 'name' twice"),
+    ],
+)
+def test_facts_that_are_malformed_are_refused(text: str, message: str, copy: Path, rehash: Rehash) -> None:
+    _metadata(copy, text)
+    rehash(copy)
+    with pytest.raises(ClipstepError) as error:
+        StepModel.load(copy)
+    assert message in str(error.value) and "step.onnx" in str(error.value)
+
+
+def test_differences_are_named_by_their_keys(right: Path) -> None:
+    interface = Bundle.open(right).manifest.interface("uint8")
+    assert list(differences(interface, interface)) == []
+    other = interface.model_copy(update={"labels": CLASSES[:9]})
+    assert list(differences(other, interface)) == [("labels", CLASSES[:9], CLASSES)]
+    swapped = interface.model_copy(update={"labels": (*CLASSES[:8], "j", "i")})
+    assert list(differences(swapped, interface)) == [("labels[8]", "j", "i"), ("labels[9]", "i", "j")]
