@@ -309,7 +309,7 @@ class TestPacks:
 
 class TestGolden:
     def test_short_steps_are_the_first_of_the_bundles(self, copied_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr("clipstep.runtime.pack.SHORT_STEPS", 2)
+        monkeypatch.setattr("clipstep.runtime.golden.SHORT_STEPS", 2)
         with Bundle.open(copied_bundle) as bundle:
             whole = GoldenSteps.of(bundle)
             write_pack(bundle, artifacts_for(bundle, "python"), golden_of(bundle, "short"), tmp_path / "x.clipstep.zip")
