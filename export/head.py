@@ -26,7 +26,7 @@ KEEPING = (
 
 
 def settle_output(asked: str | None, program: StepProgram, logits: Array) -> Output:
-    """What the first output holds, by what it is over the golden steps, ``(N, classes)``, and by the network's last operations.
+    """Decides what the first output holds: by its values over the golden steps, ``(N, classes)``, and by the network's last operations.
 
     ``asked`` is one of ``~clipstep.export.choices.OUTPUTS``, or None for what is recognised.
 

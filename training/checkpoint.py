@@ -19,7 +19,7 @@ KEY = "clipstep"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes nested dictionaries and lists of tensors and JSON values; the file of before stays until the new one is whole.
+    """Writes nested dictionaries and lists of tensors and JSON values; the previous file stays until the new one is whole.
 
     Raises:
         ClipstepError: the file cannot be written (the disk is full, say).

@@ -21,7 +21,7 @@ from clipstep.training.trainer import Trainer
 
 STATES = 10
 """How many times the weights' bytes a run takes at most while it is written: network, averages, the optimizer's two moments and the best
-epoch in the checkpoint, which is written beside the one of before; the run itself and its last epoch."""
+epoch in the checkpoint, which is written beside the previous one; the run itself and its last epoch."""
 
 
 def is_finished(out: Path) -> bool:

@@ -56,7 +56,7 @@ class RunInfo:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of a subclip: frames, their height and width, and channels (3 for RGB, 2 for optical flow)."""
+        """The shape of a subclip: frames, height, width and channels (3 for RGB, 2 for optical flow)."""
         return subclip_shape(self.config)
 
 

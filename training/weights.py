@@ -68,7 +68,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The first set of weights in such a file, without ``module.`` and the like where every name has it.
+    """The first set of weights in such a file, without a prefix such as ``module.`` that every name has.
 
     Raises:
         ClipstepError: as :func:`read_checkpoint`.
@@ -161,7 +161,7 @@ def _load(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         raise _refused(path, error) from error
-    except Exception as error:  # Whatever unpickling makes of another kind of file.
+    except Exception as error:  # Unpickling another kind of file may raise anything.
         raise ClipstepError(f"{path}: cannot be read", got="another kind of file", expected="a state dict of tensors") from error
 
 

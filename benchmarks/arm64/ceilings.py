@@ -11,7 +11,7 @@ from clipstep.benchmarks.records import InstructionRecord
 from clipstep.runtime.errors import ClipstepError, first_line
 
 ROOM = 0.01
-"""By how much a recorded ceiling is above the count: counts of one artifact hardly differ, those of an export after an innocent change do."""
+"""How far a recorded ceiling is above the count: counts of one artifact hardly differ, those of an export after an innocent change do."""
 
 _CEILINGS: TypeAdapter[dict[str, int]] = TypeAdapter(dict[str, int])
 

@@ -1,4 +1,4 @@
-"""Other runtimes as engines: each reads the rank-5 ONNX of a network, or what its own converter makes of the network."""
+"""Other runtimes as engines: each reads the rank-5 ONNX of a network, or what its own converter made from it."""
 
 import contextlib
 import io

@@ -149,7 +149,7 @@ def over_time(steps: Steps, node: fx.Node, x: Chunk) -> Tensor:
 
 
 def _so_far(steps: Steps, total: Tensor, x: Chunk, given: Tensor, after: Tensor | int) -> Tensor:
-    """The mean of before, moved towards the new frames by their share; ``after`` of them are after the video's last one."""
+    """The mean of earlier steps, moved towards the new frames by their share; ``after`` of them are after the video's last one."""
     old = steps.past.take(total.shape[1:])
     fresh = (given.clamp(0, x.frames) if x.delay else torch.full_like(given, x.frames)) - after
     single = [1] * total.ndim

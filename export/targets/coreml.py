@@ -19,7 +19,7 @@ MACOS = {15: 12, 16: 13, 17: 14, 18: 15}
 """The macOS of each iOS, which runs the same models."""
 SHARED_CONSTANTS = ("common::noop_elimination", "common::dead_code_elimination", "common::const_deduplication")
 ROUNDED = ("common::add_fp16_cast", "common::remove_redundant_ops", "common::cast_optimization", "common::const_elimination")
-"""coremltools' passes that a graph needs which is simple already."""
+"""The passes of coremltools that a graph still needs which was simplified before."""
 
 
 def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path, versions: Versions = USUAL) -> Placement:

@@ -30,9 +30,9 @@ class OnnxGraph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[bytes, TensorProto] = {}
         self.cuts: dict[str, tuple[str, dict[int, tuple[int, int]]]] = {}
-        """Of each slice with steps of 1 the value that it is of, and on which axes from where to where."""
+        """For each slice with steps of 1: the value that is sliced, and the start and end on each axis."""
         self.reshaped: dict[str, str] = {}
-        """Of each reshape the value that it is of."""
+        """For each reshape, the value that is reshaped."""
 
     def add(self, operation: str, *inputs: str, **attributes: Any) -> str:
         """The name of an operation's result, which is also the node's: onnxruntime 1.21 and before fuse nodes without names wrongly."""
@@ -92,7 +92,7 @@ def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names:
 
 
 def _used(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
-    """Without those that nothing comes of, such as slices that were only sliced."""
+    """The nodes that an output depends on; a slice that was only sliced again is none of them."""
     needed, used = set(outputs), []
     for node in reversed(nodes):
         if needed & {*node.output}:

@@ -195,7 +195,7 @@ class Tuning(_Model):
     """How an artifact was written in several ways, measured, and the cheapest kept."""
 
     unit: Literal["ms", "M ARM64 instructions"]
-    """Of a step, one thread."""
+    """The unit of ``measured``, for a step on one thread."""
     chosen: str
     measured: dict[str, float]
 
@@ -212,9 +212,9 @@ class Requires(_Model):
     opset: Positive | None = None
     """ONNX's operator set."""
     ir_version: Positive | None = None
-    """Of the ONNX file format."""
+    """The version of the ONNX file format."""
     specification_version: Positive | None = None
-    """Of the Core ML file format."""
+    """The version of the Core ML file format."""
     onnxruntime: AtLeast | None = None
     executorch: AtLeast | None = None
     ios: AtLeast | None = None
@@ -236,7 +236,7 @@ class Artifact(_Model):
     file: Annotated[str, AfterValidator(_inside)]
     size_bytes: Positive
     sha256: Sha256
-    """Of the file; of a folder, of its ``sha256  path`` lines in order of path."""
+    """The SHA-256 of the file; of a folder, that of its ``sha256  path`` lines in order of path."""
     tool_versions: dict[str, str]
     placement: Placement
     input_dtype: Literal["uint8", "float32"]
@@ -245,7 +245,7 @@ class Artifact(_Model):
     arm64_step: Arm64Step | None = None
     tuning: Tuning | None = None
     requires: Requires | None = None
-    """None in bundles of before it was noted."""
+    """None in bundles of earlier versions."""
 
 
 class Golden(_Model):
@@ -281,7 +281,7 @@ class Provenance(_Model):
     stream_frames: Positive | None = None
     """The new frames a step, where a clip network was made into steps."""
     multiply_accumulates: Count | None = None
-    """Of the network's convolutions and linear layers, one step, before any rewriting."""
+    """Multiply-accumulates of the network's convolutions and linear layers in one step, before any rewriting."""
 
 
 class Manifest(Interface):

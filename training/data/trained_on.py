@@ -39,7 +39,7 @@ class TrainedOn:
 
     @classmethod
     def read(cls, training: Mapping[str, Any], what: object) -> "TrainedOn | None":
-        """That in the training summary of ``what``; None where there is none, as in runs of before.
+        """Reads the record in the training summary of ``what``; None if there is none, as in runs of earlier versions.
 
         Raises:
             ClipstepError: it is malformed.
