@@ -9,35 +9,24 @@ from clipstep.export.snapshot import Ref
 from clipstep.export.source import UNKNOWN, frames_to_theirs, line_of_frame
 
 WRITES = (
-    "append",
-    "appendleft",
-    "extend",
-    "insert",
-    "add",
-    "update",
-    "clear",
-    "copy_",
-    "zero_",
-    "fill_",
-    "add_",
-    "mul_",
-    "setdefault",
-    "pop",
-    "popleft",
-)
+    "append", "appendleft", "extend", "insert", "add", "update", "clear", "copy_", "zero_", "fill_", "add_", "mul_", "setdefault", "pop", "popleft",
+)  # fmt: skip
+"""Methods that write, and say nothing of what was there."""
 KEEPS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
+"""Operators whose result would still be the unread value."""
 READS = (
     "bool", "len", "iter", "contains", "getitem", "eq", "ne", "lt", "le", "gt", "ge", "hash", "int", "float", "index", "call", "str", "repr",
     "format", "next", "enter", "abs", "round", "array", "complex",
 )  # fmt: skip
+"""Operators that look at the value."""
 
 
 class ReadError(Exception):
-    """What a reader gets."""
+    """Raised where a stand-in is read: the network cannot go on without the value."""
 
 
 class Poison:
-    """May be written over, and reckoned with, but not looked at."""
+    """Stands in for a value: it may be replaced, written to and calculated with, but whoever reads it is noted."""
 
     def __init__(self, readers: list[str]) -> None:
         self.__dict__["readers"] = readers

@@ -1,4 +1,7 @@
-"""What containers, arrays and objects hold."""
+"""What containers, arrays and objects hold.
+
+Each ``of_*`` gives the values in one kind of thing, whose path is given, and notes in ``undo`` how the thing is put back as it is now.
+"""
 
 import collections
 import contextlib

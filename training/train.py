@@ -138,7 +138,7 @@ def _trained_on(job: Job) -> dict[str, Any]:
 
 
 def _with_record(job: Job, run: Run, console: Console) -> Run:
-    """The finished run with a record of what it was trained on: runs of earlier versions lack it, and the checkpoint says that the lists are the same."""
+    """The finished run with a record of what it was trained on: earlier versions kept none, and the checkpoint says that the lists are the same."""
     if KEY in run.info.training:
         return run
     note_in_run(job.out, {KEY: _trained_on(job)})
