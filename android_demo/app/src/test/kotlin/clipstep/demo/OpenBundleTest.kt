@@ -74,8 +74,11 @@ class OpenBundleTest {
 
     @Test
     fun `a whole bundle is kept, proven and used`() {
-        val activity = pick("other.clipstep") { bundle -> edit(bundle) { it["name"] = JsonPrimitive("other") } }
-        activity.awaitText(R.id.what, "other: step.onnx")
+        val activity = pick("other.clipstep") { bundle ->
+            bundle.deleteRecursively()
+            File(Prepared.folder, "small.clipstep").copyRecursively(bundle)
+        }
+        activity.awaitText(R.id.what, "small: step.onnx")
         activity.awaitText(R.id.check, "right numbers")
         assertEquals(listOf("demo.clipstep", "other.clipstep"), kept)
     }
