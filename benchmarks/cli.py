@@ -22,7 +22,7 @@ from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.lock import one_writer
-from clipstep.runtime.options import NewFile, signer_option
+from clipstep.runtime.options import NewFile, import_quietly, signer_option
 from clipstep.runtime.terminal import new_console, new_table, print_table
 
 ARM64 = "arm64"
@@ -187,6 +187,7 @@ def check_network(bundle: Bundle, network: Network) -> None:
     Raises:
         ClipstepError: it is not there, or is another one.
     """
+    import_quietly("clipstep.export.reference")
     from clipstep.export.reference import reference_run
 
     reference_run(bundle, network)

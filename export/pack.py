@@ -14,9 +14,9 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.lock import one_writer
 from clipstep.runtime.manifest import Artifact, Golden
-from clipstep.runtime.options import NewFile, command, signer_option
+from clipstep.runtime.options import NewFile, command, import_quietly, signer_option
 from clipstep.runtime.pack import GOLDEN, PackedGolden, artifacts_for, check_pack_name, golden_of, packed_golden, places, synthetic_golden, write_pack
-from clipstep.runtime.terminal import new_console, quiet_stderr
+from clipstep.runtime.terminal import new_console
 
 
 @command("pack")
@@ -65,8 +65,8 @@ def _check(bundle: Bundle, artifacts: Sequence[Artifact], packed: PackedGolden, 
         golden = GoldenSteps.load(file, [state.name for state in bundle.manifest.states])
     for artifact in artifacts:
         try:
-            with quiet_stderr():
-                from clipstep.export.verify import check_artifact
+            import_quietly("clipstep.export.verify")
+            from clipstep.export.verify import check_artifact
 
             interface = bundle.manifest.interface(artifact.input_dtype)
             check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden)
@@ -83,6 +83,7 @@ def _words(golden: Golden, kind: str) -> str:
 
 def _by_network(bundle: Bundle, network: Network) -> PackedGolden:
     """Synthetic golden steps of the eager network."""
+    import_quietly("clipstep.export.reference", "clipstep.export.verify")
     import torch
 
     from clipstep.export.reference import reference_program

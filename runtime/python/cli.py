@@ -11,7 +11,7 @@ import click
 from clipstep.runtime.ending import exit_code
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.install import install_extra
-from clipstep.runtime.terminal import prepare_streams
+from clipstep.runtime.terminal import prepare_streams, their_warnings_only
 
 
 class _Job(NamedTuple):
@@ -96,7 +96,8 @@ def group(context: click.Context) -> None:
 def main() -> None:
     """Runs the command line: a user's mistake is one line on standard error and exit code 2."""
     prepare_streams()
-    code = exit_code(_run)
+    with their_warnings_only():
+        code = exit_code(_run)
     if code:
         raise SystemExit(code)
 

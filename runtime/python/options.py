@@ -20,6 +20,14 @@ LONGEST_CHOICE = 40
 METAVARS = {click.types.IntRange: "N", click.types.IntParamType: "N", click.types.FloatRange: "X", click.types.FloatParamType: "X"}
 
 
+def import_quietly(*modules: str) -> None:
+    """Imports modules of clipstep that bring PyTorch and its like, and keeps off the screen what those print."""
+    if modules:
+        with quiet_stderr():
+            for module in modules:
+                importlib.import_module(module)
+
+
 class NewFile(click.Path):
     """A file to write, or to append to: that it can be is checked before the command works."""
 
@@ -82,10 +90,7 @@ class Command(click.Command):
         return rest
 
     def invoke(self, ctx: click.Context) -> Any:
-        if self.loads:
-            with quiet_stderr():
-                for module in self.loads:
-                    importlib.import_module(module)
+        import_quietly(*self.loads)
         return super().invoke(ctx)
 
     def _check_pairs(self, ctx: click.Context) -> None:

@@ -10,10 +10,13 @@ import json
 import logging
 import os
 import sys
+import sysconfig
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 from rich import box
@@ -25,6 +28,10 @@ from rich.table import Table
 
 from clipstep.runtime.process import Shared
 
+PACKAGES = ("site-packages", "dist-packages")
+"""Folders of installed libraries."""
+NATIVE = "Triggered internally at"
+"""In the warnings of torch's native code, which has no file in Python."""
 WIDTH_WITHOUT_TERMINAL, TABLE_WIDTH_WITHOUT_TERMINAL = 120, 80
 
 
@@ -146,6 +153,40 @@ def _all_to_nowhere() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
+
+
+def _is_of_a_library(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    if str(frame.f_globals.get("__name__")).startswith("clipstep."):
+        return False
+    return file.startswith((sysconfig.get_paths()["stdlib"], "<")) or any(folder in Path(file).parts for folder in PACKAGES)
+
+
+def _shown_if_theirs(show: Callable[..., None]) -> Callable[..., None]:
+    """``warnings.showwarning`` that passes on to ``show`` what a file of the user's, or of clipstep, warns of.
+
+    Whose it is, the stack says: a warning names the line that its author wants to be read, which is often the user's line that called.
+    """
+
+    def shown(message: Warning | str, *about: Any, **more: Any) -> None:
+        frame = sys._getframe(1)
+        while frame.f_back is not None and frame.f_code.co_filename == warnings.__file__:
+            frame = frame.f_back
+        if not _is_of_a_library(frame) and NATIVE not in str(message):
+            show(message, *about, **more)
+
+    return shown
+
+
+@contextlib.contextmanager
+def their_warnings_only() -> Iterator[None]:
+    """Shows, of all warnings inside, those of the user's own code and of clipstep: the user cannot mend what libraries warn of."""
+    show = warnings.showwarning
+    warnings.showwarning = _shown_if_theirs(show)
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 _STDERR, _ALL = Shared(_stderr_to_nowhere), Shared(_all_to_nowhere)
