@@ -14,7 +14,7 @@ from clipstep.runtime.options import NewFolder, command
 HERE = Path(__file__).parent
 DATA, NETWORK = HERE / "fight", HERE / "network"
 SPLIT = "2"
-"""The lists with all 24 test clips; those of split 1 have 8 of them."""
+"""The lists with all 62 test clips; those of split 1 have 8 of them."""
 CLIP = DATA / "videos/Fight/v_Fight_g16_c01.mp4"
 """A test clip that the network gets right."""
 FINE_TUNE = "--max-steps 8 --batch-size 8 --learning-rate 0.0001 --ema 0.9 --flip --validation 0"
