@@ -92,7 +92,7 @@ def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
     """The records in a file of one JSON object a line: those of this computer's time, and those of ARM64 instructions.
 
     Raises:
-        ClipstepError: there is no such file, or a line is not a record.
+        ClipstepError: there is no such file, it is empty, or a line is not a record.
     """
     if not path.is_file():
         raise ClipstepError(f"{path}: no such file", expected="records written by clipstep bench --out", fix="run it first")
@@ -111,6 +111,8 @@ def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
                 timed.append(_validated(Record, values))
         except (ValueError, AttributeError) as error:
             raise ClipstepError(f"{path}:{number}: is not a record", got=first_line(error), fix="measure again") from error
+    if not timed and not counted:
+        raise ClipstepError(f"{path}: holds no record", got="an empty file", expected="what clipstep bench --out wrote", fix="measure again")
     return timed, counted
 
 

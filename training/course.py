@@ -61,14 +61,14 @@ class Course:
         writer.writerows(self.rows)
         return text.getvalue()
 
-    def line(self) -> str:
-        """The last epoch in one line."""
+    def line(self, planned: int) -> str:
+        """The last epoch in one line, of so many ``planned``."""
         row: Mapping[str, Any] = self.rows[-1]
         validation = ""
         if row["validation_loss"] is not None:
             best = " (best)" if self.best_epoch == row["epoch"] else ""
             validation = f"  validation {row['validation_loss']:.4f}, top-1 {row['validation_top1']:.1%}{best}"
         return (
-            f"epoch {row['epoch']}/{self.epochs}  loss {row['loss']:.4f}{validation}  rate {row['learning_rate']:g}"
+            f"epoch {row['epoch']}/{planned}  loss {row['loss']:.4f}{validation}  rate {row['learning_rate']:g}"
             f"  {row['seconds']:.0f} s ({row['waited_share']:.1%} waiting for data)"
         )

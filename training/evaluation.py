@@ -14,6 +14,7 @@ from rich.progress import track
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.outputs import Output, probabilities_of
 from clipstep.runtime.resize import Box, center_box
 from clipstep.runtime.video import VideoError
@@ -55,6 +56,7 @@ def predict_videos(
 
     Raises:
         VideoError: not one of the videos can be used.
+        ClipstepError: the network's outputs for a video are not finite.
     """
     found, unusable = [], {}
     for clip in track(clips, "predicting", console=console, disable=not console.is_terminal, transient=True):
@@ -64,6 +66,10 @@ def predict_videos(
         except VideoError as error:
             unusable[str(clip.path)] = str(error)
             continue
+        if not bool(probabilities.isfinite().all()):
+            raise ClipstepError(
+                f"{clip.path}: the network's outputs are not finite", got="NaN among the probabilities", fix="train it again, or verify it"
+            )
         found.append(Prediction(clip.path, clip.label, probabilities, len(views[0]) - len(probabilities)))
     if not found:
         raise VideoError(f"no usable video: {next(iter(unusable.values()), 'the list is empty')}")
@@ -94,12 +100,18 @@ def top_k_when_seen(predictions: Sequence[Prediction], k: int, seen: float) -> t
 
 
 def _is_right(probabilities: Tensor, label: int, k: int) -> bool:
-    return int((probabilities > probabilities[label]).sum()) < k
+    return label in ranking(probabilities)[:k]
+
+
+def ranking(probabilities: Tensor) -> list[int]:
+    """The classes by their probabilities ``(classes,)``, the most probable first; of equal ones the first class, whatever is right."""
+    ranked: list[int] = probabilities.argsort(descending=True, stable=True).tolist()
+    return ranked
 
 
 def confusion_matrix(predictions: Sequence[Prediction], classes: int) -> npt.NDArray[np.int64]:
     """``(classes, classes)``: how many videos of the class of the row were taken for that of the column."""
-    guessed = torch.stack([p.probabilities[-1].argmax() for p in predictions])
+    guessed = torch.tensor([ranking(p.probabilities[-1])[0] for p in predictions])
     right = torch.tensor([p.label for p in predictions])
     matrix: npt.NDArray[np.int64] = multiclass_confusion_matrix(guessed, right, classes).numpy()
     return matrix

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,7 @@ def _epochs(
     videos = TrainingVideos(clips, *job.shape, seed=config.seed, flip=config.flip, cache=cache)
     held_here = TestVideos(held[fabric.global_rank :: fabric.world_size], *job.shape)
     batches = iter(loader(videos, config.workers, batch_sampler=order))
+    planned = _planned_epochs(config, order.per_epoch)
     started = time.monotonic() - 60 * course.minutes
 
     def late() -> bool:
@@ -177,7 +179,7 @@ def _epochs(
         count = min(order.per_epoch, _batches_left(config, epoch, order.per_epoch))
         if not count or (course.rows and trainer.in_any_process(late())):
             break
-        with _bar(console, f"epoch {epoch + 1}/{config.epochs}", count) as advance:
+        with _bar(console, f"epoch {epoch + 1}/{planned}", count) as advance:
             facts = trainer.epoch(epoch, batches, count, late, advance)
         facts = replace(facts, whole=facts.whole and count == order.per_epoch)
         if not facts.videos:
@@ -189,7 +191,14 @@ def _epochs(
             trainer.end_epoch(watched)
         if fabric.global_rank == 0:
             keep(progress_folder(job.out), _about(job), trainer, course)
-        console.print(course.line(), soft_wrap=True)
+        console.print(course.line(planned), soft_wrap=True)
+
+
+def _planned_epochs(config: TrainingConfig, per_epoch: int) -> int:
+    """In how many epochs, the last of which may not be whole, the training ends if it has the time."""
+    if config.max_steps is None:
+        return config.epochs
+    return min(config.epochs, ceil(config.max_steps / ceil(per_epoch / config.accumulate)))
 
 
 def _batches_left(config: TrainingConfig, epochs_done: int, per_epoch: int) -> int:

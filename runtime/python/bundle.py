@@ -300,7 +300,7 @@ def _manifest(path: Path, text: bytes) -> Manifest:
         got = None if version is None else _short(version)
         raise BundleError(f"{path}: unknown schema version", got=got, expected=SCHEMA_VERSION, fix="use a clipstep that knows it")
     try:
-        return Manifest.model_validate_json(json.dumps(values))
+        return Manifest.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

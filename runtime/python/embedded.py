@@ -21,7 +21,7 @@ def interface_in(text: str, file: object) -> Interface:
         ClipstepError: they are malformed.
     """
     try:
-        return Interface.model_validate_json(json.dumps(parse_json(text.encode("utf-8", "replace"))))
+        return Interface.model_validate_json(json.dumps(parse_json(text.encode("utf-8", "replace"))), strict=True)
     except (ValidationError, ClipstepError) as error:
         where, reason = "their start", str(error)
         if isinstance(error, ValidationError):

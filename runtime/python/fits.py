@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from clipstep.runtime.declared import Declared
 from clipstep.runtime.engines import Array
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.errors import ClipstepError, EngineError
 from clipstep.runtime.manifest import Interface
 
+SHOWN = 4
 Described = tuple[str | None, str, tuple[int, ...]]
 
 
@@ -45,6 +48,19 @@ def check_outputs(outputs: Sequence[Array], expected: Sequence[Described], file:
         if value.shape != shape or value.dtype != dtype:
             got, wanted = _words((name, str(value.dtype), value.shape)), _words((name, dtype, shape))
             raise ClipstepError(f"{file}: a step gave another output than the manifest says", got=got, expected=wanted, fix="export it again")
+
+
+def check_finite(logits: Array, file: str) -> None:
+    """Makes sure that logits can be told from each other.
+
+    Raises:
+        EngineError: one of them is infinite or no number.
+    """
+    if not np.isfinite(logits).all():
+        raise EngineError(
+            f"{file}: a step gave logits that are not finite", got=", ".join(f"{value:g}" for value in logits[:SHOWN]),
+            fix="run clipstep verify: the file is damaged, or its precision is too small for these frames",
+        )  # fmt: skip
 
 
 def _words(value: Described) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 
 from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import in_step
+from clipstep.runtime.fits import check_finite
 from clipstep.runtime.model import StepModel
 
 
@@ -26,10 +27,12 @@ class Session:
         """The logits ``(classes,)`` after the next subclip, exactly as the manifest says; None before the delay has passed.
 
         Raises:
-            ClipstepError: as :meth:`StepModel.step`; the session is then as it was before.
+            ClipstepError: as :meth:`StepModel.step`, or the logits are not finite; the session is then as it was before.
         """
         with in_step(self.steps):
-            logits, self._states = self._model.step(subclip, self._states)
+            logits, states = self._model.step(subclip, self._states)
+            check_finite(logits, self._model.description)
+        self._states = states
         self.steps += 1
         interface = self._model.interface
         return logits if self.steps * interface.input.shape[0] > interface.delay_frames else None

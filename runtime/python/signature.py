@@ -96,7 +96,7 @@ def new_key(path: Path) -> Path:
 
 def _parsed(data: bytes, bundle: Path) -> Signature:
     try:
-        values = Signature.model_validate(parse_json(data))
+        values = Signature.model_validate(parse_json(data), strict=True)
         sizes = [len(base64.b64decode(text, validate=True)) for text in (values.public_key, values.signature)]
     except ValidationError as error:
         reason = error.errors()[0]["msg"]

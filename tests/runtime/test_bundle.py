@@ -84,6 +84,9 @@ def test_unknown_schema_version(edit_manifest: Edit, version: object) -> None:
         (lambda values: values["golden"].update(sha256="0" * 63), "golden.sha256"),
         (lambda values: values.update(artifacts=[]), "artifacts"),
         (lambda values: values.update(labels=[]), "labels"),
+        (lambda values: values["input"].update(fps="25"), "input.fps; got Input should be a valid number"),
+        (lambda values: values["states"][0].update(initial="0"), "states.0.initial; got Input should be a valid number"),
+        (lambda values: values.update(delay_frames=True), "delay_frames; got Input should be a valid integer"),
     ],
 )
 def test_a_malformed_manifest_is_an_error_that_names_the_place(edit_manifest: Edit, change: Callable[[dict[str, Any]], Any], where: str) -> None:

@@ -138,6 +138,22 @@ def test_pushing_to_a_closed_model_is_the_same_error_every_time(bundle_path: Pat
             stream.push(frame)
 
 
+@pytest.mark.parametrize("off", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_no_prediction_and_leave_the_stream_as_it_was(
+    model: StepModel, monkeypatch: pytest.MonkeyPatch, off: float
+) -> None:
+    frames = _video(2)
+    expected = [prediction.logits for prediction in _push_all(model, frames)]
+    stream, step = model.stream(), model.step
+    monkeypatch.setattr(StepModel, "step", lambda _, *given: (lambda logits, states: (logits + np.float32(off), states))(*step(*given)))
+    with pytest.raises(ClipstepError, match=f"step 0: .*gave logits that are not finite; got {off:g}"):
+        for frame in frames[:4]:
+            stream.push(frame)
+    monkeypatch.undo()
+    following = [prediction.logits for prediction in map(stream.push, frames[3:]) if prediction is not None]
+    np.testing.assert_array_equal(following, expected)
+
+
 def test_probabilities_and_top_by_hand() -> None:
     prediction = Prediction(0, 4, np.log(np.array([1, 6, 3], np.float32)) + 1000, ("a", "b", "c"))
     np.testing.assert_allclose(prediction.probabilities, (0.1, 0.6, 0.3), rtol=1e-4)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
-from clipstep.runtime import VideoError
+from clipstep.runtime import ClipstepError, VideoError
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.resize import Box
 from clipstep.training.commands import evaluate_command
@@ -44,6 +44,22 @@ def test_top_k_takes_the_last_subclip() -> None:
     assert top_k_share(predictions, 3) == 3 / 4
     assert top_k_share(predictions, 5) == 3 / 4
     assert top_k_share(predictions, 6) == 4 / 4
+
+
+def test_equal_probabilities_are_not_all_right() -> None:
+    """A network that always says the same is right for the first class alone, in every figure."""
+    same = [Prediction(Path(f"{label}.mp4"), label, torch.full((2, 7), 1 / 7)) for label in (0, 1, 1, 3)]
+    assert top_k_share(same, 1) == top_k_when_seen(same, 1, 0.5)[0] == 1 / 4
+    assert (top_k_share(same, 3), top_k_share(same, 4)) == (3 / 4, 1)
+    assert confusion_matrix(same, 7)[:, 0].tolist() == [1, 2, 0, 1, 0, 0, 0]
+    saturated = Prediction(Path("a.mp4"), 2, torch.tensor([[0.2, 1.0, 1.0]]))
+    assert (top_k_share([saturated], 1), top_k_share([saturated], 2)) == (0, 1)
+
+
+def test_a_network_of_no_numbers_has_no_accuracy(fight: Path) -> None:
+    clips = [Clip(fight / "videos/Fight/v_Fight_g13_c01.mp4", 0)]
+    with pytest.raises(ClipstepError, match=r"v_Fight_g13_c01\.mp4: the network's outputs are not finite"):
+        predict_videos(lambda subclips: torch.full((len(subclips), 2), torch.nan), clips, (16, 32, 3), QUIET)
 
 
 @pytest.mark.parametrize(("seen", "right"), [(0.1, 1), (0.25, 1), (0.26, 0), (0.5, 0), (0.75, 1), (0.76, 1), (1.0, 1)])

@@ -154,6 +154,7 @@ def test_so_many_steps_and_no_more(tiny_data: Path, tmp_path: Path, monkeypatch:
     options = ("--frames", "16", "--size", "64", "--epochs", "4", "--batch-size", "1")
     result = _train(tiny_data, tmp_path / "run", *options, "--max-steps", "3")
     assert result.exception is None, result.output
+    assert "epoch 1/2  loss" in result.output and "epoch 2/2  loss" in result.output
     with (tmp_path / "run/log.csv").open() as file:
         assert [row["whole"] for row in csv.DictReader(file)] == ["True", "False"]
     training = json.loads((tmp_path / "run/run.json").read_text())["training"]

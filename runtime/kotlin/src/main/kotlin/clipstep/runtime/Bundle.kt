@@ -8,6 +8,7 @@ import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
 import kotlinx.serialization.json.decodeFromJsonElement
+import kotlinx.serialization.json.encodeToJsonElement
 
 /** The file that makes a folder a bundle. */
 const val MANIFEST: String = "manifest.json"
@@ -174,7 +175,7 @@ private fun manifest(path: File, text: ByteArray): Manifest {
         throw BundleException("$path: unknown schema version", got = version, expected = SCHEMA_VERSION, fix = "use a clipstep that knows it")
     }
     return try {
-        Json.decodeFromJsonElement<Manifest>(values)
+        Json.decodeFromJsonElement<Manifest>(values).also { checkKinds(values, Json.encodeToJsonElement(it), "") }
     } catch (error: IllegalArgumentException) { // A SerializationException is one, and so is a failed require.
         throw BundleException("$path: $MANIFEST is malformed", got = error.reason(), fix = "export it again", cause = error)
     }

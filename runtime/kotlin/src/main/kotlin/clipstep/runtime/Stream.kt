@@ -4,6 +4,8 @@ import java.io.Closeable
 import java.nio.ByteBuffer
 import java.util.concurrent.atomic.AtomicBoolean
 
+private const val SHOWN_LOGITS = 4
+
 /**
  * One video source: its states, its position, and the frames that wait for their subclip to fill. It belongs to one thread
  * at a time, and to use it in two at once is an error; the model behind it may be shared. After the first subclip a step allocates nothing but its [Prediction].
@@ -136,9 +138,15 @@ class Stream internal constructor(private val model: StepModel, private val buff
         return if (steps.toLong() * spec.frames > model.spec.delayFrames) predict() else null
     }
 
+    /** Logits that are not finite come of a damaged file, or of a precision too small for the frames; the states are then none to go on from. */
     private fun predict(): Prediction {
         val logits = FloatArray(model.labels.size)
         for (i in logits.indices) logits[i] = buffers.logits.get(i)
+        if (logits.any { !it.isFinite() }) {
+            val step = steps - 1
+            restart()
+            throw EngineException("step $step: ${model.description}: gave logits that are not finite", got = logits.take(SHOWN_LOGITS).joinToString())
+        }
         return Prediction(steps - 1, seen, logits, smooth(probabilities(logits, model.spec.output)), model.labels)
     }
 

@@ -99,3 +99,19 @@ private fun checkText(text: String, where: String) {
 /** A string in quotes, short, with all that a terminal may not show written as escapes. */
 private fun shown(text: String): String =
     text.take(SHOWN_CHARACTERS).map { if (it in ' '..'~') it.toString() else "\\u%04x".format(it.code) }.joinToString("", "\"", "\"")
+
+/**
+ * That each string, and no number or truth value, is one in [read] too, what was decoded from [given] and written again: the decoder also takes
+ * a number in quotes.
+ *
+ * @throws IllegalArgumentException one is not.
+ */
+internal fun checkKinds(given: JsonElement, read: JsonElement?, where: String) {
+    when (given) {
+        is JsonObject -> given.forEach { (key, inner) -> checkKinds(inner, (read as? JsonObject)?.get(key), "$where.$key") }
+        is JsonArray -> given.forEachIndexed { index, inner -> checkKinds(inner, (read as? JsonArray)?.getOrNull(index), "$where.$index") }
+        is JsonPrimitive -> if (read is JsonPrimitive) {
+            require(given.isString == read.isString) { "${where.drop(1)} must be ${if (read.isString) "a string" else "no string"}" }
+        }
+    }
+}

@@ -85,6 +85,9 @@ class HostileTest {
             it["outputs"] = json("""["logits","fast_buffer_out","fast_buffer_out"]""")
         }
         refused("label 1 must have 1 to 1000 characters") { it["labels"] = json("""["a","  "]""") }
+        refused("input.fps must be no string", input("fps", "\"25\""))
+        refused("delay_frames must be no string") { it["delay_frames"] = JsonPrimitive("0") }
+        refused("states.0.initial must be no string", state(mapOf("initial" to "\"0\"")))
         refused("delay_frames must be") { it["delay_frames"] = json("1000001") }
         refused("flush names the state end, which is not among the states") { it["flush"] = json("""{"state":"end","steps":1,"min_frames":1}""") }
         refused("manifest.json cannot be an artifact") { it["golden"] = JsonObject(it.getValue("golden").jsonObject + ("file" to JsonPrimitive("./manifest.json"))) }

@@ -53,6 +53,9 @@ internal fun assertExplains(vararg words: String, action: () -> Unit) {
 internal class MeanColour(private val spec: Interface) : Engine {
     var fail = false
 
+    /** Added to the logits. */
+    var off = 0f
+
     /** Called in each step. */
     var inStep: () -> Unit = {}
 
@@ -66,7 +69,7 @@ internal class MeanColour(private val spec: Interface) : Engine {
             if (fail) throw EngineException("the engine failed")
             for (c in 0 until 3) {
                 val mean = (c until spec.input.elements step 3).sumOf { frames.get(it).toInt() and 0xff } / (255f * spec.input.elements / 3)
-                logits.put(c, 4 * mean - states[0].get(c))
+                logits.put(c, 4 * mean - states[0].get(c) + off)
                 states[0].put(c, states[0].get(c) / 2 + mean)
             }
         }

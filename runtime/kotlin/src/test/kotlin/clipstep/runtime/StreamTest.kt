@@ -67,6 +67,21 @@ class StreamTest {
     }
 
     @Test
+    fun `logits that are not finite are no prediction, and a new video begins`() {
+        val spec = colourSpec()
+        val engine = MeanColour(spec)
+        val stream = StepModel(spec, engine, "colour").stream()
+        for (off in listOf(Float.NaN, Float.POSITIVE_INFINITY)) {
+            engine.off = 0f
+            repeat(7) { stream.push(blue) }
+            engine.off = off
+            assertExplains("step 1: colour: gave logits that are not finite", "$off") { stream.push(blue) }
+            engine.off = 0f
+            assertArrayEquals(floatArrayOf(3.75f, -0.25f, -0.25f), (1..4).mapNotNull { stream.push(red) }.single().logits, 1e-6f)
+        }
+    }
+
+    @Test
     fun `a flushed stream gives the clip network on the whole video`() {
         val frames = Prepared.python.getValue("late.frames")
         val (count, height, width) = frames.shape
