@@ -130,6 +130,7 @@ def export_command(
 ) -> None:
     """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one of them fails verification."""
     from clipstep.export.export import Ask, export_run
+    from clipstep.export.interrupts import interruptible
     from clipstep.training.run import load_run
 
     if out.suffix != ".clipstep":
@@ -140,15 +141,17 @@ def export_command(
         opset, ios,
     )  # fmt: skip
     console = new_console()
-    if run is not None and model is None:
-        loaded, source = load_run(run), str(run)
-    elif model is not None and run is None:
-        loaded, source = _own(model, **own), model
-    else:
-        raise ClipstepError("what is to be exported?", got="both" if run else "neither", expected="either RUN or --model")
-    manifest = export_run(
-        loaded, source, out, ask, lambda w: console.print(_line(w), soft_wrap=True), quiet, force=force, doing=Steps(console)
-    )  # fmt: skip
+    with interruptible() as stop:
+        if run is not None and model is None:
+            loaded, source = load_run(run), str(run)
+        elif model is not None and run is None:
+            loaded, source = _own(model, **own), model
+        else:
+            raise ClipstepError("what is to be exported?", got="both" if run else "neither", expected="either RUN or --model")
+        stop()
+        manifest = export_run(
+            loaded, source, out, ask, lambda w: console.print(_line(w), soft_wrap=True), quiet, force=force, doing=Steps(console)
+        )  # fmt: skip
     if manifest.provenance.weights == "random":
         console.print("a warning: the weights are random, so that its predictions mean nothing", soft_wrap=True)
     _say_what_it_remembers(manifest, console)

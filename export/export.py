@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import signal
 import tempfile
 import threading
 import time
@@ -11,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import fx, nn
@@ -19,6 +17,7 @@ from torch import fx, nn
 from clipstep.export.choices import IOS, OPSETS, OUTPUTS
 from clipstep.export.facts import interface_of
 from clipstep.export.head import settle_output
+from clipstep.export.interrupts import interruptible, stopping
 from clipstep.export.lowering.frames import Style
 from clipstep.export.lowering.lower import lower_graph, simplified
 from clipstep.export.mistakes import record_telling
@@ -137,8 +136,8 @@ def export_run(
         ClipstepError: the network breaks the step contract or cannot be lowered, an artifact is not what the eager
             network computes, ``out`` exists and is not a bundle to replace, or somebody else is writing there.
     """
-    with one_writer(out):
-        return _export(run, source, out, ask, report, around, force=force, doing=doing)
+    with one_writer(out), interruptible() as stop:
+        return _export(run, source, out, ask, report, around, force=force, doing=stopping(doing, stop))
 
 
 def _export(
@@ -157,10 +156,9 @@ def _export(
         with doing("checking the stream against the clip network", False):
             check_steps(program, subclips)
     interface = interface_of(run, program, out.name.removesuffix(".clipstep"), output)
-    with write_whole(out, replace=force) as folder, interruptible() as stop_if_interrupted:
+    with write_whole(out, replace=force) as folder:
         artifacts = []
         for written in _write_artifacts(program, golden, interface, ask, folder, around, doing):
-            stop_if_interrupted()
             artifacts.append(written.artifact)
             report(written)
         golden.save(folder / GOLDEN_FILE)
@@ -180,7 +178,6 @@ def _export(
             ),
         )  # fmt: skip
         (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
-        stop_if_interrupted()
     return manifest
 
 
@@ -297,29 +294,3 @@ class _Graphs:
         if style not in self._lowered:
             self._lowered[style] = lower_graph(self._simplified, self._program.inputs, style)
         return self._lowered[style]
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], None]]:
-    """Gives a function that raises KeyboardInterrupt if Ctrl-C was pressed and nobody heard: one raised in a callback of the
-    converters, such as that of a weak reference, is printed and forgotten."""
-    heard = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        heard.set()
-        signal.default_int_handler(number, frame)
-
-    def stop_if_interrupted() -> None:
-        if heard.is_set():
-            raise KeyboardInterrupt
-
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():  # The caller's business.
-        yield stop_if_interrupted
-        return
-    signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield stop_if_interrupted
-    finally:
-        if signal.getsignal(signal.SIGINT) is on_interrupt:  # Else another handler was set since, which is not ours to take away.
-            signal.signal(signal.SIGINT, before)

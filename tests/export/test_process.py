@@ -1,5 +1,6 @@
 """What clipstep does to the process that it runs in: ExecuTorch's one thread pool, forks, exports in threads, imports, random generators."""
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -8,21 +9,24 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from clipstep.export.export import Ask, export_run, interruptible
+from clipstep.export.export import Ask, export_run
+from clipstep.export.interrupts import interruptible
 from clipstep.export.mlprogram import MlProgram
 from clipstep.runtime import Bundle, ClipstepError, EngineError, GoldenSteps, StepModel
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import load_engine
 from clipstep.training import train as training
 from clipstep.training.generators import restored_generators
-from clipstep.training.run import Run
+from clipstep.training.run import Run, RunInfo
 
 portable_lib = pytest.importorskip("executorch.extension.pybindings.portable_lib")
 FORKED = """
@@ -153,6 +157,40 @@ def test_a_handler_of_ctrl_c_that_is_set_during_an_export_stays() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class _Deaf(torch.nn.Module):
+    """Ctrl-C is pressed while it computes, and something hears and forgets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+
+    def forward(self, frames: torch.Tensor) -> Any:
+        if not torch.compiler.is_compiling():
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        return self.linear(frames.mean((2, 3, 4)))
+
+
+def test_ctrl_c_that_somebody_swallows_ends_the_export_all_the_same(tmp_path: Path) -> None:
+    sample = torch.randint(256, (2, 2, 4, 4, 3), dtype=torch.uint8)
+    run = Run(_Deaf().eval(), RunInfo("deaf", {}, ("a", "b"), (100.0,) * 3, (60.0,) * 3, 25.0, "0" * 64), sample)
+    steps: list[str] = []
+
+    @contextlib.contextmanager
+    def doing(name: str, told: bool) -> Iterator[None]:
+        steps.append(name)
+        yield
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            export_run(run, "deaf", tmp_path / "deaf.clipstep", Ask(("onnx",)), doing=doing)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert steps == ["tracing the network"] and list(tmp_path.iterdir()) == []
 
 
 IMPORTED = """
