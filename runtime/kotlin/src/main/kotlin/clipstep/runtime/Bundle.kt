@@ -164,6 +164,9 @@ private fun <T> reading(path: File, name: String, action: () -> T): T = try {
     throw BundleException("$path: $name cannot be read", got = error.reason(), cause = error)
 }
 
+/** Writes every key, whatever its value. */
+private val WHOLE = Json { encodeDefaults = true }
+
 private fun manifest(path: File, text: ByteArray): Manifest {
     val values = try {
         parseStrictJson(text)
@@ -175,7 +178,7 @@ private fun manifest(path: File, text: ByteArray): Manifest {
         throw BundleException("$path: unknown schema version", got = version, expected = SCHEMA_VERSION, fix = "use a clipstep that knows it")
     }
     return try {
-        Json.decodeFromJsonElement<Manifest>(values).also { checkKinds(values, Json.encodeToJsonElement(it), "") }
+        Json.decodeFromJsonElement<Manifest>(values).also { checkKinds(values, WHOLE.encodeToJsonElement(it), "") }
     } catch (error: IllegalArgumentException) { // A SerializationException is one, and so is a failed require.
         throw BundleException("$path: $MANIFEST is malformed", got = error.reason(), fix = "export it again", cause = error)
     }

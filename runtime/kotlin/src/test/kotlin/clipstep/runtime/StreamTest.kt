@@ -73,6 +73,7 @@ class StreamTest {
         val stream = StepModel(spec, engine, "colour").stream()
         for (off in listOf(Float.NaN, Float.POSITIVE_INFINITY)) {
             engine.off = 0f
+            stream.reset()
             repeat(7) { stream.push(blue) }
             engine.off = off
             assertExplains("step 1: colour: gave logits that are not finite", "$off") { stream.push(blue) }
