@@ -118,6 +118,7 @@ def test_wrong_outputs_are_not_timed(bundle_path: Path, tmp_path: Path, capsys: 
 
 
 def test_bad_input_is_one_line_and_exit_code_2(bundle_path: Path, records_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.jsonl").touch()
     (tmp_path / "broken.jsonl").write_text("{}\n")
     shutil.copytree(bundle_path, tmp_path / "moved.clipstep")
     cases = [

@@ -54,7 +54,7 @@ def wrong_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_written_if_an_artifact_fails(wrong_onnx: None, pooled_run: Run, tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"step\.onnx: logits is off at step 0; got an error of 0\.01"):
         export_run(pooled_run, tmp_path, tmp_path / "deep/small.clipstep", Ask(("onnx",)))
-    assert tree(tmp_path) == {} and list((tmp_path / "deep").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []  # Nor the folder that was to hold it.
 
 
 def test_an_older_bundle_stays_if_the_new_one_fails(wrong_onnx: None, pooled_run: Run, bundle_copy: Path) -> None:

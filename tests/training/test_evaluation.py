@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from clipstep.runtime import ClipstepError, VideoError
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.hashes import tree_sha256, tree_size
 from clipstep.runtime.resize import Box
 from clipstep.training.commands import evaluate_command
 from clipstep.training.data.lists import Clip
@@ -178,14 +180,25 @@ def test_run_and_bundle_give_the_same_by_their_own_runtimes(
             np.testing.assert_allclose([float(a[name]) for name in run.info.classes], [float(b[name]) for name in run.info.classes], atol=1e-4)
 
 
+def _say_of_the_output(bundle: Path, output: str) -> None:
+    """In the manifest and in step.onnx."""
+    file, values = bundle / "step.onnx", json.loads((bundle / "manifest.json").read_text())
+    model = onnx.load(file)
+    (facts,) = model.metadata_props
+    facts.value = json.dumps({**json.loads(facts.value), "output": output})
+    onnx.save(model, file)
+    (artifact,) = (artifact for artifact in values["artifacts"] if artifact["file"] == file.name)
+    artifact.update(sha256=tree_sha256(file), size_bytes=tree_size(file))
+    (bundle / "manifest.json").write_text(json.dumps({**values, "output": output}))
+
+
 @pytest.mark.parametrize(("output", "apply"), [("probabilities", lambda x: x), ("multilabel_logits", torch.sigmoid)])
 def test_a_bundle_is_evaluated_as_its_manifest_says_of_its_output(
     output: str, apply: Callable[[torch.Tensor], torch.Tensor], run: Run, bundle_path: Path, three_classes: Path, tmp_path: Path
 ) -> None:
     """No softmax but for logits of classes that exclude each other; and these are not averaged with others."""
     bundle = Path(shutil.copytree(bundle_path, tmp_path / "small.clipstep"))
-    values = json.loads((bundle / "manifest.json").read_text())
-    (bundle / "manifest.json").write_text(json.dumps({**values, "output": output}))
+    _say_of_the_output(bundle, output)
     assert _evaluate(bundle, three_classes, "--out", tmp_path / "out").exception is None
     with (tmp_path / "out/predictions.csv").open() as file:
         for row in csv.DictReader(file):
