@@ -23,6 +23,7 @@ from clipstep.runtime.engines import ENGINES, missing_library
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.manifest import Artifact
+from clipstep.runtime.openmp import engines_environment
 from clipstep.runtime.terminal import quiet, quiet_stderr
 
 TOOLS: dict[str, Sequence[str]] = {
@@ -63,6 +64,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=engines_environment(),
         )
         task = {"subject": subject.model_dump(), "bundle": str(bundle.folder()), "network": network and network.values(), "pause_ms": pause_ms}
         self.step_ms: list[float] = []

@@ -7,7 +7,9 @@ def main() -> None:
     """Runs the command line."""
     try:
         from clipstep.runtime.cli import main as run
+        from clipstep.runtime.openmp import wait_asleep
 
+        wait_asleep()
         run()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

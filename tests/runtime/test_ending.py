@@ -136,3 +136,26 @@ def test_a_label_that_the_locale_lacks_is_escaped(
 
 def test_every_command_is_in_a_group_and_declared_as_one() -> None:
     assert all(job.group != "Others" for job in cli.JOBS.values())
+
+
+WAITING = """
+import os, sys
+from clipstep.__main__ import main
+sys.argv = ["clipstep", "--version"]
+try:
+    main()
+except SystemExit:
+    pass
+from clipstep.runtime.openmp import engines_environment
+print(os.environ["OMP_WAIT_POLICY"], engines_environment().get("OMP_WAIT_POLICY"))
+"""
+
+
+@pytest.mark.parametrize(("given", "waiting"), [(None, "PASSIVE None"), ("ACTIVE", "ACTIVE ACTIVE")])
+def test_pytorch_s_threads_sleep_while_they_wait_unless_the_user_says_otherwise(given: str | None, waiting: str) -> None:
+    """In commands; what is timed gets the environment as the user has it."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | (
+        {} if given is None else {"OMP_WAIT_POLICY": given}
+    )
+    done = subprocess.run([sys.executable, "-c", WAITING], capture_output=True, text=True, env=environment, timeout=100, check=True)
+    assert done.stdout.splitlines()[-1] == waiting
