@@ -137,6 +137,7 @@ def check_engines(bundle: Bundle) -> dict[str, str]:
     Raises:
         ClipstepError: nothing is left to measure.
     """
+    bundle.check_runs_on_computers()
     artifacts = {engine: artifact for engine, info in ENGINES.items() if (artifact := _artifact(bundle, info.target))}
     lacking = {engine: missing_library(engine) for engine in artifacts}
     left_out = {artifacts[engine].file: reason for engine, reason in lacking.items() if reason}

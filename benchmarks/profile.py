@@ -73,6 +73,7 @@ def profile_bundle(bundle: Bundle, steps: int, threads: int) -> list[Profile]:
         operators = PROFILERS[engine](bundle.file(artifact), inputs, threads)
         found.append(Profile(artifact.file, engine, tuple(operators)))
     if not found:
+        bundle.check_runs_on_computers()
         raise ClipstepError(f"{bundle.path}: has no artifact that runs here", expected=" or ".join(info.target for info in ENGINES.values()))
     return found
 

@@ -17,6 +17,7 @@ from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.interval import share_text
 from clipstep.runtime.manifest import Accuracy, Arm64Step
 from clipstep.runtime.options import command, json_option, signer_option
+from clipstep.runtime.places import check_file
 from clipstep.runtime.terminal import new_console, new_table, print_json, print_table
 
 
@@ -94,8 +95,7 @@ def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
     Raises:
         ClipstepError: there is no such file, it is empty, or a line is not a record.
     """
-    if not path.is_file():
-        raise ClipstepError(f"{path}: no such file", expected="records written by clipstep bench --out", fix="run it first")
+    check_file(path, "records written by clipstep bench --out", fix="run it first")
     timed: list[Record] = []
     counted: list[InstructionRecord] = []
     try:

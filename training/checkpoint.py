@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from clipstep.runtime.errors import ClipstepError, first_line
+from clipstep.runtime.places import check_file
 
 KEY = "clipstep"
 
@@ -45,8 +46,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ClipstepError: there is no such file, or it is not one that :func:`save_checkpoint` wrote.
     """
-    if not path.is_file():
-        raise ClipstepError(f"{path}: no such file", expected="the checkpoint of an earlier training", fix="train without --resume")
+    check_file(path, "the checkpoint of an earlier training", fix="train without --resume")
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {})[KEY]

@@ -15,6 +15,7 @@ from clipstep.runtime.cores import available_cores
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.interval import share_text
 from clipstep.runtime.options import NewFolder, command
+from clipstep.runtime.places import check_no_url
 from clipstep.runtime.terminal import new_console
 from clipstep.training.choices import ARCHITECTURES, HOME, INPUTS, LOSSES, PRESETS
 from clipstep.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig
@@ -45,6 +46,8 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
     if value is None:
         return
     source: Any = resources.files("clipstep.training") / f"{value}.toml" if value in CONFIGS else Path(value)
+    if isinstance(source, Path):
+        check_no_url(source)
     try:
         options = tomllib.loads(source.read_text(encoding="utf-8"))
     except OSError as error:

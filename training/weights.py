@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.places import check_file
 from clipstep.runtime.wording import listed
 
 DEEPEST = 4
@@ -56,8 +57,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ClipstepError: there is no such file, it holds no tensors by name, or it holds more than tensors (nothing in it is ever run).
     """
-    if not path.is_file():
-        raise ClipstepError(f"{path}: no such file", expected="a checkpoint: safetensors, or what torch.save wrote", fix="check the path")
+    check_file(path, "a checkpoint: safetensors, or what torch.save wrote")
     loaded = _load(path)
     found = dict(_tensor_sets(loaded))
     if not found:

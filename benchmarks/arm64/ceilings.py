@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from clipstep.benchmarks.records import InstructionRecord
 from clipstep.runtime.errors import ClipstepError, first_line
+from clipstep.runtime.places import check_file
 
 ROOM = 0.01
 """How far a recorded ceiling is above the count: counts of one artifact hardly differ, those of an export after an innocent change do."""
@@ -22,8 +23,7 @@ def read_ceilings(path: Path) -> dict[str, int]:
     Raises:
         ClipstepError: there is no such file, or it holds something else.
     """
-    if not path.is_file():
-        raise ClipstepError(f"{path}: no such file", expected='ceilings, as {"step.onnx": 120000000}')
+    check_file(path, 'ceilings, as {"step.onnx": 120000000}')
     try:
         return _CEILINGS.validate_json(path.read_text(encoding="utf-8"), strict=True)
     except ValueError as error:

@@ -90,6 +90,7 @@ def _artifacts(bundle: Bundle) -> list[_Candidate]:
             continue
         found.append(_Candidate(artifact.file, engine, bundle.file(artifact), artifact))
     if not found:
+        bundle.check_runs_on_computers()
         have = ", ".join(sorted({f"{a.target} for {a.platform}" for a in bundle.manifest.artifacts}))
         expected = f"{' or '.join(info.target for info in ENGINES.values())} for arm64 or any"
         raise ClipstepError(f"{bundle.path}: has no artifact that runs on ARM64 here", got=have, expected=expected, fix="export one")

@@ -125,6 +125,7 @@ class Bundle:
         found: dict[str, Artifact] = {a.platform: a for a in self.manifest.artifacts if a.target == target and a.precision == "float32"}
         artifact = found.get(machine) or found.get("any")
         if artifact is None:
+            self.check_runs_on_computers()
             have = ", ".join(sorted({f"{a.target} for {a.platform}" for a in self.manifest.artifacts}))
             raise BundleError(
                 f"{self.path}: has no float32 {target} artifact for this processor", got=have, fix="choose another engine or export again"
@@ -132,6 +133,18 @@ class Bundle:
         if not self._parts(artifact):
             self._check(artifact)
         return artifact
+
+    def check_runs_on_computers(self) -> None:
+        """Checks that some artifact is for an engine of this computer's; it may be for another processor.
+
+        Raises:
+            BundleError: all are Core ML packages.
+        """
+        if all(artifact.target == "coreml" for artifact in self.manifest.artifacts):
+            raise BundleError(
+                f"{self.path}: holds Core ML packages alone, which run on Apple devices only", expected="an onnx or executorch artifact to run here",
+                fix="export or pack the network with one; clipstep verify and clipstep inspect read Core ML packages here too",
+            )  # fmt: skip
 
     def check_recordable(self) -> None:
         """Checks before hours of work that something may be noted in the manifest.

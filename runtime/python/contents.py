@@ -19,8 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.places import check_no_url
 
 PACK_SUFFIX = ".clipstep.zip"
+ZIP_START = b"PK\x03\x04"
 LARGEST_PACK_BYTES = 4 << 30
 """The most that all files in a pack which its manifest names may take unpacked."""
 LARGEST_RATIO, SMALL_BYTES = 200, 64 << 20
@@ -102,7 +104,7 @@ class Pack:
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError) as error:
-            raise BundleError(f"{path}: is not a bundle", got="a file that is no zip file", expected=f"a folder, or NAME{PACK_SUFFIX}") from error
+            raise _no_pack(path) from error
         self._lock = threading.Lock()
         self._temporary: Path | None = None
         self._remove: weakref.finalize[[Path, int], Pack] | None = None
@@ -165,7 +167,17 @@ def open_contents(path: Path) -> Contents:
     except (OSError, ValueError) as error:  # A name that is too long, say; a folder that may not be read.
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise BundleError(f"{path}: cannot be read", got=reason) from error
+    check_no_url(path, BundleError)
     raise BundleError(f"{path}: is not a bundle", got="no manifest.json", expected="a folder written by clipstep export, or a pack of it")
+
+
+def _no_pack(path: Path) -> BundleError:
+    with path.open("rb") as file:
+        begins_as_zip = file.read(len(ZIP_START)) == ZIP_START
+    if begins_as_zip:
+        return BundleError(f"{path}: is not a whole pack", got="a zip file that was cut short or is damaged", fix="copy or download it again")
+    inside = f"give the folder of the bundle, {path.parent}" if (path.parent / "manifest.json").is_file() else None
+    return BundleError(f"{path}: is not a bundle", got="a file that is no zip file", expected=f"a folder, or NAME{PACK_SUFFIX}", fix=inside)
 
 
 @contextlib.contextmanager

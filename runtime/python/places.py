@@ -1,25 +1,62 @@
-"""Whether something can be written to a place, asked before the work rather than after it."""
+"""Whether a place can be read, or written to, asked before the work rather than after it."""
 
+import re
 import tempfile
 from pathlib import Path
 
 from clipstep.runtime.errors import ClipstepError
 
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=.)")
+"""How a URL begins: with two slashes, of which a path keeps one. One letter before the colon is a drive."""
 
-def check_name(path: Path) -> None:
-    """Checks that a file can have that name at all.
+
+def check_name(path: Path, error: type[ClipstepError] = ClipstepError) -> None:
+    """Checks that a file can have that name at all; ``error`` is what is raised if not.
 
     Raises:
-        ClipstepError: it holds a NUL, or is longer than the file system takes.
+        ClipstepError: it holds a NUL, is longer than the file system takes, or is a URL.
     """
+    check_no_url(path, error)
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         pass
-    except ValueError as error:
-        raise ClipstepError(f"{path}: is no file name", got=str(error)) from error
-    except OSError as error:
-        raise ClipstepError(f"{path}: is no file name", got=error.strerror) from error
+    except ValueError as reason:
+        raise error(f"{path}: is no file name", got=str(reason)) from reason
+    except OSError as reason:
+        raise error(f"{path}: is no file name", got=reason.strerror) from reason
+
+
+def check_no_url(path: Path, error: type[ClipstepError] = ClipstepError) -> None:
+    """Raises:
+    ClipstepError: the path is a URL, and no file has that name.
+    """
+    if (start := URL.match(str(path))) and not _is_there(path):
+        url = URL.sub(f"{start[1]}:///" if start[1].lower() == "file" else f"{start[1]}://", str(path), count=1)
+        raise error(f"{url}: is a URL", expected="a file or folder of this computer", fix="download it, and give the path of the file")
+
+
+def check_file(path: Path, expected: str, *, fix: str = "check the path", error: type[ClipstepError] = ClipstepError) -> None:
+    """Checks that there is a regular file; what it must hold is its reader's business. ``expected`` says what file is wanted, ``fix``
+    what to do if there is none, and ``error`` is what is raised.
+
+    Raises:
+        ClipstepError: there is nothing, a folder, a device or another thing that is no file, or the path is a URL.
+    """
+    check_name(path, error)
+    if path.is_dir():
+        raise error(f"{path}: is a folder", expected=expected, fix="name a file")
+    if not path.exists():
+        raise error(f"{path}: no such file", expected=expected, fix=fix)
+    if not path.is_file():
+        raise error(f"{path}: is no regular file", got="a device, a pipe or a socket", expected=expected)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def check_readable(path: Path) -> None:

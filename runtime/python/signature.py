@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.install import install_extra
+from clipstep.runtime.places import check_file
 from clipstep.runtime.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -144,8 +145,7 @@ def _public_key(path: Path) -> "Ed25519PublicKey":
 
 
 def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise SignatureError(f"{path}: no such file", expected="a key, PEM")
+    check_file(path, "a key, PEM", error=SignatureError)
     with path.open("rb") as file:
         return file.read(LARGEST_KEY)
 

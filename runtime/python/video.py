@@ -12,6 +12,7 @@ import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.places import check_file
 
 Frame = npt.NDArray[np.uint8]
 
@@ -80,8 +81,7 @@ def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, 
         VideoError: the file is missing, is no media file, has no video stream, or one whose codec FFmpeg does not know.
     """
     path = Path(path)
-    if not path.is_file():
-        raise VideoError(f"{path}: no such file", expected="a video file", fix="check the path")
+    check_file(path, "a video file", error=VideoError)
     try:
         container = av.open(f"file:{path}", options=ONLY_THIS_FILE)
     except (av.FFmpegError, ValueError) as error:  # PyAV raises ValueError for an unknown name of a channel layout, for example.

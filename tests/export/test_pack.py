@@ -12,6 +12,7 @@ from clipstep.runtime.golden import GoldenSteps
 from clipstep.training.run import Run
 
 Cli = Callable[..., tuple[int, str, str]]
+FIGHT = Path(__file__).parents[2] / "training/demo/fight"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,18 @@ def test_every_command_takes_it(
         code, _, error = clipstep(*command)
         assert code == 2 and "is a pack, which nothing is noted in; note it in the bundle's folder, and pack that again" in error
     assert list(temporary.glob("clipstep-*")) == []
+
+
+def test_a_pack_for_ios_does_not_run_here_and_says_so(clipstep: Cli, bundle_path: Path, clip: Path, tmp_path: Path) -> None:
+    """No other engine of this computer would run it either."""
+    pack = tmp_path / "a.clipstep.zip"
+    assert clipstep("pack", bundle_path, "--for", "ios", "--out", pack)[0] == 0
+    picture = ("--profile", tmp_path / "picture.png")
+    for command in (("run", pack, clip), ("run", pack, clip, "--engine", "executorch"), ("bench", pack), ("bench", pack, *picture),
+                    ("evaluate", pack, FIGHT)):  # fmt: skip
+        code, _, error = clipstep(*command)
+        assert code == 2 and "holds Core ML packages alone, which run on Apple devices only" in error and "another engine" not in error, command
+    assert clipstep("verify", pack)[0] == clipstep("inspect", pack)[0] == 0
 
 
 def test_the_eager_network_records_the_steps_where_it_is_given(clipstep: Cli, bundle_path: Path, run_folder: Path, run: Run, tmp_path: Path) -> None:

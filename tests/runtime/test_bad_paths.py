@@ -18,9 +18,11 @@ Cli = Callable[..., tuple[int, str, str]]
 FIGHT = Path(__file__).parents[2] / "training/demo/fight"
 PATHS = {"bundle", "run", "config"}
 """Parameters that are paths, or may be, though their type does not say so."""
-INPUTS = ("absent", "empty", "text", "binary", "folder", "long", "escapes", "not ascii", "unreadable", "nothing", "inside a file")
-NEW_FILES = ("folder", "inside a file", "in no folder", "in proc", "long")
-NEW_FOLDERS = ("text", "inside a file", "in proc", "long")
+INPUTS = ("absent", "empty", "text", "binary", "folder", "long", "escapes", "not ascii", "unreadable", "nothing", "inside a file", "url")
+NEW_FILES = ("folder", "inside a file", "in no folder", "in proc", "long", "url")
+NEW_FOLDERS = ("text", "inside a file", "in proc", "long", "url")
+THERE = ("empty", "text", "binary", "folder", "unreadable", "nothing")
+URL = "https://example.com/a/rather/long/name.mp4"
 RIGHT = {
     "train": ("DATA", "--out", "NEW"), "models": (), "generate": ("DATA", "--out", "NEW"),
     "convert": ("CHECKPOINT", "DATA", "--out", "NEW"),
@@ -97,6 +99,7 @@ def bad_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "nothing": Path("/dev/null"),
         "inside a file": folder / "text" / "inside",
         "in no folder": folder / "absent" / "file",
+        "url": Path(URL),
         "in proc": Path("/proc/clipstep-test"),
     }
 
@@ -127,5 +130,7 @@ def test_a_bad_path_is_one_line(
     code, out, err = clipstep(job, *_words(job, name, path, given, tmp_path / "new"))
     assert (code, err.count("\n")) == (2, 1), err
     assert err.startswith("error: ") and "Traceback" not in err and "bug of clipstep" not in err
+    assert not (bad in THERE and f"{path}: no such" in err), err
+    assert bad != "url" or (f"{URL}" in err and "is a URL" in err), err
     assert one_line(str(path))[-20:] in err or one_line(str(path.parent)) in err, err
     assert (out == "" or (job, name) == ("run", "video")) and not (tmp_path / "new").exists()

@@ -273,6 +273,16 @@ class TestPacks:
         with pytest.raises(BundleError, match="is not a bundle; got a file that is no zip file"):
             Bundle.open(tmp_path / "y.clipstep.zip")
 
+    def test_what_was_cut_short_and_a_lone_part_of_a_bundle_say_what_to_do(self, bundle_path: Path, tmp_path: Path) -> None:
+        whole = zipped(bundle_path, tmp_path / "x.clipstep.zip").read_bytes()
+        (tmp_path / "cut.clipstep.zip").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(BundleError, match="is not a whole pack; got a zip file that was cut short or is damaged; copy or download it again"):
+            Bundle.open(tmp_path / "cut.clipstep.zip")
+        with pytest.raises(BundleError, match=rf"is not a bundle; .*; give the folder of the bundle, {bundle_path}$"):
+            Bundle.open(bundle_path / "model.onnx")
+        with pytest.raises(BundleError, match=r"^https://example\.com/x\.clipstep: is a URL; expected a file or folder of this computer"):
+            Bundle.open("https://example.com/x.clipstep")
+
     def test_a_file_that_unpacks_to_more_than_the_manifest_says_is_not_unpacked(self, copied_bundle: Path, tmp_path: Path, temporary: Path) -> None:
         (copied_bundle / "model.onnx").write_bytes(bytes(8_000_000))
         with pytest.raises(BundleError, match=r"model\.onnx was altered; got 8000000 bytes"):

@@ -5,6 +5,7 @@ import unicodedata
 from pathlib import Path
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.places import check_file
 
 BOM = "\ufeff"
 QUOTES = "\"'"
@@ -17,8 +18,7 @@ def read_lines(path: Path, *, expected: str, fix: str = "check the path") -> lis
     Raises:
         ClipstepError: it cannot be read, is not UTF-8 text, or has no such line.
     """
-    if not path.is_file():
-        raise ClipstepError(f"{path}: no such file", expected=expected, fix=fix)
+    check_file(path, expected, fix=fix)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
