@@ -24,6 +24,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.lock import one_writer
 from clipstep.runtime.options import NewFile, import_quietly, signer_option
 from clipstep.runtime.terminal import new_console, new_table, print_table
+from clipstep.runtime.wording import counted
 
 ARM64 = "arm64"
 ROUNDS, STEPS = 20, 5
@@ -108,14 +109,14 @@ def bench_command(
     if arch is None:
         append(out, _measure(opened, network, Plan(threads, rounds or ROUNDS, steps or STEPS, pause or 0, spinning), console), console)
     else:
-        counted = _count(opened, network, steps, operators or profile is not None, record, console)
-        append(out, counted, console)
+        counts = _count(opened, network, steps, operators or profile is not None, record, console)
+        append(out, counts, console)
         if profile is not None:
-            draw({r.subject.name: _millions_by_kind(r) for r in counted}, "M instructions", profile)
+            draw({r.subject.name: _millions_by_kind(r) for r in counts}, "M instructions", profile)
             console.print(f"wrote {profile}", soft_wrap=True)
         if ceilings is not None and allowed is not None:
-            console.print(f"ceilings by these counts:\n{ceilings_text(counted)}", soft_wrap=True, highlight=False)
-            check_ceilings(counted, allowed, ceilings)
+            console.print(f"ceilings by these counts:\n{ceilings_text(counts)}", soft_wrap=True, highlight=False)
+            check_ceilings(counts, allowed, ceilings)
 
 
 def _check_options(arch: str | None, threads: Sequence[int], rounds: int | None, of_counts: bool) -> None:
@@ -139,7 +140,9 @@ def _check_profile(threads: Sequence[int], ignored: Mapping[str, bool]) -> None:
 def _measure(bundle: Bundle, network: Network | None, plan: Plan, console: Console) -> list[Record]:
     records = bench_bundle(bundle, network, plan, console)
     device, steps = records[0].device, len(records[0].step_ms)
-    console.print(f"{records[0].bundle} on {device.cpu_model}, {device.cores} cores; {steps} steps each, taking turns", soft_wrap=True)
+    console.print(
+        f"{records[0].bundle} on {device.cpu_model}, {counted(device.cores, 'core')}; {counted(steps, 'step')} each, taking turns", soft_wrap=True
+    )
     print_table(console, record_table(records))
     return records
 
@@ -149,7 +152,7 @@ def _profile(bundle: Bundle, picture: Path, steps: int, threads: int, console: C
     for each in profiles:
         print_table(console, profile_table(each))
     draw({f"{each.name} in {each.engine}": each.by_kind() for each in profiles}, "ms", picture)
-    console.print(f"medians of {steps} steps, threads {threads}; wrote {picture}", soft_wrap=True)
+    console.print(f"medians of {counted(steps, 'step')}, threads {threads}; wrote {picture}", soft_wrap=True)
 
 
 def _millions_by_kind(record: InstructionRecord) -> dict[str, float]:
@@ -178,7 +181,7 @@ def append(out: Path | None, records: Sequence[BaseModel], console: Console) -> 
         return
     with out.open("ab", buffering=0) as file:  # At once: lines of another process that appends to it come before or after.
         file.write(record_lines(records).encode())
-    console.print(f"{len(records)} records appended to {out}")
+    console.print(f"{counted(len(records), 'record')} appended to {out}")
 
 
 def check_network(bundle: Bundle, network: Network) -> None:

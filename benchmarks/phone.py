@@ -17,6 +17,7 @@ from clipstep.benchmarks.report import read_records
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.options import Command, NewFile, command
 from clipstep.runtime.terminal import new_console, new_table, print_table
+from clipstep.runtime.wording import counted
 
 PACKAGE = "clipstep.demo"
 FOLDER = f"/sdcard/Android/data/{PACKAGE}/files/records"
@@ -93,7 +94,7 @@ def phone_command(
     if out is not None:
         with out.open("a", encoding="utf-8") as file:
             file.writelines(record.model_dump_json() + "\n" for record in records)
-        console.print(f"{len(records)} records appended to {out}")
+        console.print(f"{counted(len(records), 'record')} appended to {out}")
 
 
 def find_phone(program: str, serial: str | None) -> Adb:
@@ -177,7 +178,7 @@ def _describe(record: Record) -> str:
     phone = record.phone
     where = f"{phone.model}, {record.device.cpu_model}" if phone else record.device.cpu_model
     warmth = f"; battery {phone.temperature_before_c} to {phone.temperature_after_c} °C" if phone and phone.temperature_before_c is not None else ""
-    return f"{record.bundle} on {where}, {record.device.os}; {len(record.step_ms)} steps each, taking turns{warmth}"
+    return f"{record.bundle} on {where}, {record.device.os}; {counted(len(record.step_ms), 'step')} each, taking turns{warmth}"
 
 
 def _table(records: Sequence[Record]) -> Table:

@@ -156,6 +156,8 @@ def export_command(
         console.print("a warning: the weights are random, so that its predictions mean nothing", soft_wrap=True)
     _say_what_it_remembers(manifest, console)
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
+    if _is_constant(out):
+        console.print("a warning: the network's output is the same whatever the frames are: look at its last layers and its weights", soft_wrap=True)
     for line in _about_golden(manifest):
         console.print(line, soft_wrap=True)
     console.print(f"wrote {out}: {counted(count, 'artifact')}, verified over {steps} steps and a reset", soft_wrap=True)
@@ -173,10 +175,17 @@ def _say_what_it_remembers(manifest: Manifest, console: Console) -> None:
         console.print(f"predictions are the mean over the newest {manifest.window_frames} frames, {seconds:.3g} s", soft_wrap=True)
 
 
+def _is_constant(out: Path) -> bool:
+    """Whether the output is the same in all golden steps, whose frames differ."""
+    with Bundle.open(out, lazily=True) as bundle:
+        logits = GoldenSteps.of(bundle).logits
+    return bool((logits == logits[0]).all())
+
+
 def _about_golden(manifest: Manifest) -> Iterator[str]:
     """What the output holds, where it is not logits, and what the golden steps are and cannot show."""
     applied = {
-        "probabilities": "output: probabilities, with softmax inside the artifacts; the runtimes apply none",
+        "probabilities": "output: probabilities, made inside the artifacts; the runtimes apply none",
         "multilabel_probabilities": "output: a probability for each class by itself, with sigmoid inside the artifacts; the runtimes apply none",
         "multilabel_logits": "output: logits of classes that do not exclude each other; the runtimes apply sigmoid",
     }

@@ -19,6 +19,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.install import install_extra
 from clipstep.runtime.options import NewFile, command, signer_option
 from clipstep.runtime.terminal import new_console, print_table
+from clipstep.runtime.wording import counted
 
 GEMM, GEMM_ROUNDS = 1024, 12
 """Rows and columns of the matrices, and how often they are multiplied."""
@@ -67,7 +68,10 @@ def peers_command(
             gemms[count] = gemm_rate(count)
             records += measure(_subjects(opened, naive, files, count), opened, network, Plan((count,), rounds, steps), console, refused)
     device = records[0].device
-    console.print(f"{opened.path.name} on {device.cpu_model}, {device.cores} cores; {rounds * steps} steps each, taking turns", soft_wrap=True)
+    console.print(
+        f"{opened.path.name} on {device.cpu_model}, {counted(device.cores, 'core')}; {counted(rounds * steps, 'step')} each, taking turns",
+        soft_wrap=True,
+    )
     print_table(console, record_table(records))
     for count, rate in gemms.items():
         console.print(_limit(count, rate, opened.manifest.provenance.multiply_accumulates), soft_wrap=True)

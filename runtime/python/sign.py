@@ -58,7 +58,9 @@ def sign_command(bundle: Path | None, key: Path | None, new_key: Path | None) ->
     The signature covers manifest.json, and with it the hashes of all files.
     """
     if (key is None) == (new_key is None):
-        raise ClipstepError("with which key?", got="both" if key else "neither", expected="either --key or --new-key")
+        raise ClipstepError(
+            "with which key is it to be signed?", got="both --key and --new-key" if key else "neither --key nor --new-key", expected="one of them"
+        )
     if new_key is None and bundle is None:
         raise ClipstepError("which bundle is to be signed?", expected="clipstep sign BUNDLE --key KEY.pem")
     if new_key is not None:

@@ -107,6 +107,10 @@ class Plain(nn.Module):
     def forward(self, frames):
         return self.linear(F.relu(self.conv(frames)).mean((2, 3, 4)))
 
+class Dead(Plain):
+    def forward(self, frames):
+        return F.relu(super().forward(frames) - 1000)
+
 class Writes(Plain):
     def forward(self, frames):
         self.seen += 1
@@ -202,6 +206,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clipstep: Command) -> C
 def test_a_network_without_states(own: Command) -> None:
     code, out, err = own("nets:Plain")
     assert code == 0 and "wrote own.clipstep: 1 artifact, verified over 16 steps" in out, err
+
+
+def test_an_output_that_is_always_the_same_is_said_plainly(own: Command) -> None:
+    said = "a warning: the network's output is the same whatever the frames are"
+    assert said in own("nets:Dead")[1] and said not in own("nets:Plain", "--force")[1]
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clipstep: Cli) -> Cli:
     ("factory", "options", "output", "apply", "said"),
     [
         ("Raw", (), "logits", "softmax", ""),
-        ("Softmax", (), "probabilities", "none", "output: probabilities, with softmax inside"),
+        ("Softmax", (), "probabilities", "none", "output: probabilities, made inside the artifacts"),
         ("Sigmoid", (), "multilabel_probabilities", "none", "with sigmoid inside"),
         ("Raw", ("--output", "multilabel"), "multilabel_logits", "sigmoid", "the runtimes apply sigmoid"),
     ],

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.wording import counted
 from clipstep.training.data.text import QUOTES, existing, read_lines, unquoted
 
 LAYOUT = "a list in UCF101's layout"
@@ -143,7 +144,9 @@ def _read_clips(path: Path, videos: Path, classes: tuple[str, ...], *, labelled:
         clips.append(Clip(existing(videos / file), label_of[name]))
     missing = [str(clip.path) for clip in clips if not clip.path.is_file()]
     if missing:
-        raise ClipstepError(f"{path}: names {len(missing)} missing videos, the first {missing[0]}", fix="correct the list or restore the videos")
+        raise ClipstepError(
+            f"{path}: names {counted(len(missing), 'missing video')}, the first {missing[0]}", fix="correct the list or restore the videos"
+        )
     return tuple(clips)
 
 
