@@ -1,5 +1,6 @@
 """The errors that say why a step is not pure: training mode, chance or memory, with the place, the line, and what to do."""
 
+import keyword
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -112,11 +113,13 @@ def _shared_state(name: str) -> Any:
 def _recipe(path: str, value: Any, states: bool) -> str:
     """How to make a state of what is at ``path``; ``value`` is an example of it, if its shape stays the same, and ``states`` says whether
     the network has others."""
-    name = path.partition(" in ")[0].rpartition(".")[2].partition("[")[0]
+    own = path.partition(" in ")[0].rpartition(".")[2].partition("[")[0]
+    typed = own.isidentifier() and not keyword.iskeyword(own) and own != "frames"
+    name, called = (own, "") if typed else ("memory", ", or a name of yours")
     if isinstance(value, Tensor) and 1 <= value.ndim <= 4:
         start = f"torch.zeros({', '.join(map(str, value.shape))})"
     else:
         start = "torch.zeros(1, 1)" if isinstance(value, int | float) else "a tensor of a fixed shape that holds all of it"
     inputs = f"frames, *states, {name}" if states else f"frames, {name}"
     outputs = f"(logits, {'*next states, ' * states}next {name})"
-    return f'make it a state: forward({inputs}) returns {outputs}, and initial_states() has "{name}": {start}; see {PAGE}'
+    return f'make it a state: forward({inputs}) returns {outputs}, and initial_states() has "{name}"{called}: {start}; see {PAGE}'

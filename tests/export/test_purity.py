@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from clipstep.export.export import Ask, export_run
+from clipstep.export.impurity import _recipe
 from clipstep.export.reachable import snapshot
 from clipstep.export.snapshot import changed
 from clipstep.export.step import program_of
@@ -385,3 +386,17 @@ def test_random_sources_are_left_as_they_were(load: Callable[[str], tuple[Run, d
     torch.manual_seed(11)
     program_of(run)
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("network.past.get()", 'forward(frames, memory) returns (logits, next memory), and initial_states() has "memory", or a name of yours: '),
+        ("network.count.<state>", "make it a state: forward(frames, memory) returns"),
+        ("network.frames", "make it a state: forward(frames, memory) returns"),
+        ("network.past[0]", 'make it a state: forward(frames, past) returns (logits, next past), and initial_states() has "past": '),
+    ],
+)
+def test_the_advice_can_be_typed(path: str, expected: str) -> None:
+    """A place in an object that is no attribute has no name that Python takes."""
+    assert expected in _recipe(path, torch.zeros(1, 2), states=False)
