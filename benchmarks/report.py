@@ -122,14 +122,21 @@ def _validated(kind: type[Any], values: dict[str, Any]) -> Any:
 
 def _print_training(bundle: Bundle, console: Console) -> None:
     training = bundle.manifest.provenance.training
-    if "test_top1" in training:
+    if "test_top1" not in training:
+        return
+    try:
         init = training.get("init")
         how = f"fine-tuned from {init['from']}" if init else "trained"
-        console.print(
+        line = (
             f"{how} {training['minutes']:.1f} min on {training['train_videos']} videos; test top-1 "
-            f"{share_text(training['test_top1'], training['test_videos'])}, the larger class {training['test_largest_class_share']:.1%}",
-            soft_wrap=True,
+            f"{share_text(training['test_top1'], training['test_videos'])}, the larger class {training['test_largest_class_share']:.1%}"
         )
+        warnings = [str(warning) for warning in training.get("warnings", ())]
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise ClipstepError(f"{bundle.path}: the manifest's training summary is malformed", got=repr(error), fix="export it again") from error
+    console.print(line, soft_wrap=True, markup=False)
+    for warning in warnings:
+        console.print(f"a warning of that training: {warning}", soft_wrap=True, markup=False)
 
 
 def _table(bundle: Bundle, records: list[Record]) -> Table:

@@ -46,6 +46,18 @@ def output_names(states: Sequence[str]) -> list[str]:
     return ["logits", *(f"{name}_out" for name in states)]
 
 
+def check_modules(network: nn.Module) -> None:
+    """Raises:
+    ClipstepError: a module was compiled by TorchScript, so that it holds no Python code to capture.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ClipstepError(
+                f"{name or 'the network'} is a TorchScript module, which torch.export cannot capture", got=module.original_name,
+                expected="the Python module that it was made of", fix="build that, and load its weights: load_state_dict(scripted.state_dict())",
+            )  # fmt: skip
+
+
 def check_weights(network: nn.Module) -> None:
     """Raises:
     ClipstepError: a parameter or a buffer is not of float32 (or whole numbers), not on the CPU, or has no numbers yet.

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from clipstep.export.contract import check_step, check_weights, initial_states_of, input_names, output_names
+from clipstep.export.contract import check_modules, check_step, check_weights, initial_states_of, input_names, output_names
 from clipstep.export.stream.run import streamed
 from clipstep.runtime.manifest import Flush
 from clipstep.training.data.subclips import normalise
@@ -95,6 +95,7 @@ def program_of(run: Run, stream: int | None = None, window: int | None = None, *
 
 def _check(run: Run, network: nn.Module, length: int, states: Mapping[str, Tensor]) -> Step:
     """The step of ``length`` frames, held to the contract on the sample's frames, on their negative and on noise."""
+    check_modules(network)
     check_weights(network)
     step, frames = Step(network, run.info.mean, run.info.deviation).eval(), run.sample.flatten(0, 1)
     noise = torch.randint(256, frames[:length].shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

@@ -153,17 +153,17 @@ def _columns(subjects: Sequence[Subject], reset_each_step: bool) -> list[tuple[s
 def _check_comparable(subject: Subject, first: Subject, data: Path, data_set: DataSet) -> None:
     if subject.classes != data_set.classes:
         raise ClipstepError(
-            f"{data}: has other classes than {subject.description}", got=", ".join(data_set.classes), expected=", ".join(subject.classes),
+            f"{data}: has other classes than {subject.what}", got=", ".join(data_set.classes), expected=", ".join(subject.classes),
             fix="evaluate on the classes that were trained",
         )  # fmt: skip
     if subject.output.startswith("multilabel") != first.output.startswith("multilabel"):
         raise ClipstepError(
-            f"{subject.description}: its classes {'exclude each other' if first.output.startswith('multilabel') else 'do not exclude each other'}",
+            f"{subject.what}: its classes {'exclude each other' if first.output.startswith('multilabel') else 'do not exclude each other'}",
             got=subject.output, expected=f"{first.output} as of the first, to average the probabilities",
         )  # fmt: skip
     if subject.shape[0] != first.shape[0]:
         raise ClipstepError(
-            f"{subject.description}: has subclips of another length", got=f"{subject.shape[0]} frames", expected=f"{first.shape[0]} as the first"
+            f"{subject.what}: has subclips of another length", got=f"{subject.shape[0]} frames", expected=f"{first.shape[0]} as the first"
         )
 
 

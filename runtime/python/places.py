@@ -1,5 +1,6 @@
 """Whether a place can be read, or written to, asked before the work rather than after it."""
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -83,6 +84,7 @@ def check_file_place(path: Path) -> None:
         ClipstepError: it cannot.
     """
     check_name(path)
+    _check_around(path)
     if path.is_dir():
         raise ClipstepError(f"{path}: is a folder", expected="the name of a file to write")
     if path.is_file():
@@ -103,9 +105,17 @@ def check_folder_place(path: Path) -> None:
         ClipstepError: it cannot.
     """
     check_name(path)
+    _check_around(path)
     if path.exists() and not path.is_dir():
         raise ClipstepError(f"{path}: is a file", expected="the name of a folder to write")
     _check_folder(path, next(parent for parent in path.absolute().parents if parent.exists() or parent.is_symlink()))
+
+
+def _check_around(path: Path) -> None:
+    """A bundle holds what its manifest names, and nothing else."""
+    for folder in Path(os.path.realpath(path)).parents:
+        if folder.suffix == ".clipstep" and (folder / "manifest.json").is_file():
+            raise ClipstepError(f"{path}: lies in a bundle", got=folder, expected="a place outside it", fix="choose another place")
 
 
 def _check_folder(path: Path, folder: Path) -> None:

@@ -124,6 +124,8 @@ BREACHES: dict[str, tuple[nn.Module, str]] = {
     "states in a tuple": (Custom(lambda f, y, s: (y, (s,))), r"the next memory is no tensor; got a tuple of 1; expected \(1, 4\) torch.float32"),
     "logits that are no numbers": (Starts({}, lambda y: y / 0 * 0), "logits is not finite; got not-a-number or infinity at the first step"),
     "half precision": (Clip().half(), "conv.weight is of another type; got torch.float16; expected torch.float32; call .float"),
+    "a TorchScript module": (nn.Sequential(torch.jit.script(Clip()), nn.Identity()), "0 is a TorchScript module, which torch.export.*got Clip;"),
+    "a traced module": (torch.jit.trace(Clip().eval(), torch.rand(1, 3, 4, 8, 8)), "the network is a TorchScript module"),
     "a lazy layer": (nn.Sequential(nn.LazyConv3d(2, 1), nn.AdaptiveAvgPool3d(1), nn.Flatten()), "0.weight has no numbers yet; got a lazy module"),
     "a network without numbers": (Clip().to("meta"), "conv.weight is on another device; got meta; expected cpu"),
     "a state that grows": (Custom(lambda f, y, s: (y, torch.cat([s, s], 1))), r"memory does not fit.*got \(1, 4\) torch.float32 in, \(1, 8\)"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clipstep.runtime import ClipstepError
-from clipstep.runtime.finished import Kind, check_output
+from clipstep.runtime.finished import BUNDLE, Kind, check_output
 
 RUN = Kind("run", "run.json", lambda _: ("model",), lambda _: "a network of 2 classes")
 
@@ -75,6 +75,21 @@ def test_files(tmp_path: Path) -> None:
         check_output(tmp_path, force=True)
     with pytest.raises(ClipstepError, match=r"a\.png: is a file; expected the name of a folder"):
         check_output(tmp_path / "a.png", RUN, force=True)
+
+
+def test_nothing_is_written_into_a_bundle(tmp_path: Path) -> None:
+    """Itself may be replaced, and a link to it stands for it."""
+    bundle = tmp_path / "small.clipstep"
+    bundle.mkdir()
+    (bundle / "manifest.json").touch()
+    (tmp_path / "link").symlink_to(bundle)
+    for inside in ("small.clipstep/run", "small.clipstep/deep/run", "link/run"):
+        with pytest.raises(ClipstepError, match=r"lies in a bundle; got .*small\.clipstep"):
+            check_output(tmp_path / inside, RUN)
+    with pytest.raises(ClipstepError, match="lies in a bundle"):
+        check_output(bundle / "small.clipstep.zip")
+    check_output(bundle, BUNDLE, force=True)
+    check_output(tmp_path / "small.clipstep.zip")
 
 
 def test_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """``clipstep report``: only what was measured of the bundle, or of the network behind it, is shown as its own."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from clipstep.benchmarks.records import Record, Start, Subject, record_lines, th
 from clipstep.runtime.bundle import Bundle
 
 Cli = Callable[..., tuple[int, str, str]]
+TRAINING = {"test_top1": 0.5, "minutes": 1, "train_videos": 3, "test_videos": 4, "test_largest_class_share": 0.5}
 
 
 def _record(bundle: Bundle, name: str, ms: float, artifact_sha256: str | None, *, checkpoint: str | None = None, manifest: str = "a" * 64) -> Record:
@@ -104,3 +106,33 @@ def test_options_that_would_be_ignored_are_refused(
 def test_facts_of_an_own_network_beside_a_run_are_refused(option: tuple[str, ...], run_folder: Path, clipstep: Cli, tmp_path: Path) -> None:
     code, _, err = clipstep("export", run_folder, "--out", tmp_path / "a.clipstep", *option)
     assert (code, err) == (2, f"error: {option[0]} does nothing without --model; add --model, or leave {option[0]} out\n")
+
+
+@pytest.mark.parametrize(
+    ("training", "code", "said"),
+    [
+        ({"test_top1": "most"}, 2, "the manifest's training summary is malformed"),
+        ({"test_top1": 0.5, "minutes": 1, "train_videos": 3, "test_videos": 0, "test_largest_class_share": 0.5}, 2, "training summary is malformed"),
+        (
+            {
+                "test_top1": 0.5,
+                "minutes": 1,
+                "train_videos": 3,
+                "test_videos": 4,
+                "test_largest_class_share": 0.5,
+                "warnings": ["a.mp4 is in both lists"],
+            },
+            0,
+            "a warning of that training: a.mp4 is in both lists",
+        ),
+    ],
+)
+def test_what_a_manifest_says_of_the_training(
+    training: dict[str, object], code: int, said: str, bundle: Bundle, clipstep: Cli, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(bundle.path, tmp_path / "small.clipstep"))
+    values = json.loads((copy / "manifest.json").read_text())
+    values["provenance"]["training"] = training
+    (copy / "manifest.json").write_text(json.dumps(values))
+    got, out, err = clipstep("report", copy, _written(tmp_path / "own.jsonl", _own(bundle)))
+    assert got == code and said in (err if code else out), out + err

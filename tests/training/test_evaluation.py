@@ -279,7 +279,7 @@ def test_mistakes(kind: str, run_folder: Path, tiny_data: Path, tmp_path: Path, 
     arguments, message = {
         "classes": (
             [run_folder, tiny_data],
-            f"error: {tiny_data}: has other classes than {run_folder}: the network in PyTorch; got Fight, NoFight; expected fight, nofight, other",
+            f"error: {tiny_data}: has other classes than {run_folder}; got Fight, NoFight; expected fight, nofight, other",
         ),
         "nothing": ([tmp_path / "no", tiny_data], f"error: {tmp_path}/no: is not a run; got no run.json"),
         "folder": ([run_folder, tiny_data, "--out", tmp_path / "thesis"], f"error: {tmp_path}/thesis: exists and is not an evaluation"),
