@@ -12,6 +12,7 @@ from clipstep.runtime.cores import available_cores
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console, new_table, print_table
 from clipstep.runtime.video import VideoError
+from clipstep.runtime.wording import counted
 from clipstep.training.config import TrainingConfig
 from clipstep.training.data.batches import EpochBatches
 from clipstep.training.data.lists import Clip, read_data_set
@@ -41,11 +42,11 @@ def throughput_command(
         return
     table = new_table("training", "videos\na second", "times the\nplain loop")
     processes = f"{devices} processes, batches" if devices > 1 else "batches"
-    for name, seconds in (("one video at a time", plain), (f"{processes} of {batch_size}, {workers} workers", together)):
+    for name, seconds in (("one video at a time", plain), (f"{processes} of {batch_size}, {counted(workers, 'worker')}", together)):
         ratio = statistics.median(one / other for one, other in zip(plain, seconds, strict=True))
         table.add_row(name, f"{len(clips) / statistics.median(seconds):.2f}", f"{ratio:.2f}")
     console = new_console()
-    console.print(f"{architecture}, {len(clips)} videos, {rounds} rounds taking turns on {available_cores()} cores")
+    console.print(f"{architecture}, {counted(len(clips), 'video')}, {counted(rounds, 'round')} taking turns on {counted(available_cores(), 'core')}")
     print_table(console, table)
 
 
