@@ -68,7 +68,7 @@ def _own(
     artifacts that were measured beside it.
 
     Raises:
-        ClipstepError: there are records, but none of this bundle.
+        ClipstepError: there is none of this bundle.
     """
     every: list[Record | InstructionRecord] = [*timed, *counted]
     artifacts = {artifact.sha256 for artifact in bundle.manifest.artifacts}
@@ -82,10 +82,9 @@ def _own(
         return record.manifest_sha256 in beside
 
     others = Counter(record.bundle for record in every if not is_own(record))
-    if every and others.total() == len(every):
-        raise ClipstepError(
-            f"{path}: holds no record of {bundle.path}", got=f"records of {', '.join(others)} with other artifacts", fix="give its own, or measure it"
-        )
+    if others.total() == len(every):
+        got = f"records of {', '.join(others)} with other artifacts" if others else "none at all"
+        raise ClipstepError(f"{path}: holds no record of {bundle.path}", got=got, fix="give its own, or measure it")
     return [r for r in timed if is_own(r)], [r for r in counted if is_own(r)], others
 
 
@@ -93,7 +92,7 @@ def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
     """The records in a file of one JSON object a line: those of this computer's time, and those of ARM64 instructions.
 
     Raises:
-        ClipstepError: there is no such file, it is empty, or a line is not a record.
+        ClipstepError: there is no such file, or a line is not a record.
     """
     check_file(path, "records written by clipstep bench --out", fix="run it first")
     timed: list[Record] = []
@@ -111,8 +110,6 @@ def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
                 timed.append(_validated(Record, values))
         except (ValueError, AttributeError) as error:
             raise ClipstepError(f"{path}:{number}: is not a record", got=first_line(error), fix="measure again") from error
-    if not timed and not counted:
-        raise ClipstepError(f"{path}: holds no record", got="an empty file", expected="what clipstep bench --out wrote", fix="measure again")
     return timed, counted
 
 

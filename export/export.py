@@ -161,23 +161,24 @@ def _export(
         for written in _write_artifacts(program, golden, interface, ask, folder, around, doing):
             artifacts.append(written.artifact)
             report(written)
-        golden.save(folder / GOLDEN_FILE)
-        manifest = Manifest(
-            schema_version=1,
-            **interface.model_dump(),
-            artifacts=tuple(artifacts),
-            golden=Golden(
-                file=GOLDEN_FILE, size_bytes=tree_size(folder / GOLDEN_FILE), sha256=tree_sha256(folder / GOLDEN_FILE), content=recorded.content,
-                cannot_show=recorded.cannot_show,
-            ),
-            provenance=Provenance(
-                run=str(source), checkpoint_sha256=run.info.checkpoint_sha256, clipstep_version=version("clipstep"),
-                architecture=run.info.architecture, config=dict(run.info.config), training=dict(run.info.training), stream_frames=ask.stream,
-                weights=run.info.weights, weights_key=run.info.weights_key,
-                multiply_accumulates=multiply_accumulates(program.step, *program.inputs),
-            ),
-        )  # fmt: skip
-        (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
+        with doing(f"writing {MANIFEST}", True):
+            golden.save(folder / GOLDEN_FILE)
+            manifest = Manifest(
+                schema_version=1,
+                **interface.model_dump(),
+                artifacts=tuple(artifacts),
+                golden=Golden(
+                    file=GOLDEN_FILE, size_bytes=tree_size(folder / GOLDEN_FILE), sha256=tree_sha256(folder / GOLDEN_FILE), content=recorded.content,
+                    cannot_show=recorded.cannot_show,
+                ),
+                provenance=Provenance(
+                    run=str(source), checkpoint_sha256=run.info.checkpoint_sha256, clipstep_version=version("clipstep"),
+                    architecture=run.info.architecture, config=dict(run.info.config), training=dict(run.info.training), stream_frames=ask.stream,
+                    weights=run.info.weights, weights_key=run.info.weights_key,
+                    multiply_accumulates=multiply_accumulates(program.step, *program.inputs),
+                ),
+            )  # fmt: skip
+            (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
     return manifest
 
 

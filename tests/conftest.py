@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from clipstep.benchmarks.records import Record, Start, Subject, this_device
 from clipstep.export.export import export_run
 from clipstep.export.step import StepProgram, program_of
+from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.cli import main
 from clipstep.training.data.subclips import read_subclips
 from clipstep.training.models import build
@@ -78,6 +80,21 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory, run: Run, run_folder: 
 def bundle_copy(tmp_path: Path, bundle_path: Path) -> Path:
     """A copy of the bundle, to be damaged."""
     return Path(shutil.copytree(bundle_path, tmp_path / "copy.clipstep"))
+
+
+@pytest.fixture
+def record(bundle_path: Path) -> Record:
+    """Of the bundle's first artifact: a step took 10 ms."""
+    manifest = Bundle.open(bundle_path).manifest
+    artifact = manifest.artifacts[0]
+    subject = Subject(
+        name=artifact.file, target=artifact.target, form=artifact.form, precision="float32", engine="onnxruntime", threads=1, file=artifact.file
+    )
+    return Record(
+        bundle=bundle_path.name, manifest_sha256="a" * 64, artifact_sha256=artifact.sha256, checkpoint_sha256=None, subject=subject,
+        start=Start(load_s=0, first_step_ms=1, threads_used=1, largest_error=0), device=this_device(), tool_versions={}, placement={}, outside=(),
+        file_bytes=1, subclip_s=0.64, peak_memory_bytes=1, memory_before_load_bytes=1, step_ms=(10,),
+    )  # fmt: skip
 
 
 @pytest.fixture

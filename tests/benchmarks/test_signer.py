@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
+from clipstep.benchmarks.records import Record, record_lines
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.cli import JOBS, group
 from clipstep.runtime.sign import sign_bundle
@@ -53,7 +54,6 @@ def places(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path, run_fold
     (data / "classInd.txt").write_text("".join(f"{number} {label}\n" for number, label in enumerate(labels, 1)))
     (data / "trainlist01.txt").write_text("".join(f"{label}/{names[label][0]} {number}\n" for number, label in enumerate(labels, 1)))
     (data / "testlist01.txt").write_text("".join(f"{label}/{names[label][1]}\n" for label in labels))
-    (folder / "records.jsonl").touch()
     return {"BUNDLE": bundle, "RUN": run_folder, "CLIP": clip, "DATA": data, "RECORDS": folder / "records.jsonl", "PACK": folder / "x.clipstep.zip"}
 
 
@@ -73,7 +73,10 @@ def test_every_command_that_takes_a_bundle_takes_its_signer() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_right_signer_is_taken_and_another_refused(name: str, places: dict[str, Path], keys: tuple[Path, Path, Path], clipstep: Cli) -> None:
+def test_the_right_signer_is_taken_and_another_refused(
+    name: str, places: dict[str, Path], record: Record, keys: tuple[Path, Path, Path], clipstep: Cli
+) -> None:
+    places["RECORDS"].write_text(record_lines([record]))
     words = [places.get(word, word) for word in COMMANDS[name].split()]
     places["PACK"].unlink(missing_ok=True)
     code, _, err = clipstep(*words, "--signer", keys[2])

@@ -220,7 +220,7 @@ def test_an_output_that_is_always_the_same_is_said_plainly(own: Command) -> None
         ("nowhere:Plain", (), "--model nowhere:Plain: cannot be imported; got No module named 'nowhere'"),
         ("raises:Plain", (), '--model raises:Plain: fails; got ZeroDivisionError: division by zero; it comes from File "{folder}/raises.py", line 3'),
         ("needs:Plain", (), "--model needs:Plain: fails; got ModuleNotFoundError: No module named 'not_installed_anywhere'"),
-        ("nets:Nothing", (), "--model nets:Nothing: no such name; got Nothing; expected one of Breaks, Decides, Grows, Other, Plain"),
+        ("nets:Nothing", (), "--model nets:Nothing: no such name; got Nothing; expected one of Breaks, Dead, Decides, Grows, Other, Plain"),
         ("nets:fails", (), '--model nets:fails: fails; got ValueError: no such backbone; it comes from File "{folder}/nets.py", line'),
         ("nets:number", (), "--model nets:number: fails; got TypeError"),
         ("nets:F.relu", (), "--model nets:F.relu: fails; got TypeError"),

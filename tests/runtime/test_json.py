@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from clipstep.benchmarks.records import Record, record_lines
 from clipstep.runtime import StepModel, read_frames
 from clipstep.training.choices import ARCHITECTURES
 
@@ -31,8 +32,13 @@ def test_models_gives_exact_numbers(clipstep: Cli) -> None:
     assert rows["slowfast_causal_shufflenet"]["parameters"] == 612_509
 
 
-def test_report_gives_the_artifacts_and_records(bundle_path: Path, clipstep: Cli, tmp_path: Path) -> None:
-    (tmp_path / "records.jsonl").touch()
+def test_report_gives_the_artifacts_and_records(bundle_path: Path, record: Record, clipstep: Cli, tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text(record_lines([record]))
     code, out, _ = clipstep("report", bundle_path, tmp_path / "records.jsonl", "--json")
     values = json.loads(out)
-    assert code == 0 and values["records"] == [] and [artifact["file"] for artifact in values["artifacts"]] == ["model.onnx"]
+    assert (
+        code == 0
+        and [row["step_ms"] for row in values["records"]] == [[10]]
+       
+    assert [artifact["file"] for artifact in values["artifacts"]] == ["model.onnx"]
+    )
