@@ -36,9 +36,5 @@ def test_report_gives_the_artifacts_and_records(bundle_path: Path, record: Recor
     (tmp_path / "records.jsonl").write_text(record_lines([record]))
     code, out, _ = clipstep("report", bundle_path, tmp_path / "records.jsonl", "--json")
     values = json.loads(out)
-    assert (
-        code == 0
-        and [row["step_ms"] for row in values["records"]] == [[10]]
-       
+    assert code == 0 and [row["step_ms"] for row in values["records"]] == [[10]]
     assert [artifact["file"] for artifact in values["artifacts"]] == ["model.onnx"]
-    )
