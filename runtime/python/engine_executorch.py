@@ -129,7 +129,9 @@ class ExecuTorch:
             if len(inputs) != self._inputs:  # ExecuTorch would compute with what lies there.
                 raise EngineError(f"{self._path}: wrong number of inputs", got=len(inputs), expected=self._inputs)
             try:
-                return [output.numpy() for output in self._module.forward([torch.from_numpy(value) for value in inputs])]
+                given = [torch.from_numpy(value) for value in inputs]
+                # Copied by numpy: torch's own copy of a state would wake its OpenMP threads, whatever number of threads was asked for.
+                return [output.numpy().copy() for output in self._module.forward(given, clone_outputs=False)]
             except Exception as error:
                 raise EngineError(f"{self._path}: ExecuTorch failed in a step", got=first_line(error)) from error
 

@@ -159,6 +159,41 @@ def test_a_handler_of_ctrl_c_that_is_set_during_an_export_stays() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+class _Wide(torch.nn.Module):
+    """With a state that is large enough for PyTorch to copy it by several threads."""
+
+    def forward(self, frames: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        past = 0.5 * past + frames.mean((1, 2))[:, None]
+        return past.mean((1, 2, 3))[:, None] * torch.tensor([[1.0, -1.0]]), past
+
+    def initial_states(self) -> dict[str, torch.Tensor]:
+        return {"past": torch.zeros(1, 1, 256, 256)}
+
+
+STEPPED = """
+import os, sys
+import numpy
+from clipstep.runtime import StepModel
+with StepModel.load(sys.argv[1], "executorch", 1) as model:
+    spec, states = model.interface.input, model.initial_states()
+    before = set(os.listdir("/proc/self/task"))
+    for _ in range(3):
+        logits, states = model.step(numpy.full(spec.shape, 100, spec.dtype), states)
+    print(len(set(os.listdir("/proc/self/task")) - before))
+"""
+
+
+def test_one_thread_of_executorch_is_one(tmp_path: Path) -> None:
+    """PyTorch's own threads would copy a large state, and then wait busily: twice the processor time, and many times where it is wanted."""
+    sample = torch.randint(256, (2, 2, 256, 256, 3), dtype=torch.uint8)
+    run = Run(_Wide().eval(), RunInfo("wide", {}, ("a", "b"), (100.0,) * 3, (60.0,) * 3, 25.0, "0" * 64), sample)
+    export_run(run, "wide", tmp_path / "wide.clipstep", Ask(("executorch",)))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    command = [sys.executable, "-c", STEPPED, str(tmp_path / "wide.clipstep")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=True)
+    assert done.stdout == "0\n"
+
+
 class _Deaf(torch.nn.Module):
     """Ctrl-C is pressed while it computes, and something hears and forgets it."""
 
