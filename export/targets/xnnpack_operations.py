@@ -210,6 +210,8 @@ def transpose(graph: Graph, x: Stored, first: int, second: int) -> Stored:
 def pad(graph: Graph, x: Stored, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Stored:
     if mode != "constant" or any(amount < 0 for amount in amounts):
         raise NotTaken("a padding that is not with a constant")
+    if not any(amounts):
+        return x
     before, behind = [0] * len(x.axes), [0] * len(x.axes)
     for i in range(len(amounts) // 2):
         place = x.axes.index(len(x.axes) - 1 - i)
