@@ -11,7 +11,7 @@ import pytest
 import torch
 from executorch.exir._serialize._program import deserialize_pte_binary
 from executorch.extension.pybindings import portable_lib
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from clipstep.export.export import Ask, export_run
 from clipstep.export.lowering.lower import lower
@@ -22,7 +22,7 @@ from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.manifest import Interface
 from clipstep.runtime.terminal import quiet
-from clipstep.training.run import Run
+from clipstep.training.run import Run, RunInfo
 
 
 def onnx_metadata(path: Path) -> str:
@@ -130,3 +130,24 @@ def test_the_same_graph_gives_the_same_onnx_file(pooled_run: Run, tmp_path: Path
         for graph, file in zip(graphs, files, strict=True):
             TARGETS["onnx"].write(graph, program, "float32", "{}", file)
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+class _Smallest(nn.Module):
+    """A convolution and a mean."""
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv3d(3, 2, 3, padding=padding)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        mean: Tensor = self.conv(frames).mean((2, 3, 4))
+        return mean
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_the_smallest_network_is_written(padding: int, tmp_path: Path) -> None:
+    sample = torch.randint(256, (2, 4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    run = Run(_Smallest(padding).eval(), RunInfo("smallest", {}, ("a", "b"), (100.0,) * 3, (60.0,) * 3, 25.0, "0" * 64), sample)
+    manifest = export_run(run, "smallest", tmp_path / "smallest.clipstep")
+    assert {artifact.target for artifact in manifest.artifacts} == {"onnx", "executorch", "coreml"}
