@@ -37,5 +37,5 @@ def test_both_train_on_the_same_videos(monkeypatch: pytest.MonkeyPatch) -> None:
         for cells in (re.split(r" {2,}", line) for line in result.output.splitlines())
         if len(cells) == 3 and cells[0] not in ("", "training")
     }
-    alone, together = rows["one video at a time"], rows["batches of 2, 1 workers"]
+    alone, together = rows["one video at a time"], rows["batches of 2, 1 worker"]
     assert alone[1] == 1.0 and together[1] == pytest.approx(together[0] / alone[0], rel=0.1)
