@@ -44,12 +44,14 @@ class Session:
         ``interface.frames_needed``. The next subclip is the first of a new video.
 
         Raises:
-            ClipstepError: a step fails; the session is then as it was before.
+            ClipstepError: a step fails, or the logits are not finite; the session is then as it was before.
         """
         flush, frames = self._model.interface.flush, self._model.interface.input.shape[0]
         logits = None
         if flush is not None and self.steps * frames >= flush.min_frames:
             logits = end_video(self._model, self._states, self.steps)
+            with in_step(self.steps):
+                check_finite(logits, self._model.description)
         self.reset()
         return logits
 

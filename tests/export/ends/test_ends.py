@@ -94,6 +94,23 @@ def test_a_flush_that_fails_leaves_the_stream_as_it_was(late_bundle: Path, late_
     np.testing.assert_allclose(whole.logits, eager(late_run, video), atol=1e-4)
 
 
+def test_an_end_whose_logits_are_no_numbers_is_an_error_and_leaves_the_stream_as_it_was(
+    late_bundle: Path, late_run: Run, eager: Eager, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with StepModel.load(late_bundle) as model:
+        stream, video = model.stream(), noise(4)
+        for frame in video:
+            stream.push(frame)
+        step = model.step
+        monkeypatch.setattr(StepModel, "step", lambda _, *given: (lambda logits, states: (logits + np.float32(np.nan), states))(*step(*given)))
+        with pytest.raises(ClipstepError, match=r"step 2: .*gave logits that are not finite"):
+            stream.flush()
+        monkeypatch.undo()
+        whole = stream.flush()
+    assert whole is not None
+    np.testing.assert_allclose(whole.logits, eager(late_run, video), atol=1e-4)
+
+
 def test_steps_that_end_wrongly_are_not_exported(late_run: Run) -> None:
     """One step too few after the end, and a mask that is off by a frame, are caught."""
     program = program_of(late_run, 2)
