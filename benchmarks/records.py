@@ -68,7 +68,7 @@ class Start(_Model):
     first_step_ms: float
     threads_used: int
     largest_error: float
-    """The largest error of the first step's logits against the golden steps, divided by the golden logits' largest magnitude (at least 1)."""
+    """The largest error of the first step's logits against the golden steps, as a share of the golden logits' range; see ``scale_of``."""
 
 
 class Record(_Model):
@@ -175,7 +175,7 @@ class InstructionRecord(_Model):
     needed_multiply_accumulates: int | None
     """Multiply-accumulates of the network's convolutions and linear layers in one step; None if the bundle does not say."""
     largest_error: float
-    """The largest error of logits and states over the golden steps, each divided by its largest magnitude (at least 1)."""
+    """The largest error of logits and states over the golden steps, each as a share of its own range; see ``scale_of``."""
     first_step: Counts
     """The first step of a process, in which engines also set themselves up."""
     steps: Annotated[tuple[Counts, ...], Field(min_length=1)]

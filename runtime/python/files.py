@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from clipstep.runtime.bundle import tree_size
 from clipstep.runtime.checks.present import check_present
 from clipstep.runtime.declared import METADATA
 from clipstep.runtime.embedded import interface_in
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.fits import expected_tensors
+from clipstep.runtime.hashes import tree_size
 from clipstep.runtime.install import install_extra
 from clipstep.runtime.manifest import Interface
 from clipstep.runtime.terminal import quiet_stderr

@@ -14,6 +14,7 @@ from clipstep.runtime.errors import ClipstepError, in_step
 from clipstep.runtime.manifest import Flush, Interface
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.session import end_video
+from clipstep.runtime.wording import counted
 
 BOUNDS = {"float32": 1e-4, "float16": 2e-2}
 """How far an artifact of that precision may be off, as a share of each output's :func:`scale_of`.
@@ -193,7 +194,7 @@ class Errors:
     steps: int
     absolute: float
     relative: float
-    """The largest error allowed, as a share of an output's :func:`scale_of`."""
+    """The largest error that was found, as a share of its output's :func:`scale_of`."""
 
 
 def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> Errors:
@@ -235,7 +236,7 @@ def _check_flush(model: StepModel, golden: GoldenSteps, steps: int, states: Sequ
     error = error_at("logits of the flushed video", steps, golden.flushed[steps], end_video(model, states, steps))
     if error > bound:
         raise ParityError(
-            f"logits are off where a video of {steps} step{'s' * (steps != 1)} is flushed", got=f"an error of {error:.3g}",
+            f"logits are off where a video of {counted(steps, 'step')} is flushed", got=f"an error of {error:.3g}",
             expected=f"at most {bound:.3g}",
         )  # fmt: skip
     return error

@@ -152,9 +152,8 @@ def _recorded(bundle: Bundle) -> tuple[GoldenSteps, str]:
         with StepModel.load(bundle, engine) as model:
             own = GoldenSteps.of(bundle)
             check_golden(model, own, artifact.precision)
-            return _steps(
-                model, subclips, flushes=bool(own.flushed)
-            ), f"{artifact.file} in {engine}, which proved itself on the bundle's own golden steps"
+            recorded = _steps(model, subclips, flushes=bool(own.flushed))
+        return recorded, f"{artifact.file} in {engine}, which proved itself on the bundle's own golden steps"
     raise ClipstepError(
         f"{bundle.path}: has no artifact that runs here to record synthetic golden steps with", expected="onnx or executorch",
         fix="give the network: --run RUN or --model FACTORY",
