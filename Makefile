@@ -6,7 +6,7 @@ ANDROID := build/android
 ANDROID_TOOLS := java mvn aapt2 zipalign apksigner
 MISSING = $(shell for tool in $(ANDROID_TOOLS); do command -v $$tool >/dev/null || echo $$tool; done)
 
-.PHONY: demo test fuzz test-android arm64 test-arm64 test-floors clean
+.PHONY: demo test fuzz test-android arm64 test-arm64 test-floors test-export clean
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; give it with make PYTHON=...'; exit 2; }
@@ -21,11 +21,10 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typed .
-	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not arm64 and not floors'  # The tests' networks are too small for more threads.
-	@echo 'left out: the tests that count ARM64 instructions under QEMU; they are run by: make test-arm64, and those that download the lowest versions allowed: make test-floors'
+	$(BIN)/mypy
+	$(BIN)/mypy tests/package/user.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not arm64 and not floors and not installs'  # The tests' networks are too small for more threads.
+	@echo 'left out: the tests that count ARM64 instructions under QEMU; they are run by: make test-arm64, and those that download the lowest versions allowed: make test-floors; and that which installs clipstep[export] alone: make test-export'
 	@if [ -z "$(MISSING)" ]; then $(MAKE) test-android; else echo 'left out: make test-android (the Kotlin runtime and the Android app), for want of: $(MISSING)'; fi
 
 # 20,000 damaged manifests and 2,000 damaged artifacts of each kind, whose hashes fit: half an hour. docs/security.md
@@ -51,6 +50,10 @@ test-arm64: arm64
 # The lowest versions that pyproject.toml allows, downloaded into an environment of their own.
 test-floors: .venv/ready
 	$(BIN)/pytest -m floors tests/package/test_floors.py
+
+# clipstep[export] alone, installed into an environment of its own (5 GB), exports a module.
+test-export: .venv/ready
+	$(BIN)/pytest -m installs tests/package/test_export_install.py
 
 clean:
 	rm -rf .venv build dist runs *.egg-info runtime/kotlin/target runtime/kotlin/executorch-api/target android_demo/app/target

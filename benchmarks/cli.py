@@ -12,11 +12,11 @@ from rich.table import Table
 from clipstep.benchmarks.arm64.ceilings import ceilings_text, check_ceilings, read_ceilings
 from clipstep.benchmarks.arm64.measure import arm64_step, count_bundle
 from clipstep.benchmarks.arm64.table import KEY, instruction_table, operator_table
-from clipstep.benchmarks.bench import Plan, bench_bundle
+from clipstep.benchmarks.latency import Plan, bench_bundle
 from clipstep.benchmarks.phone import WithPhone
 from clipstep.benchmarks.profile import check_picture, draw, profile_bundle, profile_table
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms, record_lines
-from clipstep.export.network import Network, given_network, network_options
+from clipstep.export.network_source import NetworkSource, given_network, network_options
 from clipstep.runtime.bundle import MANIFEST, Bundle, opened_for
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads
@@ -137,7 +137,7 @@ def _check_profile(threads: Sequence[int], ignored: Mapping[str, bool]) -> None:
         raise ClipstepError("--profile takes one thread count", got=", ".join(map(str, threads)), fix="profile once for each")
 
 
-def _measure(bundle: Bundle, network: Network | None, plan: Plan, console: Console) -> list[Record]:
+def _measure(bundle: Bundle, network: NetworkSource | None, plan: Plan, console: Console) -> list[Record]:
     records = bench_bundle(bundle, network, plan, console)
     device, steps = records[0].device, len(records[0].step_ms)
     console.print(
@@ -162,7 +162,9 @@ def _millions_by_kind(record: InstructionRecord) -> dict[str, float]:
     return dict(sums)
 
 
-def _count(bundle: Bundle, network: Network | None, steps: int | None, operators: bool, record: bool, console: Console) -> list[InstructionRecord]:
+def _count(
+    bundle: Bundle, network: NetworkSource | None, steps: int | None, operators: bool, record: bool, console: Console
+) -> list[InstructionRecord]:
     records = count_bundle(bundle, network, console, steps=steps, operators=operators)
     first = records[0]
     console.print(f"{first.bundle} on ARM64 ({first.cpu_model} in {first.emulator}), one thread: instructions of a step, not time", soft_wrap=True)
@@ -184,16 +186,16 @@ def append(out: Path | None, records: Sequence[BaseModel], console: Console) -> 
     console.print(f"{counted(len(records), 'record')} appended to {out}")
 
 
-def check_network(bundle: Bundle, network: Network) -> None:
+def check_network(bundle: Bundle, network: NetworkSource) -> None:
     """Checks before anything is measured that the network is the one behind the bundle; importing what reads it takes seconds.
 
     Raises:
         ClipstepError: it is not there, or is another one.
     """
     import_quietly("clipstep.export.reference")
-    from clipstep.export.reference import reference_run
+    from clipstep.export.reference import reference_network
 
-    reference_run(bundle, network)
+    reference_network(bundle, network)
 
 
 def record_table(records: Sequence[Record]) -> Table:

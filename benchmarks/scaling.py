@@ -11,11 +11,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from clipstep.benchmarks.bench import WARM_UP_STEPS, Plan, Worker, subjects_of, take_turns
+from clipstep.benchmarks.latency import WARM_UP_STEPS, Plan, Worker, subjects_of, take_turns
 from clipstep.benchmarks.profile import check_picture
 from clipstep.benchmarks.records import Record
 from clipstep.benchmarks.systems import random_run
-from clipstep.export.export import Ask, export_run
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engine_onnxruntime import onnxruntime_session
 from clipstep.runtime.engines import ENGINES, Array
@@ -82,7 +83,7 @@ def _bundle(system: str, data: DataSet, frames: int, size: int, out: Path, conso
         with console.status(f"exporting T = {frames}, {size}x{size}"):
             if not folder.exists():
                 save_run(folder, random_run(system, data, frames, size))
-            export_run(load_run(folder), folder, path, Ask(targets=TARGETS), around=quiet)
+            export_network(load_run(folder).spec(folder), path, ExportOptions(targets=TARGETS), around=quiet)
     bundle = Bundle.open(path)
     if bundle.manifest.provenance.architecture != system or bundle.manifest.input.shape[:2] != (frames, size):
         raise ClipstepError(f"{path}: is of another network or size", fix="choose another --out")

@@ -17,21 +17,22 @@ from rich.table import Table
 from torch import nn
 
 from clipstep.benchmarks.arm64.measure import count_bundle
-from clipstep.benchmarks.bench import Plan, bench_bundle
+from clipstep.benchmarks.latency import Plan, bench_bundle
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms, record_lines
 from clipstep.benchmarks.report import read_records
-from clipstep.export.network import Network
+from clipstep.export.network_source import NetworkSource
 from clipstep.export.step import program_of
+from clipstep.network.count import clip_multiply_accumulates, parameters
+from clipstep.network.preprocess import RGB, normalise
+from clipstep.network.states import outputs_of
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.lock import one_writer
 from clipstep.runtime.terminal import new_console, new_table, print_table
-from clipstep.training.count import clip_multiply_accumulates, parameters
 from clipstep.training.data.lists import DataSet, read_data_set
-from clipstep.training.data.subclips import RGB, normalise
 from clipstep.training.facts import check_trainable, sample_subclips
 from clipstep.training.models import ARCHITECTURES, build
-from clipstep.training.predict import outputs_of, video_logits
+from clipstep.training.predict import video_logits
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
 SUBCLIPS = 3
@@ -87,11 +88,11 @@ def _measure(name: str, data: DataSet, frames: int, size: int, out: Path, plan: 
         took.write_text(_export(folder, bundle, run).model_dump_json())
     if not records.exists():
         console.print(f"measuring {name}")
-        measured = bench_bundle(Bundle.open(bundle), Network(str(folder)), plan, console)
+        measured = bench_bundle(Bundle.open(bundle), NetworkSource(str(folder)), plan, console)
         records.write_text(record_lines(measured), encoding="utf-8")
     if arm64 and not counts.exists():
         console.print(f"counting {name}")
-        counted = count_bundle(Bundle.open(bundle), Network(str(folder)), console, steps=1)
+        counted = count_bundle(Bundle.open(bundle), NetworkSource(str(folder)), console, steps=1)
         counts.write_text(record_lines(counted), encoding="utf-8")
     seen = read_records(counts)[1] if arm64 else []
     return Measured(run, Export.model_validate_json(took.read_text()), Bundle.open(bundle), read_records(records)[0], seen)
@@ -122,7 +123,7 @@ def random_run(name: str, data: DataSet, frames: int, size: int) -> Run:
 def rounding(run: Run) -> float:
     """The largest relative error of the network itself in float32 against float64 on its sample's first subclips: no artifact is
     expected to be closer."""
-    exact, states = copy.deepcopy(run.network).double(), tuple(program_of(run).states.values())
+    exact, states = copy.deepcopy(run.network).double(), tuple(program_of(run.spec()).states.values())
     errors = []
     for subclip in run.sample[:SUBCLIPS]:
         frames = normalise(subclip[None], run.info.mean, run.info.deviation)

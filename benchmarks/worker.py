@@ -14,7 +14,7 @@ from typing import Any
 
 from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import Start, Subject
-from clipstep.export.network import Network
+from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import Array, Engine, load_engine
 from clipstep.runtime.golden import GoldenSteps, error_at
@@ -24,7 +24,7 @@ from clipstep.runtime.model import StepModel
 class Eager:
     """The network itself, in PyTorch, as an engine; ``compiled`` by torch.compile or as it is."""
 
-    def __init__(self, bundle: Bundle, network: Network, threads: int, *, compiled: bool) -> None:
+    def __init__(self, bundle: Bundle, network: NetworkSource, threads: int, *, compiled: bool) -> None:
         import torch
 
         from clipstep.export.reference import reference_program
@@ -53,7 +53,7 @@ LIBRARIES = {
 """The modules of each engine: they are imported first, because they do not count as the model's memory."""
 
 
-def load(subject: Subject, bundle: Bundle, network: Network | None) -> StepModel:
+def load(subject: Subject, bundle: Bundle, network: NetworkSource | None) -> StepModel:
     """The subject as a step model, whatever executes it."""
     if subject.is_artifact:
         return StepModel.load(bundle.path, subject.engine, subject.threads, spinning=subject.spinning)
@@ -94,7 +94,7 @@ def main() -> None:
     task = json.loads(sys.stdin.readline())
     subject = Subject.model_validate(task["subject"])
     bundle = Bundle.open(task["bundle"])
-    network = Network(**task["network"]) if task["network"] else None
+    network = NetworkSource(**task["network"]) if task["network"] else None
     golden = GoldenSteps.of(bundle)
     for library in LIBRARIES[subject.engine]:
         importlib.import_module(library)

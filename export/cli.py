@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -13,21 +12,22 @@ import click
 from rich.console import Console
 
 from clipstep.export.choices import FORMS, INPUT_DTYPES, IOS, IOS_DEFAULT, OPSETS, OUTPUTS, PLATFORMS, TARGETS
-from clipstep.export.network import Network, given_network, network_options
+from clipstep.export.network_source import given_network, network_options
 from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.finished import BUNDLE, check_output
-from clipstep.runtime.golden import BOUNDS, GoldenSteps
+from clipstep.runtime.finished import BUNDLE, check_bundle_name, check_output
+from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.manifest import Manifest
 from clipstep.runtime.options import NewFolder, command, json_option, signer_option
 from clipstep.runtime.terminal import Steps, new_console, new_table, print_json, print_table, quiet, quiet_stderr
 from clipstep.runtime.wording import counted, listed
 
 if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
-    from clipstep.export.export import Tune, Written
-    from clipstep.training.run import Run
+    from clipstep.export.pipeline import ExportResult, WrittenArtifact
+    from clipstep.export.verified import StreamCheck
+    from clipstep.network.spec import NetworkSpec
 
-CONTENT = {"run sample": "the run's sample", "video": "the video", "synthetic": "synthetic scenes"}
+CONTENT = {"run sample": "the run's sample", "given": "the sample given", "video": "the video", "synthetic": "synthetic scenes"}
 OF_MODEL = ("model", "weights", "weights_key", "random_weights", "classes", "frames", "size", "mean", "deviation", "fps", "video")
 """Options of a network of the user's own; a run knows all that by itself."""
 
@@ -55,7 +55,7 @@ class Fixed(click.ParamType[int]):
         "What is written": ("targets", "form", "platforms", "tune", "input_dtype", "opset", "ios"),
     },
     needs=[(name, "model") for name in OF_MODEL[1:]],
-    loads=["clipstep.export.export", "clipstep.export.factory"],
+    loads=["clipstep.export.pipeline", "clipstep.export.factory"],
 )
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=NewFolder(), required=True, help="The bundle to write, NAME.clipstep.")
@@ -129,38 +129,44 @@ def export_command(
     **own: Any,
 ) -> None:
     """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one of them fails verification."""
-    from clipstep.export.export import Ask, export_run
     from clipstep.export.interrupts import interruptible
-    from clipstep.training.run import load_run
+    from clipstep.export.options import ExportOptions
+    from clipstep.export.pipeline import export_network
+    from clipstep.export.reference import network_of_run
+    from clipstep.export.tuning import tune_by_measuring
 
-    if out.suffix != ".clipstep":
-        raise ClipstepError("a bundle's name ends in .clipstep", got=out, expected=f"{out}.clipstep")
+    check_bundle_name(out)
     check_output(out, BUNDLE, force=force)
-    ask = Ask(
-        tuple(dict.fromkeys(targets)), form, input_dtype, stream, tuple(dict.fromkeys(platforms)), _tune() if tune else None, window, output,
-        opset, ios,
+    options = ExportOptions(
+        tuple(dict.fromkeys(targets)), form, input_dtype, stream, tuple(dict.fromkeys(platforms)), tune_by_measuring() if tune else None,
+        window, output, opset, ios,
     )  # fmt: skip
     console = new_console()
     with interruptible() as stop:
         if run is not None and model is None:
-            loaded, source = load_run(run), str(run)
+            spec = network_of_run(run)
         elif model is not None and run is None:
-            loaded, source = _own(model, **own), model
+            spec = _own(model, **own)
         else:
             raise ClipstepError("what is to be exported?", got="both" if run else "neither", expected="either RUN or --model")
         stop()
-        manifest = export_run(
-            loaded, source, out, ask, lambda w: console.print(_line(w), soft_wrap=True), quiet, force=force, doing=Steps(console)
+        result = export_network(
+            spec, out, options, lambda w: console.print(_line(w), soft_wrap=True), quiet, force=force, doing=Steps(console)
         )  # fmt: skip
+    _say_what_was_written(result, console)
+
+
+def _say_what_was_written(result: ExportResult, console: Console) -> None:
+    manifest = result.manifest
     if manifest.provenance.weights == "random":
         console.print("a warning: the weights are random, so that its predictions mean nothing", soft_wrap=True)
     _say_what_it_remembers(manifest, console)
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
-    if _is_constant(out):
+    if result.constant_output:
         console.print("a warning: the network's output is the same whatever the frames are: look at its last layers and its weights", soft_wrap=True)
     for line in _about_golden(manifest):
         console.print(line, soft_wrap=True)
-    console.print(f"wrote {out}: {counted(count, 'artifact')}, verified over {steps} steps and a reset", soft_wrap=True)
+    console.print(f"wrote {result.bundle}: {counted(count, 'artifact')}, verified over {steps} steps and a reset", soft_wrap=True)
 
 
 def _say_what_it_remembers(manifest: Manifest, console: Console) -> None:
@@ -173,13 +179,6 @@ def _say_what_it_remembers(manifest: Manifest, console: Console) -> None:
     elif manifest.window_frames is not None:
         seconds = manifest.window_frames / manifest.input.fps
         console.print(f"predictions are the mean over the newest {manifest.window_frames} frames, {seconds:.3g} s", soft_wrap=True)
-
-
-def _is_constant(out: Path) -> bool:
-    """Whether the output is the same in all golden steps, whose frames differ."""
-    with Bundle.open(out, lazily=True) as bundle:
-        logits = GoldenSteps.of(bundle).logits
-    return bool((logits == logits[0]).all())
 
 
 def _about_golden(manifest: Manifest) -> Iterator[str]:
@@ -200,8 +199,8 @@ def _about_golden(manifest: Manifest) -> Iterator[str]:
 def _own(
     model: str, weights: Path | None, classes: Path | None, frames: int | None, size: int | None, mean: tuple[float, ...],
     deviation: tuple[float, ...], fps: float, video: Path | None, weights_key: str | None, random_weights: bool,
-) -> Run:  # fmt: skip
-    from clipstep.export.factory import Facts, own_run, read_labels
+) -> NetworkSpec:  # fmt: skip
+    from clipstep.export.factory import network_of_factory, read_labels
 
     if classes is None or frames is None or size is None:
         raise ClipstepError("--model needs --classes, --frames and --size")
@@ -210,17 +209,13 @@ def _own(
     sys.path.insert(0, "")  # As Python itself does: modules in this folder.
     if weights_key is not None and weights is None:
         raise ClipstepError("--weights-key is of a file", got="no --weights", expected="--weights FILE beside it")
-    facts = Facts(frames, size, read_labels(classes), mean, deviation, fps)
-    return own_run(model, facts, weights, video, weights_key=weights_key, random_weights=random_weights)
+    return network_of_factory(
+        model, frames=frames, size=size, labels=read_labels(classes), mean=mean, std=deviation, fps=fps, weights=weights,
+        weights_key=weights_key, video=video, random_weights=random_weights,
+    )  # fmt: skip
 
 
-def _tune() -> Tune:
-    """What measures, which imports this package."""
-    tune: Tune = importlib.import_module("clipstep.benchmarks.tune").tune
-    return tune
-
-
-def _line(written: Written) -> str:
+def _line(written: WrittenArtifact) -> str:
     a = written.artifact
     inside = ", ".join(f"{count} nodes in {name}" for name, count in a.placement.delegated.items())
     counts = Counter(a.placement.outside)
@@ -233,7 +228,7 @@ def _line(written: Written) -> str:
     )
 
 
-@command("verify", loads=["clipstep.export.verify"])
+@command("verify", loads=["clipstep.export.verified"])
 @click.argument("bundle", type=click.Path(path_type=Path))
 @network_options
 @click.option("--classes", type=click.Path(path_type=Path), help="The class names that --model was trained on, to compare.")
@@ -251,57 +246,53 @@ def verify_command(
     The reference is the golden steps, recorded from the eager network at export; with --run or --model it is computed anew, and
     what the manifest says of the network is compared with it.
     """
-    from clipstep.export.verify import verify_bundle
+    from clipstep.export.reference import reference_network
+    from clipstep.export.verified import Reference, fresh_reference, verify_opened
 
     console = new_console(quiet=as_json)
     opened = click.get_current_context().with_resource(opened_for(bundle, signer))
     if signer is not None:
         console.print(f"{bundle}: signed by {signer}", soft_wrap=True)
-    golden = GoldenSteps.of(opened)
-    reference = "golden steps"
+    reference, against = Reference(GoldenSteps.of(opened)), "golden steps"
     network = given_network(run, model, weights)
     if model is None and any(value is not None for value in given.values()):
         raise ClipstepError("--classes, --mean, --deviation and --fps are of --model", fix="a run has its own: leave them out")
     if network is not None:
         with Steps(console)("computing the reference with the eager network"):
-            golden = _fresh_golden(opened, golden, network, video, console)
-        reference = f"eager network of {network}, {video or 'golden frames'}"
+            reference = fresh_reference(opened, reference_network(opened, network), video)
+        _say_stream(reference.stream, console)
+        against = f"eager network of {network}, {video or 'golden frames'}"
     elif video is not None:
         raise ClipstepError("--video needs --run or --model", got="no network to compute the reference with", fix="add one of them")
     if model is not None:
         _compare_given(opened, given, console)
-    console.print(f"{bundle}: {len(golden.logits)} steps and a reset{_flushes(golden)} against the {reference}", soft_wrap=True)
-    table = new_table("artifact", "runtime", "verdict", "largest\nerror", "of its\nrange", "bound", texts=3)
-    runtimes = {"onnx": "onnxruntime", "executorch": "ExecuTorch", "coreml": "own evaluator *"}
+    golden = reference.golden
+    console.print(f"{bundle}: {len(golden.logits)} steps and a reset{_flushes(golden)} against the {against}", soft_wrap=True)
     with quiet_stderr():
-        verified = list(verify_bundle(opened, golden, Steps(console)))
-    for artifact, errors in verified:
-        table.add_row(
-            artifact.file, runtimes[artifact.target], "equal", f"{errors.absolute:.1e}", f"{errors.relative:.1e}", f"{BOUNDS[artifact.precision]:g}"
-        )
+        result = verify_opened(opened, reference, Steps(console))
+    table = new_table("artifact", "runtime", "verdict", "largest\nerror", "of its\nrange", "bound", texts=3)
+    for a in result.artifacts:
+        runtime = a.runtime + " *" * (a.target == "coreml")
+        table.add_row(a.file, runtime, "equal", f"{a.max_absolute_error:.1e}", f"{a.max_relative_error:.1e}", f"{a.bound:g}")
     print_table(console, table)
     if opened.extra:
         console.print(f"extra, and not verified, for the manifest does not name it: {listed(opened.extra)}", soft_wrap=True, markup=False)
-    missing = [artifact.file for artifact in opened.manifest.artifacts if artifact.file in opened.missing]
     unchecked = opened.manifest.flush is not None and not golden.flushed
     if unchecked:
         console.print(
             "not checked: the end of a video, for these golden steps hold no flushed one; give --run or --model, or export again", soft_wrap=True
         )
-    if missing:
-        raise ClipstepError(
-            f"{bundle}: not verified, for it is missing: {', '.join(missing)}", fix="copy the bundle again, whole, or export it without"
-        )
+    result.check_whole()
     if any(artifact.target == "coreml" for artifact in opened.manifest.artifacts):
         console.print("* Core ML itself runs on Apple devices only; here its saved packages are evaluated operation by operation")
     if as_json:
         rows = [
-            {"file": a.file, "runtime": runtimes[a.target].removesuffix(" *"), "max_absolute_error": e.absolute, "max_relative_error": e.relative,
-             "bound": BOUNDS[a.precision]} for a, e in verified
+            {"file": a.file, "runtime": a.runtime, "max_absolute_error": a.max_absolute_error, "max_relative_error": a.max_relative_error,
+             "bound": a.bound} for a in result.artifacts
         ]  # fmt: skip
-        print_json({"bundle": str(bundle), "steps": len(golden.logits), "reference": reference, "artifacts": rows, "extra": list(opened.extra),
-                    "flushed_after_steps": list(golden.flushed) if opened.manifest.flush else None,
-                    "cannot_show": list(opened.manifest.golden.cannot_show)})  # fmt: skip
+        flushed = None if result.flushed_after_steps is None else list(result.flushed_after_steps)
+        print_json({"bundle": str(bundle), "steps": result.steps, "reference": against, "artifacts": rows, "extra": list(result.extra),
+                    "flushed_after_steps": flushed, "cannot_show": list(result.cannot_show)})  # fmt: skip
     if opened.manifest.golden.cannot_show:
         console.print(f"what these golden steps cannot show: {', '.join(opened.manifest.golden.cannot_show)}", soft_wrap=True)
 
@@ -320,32 +311,12 @@ def _compare_given(bundle: Bundle, given: dict[str, Any], console: Console) -> N
         console.print(f"not compared, because the network does not say: {', '.join(taken)}; give --{' --'.join(taken)}", soft_wrap=True)
 
 
-def _fresh_golden(bundle: Bundle, golden: GoldenSteps, network: Network, video: Path | None, console: Console) -> GoldenSteps:
-    """The reference computed anew: on the golden steps' frames, where it has to be what was recorded, or on those of a video."""
-    import torch
-
-    from clipstep.export.facts import check_network
-    from clipstep.export.reference import reference_run
-    from clipstep.export.step import program_of
-    from clipstep.export.verify import GOLDEN_STEPS, check_steps, record_golden, same_golden
-    from clipstep.training.data.subclips import read_subclips
-
-    run = reference_run(bundle, network)
-    stream, window = bundle.manifest.provenance.stream_frames, bundle.manifest.window_frames
-    program = program_of(run, stream, window)
-    subclips = torch.from_numpy(golden.subclips)
-    fresh = record_golden(program, subclips, len(golden.logits))
-    check_network(bundle.manifest, run, program, fresh.logits)
-    same_golden(golden, fresh)
-    if video is not None:
-        frames, size, _, channels = program.frames.shape
-        subclips = read_subclips(video, frames, size, channels)
+def _say_stream(stream: StreamCheck | None, console: Console) -> None:
     if stream is not None:
-        steps, error = check_steps(program, subclips)
-        late = f" but the last {program.delay}" if program.delay else ""
+        late = f" but the last {stream.delay}" if stream.delay else ""
         console.print(
-            f"{steps} steps of {stream} frames are the clip network on {f'the newest {window}' if window else 'all'} frames so far{late}"
-            f"{', and flushed on the whole video' if program.flush else ''}: largest error {error:.1e} of the logits' range",
+            f"{stream.steps} steps of {stream.frames} frames are the clip network on {f'the newest {stream.window}' if stream.window else 'all'} "
+            f"frames so far{late}{', and flushed on the whole video' if stream.flushed else ''}: largest error "
+            f"{stream.max_relative_error:.1e} of the logits' range",
             soft_wrap=True,
         )
-    return fresh if video is None else record_golden(program, subclips, max(GOLDEN_STEPS, len(subclips)))

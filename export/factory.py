@@ -1,76 +1,58 @@
-"""A user's own network as a run: whatever ``nn.Module`` a factory gives, with not a word of clipstep in it."""
+"""A user's own network: whatever ``nn.Module`` a factory gives, with not a word of clipstep in it."""
 
-import hashlib
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from clipstep.export.contract import check_weights
 from clipstep.export.random_sources import seeded
 from clipstep.export.reachable import snapshot
+from clipstep.export.sample import sample_frames
 from clipstep.export.snapshot import same
 from clipstep.export.source import describe_error, line_of_error
+from clipstep.network.spec import NetworkProvenance, NetworkSpec, weights_sha256
+from clipstep.network.text import read_lines, unquoted
+from clipstep.network.weights import Checkpoint, fill_from, read_checkpoint
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.synthetic import synthetic_subclips
 from clipstep.runtime.wording import listed
-from clipstep.training.data.subclips import read_subclips
-from clipstep.training.data.text import read_lines, unquoted
-from clipstep.training.run import Run, RunInfo
-from clipstep.training.weights import Checkpoint, fill_from, read_checkpoint
 
-SAMPLE_SUBCLIPS = 8
 SHOWN = 3
 FACTORY_SEED = 67280421310721
 """torch's own seed of a fresh process: random weights are the same whenever they are made again."""
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a network alone does not say: ``mean`` and ``deviation`` are a channel's, in 0..255; ``fps`` that of its videos."""
-
-    frames: int
-    size: int
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-    fps: float
-
-
-def own_run(
-    spec: str, facts: Facts, weights: Path | None = None, video: Path | None = None, *, weights_key: str | None = None, random_weights: bool = False
-) -> Run:  # fmt: skip
-    """The network that the factory ``package.module:name`` gives, in eval mode, with the facts that a run has.
+def network_of_factory(
+    factory: str, *, frames: int, size: int, labels: Sequence[str], mean: Sequence[float], std: Sequence[float], fps: float,
+    weights: Path | None = None, weights_key: str | None = None, video: Path | None = None, random_weights: bool = False,
+) -> NetworkSpec:  # fmt: skip
+    """The network that the factory ``package.module:name`` gives, in eval mode.
 
     Its golden steps will be on the subclips of ``video``, or on synthetic ones. ``weights_key`` chooses one of several sets of weights
     in a file; ``random_weights`` says that weights which nobody trained are meant.
 
     Raises:
         ClipstepError: the factory cannot be imported, fails, or gives no module; the weights do not fit, or are random; the video
-            cannot be used.
+            cannot be used; a value cannot be that of a network.
     """
     checkpoint = None if weights is None else read_checkpoint(weights)
-    network = load_network(spec)
+    network = load_network(factory)
     key = _fill(network, checkpoint, weights_key)
     check_weights(network)
-    chance = _random_tensors(spec, network, checkpoint, weights_key)
+    chance = _random_tensors(factory, network, checkpoint, weights_key)
     if chance and not random_weights:
-        raise _random(spec, chance, weights)
-    source = "random" if chance else "factory" if weights is None else weights.name
-    info = RunInfo(
-        spec, {"frames": facts.frames, "size": facts.size}, facts.classes, facts.mean, facts.deviation, facts.fps, _sha256(network.state_dict()),
-        weights=source, weights_key=key or None,
+        raise _random(factory, chance, weights)
+    provenance = NetworkProvenance(
+        kind="factory", source=factory, architecture=factory, weights_sha256=weights_sha256(network.state_dict()),
+        config={"frames": frames, "size": size}, weights="random" if chance else "factory" if weights is None else weights.name,
+        weights_key=key or None,
     )  # fmt: skip
-    if video is not None:
-        return Run(network.eval(), info, read_subclips(video, facts.frames, facts.size)[:SAMPLE_SUBCLIPS], "video")
-    drawn = synthetic_subclips(SAMPLE_SUBCLIPS, facts.frames, facts.size, facts.size)
-    return Run(network.eval(), info, torch.from_numpy(drawn), "synthetic")
+    sample, content = sample_frames(frames, size, video)
+    return NetworkSpec(network.eval(), frames, size, tuple(labels), tuple(mean), tuple(std), fps, sample, provenance, content)
 
 
 def _fill(network: nn.Module, checkpoint: Checkpoint | None, key: str | None) -> str:
@@ -169,11 +151,3 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 def _failed(spec: str, error: Exception) -> ClipstepError:
     return ClipstepError(f"--model {spec}: fails", got=describe_error(error), fix=f"it comes from {line_of_error(error)}")
-
-
-def _sha256(weights: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(weights.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

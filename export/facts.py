@@ -6,6 +6,8 @@ from typing import Any
 from clipstep.export.head import settle_output
 from clipstep.export.step import StepProgram
 from clipstep.export.stream.deaf import grows_deaf
+from clipstep.network.preprocess import RGB
+from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.checks import check_file
 from clipstep.runtime.embedded import check_embedded_facts, differences
@@ -16,11 +18,9 @@ from clipstep.runtime.golden import ParityError
 from clipstep.runtime.isolated import Child
 from clipstep.runtime.manifest import Artifact, Input, Interface, Manifest, State
 from clipstep.runtime.outputs import Output
-from clipstep.training.data.subclips import RGB
-from clipstep.training.run import Run
 
 
-def interface_of(run: Run, program: StepProgram, name: str, output: Output) -> Interface:
+def interface_of(spec: NetworkSpec, program: StepProgram, name: str, output: Output) -> Interface:
     """The facts of a step that each of its artifacts carries; its states start with one number each, as the contract has it."""
     states = [
         State(name=state, shape=tuple(value.shape), dtype="float32", initial=float(value.flatten()[0])) for state, value in program.states.items()
@@ -32,9 +32,9 @@ def interface_of(run: Run, program: StepProgram, name: str, output: Output) -> I
             shape=shape,
             dtype="uint8",
             color="RGB" if shape[-1] == RGB else "flow",
-            mean=run.info.mean,
-            deviation=run.info.deviation,
-            fps=run.info.fps,
+            mean=spec.mean,
+            deviation=spec.std,
+            fps=spec.fps,
         ),
         states=tuple(states),
         outputs=tuple(program.output_names),
@@ -65,7 +65,7 @@ def check_embedded(bundle: Bundle, artifact: Artifact, child: Child) -> None:
         raise ParityError(str(error)) from error
 
 
-def check_network(manifest: Manifest, run: Run, program: StepProgram, logits: Array) -> None:
+def check_network(manifest: Manifest, spec: NetworkSpec, program: StepProgram, logits: Array) -> None:
     """Makes sure that the manifest's facts are the network's.
 
     ``logits`` ``(N, classes)`` are the network's own over the golden steps, which say what its output may be.
@@ -78,7 +78,7 @@ def check_network(manifest: Manifest, run: Run, program: StepProgram, logits: Ar
         output = settle_output(asked, program, logits)
     except ClipstepError as error:
         raise ParityError(f"the manifest's output is {manifest.output}, and the network's is not: {error}") from error
-    own = interface_of(run, program, manifest.name, output)
+    own = interface_of(spec, program, manifest.name, output)
     if manifest.average is None:  # Written before a manifest said it.
         own = own.model_copy(update={"average": None})
     for key, got, expected in differences(manifest.interface(own.input.dtype), own):

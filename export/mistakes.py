@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from clipstep.export.step import Step, StepProgram
-from clipstep.export.verify import flush, record_golden
+from clipstep.export.verification import flush, record_golden
+from clipstep.network.preprocess import RGB
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.manifest import GoldenContent
 from clipstep.runtime.synthetic import synthetic_subclips
-from clipstep.training.data.subclips import RGB
 
 SHIFT = 2.55
 """How much the mean of each channel is wrong, in levels of 0..255; the deviation is wrong by 1 %."""

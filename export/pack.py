@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from clipstep.export.network import Network, given_network, network_options
+from clipstep.export.network_source import NetworkSource, given_network, network_options
 from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
@@ -65,8 +65,8 @@ def _check(bundle: Bundle, artifacts: Sequence[Artifact], packed: PackedGolden, 
         golden = GoldenSteps.load(file, [state.name for state in bundle.manifest.states])
     for artifact in artifacts:
         try:
-            import_quietly("clipstep.export.verify")
-            from clipstep.export.verify import check_artifact
+            import_quietly("clipstep.export.verification")
+            from clipstep.export.verification import check_artifact
 
             interface = bundle.manifest.interface(artifact.input_dtype)
             check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden)
@@ -81,13 +81,13 @@ def _words(golden: Golden, kind: str) -> str:
     return f"{golden.size_bytes / 1e6:.2f} MB, {kind}; {frames}{by}{advice}"
 
 
-def _by_network(bundle: Bundle, network: Network) -> PackedGolden:
+def _by_network(bundle: Bundle, network: NetworkSource) -> PackedGolden:
     """Synthetic golden steps of the eager network."""
-    import_quietly("clipstep.export.reference", "clipstep.export.verify")
+    import_quietly("clipstep.export.reference", "clipstep.export.verification")
     import torch
 
     from clipstep.export.reference import reference_program
-    from clipstep.export.verify import record_golden
+    from clipstep.export.verification import record_golden
     from clipstep.runtime.pack import SYNTHETIC_SUBCLIPS, synthetic_steps
     from clipstep.runtime.synthetic import synthetic_subclips
 

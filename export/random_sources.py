@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clipstep.training.generators import restored_generators
+from clipstep.network.generators import restored_generators
 
 SHARED: tuple[Any, ...] = (random.getstate.__self__, np.random.get_state.__self__, torch.default_generator)  # type: ignore[attr-defined]
 """The sources that everybody shares; a function of theirs that a file imports by name leads to them."""

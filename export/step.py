@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.export.contract import check_modules, check_step, check_weights, initial_states_of, input_names, output_names
-from clipstep.export.stream.run import streamed
+from clipstep.export.stream.streamed import streamed
+from clipstep.network.preprocess import normalise
+from clipstep.network.spec import NetworkSpec
+from clipstep.network.states import outputs_of
 from clipstep.runtime.manifest import Flush
-from clipstep.training.data.subclips import normalise
-from clipstep.training.predict import outputs_of
-from clipstep.training.run import Run
 
 
 class Step(nn.Module):
@@ -72,8 +72,8 @@ class StepProgram:
         return frames[: steps * len(self.frames)].reshape(steps, *self.frames.shape)
 
 
-def program_of(run: Run, stream: int | None = None, window: int | None = None, *, proven: bool = False) -> StepProgram:
-    """The step program of a trained run, checked against the contract unless it is ``proven``: a bundle was exported from it.
+def program_of(spec: NetworkSpec, stream: int | None = None, window: int | None = None, *, proven: bool = False) -> StepProgram:
+    """The step program of a network, checked against the contract unless it is ``proven``: a bundle was exported from it.
 
     With ``stream`` a step takes so many new frames: a clip network's layers get states; one that has states just takes fewer
     frames at a time. With ``window`` its predictions are the mean over so many newest frames, a multiple of ``stream``.
@@ -82,23 +82,23 @@ def program_of(run: Run, stream: int | None = None, window: int | None = None, *
         ClipstepError: the network breaks the contract: names, types or shapes of states and outputs; an input that is written to;
             memory inside the network, chance, or training mode. Or it cannot become steps of so many frames.
     """
-    network, about, length = run.network, dict[str, Any](), run.sample.shape[1]
+    network, about, length = spec.module, dict[str, Any](), spec.frames
     states = initial_states_of(network)
     if stream is not None:
         if not states and not proven:
-            _check(run, network, length, states)
-        network, about = streamed(run, stream, window)
+            _check(spec, network, length, states)
+        network, about = streamed(spec, stream, window)
         states, length = initial_states_of(network), stream
-    step = Step(network, run.info.mean, run.info.deviation).eval() if proven else _check(run, network, length, states)
-    return StepProgram(step, run.sample.flatten(0, 1)[:length], states, run.info.classes, **about)
+    step = Step(network, spec.mean, spec.std).eval() if proven else _check(spec, network, length, states)
+    return StepProgram(step, spec.sample.flatten(0, 1)[:length], states, spec.labels, **about)
 
 
-def _check(run: Run, network: nn.Module, length: int, states: Mapping[str, Tensor]) -> Step:
+def _check(spec: NetworkSpec, network: nn.Module, length: int, states: Mapping[str, Tensor]) -> Step:
     """The step of ``length`` frames, held to the contract on the sample's frames, on their negative and on noise."""
     check_modules(network)
     check_weights(network)
-    step, frames = Step(network, run.info.mean, run.info.deviation).eval(), run.sample.flatten(0, 1)
+    step, frames = Step(network, spec.mean, spec.std).eval(), spec.sample.flatten(0, 1)
     noise = torch.randint(256, frames[:length].shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     inputs = dict(zip(input_names(list(states)), (frames[:length], *states.values()), strict=True))
-    check_step(network, step, inputs, len(run.info.classes), (255 - frames[-length:], noise))
+    check_step(network, step, inputs, len(spec.labels), (255 - frames[-length:], noise))
     return step

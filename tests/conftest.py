@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from clipstep.benchmarks.records import Record, Start, Subject, this_device
-from clipstep.export.export import export_run
+from clipstep.export.pipeline import export_network
 from clipstep.export.step import StepProgram, program_of
+from clipstep.network.videos import read_subclips
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.cli import main
-from clipstep.training.data.subclips import read_subclips
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
@@ -65,14 +65,14 @@ def run(run_folder: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def program(run: Run) -> StepProgram:
-    return program_of(run)
+    return program_of(run.spec())
 
 
 @pytest.fixture(scope="session")
 def bundle_path(tmp_path_factory: pytest.TempPathFactory, run: Run, run_folder: Path) -> Path:
     """The run exported to every target. Tests that change it work on a copy."""
     out = tmp_path_factory.mktemp("bundle") / "small.clipstep"
-    export_run(run, run_folder, out)
+    export_network(run.spec(run_folder), out)
     return out
 
 

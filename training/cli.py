@@ -170,7 +170,7 @@ def _given(context: click.Context) -> set[str]:
 
 def _network(asked: Mapping[str, Any], given: set[str], start: Start | None, classes: int) -> tuple[str, dict[str, int]]:
     """The architecture and config asked for; what is not given is that of the run to start from, or the default."""
-    from clipstep.training.data.subclips import RGB
+    from clipstep.network.preprocess import RGB
     from clipstep.training.finetune import config_from
     from clipstep.training.models import PRESETS as STRIDES
 

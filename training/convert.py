@@ -9,6 +9,7 @@ import click
 import torch
 from torch import Tensor
 
+from clipstep.network.weights import Checkpoint, bare, fill_from, read_checkpoint
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.lock import one_writer
 from clipstep.runtime.terminal import new_console
@@ -19,7 +20,6 @@ from clipstep.training.facts import median_rate, sample_subclips
 from clipstep.training.models import ARCHITECTURES, build
 from clipstep.training.models.slowfast_causal_shufflenet import STAGE_UNITS
 from clipstep.training.run import Run, RunInfo, check_out, save_run
-from clipstep.training.weights import Checkpoint, bare, fill_from, read_checkpoint
 
 ARCHITECTURE = "slowfast_published"
 STEM = {"0": "stem", "1": "norm"}

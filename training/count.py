@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
+from clipstep.network.count import clip_multiply_accumulates, parameters
 from clipstep.runtime.terminal import new_console, new_table, print_json, print_table
 from clipstep.training.models import HOME, PRESETS, build
-from clipstep.training.predict import initial_states
 
 
 @dataclass(frozen=True)
@@ -65,26 +64,6 @@ def _cost(name: str, listed: Listed) -> tuple[int, int]:
     """Parameters and multiply-accumulates of all streams of a row."""
     networks = [_network(name, {"classes": listed.classes, "channels": channels, **listed.config}) for channels in listed.streams]
     return sum(map(parameters, networks)), sum(clip_multiply_accumulates(n, c) for n, c in zip(networks, listed.streams, strict=True))
-
-
-def parameters(network: nn.Module) -> int:
-    """How many numbers are trained."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def multiply_accumulates(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiply-accumulates of all convolutions and linear layers in one call; module and inputs may be without memory (device ``meta``)."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(*inputs)
-    total: int = counter.get_total_flops() // 2
-    return total
-
-
-def clip_multiply_accumulates(network: nn.Module, channels: int = 3, frames: int = 16, size: int = 112) -> int:
-    """``multiply_accumulates`` of a network for one subclip ``(1, channels, frames, size, size)``."""
-    device = next(network.parameters()).device
-    states = (state.to(device) for state in initial_states(network))
-    return multiply_accumulates(network, torch.zeros(1, channels, frames, size, size, device=device), *states)
 
 
 def _network(name: str, config: Mapping[str, int]) -> nn.Module:

@@ -14,12 +14,13 @@ from rich.progress import track
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from clipstep.network.videos import read_views
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.outputs import Output, probabilities_of
 from clipstep.runtime.resize import Box, center_box
 from clipstep.runtime.video import VideoError
 from clipstep.training.data.lists import Clip
-from clipstep.training.data.subclips import CORNER_SCALES, corner_square, read_views
+from clipstep.training.data.subclips import CORNER_SCALES, corner_square
 
 SEEN = tuple(tenth / 10 for tenth in range(1, 11))
 

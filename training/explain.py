@@ -16,6 +16,9 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clipstep.network.preprocess import normalise
+from clipstep.network.states import initial_states, outputs_of
+from clipstep.network.videos import as_channels, read_subclips
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import Kind, check_output
 from clipstep.runtime.lock import one_writer
@@ -23,10 +26,8 @@ from clipstep.runtime.terminal import new_console
 from clipstep.runtime.video import frame_rate
 from clipstep.runtime.whole import write_whole
 from clipstep.training.data.encode import write_video
-from clipstep.training.data.subclips import as_channels, normalise, read_subclips
 from clipstep.training.models import ARCHITECTURES
 from clipstep.training.plots import explained_frames, plot_explanation
-from clipstep.training.predict import initial_states, outputs_of
 from clipstep.training.run import Run, load_run
 
 EXPLANATION = Kind("explanation", "explanation.png", lambda _: ("explanation.mp4",))

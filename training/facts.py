@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from clipstep.network.preprocess import RGB
+from clipstep.network.states import initial_states
+from clipstep.network.videos import read_subclips
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.video import VideoError, frame_rate
 from clipstep.training.data.lists import Clip
-from clipstep.training.data.subclips import RGB, read_subclips
-from clipstep.training.predict import initial_states
 
 SAMPLE_SUBCLIPS = 8
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from clipstep.network.weights import fill, read_state
 from clipstep.runtime.errors import ClipstepError
 from clipstep.training.convert import ARCHITECTURE as PUBLISHED
 from clipstep.training.convert import converted
 from clipstep.training.data.trained_on import TrainedOn
 from clipstep.training.models import build
 from clipstep.training.run import CHECKPOINT, RunInfo, load_run
-from clipstep.training.weights import fill, read_state
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Start:
 
 
 def read_start(source: Path) -> Start:
-    """The weights of a run's folder, or of a file of tensors as :func:`~clipstep.training.weights.read_state` takes it.
+    """The weights of a run's folder, or of a file of tensors as :func:`~clipstep.network.weights.read_state` takes it.
 
     Raises:
         ClipstepError: it is neither, or cannot be read.

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipstep.training.data.subclips import Video, normalise
-from clipstep.training.predict import initial_states, outputs_of
+from clipstep.network.preprocess import normalise
+from clipstep.network.states import initial_states, outputs_of
+from clipstep.training.data.subclips import Video
 
 
 def subclip_losses(

@@ -1,32 +1,14 @@
 """What a network, or a bundle in its runtime, says after each subclip of a video."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from clipstep.network.preprocess import normalise
+from clipstep.network.states import initial_states, outputs_of
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.session import Session
 from clipstep.runtime.video import VideoError
-from clipstep.training.data.subclips import normalise
 from clipstep.training.run import RunInfo
-
-
-def named_states(network: nn.Module) -> dict[str, Tensor]:
-    """The network's states before a video's first subclip by name, batch 1; none if it is a plain clip network."""
-    states: Any = getattr(network, "initial_states", dict)
-    named: dict[str, Tensor] = states()
-    return named
-
-
-def initial_states(network: nn.Module) -> list[Tensor]:
-    """The same without their names, in the order in which the network takes them."""
-    return list(named_states(network).values())
-
-
-def outputs_of(result: Any) -> tuple[Tensor, ...]:
-    """``(logits, *next_states)`` of a network's result: a clip network may return its logits alone."""
-    return result if isinstance(result, tuple) else (result,)
 
 
 @torch.no_grad()

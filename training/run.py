@@ -17,13 +17,14 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from clipstep.network.preprocess import RGB
+from clipstep.network.spec import NetworkProvenance, NetworkSpec
 from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.finished import Kind, check_output
 from clipstep.runtime.manifest import GoldenContent
 from clipstep.runtime.places import check_file_place
 from clipstep.runtime.whole import write_file, write_whole
 from clipstep.runtime.wording import counted
-from clipstep.training.data.subclips import RGB
 from clipstep.training.models import build
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -74,6 +75,14 @@ class Run:
     sample: Tensor
     content: GoldenContent = "run sample"
     """What the sample's frames are."""
+
+    def spec(self, folder: Path | str = "") -> NetworkSpec:
+        """The network as an export takes it; ``folder`` is the run's, named in the bundle."""
+        info, (frames, size) = self.info, self.sample.shape[1:3]
+        provenance = NetworkProvenance(
+            "run", str(folder), info.architecture, info.checkpoint_sha256, info.config, info.training, info.weights, info.weights_key
+        )
+        return NetworkSpec(self.network, frames, size, info.classes, info.mean, info.deviation, info.fps, self.sample, provenance, self.content)
 
     def __repr__(self) -> str:
         frames, size, _ = self.info.shape

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from clipstep.network.generators import restored_generators
 from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.lock import one_writer
 from clipstep.runtime.video import VideoError
@@ -34,7 +35,6 @@ from clipstep.training.data.trained_on import KEY, TrainedOn
 from clipstep.training.evaluation import largest_share, predict_videos, top_k_share
 from clipstep.training.facts import check_trainable, median_rate, sample_subclips
 from clipstep.training.finetune import Start, said, start_from
-from clipstep.training.generators import restored_generators
 from clipstep.training.models import build
 from clipstep.training.predict import video_logits
 from clipstep.training.progress import check_room, is_finished, is_newest, keep, progress_folder, saved_state, taken_up

@@ -11,9 +11,9 @@ from rich.console import Console
 from clipstep.benchmarks.arm64.emulate import emulate
 from clipstep.benchmarks.arm64.kit import CPU, Kit
 from clipstep.benchmarks.arm64.operators import settled
-from clipstep.benchmarks.bench import NAIVE, write_naive
+from clipstep.benchmarks.latency import NAIVE, write_naive
 from clipstep.benchmarks.records import InstructionRecord, Subject
-from clipstep.export.network import Network
+from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
@@ -33,7 +33,7 @@ class _Candidate:
 
 
 def count_bundle(
-    bundle: Bundle, network: Network | None, console: Console, *, steps: int | None = None, operators: bool = False, kit: Kit | None = None
+    bundle: Bundle, network: NetworkSource | None, console: Console, *, steps: int | None = None, operators: bool = False, kit: Kit | None = None
 ) -> list[InstructionRecord]:
     """Counts every artifact that runs on ARM64 here and, given the network behind it, the naive rank-5 ONNX of its network.
 
@@ -97,7 +97,7 @@ def _artifacts(bundle: Bundle) -> list[_Candidate]:
     return found
 
 
-def _naive(bundle: Bundle, network: Network | None, folder: Path, console: Console) -> Iterator[_Candidate]:
+def _naive(bundle: Bundle, network: NetworkSource | None, folder: Path, console: Console) -> Iterator[_Candidate]:
     if network is not None:
         yield _Candidate(NAIVE, "onnxruntime", write_naive(bundle, network, folder / "naive.onnx", console), None)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from clipstep.benchmarks.bench import NAIVE, Plan, as_trained, measure, subjects_of, write_naive
 from clipstep.benchmarks.cli import append, check_network, record_table
+from clipstep.benchmarks.latency import NAIVE, Plan, as_trained, measure, subjects_of, write_naive
 from clipstep.benchmarks.peers.engines import PEERS, Sources, convert
 from clipstep.benchmarks.records import Record, Subject
-from clipstep.export.network import given_network, network_options
+from clipstep.export.network_source import given_network, network_options
 from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from clipstep.export.network import Network
+from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import Array, Engine
 from clipstep.runtime.errors import ClipstepError
@@ -23,7 +23,7 @@ class Sources:
     """What a converter may start from: a bundle and the network behind it, its rank-5 ONNX, and a folder to write to."""
 
     bundle: Path
-    network: Network
+    network: NetworkSource
     onnx: Path
     folder: Path
 
@@ -173,7 +173,7 @@ def main() -> None:
     """Converts for one peer and says where the file is."""
     name, bundle, network, onnx, folder = sys.argv[1:]
     try:
-        print(PEERS[name].convert(Sources(Path(bundle), Network(**json.loads(network)), Path(onnx), Path(folder))))
+        print(PEERS[name].convert(Sources(Path(bundle), NetworkSource(**json.loads(network)), Path(onnx), Path(folder))))
     except (ClipstepError, ImportError) as error:
         print(error)
         sys.exit(1)

@@ -28,7 +28,7 @@ from clipstep.export.lowering.fold import find_channel_shuffles
 from clipstep.export.lowering.lower import export_whole
 from clipstep.export.stream.rules import RULES
 from clipstep.export.stream.steps import TIME, Steps, StreamError
-from clipstep.training.models.past import Past
+from clipstep.network.past import Past
 
 
 class StreamedNetwork(nn.Module):

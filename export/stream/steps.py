@@ -9,8 +9,8 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from clipstep.export.source import line_of_node
+from clipstep.network.past import Past
 from clipstep.runtime.errors import ClipstepError
-from clipstep.training.models.past import Past
 
 TIME = 2
 

@@ -8,16 +8,25 @@
         prediction = stream.push(frame)      # None, or a Prediction once every T frames
 """
 
+from typing import TYPE_CHECKING
+
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError, EngineError
 from clipstep.runtime.golden import GoldenSteps, ParityError, check_golden
+from clipstep.runtime.lazy import lazy_names
 from clipstep.runtime.manifest import Manifest
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.stream import Prediction, Stream
 from clipstep.runtime.video import VideoError, frame_rate, read_frames
 
+if TYPE_CHECKING:
+    from clipstep.runtime.files import FileFacts
+    from clipstep.runtime.inspection import inspect
+
 __all__ = [
-    "ENGINES", "Bundle", "BundleError", "ClipstepError", "EngineError", "GoldenSteps", "Manifest", "ParityError", "Prediction",
-    "StepModel", "Stream", "VideoError", "check_golden", "frame_rate", "read_frames",
+    "ENGINES", "Bundle", "BundleError", "ClipstepError", "EngineError", "FileFacts", "GoldenSteps", "Manifest", "ParityError", "Prediction",
+    "StepModel", "Stream", "VideoError", "check_golden", "frame_rate", "inspect", "read_frames",
 ]  # fmt: skip
+
+__getattr__ = lazy_names(__name__, {"files": ("FileFacts",), "inspection": ("inspect",)})  # They bring what only commands need.

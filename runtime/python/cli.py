@@ -31,7 +31,7 @@ JOBS = {
     "convert": _Job("clipstep.training.commands", "training", "Write a checkpoint of the paper's published code as a run.", MAKE),
     "export": _Job("clipstep.export.cli", "export", "Write a trained run, or a network of your own, as a bundle.", EXPORT),
     "verify": _Job("clipstep.export.cli", "export", "Check each artifact of a bundle against the eager network.", EXPORT),
-    "inspect": _Job("clipstep.runtime.inspect", None, "Show what a bundle, or a lone artifact, is.", EXPORT),
+    "inspect": _Job("clipstep.runtime.inspection", None, "Show what a bundle, or a lone artifact, is.", EXPORT),
     "sign": _Job("clipstep.runtime.sign", "sign", "Sign a bundle, so that others can check who made it.", EXPORT),
     "pack": _Job("clipstep.export.pack", None, "Write a bundle as one file, for one platform.", EXPORT),
     "run": _Job("clipstep.runtime.run", None, "Stream a video through a bundle.", RUN),

@@ -56,6 +56,14 @@ def check_output(out: Path, kind: Kind | None = None, *, force: bool = False, in
         _check_folder(out, kind, force, instead, other)
 
 
+def check_bundle_name(out: Path) -> None:
+    """Raises:
+    ClipstepError: it is not the name of a bundle's folder.
+    """
+    if out.suffix != ".clipstep":
+        raise ClipstepError("a bundle's name ends in .clipstep", got=out, expected=f"{out}.clipstep")
+
+
 def written(path: Path) -> str:
     """When it was last written, in words."""
     return time.strftime("of %Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))

@@ -28,7 +28,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 PerChannel = Annotated[tuple[float, ...], Field(min_length=2, max_length=3)]
 
 
-GoldenContent = Literal["run sample", "video", "synthetic"]
+GoldenContent = Literal["run sample", "given", "video", "synthetic"]
 """Frames of the run's training videos, of a video that was given at export, or moving patterns that were drawn for the purpose."""
 
 

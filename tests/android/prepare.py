@@ -13,14 +13,16 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
-from clipstep.export.export import Ask, export_run
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
+from clipstep.network.preprocess import normalise
+from clipstep.network.videos import read_subclips
 from clipstep.runtime import Bundle, GoldenSteps, StepModel
 from clipstep.runtime.pack import artifacts_for, golden_of, write_pack
 from clipstep.runtime.resize import center_box, crop_resize
 from clipstep.runtime.sign import sign_bundle
 from clipstep.runtime.signature import new_key
 from clipstep.runtime.video import read_frames
-from clipstep.training.data.subclips import normalise, read_subclips
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
@@ -143,7 +145,7 @@ def late(out: Path) -> dict[str, np.ndarray]:
     torch.manual_seed(4)
     info = RunInfo("late", {}, LABELS, (108.3, 103.4, 106.2), (64.8, 65.6, 64.6), 25.0, "0" * 64)
     run = Run(Late().eval(), info, read_subclips(CLIP, 8, 16)[:3])
-    export_run(run, "late", out, Ask(targets=["onnx"], stream=2))
+    export_network(run.spec("late"), out, ExportOptions(targets=["onnx"], stream=2))
     frames = run.sample.flatten(0, 1)
     values = {"late.frames": frames.numpy()}
     with torch.no_grad():
@@ -158,9 +160,9 @@ def main(out: Path, folder: Path | None) -> None:
     signer's keys and ``python.safetensors`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     run = load_run(folder) if folder else untrained(out / "untrained", 16, 112)
-    export_run(run, folder or out / "untrained", out / "demo.clipstep", Ask(targets=["onnx"]))
+    export_network(run.spec(folder or out / "untrained"), out / "demo.clipstep", ExportOptions(targets=["onnx"]))
     small = untrained(out / "small", 4, 32)
-    export_run(small, out / "small", out / "small.clipstep", Ask(targets=["onnx"], input_dtype="float32"))
+    export_network(small.spec(out / "small"), out / "small.clipstep", ExportOptions(targets=["onnx"], input_dtype="float32"))
     key = out / "signer.pem"
     for old in out.glob("signer.*"):
         old.unlink()

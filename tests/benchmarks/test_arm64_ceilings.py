@@ -12,7 +12,8 @@ from clipstep.benchmarks.arm64.ceilings import check_ceilings, read_ceilings
 from clipstep.benchmarks.records import InstructionRecord
 from clipstep.benchmarks.report import read_records
 from clipstep.benchmarks.systems import random_run
-from clipstep.export.export import Ask, export_run
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
 from clipstep.training.data.lists import read_data_set
@@ -32,7 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("home")
     run, bundle = folder / "home", folder / "home.clipstep"
     save_run(run, random_run(HOME, read_data_set(HERE.parents[1] / "training/demo/fight"), 16, 112))
-    export_run(load_run(run), run, bundle, Ask(targets=("onnx", "executorch")))
+    export_network(load_run(run).spec(run), bundle, ExportOptions(targets=("onnx", "executorch")))
     return run, bundle
 
 

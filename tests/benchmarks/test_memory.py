@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clipstep.benchmarks.bench import Worker, subjects_of
+from clipstep.benchmarks.latency import Worker, subjects_of
 from clipstep.runtime.bundle import Bundle
 
 MINUTES, FPS = 10, 25

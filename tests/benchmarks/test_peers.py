@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from clipstep.benchmarks.bench import Plan, as_trained, measure
+from clipstep.benchmarks.latency import Plan, as_trained, measure
 from clipstep.benchmarks.peers import command
 from clipstep.benchmarks.peers.movinet import MoViNetA0Stream
 from clipstep.benchmarks.report import read_records
@@ -48,7 +48,7 @@ def test_another_networks_numbers_are_refused_before_timing(
     run: Run, bundle_path: Path, tmp_path: Path, randomise: Callable[[nn.Module], nn.Module]
 ) -> None:
     other = Run(randomise(copy.deepcopy(run.network)), run.info, run.sample)
-    program, naive = program_of(other), tmp_path / "other.onnx"
+    program, naive = program_of(other.spec()), tmp_path / "other.onnx"
     naive.write_bytes(to_onnx(program.step, program).SerializeToString())
     subjects = [as_trained(name, "onnx", engine, 1, naive) for name, engine in (("wrong", "onnxruntime"), ("wrong openvino", "openvino"))]
     refused: dict[str, str] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from clipstep.training.count import clip_multiply_accumulates
+from clipstep.network.count import clip_multiply_accumulates
 from clipstep.training.models import build
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clipstep.network.videos import read_subclips
 from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256, tree_size
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.training.data.subclips import read_subclips
 from clipstep.training.run import Run, RunInfo
 
 CLASSES = ("fight", "nofight", "other")

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipstep.export.export import Ask, export_run
-from clipstep.export.verify import same_golden
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
+from clipstep.export.verification import same_golden
 from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256, tree_size
 from clipstep.runtime.golden import GoldenSteps, ParityError
 from clipstep.runtime.synthetic import synthetic_subclips
@@ -94,7 +95,7 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
     torch.manual_seed(3)
     run = _run(Small(), RunInfo("tests:small", {}, CLASSES, (104.0, 101.0, 97.0), (58.0, 57.0, 59.0), 25.0, "0" * 64))
     out = tmp_path_factory.mktemp("right") / "small.clipstep"
-    export_run(run, "small", out)
+    export_network(run.spec("small"), out)
     return run, out
 
 
@@ -123,7 +124,7 @@ def test_a_corrupted_artifact_of_each_target_is_caught_alone(name: str, right: t
     run, bundle = right
     other = tmp_path / "other.clipstep"
     targets = tuple(FILES) if name in ("states swapped", "another mean", "BGR for RGB") else ("onnx", "executorch")  # Core ML's takes longest.
-    export_run(CORRUPTED[name](run), "small", other, Ask(targets))
+    export_network(CORRUPTED[name](run).spec("small"), other, ExportOptions(targets))
     for target in targets:
         file = FILES[target]
         copy = Path(shutil.copytree(bundle, tmp_path / target / "small.clipstep"))
@@ -211,13 +212,13 @@ def test_a_lie_that_the_artifacts_carry_too_is_caught_with_the_network(
     (copy / MANIFEST).write_text(json.dumps(values))
     alone = clipstep("verify", copy)
     assert alone[0] == (2 if name in ("initial value", "states renamed") else 0), alone
-    monkeypatch.setattr("clipstep.export.reference.reference_run", lambda bundle, network: right[0])
+    monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: right[0].spec())
     code, _, err = clipstep("verify", copy, "--run", "RUN")
     assert code == 2 and ("is not the network's" in err or "facts" in err), err
 
 
 def test_the_right_bundle_passes_alone_and_with_its_network(right: tuple[Run, Path], clipstep: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipstep.export.reference.reference_run", lambda bundle, network: right[0])
+    monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: right[0].spec())
     for options in ((), ("--run", "RUN")):
         code, out, err = clipstep("verify", right[1], *options)
         assert code == 0 and out.count("equal") == 4, err

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clipstep.export.export import Ask, export_run
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
 from clipstep.runtime import Bundle, ClipstepError, StepModel
 from clipstep.runtime.bundle import MANIFEST
 from clipstep.runtime.embedded import differences
@@ -42,8 +43,10 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
     info = RunInfo("tests:remembers", {}, CLASSES, (104.0, 101.0, 97.0), (58.0, 57.0, 59.0), 25.0, "0" * 64)
     out = tmp_path_factory.mktemp("right") / "small.clipstep"
-    export_run(
-        Run(Remembers().eval(), info, torch.from_numpy(synthetic_subclips(8, 3, 8, 8)), "synthetic"), "small", out, Ask(("onnx", "executorch"))
+    export_network(
+        Run(Remembers().eval(), info, torch.from_numpy(synthetic_subclips(8, 3, 8, 8)), "synthetic").spec("small"),
+        out,
+        ExportOptions(("onnx", "executorch")),
     )
     return out
 

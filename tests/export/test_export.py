@@ -15,15 +15,16 @@ import torch
 from onnx import numpy_helper
 from torch import fx, nn
 
-from clipstep.export import export
-from clipstep.export.export import Ask, export_run
+from clipstep.export import pipeline
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
 from clipstep.export.step import StepProgram
 from clipstep.export.targets import TARGETS
+from clipstep.network.videos import read_subclips
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import ParityError
 from clipstep.runtime.manifest import Manifest, Placement
-from clipstep.training.data.subclips import read_subclips
 from clipstep.training.models import build, slowfast_causal_shufflenet
 from clipstep.training.run import Run, RunInfo, save_run
 
@@ -53,21 +54,21 @@ def wrong_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_written_if_an_artifact_fails(wrong_onnx: None, pooled_run: Run, tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"step\.onnx: logits is off at step 0; got an error of 0\.01"):
-        export_run(pooled_run, tmp_path, tmp_path / "deep/small.clipstep", Ask(("onnx",)))
+        export_network(pooled_run.spec(tmp_path), tmp_path / "deep/small.clipstep", ExportOptions(("onnx",)))
     assert list(tmp_path.iterdir()) == []  # Nor the folder that was to hold it.
 
 
 def test_an_older_bundle_stays_if_the_new_one_fails(wrong_onnx: None, pooled_run: Run, bundle_copy: Path) -> None:
     before = tree(bundle_copy.parent)
     with pytest.raises(ParityError):
-        export_run(pooled_run, bundle_copy, bundle_copy, Ask(("onnx",)), force=True)
+        export_network(pooled_run.spec(bundle_copy), bundle_copy, ExportOptions(("onnx",)), force=True)
     assert tree(bundle_copy.parent) == before and [path.name for path in bundle_copy.parent.iterdir()] == [bundle_copy.name]
 
 
 def test_a_bundle_is_named_and_replaced_only_if_told(pooled_run: Run, bundle_copy: Path) -> None:
     before = tree(bundle_copy)
     with pytest.raises(ClipstepError, match=r"holds a finished bundle \(slowfast_causal_shufflenet, 3 classes, of 20.*\); replace it with --force"):
-        export_run(pooled_run, bundle_copy, bundle_copy, Ask(("onnx",)))
+        export_network(pooled_run.spec(bundle_copy), bundle_copy, ExportOptions(("onnx",)))
     assert tree(bundle_copy) == before
 
 
@@ -75,7 +76,7 @@ def test_an_older_bundle_is_replaced_whole_and_everyone_may_read_it(pooled_run: 
     """A service of another user than the one who exported it, too."""
     umask = os.umask(0o022)
     try:
-        export_run(pooled_run, bundle_copy, bundle_copy, Ask(("onnx",)), force=True)
+        export_network(pooled_run.spec(bundle_copy), bundle_copy, ExportOptions(("onnx",)), force=True)
     finally:
         os.umask(umask)
     assert {stat.S_IMODE(path.stat().st_mode) for path in bundle_copy.iterdir()} == {0o644} and stat.S_IMODE(bundle_copy.stat().st_mode) == 0o755
@@ -88,7 +89,7 @@ def test_an_initial_state_that_no_manifest_can_hold_is_refused(pooled_run: Run, 
     uneven = {name: torch.arange(2048.0).reshape(value.shape) for name, value in pooled_run.network.initial_states().items()}
     monkeypatch.setattr(pooled_run.network, "initial_states", lambda: uneven)
     with pytest.raises(ClipstepError, match="state first: its initial value differs from element to element"):
-        export_run(pooled_run, tmp_path, tmp_path / "x.clipstep")
+        export_network(pooled_run.spec(tmp_path), tmp_path / "x.clipstep")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -155,7 +156,7 @@ def test_the_manifest_has_the_keys_of_its_schema_and_no_others(bundle: Bundle) -
 def test_an_unknown_target_is_answered_with_the_known_ones(targets: list[str], pooled_run: Run, tmp_path: Path) -> None:
     wanted = "tflite" if targets else "none"
     with pytest.raises(ClipstepError, match=f"unknown target; got {wanted}; expected some of onnx, executorch, coreml"):
-        export_run(pooled_run, tmp_path, tmp_path / "x.clipstep", Ask(targets))
+        export_network(pooled_run.spec(tmp_path), tmp_path / "x.clipstep", ExportOptions(targets))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -172,7 +173,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     arguments: list[str], text: str, clipstep: Cli, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(export, "simplified", lambda *_: pytest.fail("lowered before the arguments were checked"))
+    monkeypatch.setattr(pipeline, "simplified", lambda *_: pytest.fail("lowered before the arguments were checked"))
     (tmp_path / "taken.clipstep").mkdir()
     (tmp_path / "taken.clipstep/notes.txt").write_text("mine")
     code, _, err = clipstep("export", *(run_folder if argument == "RUN" else argument for argument in arguments))

@@ -10,7 +10,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from clipstep.export.export import Ask, export_run
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps
 from clipstep.runtime.bundle import tree_sha256
 from clipstep.training.run import Run
@@ -22,7 +23,7 @@ def test_a_network_as_trained_keeps_its_3d_convolutions(pooled_run: Run, tmp_pat
     """Verified at export as any form; the lowered graph has nothing of rank 5."""
     ranks = {}
     for form in ("3d", "lowered", "auto"):
-        manifest = export_run(pooled_run, "pooled", tmp_path / f"{form}.clipstep", Ask(("onnx",), form))
+        manifest = export_network(pooled_run.spec("pooled"), tmp_path / f"{form}.clipstep", ExportOptions(("onnx",), form)).manifest
         assert [artifact.form for artifact in manifest.artifacts] == ["3d" if form == "3d" else "lowered"]
         model = onnx.load(tmp_path / f"{form}.clipstep/step.onnx")
         inferred = onnx.shape_inference.infer_shapes(model).graph
@@ -32,7 +33,9 @@ def test_a_network_as_trained_keeps_its_3d_convolutions(pooled_run: Run, tmp_pat
 
 def test_float32_frames_hold_what_uint8_ones_do(pooled_run: Run, tmp_path: Path) -> None:
     """The artifact's own inputs say it; the golden steps, which are uint8, were run through each."""
-    manifest = export_run(pooled_run, "pooled", tmp_path / "float.clipstep", Ask(("onnx", "executorch"), input_dtype="float32"))
+    manifest = export_network(
+        pooled_run.spec("pooled"), tmp_path / "float.clipstep", ExportOptions(("onnx", "executorch"), input_dtype="float32")
+    ).manifest
     assert [artifact.input_dtype for artifact in manifest.artifacts] == ["float32", "float32"]
     frames = onnx.load(tmp_path / "float.clipstep/step.onnx").graph.input[0].type.tensor_type
     assert frames.elem_type == onnx.TensorProto.FLOAT
@@ -49,7 +52,7 @@ def test_float32_frames_hold_what_uint8_ones_do(pooled_run: Run, tmp_path: Path)
 )
 def test_what_a_target_does_not_take_is_said(ask: dict, message: str) -> None:
     with pytest.raises(ClipstepError, match=message):
-        Ask(**ask)
+        ExportOptions(**ask)
 
 
 @pytest.mark.parametrize("value", ["dynamic", "-1", "112..224", "0", "1.5"])
@@ -61,11 +64,11 @@ def test_dynamic_shapes_are_refused_with_the_reason(clipstep: Command, tmp_path:
 
 
 def test_the_same_twice_in_a_row_byte_by_byte(pooled_run: Run, tmp_path: Path) -> None:
-    first, second = ((export_run(pooled_run, "pooled", tmp_path / f"same{i}/same.clipstep"), tmp_path / f"same{i}/same.clipstep") for i in range(2))
-    for a, b in zip(first[0].artifacts, second[0].artifacts, strict=True):
+    first, second = (export_network(pooled_run.spec("pooled"), tmp_path / f"same{i}/same.clipstep") for i in range(2))
+    for a, b in zip(first.manifest.artifacts, second.manifest.artifacts, strict=True):
         if a.target == "coreml":
             weights = "Data/com.apple.CoreML/weights"
-            assert tree_sha256(first[1] / a.file / weights) == tree_sha256(second[1] / b.file / weights)
+            assert tree_sha256(first.bundle / a.file / weights) == tree_sha256(second.bundle / b.file / weights)
         else:
             assert a.sha256 == b.sha256
 
@@ -79,7 +82,7 @@ def hear_interrupts() -> None:
 def test_an_interrupted_export_leaves_the_older_bundle_or_none(pooled_run: Run, run_folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     """Interrupted while the first artifact is written: its working folder is there, the bundle is not."""
     old, new = tmp_path / "old.clipstep", tmp_path / "new.clipstep"
-    export_run(pooled_run, "pooled", old, Ask(("onnx",)))
+    export_network(pooled_run.spec("pooled"), old, ExportOptions(("onnx",)))
     before = tree_sha256(old)
     for out in (old, new):
         command = [Path(sys.executable).parent / "clipstep", "export", run_folder, "--out", out, "--force"]
@@ -94,7 +97,7 @@ def test_an_interrupted_export_leaves_the_older_bundle_or_none(pooled_run: Run, 
         if number == signal.SIGINT:
             assert not list(tmp_path.glob(".*"))
     assert tree_sha256(old) == before and not new.exists()
-    export_run(pooled_run, "pooled", new, Ask(("onnx",)))
+    export_network(pooled_run.spec("pooled"), new, ExportOptions(("onnx",)))
     Bundle.open(new)
 
 
@@ -111,7 +114,7 @@ def test_an_interrupt_that_nobody_heard_stops_the_export_all_the_same(pooled_run
         Interrupting()  # Deleted at once.
 
     with pytest.raises(KeyboardInterrupt):
-        export_run(pooled_run, "pooled", tmp_path / "new.clipstep", Ask(("onnx",)), report)
+        export_network(pooled_run.spec("pooled"), tmp_path / "new.clipstep", ExportOptions(("onnx",)), report)
     assert [error.exc_type for error in unheard] == [KeyboardInterrupt]
     assert not list(tmp_path.iterdir())
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -12,16 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clipstep.export import export
-from clipstep.export.export import Ask, export_run
+from clipstep.export import pipeline
 from clipstep.export.mistakes import END_IGNORED, unseen
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
 from clipstep.export.step import Step, program_of
-from clipstep.export.verify import record_golden
+from clipstep.export.verification import record_golden
+from clipstep.network.preprocess import normalise
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.golden import Errors, GoldenSteps, ParityError, flush_points
 from clipstep.runtime.manifest import Flush
 from clipstep.runtime.synthetic import synthetic_subclips
-from clipstep.training.data.subclips import normalise
 from clipstep.training.run import Run, RunInfo
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -71,7 +72,7 @@ def late_run() -> Run:
 @pytest.fixture(scope="module")
 def late_bundle(late_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("late") / "late.clipstep"
-    export_run(late_run, "late", out, Ask(("onnx",), stream=2))
+    export_network(late_run.spec("late"), out, ExportOptions(("onnx",), stream=2))
     return out
 
 
@@ -105,19 +106,19 @@ def test_an_artifact_with_another_end_is_refused_at_export_and_caught_by_verify_
 ) -> None:
     """Every step before the end is right. Export refuses all targets by the same check."""
 
-    class Wrong(export._Graphs):
+    class Wrong(pipeline._Graphs):
         def __init__(self, program: Any) -> None:
             step = program.step
             super().__init__(replace(program, step=wrong(step.network, step.mean, step.deviation).eval()))
 
-    monkeypatch.setattr(export, "_Graphs", Wrong)
-    out, ask = tmp_path / "wrong.clipstep", Ask((target,), stream=2)
+    monkeypatch.setattr(pipeline, "_Graphs", Wrong)
+    out, ask = tmp_path / "wrong.clipstep", ExportOptions((target,), stream=2)
     if target == "onnx":
         with pytest.raises(ParityError, match=r"step\.onnx: logits are off where a video of 1 step is flushed; got an error of .*; expected at most"):
-            export_run(late_run, "late", out, ask)
+            export_network(late_run.spec("late"), out, ask)
         assert not out.exists()
-    monkeypatch.setattr(export, "check_artifact", lambda *_: Errors(16, 0.0, 0.0))
-    export_run(late_run, "late", out, ask)
+    monkeypatch.setattr(pipeline, "check_artifact", lambda *_: Errors(16, 0.0, 0.0))
+    export_network(late_run.spec("late"), out, ask)
     code, _, err = clipstep("verify", out)
     assert code == 2 and "logits are off where a video of 1 step is flushed" in err
 
@@ -139,7 +140,7 @@ def test_an_earlier_bundle_verifies_and_its_end_is_said_to_be_unchecked(
     code, out, err = clipstep("verify", earlier_bundle)
     assert (code, err) == (0, "") and "not checked: the end of a video, for these golden steps hold no flushed one" in out
     assert json.loads(clipstep("verify", earlier_bundle, "--json")[1])["flushed_after_steps"] == []
-    monkeypatch.setattr("clipstep.export.reference.reference_run", lambda bundle, network: late_run)
+    monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: late_run.spec())
     code, out, err = clipstep("verify", earlier_bundle, "--run", "RUN")
     assert (code, err) == (0, "") and "not checked" not in out and "videos flushed after 1, 5, 16 of them" in out
 
@@ -152,7 +153,7 @@ def test_flushed_logits_that_are_not_the_networks_are_caught(
     replace(golden, flushed={**golden.flushed, 5: golden.flushed[5] + np.float32(0.01)}).save(path / "golden.safetensors")
     rehash(path)
     assert "logits are off where a video of 5 steps is flushed" in clipstep("verify", path)[2]
-    monkeypatch.setattr("clipstep.export.reference.reference_run", lambda bundle, network: late_run)
+    monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: late_run.spec())
     assert "golden logits of a flushed video of 5 steps are not the eager network's" in clipstep("verify", path, "--run", "RUN")[2]
 
 
@@ -173,7 +174,7 @@ def test_the_eager_network_records_ends_of_synthetic_steps(
     earlier_bundle: Path, late_run: Run, tmp_path: Path, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An artifact records none unless it has proved that its own are right: those of an earlier bundle prove nothing."""
-    monkeypatch.setattr("clipstep.export.reference.reference_run", lambda bundle, network: late_run)
+    monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: late_run.spec())
     for options, after in (((), []), (("--run", "RUN"), [1, 5, 16])):
         out = tmp_path / f"{len(options)}.clipstep.zip"
         assert clipstep("pack", earlier_bundle, "--for", "python", "--golden", "synthetic", "--out", out, *options)[0] == 0
@@ -182,7 +183,7 @@ def test_the_eager_network_records_ends_of_synthetic_steps(
 
 
 def test_a_network_on_which_the_end_does_not_show_is_said_to_be_one(late_run: Run) -> None:
-    program = program_of(late_run, 2)
+    program = program_of(late_run.spec(), 2)
     golden = record_golden(program, program.subclips(late_run.sample.flatten(0, 1)))
     assert END_IGNORED not in unseen(program, golden)
     blind = replace(program, step=Ignores(program.step.network, program.step.mean, program.step.deviation).eval())

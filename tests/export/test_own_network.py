@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from clipstep.export import verify
+from clipstep.network.videos import read_subclips
 from clipstep.runtime import Manifest, StepModel
-from clipstep.training.data.subclips import read_subclips
 
 PAGE = Path(__file__).parents[2] / "docs/your-own-network.md"
 README = Path(__file__).parents[2] / "README.md"
@@ -65,6 +66,21 @@ def test_the_first_screen_of_the_readme(walked: Path, tmp_path: Path) -> None:
         shutil.copy(walked / name, tmp_path)
     (block,) = [block for _, block in _blocks(README) if block.startswith("$ clipstep export --model gestures")]
     _walk(block, tmp_path)
+
+
+def test_the_readme_exports_a_module_in_memory(
+    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lines of the README as they are, with the page's network; the bundle is what the module computes."""
+    (block,) = [block for kind, block in _blocks(README) if kind == "python" and "import export" in block]
+    monkeypatch.chdir(tmp_path)
+    code: dict[str, type[torch.nn.Module]] = {}
+    exec((walked / "gestures.py").read_text(), code)
+    network = code["Gestures"]()
+    exec(block, {"network": network})
+    file, error = capsys.readouterr().out.split()
+    assert file == "step.onnx" and float(error) < 1e-5
+    assert verify(tmp_path / "gestures.clipstep", module=network).steps == 16
 
 
 def test_the_page_in_the_docs(walked: Path) -> None:

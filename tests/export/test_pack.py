@@ -72,7 +72,7 @@ def test_the_eager_network_records_the_steps_where_it_is_given(clipstep: Cli, bu
         assert bundle.manifest.golden.outputs_by == "the eager network" and bundle.manifest.golden.content == ("synthetic",)
     from clipstep.export.step import program_of
 
-    program = program_of(run)
+    program = program_of(run.spec())
     logits, *_ = program.step(program.frames.new_tensor(golden.subclips[0]), *program.states.values())
     assert np.array_equal(logits[0].detach().numpy(), golden.logits[0])
 

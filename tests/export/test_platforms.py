@@ -6,7 +6,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from clipstep.export.export import Ask, export_run
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
@@ -32,7 +33,7 @@ class Costs:
 
 def test_the_cheapest_way_is_kept_for_each_platform_and_noted(run: Run, run_folder: Path, tmp_path: Path) -> None:
     costs = Costs({"arm64": {"frames": 1.5}, "x86_64": {"3d": 2.25}})
-    export_run(run, run_folder, tmp_path / "two.clipstep", Ask(targets=("onnx",), platforms=("arm64", "x86_64"), tune=costs))
+    export_network(run.spec(run_folder), tmp_path / "two.clipstep", ExportOptions(targets=("onnx",), platforms=("arm64", "x86_64"), tune=costs))
     bundle = Bundle.open(tmp_path / "two.clipstep")
     for platform, chosen, form, unit in (("arm64", "frames", "lowered", "M ARM64 instructions"), ("x86_64", "3d", "3d", "ms")):
         artifact = bundle.artifact("onnx", platform)
@@ -49,19 +50,21 @@ def test_the_cheapest_way_is_kept_for_each_platform_and_noted(run: Run, run_fold
 
 
 def test_of_equally_cheap_ways_the_usual_one_is_kept(run: Run, run_folder: Path, tmp_path: Path) -> None:
-    export_run(run, run_folder, tmp_path / "x.clipstep", Ask(targets=("executorch",), platforms=("arm64",), tune=Costs({"arm64": {}})))
+    export_network(
+        run.spec(run_folder), tmp_path / "x.clipstep", ExportOptions(targets=("executorch",), platforms=("arm64",), tune=Costs({"arm64": {}}))
+    )
     (artifact,) = Bundle.open(tmp_path / "x.clipstep").manifest.artifacts
     assert artifact.tuning is not None and artifact.tuning.chosen == "products"
 
 
 def test_a_form_asked_for_is_kept_when_tuning(run: Run, run_folder: Path, tmp_path: Path) -> None:
     costs = Costs({"arm64": {"3d": 1.0}})
-    export_run(run, run_folder, tmp_path / "x.clipstep", Ask(targets=("onnx",), form="lowered", platforms=("arm64",), tune=costs))
+    export_network(run.spec(run_folder), tmp_path / "x.clipstep", ExportOptions(targets=("onnx",), form="lowered", platforms=("arm64",), tune=costs))
     assert set(costs.seen["arm64"]) == {"planes", "stacks", "frames"}  # No convolution has another form in slow time.
 
 
 def test_without_tuning_a_platform_gets_the_usual_way(run: Run, run_folder: Path, tmp_path: Path) -> None:
-    manifest = export_run(run, run_folder, tmp_path / "x.clipstep", Ask(platforms=("arm64", "any")))
+    manifest = export_network(run.spec(run_folder), tmp_path / "x.clipstep", ExportOptions(platforms=("arm64", "any"))).manifest
     assert [(a.file, a.platform, a.tuning) for a in manifest.artifacts] == [
         ("step-arm64.onnx", "arm64", None), ("step.onnx", "any", None), ("step-arm64.pte", "arm64", None), ("step.pte", "any", None),
         ("step-float32.mlpackage", "any", None), ("step-float16.mlpackage", "any", None),
@@ -73,14 +76,14 @@ def test_without_tuning_a_platform_gets_the_usual_way(run: Run, run_folder: Path
 
 def test_a_platform_may_have_a_usual_way_of_its_own(run: Run, run_folder: Path, tmp_path: Path) -> None:
     """Both compute the same, on either processor: the export verifies them here."""
-    export_run(run, run_folder, tmp_path / "x.clipstep", Ask(targets=("executorch",), platforms=("arm64", "x86_64")))
+    export_network(run.spec(run_folder), tmp_path / "x.clipstep", ExportOptions(targets=("executorch",), platforms=("arm64", "x86_64")))
     bundle = Bundle.open(tmp_path / "x.clipstep")
     assert (bundle.path / "step-x86_64.pte").read_bytes() != (bundle.path / "step-arm64.pte").read_bytes()
 
 
 def test_tuning_needs_a_platform(run_folder: Path, tmp_path: Path, clipstep: Cli) -> None:
     with pytest.raises(ClipstepError, match="what is cheapest depends on the processor; got any; expected --platform arm64 or x86_64 beside --tune"):
-        Ask(tune=Costs({}))
+        ExportOptions(tune=Costs({}))
     code, _, error = clipstep("export", run_folder, "--out", tmp_path / "x.clipstep", "--tune")
     assert code == 2 and error.startswith("error: what is cheapest depends on the processor")
     code, _, error = clipstep("export", run_folder, "--out", tmp_path / "x.clipstep", "--platform", "riscv")

@@ -18,14 +18,15 @@ import numpy as np
 import pytest
 import torch
 
-from clipstep.export.export import Ask, export_run
 from clipstep.export.interrupts import interruptible
 from clipstep.export.mlprogram import MlProgram
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
+from clipstep.network.generators import restored_generators
 from clipstep.runtime import Bundle, ClipstepError, EngineError, GoldenSteps, StepModel
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import load_engine
 from clipstep.training import train as training
-from clipstep.training.generators import restored_generators
 from clipstep.training.run import Run, RunInfo
 
 portable_lib = pytest.importorskip("executorch.extension.pybindings.portable_lib")
@@ -142,9 +143,9 @@ def test_exports_in_two_threads_leave_the_process_as_it_was(pooled_run: Run, tmp
     handler, error_stream = signal.getsignal(signal.SIGINT), os.fstat(2)
     with ThreadPoolExecutor(2) as pool:
         paths = [tmp_path / f"{name}.clipstep" for name in "ab"]
-        first, second = pool.map(lambda path: export_run(pooled_run, "pooled", path, Ask(("onnx", "executorch"))), paths)
+        first, second = pool.map(lambda path: export_network(pooled_run.spec("pooled"), path, ExportOptions(("onnx", "executorch"))), paths)
     files = [(path / "step.pte").read_bytes() for path in paths]
-    assert len(first.artifacts) == len(second.artifacts) == 2 and files[0].replace(b'"a"', b'"b"') == files[1]
+    assert len(first.manifest.artifacts) == len(second.manifest.artifacts) == 2 and files[0].replace(b'"a"', b'"b"') == files[1]
     assert (sys.stdout, sys.stderr) == streams and logging.root.manager.disable == level
     assert signal.getsignal(signal.SIGINT) is handler and os.path.samestat(os.fstat(2), error_stream)
 
@@ -187,7 +188,7 @@ def test_one_thread_of_executorch_is_one(tmp_path: Path) -> None:
     """PyTorch's own threads would copy a large state, and then wait busily: twice the processor time, and many times where it is wanted."""
     sample = torch.randint(256, (2, 2, 256, 256, 3), dtype=torch.uint8)
     run = Run(_Wide().eval(), RunInfo("wide", {}, ("a", "b"), (100.0,) * 3, (60.0,) * 3, 25.0, "0" * 64), sample)
-    export_run(run, "wide", tmp_path / "wide.clipstep", Ask(("executorch",)))
+    export_network(run.spec("wide"), tmp_path / "wide.clipstep", ExportOptions(("executorch",)))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
     command = [sys.executable, "-c", STEPPED, str(tmp_path / "wide.clipstep")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=True)
@@ -221,7 +222,7 @@ def test_ctrl_c_that_somebody_swallows_ends_the_export_all_the_same(tmp_path: Pa
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            export_run(run, "deaf", tmp_path / "deaf.clipstep", Ask(("onnx",)), doing=doing)
+            export_network(run.spec("deaf"), tmp_path / "deaf.clipstep", ExportOptions(("onnx",)), doing=doing)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
@@ -245,7 +246,7 @@ def state():
     }
 
 before = state()
-for package in ("runtime", "training", "export", "benchmarks"):
+for package in ("runtime", "network", "training", "export", "benchmarks"):
     parent = importlib.import_module(f"clipstep.{package}")
     for module in pkgutil.walk_packages(parent.__path__, f"clipstep.{package}."):
         if not module.name.endswith(("step_onnx", "__main__")):
@@ -297,7 +298,7 @@ def test_training_gives_the_random_generators_back(monkeypatch: pytest.MonkeyPat
 
 def test_optical_flow_leaves_opencv_its_threads() -> None:
     cv2 = pytest.importorskip("cv2")
-    from clipstep.training.data.flow import optical_flow
+    from clipstep.network.flow import optical_flow
 
     assert importlib.util.find_spec("cv2") is not None
     cv2.setNumThreads(2)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipstep.export.export import Ask, export_run
 from clipstep.export.impurity import _recipe
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
 from clipstep.export.reachable import snapshot
 from clipstep.export.snapshot import changed
 from clipstep.export.step import program_of
@@ -334,7 +335,7 @@ def test_memory_inside_the_network_is_named(name: str, load: Callable[[str], tup
     run, names = load(source)
     before = snapshot(run.network, "network")
     with pytest.raises(ClipstepError) as raised:
-        export_run(run, "net", tmp_path / "net.clipstep", Ask(("onnx",)))
+        export_network(run.spec("net"), tmp_path / "net.clipstep", ExportOptions(("onnx",)))
     assert message.format(**names) in str(raised.value)
     assert not (tmp_path / "net.clipstep").exists()
     if "cannot be walked" not in name and "the clock" not in name:
@@ -348,14 +349,14 @@ def test_chance_and_training_are_named(name: str, load: Callable[[str], tuple[Ru
     source, message = CHANCE[name]
     run, names = load(source)
     with pytest.raises(ClipstepError) as raised:
-        program_of(run)
+        program_of(run.spec())
     assert message.format(**names) in str(raised.value)
 
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_can_alter_no_output_is_exported(name: str, load: Callable[[str], tuple[Run, dict[str, str]]], tmp_path: Path) -> None:
     run, _ = load(HARMLESS[name])
-    manifest = export_run(run, "net", tmp_path / "net.clipstep", Ask(("onnx",)))
+    manifest = export_network(run.spec("net"), tmp_path / "net.clipstep", ExportOptions(("onnx",))).manifest
     assert manifest.artifacts[0].parity.max_absolute_error < 1e-4
 
 
@@ -369,14 +370,14 @@ def test_a_network_with_states_or_in_steps_is_looked_at_too(stream: int | None, 
     with pytest.raises(
         ClipstepError, match=r"memory in network\.sum.*forward\(frames, \*states, sum\) returns \(logits, \*next states, next sum\)"
     ) as raised:
-        program_of(run, stream)
+        program_of(run.spec(), stream)
     assert names["line"] in str(raised.value)
 
 
 def test_a_clip_network_made_into_steps_is_looked_at_first(load: Callable[[str], tuple[Run, dict[str, str]]]) -> None:
     run, _ = load(MEMORIES["a sum that starts as None"][0])
     with pytest.raises(ClipstepError, match=r"memory in network\.sum"):
-        program_of(run, 2)
+        program_of(run.spec(), 2)
 
 
 def test_random_sources_are_left_as_they_were(load: Callable[[str], tuple[Run, dict[str, str]]]) -> None:
@@ -384,7 +385,7 @@ def test_random_sources_are_left_as_they_were(load: Callable[[str], tuple[Run, d
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    program_of(run)
+    program_of(run.spec())
     assert torch.equal(torch.rand(3), expected)
 
 

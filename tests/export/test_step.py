@@ -55,7 +55,7 @@ def run_of(network: nn.Module) -> Run:
 
 
 def test_a_network_that_keeps_the_contract_is_a_program() -> None:
-    program = program_of(run_of(Custom()))
+    program = program_of(run_of(Custom()).spec())
     assert program.input_names == ["frames", "memory"] and program.output_names == ["logits", "memory_out"]
     assert torch.equal(program.frames, SAMPLE[0]) and program.labels == ("yes", "no")
 
@@ -137,18 +137,18 @@ BREACHES: dict[str, tuple[nn.Module, str]] = {
 def test_a_breach_of_the_contract_is_named(name: str) -> None:
     network, text = BREACHES[name]
     with pytest.raises(ClipstepError, match=text):
-        program_of(run_of(network))
+        program_of(run_of(network).spec())
 
 
 def test_a_line_is_named_where_there_is_one() -> None:
     with pytest.raises(ClipstepError, match=r"input memory;.*it comes from .*test_step\.py:\d+, in forward"):
-        program_of(run_of(WritesItsState()))
+        program_of(run_of(WritesItsState()).spec())
 
 
 def test_states_may_be_one_tensor_or_the_networks_own() -> None:
     """Of initial states that share memory each gets its own, so that nothing that is done with one shows in another."""
     one = torch.zeros(1, 4)
-    program = program_of(run_of(Starts({"a": one, "b": one})))
+    program = program_of(run_of(Starts({"a": one, "b": one})).spec())
     program.states["a"] += 1
     assert not program.states["b"].any() and not one.any()
 
@@ -159,7 +159,7 @@ class WritesItsFrames(Custom):
 
 
 def test_frames_may_be_written_to_by_the_network_because_it_sees_a_normalised_copy() -> None:
-    program = program_of(run_of(WritesItsFrames()))
+    program = program_of(run_of(WritesItsFrames()).spec())
     before = program.frames.clone()
     program.step(*program.inputs)
     assert torch.equal(program.frames, before)
@@ -178,7 +178,7 @@ def test_a_step_is_normalisation_and_then_the_network() -> None:
 
 def test_a_plain_clip_network_has_no_states_and_exports(tmp_path: Path) -> None:
     torch.manual_seed(5)
-    program = program_of(run_of(Clip()))
+    program = program_of(run_of(Clip()).spec())
     assert program.states == {} and program.input_names == ["frames"] and program.output_names == ["logits"]
     with quiet():
         onnx.write(lower(program.step, program.inputs), program, "float32", "{}", tmp_path / "clip.onnx")

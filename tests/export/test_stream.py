@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipstep.export.export import Ask, export_run
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
 from clipstep.export.step import program_of
 from clipstep.export.stream.network import StreamedNetwork
 from clipstep.export.stream.steps import StreamError
-from clipstep.export.verify import ParityError, check_steps
+from clipstep.export.verification import ParityError, check_steps
+from clipstep.network.videos import read_subclips
 from clipstep.runtime import Manifest, StepModel
 from clipstep.runtime.manifest import Flush
-from clipstep.training.data.subclips import read_subclips
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo
 
@@ -232,7 +233,7 @@ def clip_run(clip: Path) -> Run:
 @pytest.fixture(scope="module")
 def streamed_bundle(clip_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("streamed") / "streamed.clipstep"
-    export_run(clip_run, "clip", out, Ask(stream=2))
+    export_network(clip_run.spec("clip"), out, ExportOptions(stream=2))
     return out
 
 
@@ -262,7 +263,7 @@ def test_a_bundle_of_steps_says_its_delay_and_predicts_after_it(streamed_bundle:
 def test_steps_that_are_not_the_clip_network_are_not_exported(run: Run, tmp_path: Path) -> None:
     """The paper's network looks ahead within its subclip: shorter steps compute something else."""
     with pytest.raises(ParityError, match="after 2 steps of 2 frames the logits are not those of the network on all of them"):
-        export_run(run, "run", tmp_path / "out.clipstep", Ask(("onnx",), stream=2))
+        export_network(run.spec("run"), tmp_path / "out.clipstep", ExportOptions(("onnx",), stream=2))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -271,7 +272,7 @@ def test_the_fully_causal_network_takes_fewer_frames_at_a_time(clip: Path, rando
     config = {"classes": 3, "frames": 8, "size": 32, "alpha": 2, "beta": 1, "causal": True}
     info = RunInfo("slowfast_causal_shufflenet", config, CLASSES, (104.0, 101.0, 97.0), (58.0, 57.0, 59.0), 25.0, "0" * 64)
     run = Run(randomise(build("slowfast_causal_shufflenet", config)), info, read_subclips(clip, 8, 32)[:5])
-    program = program_of(run, 2)
+    program = program_of(run.spec(), 2)
     assert (program.frames.shape[0], program.delay) == (2, 0)
     steps, error = check_steps(program, program.subclips(run.sample.flatten(0, 1)))
     assert steps == 20 and error < 1e-5

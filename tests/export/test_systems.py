@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from clipstep.export.export import export_run
-from clipstep.training.data.subclips import read_subclips
+from clipstep.export.pipeline import export_network
+from clipstep.network.videos import read_subclips
 from clipstep.training.models import build, i3d, mobilenet3d_v1, r2plus1d, resnet3d, shufflenet3d_v1, slowfast_published
 from clipstep.training.predict import video_logits
 from clipstep.training.run import Run, RunInfo
@@ -42,7 +42,7 @@ def test_each_system_goes_to_every_target_in_one_delegate_and_within_1e5(
     video_logits(network.train(), subclips, info)
     *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
     last.bias.copy_(torch.tensor([1.0, 0.0, -1.0]))
-    manifest = export_run(Run(network.eval(), info, subclips), name, tmp_path / "out.clipstep")
+    manifest = export_network(Run(network.eval(), info, subclips).spec(name), tmp_path / "out.clipstep").manifest
     assert [artifact.target for artifact in manifest.artifacts] == ["onnx", "executorch", "coreml", "coreml"]
     for artifact in manifest.artifacts[:3]:
         assert artifact.parity.max_relative_error <= 1e-5

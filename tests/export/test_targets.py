@@ -13,11 +13,12 @@ from executorch.exir._serialize._program import deserialize_pte_binary
 from executorch.extension.pybindings import portable_lib
 from torch import Tensor, fx, nn
 
-from clipstep.export.export import Ask, export_run
 from clipstep.export.lowering.lower import lower
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.targets import TARGETS
-from clipstep.export.verify import load_for_verification
+from clipstep.export.verification import load_for_verification
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.manifest import Interface
@@ -99,7 +100,12 @@ def test_what_xnnpack_does_not_take_runs_beside_it_and_is_named(pooled_run: Run,
             return (logits.cumsum(1), *states)
 
     written = []
-    export_run(Run(Odd().eval(), pooled_run.info, pooled_run.sample), tmp_path, tmp_path / "odd.clipstep", Ask(("executorch",)), written.append)
+    export_network(
+        Run(Odd().eval(), pooled_run.info, pooled_run.sample).spec(tmp_path),
+        tmp_path / "odd.clipstep",
+        ExportOptions(("executorch",)),
+        written.append,
+    )
     placement = written[0].artifact.placement
     assert placement.outside.count("aten::cumsum") == 3 and sum(placement.delegated.values()) > 10
     assert written[0].artifact.parity.max_absolute_error < 1e-4
@@ -123,7 +129,7 @@ def test_three_chained_steps_on_random_frames_equal_the_eager_network(artifact: 
 
 
 def test_the_same_graph_gives_the_same_onnx_file(pooled_run: Run, tmp_path: Path) -> None:
-    program = program_of(pooled_run)
+    program = program_of(pooled_run.spec())
     files = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
     with quiet():
         graphs: list[fx.GraphModule] = [lower(program.step, program.inputs) for _ in files]
@@ -149,5 +155,5 @@ class _Smallest(nn.Module):
 def test_the_smallest_network_is_written(padding: int, tmp_path: Path) -> None:
     sample = torch.randint(256, (2, 4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     run = Run(_Smallest(padding).eval(), RunInfo("smallest", {}, ("a", "b"), (100.0,) * 3, (60.0,) * 3, 25.0, "0" * 64), sample)
-    manifest = export_run(run, "smallest", tmp_path / "smallest.clipstep")
+    manifest = export_network(run.spec("smallest"), tmp_path / "smallest.clipstep").manifest
     assert {artifact.target for artifact in manifest.artifacts} == {"onnx", "executorch", "coreml"}

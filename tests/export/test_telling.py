@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clipstep.export.head import settle_output
 from clipstep.export.mistakes import record_telling, unseen
 from clipstep.export.step import StepProgram, program_of
-from clipstep.export.verify import record_golden
+from clipstep.export.verification import record_golden
 from clipstep.runtime import Bundle, ClipstepError, StepModel
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.manifest import Interface
@@ -39,7 +39,7 @@ class Head(nn.Module):
 
 
 def _program(network: nn.Module, sample: Tensor = SCENES) -> StepProgram:
-    return program_of(Run(network.eval(), RunInfo("head", {}, ("a", "b", "c"), (100.0,) * 3, (60.0,) * 3, 25.0), sample))
+    return program_of(Run(network.eval(), RunInfo("head", {}, ("a", "b", "c"), (100.0,) * 3, (60.0,) * 3, 25.0), sample).spec())
 
 
 LASTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {

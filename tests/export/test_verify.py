@@ -13,12 +13,13 @@ import torch
 from onnx import numpy_helper
 from torch import fx
 
-from clipstep.export.export import Ask, export_run
 from clipstep.export.lowering.frames import XNNPACK
 from clipstep.export.lowering.lower import lower
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.targets import executorch
-from clipstep.export.verify import verify_bundle
+from clipstep.export.verification import verify_bundle
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps, ParityError
@@ -149,8 +150,8 @@ def test_a_changed_exponent_of_one_executorch_weight_is_caught(run: Run, bundle_
 def pooled(pooled_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bundle, StepProgram]]:
     """A small network in ExecuTorch alone; the export itself says that the undamaged program passes."""
     out = tmp_path_factory.mktemp("pooled") / "pooled.clipstep"
-    export_run(pooled_run, out, out, Ask(("executorch",)))
-    yield Bundle.open(out), program_of(pooled_run)
+    export_network(pooled_run.spec(out), out, ExportOptions(("executorch",)))
+    yield Bundle.open(out), program_of(pooled_run.spec())
 
 
 def pte_relu(graph: fx.Graph) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clipstep.export.choices import IOS, OPSETS
-from clipstep.export.export import Ask, export_run
 from clipstep.export.lowering.lower import simplified
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
 from clipstep.export.targets.onnx_operations import onnx_model
 from clipstep.runtime import Bundle, ClipstepError, StepModel, check_golden
 from clipstep.runtime.golden import GoldenSteps
@@ -47,7 +48,7 @@ def test_each_operator_set_computes_what_pytorch_does(opset: int) -> None:
 @pytest.mark.parametrize(("opset", "expected"), [(None, (20, 9, ">=1.17")), (13, (13, 7, ">=1.15")), (19, (19, 9, ">=1.16"))])
 def test_the_manifest_says_what_the_onnx_file_is(pooled_run: Run, tmp_path: Path, opset: int | None, expected: tuple[int, int, str]) -> None:
     out = tmp_path / "lower.clipstep"
-    (artifact,) = export_run(pooled_run, "pooled", out, Ask(("onnx",), opset=opset)).artifacts
+    (artifact,) = export_network(pooled_run.spec("pooled"), out, ExportOptions(("onnx",), opset=opset)).manifest.artifacts
     model = onnx.load(out / "step.onnx")
     assert artifact.requires == Requires(opset=model.opset_import[0].version, ir_version=model.ir_version, onnxruntime=expected[2])
     assert (artifact.requires.opset, artifact.requires.ir_version) == expected[:2]
@@ -61,7 +62,7 @@ def test_the_manifest_says_what_the_onnx_file_is(pooled_run: Run, tmp_path: Path
 def test_the_manifest_says_what_the_core_ml_package_is(pooled_run: Run, tmp_path: Path, ios: int | None, macos: int, specification: int) -> None:
     """Apple's specification versions of iOS 15 to 18 are 6 to 9; both precisions pass their golden steps on the way."""
     out = tmp_path / "lower.clipstep"
-    artifacts = export_run(pooled_run, "pooled", out, Ask(("coreml",), ios=ios)).artifacts
+    artifacts = export_network(pooled_run.spec("pooled"), out, ExportOptions(("coreml",), ios=ios)).manifest.artifacts
     assert [artifact.precision for artifact in artifacts] == ["float32", "float16"]
     for artifact in artifacts:
         assert load_spec(str(out / artifact.file)).specificationVersion == specification
@@ -80,15 +81,15 @@ def test_the_manifest_says_what_the_core_ml_package_is(pooled_run: Run, tmp_path
 )
 def test_versions_that_are_not_written_are_refused_with_those_that_are(options: dict[str, object], message: str) -> None:
     with pytest.raises(ClipstepError, match=f"^{re.escape(message)}$"):
-        Ask(**options)  # type: ignore[arg-type]
+        ExportOptions(**options)  # type: ignore[arg-type]
 
 
 def test_what_torch_onnx_writes_has_fewer_operator_sets(pooled_run: Run, tmp_path: Path) -> None:
     with pytest.raises(ClipstepError, match=r"needs torch\.onnx, which does not write that operator set; got opset 13; expected 18 to 20"):
-        export_run(pooled_run, "pooled", tmp_path / "no.clipstep", Ask(("onnx",), "3d", opset=13))
+        export_network(pooled_run.spec("pooled"), tmp_path / "no.clipstep", ExportOptions(("onnx",), "3d", opset=13))
     assert not (tmp_path / "no.clipstep").exists()
     out = tmp_path / "as-trained.clipstep"
-    (artifact,) = export_run(pooled_run, "pooled", out, Ask(("onnx",), "3d", opset=18)).artifacts
+    (artifact,) = export_network(pooled_run.spec("pooled"), out, ExportOptions(("onnx",), "3d", opset=18)).manifest.artifacts
     assert artifact.requires == Requires(opset=18, ir_version=8, onnxruntime=">=1.15")
     _check_names(onnx.load(out / "step.onnx"))
 
@@ -103,7 +104,7 @@ def test_every_node_has_a_name_of_its_own_that_stays(bundle: Bundle, pooled_run:
     _check_names(onnx.load(bundle.path / "step.onnx"))
     models = []
     for name in "ab":
-        export_run(pooled_run, "pooled", tmp_path / f"{name}.clipstep", Ask(("onnx",)))
+        export_network(pooled_run.spec("pooled"), tmp_path / f"{name}.clipstep", ExportOptions(("onnx",)))
         models.append(onnx.load(tmp_path / f"{name}.clipstep/step.onnx"))
     first, second = ([(node.name, node.op_type) for node in model.graph.node] for model in models)
     assert first == second

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from clipstep.export.step import StepProgram
-from clipstep.export.verify import load_for_verification
+from clipstep.export.verification import load_for_verification
+from clipstep.network.videos import read_subclips
 from clipstep.runtime import Bundle
 from clipstep.training.data.lists import read_data_set
-from clipstep.training.data.subclips import read_subclips
 
 FIGHT = Path(__file__).parents[2] / "training/demo/fight"
 RELATIVE_BOUND = 1e-5

@@ -21,10 +21,10 @@ import numpy as np
 from mutations import damaged, damaged_json
 from small import export_small
 
-from clipstep.export.verify import IMPORTS, check_artifact
+from clipstep.export.verification import IMPORTS, check_artifact
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, StepModel
 from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
-from clipstep.runtime.inspect import show_bundle
+from clipstep.runtime.inspection import show_bundle
 from clipstep.runtime.isolated import Child
 from clipstep.runtime.terminal import new_console
 

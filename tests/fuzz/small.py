@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipstep.export.export import export_run
+from clipstep.export.pipeline import export_network
 from clipstep.training.run import Run, RunInfo
 
 FRAMES, SIZE = 3, 16
@@ -34,4 +34,4 @@ def export_small(path: Path) -> None:
     torch.manual_seed(8)
     frames = torch.randint(0, 256, (5, FRAMES, SIZE, SIZE, 3), dtype=torch.uint8)
     info = RunInfo("small", {}, ("a", "b", "c"), (104.0, 101.0, 97.0), (58.0, 57.0, 59.0), 25.0, "0" * 64)
-    export_run(Run(Small().eval(), info, frames), "small", path)
+    export_network(Run(Small().eval(), info, frames).spec("small"), path)

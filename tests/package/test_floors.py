@@ -17,9 +17,10 @@ import pytest
 import torch
 from torch import nn
 
-from clipstep.export.export import Ask, export_run
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
+from clipstep.network.videos import read_subclips
 from clipstep.runtime.video import read_frames
-from clipstep.training.data.subclips import read_subclips
 from clipstep.training.run import Run, RunInfo
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +145,8 @@ def test_the_lowest_versions_run_bundles_and_decode_videos(environment: Path, ru
     bundles = []
     for opset in OPSETS:
         bundles.append(str(tmp_path / f"opset{opset}.clipstep"))
-        export_run(run if opset == OPSETS[-1] else _averages(), "small", Path(bundles[-1]), Ask(("onnx",), opset=opset))
+        exported = run if opset == OPSETS[-1] else _averages()
+        export_network(exported.spec("small"), Path(bundles[-1]), ExportOptions(("onnx",), opset=opset))
     shown = _rotated_and_tagged(tmp_path / "tagged.mp4")
     arguments = (json.dumps(bundles), json.dumps(list(floors())), CLIP, tmp_path / "tagged.mp4")
     said = json.loads(_run(environment / "python", "-c", CHECK, *arguments, cwd=tmp_path))
@@ -156,7 +158,7 @@ def test_the_lowest_versions_run_bundles_and_decode_videos(environment: Path, ru
 
 
 def test_the_lowest_versions_run_the_commands_of_a_base_install(environment: Path, run: Run, tmp_path: Path) -> None:
-    export_run(run, "small", tmp_path / "small.clipstep", Ask(("onnx",)))
+    export_network(run.spec("small"), tmp_path / "small.clipstep", ExportOptions(("onnx",)))
     lines = _run(environment / "clipstep", "run", tmp_path / "small.clipstep", CLIP, "--top", "1", cwd=tmp_path).splitlines()
     assert len(lines) >= 58 // 4 and "onnxruntime" in lines[0]
     assert "needs opset 20, IR version 9, onnxruntime >=1.17" in _run(environment / "clipstep", "inspect", tmp_path / "small.clipstep", cwd=tmp_path)

@@ -92,7 +92,7 @@ def _check_the_demo_is_in(wheel: Path) -> None:
 def test_a_base_install_of_the_wheel_runs_a_bundle(tmp_path: Path, bundle: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "training", "export", "runtime", "benchmarks"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "network", "training", "export", "runtime", "benchmarks"):
         (source / name).symlink_to(ROOT / name)
     _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", cwd=source)
     (wheel,) = (tmp_path / "dist").glob("clipstep-*.whl")

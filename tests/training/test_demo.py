@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from clipstep.network.videos import read_subclips
 from clipstep.training.data.lists import read_data_set
-from clipstep.training.data.subclips import read_subclips
 from clipstep.training.demo import command
 from clipstep.training.demo.command import CLIP, DATA, NETWORK, SPLIT, Stage
 from clipstep.training.predict import video_logits

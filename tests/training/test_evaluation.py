@@ -16,13 +16,13 @@ from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
+from clipstep.network.videos import read_subclips
 from clipstep.runtime import ClipstepError, VideoError
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.hashes import tree_sha256, tree_size
 from clipstep.runtime.resize import Box
 from clipstep.training.commands import evaluate_command
 from clipstep.training.data.lists import Clip
-from clipstep.training.data.subclips import read_subclips
 from clipstep.training.evaluate import summarise
 from clipstep.training.evaluation import Prediction, confusion_matrix, fused, largest_share, predict_videos, top_k_share, top_k_when_seen
 from clipstep.training.predict import video_logits

@@ -12,10 +12,11 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+from clipstep.network.videos import read_subclips
 from clipstep.runtime import ClipstepError
 from clipstep.training.cli import train_command
 from clipstep.training.data.lists import read_data_set
-from clipstep.training.data.subclips import channel_statistics, read_subclips
+from clipstep.training.data.subclips import channel_statistics
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 

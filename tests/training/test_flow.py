@@ -10,11 +10,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from clipstep.export.export import Ask, export_run
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
+from clipstep.network.flow import optical_flow
+from clipstep.network.videos import as_channels, read_subclips
 from clipstep.runtime import ClipstepError, StepModel
-from clipstep.training.data.flow import optical_flow
 from clipstep.training.data.lists import Clip
-from clipstep.training.data.subclips import TrainingVideos, as_channels, read_subclips
+from clipstep.training.data.subclips import TrainingVideos
 from clipstep.training.evaluation import fused, predict_videos, top_k_share
 from clipstep.training.explain import explain
 from clipstep.training.models import build
@@ -92,7 +94,7 @@ def flow_run(clip: Path, randomise: Callable[..., torch.nn.Module]) -> Run:
 
 def test_a_bundle_for_flow(flow_run: Run, clip: Path, tmp_path: Path) -> None:
     """It says what its network says, and a stream of camera frames is refused."""
-    manifest = export_run(flow_run, tmp_path / "run", tmp_path / "flow.clipstep", Ask(("onnx",)))
+    manifest = export_network(flow_run.spec(tmp_path / "run"), tmp_path / "flow.clipstep", ExportOptions(("onnx",))).manifest
     assert (manifest.input.color, manifest.input.shape, manifest.input.mean) == ("flow", (4, 32, 32, 2), (128.0, 127.0))
     subclips = read_subclips(clip, 4, 32, 2)
     with StepModel.load(tmp_path / "flow.clipstep") as model:

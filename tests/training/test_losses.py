@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from clipstep.network.preprocess import normalise
 from clipstep.training import losses
-from clipstep.training.data.subclips import Video, normalise
+from clipstep.training.data.subclips import Video
 from clipstep.training.losses import subclip_losses
 from clipstep.training.predict import video_logits
 from clipstep.training.run import RunInfo

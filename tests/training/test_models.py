@@ -8,12 +8,13 @@ from click.testing import CliRunner
 from torch import nn
 from torch.nn import functional as F
 
+from clipstep.network.count import clip_multiply_accumulates, parameters
+from clipstep.network.states import initial_states, outputs_of
 from clipstep.runtime import ClipstepError
 from clipstep.training.commands import models_command
-from clipstep.training.count import LISTED, clip_multiply_accumulates, parameters
+from clipstep.training.count import LISTED
 from clipstep.training.models import ARCHITECTURES, HOME, build
 from clipstep.training.models.r2plus1d import factored
-from clipstep.training.predict import initial_states, outputs_of
 
 OTHERS = [name for name in ARCHITECTURES if name != HOME]
 

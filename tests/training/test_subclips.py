@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from clipstep.network.preprocess import normalise
+from clipstep.network.videos import read_subclips
 from clipstep.runtime import VideoError, read_frames
 from clipstep.runtime.resize import Box, center_box, crop_resize
 from clipstep.training.data.lists import Clip, read_data_set
-from clipstep.training.data.subclips import BrokenVideo, TestVideos, TrainingVideos, Video, channel_statistics, corner_box, normalise, read_subclips
+from clipstep.training.data.subclips import BrokenVideo, TestVideos, TrainingVideos, Video, channel_statistics, corner_box
 
 WriteVideo = Callable[..., Path]
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from clipstep.network.videos import read_subclips
 from clipstep.runtime import ClipstepError, frame_rate
 from clipstep.training.cli import train_command
 from clipstep.training.data.lists import read_data_set, split_by_group
-from clipstep.training.data.subclips import channel_statistics, read_subclips
+from clipstep.training.data.subclips import channel_statistics
 from clipstep.training.models import build
 from clipstep.training.predict import video_logits
 from clipstep.training.run import Run, load_run

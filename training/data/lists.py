@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from clipstep.network.text import QUOTES, existing, read_lines, unquoted
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import counted
-from clipstep.training.data.text import QUOTES, existing, read_lines, unquoted
 
 LAYOUT = "a list in UCF101's layout"
 CHECK = "check the data folder and --split"

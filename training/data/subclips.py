@@ -4,26 +4,24 @@ A network of 3 channels takes RGB frames, one of 2 the optical flow between them
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from clipstep.network.preprocess import RGB
+from clipstep.network.videos import as_channels, as_subclips, read_subclips
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.resize import Box, center_box, crop_resize
-from clipstep.runtime.video import Frame, VideoError, read_frames
-from clipstep.training.data import flow
+from clipstep.runtime.resize import Box, crop_resize
+from clipstep.runtime.video import VideoError
 from clipstep.training.data.cache import FrameCache, decode
 from clipstep.training.data.lists import Clip
 
 CORNER_SCALES = (1.0, 0.84, 0.71)
-RGB = 3
 
 
 @dataclass(frozen=True)
@@ -41,42 +39,6 @@ class BrokenVideo:
 
     path: Path
     reason: str
-
-
-def read_subclips(path: Path, frames: int, size: int, channels: int = RGB, box: Callable[[int, int], Box] = center_box) -> Tensor:
-    """All whole subclips of a video, ``(S, T, size, size, channels)`` uint8; frames left over at the end are dropped.
-
-    ``box`` chooses what is cropped, given the video's height and width; the centre is what evaluation and streams see.
-
-    Raises:
-        VideoError: the video cannot be read, or has fewer than ``frames`` frames.
-    """
-    return read_views(path, frames, size, channels, [box])[0]
-
-
-def read_views(path: Path, frames: int, size: int, channels: int, boxes: Sequence[Callable[[int, int], Box]]) -> list[Tensor]:
-    """As :func:`read_subclips`, once for each of several boxes; the video is decoded once."""
-    source = read_frames(path, whole=frames)
-    first = next(source)
-    squares = [box(*first.shape[:2]) for box in boxes]
-    views: list[list[Frame]] = [[] for _ in squares]
-    for frame in chain([first], source):
-        for view, square in zip(views, squares, strict=True):
-            view.append(crop_resize(frame, square, size))
-    return [as_channels(_subclips(np.stack(view), frames), channels) for view in views]
-
-
-def as_channels(subclips: Tensor, channels: int) -> Tensor:
-    """What a network of so many channels sees of consecutive RGB subclips ``(S, T, size, size, 3)`` uint8: them, or their flow.
-
-    Raises:
-        ClipstepError: videos have no such number of channels.
-    """
-    if channels == RGB:
-        return subclips
-    if channels != flow.CHANNELS:
-        raise ClipstepError("no input has so many channels", got=channels, expected=f"{RGB} (RGB frames) or {flow.CHANNELS} (optical flow)")
-    return _subclips(flow.optical_flow(subclips.flatten(0, 1).numpy()), subclips.shape[1])
 
 
 def short_side(size: int) -> int:
@@ -140,7 +102,7 @@ class TrainingVideos(Dataset[Video | BrokenVideo | ClipstepError]):
             return error
         height, width = whole.shape[1:3]
         box = corner_box(height, width, random)
-        subclips = _subclips(np.stack([crop_resize(frame, box, self.size) for frame in whole]), self.frames)
+        subclips = as_subclips(np.stack([crop_resize(frame, box, self.size) for frame in whole]), self.frames)
         mirrored = self.flip and random.random() < 0.5
         return Video(clip.path, as_channels(subclips.flip(-2) if mirrored else subclips, self.channels), clip.label)
 
@@ -165,22 +127,6 @@ class TestVideos(Dataset[Video | BrokenVideo]):
             return Video(clip.path, read_subclips(clip.path, self.frames, self.size, self.channels), clip.label)
         except VideoError as error:
             return BrokenVideo(clip.path, str(error))
-
-
-def _subclips(every: npt.NDArray[np.uint8], frames: int) -> Tensor:
-    return torch.from_numpy(every).reshape(-1, frames, *every.shape[1:])
-
-
-def normalise(subclips: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
-    """``(..., T, H, W, channels)`` holding 0..255 to ``(..., channels, T, H, W)`` float32 with mean 0 and deviation 1 a channel.
-
-    It works on rows of ``W * channels`` numbers, because exported code is slow on an innermost axis of two or three.
-    """
-    width = subclips.shape[-2]
-    scale = torch.tensor([1.0 / d for d in deviation], device=subclips.device).repeat(width)
-    shift = torch.tensor([-m / d for m, d in zip(mean, deviation, strict=True)], device=subclips.device).repeat(width)
-    rows = subclips.float().flatten(-2) * scale + shift
-    return rows.reshape(subclips.shape).movedim(-1, -4).contiguous()
 
 
 def channel_statistics(clips: Sequence[Clip], frames: int, size: int, channels: int = RGB, *, videos: int = 32) -> tuple[list[float], list[float]]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clipstep.network.text import nfc
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import listed
 from clipstep.training.data.leakage import Leaks
 from clipstep.training.data.lists import Clip, DataSet, find_group
-from clipstep.training.data.text import nfc
 
 KEY = "trained_on"
 """Where it is in the training summary of a run, and so in a bundle's provenance."""

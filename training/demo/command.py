@@ -48,7 +48,7 @@ def _seen_from_here(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-@command("demo", loads=["clipstep.training.train", "clipstep.export.export", "clipstep.benchmarks.bench"])
+@command("demo", loads=["clipstep.training.train", "clipstep.export.pipeline", "clipstep.benchmarks.latency"])
 @click.option("--out", type=NewFolder(), default=Path("runs/demo"), show_default=True, help="Folder for the run, the bundle and the records.")
 def demo_command(out: Path) -> None:
     """Fine-tune the small network that ships with clipstep, export, verify, run, evaluate and measure it: some minutes on two cores.

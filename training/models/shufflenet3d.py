@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipstep.training.models.past import Past
+from clipstep.network.past import Past
 
 
 class ShuffleUnit(nn.Module):

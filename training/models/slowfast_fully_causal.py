@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipstep.training.models.past import Past
+from clipstep.network.past import Past
 from clipstep.training.models.shufflenet3d import shuffle_stages
 from clipstep.training.models.slowfast_causal_shufflenet import GROUPS, STAGE_CHANNELS, STAGE_UNITS, STEM_CHANNELS, SlowFastConfig
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clipstep.export.export import Ask, export_run
 from clipstep.export.mlprogram import MlProgram
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
+from clipstep.network.preprocess import normalise
+from clipstep.network.videos import read_subclips
 from clipstep.runtime import Bundle, StepModel
 from clipstep.runtime.engines import load_engine
-from clipstep.training.data.subclips import normalise, read_subclips
 from clipstep.training.run import Run, RunInfo
 
 CLASSES = ("fight", "nofight", "other")
@@ -96,7 +98,7 @@ def late_run(clip: Path) -> Run:
 @pytest.fixture(scope="session")
 def late_bundle(late_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("late") / "late.clipstep"
-    export_run(late_run, "late", out, Ask(stream=2))
+    export_network(late_run.spec("late"), out, ExportOptions(stream=2))
     return out
 
 
@@ -110,5 +112,5 @@ def framewise_run(clip: Path) -> Run:
 @pytest.fixture(scope="session")
 def windowed_bundle(framewise_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("windowed") / "windowed.clipstep"
-    export_run(framewise_run, "framewise", out, Ask(stream=2, window=2.0))
+    export_network(framewise_run.spec("framewise"), out, ExportOptions(stream=2, window=2.0))
     return out

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from clipstep.export.step import program_of
-from clipstep.export.verify import ParityError, check_steps
+from clipstep.export.verification import ParityError, check_steps
+from clipstep.network.videos import read_subclips
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, Prediction, StepModel
 from clipstep.runtime.manifest import Flush
-from clipstep.training.data.subclips import read_subclips
 from clipstep.training.run import Run
 
 CLASSES = ("fight", "nofight", "other")
@@ -113,7 +113,7 @@ def test_an_end_whose_logits_are_no_numbers_is_an_error_and_leaves_the_stream_as
 
 def test_steps_that_end_wrongly_are_not_exported(late_run: Run) -> None:
     """One step too few after the end, and a mask that is off by a frame, are caught."""
-    program = program_of(late_run, 2)
+    program = program_of(late_run.spec(), 2)
     subclips = program.subclips(late_run.sample.flatten(0, 1))
     check_steps(program, subclips)
     assert program.flush == Flush(state="ended", steps=6, min_frames=2)

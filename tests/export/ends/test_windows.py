@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clipstep.export.export import Ask, export_run
+from clipstep.export.options import ExportOptions
+from clipstep.export.pipeline import export_network
 from clipstep.export.step import program_of
 from clipstep.export.stream.deaf import grows_deaf
+from clipstep.network.preprocess import normalise
+from clipstep.network.videos import read_subclips
 from clipstep.runtime import Bundle, StepModel
-from clipstep.training.data.subclips import normalise, read_subclips
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo
 
@@ -52,7 +54,7 @@ def test_a_window_sees_the_new_scene_and_the_mean_over_all_does_not(
             expected = eager(framewise_run, video[max(0, seen - 50) : seen])
             np.testing.assert_allclose(found[seen], expected, atol=1e-4, err_msg=f"{model.description}, {seen} frames")
         model.close()
-    export_run(framewise_run, "framewise", tmp_path / "all.clipstep", Ask(("onnx",), stream=2))
+    export_network(framewise_run.spec("framewise"), tmp_path / "all.clipstep", ExportOptions(("onnx",), stream=2))
     assert Bundle.open(tmp_path / "all.clipstep").manifest.average == "all"
     with StepModel.load(tmp_path / "all.clipstep") as model:
         deaf = _predictions(model, video)
@@ -63,7 +65,7 @@ def test_a_window_sees_the_new_scene_and_the_mean_over_all_does_not(
 def test_a_window_of_a_late_network_is_the_mean_of_its_newest_features(late_run: Run, tmp_path: Path, noise: Noise) -> None:
     """Features see frames before the window, where the clip network on the window alone has padding; flushed, the last ones see the
     video's end. A stream of 3,000 steps is as exact as a short one."""
-    export_run(late_run, "late", tmp_path / "late.clipstep", Ask(("onnx",), stream=2, window=0.8))
+    export_network(late_run.spec("late"), tmp_path / "late.clipstep", ExportOptions(("onnx",), stream=2, window=0.8))
     manifest = Bundle.open(tmp_path / "late.clipstep").manifest
     assert manifest.window_frames == 20 and manifest.flush is not None
     video = noise(120, seed=4)
@@ -92,7 +94,7 @@ def test_the_causal_preset_takes_a_window(clip: Path, randomise: Callable[[nn.Mo
     config = {"classes": 3, "frames": 8, "size": 32, "alpha": 2, "beta": 1, "causal": True}
     network = randomise(build("slowfast_causal_shufflenet", config))
     run = Run(network, RunInfo("slowfast_causal_shufflenet", config, CLASSES, MEAN, DEVIATION, 25.0, "0" * 64), read_subclips(clip, 8, 32)[:5])
-    manifest = export_run(run, "causal", tmp_path / "c.clipstep", Ask(("onnx",), stream=2, window=0.4))
+    manifest = export_network(run.spec("causal"), tmp_path / "c.clipstep", ExportOptions(("onnx",), stream=2, window=0.4)).manifest
     assert (manifest.average, manifest.window_frames) == ("window", 10)
     frames = run.sample.flatten(0, 1)
     with StepModel.load(tmp_path / "c.clipstep") as model:
@@ -106,7 +108,7 @@ def test_the_causal_preset_takes_a_window(clip: Path, randomise: Callable[[nn.Mo
             back = max(0, step - 5)
             expected = network.classifier((totals[step] - totals[back]) / (2 * (step - back)))[0]
             np.testing.assert_allclose(found[2 * step], expected, atol=1e-4)
-    assert program_of(run, 2).average == "all"
+    assert program_of(run.spec(), 2).average == "all"
 
 
 class Remembers(nn.Module):
@@ -139,7 +141,7 @@ def test_a_network_that_remembers_everything_for_ever_is_told_by_trying_it(
     name: str, weight: Callable[[Tensor], Tensor], deaf: bool, clip: Path, run_of: RunOf
 ) -> None:
     torch.manual_seed(11)
-    assert grows_deaf(program_of(run_of(Remembers(weight), clip))) is deaf
+    assert grows_deaf(program_of(run_of(Remembers(weight), clip).spec())) is deaf
 
 
 def test_the_command_line_warns_and_refuses(clipstep: Command, run_folder: Path, tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,7 +198,7 @@ data class Golden(
     @SerialName("left_out_steps") val leftOutSteps: Int = 0,
 ) : BundleFile {
     init {
-        for (kind in content) one("content", kind, "run sample", "video", "synthetic")
+        for (kind in content) one("content", kind, "run sample", "given", "video", "synthetic")
         check()
     }
 }

@@ -5,7 +5,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,20 +18,21 @@ from rich.progress import track
 
 from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import SPINNING, Record, Start, Subject, this_device
-from clipstep.export.network import Network
+from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.engines import ENGINES, missing_library
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.manifest import Artifact
 from clipstep.runtime.openmp import engines_environment
-from clipstep.runtime.terminal import quiet, quiet_stderr
+from clipstep.runtime.terminal import quiet
 
 TOOLS: dict[str, Sequence[str]] = {
     "pytorch": ["torch"], "torch.compile": ["torch"], "onnxruntime": ["onnxruntime"], "executorch": ["executorch", "torch"],
     **{name: peer.distributions for name, peer in PEERS.items()},
 }  # fmt: skip
 """For each engine, the distributions whose versions a record notes."""
+Around = Callable[[], AbstractContextManager[object]]
 WARM_UP_STEPS = 3
 NAIVE = "naive rank-5 ONNX"
 
@@ -55,7 +57,7 @@ class Worker:
         ClipstepError: it does not load, or computes something else.
     """
 
-    def __init__(self, subject: Subject, bundle: Bundle, network: Network | None, pause_ms: float = 0) -> None:
+    def __init__(self, subject: Subject, bundle: Bundle, network: NetworkSource | None, pause_ms: float = 0) -> None:
         self.pause_ms, self.processor_ms = pause_ms, list[float]()
         self.subject, self.bundle = subject, bundle
         self._process = subprocess.Popen(
@@ -112,10 +114,10 @@ class Worker:
         self._process.communicate()
 
 
-def bench_bundle(bundle: Bundle, network: Network | None, plan: Plan, console: Console) -> list[Record]:
+def bench_bundle(bundle: Bundle, network: NetworkSource | None, plan: Plan, console: Console, around: Around = quiet) -> list[Record]:
     """Measures every artifact that runs here and, given the network behind it, PyTorch and the naive rank-5 ONNX.
 
-    Outputs are compared with the golden steps before anything is timed.
+    Outputs are compared with the golden steps before anything is timed. The converter of the naive ONNX is run inside what ``around`` gives.
 
     Raises:
         ClipstepError: a configuration does not load, or computes something else than the golden steps.
@@ -125,7 +127,7 @@ def bench_bundle(bundle: Bundle, network: Network | None, plan: Plan, console: C
     for file, reason in left_out.items():
         console.print(f"left out: {file}: {reason}", soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
-        naive = None if network is None else write_naive(bundle, network, Path(temporary) / "naive.onnx", console)
+        naive = None if network is None else write_naive(bundle, network, Path(temporary) / "naive.onnx", console, around)
         for threads in plan.threads:
             records += measure(subjects_of(bundle, naive, threads, spinning=plan.spinning), bundle, network, plan, console)
     return records
@@ -185,20 +187,20 @@ def _artifact(bundle: Bundle, target: str) -> Artifact | None:
         return None
 
 
-def write_naive(bundle: Bundle, network: Network, path: Path, console: Console) -> Path:
+def write_naive(bundle: Bundle, network: NetworkSource, path: Path, console: Console, around: Around = quiet) -> Path:
     """Writes the network behind a bundle as ONNX as it was trained, in rank 5, and gives ``path``."""
-    with quiet_stderr():
+    with around():
         from clipstep.export.reference import reference_program
         from clipstep.export.targets.onnx import to_onnx
 
-    with console.status("exporting the naive rank-5 ONNX"), quiet():
+    with console.status("exporting the naive rank-5 ONNX"), around():
         program = reference_program(bundle, network)
         path.write_bytes(to_onnx(program.step, program).SerializeToString())
     return path
 
 
 def measure(
-    subjects: Sequence[Subject], bundle: Bundle, network: Network | None, plan: Plan, console: Console, refused: dict[str, str] | None = None
+    subjects: Sequence[Subject], bundle: Bundle, network: NetworkSource | None, plan: Plan, console: Console, refused: dict[str, str] | None = None
 ) -> list[Record]:
     """Measures subjects side by side.
 

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from clipstep.network.preprocess import FLOW
 from clipstep.runtime.process import Shared
 
-CHANNELS = 2
 LARGEST = 20.0
 """Pixels between two frames that reach the end of the scale."""
 STILL = 128
@@ -43,7 +43,7 @@ def optical_flow(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def _flow(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    flow = np.full((*frames.shape[:3], CHANNELS), STILL, np.uint8)
+    flow = np.full((*frames.shape[:3], FLOW), STILL, np.uint8)
     for moved, before, now in zip(flow[1:], grey, grey[1:], strict=False):
         pixels = search.calc(before, now, None)  # type: ignore[call-overload]
         moved[:] = np.clip(np.rint(pixels * (127 / LARGEST) + STILL), 0, 255)

@@ -12,7 +12,7 @@ from clipstep.runtime.files import FACTS, IMPORTS, READERS, FileFacts
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.interval import share_text
 from clipstep.runtime.isolated import call_isolated
-from clipstep.runtime.manifest import Artifact, Interface
+from clipstep.runtime.manifest import Artifact, Interface, Manifest
 from clipstep.runtime.options import command, signer_option
 from clipstep.runtime.terminal import new_console
 from clipstep.runtime.wording import listed
@@ -27,17 +27,39 @@ HELD = {
 """What the first output holds, after its shape."""
 
 
+def inspect(path: Path | str) -> Manifest | FileFacts:
+    """What a bundle, or a lone artifact, is: the manifest of a bundle, whose files are as its hashes say, or the facts of a file.
+
+    A lone ``.onnx``, ``.pte`` or ``.mlpackage`` is read in a process of its own, so that a damaged one cannot end this one.
+
+    Raises:
+        ClipstepError: there is no such bundle or file, or it is damaged.
+    """
+    path = Path(path)
+    if _is_lone_file(path):
+        return _file_facts(path)
+    with Bundle.open(path) as bundle:
+        return bundle.manifest
+
+
+def _is_lone_file(path: Path) -> bool:
+    return path.suffix in READERS or (path.is_file() and path.suffix != ".zip")
+
+
+def _file_facts(path: Path) -> FileFacts:
+    return FileFacts.model_validate_json(call_isolated(FACTS, path, f"the reader of {path.suffix} files", IMPORTS.get(path.suffix, ())))
+
+
 @command("inspect")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 @signer_option
 def inspect_command(path: Path, as_json: bool, signer: Path | None) -> None:
     """Show what FILE is, a bundle or a lone .onnx, .pte or .mlpackage: inputs, states, outputs, labels, sizes, placement."""
-    if path.suffix in READERS or (path.is_file() and path.suffix != ".zip"):
+    if _is_lone_file(path):
         if signer is not None:
             raise ClipstepError(f"{path}: only a bundle is signed", got="a lone file", expected="a bundle beside --signer")
-        text = call_isolated(FACTS, path, f"the reader of {path.suffix} files", IMPORTS.get(path.suffix, ()))
-        facts = FileFacts.model_validate_json(text)
+        facts = _file_facts(path)
         if as_json:
             click.echo(facts.model_dump_json(indent=2))
         else:

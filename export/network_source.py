@@ -15,7 +15,7 @@ from clipstep.runtime.errors import ClipstepError
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkSource:
     """The network that a bundle was exported from: the folder ``run`` of a training, or a factory ``package.module:name`` with its weights."""
 
     run: str | None = None
@@ -36,11 +36,11 @@ class Network:
         return self.run or str(self.model)
 
     def values(self) -> dict[str, str | None]:
-        """What another process needs to make the same: ``Network(**values)``."""
+        """What another process needs to make the same: ``NetworkSource(**values)``."""
         return asdict(self)
 
 
-def given_network(run: Path | None, model: str | None, weights: Path | None) -> Network | None:
+def given_network(run: Path | None, model: str | None, weights: Path | None) -> NetworkSource | None:
     """What the options of :func:`network_options` say; None if none of them was given.
 
     Raises:
@@ -48,7 +48,7 @@ def given_network(run: Path | None, model: str | None, weights: Path | None) -> 
     """
     if run is None and model is None and weights is None:
         return None
-    return Network(None if run is None else str(run), model, None if weights is None else str(weights))
+    return NetworkSource(None if run is None else str(run), model, None if weights is None else str(weights))
 
 
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:

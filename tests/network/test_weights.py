@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from clipstep.network.weights import fill_from, read_checkpoint, read_state
 from clipstep.runtime.errors import ClipstepError
-from clipstep.training.weights import fill_from, read_checkpoint, read_state
 
 
 def network(seed: int = 0) -> nn.Sequential:

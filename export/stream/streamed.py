@@ -1,4 +1,4 @@
-"""A run's network as one that takes fewer frames a step, and what is then known of its steps."""
+"""A network as one that takes fewer frames a step, and what is then known of its steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,30 +6,30 @@ from typing import Any
 from torch import Tensor, nn
 
 from clipstep.export.stream.network import StreamedNetwork
+from clipstep.network.preprocess import normalise
+from clipstep.network.spec import NetworkSpec
+from clipstep.network.states import named_states, outputs_of
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import Flush
-from clipstep.training.data.subclips import normalise
-from clipstep.training.predict import named_states, outputs_of
-from clipstep.training.run import Run
 
 
-def streamed(run: Run, frames: int, window: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def streamed(spec: NetworkSpec, frames: int, window: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """The network that takes so many frames a step, and the facts of it by the names that a
     :class:`~clipstep.export.step.StepProgram` has for them.
 
     Raises:
         ClipstepError: the network cannot become such steps, or has no mean over time that a window could bound.
     """
-    if len(run.sample.flatten(0, 1)) < frames:
-        raise ClipstepError("the run's sample is shorter than a step", got=f"{frames} frames a step", expected="fewer")
+    if len(spec.sample.flatten(0, 1)) < frames:
+        raise ClipstepError("the sample is shorter than a step", got=f"{frames} frames a step", expected="fewer")
     about: dict[str, Any] = {"window": window, "average": "all" if window is None else "window"}
 
     def normal(clip: Tensor) -> Tensor:
-        return normalise(clip[None], run.info.mean, run.info.deviation)
+        return normalise(clip[None], spec.mean, spec.std)
 
-    if named_states(run.network):
-        return _with_states(run.network, frames, window, normal)
-    network = StreamedNetwork(run.network, normal(run.sample[0]), frames, window and window // frames)
+    if named_states(spec.module):
+        return _with_states(spec.module, frames, window, normal)
+    network = StreamedNetwork(spec.module, normal(spec.sample[0]), frames, window and window // frames)
     flush = Flush(state="ended", steps=network.flush_steps, min_frames=network.shortest) if network.flush_steps else None
     return network, about | {"clip": lambda clip, ended: network.clip(normal(clip), ended), "delay": network.delay, "flush": flush}
 

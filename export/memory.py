@@ -1,0 +1,75 @@
+"""A module in memory as a network that can be exported, and what is refused of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clipstep.export.contract import check_weights
+from clipstep.export.sample import sample_frames
+from clipstep.network.spec import NetworkProvenance, NetworkSpec, weights_sha256
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.manifest import GoldenContent
+from clipstep.runtime.wording import listed
+
+
+def network_of_module(
+    module: nn.Module, *, frames: int, size: int, labels: Sequence[str], mean: Sequence[float], std: Sequence[float], fps: float,
+    sample: Tensor | np.ndarray[Any, Any] | Path | str | None = None,
+) -> NetworkSpec:  # fmt: skip
+    """The module with what an export must know of it; it is neither copied, pickled nor changed.
+
+    ``sample`` holds the frames of the golden steps: subclips ``(S, frames, size, size, 3)`` uint8, or a video's path; unless given,
+    scenes are drawn.
+
+    Raises:
+        ClipstepError: it is in training mode, on another device or not of float32; a value cannot be that of a network; the video
+            cannot be used.
+    """
+    if not isinstance(module, nn.Module):
+        raise ClipstepError("the network is no module", got=type(module).__name__, expected="a torch.nn.Module")
+    _check_eval(module)
+    check_weights(module)
+    path = f"{type(module).__module__}.{type(module).__qualname__}"
+    provenance = NetworkProvenance(
+        kind="module", source=path, architecture=path, weights_sha256=weights_sha256(module.state_dict()),
+        config={"frames": frames, "size": size}, weights="module",
+    )  # fmt: skip
+    subclips, content = _sample(sample, frames, size)
+    return NetworkSpec(
+        module, frames, size, _tuple("labels", labels), _numbers("mean", mean), _numbers("std", std), fps, subclips, provenance, content
+    )
+
+
+def _check_eval(module: nn.Module) -> None:
+    """Training mode is refused: an export must not change the caller's module, and a copy of it cannot be made of every module."""
+    training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
+    if training:
+        raise ClipstepError(
+            "the module is in training mode", got=f"training is True of {listed(training, 3)}", expected="eval mode", fix="call module.eval()"
+        )
+
+
+def _sample(sample: Tensor | np.ndarray[Any, Any] | Path | str | None, frames: int, size: int) -> tuple[Tensor, GoldenContent]:
+    if sample is None or isinstance(sample, Path | str):
+        for name, value in (("frames", frames), ("size", size)):
+            if not isinstance(value, int) or value < 1:
+                raise ClipstepError(f"{name} is a whole number", got=repr(value), expected="at least 1")
+        return sample_frames(frames, size, None if sample is None else Path(sample))
+    return (torch.from_numpy(sample) if isinstance(sample, np.ndarray) else sample), "given"
+
+
+def _tuple(name: str, values: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ClipstepError(f"{name} are the class names", got=repr(values)[:80], expected="a list of texts")
+    return tuple(values)
+
+
+def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ClipstepError(f"{name} has a number for each channel", got=repr(values)[:80], expected="3 numbers, of 0..255") from error

@@ -1,0 +1,23 @@
+"""The frames on which golden steps are recorded, where a network brings none."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clipstep.network.videos import read_subclips
+from clipstep.runtime.manifest import GoldenContent
+from clipstep.runtime.synthetic import synthetic_subclips
+
+SAMPLE_SUBCLIPS = 8
+
+
+def sample_frames(frames: int, size: int, video: Path | None) -> tuple[Tensor, GoldenContent]:
+    """The first subclips ``(S, T, size, size, 3)`` uint8 of a video, or drawn scenes; and which of both they are.
+
+    Raises:
+        VideoError: the video cannot be read, or is shorter than a subclip.
+    """
+    if video is not None:
+        return read_subclips(video, frames, size)[:SAMPLE_SUBCLIPS], "video"
+    return torch.from_numpy(synthetic_subclips(SAMPLE_SUBCLIPS, frames, size, size)), "synthetic"

@@ -1,0 +1,116 @@
+"""What an export has to know of a network: the one value that trained runs, factories and modules in memory become."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from clipstep.network.preprocess import FLOW, RGB
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.manifest import GoldenContent
+from clipstep.runtime.wording import listed
+
+
+@dataclass(frozen=True)
+class NetworkProvenance:
+    """Where a network is from, as the manifest of its bundle says."""
+
+    kind: Literal["run", "factory", "module"]
+    """A folder that ``clipstep train`` wrote, a function ``package.module:factory``, or a module in memory."""
+    source: str
+    """The folder, the factory, or the module's class."""
+    architecture: str
+    weights_sha256: str
+    config: Mapping[str, int] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    """Where the weights are from, if no training here gave them: a file's name, ``factory`` (the user's own code), ``module`` (in memory), or
+    ``random``."""
+    weights_key: str | None = None
+    """Under which key of that file they were, if there was a choice."""
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network and what an export has to know of it.
+
+    Raises:
+        ClipstepError: a value cannot be that of a network, or the values contradict each other.
+    """
+
+    module: nn.Module
+    """Takes normalised ``(N, channels, T, size, size)`` float32 and its states, if it has any; in eval mode."""
+    frames: int
+    """T, the frames of a subclip."""
+    size: int
+    """Height and width of the frames, in pixels."""
+    labels: tuple[str, ...]
+    """The class names, in the order of the logits."""
+    mean: tuple[float, ...]
+    """What is subtracted from each channel, of values 0..255."""
+    std: tuple[float, ...]
+    """What each channel is divided by then."""
+    fps: float
+    """Frames per second of the videos that the network was trained on."""
+    sample: Tensor
+    """Subclips ``(S, T, size, size, channels)`` uint8 on which the golden steps are recorded."""
+    provenance: NetworkProvenance
+    content: GoldenContent = "run sample"
+    """What the sample's frames are."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.module, nn.Module):
+            raise ClipstepError("the network is no module", got=type(self.module).__name__, expected="a torch.nn.Module")
+        for name, value in (("frames", self.frames), ("size", self.size)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ClipstepError(f"{name} is a whole number", got=repr(value), expected="at least 1")
+        _check_labels(self.labels)
+        _check_normalisation(self.mean, self.std)
+        if not (isinstance(self.fps, int | float) and math.isfinite(self.fps) and self.fps > 0):
+            raise ClipstepError("fps is frames per second", got=repr(self.fps), expected="a number above 0")
+        _check_sample(self.sample, (self.frames, self.size, self.size, len(self.mean)))
+
+    def __repr__(self) -> str:
+        what = f"{self.frames} frames of {self.size}x{self.size} a subclip, {len(self.labels)} classes"
+        return f"<NetworkSpec of {self.provenance.source}: {what}>"
+
+
+def weights_sha256(weights: Mapping[str, Any]) -> str:
+    """The hash of a state dict: of each tensor's name, type, shape and bytes, by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        if isinstance(value, Tensor):  # Not what a module's get_extra_state() gives.
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    if isinstance(labels, str) or not labels or not all(isinstance(label, str) and label for label in labels):
+        raise ClipstepError("labels are the class names", got=repr(labels)[:80], expected="a list of at least one text, none of them empty")
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    if twice:
+        raise ClipstepError("labels name a class twice", got=listed(twice), expected="each class once")
+
+
+def _check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (RGB, FLOW) or len(values) != len(mean):
+            raise ClipstepError(f"{name} has a number for each channel", got=tuple(values), expected=f"{RGB} numbers for RGB, of 0..255")
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+            raise ClipstepError(f"{name} holds finite numbers", got=tuple(values), expected="numbers, of 0..255")
+    if min(std) <= 0:
+        raise ClipstepError("std is what frames are divided by", got=tuple(std), expected="numbers above 0")
+
+
+def _check_sample(sample: Tensor, shape: tuple[int, ...]) -> None:
+    wanted = f"(S, {', '.join(map(str, shape))}) torch.uint8 with at least one subclip: S, frames, height, width, channels"
+    if not isinstance(sample, Tensor):
+        raise ClipstepError("the sample is no tensor", got=type(sample).__name__, expected=wanted)
+    if sample.ndim != len(shape) + 1 or tuple(sample.shape[1:]) != shape or not len(sample) or sample.dtype != torch.uint8:
+        raise ClipstepError("the sample's frames are not the network's", got=f"{tuple(sample.shape)} {sample.dtype}", expected=wanted)

@@ -1,0 +1,198 @@
+"""clipstep as a library: a module in memory becomes a bundle, and what cannot be one is refused in a sentence."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clipstep.benchmarks import bench
+from clipstep.export import WrittenArtifact, export, verify
+from clipstep.runtime import ClipstepError, Manifest, ParityError, StepModel, inspect
+
+FACTS: dict[str, Any] = {
+    "frames": 3,
+    "size": 16,
+    "labels": ("fight", "nofight"),
+    "mean": (104.0, 101.0, 97.0),
+    "std": (58.0, 57.0, 59.0),
+    "fps": 25,
+    "targets": ("onnx",),
+}
+
+
+class Small(nn.Module):
+    """Two classes and one state; it holds a lock, so that it can neither be pickled nor copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.dropout, self.linear = nn.Conv3d(3, 8, (2, 3, 3)), nn.Dropout(0.5), nn.Linear(8, 2)
+        self.lock = threading.Lock()
+
+    def initial_states(self) -> dict[str, Tensor]:
+        return {"past": torch.zeros(1, 8)}
+
+    def forward(self, frames: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        seen = self.convolution(frames).relu().mean((2, 3, 4))
+        return self.linear(self.dropout(seen - past)), past * 0.5 + seen
+
+
+@pytest.fixture(scope="module")
+def small() -> nn.Module:
+    torch.manual_seed(5)
+    return Small().eval()
+
+
+@pytest.fixture(scope="module")
+def sample() -> Tensor:
+    return torch.randint(256, (5, 3, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture(scope="module")
+def exported(small: nn.Module, sample: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(small, tmp_path_factory.mktemp("api") / "small.clipstep", sample=sample, **FACTS).bundle
+
+
+def test_a_module_in_memory_is_exported_and_runs_as_it_does(exported: Path, small: nn.Module, sample: Tensor) -> None:
+    mean, std = (torch.tensor(FACTS[name]).reshape(3, 1, 1, 1) for name in ("mean", "std"))
+    past = torch.zeros(1, 8)
+    with StepModel.load(exported) as model, torch.no_grad():
+        states = model.initial_states()
+        for subclip in sample:
+            logits, states = model.step(subclip.numpy(), states)
+            expected, past = small(((subclip.permute(3, 0, 1, 2).float() - mean) / std)[None], past)
+            np.testing.assert_allclose(logits, expected.numpy()[0], atol=1e-5)
+
+
+def test_what_was_exported_is_in_the_result(small: nn.Module, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    written: list[WrittenArtifact] = []
+    result = export(small, str(tmp_path / "small.clipstep"), on_artifact=written.append, **FACTS | {"fps": 12.5})
+    manifest = inspect(result.bundle)
+    assert isinstance(manifest, Manifest) and manifest == result.manifest
+    assert [item.artifact for item in written] == list(result.manifest.artifacts) and not result.constant_output
+    assert (manifest.input.fps, manifest.labels, manifest.golden.content) == (12.5, ("fight", "nofight"), ("synthetic",))
+    assert manifest.provenance.architecture.endswith("Small")
+    assert capfd.readouterr().out == ""
+
+
+def test_a_sample_may_be_an_array_or_a_video(small: nn.Module, sample: Tensor, clip: Path, tmp_path: Path) -> None:
+    given = export(small, tmp_path / "array.clipstep", sample=sample.numpy(), **FACTS).manifest
+    filmed = export(small, tmp_path / "video.clipstep", sample=clip, **FACTS).manifest
+    assert (given.golden.content, filmed.golden.content) == (("given",), ("video",))
+
+
+def test_a_bundle_is_verified_against_its_module(exported: Path, small: nn.Module, clip: Path) -> None:
+    recorded, computed = verify(exported), verify(exported, module=small, video=clip)
+    assert [item.file for item in recorded.artifacts] == ["step.onnx"] and recorded.steps == 16
+    assert computed.artifacts[0].max_relative_error < computed.artifacts[0].bound
+
+
+def test_another_module_is_not_the_one_behind_a_bundle(exported: Path) -> None:
+    torch.manual_seed(6)
+    with pytest.raises(ParityError, match="not what the eager network computes"):
+        verify(exported, module=Small().eval())
+
+
+def test_verify_names_an_artifact_that_is_missing(exported: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.clipstep"
+    copy.mkdir()
+    for file in exported.iterdir():
+        if file.suffix != ".onnx":
+            (copy / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ClipstepError, match=r"step\.onnx is missing; copy the bundle again"):
+        verify(copy)
+
+
+def test_bench_gives_records_and_prints_nothing(exported: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (record,) = bench(exported, threads=[1], rounds=2, steps=3)
+    assert record.subject.file == "step.onnx" and len(record.step_ms) == 6 and min(record.step_ms) > 0
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"rounds": 0}, "rounds is a whole number"), ({"threads": []}, "threads are whole numbers"), ({"weights": "w.pt"}, "--weights needs the network"),
+])  # fmt: skip
+def test_what_cannot_be_measured_is_refused(exported: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClipstepError, match=message):
+        bench(exported, **options)
+
+
+def _trains(network: nn.Module) -> nn.Module:
+    network.get_submodule("dropout").train()
+    return network
+
+
+BAD_MODULES: dict[str, tuple[Callable[[], Any], str]] = {
+    "training mode": (lambda: Small(), r"the module is in training mode; got training is True of .*; expected eval mode; call module\.eval\(\)"),
+    "a part in training mode": (lambda: _trains(Small().eval()), "got training is True of dropout"),
+    "another device": (lambda: Small().eval().to("meta"), r"is on another device; got meta; expected cpu; call \.cpu\(\)"),
+    "float64": (lambda: Small().eval().double(), r"is of another type; got torch\.float64; expected torch\.float32; call \.float\(\)"),
+    "half": (lambda: Small().eval().half(), r"is of another type; got torch\.float16"),
+    "no module": (lambda: torch.relu, "the network is no module"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MODULES)
+def test_a_module_that_cannot_be_exported_is_refused_and_left_as_it_is(name: str, tmp_path: Path) -> None:
+    make, message = BAD_MODULES[name]
+    module = make()
+    modes = [part.training for part in module.modules()] if isinstance(module, nn.Module) else []
+    with pytest.raises(ClipstepError, match=message):
+        export(module, tmp_path / "out.clipstep", **FACTS)
+    assert list(tmp_path.iterdir()) == []
+    assert modes == ([part.training for part in module.modules()] if isinstance(module, nn.Module) else [])
+
+
+@pytest.mark.parametrize(("facts", "message"), [
+    ({"labels": ("a", "b", "c")}, r"the first output is not the logits; got \(1, 2\) .*; expected \(1, 3\)"),
+    ({"labels": ("a", "a")}, "labels name a class twice; got a"),
+    ({"labels": ()}, "labels are the class names"),
+    ({"labels": "ab"}, "labels are the class names"),
+    ({"sample": torch.zeros(2, 3, 20, 20, 3, dtype=torch.uint8)}, r"the sample's frames are not the network's; got \(2, 3, 20, 20, 3\)"),
+    ({"sample": torch.zeros(2, 4, 16, 16, 3, dtype=torch.uint8)}, r"expected \(S, 3, 16, 16, 3\)"),
+    ({"sample": torch.zeros(0, 3, 16, 16, 3, dtype=torch.uint8)}, "at least one subclip"),
+    ({"sample": torch.zeros(2, 3, 16, 16, 3)}, r"got \(2, 3, 16, 16, 3\) torch\.float32"),
+    ({"sample": [[1, 2]]}, "the sample is no tensor; got list"),
+    ({"sample": np.zeros((1, 3, 16, 16, 3), np.uint16)}, r"torch\.uint16"),
+    ({"sample": "no-such-file.mp4"}, r"no-such-file\.mp4"),
+    ({"frames": 0}, "frames is a whole number"),
+    ({"size": 16.0}, "size is a whole number"),
+    ({"mean": (1.0,)}, "mean has a number for each channel"),
+    ({"std": (1.0, 1.0)}, "std has a number for each channel"),
+    ({"std": (1.0, 0.0, 1.0)}, "std is what frames are divided by"),
+    ({"mean": (float("nan"), 0.0, 0.0)}, "mean holds finite numbers"),
+    ({"mean": 0.5}, "mean has a number for each channel"),
+    ({"fps": 0}, "fps is frames per second"),
+    ({"targets": ("tflite",)}, "unknown target; got tflite"),
+    ({"targets": ()}, "unknown target; got none"),
+    ({"platforms": ()}, "unknown platform; got none"),
+    ({"platforms": ("riscv",)}, "unknown platform; got riscv"),
+    ({"form": "2d"}, "unknown form; got 2d"),
+    ({"output": "odds"}, "unknown output; got odds"),
+    ({"stream": 0}, "stream is a number of new frames"),
+    ({"stream": 1, "window": 0.0}, "window is a number of seconds"),
+    ({"input_dtype": "int8"}, "unknown input_dtype; got int8"),
+])  # fmt: skip
+def test_facts_that_are_not_the_networks_are_refused(small: nn.Module, tmp_path: Path, facts: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClipstepError, match=message):
+        export(small, tmp_path / "out.clipstep", **FACTS | facts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_must_be_free_or_a_bundle_to_replace(small: nn.Module, exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.clipstep").mkdir()
+    (tmp_path / "mine.clipstep/diary.txt").write_text("mine")
+    for out, message in (
+        (tmp_path / "mine.clipstep", "exists and is not a bundle"),
+        (exported, "holds a finished bundle"),
+        (tmp_path / "small.onnx", r"a bundle's name ends in \.clipstep"),
+    ):
+        with pytest.raises(ClipstepError, match=message):
+            export(small, out, **FACTS)
+    with pytest.raises(ClipstepError, match="exists and is not a bundle"):
+        export(small, tmp_path / "mine.clipstep", force=True, **FACTS)
+    assert (tmp_path / "mine.clipstep/diary.txt").read_text() == "mine"

@@ -1,0 +1,114 @@
+"""A user's file that imports each public name of clipstep; ``mypy --strict`` and pyright check it in a plain checkout (``make test``)."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import clipstep
+from clipstep.benchmarks import Record, bench
+from clipstep.export import (
+    ExportOptions,
+    ExportResult,
+    StreamCheck,
+    VerifiedArtifact,
+    VerifyResult,
+    WrittenArtifact,
+    export,
+    export_network,
+    network_of_factory,
+    network_of_module,
+    network_of_run,
+    verify,
+)
+from clipstep.network import NetworkProvenance, NetworkSpec, normalise, read_subclips
+from clipstep.runtime import (
+    ENGINES,
+    Bundle,
+    BundleError,
+    ClipstepError,
+    EngineError,
+    FileFacts,
+    GoldenSteps,
+    Manifest,
+    ParityError,
+    Prediction,
+    StepModel,
+    Stream,
+    VideoError,
+    check_golden,
+    frame_rate,
+    inspect,
+    read_frames,
+)
+from clipstep.training import (
+    ARCHITECTURES,
+    Clip,
+    DataSet,
+    Run,
+    RunInfo,
+    SlowFastCausalShuffleNet,
+    SlowFastConfig,
+    build,
+    load_run,
+    read_data_set,
+    save_run,
+)
+
+
+def from_a_module(module: nn.Module, out: Path, labels: list[str]) -> float:
+    result: ExportResult = export(
+        module, out, frames=16, size=112, labels=labels, mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0), fps=25, on_artifact=_size
+    )
+    checked: VerifyResult = verify(result.bundle, module=module)
+    stream: StreamCheck | None = checked.stream
+    artifacts: tuple[VerifiedArtifact, ...] = checked.artifacts
+    records: list[Record] = bench(result.bundle, threads=[1])
+    return max(artifact.max_relative_error for artifact in artifacts) + records[0].percentile_ms(50) + (stream.steps if stream else 0)
+
+
+def _size(written: WrittenArtifact) -> int:
+    return written.artifact.size_bytes
+
+
+def from_runs_and_factories(run: Path, out: Path) -> list[ExportResult]:
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    specs: list[NetworkSpec] = [
+        network_of_run(run),
+        network_of_factory("package.module:factory", frames=16, size=112, labels=["a", "b"], mean=mean, std=std, fps=25),
+        network_of_module(nn.Identity(), frames=16, size=112, labels=["a", "b"], mean=mean, std=std, fps=25),
+    ]
+    origins: list[NetworkProvenance] = [spec.provenance for spec in specs]
+    return [export_network(spec, out / f"{origin.kind}.clipstep", ExportOptions(("onnx",))) for spec, origin in zip(specs, origins, strict=True)]
+
+
+def streamed(path: Path, video: Path) -> Prediction | None:
+    last: Prediction | None = None
+    try:
+        with Bundle.open(path) as bundle, StepModel.load(bundle, next(iter(ENGINES))) as model:
+            worst: float = check_golden(model, GoldenSteps.of(bundle), "float32").relative
+            stream: Stream = model.stream()
+            for frame in read_frames(video):
+                last = stream.push(frame) or last
+            print(worst, frame_rate(video), clipstep.__version__)
+    except (BundleError, EngineError, ParityError, VideoError, ClipstepError) as error:
+        print(error)
+    return last
+
+
+def described(path: Path) -> str:
+    facts: Manifest | FileFacts = inspect(path)
+    return facts.name if isinstance(facts, Manifest) else facts.file
+
+
+def trained(data: Path, out: Path) -> Tensor:
+    data_set: DataSet = read_data_set(data, 1)
+    clip: Clip = data_set.test[0]
+    subclips = read_subclips(clip.path, 16, 112)
+    network: nn.Module = build(next(iter(ARCHITECTURES)), {"classes": 2, "frames": 16, "size": 112})
+    assert isinstance(network, SlowFastCausalShuffleNet)
+    info = RunInfo("slowfast_causal_shufflenet", vars(SlowFastConfig(classes=2)), ("a", "b"), (0.0,) * 3, (1.0,) * 3, 25.0)
+    save_run(out, Run(network, info, subclips))
+    with torch.no_grad():
+        logits: Tensor = load_run(out).network(normalise(subclips[:1], info.mean, (1.0, 1.0, 1.0)))[0]
+    return logits

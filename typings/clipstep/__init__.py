@@ -1,0 +1,1 @@
+../../runtime/command/__init__.py

@@ -1,0 +1,1 @@
+../../runtime/command/__main__.py
