@@ -23,6 +23,7 @@ from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.lock import one_writer
 from clipstep.runtime.options import NewFile, import_quietly, signer_option
+from clipstep.runtime.recording import check_recordable, record_arm64
 from clipstep.runtime.terminal import new_console, new_table, print_table
 from clipstep.runtime.wording import counted
 
@@ -96,7 +97,7 @@ def bench_command(
     check_threads(max(threads))
     opened, console = click.get_current_context().with_resource(opened_for(bundle, signer)), new_console()
     if record:
-        opened.check_recordable()
+        check_recordable(opened)
     if network is not None:
         check_network(opened, network)
     elif not no_reference and profile is None:
@@ -173,7 +174,7 @@ def _count(
     for each in records if operators else ():
         print_table(console, operator_table(each))
     if record:
-        bundle.record_arm64({r.subject.name: arm64_step(r) for r in records if r.artifact_sha256})
+        record_arm64(bundle, {r.subject.name: arm64_step(r) for r in records if r.artifact_sha256})
         console.print(f"noted in {bundle.path / MANIFEST}")
     return records
 

@@ -240,7 +240,7 @@ def _record(worker: Worker) -> Record:
         bundle=bundle.path.name,
         manifest_sha256=bundle.manifest_sha256,
         artifact_sha256=artifact.sha256 if artifact else None,
-        checkpoint_sha256=bundle.manifest.provenance.checkpoint_sha256,
+        weights_sha256=bundle.manifest.provenance.weights_sha256,
         subject=subject,
         start=worker.start,
         device=this_device(),

@@ -77,8 +77,8 @@ class Record(_Model):
     bundle: str
     manifest_sha256: str
     artifact_sha256: str | None
-    checkpoint_sha256: str | None = None
-    """Which network is behind the bundle, by the hash of its checkpoint; None in records of earlier versions."""
+    weights_sha256: str | None = None
+    """Which network is behind the bundle, by the hash of its weights; None in records of earlier versions."""
     subject: Subject
     start: Start
     device: Device
@@ -164,7 +164,7 @@ class InstructionRecord(_Model):
     bundle: str
     manifest_sha256: str
     artifact_sha256: str | None
-    checkpoint_sha256: str | None = None
+    weights_sha256: str | None = None
     """As in :class:`Record`."""
     subject: Subject
     emulator: str

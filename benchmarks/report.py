@@ -34,7 +34,7 @@ def report_command(bundle: Path, records: Path, signer: Path | None, as_json: bo
         manifest = opened.manifest
         print_json(
             {
-                "bundle": str(bundle), "name": manifest.name, "training": manifest.provenance.training,
+                "bundle": str(bundle), "name": manifest.name, "training": manifest.training,
                 "artifacts": [artifact.model_dump(mode="json") for artifact in manifest.artifacts],
                 "records": [record.model_dump(mode="json") for record in timed],
                 "instruction_records": [record.model_dump(mode="json") for record in counted], "left_out": dict(others),
@@ -56,7 +56,7 @@ def report_command(bundle: Path, records: Path, signer: Path | None, as_json: bo
             console.print(_accuracy(artifact.file, artifact.accuracy), soft_wrap=True)
         if artifact.arm64_step:
             console.print(_arm64(artifact.file, artifact.arm64_step), soft_wrap=True)
-    console.print(f"run       {opened.manifest.provenance.run}\nbundle    {bundle}\nrecords   {records}")
+    console.print(f"{opened.manifest.provenance.kind:<9} {opened.manifest.provenance.source}\nbundle    {bundle}\nrecords   {records}")
 
 
 def _own(
@@ -64,7 +64,7 @@ def _own(
 ) -> tuple[list[Record], list[InstructionRecord], Mapping[str, int]]:
     """The records of this bundle's artifacts and of the network behind it, and how many there are of other bundles.
 
-    A record of a reference, such as PyTorch, belongs to the network whose checkpoint it names; one of before names none, and belongs to the
+    A record of a reference, such as PyTorch, belongs to the network whose weights it names; one of before names none, and belongs to the
     artifacts that were measured beside it.
 
     Raises:
@@ -77,8 +77,8 @@ def _own(
     def is_own(record: Record | InstructionRecord) -> bool:
         if record.artifact_sha256 is not None:
             return record.artifact_sha256 in artifacts
-        if record.checkpoint_sha256 is not None:
-            return record.checkpoint_sha256 == bundle.manifest.provenance.checkpoint_sha256
+        if record.weights_sha256 is not None:
+            return record.weights_sha256 == bundle.manifest.provenance.weights_sha256
         return record.manifest_sha256 in beside
 
     others = Counter(record.bundle for record in every if not is_own(record))
@@ -118,7 +118,7 @@ def _validated(kind: type[Any], values: dict[str, Any]) -> Any:
 
 
 def _print_training(bundle: Bundle, console: Console) -> None:
-    training = bundle.manifest.provenance.training
+    training = bundle.manifest.training
     if "test_top1" not in training:
         return
     try:

@@ -85,7 +85,7 @@ def _bundle(system: str, data: DataSet, frames: int, size: int, out: Path, conso
                 save_run(folder, random_run(system, data, frames, size))
             export_network(load_run(folder).spec(folder), path, ExportOptions(targets=TARGETS), around=quiet)
     bundle = Bundle.open(path)
-    if bundle.manifest.provenance.architecture != system or bundle.manifest.input.shape[:2] != (frames, size):
+    if bundle.manifest.architecture != system or bundle.manifest.input.shape[:2] != (frames, size):
         raise ClipstepError(f"{path}: is of another network or size", fix="choose another --out")
     return bundle
 
@@ -99,7 +99,7 @@ def _measured(bundles: Sequence[Bundle], plan: Plan, console: Console) -> list[P
 
 def _point(bundle: Bundle, records: Sequence[Record]) -> Point:
     frames, size, *_ = bundle.manifest.input.shape
-    arithmetic = bundle.manifest.provenance.multiply_accumulates
+    arithmetic = bundle.manifest.export.multiply_accumulates
     assert arithmetic is not None
     return Point(frames, size, arithmetic, {record.subject.engine: record.percentile_ms(50) for record in records})
 

@@ -126,7 +126,7 @@ def rounding(run: Run) -> float:
     exact, states = copy.deepcopy(run.network).double(), tuple(program_of(run.spec()).states.values())
     errors = []
     for subclip in run.sample[:SUBCLIPS]:
-        frames = normalise(subclip[None], run.info.mean, run.info.deviation)
+        frames = normalise(subclip[None], run.info.mean, run.info.std)
         logits = outputs_of(run.network(frames, *states))[0]
         expected = outputs_of(exact(frames.double(), *(state.double() for state in states)))[0]
         errors.append(float((logits - expected).abs().max() / expected.abs().max().clamp(min=1)))

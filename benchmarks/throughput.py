@@ -53,8 +53,8 @@ def throughput_command(
 def _trainer(architecture: str, clips: tuple[Clip, ...], classes: tuple[str, ...], frames: int, size: int, devices: int) -> Trainer:
     config = {"classes": len(classes), "frames": frames, "size": size}
     how = TrainingConfig(accelerator="cpu", devices=devices)
-    mean, deviation = channel_statistics(clips, frames, size, videos=4)
-    info = RunInfo(architecture, config, classes, tuple(mean), tuple(deviation), 25.0)
+    mean, std = channel_statistics(clips, frames, size, videos=4)
+    info = RunInfo(architecture, config, classes, tuple(mean), tuple(std), 25.0)
     trainer = Trainer(build(architecture, config), info, how, launch(how))
     trainer.network.train()
     return trainer

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported wh
     from clipstep.network.spec import NetworkSpec
 
 CONTENT = {"run sample": "the run's sample", "given": "the sample given", "video": "the video", "synthetic": "synthetic scenes"}
-OF_MODEL = ("model", "weights", "weights_key", "random_weights", "classes", "frames", "size", "mean", "deviation", "fps", "video")
+OF_MODEL = ("model", "weights", "weights_key", "random_weights", "classes", "frames", "size", "mean", "std", "fps", "video")
 """Options of a network of the user's own; a run knows all that by itself."""
 
 
@@ -68,7 +68,7 @@ class Fixed(click.ParamType[int]):
 @click.option("--frames", type=Fixed(), help="The model's T, frames a subclip.")
 @click.option("--size", type=Fixed(), help="Height and width of the model's frames, in pixels.")
 @click.option("--mean", nargs=3, type=float, default=(0.0, 0.0, 0.0), show_default=True, help="The model's normalisation: R G B, of 0..255.")
-@click.option("--deviation", nargs=3, type=float, default=(255.0, 255.0, 255.0), show_default=True, help="What frames are divided by then.")
+@click.option("--std", nargs=3, type=float, default=(255.0, 255.0, 255.0), show_default=True, help="What frames are divided by then.")
 @click.option("--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Frames per second of the model's videos.")
 @click.option("--video", type=click.Path(path_type=Path), help="The model's golden steps are on this video; otherwise on synthetic frames.")
 @click.option(
@@ -173,7 +173,7 @@ def _say_what_it_remembers(manifest: Manifest, console: Console) -> None:
     if manifest.average == "all":
         console.print(
             "a warning: predictions are a mean over all frames so far. On a camera that runs for long a new scene shows ever less: "
-            f"export with {'--window SECONDS' if manifest.provenance.stream_frames else 'states that forget'}, or reset the stream now and then",
+            f"export with {'--window SECONDS' if manifest.export.stream_frames else 'states that forget'}, or reset the stream now and then",
             soft_wrap=True,
         )
     elif manifest.window_frames is not None:
@@ -198,19 +198,19 @@ def _about_golden(manifest: Manifest) -> Iterator[str]:
 
 def _own(
     model: str, weights: Path | None, classes: Path | None, frames: int | None, size: int | None, mean: tuple[float, ...],
-    deviation: tuple[float, ...], fps: float, video: Path | None, weights_key: str | None, random_weights: bool,
+    std: tuple[float, ...], fps: float, video: Path | None, weights_key: str | None, random_weights: bool,
 ) -> NetworkSpec:  # fmt: skip
     from clipstep.export.factory import network_of_factory, read_labels
 
     if classes is None or frames is None or size is None:
         raise ClipstepError("--model needs --classes, --frames and --size")
-    if min(deviation) <= 0:
-        raise ClipstepError("--deviation is what frames are divided by", got=deviation, expected="numbers above 0")
+    if min(std) <= 0:
+        raise ClipstepError("--std is what frames are divided by", got=std, expected="numbers above 0")
     sys.path.insert(0, "")  # As Python itself does: modules in this folder.
     if weights_key is not None and weights is None:
         raise ClipstepError("--weights-key is of a file", got="no --weights", expected="--weights FILE beside it")
     return network_of_factory(
-        model, frames=frames, size=size, labels=read_labels(classes), mean=mean, std=deviation, fps=fps, weights=weights,
+        model, frames=frames, size=size, labels=read_labels(classes), mean=mean, std=std, fps=fps, weights=weights,
         weights_key=weights_key, video=video, random_weights=random_weights,
     )  # fmt: skip
 
@@ -233,7 +233,7 @@ def _line(written: WrittenArtifact) -> str:
 @network_options
 @click.option("--classes", type=click.Path(path_type=Path), help="The class names that --model was trained on, to compare.")
 @click.option("--mean", nargs=3, type=float, help="The normalisation that --model was trained with, to compare.")
-@click.option("--deviation", nargs=3, type=float, help="The same: what frames are divided by.")
+@click.option("--std", nargs=3, type=float, help="The same: what frames are divided by.")
 @click.option("--fps", type=float, help="Frames per second of the videos that --model was trained on, to compare.")
 @click.option("--video", type=click.Path(path_type=Path), help="Frames of this video instead of the golden steps'; needs --run or --model.")
 @signer_option
@@ -256,7 +256,7 @@ def verify_command(
     reference, against = Reference(GoldenSteps.of(opened)), "golden steps"
     network = given_network(run, model, weights)
     if model is None and any(value is not None for value in given.values()):
-        raise ClipstepError("--classes, --mean, --deviation and --fps are of --model", fix="a run has its own: leave them out")
+        raise ClipstepError("--classes, --mean, --std and --fps are of --model", fix="a run has its own: leave them out")
     if network is not None:
         with Steps(console)("computing the reference with the eager network"):
             reference = fresh_reference(opened, reference_network(opened, network), video)

@@ -15,10 +15,11 @@ from clipstep.export.reachable import snapshot
 from clipstep.export.sample import sample_frames
 from clipstep.export.snapshot import same
 from clipstep.export.source import describe_error, line_of_error
-from clipstep.network.spec import NetworkProvenance, NetworkSpec, weights_sha256
+from clipstep.network.spec import NetworkSpec, weights_sha256
 from clipstep.network.text import read_lines, unquoted
 from clipstep.network.weights import Checkpoint, fill_from, read_checkpoint
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.manifest import FactoryProvenance
 from clipstep.runtime.wording import listed
 
 SHOWN = 3
@@ -46,8 +47,8 @@ def network_of_factory(
     chance = _random_tensors(factory, network, checkpoint, weights_key)
     if chance and not random_weights:
         raise _random(factory, chance, weights)
-    provenance = NetworkProvenance(
-        kind="factory", source=factory, architecture=factory, weights_sha256=weights_sha256(network.state_dict()),
+    provenance = FactoryProvenance(
+        kind="factory", source=factory, weights_sha256=weights_sha256(network.state_dict()),
         config={"frames": frames, "size": size}, weights="random" if chance else "factory" if weights is None else weights.name,
         weights_key=key or None,
     )  # fmt: skip

@@ -9,7 +9,6 @@ from clipstep.export.stream.deaf import grows_deaf
 from clipstep.network.preprocess import RGB
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.checks import check_file
 from clipstep.runtime.embedded import check_embedded_facts, differences
 from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import ClipstepError
@@ -18,6 +17,7 @@ from clipstep.runtime.golden import ParityError
 from clipstep.runtime.isolated import Child
 from clipstep.runtime.manifest import Artifact, Input, Interface, Manifest, State
 from clipstep.runtime.outputs import Output
+from clipstep.runtime.targets import check_file
 
 
 def interface_of(spec: NetworkSpec, program: StepProgram, name: str, output: Output) -> Interface:
@@ -33,7 +33,7 @@ def interface_of(spec: NetworkSpec, program: StepProgram, name: str, output: Out
             dtype="uint8",
             color="RGB" if shape[-1] == RGB else "flow",
             mean=spec.mean,
-            deviation=spec.std,
+            std=spec.std,
             fps=spec.fps,
         ),
         states=tuple(states),
@@ -88,12 +88,12 @@ def check_network(manifest: Manifest, spec: NetworkSpec, program: StepProgram, l
 def check_given(manifest: Manifest, given: Mapping[str, Any]) -> tuple[str, ...]:
     """Compares what a user knows of a network of their own with the manifest; gives the names of those facts that are None.
 
-    ``given`` holds ``classes``, ``mean``, ``deviation`` and ``fps``.
+    ``given`` holds ``classes``, ``mean``, ``std`` and ``fps``.
 
     Raises:
         ParityError: one differs.
     """
-    said = {"classes": manifest.labels, "mean": manifest.input.mean, "deviation": manifest.input.deviation, "fps": manifest.input.fps}
+    said = {"classes": manifest.labels, "mean": manifest.input.mean, "std": manifest.input.std, "fps": manifest.input.fps}
     for name, value in given.items():
         if value is not None and value != said[name]:
             raise ParityError(f"the manifest's {name} is not what --{name} says", got=said[name], expected=value, fix="export it again")

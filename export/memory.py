@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from clipstep.export.contract import check_weights
 from clipstep.export.sample import sample_frames
-from clipstep.network.spec import NetworkProvenance, NetworkSpec, weights_sha256
+from clipstep.network.spec import NetworkSpec, weights_sha256
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.manifest import GoldenContent
+from clipstep.runtime.manifest import GoldenContent, ModuleProvenance
 from clipstep.runtime.wording import listed
 
 
@@ -34,8 +34,8 @@ def network_of_module(
     _check_eval(module)
     check_weights(module)
     path = f"{type(module).__module__}.{type(module).__qualname__}"
-    provenance = NetworkProvenance(
-        kind="module", source=path, architecture=path, weights_sha256=weights_sha256(module.state_dict()),
+    provenance = ModuleProvenance(
+        kind="module", source=path, weights_sha256=weights_sha256(module.state_dict()),
         config={"frames": frames, "size": size}, weights="module",
     )  # fmt: skip
     subclips, content = _sample(sample, frames, size)

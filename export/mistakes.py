@@ -19,7 +19,7 @@ from clipstep.runtime.manifest import GoldenContent
 from clipstep.runtime.synthetic import synthetic_subclips
 
 SHIFT = 2.55
-"""How much the mean of each channel is wrong, in levels of 0..255; the deviation is wrong by 1 %."""
+"""How much the mean of each channel is wrong, in levels of 0..255; the standard deviation is wrong by 1 %."""
 STATE_SHARE = 0.1
 """How much an initial value is wrong, as a share of the state's scale."""
 SYNTHETIC_SUBCLIPS = 8
@@ -73,8 +73,8 @@ def mistakes(program: StepProgram, golden: GoldenSteps) -> Iterator[Mistake]:
         yield Mistake("height and width exchanged", step, initial, frames=lambda subclip: subclip.transpose(1, 2))
     if frames > 1:
         yield Mistake("time reversed", step, initial, frames=lambda subclip: subclip.flip(0))
-    yield Mistake("another mean", Step(step.network, [value + SHIFT for value in step.mean], step.deviation), initial)
-    yield Mistake("another deviation", Step(step.network, step.mean, [value * 1.01 for value in step.deviation]), initial)
+    yield Mistake("another mean", Step(step.network, [value + SHIFT for value in step.mean], step.std), initial)
+    yield Mistake("another std", Step(step.network, step.mean, [value * 1.01 for value in step.std]), initial)
     yield from _of_states(program, golden)
 
 

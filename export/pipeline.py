@@ -31,7 +31,7 @@ from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
 from clipstep.runtime.finished import BUNDLE, check_output
 from clipstep.runtime.golden import GoldenSteps, bound_text
 from clipstep.runtime.lock import one_writer
-from clipstep.runtime.manifest import Artifact, Golden, Interface, Manifest, Parity, Placement, Provenance, Tuning
+from clipstep.runtime.manifest import Artifact, Export, Golden, Interface, Manifest, Parity, Placement, Tuning
 from clipstep.runtime.terminal import Doing, not_told
 from clipstep.runtime.whole import write_whole
 
@@ -105,7 +105,6 @@ def _export(
     if options.stream is not None:
         with doing("checking the stream against the clip network", False):
             check_steps(program, subclips)
-    origin = spec.provenance
     interface = interface_of(spec, program, out.name.removesuffix(".clipstep"), output)
     with write_whole(out, replace=force) as folder:
         artifacts = []
@@ -115,17 +114,15 @@ def _export(
         with doing(f"writing {MANIFEST}", True):
             golden.save(folder / GOLDEN_FILE)
             manifest = Manifest(
-                schema_version=1,
                 **interface.model_dump(),
                 artifacts=tuple(artifacts),
                 golden=Golden(
                     file=GOLDEN_FILE, size_bytes=tree_size(folder / GOLDEN_FILE), sha256=tree_sha256(folder / GOLDEN_FILE), content=recorded.content,
                     cannot_show=recorded.cannot_show,
                 ),
-                provenance=Provenance(
-                    run=origin.source, checkpoint_sha256=origin.weights_sha256, clipstep_version=version("clipstep"),
-                    architecture=origin.architecture, config=dict(origin.config), training=dict(origin.training), stream_frames=options.stream,
-                    weights=origin.weights, weights_key=origin.weights_key,
+                provenance=spec.provenance,
+                export=Export(
+                    clipstep_version=version("clipstep"), stream_frames=options.stream,
                     multiply_accumulates=multiply_accumulates(program.step, *program.inputs),
                 ),
             )  # fmt: skip

@@ -36,7 +36,7 @@ def reference_program(bundle: Bundle, network: NetworkSource) -> StepProgram:
 
 def reference_program_of(bundle: Bundle, spec: NetworkSpec, *, proven: bool) -> StepProgram:
     """The same of a network that is there; unless ``proven``, it is held to the contract."""
-    return program_of(spec, bundle.manifest.provenance.stream_frames, bundle.manifest.window_frames, proven=proven)
+    return program_of(spec, bundle.manifest.export.stream_frames, bundle.manifest.window_frames, proven=proven)
 
 
 def reference_network(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
@@ -46,7 +46,7 @@ def reference_network(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
         ClipstepError: there is no such run or factory, or it is not the one that the bundle was exported from.
     """
     spec = network_of_run(Path(network.run)) if network.run is not None else _of_factory(bundle, network)
-    if spec.provenance.weights_sha256 != bundle.manifest.provenance.checkpoint_sha256:
+    if spec.provenance.weights_sha256 != bundle.manifest.provenance.weights_sha256:
         weights = "" if network.model is None or network.weights else ", with its --weights if it had any"
         raise ClipstepError(f"{network}: is not the network that the bundle was exported from", fix=f"give that one{weights}")
     return spec
@@ -60,7 +60,7 @@ def reference_module(bundle: Bundle, module: nn.Module) -> NetworkSpec:
     """
     spec = bundle.manifest.input
     return network_of_module(
-        module, frames=_frames(bundle), size=spec.shape[1], labels=bundle.manifest.labels, mean=spec.mean, std=spec.deviation, fps=spec.fps
+        module, frames=_frames(bundle), size=spec.shape[1], labels=bundle.manifest.labels, mean=spec.mean, std=spec.std, fps=spec.fps
     )
 
 
@@ -75,7 +75,7 @@ def _of_factory(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
         size=spec.shape[1],
         labels=bundle.manifest.labels,
         mean=spec.mean,
-        std=spec.deviation,
+        std=spec.std,
         fps=spec.fps,
         weights=weights,
         weights_key=key if weights else None,

@@ -23,14 +23,14 @@ from clipstep.runtime.manifest import Flush
 class Step(nn.Module):
     """``(frames (T, H, W, 3) uint8 RGB or float32 holding 0..255, *states) -> (logits (1, classes), *next_states)``. Pure."""
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], deviation: Sequence[float]) -> None:
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.network = network
         self.mean = tuple(mean)
-        self.deviation = tuple(deviation)
+        self.std = tuple(std)
 
     def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        return outputs_of(self.network(normalise(frames[None], self.mean, self.deviation), *states))
+        return outputs_of(self.network(normalise(frames[None], self.mean, self.std), *states))
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from clipstep.export.mlprogram import MlProgram
 from clipstep.export.step import StepProgram
 from clipstep.export.targets import TARGETS
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.checks import check_file
 from clipstep.runtime.engines import ENGINES, Engine, load_engine
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS, Errors, GoldenSteps, ParityError, check_golden, flush_points, scale_of, shortest_steps
 from clipstep.runtime.isolated import Child, IsolatedEngine, fresh_child
 from clipstep.runtime.manifest import Artifact, Interface
 from clipstep.runtime.model import StepModel
+from clipstep.runtime.targets import check_file
 from clipstep.runtime.terminal import Doing, not_told
 
 GOLDEN_STEPS = 16

@@ -9,9 +9,9 @@ from clipstep.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from clipstep.network.preprocess import normalise
-    from clipstep.network.spec import NetworkProvenance, NetworkSpec
+    from clipstep.network.spec import NetworkSpec
     from clipstep.network.videos import read_subclips
 
-__all__ = ["NetworkProvenance", "NetworkSpec", "normalise", "read_subclips"]
+__all__ = ["NetworkSpec", "normalise", "read_subclips"]
 
-__getattr__ = lazy_names(__name__, {"preprocess": ("normalise",), "spec": ("NetworkProvenance", "NetworkSpec"), "videos": ("read_subclips",)})
+__getattr__ = lazy_names(__name__, {"preprocess": ("normalise",), "spec": ("NetworkSpec",), "videos": ("read_subclips",)})

@@ -4,35 +4,16 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clipstep.network.preprocess import FLOW, RGB
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.manifest import GoldenContent
+from clipstep.runtime.manifest import GoldenContent, Provenance
 from clipstep.runtime.wording import listed
-
-
-@dataclass(frozen=True)
-class NetworkProvenance:
-    """Where a network is from, as the manifest of its bundle says."""
-
-    kind: Literal["run", "factory", "module"]
-    """A folder that ``clipstep train`` wrote, a function ``package.module:factory``, or a module in memory."""
-    source: str
-    """The folder, the factory, or the module's class."""
-    architecture: str
-    weights_sha256: str
-    config: Mapping[str, int] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    """Where the weights are from, if no training here gave them: a file's name, ``factory`` (the user's own code), ``module`` (in memory), or
-    ``random``."""
-    weights_key: str | None = None
-    """Under which key of that file they were, if there was a choice."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +40,8 @@ class NetworkSpec:
     """Frames per second of the videos that the network was trained on."""
     sample: Tensor
     """Subclips ``(S, T, size, size, channels)`` uint8 on which the golden steps are recorded."""
-    provenance: NetworkProvenance
+    provenance: Provenance
+    """Where it is from, as the manifest of its bundle will say."""
     content: GoldenContent = "run sample"
     """What the sample's frames are."""
 
@@ -81,7 +63,7 @@ class NetworkSpec:
 
 
 def weights_sha256(weights: Mapping[str, Any]) -> str:
-    """The hash of a state dict: of each tensor's name, type, shape and bytes, by name."""
+    """The SHA-256 of a state dict, whatever file it lay in: of the name, type, shape and bytes of each tensor, in order of name; docs/versions.md."""
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
         if isinstance(value, Tensor):  # Not what a module's get_extra_state() gives.

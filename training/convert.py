@@ -39,13 +39,13 @@ def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split:
     fill_from(network, found, f"give the data with the classes that it was trained on: it holds {described}, {data} has {len(data_set.classes)}")
     console = new_console()
     console.print(f"read {checkpoint}: {', '.join(filter(None, (described, str(found))))}", soft_wrap=True)
-    mean, deviation = channel_statistics(data_set.train, frames, size)
+    mean, std = channel_statistics(data_set.train, frames, size)
     info = RunInfo(
         ARCHITECTURE,
         config,
         data_set.classes,
         tuple(mean),
-        tuple(deviation),
+        tuple(std),
         median_rate(data_set.train),
         training={KEY: TrainedOn.of(data_set.train).values()},
     )

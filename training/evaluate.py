@@ -23,6 +23,7 @@ from clipstep.runtime.manifest import Accuracy
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.options import given
 from clipstep.runtime.outputs import Output
+from clipstep.runtime.recording import check_recordable, record_accuracy
 from clipstep.runtime.terminal import new_console, new_table, print_json, print_table
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.whole import write_whole
@@ -119,7 +120,7 @@ def _check_options(what: Path, other: Path | None, reset_each_step: bool, record
         raise ClipstepError("--record notes what a bundle reaches", got=what, expected="a folder written by clipstep export")
     if record:
         with Bundle.open(what, lazily=True) as bundle:
-            bundle.check_recordable()
+            check_recordable(bundle)
     if out is not None:
         click.get_current_context().with_resource(one_writer(out))
         check_output(out, EVALUATION, force=force)
@@ -139,7 +140,7 @@ def _of_all(found: Mapping[str, tuple[Sequence[Prediction], Mapping[str, str]]])
 def _record(what: Path, engine: str, data: str, crops: int, summary: Mapping[str, Any]) -> None:
     bundle = Bundle.open(what)
     accuracy = Accuracy(data=data, engine=engine, videos=summary["videos"], crops=crops, top1=summary["top1"], top5=summary["top5"])
-    bundle.record_accuracy(bundle.artifact(engine_info(engine).target).file, accuracy)
+    record_accuracy(bundle, bundle.artifact(engine_info(engine).target).file, accuracy)
 
 
 def _columns(subjects: Sequence[Subject], reset_each_step: bool) -> list[tuple[str, Subject, bool]]:
@@ -224,7 +225,7 @@ def _subject(what: Path, signer: Path | None, engine: str, threads: int, reset_e
                 model.labels,
                 (frames, size, channels),
                 lambda subclips, reset: bundle_logits(model, subclips, reset=reset),
-                TrainedOn.read(bundle.manifest.provenance.training, what),
+                TrainedOn.read(bundle.manifest.training, what),
                 model.interface.output,
             )
         return

@@ -67,14 +67,14 @@ def explain(run: Run, subclips: Tensor, label: int | None, show: bool = False) -
     with torch.no_grad():
         for subclip in seen:
             before.append(states)
-            logits, *states = outputs_of(run.network(normalise(subclip[None], run.info.mean, run.info.deviation), *states))
+            logits, *states = outputs_of(run.network(normalise(subclip[None], run.info.mean, run.info.std), *states))
             every.append(logits[0])
     probabilities = torch.stack(every).softmax(dim=1)
     label = int(probabilities[-1].argmax()) if label is None else label
     layers = [run.network.get_submodule(name) for name in ARCHITECTURES[run.info.architecture].explained]
     heats = []
     for subclip, held in zip(track(seen, "explaining", disable=not show, transient=True), before, strict=True):
-        frames = normalise(subclip[None], run.info.mean, run.info.deviation)
+        frames = normalise(subclip[None], run.info.mean, run.info.std)
         heats.append(torch.stack([_heat(run.network, layer, frames, held, label) for layer in layers]).sum(dim=0))
     heat = torch.stack(heats)
     scaled = (heat / heat.max().clamp(min=1e-12)).flatten(0, 1)

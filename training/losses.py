@@ -17,7 +17,7 @@ def subclip_losses(
     network: nn.Module,
     videos: Sequence[Video],
     mean: Sequence[float],
-    deviation: Sequence[float],
+    std: Sequence[float],
     *,
     loss: str = "every",
     truncate: int = 1,
@@ -51,7 +51,7 @@ def subclip_losses(
         subclips = torch.stack([video.subclips[position - last - 1] for video in ordered[:active]]).to(device)
         learns = loss == "every" or position > last - truncate
         with torch.set_grad_enabled(learns), autocast():
-            logits, *states = outputs_of(network(normalise(subclips, mean, deviation), *states))
+            logits, *states = outputs_of(network(normalise(subclips, mean, std), *states))
         if loss == "every":
             window = window + (F.cross_entropy(logits.float(), labels[:active], reduction="none") * shares[:active]).sum()
         elif position == last:

@@ -22,7 +22,7 @@ def video_logits(network: nn.Module, subclips: Tensor, info: RunInfo, *, reset: 
     every = []
     for subclip in subclips:
         states = initial if reset else states
-        logits, *states = outputs_of(network(normalise(subclip[None].to(device), info.mean, info.deviation), *states))
+        logits, *states = outputs_of(network(normalise(subclip[None].to(device), info.mean, info.std), *states))
         every.append(logits[0])
     return torch.stack(every)
 

@@ -84,7 +84,7 @@ def keep(folder: Path, about: Mapping[str, Any], trainer: Trainer, course: Cours
     """Puts the log there and, after a whole epoch, the state."""
     folder.mkdir(parents=True, exist_ok=True)
     if course.rows[-1]["whole"]:
-        facts = {"mean": trainer.info.mean, "deviation": trainer.info.deviation, "fps": trainer.info.fps}
+        facts = {"mean": trainer.info.mean, "std": trainer.info.std, "fps": trainer.info.fps}
         save_checkpoint(folder / CHECKPOINT, {"about": about, "facts": facts, "trainer": trainer.state(), "course": vars(course)})
     (folder / LOG).write_text(course.csv(), encoding="utf-8")
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from clipstep.network.preprocess import RGB
-from clipstep.network.spec import NetworkProvenance, NetworkSpec
+from clipstep.network.spec import NetworkSpec, weights_sha256
 from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.finished import Kind, check_output
-from clipstep.runtime.manifest import GoldenContent
+from clipstep.runtime.manifest import GoldenContent, RunProvenance
 from clipstep.runtime.places import check_file_place
 from clipstep.runtime.whole import write_file, write_whole
 from clipstep.runtime.wording import counted
@@ -38,7 +38,7 @@ UNFINISHED = "unfinished"
 class RunInfo:
     """What ``run.json`` holds.
 
-    ``mean`` and ``deviation`` are those of the training frames a channel, in 0..255; ``fps`` is the median frame rate
+    ``mean`` and ``std`` are those of the training frames a channel, in 0..255; ``fps`` is the median frame rate
     of the training videos.
     """
 
@@ -46,7 +46,7 @@ class RunInfo:
     config: Mapping[str, int]
     classes: tuple[str, ...]
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
     fps: float
     checkpoint_sha256: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -79,10 +79,11 @@ class Run:
     def spec(self, folder: Path | str = "") -> NetworkSpec:
         """The network as an export takes it; ``folder`` is the run's, named in the bundle."""
         info, (frames, size) = self.info, self.sample.shape[1:3]
-        provenance = NetworkProvenance(
-            "run", str(folder), info.architecture, info.checkpoint_sha256, info.config, info.training, info.weights, info.weights_key
-        )
-        return NetworkSpec(self.network, frames, size, info.classes, info.mean, info.deviation, info.fps, self.sample, provenance, self.content)
+        provenance = RunProvenance(
+            kind="run", source=str(folder), weights_sha256=weights_sha256(self.network.state_dict()), config=dict(info.config),
+            weights=info.weights, weights_key=info.weights_key, architecture=info.architecture, training=dict(info.training),
+        )  # fmt: skip
+        return NetworkSpec(self.network, frames, size, info.classes, info.mean, info.std, info.fps, self.sample, provenance, self.content)
 
     def __repr__(self) -> str:
         frames, size, _ = self.info.shape
@@ -166,6 +167,11 @@ def load_run(folder: Path) -> Run:
             raise ClipstepError(f"{folder}: is not a run", got=f"no {name}", expected="a folder written by clipstep train")
     try:
         values: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        unknown = values.keys() - {field.name for field in fields(RunInfo)}
+        if unknown:
+            raise ClipstepError(
+                f"{folder}: run.json was written by another version of clipstep", got=f"the key {min(unknown)}", fix="train it again with this one"
+            )
         lists: dict[str, Any] = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
         info = RunInfo(**{**values, **lists})
         weights = safetensors.torch.load_file(folder / "model.safetensors")

@@ -263,14 +263,14 @@ def _facts(fabric: Fabric, job: Job, clips: Sequence[Clip], saved: dict[str, Any
         sample = sample_subclips(job.data.test, *job.shape)
         measured = saved["facts"].values() if saved else (*_normalisation(job, clips), median_rate(clips))
         found = (*measured, sample)
-    mean, deviation, fps, sample = fabric.broadcast(found)
-    return RunInfo(job.architecture, dict(job.model_config), job.data.classes, tuple(mean), tuple(deviation), fps), sample
+    mean, std, fps, sample = fabric.broadcast(found)
+    return RunInfo(job.architecture, dict(job.model_config), job.data.classes, tuple(mean), tuple(std), fps), sample
 
 
 def _normalisation(job: Job, clips: Sequence[Clip]) -> tuple[Sequence[float], Sequence[float]]:
     """That of the run it starts from, to which its weights and batch norms fit; otherwise measured."""
     if job.start is not None and job.start.info is not None:
-        return job.start.info.mean, job.start.info.deviation
+        return job.start.info.mean, job.start.info.std
     return channel_statistics(clips, *job.shape)
 
 

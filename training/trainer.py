@@ -113,7 +113,7 @@ class Trainer:
     def losses(self, videos: Sequence[Video]) -> Iterator[Tensor]:
         """One loss a window of subclips; their sum is the mean over these videos."""
         c = self.config
-        return subclip_losses(self.network, videos, self.info.mean, self.info.deviation, loss=c.loss, truncate=c.truncate, autocast=self._autocast)
+        return subclip_losses(self.network, videos, self.info.mean, self.info.std, loss=c.loss, truncate=c.truncate, autocast=self._autocast)
 
     def validate(self, batches: Iterable[list[Item]]) -> tuple[float, float]:
         """Mean cross-entropy and share of right classes after each video's last subclip; each process brings its own videos."""

@@ -74,7 +74,7 @@ def peers_command(
     )
     print_table(console, record_table(records))
     for count, rate in gemms.items():
-        console.print(_limit(count, rate, opened.manifest.provenance.multiply_accumulates), soft_wrap=True)
+        console.print(_limit(count, rate, opened.manifest.export.multiply_accumulates), soft_wrap=True)
     for name, reason in refused.items():
         console.print(f"not timed: {name}: {reason}", soft_wrap=True)
     tools = sorted({pair for record in records for pair in record.tool_versions.items()})

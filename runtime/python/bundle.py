@@ -2,11 +2,9 @@
 
 import contextlib
 import hashlib
-import json
 import platform
-import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -15,11 +13,12 @@ from pydantic import ValidationError
 
 from clipstep.runtime.contents import PACK_SUFFIX, BundleError, Contents, Folder, is_clutter, open_contents, reading
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.format_version import check_version, malformed_fix, validated
 from clipstep.runtime.hashes import file_digest, tree_digest, tree_sha256, tree_size
-from clipstep.runtime.manifest import SCHEMA_VERSION, Accuracy, Arm64Step, Artifact, Golden, Manifest
+from clipstep.runtime.manifest import Artifact, Golden, Manifest
 from clipstep.runtime.signature import SIGNATURE, check_signature
 from clipstep.runtime.strict_json import LARGEST_BYTES, parse_json
-from clipstep.runtime.whole import write_file
+from clipstep.runtime.targets import targets_at
 from clipstep.runtime.wording import listed
 
 MANIFEST = "manifest.json"
@@ -41,6 +40,8 @@ class Bundle:
     """The folder, or the pack."""
     manifest: Manifest
     manifest_sha256: str
+    ignored: tuple[str, ...]
+    """The manifest's keys that were not read: those that this clipstep does not know, in a manifest of a newer minor version."""
     _contents: Contents
     _checked: set[str] = field(default_factory=set)
 
@@ -52,7 +53,8 @@ class Bundle:
         PEM, that must have signed the manifest.
 
         Raises:
-            BundleError: no such bundle, an unknown schema version, a malformed manifest, a file that is altered, or that lies outside.
+            BundleError: no such bundle, one of another major version of the format, a malformed manifest, a file that is altered, or that
+                lies outside.
             SignatureError: the bundle is not signed by that key.
         """
         contents = open_contents(Path(path))
@@ -60,7 +62,8 @@ class Bundle:
             text = _text(contents, MANIFEST)
             if signer is not None:
                 check_signature(text, _text(contents, SIGNATURE) if SIGNATURE in contents.sizes else None, signer, Path(path))
-            bundle = cls(Path(path), _manifest(contents.path, text), hashlib.sha256(text).hexdigest(), contents)
+            manifest, ignored = read_manifest(contents.path, text)
+            bundle = cls(Path(path), manifest, hashlib.sha256(text).hexdigest(), ignored, contents)
             if all(not bundle._parts(artifact) for artifact in bundle.manifest.artifacts):
                 bundle._check(bundle.manifest.artifacts[0])
             for item in () if lazily else bundle._items():
@@ -74,6 +77,10 @@ class Bundle:
     @property
     def is_pack(self) -> bool:
         return not isinstance(self._contents, Folder)
+
+    @property
+    def is_signed(self) -> bool:
+        return SIGNATURE in self._contents.sizes
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -140,49 +147,11 @@ class Bundle:
         Raises:
             BundleError: all are Core ML packages.
         """
-        if all(artifact.target == "coreml" for artifact in self.manifest.artifacts):
+        if not any(artifact.target in targets_at("python") for artifact in self.manifest.artifacts):
             raise BundleError(
                 f"{self.path}: holds Core ML packages alone, which run on Apple devices only", expected="an onnx or executorch artifact to run here",
                 fix="export or pack the network with one; clipstep verify and clipstep inspect read Core ML packages here too",
             )  # fmt: skip
-
-    def check_recordable(self) -> None:
-        """Checks before hours of work that something may be noted in the manifest.
-
-        Raises:
-            BundleError: it is a pack, or its folder may not be written to; it is signed, and another manifest would break its signature.
-        """
-        if SIGNATURE in self._contents.sizes:
-            raise BundleError(
-                f"{self.path}: is signed, and its signature would not fit a manifest in which something was noted",
-                fix=f"remove {SIGNATURE}, note it, and sign the bundle again",
-            )
-        if self.is_pack:
-            raise BundleError(f"{self.path}: is a pack, which nothing is noted in", fix="note it in the bundle's folder, and pack that again")
-        with self._writing():
-            probe = self.path / f".{MANIFEST}.new"
-            probe.touch(exist_ok=True)
-            probe.unlink()
-
-    def record_accuracy(self, file: str, accuracy: Accuracy) -> None:
-        """Notes in the bundle's manifest how right the artifact ``file`` is; the manifest is replaced at once, or not at all.
-
-        Raises:
-            BundleError: it is a pack, or its folder may not be written to.
-        """
-        self._note({file: {"accuracy": accuracy}})
-
-    def record_arm64(self, costs: Mapping[str, Arm64Step]) -> None:
-        """Notes in the bundle's manifest what a step of each artifact costs on ARM64, as ``record_accuracy`` does."""
-        self._note({file: {"arm64_step": cost} for file, cost in costs.items()})
-
-    def _note(self, notes: Mapping[str, Mapping[str, object]]) -> None:
-        self.check_recordable()
-        with self._writing(), _locked(self.path):
-            now = _manifest(self.path, (self.path / MANIFEST).read_bytes())  # Another may have noted something since this was opened.
-            artifacts = [a.model_copy(update=notes.get(a.file, {})) for a in now.artifacts]
-            with write_file(self.path / MANIFEST, mode=stat.S_IMODE((self.path / MANIFEST).stat().st_mode)) as new:
-                new.write_text(now.model_copy(update={"artifacts": tuple(artifacts)}).text(), encoding="utf-8")
 
     def _items(self) -> tuple[Artifact | Golden, ...]:
         return (*self.manifest.artifacts, self.manifest.golden)
@@ -224,13 +193,6 @@ class Bundle:
             raise BundleError(
                 f"{self.path}: cannot be unpacked", got=error.strerror or str(error), fix="make room in the temporary folder"
             ) from error
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise BundleError(f"{self.path}: nothing can be noted in it", got=error.strerror or str(error), fix="make its folder writable") from error
 
     def close(self) -> None:
         """Removes what was unpacked of a pack. Closing twice is allowed."""
@@ -277,19 +239,6 @@ def _highest(name: PurePosixPath, needed: set[str]) -> str:
     return next((str(above) for above in reversed(name.parents) if str(above) not in needed), str(name))
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time notes something in a bundle, where the system has such locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows.
-        yield
-        return
-    with (folder / MANIFEST).open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _text(contents: Contents, name: str) -> bytes:
     """The manifest or the signature, which is not larger than any reader takes."""
     path = contents.path
@@ -303,22 +252,26 @@ def _text(contents: Contents, name: str) -> bytes:
         return file.read(LARGEST_BYTES)
 
 
-def _manifest(path: Path, text: bytes) -> Manifest:
+def read_manifest(path: Path, text: bytes) -> tuple[Manifest, tuple[str, ...]]:
+    """The manifest of the bundle ``path``, and the keys of a newer minor version that were ignored.
+
+    Raises:
+        BundleError: it is malformed, or its format has another major version.
+    """
     try:
         values = parse_json(text)
     except ClipstepError as error:
         raise BundleError(f"{path}: {MANIFEST} {error}", fix="export it again") from error
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION or not isinstance(version, int):
-        got = None if version is None else _short(version)
-        raise BundleError(f"{path}: unknown schema version", got=got, expected=SCHEMA_VERSION, fix="use a clipstep that knows it")
+    if not isinstance(values, dict):
+        raise BundleError(f"{path}: {MANIFEST} is malformed", got=f"a {type(values).__name__}", expected="an object", fix="export it again")
+    version = check_version(values, path, BundleError)
     try:
-        return Manifest.model_validate_json(json.dumps(values), strict=True)
+        return validated(Manifest, values, version)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         place, reason = f" at {where[:200]}" if where else "", _short(first["msg"].removeprefix("Value error, "))
-        raise BundleError(f"{path}: {MANIFEST} is malformed{place}", got=reason, fix="export it again") from error
+        raise BundleError(f"{path}: {MANIFEST} is malformed{place}", got=reason, fix=malformed_fix(version)) from error
 
 
 def _short(value: object) -> str:

@@ -1,36 +1,43 @@
 """The facts that an artifact carries, compared with those of the manifest beside it: at load, and by ``clipstep verify``."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ValidationError
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.format_version import check_version, malformed_fix, validated
 from clipstep.runtime.manifest import Interface
 from clipstep.runtime.strict_json import parse_json
 
+VERSION = {"schema_version"}
 SHOWN = 8
 """Lists of more are told by their first element that differs."""
 
 
-def interface_in(text: str, file: object) -> Interface:
-    """The facts in the text that an artifact carries.
+def interface_in(text: str, file: object) -> tuple[Interface, tuple[str, ...]]:
+    """The facts in the text that an artifact carries, and the keys of a newer minor version that were ignored.
 
     Raises:
-        ClipstepError: they are malformed.
+        ClipstepError: they are malformed, or of another major version of the format.
     """
     try:
-        return Interface.model_validate_json(json.dumps(parse_json(text.encode("utf-8", "replace"))), strict=True)
-    except (ValidationError, ClipstepError) as error:
-        where, reason = "their start", str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            where, reason = ".".join(map(str, first["loc"])) or where, first["msg"]
-        raise ClipstepError(
-            f"{file}: the clipstep facts in it are malformed at {where}", got=reason.removeprefix("Value error, "),
-            fix="export it again with this version",
-        ) from error  # fmt: skip
+        values = parse_json(text.encode("utf-8", "replace"))
+    except ClipstepError as error:
+        raise _malformed(file, "their start", str(error), "export it again") from error
+    if not isinstance(values, dict):
+        raise _malformed(file, "their start", f"a {type(values).__name__}", "export it again")
+    version = check_version(values, f"{file}: what clipstep embedded in it")
+    try:
+        return validated(Interface, values, version)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "their start"
+        raise _malformed(file, where, first["msg"].removeprefix("Value error, "), malformed_fix(version)) from error
+
+
+def _malformed(file: object, where: str, got: str, fix: str) -> ClipstepError:
+    return ClipstepError(f"{file}: the clipstep facts in it are malformed at {where}", got=got, fix=fix)
 
 
 def check_embedded_facts(said: Interface, embedded: Interface, file: object) -> None:
@@ -47,8 +54,8 @@ def check_embedded_facts(said: Interface, embedded: Interface, file: object) -> 
 
 
 def differences(said: Interface, right: Interface) -> Iterator[tuple[str, object, object]]:
-    """The keys that differ, with what each says; of states and of the input by their own keys."""
-    yield from _values("", said.model_dump(), right.model_dump())
+    """The keys that differ, with what each says; of states and of the input by their own keys. Their versions of the format may differ."""
+    yield from _values("", said.model_dump(exclude=VERSION), right.model_dump(exclude=VERSION))
 
 
 def _shown(value: object) -> object:

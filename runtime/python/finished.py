@@ -104,7 +104,8 @@ def _bundle_parts(folder: Path) -> Iterable[str]:
 def _describe_bundle(folder: Path) -> str:
     values = _manifest_of(folder)
     provenance, labels = values.get("provenance"), values.get("labels")
-    return f"{provenance.get('architecture')}, {len(labels)} classes" if isinstance(provenance, dict) and isinstance(labels, list) else "damaged"
+    network = provenance.get("architecture", provenance.get("source")) if isinstance(provenance, dict) else None
+    return f"{network}, {len(labels)} classes" if network is not None and isinstance(labels, list) else "damaged"
 
 
 BUNDLE = Kind("bundle", "manifest.json", _bundle_parts, _describe_bundle)

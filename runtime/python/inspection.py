@@ -8,12 +8,14 @@ from rich.console import Console
 
 from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.files import FACTS, IMPORTS, READERS, FileFacts
+from clipstep.runtime.files import FACTS, FileFacts
+from clipstep.runtime.format_version import version_text
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.interval import share_text
 from clipstep.runtime.isolated import call_isolated
 from clipstep.runtime.manifest import Artifact, Interface, Manifest
 from clipstep.runtime.options import command, signer_option
+from clipstep.runtime.targets import TARGETS, by_suffix
 from clipstep.runtime.terminal import new_console
 from clipstep.runtime.wording import listed
 
@@ -43,11 +45,13 @@ def inspect(path: Path | str) -> Manifest | FileFacts:
 
 
 def _is_lone_file(path: Path) -> bool:
-    return path.suffix in READERS or (path.is_file() and path.suffix != ".zip")
+    return by_suffix(path) is not None or (path.is_file() and path.suffix != ".zip")
 
 
 def _file_facts(path: Path) -> FileFacts:
-    return FileFacts.model_validate_json(call_isolated(FACTS, path, f"the reader of {path.suffix} files", IMPORTS.get(path.suffix, ())))
+    target = by_suffix(path)
+    imports = () if target is None else target.imports
+    return FileFacts.model_validate_json(call_isolated(FACTS, path, f"the reader of {path.suffix} files", imports))
 
 
 @command("inspect")
@@ -68,6 +72,8 @@ def inspect_command(path: Path, as_json: bool, signer: Path | None) -> None:
     with opened_for(path, signer) as bundle:
         if as_json:
             click.echo(bundle.manifest.text(), nl=False)
+            if bundle.ignored:
+                click.echo(f"note: {path}: format {version_text(bundle.manifest.schema_version, bundle.ignored)}", err=True)
         else:
             show_bundle(bundle, new_console())
 
@@ -76,16 +82,21 @@ def show_bundle(bundle: Bundle, console: Console) -> None:
     """Prints what a bundle is."""
     manifest = bundle.manifest
     _show_interface(manifest, console)
+    _show_version(manifest.schema_version, bundle.ignored, console)
     for artifact in manifest.artifacts:
         console.print(f"artifact      {_artifact(artifact)}{'; MISSING' if artifact.file in bundle.missing else ''}", soft_wrap=True)
     _show_golden(bundle, console)
     origin = manifest.provenance
-    network = f"{origin.architecture} {json.dumps(origin.config)}"
-    console.print(f"made by       clipstep {origin.clipstep_version} from {origin.run}, {network}", soft_wrap=True)
-    console.print(f"checkpoint    {origin.checkpoint_sha256}", soft_wrap=True)
+    network = f"{manifest.architecture if origin.kind == 'run' else ''} {json.dumps(origin.config)}".strip()
+    console.print(f"made by       clipstep {manifest.export.clipstep_version} from the {origin.kind} {origin.source}, {network}", soft_wrap=True)
+    console.print(f"weights       {origin.weights_sha256}", soft_wrap=True)
     if bundle.extra:
         console.print(f"extra         {listed(bundle.extra)}: not named by the manifest, and read by nothing", soft_wrap=True, markup=False)
     console.print("All files that are there are as their hashes in the manifest say.")
+
+
+def _show_version(version: str, ignored: tuple[str, ...], console: Console) -> None:
+    console.print(f"format        {version_text(version, ignored)}", soft_wrap=True, markup=False)
 
 
 def _show_golden(bundle: Bundle, console: Console) -> None:
@@ -111,8 +122,8 @@ def _show_interface(interface: Interface, console: Console) -> None:
     if interface.average is not None:
         newest = "all frames so far" if interface.window_frames is None else f"the newest {interface.window_frames} frames"
         console.print(f"predictions   the mean over {newest}{', at the end of a video all of it' if interface.flush else ''}", soft_wrap=True)
-    mean, deviation = (" ".join(f"{value:.1f}" for value in values) for values in (spec.mean, spec.deviation))
-    console.print(f"normalised    inside: minus {mean}, divided by {deviation}")
+    mean, std = (" ".join(f"{value:.1f}" for value in values) for values in (spec.mean, spec.std))
+    console.print(f"normalised    inside: minus {mean}, divided by {std}")
     for state, output in zip(interface.states, interface.outputs[1:], strict=True):
         console.print(f"state         {state.name} {state.dtype} {state.shape}, {state.initial:g} at the start; then {output}")
     console.print(f"logits        float32 (1, {len(interface.labels)}){HELD[interface.output]}")
@@ -139,9 +150,10 @@ def _show_file(facts: FileFacts, console: Console) -> None:
         for tensor in tensors:
             console.print(f"{kind:<14}{tensor.name or '(no name)'} {tensor.dtype} {tensor.shape}")
     operations = ", ".join(f"{count} {name}" for name, count in facts.operations.items())
-    console.print(f"{'calls' if facts.target == 'executorch' else 'operations':<14}{sum(facts.operations.values())}: {operations}", soft_wrap=True)
+    console.print(f"{TARGETS[facts.target].operations:<14}{sum(facts.operations.values())}: {operations}", soft_wrap=True)
     if facts.interface is None:
         console.print("It carries no clipstep facts: initial states, labels and normalisation are not in it.")
         return
     console.print("clipstep's facts in it, which fit its inputs and outputs:")
     _show_interface(facts.interface, console)
+    _show_version(facts.interface.schema_version, facts.ignored, console)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ except ImportError:  # Windows.
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 """What a disk without locks answers."""
+POLL_SECONDS = 0.05
+"""Who waits looks as often."""
 LONGEST = 50
 """Characters of a name that are kept in the names beside it, which the disk would otherwise refuse as too long."""
 
@@ -38,11 +41,13 @@ _held: dict[Path, tuple[int, int]] = {}
 
 
 @contextmanager
-def one_writer(out: Path) -> Iterator[None]:
+def one_writer(out: Path, *, wait: bool = False) -> Iterator[None]:
     """Holds the right to write to ``out``, which need not exist; inside itself, in the same thread, it is the same right.
 
+    With ``wait`` it waits until nobody else is writing there.
+
     Raises:
-        BeingWrittenError: another process, or another thread of this one, is writing there.
+        BeingWrittenError: another process, or another thread of this one, is writing there, and nobody waits.
         ClipstepError: nothing can be written beside it.
     """
     out = Path(os.path.realpath(out))
@@ -51,7 +56,7 @@ def one_writer(out: Path) -> Iterator[None]:
         yield
         return
     made = [folder for folder in out.parents if not folder.exists()]
-    descriptor = _acquire(out)
+    descriptor = _acquire(out, wait=wait)
     _held[out] = threading.get_ident(), descriptor
     try:
         yield
@@ -71,7 +76,7 @@ def beside(out: Path, what: str) -> Path:
     return out.with_name(f".{name}.{what}")
 
 
-def _acquire(out: Path) -> int:
+def _acquire(out: Path, *, wait: bool) -> int:
     path = beside(out, "lock")
     while True:
         try:
@@ -80,9 +85,10 @@ def _acquire(out: Path) -> int:
         except OSError as error:
             raise ClipstepError(f"{out}: cannot be written", got=f"{path}: {error.strerror}", fix="choose another place") from error
         try:
-            if not _lock(descriptor):
+            locked = _lock(descriptor)
+            if not locked and not wait:
                 raise BeingWrittenError(f"{_holder(descriptor)} is writing to {out}", fix="wait until it is through, or choose another place")
-            if _is_at(descriptor, path):  # Otherwise the one that held it has removed it meanwhile.
+            if locked and _is_at(descriptor, path):  # Otherwise the one that held it has removed it meanwhile.
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}\n".encode())
                 return descriptor
@@ -90,6 +96,8 @@ def _acquire(out: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+        if not locked:
+            time.sleep(POLL_SECONDS)
 
 
 def _lock(descriptor: int) -> bool:

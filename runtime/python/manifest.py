@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from clipstep.runtime.checks.limits import check_files, check_labels, check_shapes, check_states
+from clipstep.runtime.format_version import OF_THIS_MAJOR, SCHEMA_VERSION
 from clipstep.runtime.outputs import Output
 from clipstep.runtime.wording import counted
 
-SCHEMA_VERSION = 1
 RESERVED = ("manifest.json", "signature.json")
 """The bundle's own files."""
 
@@ -25,6 +25,7 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Version = Annotated[str, Field(pattern=OF_THIS_MAJOR)]
 PerChannel = Annotated[tuple[float, ...], Field(min_length=2, max_length=3)]
 
 
@@ -49,7 +50,7 @@ class Input(_Model):
     color: Literal["RGB", "flow"] = "RGB"
     mean: PerChannel
     """Subtracted inside the artifact, a channel, in 0..255."""
-    deviation: PerChannel
+    std: PerChannel
     """Divided by inside the artifact, a channel, in 0..255."""
     fps: Annotated[float, Field(ge=1e-3, le=1e4)]
     """The nominal frame rate: that of the training videos."""
@@ -62,11 +63,11 @@ class Input(_Model):
 
     @model_validator(mode="after")
     def _channels_agree(self) -> "Input":
-        if min(self.deviation) <= 0:
-            raise ValueError("deviation must be above 0")
+        if min(self.std) <= 0:
+            raise ValueError("std must be above 0")
         channels = {"RGB": 3, "flow": 2}[self.color]
-        if {self.shape[-1], len(self.mean), len(self.deviation)} != {channels}:
-            raise ValueError(f"the channels of shape, mean and deviation must be {channels} for {self.color}")
+        if {self.shape[-1], len(self.mean), len(self.std)} != {channels}:
+            raise ValueError(f"the channels of shape, mean and std must be {channels} for {self.color}")
         return self
 
 
@@ -94,6 +95,8 @@ class Flush(_Model):
 class Interface(_Model):
     """What a lone artifact needs to be used; also embedded in each artifact."""
 
+    schema_version: Version = SCHEMA_VERSION
+    """The version of the format, MAJOR.MINOR."""
     name: str
     input: Input
     states: tuple[State, ...]
@@ -264,20 +267,51 @@ class Golden(_Model):
     """How many of the last steps were left out when the bundle was packed."""
 
 
-class Provenance(_Model):
-    """Where the network came from."""
+class _Origin(_Model):
+    """What is said of any network that was exported."""
 
-    run: str
-    """The run's folder as it was named at export."""
-    checkpoint_sha256: Sha256
-    clipstep_version: str
-    architecture: str
+    source: str
+    """Where it came from, for people: nothing opens or imports it."""
+    weights_sha256: Sha256
+    """The SHA-256 of the network's weights: of each tensor of its state_dict, in order of name, ``NAME DTYPE SHAPE`` and its bytes."""
     config: dict[str, int]
-    training: dict[str, Any]
+    """The numbers that the network was built with; ``frames`` are those of a subclip."""
     weights: str | None = None
-    """Where the weights are from, if not from training here: a file's name, ``factory`` (the user's own code), or ``random``."""
+    """Where the weights are from, if not from training here: a file's name, ``factory`` (the user's own code), ``module`` (in
+    memory), or ``random``."""
     weights_key: str | None = None
     """The key of that file that was chosen."""
+
+
+class RunProvenance(_Origin):
+    """A run of ``clipstep train`` or ``clipstep convert``; ``source`` is its folder as it was named at export."""
+
+    kind: Literal["run"]
+    architecture: str
+    training: dict[str, Any]
+    """The summary of the training; empty where there was none."""
+
+
+class FactoryProvenance(_Origin):
+    """What a factory made; ``source`` is ``package.module:factory``."""
+
+    kind: Literal["factory"]
+
+
+class ModuleProvenance(_Origin):
+    """A module that was in memory; ``source`` is the name of its class."""
+
+    kind: Literal["module"]
+
+
+Provenance = Annotated[RunProvenance | FactoryProvenance | ModuleProvenance, Field(discriminator="kind")]
+"""Where the network came from."""
+
+
+class Export(_Model):
+    """How the bundle was made of the network."""
+
+    clipstep_version: str
     stream_frames: Positive | None = None
     """The new frames a step, where a clip network was made into steps."""
     multiply_accumulates: Count | None = None
@@ -287,10 +321,11 @@ class Provenance(_Model):
 class Manifest(Interface):
     """``manifest.json``."""
 
-    schema_version: Literal[1]
+    schema_version: Version
     artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1)]
     golden: Golden
     provenance: Provenance
+    export: Export
 
     @model_validator(mode="after")
     def _names_each_file_once(self) -> "Manifest":
@@ -300,6 +335,16 @@ class Manifest(Interface):
 
     def __repr__(self) -> str:
         return f"<Manifest {self.name}: {self.facts()}; {', '.join(artifact.file for artifact in self.artifacts)}>"
+
+    @property
+    def architecture(self) -> str:
+        """The name of the network: a run's architecture, else where it came from."""
+        return self.provenance.architecture if isinstance(self.provenance, RunProvenance) else self.provenance.source
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The summary of the training; empty where clipstep did not train the network."""
+        return self.provenance.training if isinstance(self.provenance, RunProvenance) else {}
 
     def text(self) -> str:
         """The file's text."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.checks import check_file
 from clipstep.runtime.declared import Declares
 from clipstep.runtime.embedded import check_embedded_facts, interface_in
 from clipstep.runtime.engines import Array, Engine, as_array, engine_info, load_engine
@@ -18,6 +17,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.fits import check_declared, check_outputs, expected_tensors
 from clipstep.runtime.isolated import IsolatedEngine
 from clipstep.runtime.manifest import Interface
+from clipstep.runtime.targets import check_file
 from clipstep.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class StepModel:
             try:
                 check_declared(declared, interface, description)
                 if (facts := declared.get("facts")) is not None:
-                    check_embedded_facts(interface, interface_in(facts, description), description)
+                    check_embedded_facts(interface, interface_in(facts, description)[0], description)
             except ClipstepError:
                 engine.close()
                 raise

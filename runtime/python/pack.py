@@ -14,11 +14,14 @@ from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, this_machine
 from clipstep.runtime.contents import PACK_SUFFIX, is_clutter
 from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.format_version import SCHEMA_VERSION
 from clipstep.runtime.golden import GoldenSteps, check_golden, flush_points, short_steps, shortest_steps
 from clipstep.runtime.manifest import Artifact, Golden, Interface
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.session import end_video
 from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.runtime.target import PlaceName
+from clipstep.runtime.targets import targets_at
 from clipstep.runtime.whole import write_file
 
 GOLDEN = ("full", "short", "synthetic")
@@ -41,10 +44,15 @@ class Place:
 def places() -> dict[str, Place]:
     """The places that a pack can be made for, by the name that ``clipstep pack --for`` takes."""
     return {
-        "android": Place(("onnx", "executorch"), "arm64", "onnx and executorch for arm64, else for any processor"),
-        "ios": Place(("coreml",), "arm64", "Core ML"),
-        "python": Place(("onnx", "executorch"), this_machine(), f"onnx and executorch for {this_machine()}, else for any processor"),
+        "android": _place("android", "arm64"),
+        "ios": _place("ios", "arm64"),
+        "python": _place("python", this_machine()),
     }
+
+
+def _place(name: PlaceName, machine: str) -> Place:
+    targets = targets_at(name)
+    return Place(targets, machine, f"{' and '.join(targets)} for {machine}, else for any processor")
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,8 @@ def write_pack(bundle: Bundle, artifacts: Sequence[Artifact], golden: PackedGold
     Raises:
         ClipstepError: a file of the bundle is missing or altered; ``out`` cannot be written.
     """
-    manifest = bundle.manifest.model_copy(update={"artifacts": tuple(artifacts), "golden": golden.golden})
+    # Without the keys of a newer minor version, if the bundle has any: the pack is of the format that was understood.
+    manifest = bundle.manifest.model_copy(update={"schema_version": SCHEMA_VERSION, "artifacts": tuple(artifacts), "golden": golden.golden})
     files = sorted(file for artifact in artifacts for file in _files_of(bundle, artifact))
     try:
         with write_file(out) as new, zipfile.ZipFile(new, "x") as pack:

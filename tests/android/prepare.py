@@ -150,7 +150,7 @@ def late(out: Path) -> dict[str, np.ndarray]:
     values = {"late.frames": frames.numpy()}
     with torch.no_grad():
         for count in LATE_VIDEOS:
-            video = normalise(frames[None, : count // 2 * 2], info.mean, info.deviation)
+            video = normalise(frames[None, : count // 2 * 2], info.mean, info.std)
             values[f"late.logits.{count}"] = run.network(video).numpy()
     return values
 

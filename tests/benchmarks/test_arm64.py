@@ -76,7 +76,7 @@ def unchanged(values: dict[str, Any]) -> None:
 
 def test_counts_are_recorded_noted_and_reported(kit: Path, edit: Callable[..., Path], run_folder: Path, tmp_path: Path, clipstep: Call) -> None:
     bundle, out = edit(unchanged), tmp_path / "records.jsonl"
-    macs = Bundle.open(bundle).manifest.provenance.multiply_accumulates
+    macs = Bundle.open(bundle).manifest.export.multiply_accumulates
     code, _, error = clipstep("bench", bundle, "--arch", "arm64", "--run", run_folder, "--record", "--out", out)
     assert (code, error) == (0, "")
     timed, (naive, lowered) = read_records(out)

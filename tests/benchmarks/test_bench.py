@@ -18,6 +18,7 @@ from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256
 from clipstep.runtime.cli import main
 from clipstep.runtime.install import install_extra
 from clipstep.runtime.manifest import Accuracy
+from clipstep.runtime.recording import record_accuracy
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_the_report_says_the_accuracy_that_was_noted(
 ) -> None:
     copy = Path(shutil.copytree(bundle_path, tmp_path / "noted.clipstep"))
     accuracy = Accuracy(data="ucf101, testlist02", engine="executorch", videos=40, crops=5, top1=0.725, top5=0.95)
-    Bundle.open(copy).record_accuracy("step.pte", accuracy)
+    record_accuracy(Bundle.open(copy), "step.pte", accuracy)
     assert call("report", copy, records_file) == 0
     text = capsys.readouterr().out
     assert "step.pte in executorch: top-1 72.5% of 40 videos (95% interval 57% to 84%), top-5 95.0%: ucf101, testlist02, 5 crops\n" in text

@@ -53,9 +53,8 @@ def hostile(bundle_copy: Path, tmp_path: Path) -> Path:
     values: dict[str, Any] = json.loads((bundle_copy / MANIFEST).read_text())
     bait = str(tmp_path / "work/bait.json")
     values["name"] = "bait_module"
-    values["provenance"].update(
-        run="bait_module:factory", architecture="bait_module", training={"bait": bait, "checkpoint": bait}, clipstep_version=bait
-    )
+    values["provenance"].update(kind="run", source="bait_module:factory", architecture="bait_module", training={"bait": bait, "checkpoint": bait})
+    values["export"]["clipstep_version"] = bait
     values["provenance"]["config"]["bait_module"] = 1
     values["labels"] = ["bait_module:factory", "../bait.json", f"file://{bait}"]
     for artifact in values["artifacts"]:

@@ -36,7 +36,7 @@ def test_every_runtime_is_timed_or_named_with_the_reason(bundle_path: Path, run_
         timed.add("torch.compile")
     assert timed == {"naive rank-5 ONNX", "PyTorch eager", "torch.compile", "openvino", "mnn", "step.onnx", "step.pte"}
     assert all(record.start.largest_error <= 1e-4 and len(record.step_ms) == 2 for record in records)
-    arithmetic = Bundle.open(bundle_path).manifest.provenance.multiply_accumulates
+    arithmetic = Bundle.open(bundle_path).manifest.export.multiply_accumulates
     rate, millions, least = re.search(r"large matrices here: ([\d.]+) G .* the step's (\d+) M take ([\d.]+) ms", said).groups()  # type: ignore[union-attr]
     assert arithmetic is not None and int(millions) == round(arithmetic / 1e6)
     assert float(least) == pytest.approx(arithmetic / float(rate) / 1e6, rel=0.1)

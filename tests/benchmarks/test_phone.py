@@ -62,7 +62,7 @@ RECORD: dict[str, Any] = {
         "model": "Maker Phone", "build_fingerprint": "maker/phone:15", "temperature_before_c": 25.0, "temperature_after_c": 31.5,
         "thermal_status_after": 0,
     },
-    "checkpoint_sha256": None, "pause_ms": 0.0, "processor_ms": None,
+    "weights_sha256": None, "pause_ms": 0.0, "processor_ms": None,
     "percentiles_ms": {"p10": 12.0, "p50": 20.0, "p90": 28.0, "p99": 29.8}, "steps_per_s": 50.0, "real_time_factor": 25.0,
 }  # fmt: skip
 

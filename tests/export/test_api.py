@@ -75,7 +75,7 @@ def test_what_was_exported_is_in_the_result(small: nn.Module, tmp_path: Path, ca
     assert isinstance(manifest, Manifest) and manifest == result.manifest
     assert [item.artifact for item in written] == list(result.manifest.artifacts) and not result.constant_output
     assert (manifest.input.fps, manifest.labels, manifest.golden.content) == (12.5, ("fight", "nofight"), ("synthetic",))
-    assert manifest.provenance.architecture.endswith("Small")
+    assert manifest.architecture.endswith("Small")
     assert capfd.readouterr().out == ""
 
 

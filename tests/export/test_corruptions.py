@@ -112,7 +112,7 @@ CORRUPTED: dict[str, Callable[[Run], Run]] = {
     "states swapped": lambda run: replace(run, network=_as(Swapped, run.network).eval()),
     "relu dropped": lambda run: replace(run, network=_as(Linear, run.network).eval()),
     "another mean": lambda run: replace(run, info=replace(run.info, mean=(105.0, 101.0, 97.0))),
-    "another deviation": lambda run: replace(run, info=replace(run.info, deviation=(58.0, 57.0, 60.0))),
+    "another std": lambda run: replace(run, info=replace(run.info, std=(58.0, 57.0, 60.0))),
     "BGR for RGB": lambda run: replace(run, network=_as(Turned, run.network, how=lambda x: x.flip(1)).eval()),
     "height and width exchanged": lambda run: replace(run, network=_as(Turned, run.network, how=lambda x: x.transpose(3, 4)).eval()),
     "time reversed": lambda run: replace(run, network=_as(Turned, run.network, how=lambda x: x.flip(2)).eval()),
@@ -168,7 +168,7 @@ def _embed(file: Path, facts: str) -> None:
 LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "initial value": (lambda values: values["states"][0].update(initial=0.6), "states.slow.initial"),
     "mean": (lambda values: values["input"].update(mean=[104, 101, 90]), "input.mean"),
-    "deviation": (lambda values: values["input"].update(deviation=[58, 57, 60]), "input.deviation"),
+    "std": (lambda values: values["input"].update(std=[58, 57, 60]), "input.std"),
     "labels permuted": (lambda values: values.update(labels=["b", "a", "c"]), "labels"),
     "fps": (lambda values: values["input"].update(fps=24), "input.fps"),
     "states renamed": (lambda values: values.update(states=values["states"][::-1], outputs=["logits", *values["outputs"][:0:-1]]), "states."),

@@ -67,7 +67,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "fps": (lambda values: values["input"].update(fps=30), "input.fps; got 30.0; expected 25.0"),
     "stride": (lambda values: values["input"].update(frame_stride=2), "input.frame_stride; got 2; expected 1"),
     "mean": (lambda values: values["input"].update(mean=[0, 0, 0]), "input.mean; got (0.0, 0.0, 0.0); expected (104.0, 101.0, 97.0)"),
-    "deviation": (lambda values: values["input"].update(deviation=[58, 57, 60]), "input.deviation; got (58.0, 57.0, 60.0)"),
+    "std": (lambda values: values["input"].update(std=[58, 57, 60]), "input.std; got (58.0, 57.0, 60.0)"),
     "initial value": (lambda values: values["states"][0].update(initial=0), "states.slow.initial; got 0.0; expected 0.5"),
     "output": (lambda values: values.update(output="probabilities"), "output; got probabilities; expected logits"),
     "delay": (lambda values: values.update(delay_frames=3), "delay_frames; got 3; expected 0"),
@@ -127,11 +127,49 @@ def test_facts_of_before_a_key_was_there_are_those_of_its_default(copy: Path, re
     StepModel.load(copy).close()
 
 
+def _facts_of(copy: Path, version: str, rehash: Rehash) -> Path:
+    """The lone file with facts of that version of the format, and a key that this clipstep does not know."""
+    facts = Bundle.open(copy).manifest.interface("uint8").model_dump(mode="json")
+    _metadata(copy, json.dumps({**facts, "schema_version": version, "input": {**facts["input"], "gamma": 2.2}}))
+    rehash(copy, "step.onnx")
+    return copy / "step.onnx"
+
+
+def test_facts_of_a_newer_minor_version_are_read_without_what_is_new(copy: Path, rehash: Rehash, clipstep: Cli) -> None:
+    file = _facts_of(copy, "2.1", rehash)
+    code, out, err = clipstep("inspect", file)
+    assert (code, err) == (0, "") and "format        2.1, newer than this clipstep's 2.0; not read: input.gamma\n" in out
+    code, out, _ = clipstep("inspect", file, "--json")
+    assert code == 0 and json.loads(out)["ignored"] == ["input.gamma"]
+    code, _, err = clipstep("verify", copy)
+    assert code == 0, err
+    StepModel.load(copy).close()
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("2.0", "the clipstep facts in it are malformed at input.gamma; got Extra inputs are not permitted; export it again"),
+        ("1.3", "what clipstep embedded in it was written by an older clipstep; got schema_version 1.3; expected 2.x; export the network again"),
+        ("3.0", "what clipstep embedded in it was written by a newer clipstep; got schema_version 3.0; expected 2.x; install a newer clipstep"),
+    ],
+)
+def test_facts_of_another_version_are_refused_by_every_command(
+    version: str, said: str, copy: Path, clip: Path, rehash: Rehash, clipstep: Cli
+) -> None:
+    file = _facts_of(copy, version, rehash)
+    for command in (("inspect", file), ("verify", copy), ("run", copy, clip)):
+        code, out, err = clipstep(*command)
+        assert code == 2 and said in " ".join(err.split()), (command, out, err)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("no facts", "the clipstep facts in it are malformed at their start; got is not JSON"),
-        ("{}", "the clipstep facts in it are malformed at name; got Field required"),
+        ("{}", "what clipstep embedded in it was written by an older clipstep; got no schema_version; expected 2.x"),
+        ('{"schema_version": "2.0"}', "the clipstep facts in it are malformed at name; got Field required"),
+        ("[]", "the clipstep facts in it are malformed at their start; got a list"),
         ('{"name": 1, "name": 2}', "is ambiguous; got the key 'name' twice"),
     ],
 )

@@ -28,7 +28,7 @@ from clipstep.training.run import Run, RunInfo
 Cli = Callable[..., tuple[int, str, str]]
 Rehash = Callable[..., Bundle]
 CLASSES = ("a", "b", "c")
-MEAN, DEVIATION = (104.0, 101.0, 97.0), (58.0, 57.0, 59.0)
+MEAN, STD = (104.0, 101.0, 97.0), (58.0, 57.0, 59.0)
 
 
 class Late(nn.Module):
@@ -65,7 +65,7 @@ class Early(Step):
 @pytest.fixture(scope="module")
 def late_run() -> Run:
     torch.manual_seed(4)
-    info = RunInfo("late", {"frames": 4}, CLASSES, MEAN, DEVIATION, 25.0, "0" * 64)
+    info = RunInfo("late", {"frames": 4}, CLASSES, MEAN, STD, 25.0, "0" * 64)
     return Run(Late().eval(), info, torch.from_numpy(synthetic_subclips(8, 4, 16, 16)), "synthetic")
 
 
@@ -89,7 +89,7 @@ def _whole(run: Run, golden: GoldenSteps, steps: int) -> np.ndarray:
     """The eager clip network on all frames of so many golden steps, which knows nothing of steps."""
     frames = np.concatenate([golden.subclips[step % len(golden.subclips)] for step in range(steps)])
     with torch.no_grad():
-        return run.network(normalise(torch.from_numpy(frames)[None], MEAN, DEVIATION))[0].numpy()
+        return run.network(normalise(torch.from_numpy(frames)[None], MEAN, STD))[0].numpy()
 
 
 def test_the_flushed_videos_are_those_of_the_clip_network(late_bundle: Path, late_run: Run) -> None:
@@ -109,7 +109,7 @@ def test_an_artifact_with_another_end_is_refused_at_export_and_caught_by_verify_
     class Wrong(pipeline._Graphs):
         def __init__(self, program: Any) -> None:
             step = program.step
-            super().__init__(replace(program, step=wrong(step.network, step.mean, step.deviation).eval()))
+            super().__init__(replace(program, step=wrong(step.network, step.mean, step.std).eval()))
 
     monkeypatch.setattr(pipeline, "_Graphs", Wrong)
     out, ask = tmp_path / "wrong.clipstep", ExportOptions((target,), stream=2)
@@ -186,7 +186,7 @@ def test_a_network_on_which_the_end_does_not_show_is_said_to_be_one(late_run: Ru
     program = program_of(late_run.spec(), 2)
     golden = record_golden(program, program.subclips(late_run.sample.flatten(0, 1)))
     assert END_IGNORED not in unseen(program, golden)
-    blind = replace(program, step=Ignores(program.step.network, program.step.mean, program.step.deviation).eval())
+    blind = replace(program, step=Ignores(program.step.network, program.step.mean, program.step.std).eval())
     assert END_IGNORED in unseen(blind, record_golden(blind, torch.from_numpy(golden.subclips)))
 
 

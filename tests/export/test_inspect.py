@@ -32,7 +32,7 @@ def test_a_bundle_is_its_manifest(inspected: Callable[[Path], dict], clipstep: C
     assert code == 0 and text.splitlines()[0] == "small: a step takes 4 frames of 32x32, every frame at 25 a second"
     assert "state         fast_buffer float32 (1, 12, 16, 16), 0 at the start; then fast_buffer_out" in text
     assert "labels        fight, nofight, other" in text and "golden steps  16 on 5 subclips" in text
-    assert bundle.manifest.provenance.checkpoint_sha256 in text and "step-float32.mlpackage" in text
+    assert bundle.manifest.provenance.weights_sha256 in text and "step-float32.mlpackage" in text
 
 
 @pytest.mark.parametrize("target", FILES)

@@ -103,9 +103,10 @@ def test_the_page_in_the_docs(walked: Path) -> None:
 
 def test_another_network_has_another_hash(walked: Path) -> None:
     manifest = Manifest.model_validate_json((walked / "gestures.clipstep/manifest.json").read_text())
-    assert re.fullmatch("[0-9a-f]{64}", manifest.provenance.checkpoint_sha256)
-    assert manifest.provenance.checkpoint_sha256 != hashlib.sha256(b"").hexdigest()
-    assert manifest.provenance.run == manifest.provenance.architecture == "gestures:Gestures"
+    assert re.fullmatch("[0-9a-f]{64}", manifest.provenance.weights_sha256)
+    assert manifest.provenance.weights_sha256 != hashlib.sha256(b"").hexdigest()
+    assert manifest.provenance.kind == "factory"
+    assert manifest.provenance.source == manifest.architecture == "gestures:Gestures"
 
 
 NETWORK = """
@@ -267,7 +268,7 @@ def test_an_output_that_is_always_the_same_is_said_plainly(own: Command) -> None
         ("nets:Random", ("--weights", "two.pth", "--weights-key", "b"), "two.pth: no weights under that key; got b; expected one of model, ema"),
         ("nets:Random", ("--weights-key", "ema"), "--weights-key is of a file; got no --weights; expected --weights FILE beside it"),
         ("nets:Plain", ("--classes", "none.txt"), "none.txt: no such file; expected a text file with a class a line"),
-        ("nets:Plain", ("--deviation", 1, 0, 1), "--deviation is what frames are divided by"),
+        ("nets:Plain", ("--std", 1, 0, 1), "--std is what frames are divided by"),
         (
             "nets:Writes",
             (),
@@ -320,5 +321,5 @@ def test_random_weights_are_the_same_whenever_they_are_made(own: Command, tmp_pa
     for index in range(2):
         torch.rand(index + 1)
         assert own("nets:Random", "--random-weights", *(("--force",) if index else ()))[0] == 0
-        hashes.add(Manifest.model_validate_json((tmp_path / "own.clipstep/manifest.json").read_text()).provenance.checkpoint_sha256)
+        hashes.add(Manifest.model_validate_json((tmp_path / "own.clipstep/manifest.json").read_text()).provenance.weights_sha256)
     assert len(hashes) == 1

@@ -17,7 +17,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import quiet
 from clipstep.training.run import Run, RunInfo
 
-MEAN, DEVIATION = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
+MEAN, STD = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
 SAMPLE = torch.randint(256, (2, 4, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
@@ -51,7 +51,7 @@ class Clip(nn.Module):
 
 
 def run_of(network: nn.Module) -> Run:
-    return Run(network.eval(), RunInfo("custom", {}, ("yes", "no"), MEAN, DEVIATION, 25.0), SAMPLE)
+    return Run(network.eval(), RunInfo("custom", {}, ("yes", "no"), MEAN, STD, 25.0), SAMPLE)
 
 
 def test_a_network_that_keeps_the_contract_is_a_program() -> None:
@@ -168,11 +168,11 @@ def test_frames_may_be_written_to_by_the_network_because_it_sees_a_normalised_co
 def test_a_step_is_normalisation_and_then_the_network() -> None:
     network = Custom().eval()
     pixels = SAMPLE[1].numpy().astype(np.float64)
-    by_hand = torch.from_numpy(((pixels - MEAN) / DEVIATION).transpose(3, 0, 1, 2)[None].astype(np.float32))
+    by_hand = torch.from_numpy(((pixels - MEAN) / STD).transpose(3, 0, 1, 2)[None].astype(np.float32))
     memory = torch.rand(1, 4)
     expected = network(by_hand, memory)
     for frames in (SAMPLE[1], SAMPLE[1].float()):
-        for value, wanted in zip(Step(network, MEAN, DEVIATION)(frames, memory), expected, strict=True):
+        for value, wanted in zip(Step(network, MEAN, STD)(frames, memory), expected, strict=True):
             torch.testing.assert_close(value, wanted, rtol=0, atol=1e-6)
 
 

@@ -240,7 +240,7 @@ def streamed_bundle(clip_run: Run, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_a_bundle_of_steps_says_its_delay_and_predicts_after_it(streamed_bundle: Path, clip_run: Run) -> None:
     """Delay 1 of the first kernel, made up to 2 by the second one's stride; against the eager network on the whole video."""
     manifest = Manifest.model_validate_json((streamed_bundle / "manifest.json").read_text())
-    assert (manifest.input.shape, manifest.delay_frames, manifest.provenance.stream_frames) == ((2, 16, 16, 3), 2, 2)
+    assert (manifest.input.shape, manifest.delay_frames, manifest.export.stream_frames) == ((2, 16, 16, 3), 2, 2)
     assert [(state.name, state.initial) for state in manifest.states] == [("past", 0.0), ("position", 0.0), ("ended", 0.0)]
     assert manifest.flush == Flush(state="ended", steps=1, min_frames=2)
     assert (manifest.average, manifest.window_frames, manifest.frames_needed) == ("all", None, 2)
@@ -251,8 +251,8 @@ def test_a_bundle_of_steps_says_its_delay_and_predicts_after_it(streamed_bundle:
         predictions = [stream.push(frame.numpy()) for frame in frames]
     given = [(index + 1, prediction) for index, prediction in enumerate(predictions) if prediction]
     assert [seen for seen, _ in given] == list(range(4, 33, 2))
-    mean, deviation = (torch.tensor(values).reshape(3, 1, 1, 1) for values in (clip_run.info.mean, clip_run.info.deviation))
-    video = ((frames.permute(3, 0, 1, 2).float() - mean) / deviation)[None]
+    mean, std = (torch.tensor(values).reshape(3, 1, 1, 1) for values in (clip_run.info.mean, clip_run.info.std))
+    video = ((frames.permute(3, 0, 1, 2).float() - mean) / std)[None]
     with torch.no_grad():
         for seen, prediction in given:
             features = clip_run.network.features(video[:, :, :seen])[:, :, : (seen - 2) // 2]

@@ -1,5 +1,6 @@
 """Each artifact alone: what it carries, where it runs, what it computes."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from clipstep.export.verification import load_for_verification
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.manifest import Interface
+from clipstep.runtime.targets import TARGETS as RUNTIME_TARGETS
 from clipstep.runtime.terminal import quiet
 from clipstep.training.run import Run, RunInfo
 
@@ -38,6 +40,12 @@ def executorch_metadata(path: Path) -> str:
     return portable_lib._load_for_executorch(str(path)).run_method("clipstep", ())[0]
 
 
+def test_the_writers_are_those_of_the_runtimes_table() -> None:
+    """In its order, and their files end as a reader knows them."""
+    assert list(TARGETS) == list(RUNTIME_TARGETS)
+    assert {name: Path(target.file).suffix for name, target in TARGETS.items()} == {name: info.suffix for name, info in RUNTIME_TARGETS.items()}
+
+
 @pytest.mark.parametrize(
     ("file", "read", "dtype"),
     [
@@ -49,8 +57,9 @@ def executorch_metadata(path: Path) -> str:
 )
 def test_a_lone_artifact_carries_what_is_needed_to_use_it(file: str, read: Callable[[Path], str], dtype: str, bundle: Bundle, run: Run) -> None:
     interface = Interface.model_validate_json(read(bundle.path / file))
+    assert interface.schema_version == json.loads(read(bundle.path / file))["schema_version"] == "2.0"
     assert interface.labels == run.info.classes and interface.input.fps == run.info.fps
-    assert interface.input.mean == run.info.mean and interface.input.deviation == run.info.deviation
+    assert interface.input.mean == run.info.mean and interface.input.std == run.info.std
     assert (interface.input.shape, interface.input.dtype) == ((4, 32, 32, 3), dtype)
     states = {state.name: (state.shape, state.initial) for state in interface.states}
     assert states == {name: (tuple(value.shape), 0.0) for name, value in run.network.initial_states().items()}  # type: ignore[operator]

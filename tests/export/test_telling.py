@@ -186,7 +186,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clipstep: Cli) -> Cli:
 
     def call(factory: str, *options: object) -> tuple[int, str, str]:
         fixed = ("--weights", "heads.pth", "--classes", "labels.txt", "--frames", 3, "--size", 12, "--target", "onnx", "--out", "own.clipstep")
-        return clipstep("export", "--model", f"heads:{factory}", "--mean", 100, 100, 100, "--deviation", 60, 60, 60, *fixed, *options)
+        return clipstep("export", "--model", f"heads:{factory}", "--mean", 100, 100, 100, "--std", 60, 60, 60, *fixed, *options)
 
     return call
 
@@ -241,14 +241,14 @@ def test_verify_with_a_network_of_ones_own(own: Cli, clipstep: Cli) -> None:
     assert own("Raw")[0] == 0
     network = ("--model", "heads:Raw", "--weights", "heads.pth")
     code, out, err = clipstep("verify", "own.clipstep", *network)
-    assert code == 0 and "equal" in out and "not compared, because the network does not say: classes, mean, deviation, fps" in out, err
-    known = ("--classes", "labels.txt", "--mean", 100, 100, 100, "--deviation", 60, 60, 60, "--fps", 25)
+    assert code == 0 and "equal" in out and "not compared, because the network does not say: classes, mean, std, fps" in out, err
+    known = ("--classes", "labels.txt", "--mean", 100, 100, 100, "--std", 60, 60, 60, "--fps", 25)
     code, out, err = clipstep("verify", "own.clipstep", *network, *known)
     assert code == 0 and "not compared" not in out, err
     Path("permuted.txt").write_text("b\na\nc\n")
     for options, message in (
         (("--mean", 100, 100, 99), "the manifest's mean is not what --mean says; got (100.0, 100.0, 100.0); expected (100.0, 100.0, 99.0)"),
-        (("--deviation", 60, 60, 61), "the manifest's deviation is not what --deviation says"),
+        (("--std", 60, 60, 61), "the manifest's std is not what --std says"),
         (("--fps", 24), "the manifest's fps is not what --fps says; got 25.0; expected 24.0"),
         (("--classes", "permuted.txt"), "the manifest's classes is not what --classes says"),
     ):

@@ -54,9 +54,9 @@ def bundle(tmp_path: Path) -> Path:
     }
     manifest = Manifest.model_validate(
         {
-            "schema_version": 1,
+            "schema_version": "2.0",
             "name": "mean",
-            "input": {"shape": [4, 8, 8, 3], "dtype": "uint8", "mean": [0, 0, 0], "deviation": [1, 1, 1], "fps": 25},
+            "input": {"shape": [4, 8, 8, 3], "dtype": "uint8", "mean": [0, 0, 0], "std": [1, 1, 1], "fps": 25},
             "states": [],
             "outputs": ["logits"],
             "labels": ["bright", "dark"],
@@ -74,7 +74,8 @@ def bundle(tmp_path: Path) -> Path:
                 }
             ],
             "golden": files["golden.safetensors"],
-            "provenance": {"run": "", "checkpoint_sha256": "0" * 64, "clipstep_version": "0", "architecture": "", "config": {}, "training": {}},
+            "provenance": {"kind": "module", "source": "", "weights_sha256": "0" * 64, "config": {}},
+            "export": {"clipstep_version": "0"},
         }
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json())

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 
 from clipstep.runtime import GoldenSteps, StepModel
 from clipstep.runtime.bundle import tree_sha256, tree_size
-from clipstep.runtime.manifest import Artifact, Golden, Input, Manifest, Parity, Placement, Provenance, State
+from clipstep.runtime.format_version import SCHEMA_VERSION
+from clipstep.runtime.manifest import Artifact, Export, Golden, Input, Manifest, Parity, Placement, RunProvenance, State
 
 T, SIZE, LABELS, INITIAL = 4, 8, ("red", "green", "blue"), 0.25
 VIDEOS = Path(__file__).parents[2] / "training/demo/fight/videos"
@@ -67,9 +68,9 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     logits, memories = (values.astype(np.float32) for values in _reference(subclips))
     GoldenSteps(subclips, logits, {"memory": memories[:, None]}).save(golden)
     manifest = Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         name="colour",
-        input=Input(shape=(T, SIZE, SIZE, 3), dtype="uint8", mean=(0, 0, 0), deviation=(255, 255, 255), fps=25),
+        input=Input(shape=(T, SIZE, SIZE, 3), dtype="uint8", mean=(0, 0, 0), std=(255, 255, 255), fps=25),
         states=(State(name="memory", shape=(1, 3), dtype="float32", initial=INITIAL),),
         outputs=("logits", "memory_out"),
         labels=LABELS,
@@ -82,7 +83,8 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ),
         ),
         golden=Golden(file=golden.name, size_bytes=tree_size(golden), sha256=tree_sha256(golden)),
-        provenance=Provenance(run="by hand", checkpoint_sha256="0" * 64, clipstep_version="0", architecture="mean", config={}, training={}),
+        provenance=RunProvenance(kind="run", source="by hand", weights_sha256="0" * 64, config={}, architecture="mean", training={}),
+        export=Export(clipstep_version="0"),
     )  # fmt: skip
     (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     return folder

@@ -33,7 +33,7 @@ class _Recorded:
 def _check(reference: Any, computed: Any, precision: str = "float32") -> float:
     wanted, got = (np.asarray(values, np.float32) for values in (reference, computed))
     labels = tuple(map(str, range(wanted.shape[1])))
-    spec = Input(shape=(2, 4, 4, 3), dtype="uint8", mean=(0, 0, 0), deviation=(1, 1, 1), fps=25)
+    spec = Input(shape=(2, 4, 4, 3), dtype="uint8", mean=(0, 0, 0), std=(1, 1, 1), fps=25)
     interface = Interface(name="rows", input=spec, states=(), outputs=("logits",), labels=labels)
     return check_golden(StepModel(interface, _Recorded(got), "rows"), GoldenSteps(FRAMES, wanted, {}), precision).relative
 
@@ -181,8 +181,8 @@ def edit_golden(copied_bundle: Path) -> Callable[..., Any]:
 def test_synthetic_scenes_differ_in_brightness_contrast_colour_and_motion() -> None:
     """Where noise has means within 1 of each other, scenes span 60 levels and more."""
     scenes = synthetic_subclips(8, 16, 32, 32).astype(float)
-    means, deviations = scenes.mean(axis=(1, 2, 3)), scenes.std(axis=(1, 2, 3))
-    assert np.ptp(means, axis=0).min() > 60 and np.ptp(deviations.mean(axis=1)) > 10
+    means, stds = scenes.mean(axis=(1, 2, 3)), scenes.std(axis=(1, 2, 3))
+    assert np.ptp(means, axis=0).min() > 60 and np.ptp(stds.mean(axis=1)) > 10
     assert abs(means[:, 0] - means[:, 2]).max() > 40  # Red and blue.
     assert all(abs(scene[1:] - scene[:-1]).mean() > 3 for scene in scenes)  # Something moves.
     for other in (scenes[..., ::-1], scenes.swapaxes(2, 3), scenes[:, ::-1], scenes[:, :, ::-1]):

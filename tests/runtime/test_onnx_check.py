@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from clipstep.runtime import ClipstepError, StepModel
 from clipstep.runtime.bundle import tree_sha256, tree_size
-from clipstep.runtime.checks import check_file
 from clipstep.runtime.checks.onnx import check_onnx
+from clipstep.runtime.targets import check_file
 
 Change = Callable[[onnx.ModelProto], None]
 

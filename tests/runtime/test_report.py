@@ -17,7 +17,7 @@ TRAINING = {"test_top1": 0.5, "minutes": 1, "train_videos": 3, "test_videos": 4,
 def _record(bundle: Bundle, name: str, ms: float, artifact_sha256: str | None, *, checkpoint: str | None = None, manifest: str = "a" * 64) -> Record:
     engine = "pytorch" if name == "PyTorch eager" else "onnxruntime"
     return Record(
-        bundle=bundle.path.name, manifest_sha256=manifest, artifact_sha256=artifact_sha256, checkpoint_sha256=checkpoint,
+        bundle=bundle.path.name, manifest_sha256=manifest, artifact_sha256=artifact_sha256, weights_sha256=checkpoint,
         subject=Subject(name=name, target="onnx", form="3d", precision="float32", engine=engine, threads=1, file=None),
         start=Start(load_s=0, first_step_ms=1, threads_used=1, largest_error=0), device=this_device(), tool_versions={}, placement={}, outside=(),
         file_bytes=1, subclip_s=0.64, peak_memory_bytes=1, memory_before_load_bytes=1, step_ms=(ms,),
@@ -30,7 +30,7 @@ def bundle(bundle_path: Path) -> Bundle:
 
 
 def _own(bundle: Bundle) -> list[Record]:
-    checkpoint = bundle.manifest.provenance.checkpoint_sha256
+    checkpoint = bundle.manifest.provenance.weights_sha256
     (artifact,) = bundle.manifest.artifacts
     return [
         _record(bundle, "naive rank-5 ONNX", 20, None, checkpoint=checkpoint),
@@ -78,7 +78,7 @@ def test_a_note_in_the_manifest_does_not_make_its_records_anothers(bundle: Bundl
 
 
 def test_references_of_before_belong_to_what_was_measured_beside_them(bundle: Bundle, clipstep: Cli, tmp_path: Path) -> None:
-    before = [r.model_copy(update={"checkpoint_sha256": None}) for r in [*_own(bundle), *_others(bundle)]]
+    before = [r.model_copy(update={"weights_sha256": None}) for r in [*_own(bundle), *_others(bundle)]]
     _, out, _ = clipstep("report", bundle.path, _written(tmp_path / "before.jsonl", before))
     assert "20.0" in out and "77777" not in out
 

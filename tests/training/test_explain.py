@@ -32,7 +32,7 @@ def test_heat_is_activations_weighted_by_their_mean_gradient(run: Run, clip: Pat
         kept: list[torch.Tensor] = []
         layers = [run.network.get_submodule(name) for name in ("slow.stages.11", "fast.stages.11")]
         hooks = [layer.register_forward_hook(lambda _, __, out, kept=kept: kept.append(out)) for layer in layers]
-        logits, *following = run.network(normalise(subclip[None], run.info.mean, run.info.deviation), *states)
+        logits, *following = run.network(normalise(subclip[None], run.info.mean, run.info.std), *states)
         for hook in hooks:
             hook.remove()
         gradients = torch.autograd.grad(logits[0, label], kept)

@@ -57,7 +57,7 @@ def test_a_run_of_the_same_classes_is_kept_whole(tiny_data: Path, tmp_path: Path
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, atol=1e-9, rtol=0, msg=name)
     first, info = load_run(start).info, load_run(tmp_path / "run").info
-    assert dict(info.config) == dict(first.config) and (info.mean, info.deviation) == (first.mean, first.deviation)
+    assert dict(info.config) == dict(first.config) and (info.mean, info.std) == (first.mean, first.std)
     assert info.training["init"] == {
         "from": str(start), "checkpoint_sha256": first.checkpoint_sha256, "classes": ["Fight", "NoFight"], "head": "kept", "normalisation": "kept",
     }  # fmt: skip
@@ -96,7 +96,7 @@ def test_a_file_says_nothing_of_itself(tiny_data: Path, tmp_path: Path, trained:
     assert result.exception is None, result.output
     torch.testing.assert_close(_weights(tmp_path / "run")["classifier.weight"], _weights(start)["classifier.weight"], atol=1e-9, rtol=0)
     info = load_run(tmp_path / "run").info
-    assert (info.mean, info.deviation) == tuple(map(tuple, channel_statistics(read_data_set(tiny_data).train, 16, 64)))
+    assert (info.mean, info.std) == tuple(map(tuple, channel_statistics(read_data_set(tiny_data).train, 16, 64)))
     assert (info.training["init"]["head"], info.training["init"]["normalisation"], info.training["init"]["classes"]) == ("kept", "measured", None)
     assert "(a file without class names): its head is kept for 2 classes, the normalisation is measured on the training videos" in result.output
 

@@ -15,8 +15,8 @@ from clipstep.training.losses import subclip_losses
 from clipstep.training.predict import video_logits
 from clipstep.training.run import RunInfo
 
-MEAN, DEVIATION = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
-INFO = RunInfo("any", {}, ("a", "b", "c"), MEAN, DEVIATION, 25.0)
+MEAN, STD = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
+INFO = RunInfo("any", {}, ("a", "b", "c"), MEAN, STD, 25.0)
 Make = Callable[..., nn.Module]
 
 
@@ -42,7 +42,7 @@ def _videos(*lengths: int) -> list[Video]:
 
 
 def _normalised(subclip: Tensor) -> np.ndarray:
-    return np.moveaxis((subclip.numpy().astype(np.float64) - MEAN) / DEVIATION, -1, 0)
+    return np.moveaxis((subclip.numpy().astype(np.float64) - MEAN) / STD, -1, 0)
 
 
 def _cross_entropy(logits: np.ndarray, label: int) -> float:
@@ -52,7 +52,7 @@ def _cross_entropy(logits: np.ndarray, label: int) -> float:
 @pytest.mark.parametrize("lengths", [(1,), (2, 2), (1, 3, 2), (4, 1, 1, 2)])
 def test_loss_is_the_mean_over_videos_of_means_over_subclips(small_network: Make, lengths: Sequence[int]) -> None:
     network, videos = small_network(), _videos(*lengths)
-    parts = [float(part.detach()) for part in subclip_losses(network, videos, MEAN, DEVIATION)]
+    parts = [float(part.detach()) for part in subclip_losses(network, videos, MEAN, STD)]
     means = []
     for video in videos:
         states, losses = list(network.initial_states().values()), []
@@ -68,7 +68,7 @@ def test_loss_is_the_mean_over_videos_of_means_over_subclips(small_network: Make
 def test_no_gradient_flows_through_the_carried_state() -> None:
     """Of each subclip's loss, the state before it is a constant: d loss / d w by hand with p = softmax(total * w)."""
     network, (video,) = Brightness(), _videos(3)
-    for part in subclip_losses(network, [video], MEAN, DEVIATION):
+    for part in subclip_losses(network, [video], MEAN, STD):
         part.backward()
     w, total, expected = np.array([1.0, -0.5, 0.25]), 0.0, np.zeros(3)
     for subclip in video.subclips:
@@ -92,7 +92,7 @@ def test_in_training_a_batch_norm_sees_only_videos_that_have_begun() -> None:
 
     network = Spy()
     network.seen = []
-    list(subclip_losses(network, _videos(1, 3, 2), MEAN, DEVIATION))
+    list(subclip_losses(network, _videos(1, 3, 2), MEAN, STD))
     assert network.seen == [1, 2, 3]
 
 
@@ -106,7 +106,7 @@ def test_a_clip_network_without_states_is_trained_as_it_is() -> None:
             return (self.linear(frames.mean(dim=(2, 3, 4))),)
 
     network, videos = Plain(), _videos(1, 2)
-    total = sum(float(part.detach()) for part in subclip_losses(network, videos, MEAN, DEVIATION))
+    total = sum(float(part.detach()) for part in subclip_losses(network, videos, MEAN, STD))
     w, b = (value.detach().double().numpy() for value in (network.linear.weight, network.linear.bias))
     losses = [[_cross_entropy(w @ _normalised(s).mean(axis=(1, 2, 3)) + b, v.label) for s in v.subclips] for v in videos]
     assert total == pytest.approx(np.mean([np.mean(video) for video in losses]), rel=1e-5)
@@ -147,7 +147,7 @@ def test_gradients_of_a_batch_are_those_of_one_video_at_a_time(
                 total = total + nn.functional.cross_entropy(logits, torch.tensor([video.label])) / (length if loss == "every" else 1)
         gradients = torch.autograd.grad(total / len(videos), list(network.parameters()))
         expected = [sum_ + gradient for sum_, gradient in zip(expected, gradients, strict=True)]
-    for part in subclip_losses(network, videos, MEAN, DEVIATION, loss=loss, truncate=truncate):
+    for part in subclip_losses(network, videos, MEAN, STD, loss=loss, truncate=truncate):
         part.backward()
     largest = max(float(gradient.abs().max()) for gradient in expected)
     for parameter, gradient in zip(network.parameters(), expected, strict=True):
@@ -159,7 +159,7 @@ def test_back_propagation_through_more_subclips_changes_the_gradients(small_netw
     gradients = []
     for truncate in (1, 2):
         network = small_network()
-        for part in subclip_losses(network, _videos(4), MEAN, DEVIATION, loss="last", truncate=truncate):
+        for part in subclip_losses(network, _videos(4), MEAN, STD, loss="last", truncate=truncate):
             part.backward()
         gradients.append(network.slow.stem.weight.grad)
     assert (gradients[0] - gradients[1]).abs().max() > 1e-4 * gradients[0].abs().max()
@@ -184,7 +184,7 @@ def test_memory_does_not_grow_with_the_length_of_a_video(small_network: Make, lo
                 now -= self.size
 
         with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
-            for part in subclip_losses(network, _videos(length), MEAN, DEVIATION, loss=loss, truncate=2):
+            for part in subclip_losses(network, _videos(length), MEAN, STD, loss=loss, truncate=2):
                 part.backward()
                 del part
         return most

@@ -85,11 +85,11 @@ def test_training_takes_a_corner_that_seed_epoch_and_index_decide(write_video: W
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 5, 3), (2, 4, 6, 5, 3), (1, 1, 1, 1, 3)])
-def test_normalise_is_minus_mean_by_deviation_with_channels_first(shape: tuple[int, ...]) -> None:
+def test_normalise_is_minus_mean_by_std_with_channels_first(shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    mean, deviation = (104.5, 101.0, 97.25), (58.0, 57.5, 59.0)
-    expected = np.moveaxis((values.astype(np.float64) - mean) / deviation, -1, -4)
-    got = normalise(torch.from_numpy(values), mean, deviation)
+    mean, std = (104.5, 101.0, 97.25), (58.0, 57.5, 59.0)
+    expected = np.moveaxis((values.astype(np.float64) - mean) / std, -1, -4)
+    got = normalise(torch.from_numpy(values), mean, std)
     assert got.dtype == torch.float32
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-6)
 
@@ -101,15 +101,15 @@ def test_channel_statistics_are_numpys_over_the_decoded_frames(tiny_data: Path) 
         every = _decode(clip.path)
         frames += [crop_resize(frame, center_box(*frame.shape[:2]), 32) for frame in every[: len(every) // 8 * 8]]
     pixels = np.stack(frames).reshape(-1, 3).astype(np.float64)
-    mean, deviation = channel_statistics(clips, 8, 32)
+    mean, std = channel_statistics(clips, 8, 32)
     np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-9)
-    np.testing.assert_allclose(deviation, pixels.std(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(std, pixels.std(axis=0), rtol=1e-9)
 
 
-def test_normalised_training_frames_have_mean_0_and_deviation_1(tiny_data: Path) -> None:
+def test_normalised_training_frames_have_mean_0_and_std_1(tiny_data: Path) -> None:
     clips = read_data_set(tiny_data).train
-    mean, deviation = channel_statistics(clips, 8, 32)
-    channels = torch.cat([normalise(read_subclips(clip.path, 8, 32), mean, deviation).movedim(1, 0).flatten(1) for clip in clips], dim=1)
+    mean, std = channel_statistics(clips, 8, 32)
+    channels = torch.cat([normalise(read_subclips(clip.path, 8, 32), mean, std).movedim(1, 0).flatten(1) for clip in clips], dim=1)
     np.testing.assert_allclose(channels.mean(dim=1), 0, atol=1e-4)
     np.testing.assert_allclose(channels.std(dim=1), 1, atol=1e-4)
 

@@ -35,7 +35,7 @@ def test_the_run_holds_what_was_trained_on_what(tiny_data: Path, tmp_path: Path)
     summary = run.info.training
     assert run.info.classes == ("Fight", "NoFight")
     assert dict(run.info.config) == {"classes": 2, "frames": 16, "size": 64, "alpha": 2, "beta": 1}
-    assert (run.info.mean, run.info.deviation) == tuple(map(tuple, channel_statistics(data.train, 16, 64)))
+    assert (run.info.mean, run.info.std) == tuple(map(tuple, channel_statistics(data.train, 16, 64)))
     assert run.info.fps == pytest.approx(sum(frame_rate(clip.path) for clip in data.train) / 2, abs=1e-3)
     assert torch.equal(run.sample, torch.cat([read_subclips(clip.path, 16, 64) for clip in data.test])[:8])
     assert (summary["epochs_done"], summary["train_videos"], summary["skipped_videos"], summary["test_videos"]) == (1, 2, {}, 2)

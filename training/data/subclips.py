@@ -156,5 +156,5 @@ def channel_statistics(clips: Sequence[Clip], frames: int, size: int, channels: 
     if count == 0:
         raise VideoError(f"no usable video in the training list: {broken.reason if broken else 'it is empty'}")
     mean = sums[0] / count
-    deviation = (sums[1] / count - mean.square()).clamp(min=1.0).sqrt()
-    return mean.tolist(), deviation.tolist()
+    std = (sums[1] / count - mean.square()).clamp(min=1.0).sqrt()
+    return mean.tolist(), std.tolist()

@@ -18,7 +18,7 @@ from clipstep.runtime.engines import load_engine
 from clipstep.training.run import Run, RunInfo
 
 CLASSES = ("fight", "nofight", "other")
-MEAN, DEVIATION = (104.0, 101.0, 97.0), (58.0, 57.0, 59.0)
+MEAN, STD = (104.0, 101.0, 97.0), (58.0, 57.0, 59.0)
 SIZE = 16
 
 
@@ -35,13 +35,13 @@ class Clip(nn.Module):
 
 
 def _run_of(network: nn.Module, clip: Path) -> Run:
-    info = RunInfo("clip", {"frames": 4, "size": SIZE}, CLASSES, MEAN, DEVIATION, 25.0, "0" * 64)
+    info = RunInfo("clip", {"frames": 4, "size": SIZE}, CLASSES, MEAN, STD, 25.0, "0" * 64)
     return Run(network.eval(), info, read_subclips(clip, 4, SIZE)[:8])
 
 
 @torch.no_grad()
 def _eager(run: Run, frames: np.ndarray) -> np.ndarray:
-    return run.network(normalise(torch.from_numpy(frames)[None], MEAN, DEVIATION))[0].numpy()
+    return run.network(normalise(torch.from_numpy(frames)[None], MEAN, STD))[0].numpy()
 
 
 def _noise(count: int, seed: int = 0) -> np.ndarray:

@@ -19,7 +19,7 @@ from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo
 
 CLASSES = ("fight", "nofight", "other")
-MEAN, DEVIATION = (104.0, 101.0, 97.0), (58.0, 57.0, 59.0)
+MEAN, STD = (104.0, 101.0, 97.0), (58.0, 57.0, 59.0)
 SIZE = 16
 Eager = Callable[[Run, np.ndarray], np.ndarray]
 Noise = Callable[..., np.ndarray]
@@ -70,7 +70,7 @@ def test_a_window_of_a_late_network_is_the_mean_of_its_newest_features(late_run:
     assert manifest.window_frames == 20 and manifest.flush is not None
     video = noise(120, seed=4)
     with torch.no_grad():
-        features = late_run.network.features(normalise(torch.from_numpy(video)[None], MEAN, DEVIATION))
+        features = late_run.network.features(normalise(torch.from_numpy(video)[None], MEAN, STD))
 
         def head(start: int, stop: int) -> np.ndarray:
             return late_run.network.head(features[:, :, max(0, start) : stop].mean(dim=(2, 3, 4)))[0].numpy()
@@ -93,13 +93,13 @@ def test_the_causal_preset_takes_a_window(clip: Path, randomise: Callable[[nn.Mo
     torch.manual_seed(6)
     config = {"classes": 3, "frames": 8, "size": 32, "alpha": 2, "beta": 1, "causal": True}
     network = randomise(build("slowfast_causal_shufflenet", config))
-    run = Run(network, RunInfo("slowfast_causal_shufflenet", config, CLASSES, MEAN, DEVIATION, 25.0, "0" * 64), read_subclips(clip, 8, 32)[:5])
+    run = Run(network, RunInfo("slowfast_causal_shufflenet", config, CLASSES, MEAN, STD, 25.0, "0" * 64), read_subclips(clip, 8, 32)[:5])
     manifest = export_network(run.spec("causal"), tmp_path / "c.clipstep", ExportOptions(("onnx",), stream=2, window=0.4)).manifest
     assert (manifest.average, manifest.window_frames) == ("window", 10)
     frames = run.sample.flatten(0, 1)
     with StepModel.load(tmp_path / "c.clipstep") as model:
         found = _predictions(model, frames.numpy())
-    video = normalise(frames[None], MEAN, DEVIATION)
+    video = normalise(frames[None], MEAN, STD)
     with torch.no_grad():
         means = [network(video[:, :, :seen], *network.initial_states().values())[1] for seen in range(2, len(frames) + 1, 2)]
         size = network.classifier.in_features

@@ -118,7 +118,7 @@ class OpenBundleTest {
 
     @Test
     fun `a bundle that is too new is refused`() =
-        assertRefused(pick("new.clipstep") { bundle -> edit(bundle) { it["schema_version"] = JsonPrimitive(2) } }, "unknown schema version; got 2; expected 1")
+        assertRefused(pick("new.clipstep") { bundle -> edit(bundle) { it["schema_version"] = JsonPrimitive("3.0") } }, "was written by a newer clipstep; got schema_version 3.0; expected 2.x")
 
     @Test
     fun `a provider that names files outside the folder is refused`() {

@@ -4,10 +4,6 @@ import java.io.Closeable
 import java.io.File
 import java.io.IOException
 import java.security.PublicKey
-import kotlinx.serialization.json.Json
-import kotlinx.serialization.json.JsonObject
-import kotlinx.serialization.json.JsonPrimitive
-import kotlinx.serialization.json.decodeFromJsonElement
 import kotlinx.serialization.json.encodeToJsonElement
 
 /** The file that makes a folder a bundle. */
@@ -27,6 +23,8 @@ class Bundle private constructor(
     val manifest: Manifest,
     /** Of the manifest as it lies there. */
     val manifestSha256: String,
+    /** The manifest's keys that were not read: those that this runtime does not know, in a manifest of a newer minor version. */
+    val ignored: List<String>,
     private val contents: Contents,
 ) : Closeable {
     private val checked = mutableSetOf<String>()
@@ -103,7 +101,7 @@ class Bundle private constructor(
          * Reads the manifest and checks the size and hash of every file that is there and, if [signer] is given, that this key signed
          * the manifest.
          *
-         * @throws BundleException no such bundle, an unknown schema version, a malformed manifest, a file that is altered or outside
+         * @throws BundleException no such bundle, one of another major version of the format, a malformed manifest, a file that is altered or outside
          *   the folder; it is not signed by that key.
          */
         @JvmStatic
@@ -117,7 +115,8 @@ class Bundle private constructor(
                 val text = text(path, contents, MANIFEST)
                     ?: throw BundleException("$path: is not a bundle", got = "no $MANIFEST", expected = "a folder written by clipstep export, or a pack of it")
                 if (signer != null) checkSignature(path, text, signer, text(path, contents, SIGNATURE))
-                val bundle = Bundle(path, manifest(path, text), sha256(text), contents)
+                val (manifest, ignored) = manifest(path, text)
+                val bundle = Bundle(path, manifest, sha256(text), ignored, contents)
                 if (bundle.manifest.artifacts.all { bundle.parts(it).isEmpty() }) bundle.check(bundle.manifest.artifacts[0])
                 if (!lazily) for (item in bundle.items) if (bundle.parts(item).isNotEmpty()) bundle.check(item)
                 return bundle
@@ -164,22 +163,17 @@ private fun <T> reading(path: File, name: String, action: () -> T): T = try {
     throw BundleException("$path: $name cannot be read", got = error.reason(), cause = error)
 }
 
-/** Writes every key, whatever its value. */
-private val WHOLE = Json { encodeDefaults = true }
-
-private fun manifest(path: File, text: ByteArray): Manifest {
+/** The manifest, and the keys of a newer minor version that were ignored. */
+private fun manifest(path: File, text: ByteArray): Pair<Manifest, List<String>> {
     val values = try {
         parseStrictJson(text)
     } catch (error: ClipstepException) {
         throw BundleException("$path: $MANIFEST ${error.message}", fix = "export it again", cause = error)
     }
-    val version = ((values as? JsonObject)?.get("schema_version") as? JsonPrimitive)?.content
-    if (version != SCHEMA_VERSION.toString()) {
-        throw BundleException("$path: unknown schema version", got = version, expected = SCHEMA_VERSION, fix = "use a clipstep that knows it")
-    }
+    val version = checkVersion(values, "$path")
     return try {
-        Json.decodeFromJsonElement<Manifest>(values).also { checkKinds(values, WHOLE.encodeToJsonElement(it), "") }
+        decoded<Manifest>(values, version).also { (manifest) -> checkKinds(values, WHOLE.encodeToJsonElement(manifest), "") }
     } catch (error: IllegalArgumentException) { // A SerializationException is one, and so is a failed require.
-        throw BundleException("$path: $MANIFEST is malformed", got = error.reason(), fix = "export it again", cause = error)
+        throw BundleException("$path: $MANIFEST is malformed", got = error.reason(), fix = malformedFix(version), cause = error)
     }
 }

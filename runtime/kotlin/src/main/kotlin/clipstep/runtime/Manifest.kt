@@ -1,16 +1,15 @@
 package clipstep.runtime
 
+import kotlinx.serialization.ExperimentalSerializationApi
 import kotlinx.serialization.SerialName
 import kotlinx.serialization.Serializable
+import kotlinx.serialization.json.JsonClassDiscriminator
 import kotlinx.serialization.json.JsonObject
-
-/** The version of `manifest.json` that this runtime knows. */
-const val SCHEMA_VERSION: Int = 1
 
 /**
  * The frames of one step in 0..255: (T, H, W, 3) RGB, or (T, H, W, 2) optical flow.
  *
- * Normalisation by [mean] and [deviation] happens inside the artifact, once. [fps] is the nominal frame rate, that of the
+ * Normalisation by [mean] and [std] happens inside the artifact, once. [fps] is the nominal frame rate, that of the
  * training videos; every [frameStride]th frame of a video is used.
  */
 @Serializable
@@ -21,7 +20,7 @@ data class Input(
     val layout: String = "THWC",
     val color: String = "RGB",
     val mean: List<Double>,
-    val deviation: List<Double>,
+    val std: List<Double>,
     val fps: Double,
     @SerialName("frame_stride") val frameStride: Int = 1,
     val crop: String = "center_square",
@@ -38,8 +37,8 @@ data class Input(
         one("tail", tail, "drop")
         require(shape.size == 4 && shape.all { it >= 1 }) { "shape must be four numbers of at least 1" }
         val channels = if (color == "RGB") 3 else 2
-        require(setOf(shape[3], mean.size, deviation.size) == setOf(channels)) { "shape, mean and deviation must have $channels channels for $color" }
-        require(deviation.all { it > 0 }) { "deviation must be above 0" }
+        require(setOf(shape[3], mean.size, std.size) == setOf(channels)) { "shape, mean and std must have $channels channels for $color" }
+        require(std.all { it > 0 }) { "std must be above 0" }
         require(fps in 1e-3..1e4) { "fps must be 0.001 to 10000" }
         require(frameStride in 1..10_000) { "frame_stride must be 1 to 10000" }
     }
@@ -98,6 +97,7 @@ data class Interface(
     val average: String? = null,
     @SerialName("window_frames") val windowFrames: Int? = null,
     val outputs: List<String> = listOf("logits") + states.map { "${it.name}_out" },
+    @SerialName("schema_version") val schemaVersion: String = SCHEMA_VERSION,
 ) {
     init {
         one("output", output, *OUTPUTS.toTypedArray())
@@ -156,6 +156,9 @@ data class Requires(
     }
 }
 
+/** The targets that an artifact may be of, those of Python's `targets.py`; what runs one here is in [ENGINES]. */
+val TARGETS: List<String> = listOf("onnx", "executorch", "coreml")
+
 /** One file of one target. */
 @Serializable
 data class Artifact(
@@ -176,7 +179,7 @@ data class Artifact(
     val requires: Requires? = null,
 ) : BundleFile {
     init {
-        one("target", target, "onnx", "executorch", "coreml")
+        one("target", target, *TARGETS.toTypedArray())
         one("platform", platform, "any", "arm64", "x86_64")
         one("form", form, "3d", "lowered")
         one("precision", precision, "float32", "float16")
@@ -210,22 +213,77 @@ interface BundleFile {
     val sha256: String
 }
 
-/** Where the network came from. */
+/**
+ * Where the network came from: [source] is a run's folder, a factory or the class of a module in memory, for people to read.
+ * [weightsSha256] is the hash of the network's weights, whatever file they lay in.
+ */
+@OptIn(ExperimentalSerializationApi::class)
 @Serializable
-data class Provenance(
-    val run: String,
-    @SerialName("checkpoint_sha256") val checkpointSha256: String,
-    @SerialName("clipstep_version") val clipstepVersion: String,
+@JsonClassDiscriminator("kind")
+sealed interface Provenance {
+    val source: String
+    val weightsSha256: String
+    val config: Map<String, Int>
+    val weights: String?
+    val weightsKey: String?
+}
+
+/** A run of `clipstep train` or `clipstep convert`. */
+@Serializable
+@SerialName("run")
+data class RunProvenance(
+    override val source: String,
+    @SerialName("weights_sha256") override val weightsSha256: String,
+    override val config: Map<String, Int>,
+    override val weights: String? = null,
+    @SerialName("weights_key") override val weightsKey: String? = null,
     val architecture: String,
-    val config: Map<String, Int>,
     val training: JsonObject,
+) : Provenance {
+    init {
+        checkSha256("weights_sha256", weightsSha256)
+    }
+}
+
+/** What a factory, `package.module:name`, made. */
+@Serializable
+@SerialName("factory")
+data class FactoryProvenance(
+    override val source: String,
+    @SerialName("weights_sha256") override val weightsSha256: String,
+    override val config: Map<String, Int>,
+    override val weights: String? = null,
+    @SerialName("weights_key") override val weightsKey: String? = null,
+) : Provenance {
+    init {
+        checkSha256("weights_sha256", weightsSha256)
+    }
+}
+
+/** A module that was in memory. */
+@Serializable
+@SerialName("module")
+data class ModuleProvenance(
+    override val source: String,
+    @SerialName("weights_sha256") override val weightsSha256: String,
+    override val config: Map<String, Int>,
+    override val weights: String? = null,
+    @SerialName("weights_key") override val weightsKey: String? = null,
+) : Provenance {
+    init {
+        checkSha256("weights_sha256", weightsSha256)
+    }
+}
+
+/** How the bundle was made of the network: [streamFrames] are the new frames a step, where a clip network was made into steps. */
+@Serializable
+data class Export(
+    @SerialName("clipstep_version") val clipstepVersion: String,
     @SerialName("stream_frames") val streamFrames: Int? = null,
-    val weights: String? = null,
-    @SerialName("weights_key") val weightsKey: String? = null,
     @SerialName("multiply_accumulates") val multiplyAccumulates: Long? = null,
 )
 
-/** `manifest.json`: what a bundle says of itself. Unknown keys are refused. */
+/** `manifest.json`: what a bundle says of itself. Unknown keys are refused, unless its version is newer than [SCHEMA_VERSION]. */
 @Serializable
 data class Manifest(
     val name: String,
@@ -238,10 +296,11 @@ data class Manifest(
     val flush: Flush? = null,
     val average: String? = null,
     @SerialName("window_frames") val windowFrames: Int? = null,
-    @SerialName("schema_version") val schemaVersion: Int,
+    @SerialName("schema_version") val schemaVersion: String,
     val artifacts: List<Artifact>,
     val golden: Golden,
     val provenance: Provenance,
+    val export: Export,
 ) {
     init {
         require(labels.isNotEmpty()) { "labels must not be empty" }
@@ -256,7 +315,7 @@ data class Manifest(
 
     /** The part that an artifact with that input type needs. */
     fun interfaceFor(inputDtype: String): Interface =
-        Interface(name, input.copy(dtype = inputDtype), states, labels, delayFrames, output, flush, average, windowFrames, outputs)
+        Interface(name, input.copy(dtype = inputDtype), states, labels, delayFrames, output, flush, average, windowFrames, outputs, schemaVersion)
 }
 
 private fun one(key: String, value: String, vararg known: String) =
@@ -273,5 +332,7 @@ private fun BundleFile.check() {
     val plain = !file.startsWith("/") && file.none { it == '\\' || it == ':' || it < ' ' }
     require(parts.isNotEmpty() && ".." !in parts && plain) { "file must name a file inside the bundle, not $file" }
     require(sizeBytes >= 1) { "size_bytes must be at least 1" }
-    require(SHA256.matches(sha256)) { "sha256 must be 64 hexadecimal digits" }
+    checkSha256("sha256", sha256)
 }
+
+private fun checkSha256(key: String, value: String) = require(SHA256.matches(value)) { "$key must be 64 hexadecimal digits" }

@@ -75,7 +75,7 @@ class HostileTest {
         refused("frames and states must fit into", input("shape", "[65536, 65536, 65536, 3]"))
         refused("frames and states must fit into", input("shape", "[1, 32768, 32768, 3]"))
         refused("frames and states must fit into", state(mapOf("shape" to "[2147483647, 2147483647, 4, 1]")))
-        refused("deviation must be above 0", input("deviation", "[1, 0, 1]"))
+        refused("std must be above 0", input("std", "[1, 0, 1]"))
         refused("fps must be", input("fps", "1e9"))
         refused("frame_stride must be", input("frame_stride", "10001"))
         refused("initial", state(mapOf("initial" to "1e39")))

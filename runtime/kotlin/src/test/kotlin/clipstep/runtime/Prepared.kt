@@ -83,7 +83,7 @@ internal class MeanColour(private val spec: Interface) : Engine {
 /** T = 4, 8 x 8 pixels, three classes, at 10 frames a second; memory starts at 0.25. */
 internal fun colourSpec(stride: Int = 1, delay: Int = 0, color: String = "RGB"): Interface {
     val channels = List(if (color == "RGB") 3 else 2) { 255.0 }
-    val input = Input(shape = listOf(4, 8, 8, channels.size), dtype = "uint8", color = color, mean = channels, deviation = channels, fps = 10.0, frameStride = stride)
+    val input = Input(shape = listOf(4, 8, 8, channels.size), dtype = "uint8", color = color, mean = channels, std = channels, fps = 10.0, frameStride = stride)
     return Interface("colour", input, listOf(State("memory", listOf(1, 3), "float32", 0.25f)), listOf("red", "green", "blue"), delay)
 }
 

@@ -117,7 +117,7 @@ class StepModelTest {
         refused("input.fps is not the artifact's own; got 15.0; expected 29.97", change = input("fps", JsonPrimitive(15)))
         refused("input.frame_stride is not the artifact's own; got 2; expected 1", change = input("frame_stride", JsonPrimitive(2)))
         refused("input.mean is not the artifact's own; got [0.0,0.0,0.0]; expected [108.3,103.4,106.2]", change = input("mean", array(0, 0, 0)))
-        refused("input.deviation is not", change = input("deviation", array(1, 1, 1)))
+        refused("input.std is not", change = input("std", array(1, 1, 1)))
         refused("states.slow_buffer.initial is not the artifact's own; got 0.5; expected 0.0") { values ->
             val (first, second) = values.getValue("states").jsonArray
             values["states"] = JsonArray(listOf(JsonObject(first.jsonObject + ("initial" to JsonPrimitive(0.5))), second))
@@ -134,12 +134,13 @@ class StepModelTest {
         val whole = Json { encodeDefaults = true }
         fun facts(spec: Interface) = whole.encodeToString(Interface.serializer(), spec)
         checkEmbeddedFacts(spec, facts(spec), "x.onnx")
-        checkEmbeddedFacts(spec, Json.encodeToString(Interface.serializer(), spec), "x.onnx") // Of before a key was there: its default.
+        val without = JsonObject(Json.encodeToJsonElement(Interface.serializer(), spec).jsonObject + ("schema_version" to JsonPrimitive("2.0")))
+        checkEmbeddedFacts(spec, without.toString(), "x.onnx") // What is not there has its default.
         val many = spec.copy(labels = List(10) { "label $it" })
         val swapped = many.copy(labels = many.labels.toMutableList().apply { this[8] = "label 9"; this[9] = "label 8" })
         assertExplains("x.onnx: the manifest's labels[8] is not the artifact's own; got label 9; expected label 8") { checkEmbeddedFacts(swapped, facts(many), "x.onnx") }
         assertExplains("labels is not the artifact's own") { checkEmbeddedFacts(many.copy(labels = many.labels.take(9)), facts(many), "x.onnx") }
-        for (text in listOf("no facts", "{}", "[]", "{\"name\":1,\"name\":2}")) {
+        for (text in listOf("no facts", """{"schema_version":"2.0"}""", """{"schema_version":"2.0","name":1}""", "{\"name\":1,\"name\":2}")) {
             assertExplains("x.onnx: the clipstep facts in it are malformed", "export it again") { checkEmbeddedFacts(spec, text, "x.onnx") }
         }
     }

@@ -1,0 +1,44 @@
+"""Whatever has to name targets names those of the table."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from clipstep.runtime.engines import ENGINES
+from clipstep.runtime.manifest import Artifact
+from clipstep.runtime.pack import places
+from clipstep.runtime.target import PlaceName
+from clipstep.runtime.targets import TARGETS, by_suffix, targets_at
+
+KOTLIN = Path(__file__).parents[2] / "runtime/kotlin/src/main/kotlin/clipstep/runtime"
+
+
+def test_the_manifest_and_its_schema_take_them() -> None:
+    assert get_args(Artifact.model_fields["target"].annotation) == tuple(TARGETS)
+
+
+def test_the_kotlin_runtime_knows_them() -> None:
+    names = re.search(r"^val TARGETS: List<String> = listOf\((.*)\)$", (KOTLIN / "Manifest.kt").read_text(encoding="utf-8"), re.M)
+    assert names is not None and re.findall(r'"(\w+)"', names[1]) == list(TARGETS)
+
+
+def test_the_engines_of_both_runtimes_are_for_some_of_them() -> None:
+    assert {info.target for info in ENGINES.values()} == set(targets_at("python"))
+    kotlin = re.findall(r'^    "\w+" to EngineInfo\("(\w+)"', (KOTLIN / "Engines.kt").read_text(encoding="utf-8"), re.M)
+    assert set(kotlin) == set(targets_at("android"))
+
+
+def test_the_places_of_packs_are_those_where_they_run() -> None:
+    assert set(places()) == set(get_args(PlaceName)) and all(info.places for info in TARGETS.values())
+    assert {name: place.targets for name, place in places().items()} == {
+        "android": ("onnx", "executorch"), "ios": ("coreml",), "python": ("onnx", "executorch"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_file_is_known_by_its_suffix(name: str) -> None:
+    info = TARGETS[name]
+    assert by_suffix(Path(f"step{info.suffix}")) is info and by_suffix(Path("step.bin")) is None
+    assert info.imports and info.display_name and len({other.suffix for other in TARGETS.values()}) == len(TARGETS)
