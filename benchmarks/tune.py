@@ -1,4 +1,4 @@
-"""What a step costs in each of several ways of writing it: ``clipstep export --tune``."""
+"""What a step costs in each of several variants of an artifact: ``clipstep export --tune``."""
 
 import platform as machine
 import time

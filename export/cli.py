@@ -52,7 +52,7 @@ class Fixed(click.ParamType[int]):
         "Where": ("out", "force"),
         "A network of your own": (*OF_MODEL, "output"),
         "A clip network as a stream": ("stream", "window"),
-        "What is written": ("targets", "form", "platforms", "tune", "input_dtype", "opset", "ios"),
+        "What is written": ("targets", "form", "platforms", "tune", "explain", "input_dtype", "opset", "ios"),
     },
     needs=[(name, "model") for name in OF_MODEL[1:]],
     loads=["clipstep.export.pipeline", "clipstep.export.factory"],
@@ -96,8 +96,9 @@ class Fixed(click.ParamType[int]):
 @click.option(
     "--tune",
     is_flag=True,
-    help="Write each artifact in every way, and keep the cheapest on its platform: x86_64 by the clock, arm64 by instructions.",
+    help="Write each artifact as every variant, and keep the cheapest on its platform: x86_64 by the clock, arm64 by instructions.",
 )
+@click.option("--explain", is_flag=True, help="Say for each convolution how it is lowered, and what that costs.")
 @click.option(
     "--input",
     "input_dtype",
@@ -120,6 +121,7 @@ def export_command(
     form: str,
     platforms: tuple[str, ...],
     tune: bool,
+    explain: bool,
     input_dtype: str,
     stream: int | None,
     window: float | None,
@@ -141,6 +143,8 @@ def export_command(
         tuple(dict.fromkeys(targets)), form, input_dtype, stream, tuple(dict.fromkeys(platforms)), tune_by_measuring() if tune else None,
         window, output, opset, ios,
     )  # fmt: skip
+    if explain and form == "3d":
+        raise ClipstepError("--explain is about the lowered form", got="--form 3d", fix="leave one of them out")
     console = new_console()
     with interruptible() as stop:
         if run is not None and model is None:
@@ -154,6 +158,8 @@ def export_command(
             spec, out, options, lambda w: console.print(_line(w), soft_wrap=True), quiet, force=force, doing=Steps(console)
         )  # fmt: skip
     _say_what_was_written(result, console)
+    if explain:
+        _explain(spec, result.manifest, console)
 
 
 def _say_what_was_written(result: ExportResult, console: Console) -> None:
@@ -167,6 +173,16 @@ def _say_what_was_written(result: ExportResult, console: Console) -> None:
     for line in _about_golden(manifest):
         console.print(line, soft_wrap=True)
     console.print(f"wrote {result.bundle}: {counted(count, 'artifact')}, verified over {steps} steps and a reset", soft_wrap=True)
+
+
+def _explain(spec: NetworkSpec, manifest: Manifest, console: Console) -> None:
+    """How each convolution is lowered in the artifacts."""
+    from clipstep.export.explained import explanations
+    from clipstep.export.step import program_of
+
+    program = program_of(spec, manifest.export.stream_frames, manifest.window_frames)
+    for table in explanations(program, manifest.artifacts):
+        print_table(console, table)
 
 
 def _say_what_it_remembers(manifest: Manifest, console: Console) -> None:

@@ -13,7 +13,7 @@ from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.manifest import Interface
 
 Tune = Callable[[str, str, Mapping[str, Path], Interface, GoldenSteps], tuple[str, dict[str, float]]]
-"""``(platform, target, files by the way they are written, facts, golden steps)`` gives what a step of each costs there, and the unit."""
+"""``(platform, target, files by the variant they hold, facts, golden steps)`` gives what a step of each costs there, and the unit."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ExportOptions:
     ``form`` and ``input_dtype`` ``"auto"`` are each target's usual ones; ``stream`` is the number of new frames a step, as
     :func:`~clipstep.export.step.program_of` takes it, and ``window`` how many seconds its predictions go back, None for all.
     For each of ``platforms`` a target that may differ by processor gets an artifact: by ``tune``, if it is given,
-    the cheapest of all the ways to write it. ``opset`` is ONNX's operator set,
+    the cheapest of all its variants. ``opset`` is ONNX's operator set,
     and ``ios`` the lowest iOS of Core ML models; None stands for those of :class:`~clipstep.export.targets.common.Versions`.
     """
 
@@ -56,7 +56,7 @@ class ExportOptions:
             option = "--tune" if self.tune is not None else "--platform"
             raise ClipstepError(f"{option} does nothing for {', '.join(self.targets)}, which is the same for all", fix=f"leave {option} out")
         if self.tune is not None and self.form == "3d":
-            raise ClipstepError("--tune does nothing with --form 3d, of which there is one way to write it", fix="leave one of them out")
+            raise ClipstepError("--tune does nothing with --form 3d, which has one variant", fix="leave one of them out")
         for option, number, known, target in (("--opset", self.opset, OPSETS, "onnx"), ("--ios", self.ios, IOS, "coreml")):
             if number is not None and number not in known:
                 raise ClipstepError(f"{option} is not one that {target} is written for", got=number, expected=f"{known[0]} to {known[-1]}")

@@ -17,8 +17,8 @@ from torch import fx, nn
 from clipstep.export.facts import interface_of
 from clipstep.export.head import settle_output
 from clipstep.export.interrupts import interruptible, stopping
-from clipstep.export.lowering.frames import Style
 from clipstep.export.lowering.lower import lower_graph, simplified
+from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.mistakes import record_telling
 from clipstep.export.options import USUAL, ExportOptions
 from clipstep.export.step import StepProgram, program_of
@@ -145,7 +145,9 @@ def _write_artifacts(
                 path = _named_for(platform, folder / target.file.format(precision))
                 started = time.monotonic()
                 with doing(f"writing {path.name}", True):
-                    way, placement, tuning = _write_cheapest(name, platform, precision, path, graph_of, program, embedded, golden, options, around)
+                    variant, placement, tuning = _write_cheapest(
+                        name, platform, precision, path, graph_of, program, embedded, golden, options, around
+                    )
                 written = time.monotonic()
                 with doing(f"verifying {path.name}", True), around():
                     errors = check_artifact(name, path, precision, embedded, golden)
@@ -154,7 +156,7 @@ def _write_artifacts(
                     {
                         "target": name,
                         "platform": platform,
-                        "form": way.form,
+                        "form": variant.form,
                         "precision": precision,
                         "file": path.name,
                         "size_bytes": tree_size(path),
@@ -181,65 +183,64 @@ def _named_for(platform: str, path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class _Way:
-    """A way to write an artifact."""
+class _Variant:
+    """One of the ways in which a target can write the same step."""
 
     name: str
     form: str
-    style: Style
+    profile: EngineProfile
 
 
-def _ways(target: Target, form: str, platform: str) -> list[_Way]:
-    """The usual one first."""
+def _variants(target: Target, form: str, platform: str) -> list[_Variant]:
+    """The default one first."""
     forms = target.forms if form == "auto" else (form,)
-    usual = target.platforms.get(platform, next(iter(target.styles)))
-    names = [usual, *(name for name in target.styles if name != usual)]
-    lowered = [_Way(name, "lowered", target.styles[name]) for name in names] if "lowered" in forms else []
-    return [*lowered, *([_Way("3d", "3d", target.styles[usual])] if "3d" in forms else [])]
+    default = target.platforms.get(platform, next(iter(target.variants)))
+    names = [default, *(name for name in target.variants if name != default)]
+    lowered = [_Variant(name, "lowered", target.variants[name]) for name in names] if "lowered" in forms else []
+    return [*lowered, *([_Variant("3d", "3d", target.variants[default])] if "3d" in forms else [])]
 
 
 def _write_cheapest(
     target_name: str, platform: str, precision: str, path: Path, graph_of: "_Graphs", program: StepProgram, facts: Interface, golden: GoldenSteps,
     options: ExportOptions, around: Around,
-) -> tuple[_Way, Placement, Tuning | None]:  # fmt: skip
-    """Writes ``path`` in the usual way or, tuned, in each way beside it that gives another file, of which the cheapest takes its
-    place."""
+) -> tuple[_Variant, Placement, Tuning | None]:  # fmt: skip
+    """Writes ``path`` as the default variant or, tuned, as the cheapest of the variants that give different files."""
     target = TARGETS[target_name]
-    ways = {way.name: way for way in _ways(target, options.form, platform)}
-    usual = next(iter(ways.values()))
+    variants = {variant.name: variant for variant in _variants(target, options.form, platform)}
+    default = next(iter(variants.values()))
 
-    def write(way: _Way, file: Path) -> Placement:
+    def write(variant: _Variant, file: Path) -> Placement:
         with around():
-            return target.write(graph_of(way.form, way.style), program, precision, facts.model_dump_json(), file, options.versions)
+            return target.write(graph_of(variant.form, variant.profile), program, precision, facts.model_dump_json(), file, options.versions)
 
     if options.tune is None or not target.platforms:
-        return usual, write(usual, path), None
+        return default, write(default, path), None
     with tempfile.TemporaryDirectory(prefix="clipstep-tune-") as temporary:
-        files = {name: Path(temporary) / f"{name}{path.suffix}" for name in ways}
-        placements = {name: write(way, files[name]) for name, way in ways.items()}
+        files = {name: Path(temporary) / f"{name}{path.suffix}" for name in variants}
+        placements = {name: write(variant, files[name]) for name, variant in variants.items()}
         different: dict[str, str] = {}
         for name, file in files.items():
             different.setdefault(tree_sha256(file), name)
         unit, measured = options.tune(platform, target_name, {name: files[name] for name in different.values()}, facts, golden)
-        chosen = min(measured, key=lambda way: measured[way])
+        chosen = min(measured, key=lambda name: measured[name])
         shutil.move(files[chosen], path)
-    tuning = Tuning.model_validate({"unit": unit, "chosen": chosen, "measured": {way: round(cost, 3) for way, cost in measured.items()}})
-    return ways[chosen], placements[chosen], tuning
+    tuning = Tuning.model_validate({"unit": unit, "chosen": chosen, "measured": {name: round(cost, 3) for name, cost in measured.items()}})
+    return variants[chosen], placements[chosen], tuning
 
 
 class _Graphs:
-    """A step in the forms and styles that targets take, each made once."""
+    """A step in the forms that targets take and for their engine profiles, each made once."""
 
     def __init__(self, program: StepProgram) -> None:
         self._program = program
         self._simplified: fx.GraphModule | None = None
-        self._lowered: dict[Style, fx.GraphModule] = {}
+        self._lowered: dict[EngineProfile, fx.GraphModule] = {}
 
-    def __call__(self, form: str, style: Style) -> nn.Module:
+    def __call__(self, form: str, profile: EngineProfile) -> nn.Module:
         if form == "3d":
             return self._program.step
         if self._simplified is None:
             self._simplified = simplified(self._program.step, self._program.inputs)
-        if style not in self._lowered:
-            self._lowered[style] = lower_graph(self._simplified, self._program.inputs, style)
-        return self._lowered[style]
+        if profile not in self._lowered:
+            self._lowered[profile] = lower_graph(self._simplified, self._program.inputs, profile)
+        return self._lowered[profile]

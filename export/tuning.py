@@ -1,4 +1,4 @@
-"""What measures the ways to write an artifact, for ``clipstep export --tune``."""
+"""What measures the variants of an artifact, for ``clipstep export --tune``."""
 
 import importlib
 

@@ -1,93 +1,87 @@
-"""Rank-5 graph in, rank-4 graph out, exactly: what ExecuTorch's XNNPACK and Core ML need, and what runs fast elsewhere."""
+"""A step as a graph without values of rank 5 or more, exactly: what XNNPACK and Core ML need, and what runs fast in onnxruntime.
 
+:func:`simplified` exports the step and runs the passes that do not depend on the engine; :func:`lower_graph` then interprets that graph, each
+operation on values of rank 5 or more by its rule, while torch traces what the rules do, and runs the passes over the result.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._guards import TracingContext, tracing
 from torch._subclasses import FakeTensorMode
+from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from clipstep.export.lowering.fold import (
-    find_channel_shuffles,
-    fold_batch_norms,
-    fold_channel_shuffles,
-    fold_constants,
-    fold_paddings,
-    fold_scales,
-    fold_time_steps,
-    merge_same,
-    move_channel_shuffles,
-    move_relus,
-)
-from clipstep.export.lowering.frames import ONNXRUNTIME, STYLE, Frames, NoRule, Style
-from clipstep.export.lowering.order import depth_first, slice_first
+from clipstep.export.lowering import passes
+from clipstep.export.lowering.lazy import LazyPermutation
+from clipstep.export.lowering.operators import CONVOLUTIONS
+from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules import RULES
-from clipstep.export.lowering.rules.pointwise import PAIRS
-from clipstep.export.lowering.view import View
+from clipstep.export.lowering.rules.convolution import convolution_of
+from clipstep.export.lowering.rules.elementwise import BINARY
+from clipstep.export.lowering.rules.strategies import strategy_for
+from clipstep.export.lowering.values import Frames
 from clipstep.export.source import describe_error, line_of_error, line_of_node
+from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.errors import ClipstepError
 
-FOLDS = (
-    fold_constants, find_channel_shuffles, fold_batch_norms, fold_channel_shuffles, move_channel_shuffles, fold_paddings, fold_time_steps, move_relus,
-    fold_scales,
-)  # fmt: skip
+Report = Callable[[str, fx.GraphModule], None]
+"""Called with the name of a stage or pass, and the graph after it."""
 
 
 class LoweringError(ClipstepError):
     """An operation that cannot be lowered: names it, its shapes and the line of the network that made it."""
 
 
-def lower(step: nn.Module, inputs: tuple[Tensor, ...], style: Style = ONNXRUNTIME) -> fx.GraphModule:
-    """The same function with no value of rank 5 or more, on tensors of the shapes of ``inputs``.
+def lower(step: nn.Module, inputs: tuple[Tensor, ...], profile: EngineProfile) -> fx.GraphModule:
+    """The same function without values of rank 5 or more, for inputs of the shapes of ``inputs``.
 
     Raises:
-        LoweringError: an operation on a value of rank 5 or more has no rule.
+        LoweringError: torch.export cannot capture the step, or an operation on a value of rank 5 or more has no rule.
     """
-    return lower_graph(simplified(step, inputs), inputs, style)
+    return lower_graph(simplified(step, inputs), inputs, profile)
 
 
 @torch.no_grad()
-def simplified(step: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
-    """The graph of a step, with fewer operations: what :func:`lower_graph` takes, in as many styles as one likes.
+def simplified(step: nn.Module, inputs: tuple[Tensor, ...], report: Report = lambda *_: None) -> fx.GraphModule:
+    """The rank-5 graph of a step after the passes that do not depend on the engine: what :func:`lower_graph` takes, with any profile.
 
     Raises:
         LoweringError: as :func:`export_whole`.
     """
     graph = export_whole(step, inputs)
-    for fold in FOLDS:
-        fold(graph)
-    return graph
+    report("export", graph)
+    return passes.run(passes.BEFORE_LOWERING, graph, report)
 
 
 @torch.no_grad()
-def lower_graph(graph: fx.GraphModule, inputs: tuple[Tensor, ...], style: Style) -> fx.GraphModule:
-    """A simplified graph with no value of rank 5 or more.
+def lower_graph(
+    graph: fx.GraphModule, inputs: tuple[Tensor, ...], profile: EngineProfile, report: Report = lambda *_: None,
+    strategies: dict[str, str] | None = None,
+) -> fx.GraphModule:  # fmt: skip
+    """A simplified graph as a graph without values of rank 5 or more.
+
+    ``strategies``, if given, gets the name of the strategy for each convolution by the name of its node.
 
     Raises:
         LoweringError: an operation on a value of rank 5 or more has no rule.
     """
-    interpreter = _Lowering(graph)
-    given = STYLE.set(style)
-    try:
-        # Traced before autograd's and the backends' decompositions, so that pools and convolutions stay whole.
-        with tracing(TracingContext(FakeTensorMode())):  # Otherwise each value's shape gets a mode of its own, a third of the time.
-            lowered = make_fx(lambda *values: interpreter.run(*values), pre_dispatch=True)(*inputs)
-    finally:
-        STYLE.reset(given)
-    fold_constants(lowered)
-    merge_same(lowered)
-    if style.parts_first:
-        slice_first(lowered)
-    return depth_first(lowered)
+    interpreter = _Lowering(graph, profile, strategies)
+    # Traced before autograd's and the backends' decompositions, so that pools and convolutions stay whole.
+    with tracing(TracingContext(FakeTensorMode())):  # Otherwise each value's shape gets a mode of its own, which takes a third of the time.
+        lowered = make_fx(lambda *values: interpreter.run(*values), pre_dispatch=True)(*inputs)
+    report("lower", lowered)
+    return passes.run(passes.after_lowering(profile), lowered, report)
 
 
 def export_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
-    """The graph of a module, its operations whole, and what it writes in place as new values.
+    """The graph of a module by torch.export: its operations not decomposed, and what it writes in place as new values.
 
     Raises:
-        LoweringError: torch.export cannot capture it, as where the numbers decide what is done.
+        LoweringError: torch.export cannot capture it, for instance because the numbers in a tensor decide what is done.
     """
     try:
         graph = torch.export.export(module, inputs).run_decompositions({}).module(check_guards=False)
@@ -101,11 +95,13 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModul
 
 
 class _Lowering(fx.Interpreter):
-    """Runs the original graph, each operation on values of rank 5 or more by its rule."""
+    """Runs the rank-5 graph; an operation on values of rank 5 or more is done by its rule, any other as it is."""
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, profile: EngineProfile, strategies: dict[str, str] | None) -> None:
         super().__init__(graph)
         self.extra_traceback = False
+        self.profile = profile
+        self.strategies = strategies
         self.constants: set[fx.Node] = set()
         for node in graph.graph.nodes:
             if node.op == "get_attr" or (node.op == "call_function" and all(source in self.constants for source in node.all_input_nodes)):
@@ -114,20 +110,21 @@ class _Lowering(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         if n.target == torch.ops.aten._assert_tensor_metadata.default:
             return None
-        if n.op != "call_function":
+        if n.op != "call_function" or n in self.constants:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        if n in self.constants:
-            return super().run_node(n)
-        if n.target in PAIRS and n.meta["val"].is_floating_point():  # ExecuTorch would convert whole numbers at each step.
+        if n.target in BINARY and n.meta["val"].is_floating_point():  # ExecuTorch would convert integers at each step.
             args = tuple(float(value) if type(value) is int else value for value in args)
         high = any(isinstance(value, Tensor) and value.ndim > 4 for value in pytree.tree_leaves(n.meta.get("val")))
-        if not high and not any(isinstance(value, View | Frames) for value in pytree.tree_leaves((args, kwargs))):
+        if not high and not any(isinstance(value, LazyPermutation | Frames) for value in pytree.tree_leaves((args, kwargs))):
             return self.call_function(n.target, args, kwargs)
         try:
             if n.target not in RULES:
-                raise NoRule("this operation")
-            return RULES[n.target](*args, **kwargs)
-        except NoRule as reason:
-            shapes = [tuple(value.shape) for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, View | Frames | Tensor)]
+                raise Unsupported("this operation")
+            if n.target in CONVOLUTIONS and self.strategies is not None:
+                self.strategies[n.name] = strategy_for(self.profile, convolution_of(*args, **kwargs)).name
+            with traceback.set_current_meta(n):  # For what asks where a node comes from.
+                return RULES[n.target](self.profile, *args, **kwargs)
+        except Unsupported as reason:
+            shapes = [tuple(value.shape) for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, LazyPermutation | Frames | Tensor)]
             raise LoweringError(f"no lowering for {n.target}: {reason}", got=f"shapes {shapes}", fix=f"it comes from {line_of_node(n)}") from None

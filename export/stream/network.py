@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from clipstep.export.lowering.fold import find_channel_shuffles
 from clipstep.export.lowering.lower import export_whole
+from clipstep.export.lowering.passes.channel_shuffles import find_channel_shuffles
 from clipstep.export.stream.rules import RULES
 from clipstep.export.stream.steps import TIME, Steps, StreamError
 from clipstep.network.past import Past

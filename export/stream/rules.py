@@ -11,9 +11,10 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
-from clipstep.export.lowering.rules.convolution import triple
-from clipstep.export.lowering.rules.pointwise import OTHERS, PAIRS, ZERO_STAYS
-from clipstep.export.stream.steps import TIME, Chunk, NoStep, Steps
+from clipstep.export.lowering.operators import triple
+from clipstep.export.lowering.rules.elementwise import BINARY, UNARY, ZERO_PRESERVING_UNARY
+from clipstep.export.stream.steps import TIME, Chunk, Steps
+from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 LOWEST = -60000.0
@@ -24,7 +25,7 @@ def framewise(steps: Steps, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     """An operation that does the same to each frame."""
     leaves, spec = pytree.tree_flatten((args, kwargs))
     chunks = [leaf for leaf in leaves if isinstance(leaf, Chunk)]
-    padded_alone = len(chunks) == 1 and chunks[0].delay < 0 and node.target in ZERO_STAYS
+    padded_alone = len(chunks) == 1 and chunks[0].delay < 0 and node.target in ZERO_PRESERVING_UNARY
     aligned = iter(chunks if padded_alone else steps.align(chunks))
     args, kwargs = pytree.tree_unflatten([next(aligned).data if isinstance(leaf, Chunk) else leaf for leaf in leaves], spec)
     delay = chunks[0].delay if padded_alone else max(0, *(x.delay for x in chunks))
@@ -48,7 +49,7 @@ def conv3d(
     if isinstance(padding, str):
         totals = [d * (size - 1) if padding == "same" else 0 for d, size in zip(dilation, weight.shape[2:], strict=True)]
         if any(total % 2 for total in totals[1:]):
-            raise NoStep("pads its rows or columns unevenly")
+            raise Unsupported("pads its rows or columns unevenly")
         padding = [total // 2 for total in totals]
         right = totals[0] - padding[0]
     padding = triple(padding)
@@ -62,7 +63,7 @@ def max_pool3d(
     kernel, padding, dilation = triple(kernel), triple(padding), triple(dilation)
     stride = triple(stride or kernel)
     if ceil_mode and stride[0] > 1:
-        raise NoStep("may run over the end of the video (ceil_mode)")
+        raise Unsupported("may run over the end of the video (ceil_mode)")
     under = steps.window(x, dilation[0] * (kernel[0] - 1) + 1, stride[0], padding[0], padding[0], LOWEST if padding[0] else 0.0)
     return _made(steps, under, F.max_pool3d(under.data, kernel, stride, (0, *padding[1:]), dilation, ceil_mode))
 
@@ -74,7 +75,7 @@ def avg_pool3d(
     kernel, padding = triple(kernel), triple(padding)
     stride = triple(stride or kernel)
     if (ceil_mode and stride[0] > 1) or (padding[0] and not count_padding and not divisor):
-        raise NoStep("divides by how many frames are there (ceil_mode, or a padding that is not counted)")
+        raise Unsupported("divides by how many frames are there (ceil_mode, or a padding that is not counted)")
     under = steps.window(x, kernel[0], stride[0], padding[0], padding[0])
     return _made(steps, under, F.avg_pool3d(under.data, kernel, stride, (0, *padding[1:]), ceil_mode, count_padding, divisor))
 
@@ -83,7 +84,7 @@ def pad_time(steps: Steps, _: fx.Node, x: Chunk, amounts: Sequence[int], mode: s
     """Before the first frame: a matter of counting. Behind the last one: as long as the video goes on, too."""
     plane, (front, back) = list(amounts[:4]), (*amounts[4:6], 0, 0)[:2]
     if back < 0 or ((front or back) and (mode != "constant" or value)):
-        raise NoStep("pads time with something else than zeros, or cuts its end off")
+        raise Unsupported("pads time with something else than zeros, or cuts its end off")
     data = steps.inside(x, 0, 0.0, front > 0 and x.delay > 0, back > 0)
     return Chunk(F.pad(data, plane, mode, value) if any(plane) else data, x.delay - front, x.extra + front + back)
 
@@ -96,7 +97,7 @@ def slice_time(steps: Steps, node: fx.Node, x: Chunk, dim: int = 0, start: int |
     kept = range(length)[start:end:step]
     left_out = (length - 1 - kept.start) // step + 1 - len(kept)
     if left_out and step != 1:
-        raise NoStep("takes every other frame, and not to the end")
+        raise Unsupported("takes every other frame, and not to the end")
     under = steps.window(x, 1, step, -kept.start, 0)
     late = max(under.delay, kept.start + left_out)
     every = Chunk(under.data[:, :, ::step], under.delay, under.extra - left_out)
@@ -105,14 +106,14 @@ def slice_time(steps: Steps, node: fx.Node, x: Chunk, dim: int = 0, start: int |
 
 def cat(steps: Steps, node: fx.Node, parts: Sequence[Any], dim: int = 0) -> Any:
     if not all(isinstance(part, Chunk) for part in parts) or dim % parts[0].data.ndim == TIME:
-        raise NoStep("joins something along time")
+        raise Unsupported("joins something along time")
     return framewise(steps, node, parts, dim)
 
 
 def pair(steps: Steps, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     for value in args:
         if isinstance(value, Tensor) and value.ndim > TIME and value.shape[-3] > 1 and any(isinstance(x, Chunk) and x.data.ndim == 5 for x in args):
-            raise NoStep("takes other numbers for each frame")
+            raise Unsupported("takes other numbers for each frame")
     return framewise(steps, node, *args, **kwargs)
 
 
@@ -122,10 +123,10 @@ def mean(steps: Steps, node: fx.Node, x: Chunk, dims: Sequence[int] = (), keepdi
     dims = sorted(d % rank for d in dims) or list(range(rank))
     if TIME not in dims:
         if min(dims) < TIME:
-            raise NoStep("takes the mean over channels")
+            raise Unsupported("takes the mean over channels")
         return framewise(steps, node, x, dims, keepdim)
     if dims[0] < TIME:
-        raise NoStep("takes the mean over channels and time")
+        raise Unsupported("takes the mean over channels and time")
     (x,) = steps.align([x])
     data = x.data.mean(dims[1:], True) if dims[1:] else x.data
     mean = over_time(steps, node, replace(x, data=data))
@@ -166,7 +167,7 @@ def _newest(steps: Steps, total: Tensor, x: Chunk, given: Tensor, after: Tensor 
 
 def adaptive_avg_pool3d(steps: Steps, node: fx.Node, x: Chunk, sizes: Sequence[int]) -> Any:
     if sizes[0] != 1:
-        raise NoStep("divides all of time into parts")
+        raise Unsupported("divides all of time into parts")
     (x,) = steps.align([x])
     return over_time(steps, node, replace(x, data=F.adaptive_avg_pool3d(x.data, (x.frames, sizes[1], sizes[2]))))
 
@@ -174,13 +175,13 @@ def adaptive_avg_pool3d(steps: Steps, node: fx.Node, x: Chunk, sizes: Sequence[i
 def squeeze(steps: Steps, node: fx.Node, x: Chunk, dims: int | Sequence[int]) -> Any:
     asked = [d % x.data.ndim for d in ([dims] if isinstance(dims, int) else dims)]
     if min(asked) <= TIME:
-        raise NoStep("takes away the axis of time, or one before it")
+        raise Unsupported("takes away the axis of time, or one before it")
     return framewise(steps, node, x, dims)
 
 
 RULES: dict[Any, Callable[..., Any]] = {
-    **dict.fromkeys((*ZERO_STAYS, *OTHERS), framewise),
-    **dict.fromkeys(PAIRS, pair),
+    **dict.fromkeys((*ZERO_PRESERVING_UNARY, *UNARY), framewise),
+    **dict.fromkeys(BINARY, pair),
     **dict.fromkeys((aten._native_batch_norm_legit_no_training.default, aten.channel_shuffle.default), framewise),
     **dict.fromkeys((aten.clone.default, aten.alias.default, aten.detach.default, aten.pow.Tensor_Scalar), framewise),
     aten.conv3d.default: conv3d,

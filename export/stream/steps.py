@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from clipstep.export.source import line_of_node
+from clipstep.export.unsupported import Unsupported
 from clipstep.network.past import Past
 from clipstep.runtime.errors import ClipstepError
 
@@ -17,10 +18,6 @@ TIME = 2
 
 class StreamError(ClipstepError):
     """A clip network that cannot become steps: names the operation and the line of the network that made it."""
-
-
-class NoStep(Exception):
-    """Why an operation cannot be done step by step."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ class Steps(fx.Interpreter):
             raise self._refusal(n, "has no rule")
         try:
             result = self.rules[n.target](self, n, *args, **kwargs)
-        except NoStep as reason:
+        except Unsupported as reason:
             raise self._refusal(n, str(reason)) from None
         for chunk in (leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Chunk)):
             self.latest = max(self.latest, -(-chunk.delay // chunk.frames))
@@ -102,7 +99,7 @@ class Steps(fx.Interpreter):
         """The frames under this step's outputs of a temporal kernel of ``span`` frames, with ``left`` frames of padding before
         the first and ``right`` after the last."""
         if x.frames % stride:
-            raise NoStep(f"has a temporal stride of {stride}, which does not divide the {x.frames} frames that a step gives there")
+            raise Unsupported(f"has a temporal stride of {stride}, which does not divide the {x.frames} frames that a step gives there")
         outputs = x.frames // stride
         delay = max(-(-(span + x.delay - left) // stride) - 1, 0)
         extra = (x.extra + left + right - span) // stride + 1
@@ -143,5 +140,5 @@ class Steps(fx.Interpreter):
         """All as late as the latest."""
         latest = max(0, *(x.delay for x in chunks))
         if len({x.extra for x in chunks}) > 1:
-            raise NoStep("joins values of different lengths")
+            raise Unsupported("joins values of different lengths")
         return [x if x.delay == latest else Chunk(self.past.extend(x.data, latest - x.delay)[:, :, : x.frames], latest, x.extra) for x in chunks]

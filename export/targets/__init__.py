@@ -1,13 +1,13 @@
 """The targets: one pure function each, with one signature, and the table that names them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from torch import nn
 
-from clipstep.export.lowering.frames import COREML, ONNXRUNTIME, XNNPACK, Style
+from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.step import StepProgram
 from clipstep.export.targets import coreml, executorch, onnx
 from clipstep.export.targets.common import Versions
@@ -19,16 +19,16 @@ Writer = Callable[[nn.Module, StepProgram, str, str, Path, Versions], Placement]
 
 @dataclass(frozen=True)
 class Target:
-    """A file format: how it is written, which precisions it has, which forms of a graph and types of frames it takes, and the styles of
-    its lowered form, the usual one first. ``{}`` in ``file`` is the precision. ``platforms``: those it may differ for, and the usual
-    style there. ``requires`` reads in a written file what it needs."""
+    """A file format: how it is written, which precisions it has, which forms of a graph and types of frames it takes, and the variants of
+    its lowered form by name, the default first: the engine profile of each. ``{}`` in ``file`` is the precision. ``platforms``: the
+    platforms for which an artifact may differ, and the default variant there. ``requires`` reads from a written file what it needs."""
 
     write: Writer
     requires: Callable[[Path], Requires]
     file: str
     precisions: tuple[str, ...]
     forms: tuple[str, ...]
-    styles: dict[str, Style]
+    variants: dict[str, EngineProfile]
     input_dtypes: tuple[str, ...]
     tools: tuple[str, ...]
     platforms: dict[str, str]
@@ -39,28 +39,15 @@ class Target:
 
 TARGETS = {
     "onnx": Target(
-        onnx.write, onnx.requires, "step.onnx", ("float32",), ("lowered", "3d"),
-        {
-            "planes": ONNXRUNTIME,
-            "stacks": replace(ONNXRUNTIME, planes=False, stack_limit=2**17),
-            "frames": replace(ONNXRUNTIME, planes=False, stack_limit=0),
-            "slow time": replace(ONNXRUNTIME, fast_time=False),
-        },
-        ("uint8", "float32"), ("torch", "onnx", "onnxscript", "onnxruntime"), {"arm64": "planes", "x86_64": "planes"},
+        onnx.write, onnx.requires, "step.onnx", ("float32",), ("lowered", "3d"), onnx.VARIANTS, ("uint8", "float32"),
+        ("torch", "onnx", "onnxscript", "onnxruntime"), {"arm64": "channel-major", "x86_64": "channel-major"},
     ),
     "executorch": Target(
-        executorch.write, executorch.requires, "step.pte", ("float32",), ("lowered",),
-        {
-            "products": XNNPACK,
-            "sums": replace(XNNPACK, summed_taps=True),
-            "convolutions": replace(XNNPACK, products=False),
-            "frames": replace(XNNPACK, stack_limit=0),
-            "slow time": replace(XNNPACK, fast_time=False),
-        },
-        ("uint8", "float32"), ("torch", "executorch"), {"arm64": "products", "x86_64": "sums"},
+        executorch.write, executorch.requires, "step.pte", ("float32",), ("lowered",), executorch.VARIANTS, ("uint8", "float32"),
+        ("torch", "executorch"), {"arm64": "gemm", "x86_64": "gemm-per-tap"},
     ),
     "coreml": Target(
-        coreml.write, coreml.requires, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), {"stacks": COREML}, ("float32",),
+        coreml.write, coreml.requires, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), coreml.VARIANTS, ("float32",),
         ("torch", "coremltools"), {},
     ),
 }  # fmt: skip

@@ -11,8 +11,8 @@ aten = torch.ops.aten
 Pair = int | Sequence[int]
 """A setting of a 2D operation: one number for rows and columns, or one each."""
 
-SAME = (aten.contiguous.default, aten.clone.default, aten.detach.default, aten.alias.default, aten.dropout.default)
-"""Operations that give what they get."""
+IDENTITY = (aten.contiguous.default, aten.clone.default, aten.detach.default, aten.alias.default, aten.dropout.default)
+"""Operators that return their input, in a graph for inference."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,10 @@ class Versions:
 USUAL = Versions()
 
 
-class NotTaken(Exception):
-    """An operation, or a setting of one, that a writer does not know."""
-
-
 def pair(values: Pair) -> tuple[int, int]:
     return (values, values) if isinstance(values, int) else (values[0], values[-1])
 
 
-def limits(low: float | None = None, high: float | None = None, **named: float) -> tuple[float | None, float | None]:
-    """Those of ``clamp``, which may be named ``min`` and ``max``."""
+def clamp_bounds(low: float | None = None, high: float | None = None, **named: float) -> tuple[float | None, float | None]:
+    """The bounds of ``aten.clamp``, positional or named ``min`` and ``max``; None for no bound."""
     return named.get("min", low), named.get("max", high)

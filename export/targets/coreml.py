@@ -1,5 +1,6 @@
 """Core ML, as an ML Program in an ``.mlpackage``."""
 
+import math
 from pathlib import Path
 
 import coremltools as ct
@@ -9,12 +10,20 @@ from coremltools.models.utils import load_spec
 from torch import fx, nn
 
 from clipstep.export.choices import IOS_DEFAULT
+from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.step import StepProgram
-from clipstep.export.targets.common import USUAL, NotTaken, Versions
+from clipstep.export.targets.common import USUAL, Versions
 from clipstep.export.targets.coreml_operations import ml_program
+from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.manifest import Placement, Requires
 
 METADATA_KEY = "clipstep"
+PROFILE = EngineProfile(
+    batch_limit=math.inf, gemm=False, gemm_per_tap=False, free_permutations=False, channel_major=False, padded_average_pools=True, winograd=False,
+    slice_early=False,
+)  # fmt: skip
+"""Core ML. Nothing was measured: it does not run here. It gets few large operations."""
+VARIANTS = {"batched": PROFILE}
 MACOS = {15: 12, 16: 13, 17: 14, 18: 15}
 """The macOS of each iOS, which runs the same models."""
 SHARED_CONSTANTS = ("common::noop_elimination", "common::dead_code_elimination", "common::const_deduplication")
@@ -30,7 +39,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     assert isinstance(graph, fx.GraphModule)
     try:
         model = to_ml_program(graph, program, precision, versions.ios)
-    except NotTaken:
+    except Unsupported:
         model = converted(graph, program, precision, versions.ios)
     model.user_defined_metadata[METADATA_KEY] = metadata
     model.save(str(path))
@@ -54,7 +63,7 @@ def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str, i
     """The model of a graph, written operation by operation.
 
     Raises:
-        NotTaken: it has an operation that we do not write.
+        Unsupported: it has an operation that we do not write.
     """
     passes = (*(ROUNDED if precision == "float16" else ()), *SHARED_CONSTANTS)
     return ct.convert(

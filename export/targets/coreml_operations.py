@@ -13,9 +13,10 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import Function, Program, types
 from torch import fx
 
-from clipstep.export.lowering.order import RESHAPES
-from clipstep.export.lowering.view import exchanged
-from clipstep.export.targets.common import SAME, NotTaken, Pair, limits, pair
+from clipstep.export.lowering.lazy import exchanged
+from clipstep.export.lowering.operators import RESHAPES
+from clipstep.export.targets.common import IDENTITY, Pair, clamp_bounds, pair
+from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 
@@ -24,7 +25,7 @@ def ml_program(module: fx.GraphModule, input_names: Sequence[str], output_names:
     """The program of a graph, all its inputs float32.
 
     Raises:
-        NotTaken: it has an operation that is not written here.
+        Unsupported: it has an operation that is not written here.
     """
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     inputs = {
@@ -59,7 +60,7 @@ def _written(node: fx.Node, found: dict[fx.Node, Any]) -> Any:
     if node.target in RESHAPES:
         return _reshaped(args[0], node.meta["val"].shape)
     if node.target not in WRITERS:
-        raise NotTaken(str(node.target))
+        raise Unsupported(str(node.target))
     if node.target in BY_SHAPE:
         kwargs = {**kwargs, "after": tuple(node.meta["val"].shape)}
     return WRITERS[node.target](*args, **kwargs)
@@ -84,14 +85,14 @@ def conv2d(
     x: Any, weight: Any, bias: Any = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1
 ) -> Any:  # fmt: skip
     if any(value is not None and value.val is None for value in (weight, bias)):
-        raise NotTaken("a convolution whose weights are computed")
+        raise Unsupported("a convolution whose weights are computed")
     settings = {"strides": pair(stride), "pad_type": "custom", "pad": around(padding), "dilations": pair(dilation), "groups": groups}
     return mb.conv(x=x, weight=weight, **settings, **({} if bias is None else {"bias": bias}))
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     if any(value is not None and value.val is None for value in (weight, bias)):
-        raise NotTaken("a linear layer whose weights are computed")
+        raise Unsupported("a linear layer whose weights are computed")
     return mb.linear(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
 
 
@@ -112,7 +113,7 @@ def power(x: Any, exponent: float) -> Any:
 
 
 def clamp(x: Any, low: float | None = None, high: float | None = None, **named: float) -> Any:
-    low, high = limits(low, high, **named)
+    low, high = clamp_bounds(low, high, **named)
     if high is None:
         return mb.relu(x=x) if low == 0 else mb.maximum(x=x, y=number(low))
     return mb.minimum(x=x, y=number(high)) if low is None else mb.clip(x=x, alpha=number(low), beta=number(high))
@@ -147,7 +148,7 @@ def transpose(x: Any, first: int, second: int) -> Any:
 
 def pad(x: Any, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
     if mode != "constant" or min(amounts) < 0:
-        raise NotTaken("a padding that is not with a constant, or cuts off")
+        raise Unsupported("a padding that is not with a constant, or cuts off")
     pairs = [amounts[i : i + 2] for i in range(len(amounts) - 2, -1, -2)]
     return mb.pad(x=x, pad=[amount for both in pairs for amount in both], mode="constant", constant_val=number(value or 0.0))
 
@@ -161,7 +162,7 @@ def max_pool2d(
 ) -> Any:  # fmt: skip
     """A window over the end sees what padding there would show it: nothing."""
     if pair(dilation) != (1, 1):
-        raise NotTaken("a pool with dilation")
+        raise Unsupported("a pool with dilation")
     kernels, strides, paddings = pair(kernel), pair(stride or kernel), pair(padding)
     behind = [max(p, (n - 1) * s + k - p - size) for n, s, k, p, size in zip(after[2:], strides, kernels, paddings, x.shape[2:], strict=True)]
     pads = [paddings[0], behind[0], paddings[1], behind[1]]
@@ -172,7 +173,7 @@ def avg_pool2d(
     x: Any, kernel: Pair, stride: Pair = (), padding: Pair = 0, ceil_mode: bool = False, count_padding: bool = True, divisor: int | None = None
 ) -> Any:  # fmt: skip
     if ceil_mode or divisor:
-        raise NotTaken("an average pool over the end")
+        raise Unsupported("an average pool over the end")
     return mb.avg_pool(
         x=x, kernel_sizes=pair(kernel), strides=pair(stride or kernel), pad_type="custom", pad=around(padding),
         exclude_padding_from_average=not count_padding,
@@ -195,11 +196,11 @@ def reduction(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 def cast(x: Any, dtype: torch.dtype) -> Any:
     if dtype != torch.float32:
-        raise NotTaken(f"a conversion to {dtype}")
+        raise Unsupported(f"a conversion to {dtype}")
     return x
 
 
-def same(x: Any, *args: Any, **kwargs: Any) -> Any:
+def identity(x: Any, *args: Any, **kwargs: Any) -> Any:
     return x
 
 
@@ -253,5 +254,5 @@ WRITERS: dict[Any, Callable[..., Any]] = {
     aten.mean.dim: reduction(mb.reduce_mean),
     aten.sum.dim_IntList: reduction(mb.reduce_sum),
     aten.to.dtype: cast,
-    **dict.fromkeys(SAME, same),
+    **dict.fromkeys(IDENTITY, identity),
 }

@@ -1,7 +1,9 @@
 """ExecuTorch, with all arithmetic in XNNPACK."""
 
 import copy
+import math
 import operator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,18 +14,34 @@ from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge, to_e
 from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import Tensor, fx, nn
 
-from clipstep.export.lowering.order import RESHAPES
+from clipstep.export.lowering.operators import RESHAPES
+from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.step import StepProgram
-from clipstep.export.targets.common import USUAL, NotTaken, Versions
+from clipstep.export.targets.common import USUAL, Versions
 from clipstep.export.targets.xnnpack import Graph
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
+from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import Placement, Requires
 
 METADATA_METHOD = "clipstep"
-PARTS = (*RESHAPES, torch.ops.aten.permute.default, torch.ops.aten.slice.Tensor)
-"""Operations that give some of the numbers that they get, as they are."""
+DATA_MOVEMENT = (*RESHAPES, torch.ops.aten.permute.default, torch.ops.aten.slice.Tensor)
+"""Operators that copy elements of their input, unchanged."""
 BACKEND = "XnnpackBackend"
+PROFILE = EngineProfile(
+    batch_limit=math.inf, gemm=True, gemm_per_tap=False, free_permutations=True, channel_major=False, padded_average_pools=False, winograd=True,
+    slice_early=True,
+)  # fmt: skip
+"""XNNPACK, whose values keep any order of axes."""
+VARIANTS = {
+    "gemm": PROFILE,
+    "gemm-per-tap": replace(PROFILE, gemm_per_tap=True),
+    "direct": replace(PROFILE, gemm=False),
+    "per-frame": replace(PROFILE, batch_limit=0),
+    "no-winograd": replace(PROFILE, winograd=False),
+}
+"""The engine profiles that ``--tune`` measures. The home network takes 108.3 M ARM64 instructions with ``gemm``, 114.2 M with ``gemm-per-tap``,
+146.5 M with ``direct`` and 108 M with ``per-frame``."""
 # Without dim-order operators the conversion from uint8 costs 7 instructions an element on ARM64 instead of 48.
 # What comes out is checked by running it; checking the graph between passes takes a tenth of the time.
 CONFIG = EdgeCompileConfig(_skip_dim_order=True, _check_ir_validity=False)
@@ -41,7 +59,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     assert isinstance(graph, fx.GraphModule)
     try:
         inner = xnnpack_graph(_of_floats(graph))
-    except NotTaken:
+    except Unsupported:
         edge = _partitioned(graph, program, metadata)
         placement = _placement(edge.exported_program().graph_module)
         if not placement.delegated:
@@ -65,7 +83,7 @@ def _of_floats(graph: fx.GraphModule) -> fx.GraphModule:
     graph = copy.deepcopy(graph)
     for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
         part: Any = node.args[0]
-        while part.target in PARTS:
+        while part.target in DATA_MOVEMENT:
             part = part.args[0]
         if part.op == "placeholder":
             node.replace_all_uses_with(node.args[0])

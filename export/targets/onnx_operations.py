@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx
 
 from clipstep.export.choices import OPSETS
-from clipstep.export.lowering.order import RESHAPES
-from clipstep.export.lowering.view import exchanged
-from clipstep.export.targets.common import SAME, NotTaken, Pair, limits, pair
+from clipstep.export.lowering.lazy import exchanged
+from clipstep.export.lowering.operators import RESHAPES
+from clipstep.export.targets.common import IDENTITY, Pair, clamp_bounds, pair
+from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 TYPES = {torch.float32: TensorProto.FLOAT, torch.uint8: TensorProto.UINT8, torch.int64: TensorProto.INT64}
@@ -60,7 +61,7 @@ def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names:
     """The model of a graph in that operator set, and in the oldest file format that has it.
 
     Raises:
-        NotTaken: it has an operation that is not written here.
+        Unsupported: it has an operation that is not written here.
     """
     graph, found, inputs = OnnxGraph(opset), dict[fx.Node, Any](), []
     names, outputs = iter(input_names), []
@@ -82,7 +83,7 @@ def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names:
                 kwargs = {**kwargs, "before": node.args[0].meta["val"].shape, "after": node.meta["val"].shape}
             found[node] = WRITERS[node.target](graph, *args, **kwargs)
         else:
-            raise NotTaken(str(node.target))
+            raise Unsupported(str(node.target))
     nodes = _used(graph.nodes, output_names)
     inputs_of_nodes = {name for node in nodes for name in node.input}
     constants = [constant for constant in graph.initializers.values() if constant.name in inputs_of_nodes]
@@ -140,8 +141,8 @@ def silu(graph: OnnxGraph, x: str) -> str:
 
 
 def clamp(graph: OnnxGraph, x: str, low: float | None = None, high: float | None = None, **named: float) -> str:
-    low, high = limits(low, high, **named)
-    return graph.add("Clip", x, *("" if limit is None else graph.constant(float(limit)) for limit in (low, high)))
+    low, high = clamp_bounds(low, high, **named)
+    return graph.add("Clip", x, *("" if bound is None else graph.constant(float(bound)) for bound in (low, high)))
 
 
 def softmax(graph: OnnxGraph, x: str, dim: int, dtype: Any = None) -> str:
@@ -200,7 +201,7 @@ def pad(
 ) -> str:
     """All axes are given: where only some are, onnxruntime 1.32 breaks the model when it moves a transposition past it."""
     if mode != "constant":
-        raise NotTaken("a padding that is not with a constant")
+        raise Unsupported("a padding that is not with a constant")
     pairs = [*([0, 0] for _ in range(len(before) - len(amounts) // 2)), *(amounts[i : i + 2] for i in range(len(amounts) - 2, -1, -2))]
     pads = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
     return graph.add("Pad", x, graph.constant(pads), graph.constant(float(value or 0)))
@@ -209,7 +210,7 @@ def pad(
 def pixel_unshuffle(graph: OnnxGraph, x: str, factor: int, *, before: Sequence[int], after: Sequence[int]) -> str:
     """ONNX puts the channels of one place side by side, PyTorch the places of one channel."""
     if before[1] > 1:
-        raise NotTaken("pixels of several channels, unshuffled")
+        raise Unsupported("pixels of several channels, unshuffled")
     return graph.add("SpaceToDepth", x, blocksize=factor)
 
 
@@ -227,7 +228,7 @@ def avg_pool2d(
     divisor: int | None = None,
 ) -> str:  # fmt: skip
     if ceil_mode or divisor:
-        raise NotTaken("an average pool over the end")
+        raise Unsupported("an average pool over the end")
     return graph.add(
         "AveragePool", x, kernel_shape=pair(kernel), strides=pair(stride or kernel), pads=pair(padding) * 2, count_include_pad=int(count_padding)
     )
@@ -279,7 +280,7 @@ def cast(graph: OnnxGraph, x: str, dtype: torch.dtype) -> str:
     return graph.add("Cast", x, to=TYPES[dtype])
 
 
-def same(_: OnnxGraph, x: Any, *args: Any, **kwargs: Any) -> Any:
+def identity(_: OnnxGraph, x: Any, *args: Any, **kwargs: Any) -> Any:
     return x
 
 
@@ -336,5 +337,5 @@ WRITERS: dict[Any, Callable[..., Any]] = {
     aten.mean.dim: reduction("ReduceMean"),
     aten.sum.dim_IntList: reduction("ReduceSum"),
     aten.to.dtype: cast,
-    **dict.fromkeys(SAME, same),
+    **dict.fromkeys(IDENTITY, identity),
 }

@@ -1,8 +1,8 @@
-"""A graph of XNNPACK's, in the form that ExecuTorch's XNNPACK delegate reads.
+"""An XNNPACK graph, in the format that ExecuTorch's XNNPACK delegate reads.
 
-ExecuTorch's own way from PyTorch to this form brings every value back to PyTorch's order of axes at each reshape, and takes a
-minute for a thousand operations. Here a value keeps the order in which it was computed, permutations are done on paper, and a
-value is moved only where an operation wants it in another order.
+ExecuTorch's own conversion from PyTorch to this format transposes every value back to PyTorch's layout at each reshape, and takes a minute for
+a thousand operations. Here a value keeps the layout in which it was computed, a permutation only changes the description of its axes, and
+elements move only where an operation needs another layout.
 """
 
 import hashlib
@@ -20,14 +20,15 @@ from torch import Tensor
 NHWC = (0, 2, 3, 1)
 NO_HANDLE = 65535
 SHORT = 8
-"""Kernels of transposition move blocks of so many rows and columns."""
+"""Transposition kernels move blocks of this many rows and columns."""
 NONE = flags.XNN_INVALID_VALUE_ID
-Limits = tuple[float, float] | None
+Clamp = tuple[float, float] | None
+"""The bounds that an operation clamps its result to, (lowest, highest), or None."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A value: its number, its shape in memory and, for each axis in memory, which axis of the value it is."""
+class XnnValue:
+    """A value of the graph and its layout: its number, its shape in memory and, for each axis in memory, which axis of the value it is."""
 
     number: int
     memory: tuple[int, ...]
@@ -49,7 +50,7 @@ class Graph:
         self._places = [schema.ConstantDataOffset(0, 0)]
         self._data = NamedDataStore()
         self._constants: dict[tuple[tuple[int, ...], bytes], int] = {}
-        self._arranged: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._layouts: dict[tuple[int, tuple[int, ...]], int] = {}
         self._reshapes: dict[int, int] = {}
         self._cuts: dict[int, tuple[int, tuple[int, ...]]] = {}
 
@@ -71,17 +72,17 @@ class Graph:
         )  # fmt: skip
         return serialize_xnnpack_binary(graph, bytearray()), self._data.get_named_data_store_output()
 
-    def input(self, shape: Sequence[int]) -> Stored:
+    def input(self, shape: Sequence[int]) -> XnnValue:
         """The next input, with its axes in order in memory."""
         value = self._value(shape)
         self._expose(value.number, flags.XNN_VALUE_FLAG_EXTERNAL_INPUT, self._inputs)
         return value
 
-    def output(self, value: Stored | Tensor) -> None:
+    def output(self, value: XnnValue | Tensor) -> None:
         """Makes a value the next output, with its axes in order in memory."""
         if isinstance(value, Tensor):
-            value = Stored(self.constant(value), tuple(value.shape), tuple(range(value.ndim)))
-        value = self.arrange(value, range(len(value.axes)))
+            value = XnnValue(self.constant(value), tuple(value.shape), tuple(range(value.ndim)))
+        value = self.to_layout(value, range(len(value.axes)))
         entry = self._values[value.number]
         if entry.flags or entry.constant_buffer_idx:
             value = self.add(schema.XNNCopy, value.memory, value.axes, input_id=value.number)
@@ -98,28 +99,28 @@ class Graph:
             self._constants[key] = self._value(tensor.shape, place=len(self._places) - 1).number
         return self._constants[key]
 
-    def add(self, operation: Any, memory: Sequence[int], axes: Sequence[int], limits: Limits = None, **fields: Any) -> Stored:
-        """The result of an operation, whose numbers are held within ``limits``."""
+    def add(self, operation: Any, memory: Sequence[int], axes: Sequence[int], clamp: Clamp = None, **fields: Any) -> XnnValue:
+        """Adds an operation, with ``clamp`` fused into it, and gives its result."""
         result = self._value(memory, axes)
-        range_of = None if limits is None else schema.OutputMinMax(*(_json(limit) for limit in limits))
-        self.nodes.append(schema.XNode(operation(output_id=result.number, **{"flags": 0, **fields}), NO_HANDLE, range_of))
+        bounds = None if clamp is None else schema.OutputMinMax(*(_json(bound) for bound in clamp))
+        self.nodes.append(schema.XNode(operation(output_id=result.number, **{"flags": 0, **fields}), NO_HANDLE, bounds))
         return result
 
-    def each(self, operation: Any, value: Stored, limits: Limits = None, **fields: Any) -> Stored:
-        """An operation on each number alone: before a reshape rather than behind it, since another one there may undo it."""
+    def elementwise(self, operation: Any, value: XnnValue, clamp: Clamp = None, **fields: Any) -> XnnValue:
+        """An elementwise operation, done before a reshape rather than after it, because the next reshape may undo that one."""
         source = self._reshapes.get(value.number, value.number)
         dims = self._values[source].dims
-        done = self.add(operation, dims, range(len(dims)), limits, input_id=source, **fields)
+        done = self.add(operation, dims, range(len(dims)), clamp, input_id=source, **fields)
         return self._reshaped(done, value.memory, value.axes)
 
-    def arrange(self, value: Stored, axes: Sequence[int]) -> Stored:
-        """The value with its axes in the given order in memory."""
+    def to_layout(self, value: XnnValue, axes: Sequence[int]) -> XnnValue:
+        """The value with its axes in the given order in memory: transposed if it has another."""
         axes = tuple(axes)
         if value.axes == axes:
             return value
         order = tuple(value.axes.index(axis) for axis in axes)
         memory = [value.memory[place] for place in order]
-        if (value.number, order) not in self._arranged:
+        if (value.number, order) not in self._layouts:
             long = [place for place in order if value.memory[place] > 1]
             if long == sorted(long):
                 moved = self._reshaped(value, memory, axes)
@@ -127,19 +128,19 @@ class Graph:
                 moved = self._swapped(value, order)
             else:
                 moved = self.add(schema.XNNStaticTranspose, memory, axes, num_dims=len(order), perm=list(order), input_id=value.number)
-            self._arranged[value.number, order] = moved.number
-        return Stored(self._arranged[value.number, order], tuple(memory), axes)
+            self._layouts[value.number, order] = moved.number
+        return XnnValue(self._layouts[value.number, order], tuple(memory), axes)
 
-    def _swapped(self, value: Stored, order: tuple[int, ...]) -> Stored:
-        """The permutation as two whose last axes are long: to the two short axes before the others, and from there."""
+    def _swapped(self, value: XnnValue, order: tuple[int, ...]) -> XnnValue:
+        """A permutation of two short last axes as two transpositions of long rows: the short axes first go before the others."""
         axes = [value.axes[place] for place in order]
-        first = self.arrange(value, [*axes[-2:], *axes[:-2]])
+        first = self.to_layout(value, [*axes[-2:], *axes[:-2]])
         rows = math.prod(first.memory[2:])
         flat = self._reshaped(first, (first.memory[0] * first.memory[1], rows), (0, 1))
-        return self._reshaped(self.arrange(flat, (1, 0)), [value.memory[place] for place in order], axes)
+        return self._reshaped(self.to_layout(flat, (1, 0)), [value.memory[place] for place in order], axes)
 
-    def reshape(self, value: Stored, shape: Sequence[int], channels_last: bool = False) -> Stored:
-        """Nothing moves where the axes that are joined lie side by side; else ``channels_last`` says how the result is to lie."""
+    def reshape(self, value: XnnValue, shape: Sequence[int], channels_last: bool = False) -> XnnValue:
+        """Reshapes without moving elements if the axes that are joined are adjacent in memory; else to row-major or, if asked for, NHWC."""
         shape = tuple(shape) or (1,)
         if shape == value.shape:
             return value
@@ -149,29 +150,29 @@ class Graph:
         long = [axis for axis in wanted if shape[axis] > 1]
         if order is None:
             order = sorted(range(len(groups)), key=lambda group: next((long.index(axis) for axis in groups[group][1] if axis in long), -1))
-            value = self.arrange(value, [axis for group in order for axis in groups[group][0]])
+            value = self.to_layout(value, [axis for group in order for axis in groups[group][0]])
         axes = [axis for group in order for axis in groups[group][1]]
         if [axis for axis in axes if shape[axis] > 1] == long:
             axes = list(wanted)
         memory = [shape[axis] for axis in axes]
         if memory == list(value.memory):
-            return Stored(value.number, value.memory, tuple(axes))
+            return XnnValue(value.number, value.memory, tuple(axes))
         return self._reshaped(value, memory, axes)
 
-    def operand(self, value: Any, like: Stored) -> tuple[int, tuple[int, ...]]:
-        """The number and the shape in memory of a value, a constant or a number that is to meet ``like`` and gets its axes."""
+    def operand(self, value: Any, like: XnnValue) -> tuple[int, tuple[int, ...]]:
+        """The number and the shape in memory of an operand, brought to the layout of ``like``, the other operand."""
         rank = len(like.axes)
-        if not isinstance(value, Stored):
+        if not isinstance(value, XnnValue):
             tensor = value if isinstance(value, Tensor) else Tensor([value])
             tensor = tensor.reshape((1,) * (rank - tensor.ndim) + tuple(tensor.shape)).permute(like.axes)
             return self.constant(tensor), tuple(tensor.shape)
         if len(value.axes) < rank:
             value = self.reshape(value, (1,) * (rank - len(value.axes)) + value.shape)
-        value = self.arrange(value, like.axes)
+        value = self.to_layout(value, like.axes)
         return value.number, value.memory
 
-    def cut(self, value: Stored, starts: Sequence[int], sizes: Sequence[int]) -> Stored:
-        """A box out of the value, given along its axes in memory."""
+    def cut(self, value: XnnValue, starts: Sequence[int], sizes: Sequence[int]) -> XnnValue:
+        """A slice of the value, given along its axes in memory. A slice of a slice is taken from the original value."""
         if tuple(sizes) == value.memory:
             return value
         if (unshaped := self._cut_before_reshape(value, starts, sizes)) is not None:
@@ -182,8 +183,8 @@ class Graph:
         self._cuts[result.number] = (source, starts)
         return result
 
-    def _cut_before_reshape(self, value: Stored, starts: Sequence[int], sizes: Sequence[int]) -> Stored | None:
-        """The box cut out of what was reshaped, if it is one there too."""
+    def _cut_before_reshape(self, value: XnnValue, starts: Sequence[int], sizes: Sequence[int]) -> XnnValue | None:
+        """The slice taken from the value before its reshape, if it is a slice there too."""
         if value.number not in self._reshapes:
             return None
         source = self._reshapes[value.number]
@@ -201,17 +202,17 @@ class Graph:
             for axis in reversed(outer):
                 index, starts_there[axis] = divmod(index, dims[axis])
                 sizes_there[axis] = 1
-        return self.cut(Stored(source, tuple(dims), tuple(range(len(dims)))), starts_there, sizes_there)
+        return self.cut(XnnValue(source, tuple(dims), tuple(range(len(dims)))), starts_there, sizes_there)
 
-    def _reshaped(self, value: Stored, memory: Sequence[int], axes: Sequence[int]) -> Stored:
+    def _reshaped(self, value: XnnValue, memory: Sequence[int], axes: Sequence[int]) -> XnnValue:
         source = self._reshapes.get(value.number, value.number)
         if self._values[source].dims == list(memory):
-            return Stored(source, tuple(memory), tuple(axes))
+            return XnnValue(source, tuple(memory), tuple(axes))
         result = self.add(schema.XNNStaticReshape, memory, axes, num_dims=len(memory), new_shape=list(memory), input_id=source)
         self._reshapes[result.number] = source
         return result
 
-    def _value(self, memory: Sequence[int], axes: Sequence[int] | None = None, place: int = 0) -> Stored:
+    def _value(self, memory: Sequence[int], axes: Sequence[int] | None = None, place: int = 0) -> XnnValue:
         number, dims = len(self._values), [int(size) for size in memory] or [1]
         self._values.append(
             schema.XNNTensorValue(
@@ -219,7 +220,7 @@ class Graph:
                 flags=0, id_out=number,
             )
         )  # fmt: skip
-        return Stored(number, tuple(dims), tuple(range(len(dims))) if axes is None else tuple(axes))
+        return XnnValue(number, tuple(dims), tuple(range(len(dims))) if axes is None else tuple(axes))
 
     def _expose(self, number: int, kind: int, those: list[int]) -> None:
         self._values[number].flags |= kind
@@ -228,14 +229,14 @@ class Graph:
 
 
 def _swaps_short_axes(memory: Sequence[int], order: tuple[int, ...]) -> bool:
-    """Whether a permutation exchanges the last two axes in memory, of which one is too short for a kernel of transposition."""
+    """Whether a permutation exchanges the last two axes in memory, of which one is too short for a transposition kernel."""
     *rows, first, second = (1, *memory)
     return order[-2:] == (len(order) - 1, len(order) - 2) and min(first, second) < SHORT and math.prod(rows) >= 2 * SHORT
 
 
-def _json(limit: float) -> float | str:
-    """The schema's JSON knows no infinities but these."""
-    return {float("inf"): "+inf", float("-inf"): "-inf"}.get(limit, float(limit))
+def _json(bound: float) -> float | str:
+    """How the schema's JSON writes a bound, which may be infinite."""
+    return {float("inf"): "+inf", float("-inf"): "-inf"}.get(bound, float(bound))
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
@@ -261,7 +262,7 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
     return groups
 
 
-def _order_of_groups(value: Stored, groups: Sequence[Sequence[int]]) -> list[int] | None:
+def _order_of_groups(value: XnnValue, groups: Sequence[Sequence[int]]) -> list[int] | None:
     """The order in which the groups of axes lie in memory, if each lies there in one piece and in order."""
     size = dict(zip(value.axes, value.memory, strict=True))
     place = {axis: index for index, axis in enumerate(axis for axis in value.axes if size[axis] > 1)}

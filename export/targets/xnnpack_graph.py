@@ -1,4 +1,4 @@
-"""A lowered graph as one graph of XNNPACK's: the walk over its operations, and the limits that go into the operation before."""
+"""A lowered graph as one XNNPACK graph: the walk over its operations, which fuses a clamp into the operation before it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,29 +6,31 @@ from typing import Any
 import torch
 from torch import fx
 
-from clipstep.export.lowering.order import RESHAPES
-from clipstep.export.targets.common import NotTaken
+from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.targets.xnnpack import Graph
-from clipstep.export.targets.xnnpack_operations import LIMITS, WRITERS, stored
+from clipstep.export.targets.xnnpack_operations import CLAMPS, WRITERS, xnn_value
+from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
-MOVES = (*RESHAPES, aten.permute.default, aten.transpose.int)
-PLANES = (aten.conv2d.default, aten.max_pool2d.default, aten.avg_pool2d.default)
-LIMITED = (
+LAYOUT_ONLY = (*RESHAPES, aten.permute.default, aten.transpose.int)
+"""Operators that change a value's shape or order of axes, but none of its elements."""
+SPATIAL = (aten.conv2d.default, aten.max_pool2d.default, aten.avg_pool2d.default)
+"""Operators that XNNPACK computes channels last (NHWC)."""
+FUSES_CLAMP = (
     aten.conv2d.default, aten.linear.default, aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.max_pool2d.default,
 )  # fmt: skip
-"""Operations of XNNPACK's that hold their results within limits at no cost."""
+"""Operators whose XNNPACK node can clamp its result at no cost."""
 
 
 def xnnpack_graph(module: fx.GraphModule) -> Graph:
     """A graph of float32 values of rank 4 or less, its inputs and outputs with their axes in order.
 
     Raises:
-        NotTaken: it has an operation that is not written here.
+        Unsupported: it has an operation that is not written here.
     """
     graph = Graph()
     found: dict[fx.Node, Any] = {}
-    held: dict[fx.Node, fx.Node] = {}  # Operations that only hold a value within limits, where the value already is.
+    fused: dict[fx.Node, fx.Node] = {}  # Clamps that are fused into the operation given, which has their result.
     for node in module.graph.nodes:
         if node.op == "placeholder":
             found[node] = graph.input(node.meta["val"].shape)
@@ -37,38 +39,38 @@ def xnnpack_graph(module: fx.GraphModule) -> Graph:
         elif node.op == "output":
             for source in node.args[0]:
                 graph.output(found[source])
-        elif node in held:
+        elif node in fused:
             found[node] = found[node.args[0]]
         elif node.target in RESHAPES:
-            found[node] = graph.reshape(stored(found[node.args[0]]), node.meta["val"].shape, channels_last=_goes_to_planes(node))
+            found[node] = graph.reshape(xnn_value(found[node.args[0]]), node.meta["val"].shape, channels_last=_feeds_spatial(node))
         elif node.target in WRITERS:
             args, kwargs = fx.map_arg((node.args, node.kwargs), found.__getitem__)
-            if node.target in LIMITED and (limiter := _limiter(node)) is not None:
-                held[limiter] = node
-                kwargs = {**kwargs, "limits": LIMITS[limiter.target](*limiter.args[1:], **limiter.kwargs)}
+            if node.target in FUSES_CLAMP and (clamp_node := _fusable_clamp(node)) is not None:
+                fused[clamp_node] = node
+                kwargs = {**kwargs, "clamp": CLAMPS[clamp_node.target](*clamp_node.args[1:], **clamp_node.kwargs)}
             found[node] = WRITERS[node.target](graph, *args, **kwargs)
         else:
-            raise NotTaken(str(node.target))
+            raise Unsupported(str(node.target))
     graph.prune()
     return graph
 
 
 def _users(node: fx.Node) -> Iterator[fx.Node]:
-    """The users of a node, those of permutations and reshapes in their place."""
+    """The users of a node; permutations and reshapes are replaced by their own users."""
     for user in node.users:
-        if user.target in MOVES:
+        if user.target in LAYOUT_ONLY:
             yield from _users(user)
         else:
             yield user
 
 
-def _goes_to_planes(node: fx.Node) -> bool:
-    return any(user.target in PLANES for user in _users(node))
+def _feeds_spatial(node: fx.Node) -> bool:
+    return any(user.target in SPATIAL for user in _users(node))
 
 
-def _limiter(node: fx.Node) -> fx.Node | None:
-    """The operation that alone uses a node, maybe moved, and holds it within limits."""
+def _fusable_clamp(node: fx.Node) -> fx.Node | None:
+    """The clamp that is the only user of a node, directly or through permutations and reshapes."""
     (user, *others) = node.users
-    while user.target in MOVES and not others:
+    while user.target in LAYOUT_ONLY and not others:
         (user, *others) = user.users
-    return user if not others and user.target in LIMITS else None
+    return user if not others and user.target in CLAMPS else None

@@ -10,8 +10,9 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from clipstep.export.lowering.lower import lower
-from clipstep.export.lowering.order import depth_first, slice_first
+from clipstep.export.lowering.passes import depth_first, slice_early
 from clipstep.export.step import Step, StepProgram
+from clipstep.export.targets import onnx
 from clipstep.training.models import PRESETS, build, slowfast_causal_shufflenet
 
 aten = torch.ops.aten
@@ -46,7 +47,7 @@ def test_three_chained_steps_equal_the_eager_network(
     step = Step(network, (104.0, 101.0, 97.0), (58.0, 57.0, 59.0)).eval()
     clips = torch.randint(256, (3, frames, 32, 32, 3), dtype=torch.uint8)
     eager_states = lowered_states = list(network.initial_states().values())
-    lowered = Ranks(lower(step, (clips[0], *eager_states)))
+    lowered = Ranks(lower(step, (clips[0], *eager_states), onnx.PROFILE))
     with torch.no_grad():
         for clip in clips:
             logits, *eager_states = step(clip, *eager_states)
@@ -110,7 +111,7 @@ def test_parts_are_cut_out_before_operations_on_the_whole(function: Callable[[Te
     x = torch.arange(120, dtype=torch.uint8).reshape(4, 10, 3)
     graph = make_fx(function)(x)
     expected = graph(x)
-    slice_first(graph)
+    slice_early(graph)
     for got, wanted in zip(graph(x), expected, strict=True):
         assert torch.equal(got, wanted)
     first = next(node for node in graph.graph.nodes if node.op == "call_function")

@@ -1,4 +1,4 @@
-"""Artifacts for one processor, and the cheapest of the ways to write one."""
+"""Artifacts for one processor, and the cheapest variant of one."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,15 +31,15 @@ class Costs:
         return ("M ARM64 instructions" if platform == "arm64" else "ms"), {name: self.costs[platform].get(name, 9.0) for name in files}
 
 
-def test_the_cheapest_way_is_kept_for_each_platform_and_noted(run: Run, run_folder: Path, tmp_path: Path) -> None:
-    costs = Costs({"arm64": {"frames": 1.5}, "x86_64": {"3d": 2.25}})
+def test_the_cheapest_variant_is_kept_for_each_platform_and_noted(run: Run, run_folder: Path, tmp_path: Path) -> None:
+    costs = Costs({"arm64": {"per-frame": 1.5}, "x86_64": {"3d": 2.25}})
     export_network(run.spec(run_folder), tmp_path / "two.clipstep", ExportOptions(targets=("onnx",), platforms=("arm64", "x86_64"), tune=costs))
     bundle = Bundle.open(tmp_path / "two.clipstep")
-    for platform, chosen, form, unit in (("arm64", "frames", "lowered", "M ARM64 instructions"), ("x86_64", "3d", "3d", "ms")):
+    for platform, chosen, form, unit in (("arm64", "per-frame", "lowered", "M ARM64 instructions"), ("x86_64", "3d", "3d", "ms")):
         artifact = bundle.artifact("onnx", platform)
         assert (artifact.platform, artifact.form, artifact.file) == (platform, form, f"step-{platform}.onnx")
         assert artifact.tuning is not None and (artifact.tuning.chosen, artifact.tuning.unit) == (chosen, unit)
-        assert artifact.tuning.measured == {name: costs.costs[platform].get(name, 9.0) for name in ("planes", "stacks", "frames", "3d")}
+        assert artifact.tuning.measured == {name: costs.costs[platform].get(name, 9.0) for name in ("channel-major", "batched", "per-frame", "3d")}
         assert (bundle.path / artifact.file).read_bytes() == costs.seen[platform][chosen]
         ranks = {
             len(value.type.tensor_type.shape.dim)
@@ -49,21 +49,21 @@ def test_the_cheapest_way_is_kept_for_each_platform_and_noted(run: Run, run_fold
     assert len(set(costs.seen["arm64"].values())) == 4
 
 
-def test_of_equally_cheap_ways_the_usual_one_is_kept(run: Run, run_folder: Path, tmp_path: Path) -> None:
+def test_of_equally_cheap_variants_the_default_one_is_kept(run: Run, run_folder: Path, tmp_path: Path) -> None:
     export_network(
         run.spec(run_folder), tmp_path / "x.clipstep", ExportOptions(targets=("executorch",), platforms=("arm64",), tune=Costs({"arm64": {}}))
     )
     (artifact,) = Bundle.open(tmp_path / "x.clipstep").manifest.artifacts
-    assert artifact.tuning is not None and artifact.tuning.chosen == "products"
+    assert artifact.tuning is not None and artifact.tuning.chosen == "gemm"
 
 
 def test_a_form_asked_for_is_kept_when_tuning(run: Run, run_folder: Path, tmp_path: Path) -> None:
     costs = Costs({"arm64": {"3d": 1.0}})
     export_network(run.spec(run_folder), tmp_path / "x.clipstep", ExportOptions(targets=("onnx",), form="lowered", platforms=("arm64",), tune=costs))
-    assert set(costs.seen["arm64"]) == {"planes", "stacks", "frames"}  # No convolution has another form in slow time.
+    assert set(costs.seen["arm64"]) == {"channel-major", "batched", "per-frame"}  # Winograd is used nowhere, so that no-winograd is the same file.
 
 
-def test_without_tuning_a_platform_gets_the_usual_way(run: Run, run_folder: Path, tmp_path: Path) -> None:
+def test_without_tuning_a_platform_gets_the_default_variant(run: Run, run_folder: Path, tmp_path: Path) -> None:
     manifest = export_network(run.spec(run_folder), tmp_path / "x.clipstep", ExportOptions(platforms=("arm64", "any"))).manifest
     assert [(a.file, a.platform, a.tuning) for a in manifest.artifacts] == [
         ("step-arm64.onnx", "arm64", None), ("step.onnx", "any", None), ("step-arm64.pte", "arm64", None), ("step.pte", "any", None),
@@ -74,7 +74,7 @@ def test_without_tuning_a_platform_gets_the_usual_way(run: Run, run_folder: Path
     assert (bundle.path / "step.onnx").read_bytes() == (bundle.path / "step-arm64.onnx").read_bytes()
 
 
-def test_a_platform_may_have_a_usual_way_of_its_own(run: Run, run_folder: Path, tmp_path: Path) -> None:
+def test_a_platform_may_have_a_default_variant_of_its_own(run: Run, run_folder: Path, tmp_path: Path) -> None:
     """Both compute the same, on either processor: the export verifies them here."""
     export_network(run.spec(run_folder), tmp_path / "x.clipstep", ExportOptions(targets=("executorch",), platforms=("arm64", "x86_64")))
     bundle = Bundle.open(tmp_path / "x.clipstep")

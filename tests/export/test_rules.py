@@ -1,7 +1,6 @@
 """Single operations lowered, against torch, and those that have no lowering."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from clipstep.export.lowering import frames
-from clipstep.export.lowering.frames import COREML, ONNXRUNTIME, XNNPACK
+from clipstep.export.lowering import costs, values
+from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.lower import LoweringError, lower
-from clipstep.export.lowering.rules import RULES, convolution
-from clipstep.export.lowering.view import View
+from clipstep.export.lowering.profile import EngineProfile
+from clipstep.export.lowering.rules import RULES
+from clipstep.export.targets import coreml, executorch, onnx
 
 aten = torch.ops.aten
 
@@ -35,14 +35,21 @@ class Wrap(nn.Module):
         return (y.reshape(y.shape[1:]) if y.ndim == 5 else y,)
 
 
-STYLES = (replace(ONNXRUNTIME, stack_limit=0), replace(COREML, stack_limit=0), COREML, XNNPACK, replace(XNNPACK, summed_taps=True), ONNXRUNTIME)
-"""In the first two values go frame by frame, in the others all frames at once, in the last one in planes."""
+PROFILES: tuple[EngineProfile, ...] = (
+    replace(onnx.PROFILE, batch_limit=0),
+    replace(coreml.PROFILE, batch_limit=0),
+    coreml.PROFILE,
+    executorch.PROFILE,
+    replace(executorch.PROFILE, gemm_per_tap=True),
+    onnx.PROFILE,
+)
+"""With the first two values are computed frame by frame, with the others all frames in one batch, with the last one in their original order."""
 
 
 def check(module: nn.Module, x: Tensor) -> None:
     """The lowered module does what the module does, without a value of rank 5."""
-    for style in STYLES:
-        lowered = lower(module, (x,), style)
+    for profile in PROFILES:
+        lowered = lower(module, (x,), profile)
         value, expected = lowered(x + 1)[0], module(x + 1)[0].detach()
         assert value.shape == expected.shape
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
@@ -61,27 +68,20 @@ class Ranks(TorchDispatchMode):
         return result
 
 
-@contextlib.contextmanager
-def in_style(style: frames.Style) -> Iterator[None]:
-    given = frames.STYLE.set(style)
-    yield
-    frames.STYLE.reset(given)
-
-
 def agree(operation: Callable[..., Any], x: Tensor, *arguments: Any, framed: bool = True, **settings: Any) -> None:
-    """An operation's rule, on frames one by one and stacked or on another view of a value, gives what the operation gives,
+    """An operation's rule, on frames one by one, batched, or in another order of axes, gives what the operation gives,
     without a tensor of rank 5."""
     expected = operation(x, *arguments, **settings)
     expected = expected[0] if isinstance(expected, tuple) else expected
-    view = View.of(x[0], x.shape)
-    stack = frames.stacked(frames.stack_of(view))
-    values = (*[frames.frames_of(view)] * 2, *[stack] * 3, view) if framed else [view] * len(STYLES)
-    for value, style in zip(values, STYLES, strict=True):
-        with Ranks() as ranks, in_style(style):
-            got = RULES[operation](value, *arguments, **settings)
+    lazy = LazyPermutation.of(x[0], x.shape)
+    batch = values.from_batch(values.to_batch(lazy))
+    given = (*[values.to_frames(lazy)] * 2, *[batch] * 3, lazy) if framed else [lazy] * len(PROFILES)
+    for value, profile in zip(given, PROFILES, strict=True):
+        with Ranks() as ranks:
+            got = RULES[operation](profile, value, *arguments, **settings)
             got = got[0] if isinstance(got, tuple) else got
             assert got.shape == tuple(expected.shape)
-            flat = frames.view_of(got).tensor()
+            flat = values.to_lazy(got).tensor()
         torch.testing.assert_close(flat, expected.flatten(), rtol=1e-5, atol=1e-5)
         assert ranks.largest <= 4
 
@@ -139,18 +139,18 @@ def test_three_temporal_taps_cost_two(kernel: tuple[int, int, int], length: int,
     conv = nn.Conv3d(24, 32, kernel, (1, 2, 1), (padding, 0, 1))
     agree(aten.conv3d.default, torch.randn(1, 24, length, 5, 6), conv.weight, conv.bias, (1, 2, 1), (padding, 0, 1))
     count = length + 2 * padding - 2
-    for style in STYLES:
-        graph = lower(Wrap(conv.forward), (torch.randn(24, length, 5, 6),), style).graph
-        if style.fast_time and length > 1:
+    for profile in PROFILES:
+        graph = lower(Wrap(conv.forward), (torch.randn(24, length, 5, 6),), profile).graph
+        if profile.winograd and length > 1:
             assert len(graph.find_nodes(op="call_function", target=aten.conv2d.default)) <= 2 * count + count % 2
 
 
 def test_large_kernels_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first and the last frames have fewer taps: their kernels are parts of the others'."""
-    monkeypatch.setattr(convolution, "COPIED_WEIGHTS", 0)
+    monkeypatch.setattr(costs, "SHARED_WEIGHT_ELEMENTS", 0)
     conv = Wrap(nn.Conv3d(5, 6, 3, stride=(2, 1, 1), padding=1).forward)
-    for style in STYLES:
-        lowered = lower(conv, (torch.randn(5, 4, 5, 6),), style)
+    for profile in PROFILES:
+        lowered = lower(conv, (torch.randn(5, 4, 5, 6),), profile)
         assert sum(value.numel() for value in lowered.buffers()) <= 6 * 5 * 27 + 6
     check(conv, torch.randn(5, 4, 5, 6))
 
@@ -355,7 +355,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
 def test_what_has_no_lowering_is_named_with_its_shapes_and_line(name: str) -> None:
     function, operation, reason = REFUSED[name]
     with pytest.raises(LoweringError) as error:
-        lower(Wrap(function), (torch.randn(X),))
+        lower(Wrap(function), (torch.randn(X),), onnx.PROFILE)
     text = str(error.value)
     assert text.startswith(f"no lowering for aten.{operation}") and reason in text
     assert "shapes [(" in text
@@ -364,10 +364,10 @@ def test_what_has_no_lowering_is_named_with_its_shapes_and_line(name: str) -> No
 
 def test_a_refused_layer_of_torch_is_traced_to_the_line_that_calls_it() -> None:
     with pytest.raises(LoweringError, match=rf'conv_transpose3d.*it comes from File "{__file__}", line {CALL}, in forward'):
-        lower(Wrap(lambda x, layer: layer(x), nn.ConvTranspose3d(6, 2, 1)), (torch.randn(X),))
+        lower(Wrap(lambda x, layer: layer(x), nn.ConvTranspose3d(6, 2, 1)), (torch.randn(X),), onnx.PROFILE)
 
 
 def test_a_refusal_is_one_line() -> None:
     with pytest.raises(LoweringError) as error:
-        lower(Wrap(lambda x: x.sort(1)[0]), (torch.randn(X),))
+        lower(Wrap(lambda x: x.sort(1)[0]), (torch.randn(X),), onnx.PROFILE)
     assert len(str(error.value).splitlines()) == 1

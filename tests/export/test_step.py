@@ -181,7 +181,7 @@ def test_a_plain_clip_network_has_no_states_and_exports(tmp_path: Path) -> None:
     program = program_of(run_of(Clip()).spec())
     assert program.states == {} and program.input_names == ["frames"] and program.output_names == ["logits"]
     with quiet():
-        onnx.write(lower(program.step, program.inputs), program, "float32", "{}", tmp_path / "clip.onnx")
+        onnx.write(lower(program.step, program.inputs, onnx.PROFILE), program, "float32", "{}", tmp_path / "clip.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "clip.onnx", providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"frames": SAMPLE[1].numpy()})
     np.testing.assert_allclose(logits, program.step(SAMPLE[1])[0].detach().numpy(), rtol=0, atol=1e-5)

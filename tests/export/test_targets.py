@@ -19,6 +19,7 @@ from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.targets import TARGETS
+from clipstep.export.targets.onnx import PROFILE
 from clipstep.export.verification import load_for_verification
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.golden import BOUNDS
@@ -141,7 +142,7 @@ def test_the_same_graph_gives_the_same_onnx_file(pooled_run: Run, tmp_path: Path
     program = program_of(pooled_run.spec())
     files = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
     with quiet():
-        graphs: list[fx.GraphModule] = [lower(program.step, program.inputs) for _ in files]
+        graphs: list[fx.GraphModule] = [lower(program.step, program.inputs, PROFILE) for _ in files]
         for graph, file in zip(graphs, files, strict=True):
             TARGETS["onnx"].write(graph, program, "float32", "{}", file)
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -13,7 +13,6 @@ import torch
 from onnx import numpy_helper
 from torch import fx
 
-from clipstep.export.lowering.frames import XNNPACK
 from clipstep.export.lowering.lower import lower
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
@@ -176,7 +175,7 @@ def test_an_executorch_program_of_a_damaged_graph_is_caught(
 ) -> None:
     bundle, program = pooled
     with quiet():
-        graph = lower(program.step, program.inputs, XNNPACK)
+        graph = lower(program.step, program.inputs, executorch.PROFILE)
         damage(graph.graph)
         graph.recompile()
         executorch.write(graph, program, "float32", bundle.manifest.interface("uint8").model_dump_json(), bundle.path / "step.pte")

@@ -15,13 +15,13 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
-from clipstep.export.lowering.fold import fold_constants
+from clipstep.export.lowering.passes import fold_constants
 from clipstep.export.mlprogram import MlProgram
 from clipstep.export.targets import coreml, executorch
-from clipstep.export.targets.common import NotTaken
 from clipstep.export.targets.coreml_operations import ml_program
 from clipstep.export.targets.onnx_operations import onnx_model
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
+from clipstep.export.unsupported import Unsupported
 
 A, B, M = (1, 12, 6, 5), (1, 12, 6, 5), (3, 4, 6)
 Function = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -81,7 +81,7 @@ SINGLE: dict[str, Function] = {
     "depthwise conv2d": lambda a, b, m: F.conv2d(a, weight(12, 1, 3, 3), weight(12), padding=1, groups=12),
     "depthwise conv2d with a multiplier": lambda a, b, m: F.conv2d(a, weight(24, 1, 3, 3), weight(24), stride=2, groups=12),
     "conv2d, moved, then limited": lambda a, b, m: F.relu6(F.conv2d(a, weight(4, 12, 1, 1)).permute(0, 2, 3, 1).reshape(6, 20)),
-    "conv2d used with and without limits": lambda a, b, m: (y := F.conv2d(a, weight(4, 12, 1, 1))).relu() + y,
+    "conv2d used with and without a clamp": lambda a, b, m: (y := F.conv2d(a, weight(4, 12, 1, 1))).relu() + y,
     "linear of channels": lambda a, b, m: F.linear(a.permute(0, 2, 3, 1), weight(3, 12), weight(3)),
     "linear of columns": lambda a, b, m: F.linear(a, weight(3, 5)),
     "weights times a matrix": lambda a, b, m: torch.mm(weight(7, 12), a.reshape(12, 30)),
@@ -281,13 +281,13 @@ def test_a_slice_of_a_slice_is_one_as_onnx() -> None:
     ],
 )  # fmt: skip
 def test_what_is_not_written(function: Callable[[Tensor], Tensor]) -> None:
-    with pytest.raises(NotTaken):
+    with pytest.raises(Unsupported):
         xnnpack_graph(traced(lambda x: (function(x),), torch.randn(1, 4, 4, 4)))
 
 
 @pytest.mark.parametrize("function", [lambda a: a.cumsum(1), lambda a: F.pad(a, (1, 1, 1, 1), "reflect"), lambda a: F.pixel_unshuffle(a, 2)])
 def test_what_is_not_written_as_onnx(function: Callable[[Tensor], Tensor]) -> None:
-    with pytest.raises(NotTaken):
+    with pytest.raises(Unsupported):
         onnx_model(traced(lambda x: (function(x),), torch.randn(1, 4, 4, 4)), ["x"], ["y"])
 
 
@@ -303,5 +303,5 @@ def test_what_is_not_written_as_onnx(function: Callable[[Tensor], Tensor]) -> No
     ],
 )
 def test_what_is_not_written_as_an_ml_program(function: Callable[[Tensor], Tensor]) -> None:
-    with pytest.raises(NotTaken):
+    with pytest.raises(Unsupported):
         ml_program(traced(lambda x: (function(x),), torch.randn(1, 4, 4, 4)), ["x"], ["y"])

@@ -1,21 +1,22 @@
-"""How each operation on values of rank 5 and more is done on tensors of rank 4: small pure functions, by operation.
+"""How each operation on values of rank 5 or more is done on tensors of rank 4 or less: a rule for each ATen operator.
 
-A rule is called as the original operation was, with :class:`Frames` or a :class:`View` wherever that had a tensor of
-rank 5 or more. What computes on a picture works on frames; what moves axes works on views.
+A rule is called as ``rule(profile, *args, **kwargs)``: the engine profile, then the arguments of the original operation, in which a
+:data:`~clipstep.export.lowering.values.Value` takes the place of each tensor of rank 5 or more. It returns such a value, or a tensor of
+rank 4 or less, and raises :class:`~clipstep.export.unsupported.Unsupported` for a setting that it does not cover.
 """
 
 import operator
 from collections.abc import Callable
 from typing import Any
 
-from clipstep.export.lowering.rules import convolution, layers, movement, pointwise, pooling, reductions
+from clipstep.export.lowering.rules import convolution, elementwise, layers, movement, pooling, reductions
 
 RULES: dict[Any, Callable[..., Any]] = {
     **convolution.RULES,
     **pooling.RULES,
-    **pointwise.RULES,
+    **elementwise.RULES,
     **movement.RULES,
     **reductions.RULES,
     **layers.RULES,
-    operator.getitem: operator.getitem,
+    operator.getitem: lambda profile, values, index: values[index],
 }

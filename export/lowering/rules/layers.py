@@ -1,4 +1,4 @@
-"""Linear layers, products of matrices, layer and group norms, interpolation in space."""
+"""Linear layers, matrix products, attention, norms, and interpolation in the plane of a frame."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,76 +8,97 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.frames import Frames, NoRule, Value, frames_of, result, view_of
-from clipstep.export.lowering.view import View
+from clipstep.export.lowering.lazy import LazyPermutation
+from clipstep.export.lowering.profile import EngineProfile
+from clipstep.export.lowering.values import Frames, Value, lowest_rank, to_frames, to_lazy
+from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 
 
-def linear(x: Value, weight: Tensor, bias: Tensor | None = None) -> Value | Tensor:
-    """On rows."""
-    view = view_of(x)
-    rows = view.tensor((math.prod(view.shape[:-1]), view.shape[-1]))
-    return result(View.of(F.linear(rows, weight, bias), (*view.shape[:-1], len(weight))))
+def linear(profile: EngineProfile, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value | Tensor:
+    """A linear layer on the rows of a matrix."""
+    lazy = to_lazy(x)
+    rows = lazy.tensor((math.prod(lazy.shape[:-1]), lazy.shape[-1]))
+    return lowest_rank(LazyPermutation.of(F.linear(rows, weight, bias), (*lazy.shape[:-1], len(weight))))
 
 
-def matmul(x: Value | Tensor, y: Value | Tensor) -> Value | Tensor:
-    """The leading axes of both joined, which have to be the same."""
-    a, b = view_of(x), view_of(y)
+def matmul(profile: EngineProfile, x: Value | Tensor, y: Value | Tensor) -> Value | Tensor:
+    """A batched matrix product; the leading axes, which have to be the same, are joined."""
+    a, b = to_lazy(x), to_lazy(y)
     if a.shape[:-2] != b.shape[:-2]:
-        raise NoRule("a product of matrices whose leading axes differ")
+        raise Unsupported("a product of matrices whose leading axes differ")
     batch = math.prod(a.shape[:-2])
-    data = torch.bmm(*(view.tensor((batch, *view.shape[-2:])) for view in (a, b)))
-    return result(View.of(data, (*a.shape[:-1], b.shape[-1])))
+    data = torch.bmm(*(lazy.tensor((batch, *lazy.shape[-2:])) for lazy in (a, b)))
+    return lowest_rank(LazyPermutation.of(data, (*a.shape[:-1], b.shape[-1])))
 
 
-def attention(query: Value, key: Value, value: Value, *args: Any, **kwargs: Any) -> Value | Tensor:
-    """Scaled dot products, the leading axes joined."""
-    views = [view_of(v) for v in (query, key, value)]
+def attention(profile: EngineProfile, query: Value, key: Value, value: Value, *args: Any, **kwargs: Any) -> Value | Tensor:
+    """Scaled dot-product attention; the leading axes are joined."""
+    values = [to_lazy(v) for v in (query, key, value)]
     if args or set(kwargs) - {"scale"}:
-        raise NoRule("attention of rank 5 with a mask")
-    q, k, v = (view.tensor((1, math.prod(view.shape[:-2]), *view.shape[-2:])) for view in views)
+        raise Unsupported("attention of rank 5 with a mask")
+    q, k, v = (lazy.tensor((1, math.prod(lazy.shape[:-2]), *lazy.shape[-2:])) for lazy in values)
     data = F.scaled_dot_product_attention(q, k, v, **kwargs)
-    return result(View.of(data, (*views[0].shape[:-1], views[2].shape[-1])))
+    return lowest_rank(LazyPermutation.of(data, (*values[0].shape[:-1], values[2].shape[-1])))
 
 
-def layer_norm(x: Value, normalised: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, epsilon: float = 1e-5, *_: Any) -> Any:
-    """On rows."""
-    view, size = view_of(x), math.prod(normalised)
-    rows = view.tensor((math.prod(view.shape) // size, size))
+def layer_norm(
+    profile: EngineProfile,
+    x: Value,
+    normalised: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    epsilon: float = 1e-5,
+    *_: Any,
+) -> Any:
+    """A layer norm of the rows of a matrix."""
+    lazy, size = to_lazy(x), math.prod(normalised)
+    rows = lazy.tensor((math.prod(lazy.shape) // size, size))
     scale, shift = (None if value is None else value.flatten() for value in (weight, bias))
-    return result(View.of(F.layer_norm(rows, (size,), scale, shift, epsilon), view.shape))
+    return lowest_rank(LazyPermutation.of(F.layer_norm(rows, (size,), scale, shift, epsilon), lazy.shape))
 
 
-def group_norm(x: Value, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, epsilon: float = 1e-5, *_: Any) -> Any:
-    """Time, rows and columns joined."""
-    view = view_of(x)
-    data = view.tensor((*view.shape[:2], math.prod(view.shape[2:])))
-    return result(View.of(F.group_norm(data, groups, weight, bias, epsilon), view.shape))
+def group_norm(
+    profile: EngineProfile, x: Value, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, epsilon: float = 1e-5, *_: Any
+) -> Any:
+    """A group norm; time, rows and columns are joined."""
+    lazy = to_lazy(x)
+    data = lazy.tensor((*lazy.shape[:2], math.prod(lazy.shape[2:])))
+    return lowest_rank(LazyPermutation.of(F.group_norm(data, groups, weight, bias, epsilon), lazy.shape))
 
 
 def instance_norm(
-    x: Value, weight: Tensor | None, bias: Tensor | None, mean: Any, variance: Any, use_input: bool, _: float, epsilon: float, *__: Any
+    profile: EngineProfile,
+    x: Value,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Any,
+    variance: Any,
+    use_input: bool,
+    _: float,
+    epsilon: float,
+    *__: Any,
 ) -> Any:
-    """Each channel a group of its own."""
+    """A group norm with a group for each channel."""
     if not use_input:
-        raise NoRule("an instance norm with kept statistics")
-    return group_norm(x, x.shape[1], weight, bias, epsilon)
+        raise Unsupported("an instance norm with kept statistics")
+    return group_norm(profile, x, x.shape[1], weight, bias, epsilon)
 
 
 def interpolate(mode: str) -> Callable[..., Frames]:
-    """In the plane of each frame; over time only frames as they are, or whole ones again and again."""
+    """The rule of an interpolation in the plane of each frame. Over time only the same frames, or each repeated equally often, are covered."""
 
-    def rule(x: Value, sizes: Sequence[int] | None, *settings: Any) -> Frames:
+    def rule(profile: EngineProfile, x: Value, sizes: Sequence[int] | None, *settings: Any) -> Frames:
         *align, factors = settings
-        value = frames_of(x)
+        value = to_frames(x)
         frames = len(value.items)
         wanted = sizes[0] if sizes else int(frames * factors[0])
         if wanted != frames and (mode != "nearest" or wanted % frames):
-            raise NoRule("interpolation over time")
+            raise Unsupported("interpolation over time")
         where = {"size": tuple(sizes[1:])} if sizes else {"scale_factor": tuple(factors[1:])}
         corners = {"align_corners": align[0]} if align else {}
-        planes = value.each(lambda frame: F.interpolate(frame, mode=mode, **where, **corners))
+        planes = value.map(lambda frame: F.interpolate(frame, mode=mode, **where, **corners))
         return Frames(tuple(frame for frame in planes.items for _ in range(wanted // frames)))
 
     return rule

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipstep.export.lowering.frames import TIME, Frames, Value, frames_of, is_stack, result, view_of
+from clipstep.export.lowering.lazy import LazyPermutation
+from clipstep.export.lowering.profile import EngineProfile
+from clipstep.export.lowering.rules.elementwise import binary
 from clipstep.export.lowering.rules.movement import FRAME_AXIS, reshape, rowwise
-from clipstep.export.lowering.rules.pointwise import binary
-from clipstep.export.lowering.view import View
+from clipstep.export.lowering.values import TIME, Frames, Value, is_batched, lowest_rank, to_frames, to_lazy
 
 aten = torch.ops.aten
 Dims = int | Sequence[int] | None
@@ -20,23 +21,27 @@ Function = Callable[..., Tensor]
 
 
 def reduction(function: Function, combine: Function, *, mean: bool = False) -> Callable[..., Value | Tensor]:
-    """Of frames over time by ``combine`` and within each by ``function``; of other values by ``function`` on rows."""
+    """The rule of a reduction.
 
-    def rule(x: Value, dims: Dims = None, keepdim: bool = False, **_: Any) -> Value | Tensor:
+    Frames are reduced over time by ``combine``, of two frames, and within each frame by ``function``. Any other value is
+    reduced by ``function`` along the rows of a matrix.
+    """
+
+    def rule(profile: EngineProfile, x: Value, dims: Dims = None, keepdim: bool = False, **_: Any) -> Value | Tensor:
         axes = _axes(x, dims)
-        if is_stack(x) and 1 not in axes:
-            x = frames_of(x)
+        if is_batched(x) and 1 not in axes:
+            x = to_frames(x)
         shape = [1 if d in axes else size for d, size in enumerate(x.shape)]
         if not isinstance(x, Frames):
             kept = [d for d in range(len(x.shape)) if d not in axes]
             rows = x.permute([*kept, *axes]).tensor((math.prod(x.shape[d] for d in kept), math.prod(x.shape[d] for d in axes)))
-            reduced: Value | Tensor = View.of(function(rows, 1), shape)
+            reduced: Value | Tensor = LazyPermutation.of(function(rows, 1), shape)
         else:
-            frames = [reduce(combine, x.exact)] if TIME in axes else list(x.exact)
+            frames = [reduce(combine, x.tensors)] if TIME in axes else list(x.tensors)
             within = [FRAME_AXIS[d] for d in axes if d in FRAME_AXIS]
             frames = [function(frame, within, keepdim=True) for frame in frames] if within else frames
-            reduced = frames_of([frame * (1.0 / len(x.items)) for frame in frames] if mean and TIME in axes and len(x.items) > 1 else frames)
-        return reduced if keepdim else reshape(reduced, [size for d, size in enumerate(x.shape) if d not in axes])
+            reduced = to_frames([frame * (1.0 / len(x.items)) for frame in frames] if mean and TIME in axes and len(x.items) > 1 else frames)
+        return reduced if keepdim else reshape(profile, reduced, [size for d, size in enumerate(x.shape) if d not in axes])
 
     return rule
 
@@ -45,30 +50,32 @@ mean = reduction(torch.mean, torch.add, mean=True)
 subtract, multiply = binary(torch.sub), binary(torch.mul)
 
 
-def variance(x: Value, dims: Dims = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None) -> Value | Tensor:
-    """The mean square of what is left without the mean."""
+def variance(
+    profile: EngineProfile, x: Value, dims: Dims = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None
+) -> Value | Tensor:
+    """The mean square of the differences from the mean."""
     less = float(unbiased) if correction is None else correction
     count = math.prod(x.shape[d] for d in _axes(x, dims))
-    apart = subtract(x, mean(x, dims, True))
-    return multiply(mean(multiply(apart, apart), dims, keepdim), count / (count - less))
+    centred = subtract(profile, x, mean(profile, x, dims, True))
+    return multiply(profile, mean(profile, multiply(profile, centred, centred), dims, keepdim), count / (count - less))
 
 
-def cumulative_sum(x: Value, dim: int, **_: Any) -> Value | Tensor:
-    """Along time frame after frame."""
+def cumulative_sum(profile: EngineProfile, x: Value, dim: int, **_: Any) -> Value | Tensor:
+    """A running sum: along time by adding frame after frame."""
     dim %= len(x.shape)
     if isinstance(x, Frames) and dim == TIME:
-        return frames_of(list(accumulate(x.exact, torch.add)))
-    return rowwise(lambda rows: rows[0].cumsum(1), [view_of(x)], dim)
+        return to_frames(list(accumulate(x.tensors, torch.add)))
+    return rowwise(lambda rows: rows[0].cumsum(1), [to_lazy(x)], dim)
 
 
-def softmax(x: Value, dim: int, *_: Any) -> Value | Tensor:
-    """Last on rows, for which engines have kernels."""
+def softmax(profile: EngineProfile, x: Value, dim: int, *_: Any) -> Value | Tensor:
+    """A softmax along the rows of a matrix, for which engines have kernels."""
     dim %= len(x.shape)
     axes = [*(d for d in range(len(x.shape)) if d != dim), dim]
-    moved = view_of(x).permute(axes)
+    moved = to_lazy(x).permute(axes)
     rows = moved.tensor((math.prod(moved.shape[:-1]), moved.shape[-1]))
     back = [axes.index(d) for d in range(len(axes))]
-    return result(View.of(rows.softmax(1), moved.shape).permute(back))
+    return lowest_rank(LazyPermutation.of(rows.softmax(1), moved.shape).permute(back))
 
 
 def _axes(x: Value, dims: Dims) -> list[int]:
@@ -76,6 +83,12 @@ def _axes(x: Value, dims: Dims) -> list[int]:
     if dims is None or dims == []:
         return list(range(rank))
     return sorted({d % rank for d in ([dims] if isinstance(dims, int) else dims)})
+
+
+def _variance_with_correction(
+    profile: EngineProfile, x: Value, dims: Dims = None, *, correction: float | None = 1, keepdim: bool = False
+) -> Value | Tensor:
+    return variance(profile, x, dims, keepdim=keepdim, correction=correction)
 
 
 total, largest, smallest = reduction(torch.sum, torch.add), reduction(torch.amax, torch.maximum), reduction(torch.amin, torch.minimum)
@@ -87,7 +100,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.sum.default: total,
     aten.amax.default: largest,
     aten.amin.default: smallest,
-    aten.var.correction: lambda x, dims=None, *, correction=1, keepdim=False: variance(x, dims, keepdim=keepdim, correction=correction),
+    aten.var.correction: _variance_with_correction,
     aten.var.dim: variance,
     aten.cumsum.default: cumulative_sum,
     aten.softmax.int: softmax,

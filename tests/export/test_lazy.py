@@ -1,4 +1,4 @@
-"""A view moves axes as torch does, at any rank, through tensors of rank 4 at most."""
+"""A lazy permutation moves axes as torch does, at any rank, through tensors of rank 4 at most."""
 
 import math
 from itertools import permutations
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from clipstep.export.lowering.view import View
+from clipstep.export.lowering.lazy import LazyPermutation
 
 
 class Ranks(TorchDispatchMode):
@@ -62,13 +62,13 @@ def test_it_is_what_torch_does(case: tuple[list[int], list[tuple[str, list[int]]
     shape, steps = case
     expected = torch.arange(math.prod(shape)).reshape(shape)
     with Ranks() as ranks:
-        view = View.of(torch.arange(math.prod(shape)).reshape(shape))
+        lazy = LazyPermutation.of(torch.arange(math.prod(shape)).reshape(shape))
         for name, argument in steps:
-            view = getattr(view, name)(argument)
-        got = view.tensor()
+            lazy = getattr(lazy, name)(argument)
+        got = lazy.tensor()
     for name, argument in steps:
         expected = getattr(expected, name)(argument)
-    assert view.shape == tuple(expected.shape)
+    assert lazy.shape == tuple(expected.shape)
     assert torch.equal(got, expected.flatten())
     assert ranks.largest <= 4
 
@@ -79,13 +79,13 @@ def test_any_order_of_five_axes(order: tuple[int, ...]) -> None:
     sizes = (2, 3, 5, 4, 3)
     x = torch.randn(6, 5, 12)
     with Ranks() as ranks:
-        got = View.of(x).reshape(sizes).permute(order).tensor()
+        got = LazyPermutation.of(x).reshape(sizes).permute(order).tensor()
     assert torch.equal(got, x.reshape(sizes).permute(order).flatten()) and ranks.largest <= 4
 
 
 def test_a_channel_shuffle_is_one_transposition() -> None:
     x = torch.randn(1, 12, 4, 5, 6)
-    view = View.of(x[0]).reshape((1, 12, 4, 5, 6)).reshape((1, 3, 4, 4, 5, 6)).permute((0, 2, 1, 3, 4, 5)).reshape((1, 12, 4, 5, 6))
+    lazy = LazyPermutation.of(x[0]).reshape((1, 12, 4, 5, 6)).reshape((1, 3, 4, 4, 5, 6)).permute((0, 2, 1, 3, 4, 5)).reshape((1, 12, 4, 5, 6))
     with Ranks() as ranks:
-        got = view.tensor((12, 4, 5, 6))
+        got = lazy.tensor((12, 4, 5, 6))
     assert torch.equal(got[None], x.reshape(1, 3, 4, 4, 5, 6).transpose(1, 2).reshape(x.shape)) and ranks.largest == 4

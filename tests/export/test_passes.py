@@ -5,19 +5,20 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from clipstep.export.lowering.fold import (
+from clipstep.export.lowering.lower import export_whole, lower
+from clipstep.export.lowering.passes import (
     find_channel_shuffles,
     fold_batch_norms,
     fold_channel_shuffles,
     fold_constants,
     fold_paddings,
     fold_scales,
-    fold_time_steps,
-    merge_same,
-    move_channel_shuffles,
+    fold_temporal_strides,
+    merge_duplicates,
     move_relus,
+    sink_channel_shuffles,
 )
-from clipstep.export.lowering.lower import export_whole, lower
+from clipstep.export.targets import onnx
 
 aten = torch.ops.aten
 NORM = aten._native_batch_norm_legit_no_training.default
@@ -131,7 +132,7 @@ class ShuffledDepthwise(nn.Module):
 def test_a_channel_shuffle_goes_behind_a_depthwise_convolution(groups: int, out_channels: int, moved: bool) -> None:
     module = ShuffledDepthwise(groups, out_channels)
     graph = export(module)
-    move_channel_shuffles(graph)
+    sink_channel_shuffles(graph)
     (shuffle,) = graph.graph.find_nodes(op="call_function", target=aten.channel_shuffle.default)
     assert (shuffle.args[0].target == aten.conv3d.default) == moved
     assert_same(graph, module)
@@ -154,7 +155,7 @@ def test_a_padding_with_zeros_goes_into_the_average_pool(amounts: tuple[int, ...
     graph = export_whole(module, (X[0],))
     fold_paddings(graph)
     assert count(graph, aten.pad.default) == (0 if folded else 1)
-    torch.testing.assert_close(lower(module, (X[0],))(2 * X[0]), module(2 * X[0]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(lower(module, (X[0],), onnx.PROFILE)(2 * X[0]), module(2 * X[0]), rtol=1e-5, atol=1e-5)
 
 
 def test_a_padding_stays_before_a_pool_that_pads_too() -> None:
@@ -162,7 +163,7 @@ def test_a_padding_stays_before_a_pool_that_pads_too() -> None:
     graph = export_whole(module, (X[0],))
     fold_paddings(graph)
     assert count(graph, aten.pad.default) == 1
-    torch.testing.assert_close(lower(module, (X[0],))(2 * X[0]), module(2 * X[0]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(lower(module, (X[0],), onnx.PROFILE)(2 * X[0]), module(2 * X[0]), rtol=1e-5, atol=1e-5)
 
 
 class Pooled(nn.Module):
@@ -215,7 +216,7 @@ def test_what_is_the_same_is_there_once() -> None:
     module = Twice()
     graph = export(module)
     assert (count(graph, aten.select.int), count(graph, aten.conv2d.default)) == (3, 2)
-    merge_same(graph)
+    merge_duplicates(graph)
     assert (count(graph, aten.select.int), count(graph, aten.conv2d.default)) == (2, 1)
     assert len(list(graph.buffers())) + len(list(graph.parameters())) == 1
     assert_same(graph, module)
@@ -227,7 +228,7 @@ def test_not_all_parts_of_a_concatenation_are_merged() -> None:
             return torch.cat([x + 1, x + 1, x + 1], 1)
 
     graph = export(Both())
-    merge_same(graph)
+    merge_duplicates(graph)
     (cat,) = graph.graph.find_nodes(op="call_function", target=aten.cat.default)
     assert len(cat.all_input_nodes) == 2
     assert_same(graph, Both())
@@ -279,7 +280,7 @@ class EverySecond(nn.Module):
 def test_a_convolution_reads_all_frames(settings: tuple[int, ...], folded: bool) -> None:
     module = EverySecond(*settings)
     graph = export(module)
-    fold_time_steps(graph)
+    fold_temporal_strides(graph)
     (conv,) = graph.graph.find_nodes(op="call_function", target=aten.conv3d.default)
     assert (conv.args[0].target == aten.cat.default) == folded or settings[1] == 1
     assert_same(graph, module)

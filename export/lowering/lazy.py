@@ -1,10 +1,11 @@
-"""A value of any rank held as a tensor of rank 4 or less: its axes split, moved and joined on paper, and copied once.
+"""A value of any rank, held as a tensor of rank 4 or less whose axes are split, permuted and joined lazily.
 
-The channel shuffle of a ``(1, C, T, H, W)`` value goes through rank 6::
+Reshapes and permutations only change the description; elements move when a tensor is asked for, once. The channel shuffle of a value
+``(1, C, T, H, W)`` goes through rank 6::
 
-    reshape    (1, g, c, T, H, W)    factors of the memory   g  c  THW
-    transpose  (1, c, g, T, H, W)    their order             c  g  THW
-    reshape    (1, c * g, T, H, W)   one transposition of rank 3 when it is asked for
+    x.reshape(1, g, c, T, H, W)    factors of the memory: g, c, THW
+    x.transpose(1, 2)              their order:           c, g, THW
+    x.reshape(1, c * g, T, H, W)   one transposition of a rank-3 tensor, when the tensor is asked for
 
 """
 
@@ -16,13 +17,14 @@ from functools import cached_property
 from torch import Tensor
 
 RANK = 4
+"""The highest rank of a tensor in a lowered graph."""
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """``data``'s elements, in memory row by row, are split into ``factors``; ``order`` permutes these; ``shape`` regroups them.
+class LazyPermutation:
+    """A value of shape ``shape``: the row-major elements of ``data`` reshaped to ``factors``, permuted by ``order``, reshaped to ``shape``.
 
-    Factors of 1 are left out, so an axis of size 1 has none. Every other axis of ``shape`` is a run of ``order``.
+    ``factors`` leaves out axes of size 1. Each axis of ``shape`` that is larger than 1 is made of consecutive entries of ``order``.
     """
 
     data: Tensor
@@ -31,13 +33,13 @@ class View:
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, data: Tensor, shape: Sequence[int] | None = None) -> "View":
-        """A tensor, in its own shape or another one of as many elements."""
+    def of(cls, data: Tensor, shape: Sequence[int] | None = None) -> "LazyPermutation":
+        """A tensor as it is, or reshaped to ``shape``."""
         factors = tuple(size for size in data.shape if size != 1)
-        view = cls(data, factors, tuple(range(len(factors))), tuple(data.shape))
-        return view if shape is None else view.reshape(shape)
+        whole = cls(data, factors, tuple(range(len(factors))), tuple(data.shape))
+        return whole if shape is None else whole.reshape(shape)
 
-    def reshape(self, shape: Sequence[int]) -> "View":
+    def reshape(self, shape: Sequence[int]) -> "LazyPermutation":
         """As ``Tensor.reshape``; ``shape`` may have one -1."""
         shape = complete(shape, math.prod(self.shape))
         factors, order = list(self.factors), list(self.order)
@@ -46,48 +48,48 @@ class View:
             while size > 1:
                 factor = factors[order[position]]
                 if size % factor and factor % size:
-                    return View.of(self.tensor(), shape)
+                    return LazyPermutation.of(self.tensor(), shape)
                 if factor > size:
                     _split(factors, order, position, size)
                     factor = size
                 size //= factor
                 position += 1
-        return View(self.data, tuple(factors), tuple(order), tuple(shape))
+        return LazyPermutation(self.data, tuple(factors), tuple(order), tuple(shape))
 
-    def permute(self, axes: Sequence[int]) -> "View":
+    def permute(self, axes: Sequence[int]) -> "LazyPermutation":
         """As ``Tensor.permute``."""
         runs = self.runs()
         axes = [axis % len(self.shape) for axis in axes]
-        return View(self.data, self.factors, tuple(i for axis in axes for i in runs[axis]), tuple(self.shape[axis] for axis in axes))
+        return LazyPermutation(self.data, self.factors, tuple(i for axis in axes for i in runs[axis]), tuple(self.shape[axis] for axis in axes))
 
     def runs(self) -> list[tuple[int, ...]]:
-        """For each axis of the shape the factors that make it, in order."""
-        every, position = [], 0
+        """For each axis of ``shape`` the indices of the factors that it is made of, in order."""
+        axes, position = [], 0
         for size in self.shape:
             start, product = position, 1
             while product < size:
                 product *= self.factors[self.order[position]]
                 position += 1
-            every.append(self.order[start:position])
-        return every
+            axes.append(self.order[start:position])
+        return axes
 
     @cached_property
-    def pieces(self) -> tuple[Tensor, ...]:
-        """Those of a value ``(1, C, T, H, W)`` along its third axis, each ``(1, C, H, W)``."""
+    def frames(self) -> tuple[Tensor, ...]:
+        """The frames ``(1, C, H, W)`` of a value ``(1, C, T, H, W)``."""
         _, channels, count, *plane = self.shape
         stacked = self.permute((0, 2, 1, 3, 4)).tensor((count, channels, *plane))
         return (stacked,) if count == 1 else tuple(stacked[t : t + 1] for t in range(count))
 
     def outermost(self, axis: int) -> bool:
-        """Whether an axis varies slowest in memory, so that its pieces lie there one after the other."""
+        """Whether an axis is the outermost one in memory, so that each of its entries is contiguous."""
         return self.runs()[axis][:1] == (0,)
 
-    def map(self, data: Tensor) -> "View":
-        """The same view of another tensor of the same shape as ``data``."""
-        return View(data, self.factors, self.order, self.shape)
+    def with_data(self, data: Tensor) -> "LazyPermutation":
+        """The same permutation of another tensor, which has the shape of ``self.data``."""
+        return LazyPermutation(data, self.factors, self.order, self.shape)
 
     def tensor(self, shape: Sequence[int] | None = None) -> Tensor:
-        """The elements in order, as a tensor of rank 4 or less: of ``shape``, flat unless given."""
+        """The value as a row-major tensor of rank 4 or less, reshaped to ``shape`` (flat unless given). This is where elements move."""
         shape = (math.prod(self.shape),) if shape is None else tuple(shape)
         data, sizes, order = self.data, list(self.factors), list(self.order)
         if len(sizes) > RANK:
@@ -100,19 +102,19 @@ class View:
 
 
 def exchanged(rank: int, first: int, second: int) -> list[int]:
-    """The permutation of so many axes that exchanges two of them."""
+    """The permutation of ``rank`` axes that exchanges two of them."""
     axes = list(range(rank))
     axes[first], axes[second] = axes[second], axes[first]
     return axes
 
 
 def complete(shape: Sequence[int], count: int) -> tuple[int, ...]:
-    """The shape of ``count`` elements with its -1 worked out."""
+    """``shape`` with its -1, if it has one, replaced by the size that makes ``count`` elements."""
     return tuple(count // -math.prod(shape) if size == -1 else int(size) for size in shape)
 
 
 def _split(factors: list[int], order: list[int], position: int, first: int) -> None:
-    """Splits the factor at a position of the order into ``first`` and the rest."""
+    """Splits, in place, the factor at ``order[position]`` into one of size ``first`` and the rest."""
     index = order[position]
     factors[index : index + 1] = [first, factors[index] // first]
     order[:] = [i + (i > index) for i in order]
@@ -120,7 +122,7 @@ def _split(factors: list[int], order: list[int], position: int, first: int) -> N
 
 
 def _joined(sizes: list[int], order: list[int]) -> tuple[list[int], list[int]]:
-    """Fewer factors: those that stay neighbours become one."""
+    """The same permutation of fewer axes: axes that stay next to each other are joined."""
     runs: list[list[int]] = []
     for index in order:
         if runs and runs[-1][-1] == index - 1:
@@ -132,7 +134,7 @@ def _joined(sizes: list[int], order: list[int]) -> tuple[list[int], list[int]]:
 
 
 def _by_swaps(data: Tensor, sizes: list[int], order: list[int]) -> Tensor:
-    """Any permutation as transpositions of two neighbouring blocks, each of rank 4."""
+    """Any permutation as a sequence of exchanges of two adjacent blocks of axes, each a permutation of rank 4."""
     memory = list(range(len(sizes)))
     for position in range(len(order)):
         start = memory.index(order[position])

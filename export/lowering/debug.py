@@ -1,0 +1,29 @@
+"""The graph after each pass, to see where an operation comes from or goes."""
+
+import copy
+
+from torch import Tensor, fx, nn
+
+from clipstep.export.lowering.lower import lower_graph, simplified
+from clipstep.export.lowering.profile import EngineProfile
+
+
+def graphs(step: nn.Module, inputs: tuple[Tensor, ...], profile: EngineProfile) -> list[tuple[str, fx.GraphModule]]:
+    """The name of each stage and pass of a lowering, in order, and a copy of the graph after it.
+
+    The stages are ``export`` (the graph of torch.export), then the passes on it, ``lower`` (each operation done by its rule), then the passes after.
+
+    Example:
+        >>> for name, module in graphs(program.step, program.inputs, onnx.PROFILE):
+        ...     print(name, module.graph)
+
+    Raises:
+        LoweringError: as :func:`~clipstep.export.lowering.lower.lower`.
+    """
+    seen: list[tuple[str, fx.GraphModule]] = []
+
+    def keep(name: str, graph: fx.GraphModule) -> None:
+        seen.append((name, copy.deepcopy(graph)))
+
+    lower_graph(simplified(step, inputs, keep), inputs, profile, keep)
+    return seen

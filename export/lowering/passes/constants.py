@@ -1,0 +1,60 @@
+"""What depends on constants alone is computed once, and what is there twice is kept once."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from clipstep.export.lowering.passes.editing import clean, constant
+
+aten = torch.ops.aten
+
+
+def fold_constants(graph: fx.GraphModule) -> None:
+    """Replaces what depends on constants alone, such as the slice of a weight for one tap, by its value.
+
+    A sliced weight left in the graph costs a factor of fifty in XNNPACK, which wants constants.
+    """
+    values: dict[fx.Node, Tensor] = {}
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            values[node] = constant(graph, node)
+        elif node.op == "call_function" and all(source in values for source in node.all_input_nodes):
+            args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+            result = node.target(*args, **kwargs)
+            if isinstance(result, Tensor):
+                values[node] = result.contiguous().clone()
+    for index, node in enumerate([node for node in values if node.op == "call_function"]):
+        if all(user in values for user in node.users):
+            continue
+        graph.register_buffer(f"constant_{index}", values[node])
+        with graph.graph.inserting_before(node):
+            node.replace_all_uses_with(graph.graph.get_attr(f"constant_{index}"))
+    for node in reversed(list(values)):
+        if not node.users:
+            graph.graph.erase_node(node)  # By hand: dead-code elimination keeps what looks as if it wrote in place.
+    clean(graph)
+
+
+def merge_duplicates(graph: fx.GraphModule) -> None:
+    """Keeps one of several equal operations or constants, such as the slice of a frame that two taps read.
+
+    It leaves a concatenation two different parts, because XNNPACK has none of one value.
+    """
+    known: dict[Any, fx.Node] = {}
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            value = constant(graph, node)
+            key: Any = (tuple(value.shape), value.dtype, value.numpy().tobytes())
+        elif node.op == "call_function":
+            key = (node.target, repr(node.args), repr(node.kwargs))
+        else:
+            continue
+        same = known.setdefault(key, node)
+        if same is not node and not any(user.target == aten.cat.default and {*user.all_input_nodes} <= {node, same} for user in node.users):
+            node.replace_all_uses_with(same)
+            graph.graph.erase_node(node)
+    clean(graph)
+    used = {node.target for node in graph.graph.find_nodes(op="get_attr")}
+    for name in [name for name, _ in (*graph.named_buffers(), *graph.named_parameters()) if name not in used]:
+        delattr(graph, name)

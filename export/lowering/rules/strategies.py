@@ -1,0 +1,43 @@
+"""The strategies by which a 3D convolution is written on tensors of rank 4: an ordered list, of which the first that applies is taken.
+
+``docs/lowering.md`` describes each of them. To add one, write a predicate and a function and put it where it belongs in the list.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from clipstep.export.lowering.profile import EngineProfile
+from clipstep.export.lowering.rules import channel_major, direct, gemm, winograd
+from clipstep.export.lowering.rules.convolution_settings import Convolution
+from clipstep.export.lowering.values import Value
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to write a convolution: what ``clipstep export --explain`` calls it, whether it applies, and what it does."""
+
+    name: str
+    applies: Callable[[EngineProfile, Convolution], bool]
+    """Reads the profile, the settings and the input's representation; adds no operation to the graph."""
+    lower: Callable[[EngineProfile, Convolution], Value]
+
+
+STRATEGIES = (
+    Strategy("im2col-gemm-per-tap", lambda profile, conv: profile.gemm_per_tap and gemm.fits(profile, conv), gemm.product_per_tap),
+    Strategy("im2col-gemm", gemm.fits, gemm.one_product),
+    Strategy("winograd-over-time", winograd.fits, winograd.lower),
+    Strategy("time-as-rows", direct.fits_time_as_rows, direct.time_as_rows),
+    Strategy("channel-major-pointwise", channel_major.fits_pointwise, channel_major.pointwise),
+    Strategy("channel-major-depthwise", channel_major.fits_depthwise, channel_major.depthwise),
+    Strategy("channel-major-banded", channel_major.fits_banded, channel_major.banded),
+    Strategy("frames-as-channels", direct.fits_frames_as_channels, direct.frames_as_channels),
+    Strategy("batched-taps", direct.fits_batched_taps, direct.batched_taps),
+    Strategy("taps-of-frames", direct.fits_taps_of_frames, direct.taps_of_frames),
+    Strategy("taps-as-channels", lambda *_: True, direct.taps_as_channels),
+)
+"""Specific before general; the last one always applies."""
+
+
+def strategy_for(profile: EngineProfile, convolution: Convolution) -> Strategy:
+    """The first strategy that applies."""
+    return next(strategy for strategy in STRATEGIES if strategy.applies(profile, convolution))

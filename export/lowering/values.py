@@ -1,0 +1,155 @@
+"""The representations of a rank-5 value ``(1, C, T, H, W)`` by tensors of rank 4 or less, and the ways from one to another.
+
+=========================  =========================================  ====================================================
+representation             memory                                     used by
+=========================  =========================================  ====================================================
+:class:`Frames`            T tensors ``(1, C, H, W)``                 what works frame by frame, or moves frames in time
+batch                      one tensor ``(T, C, H, W)``                2D operations on all frames in one call
+channel-major              one tensor ``(1, C, T, H * W)``            GEMMs, and 2D operations over (time, pixels)
+:class:`LazyPermutation`   one tensor, any order of axes              reshapes and permutations, which then cost nothing
+=========================  =========================================  ====================================================
+
+A batch and a channel-major value are held as a :class:`LazyPermutation` with that order in memory.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from clipstep.export.lowering.lazy import LazyPermutation
+from clipstep.export.lowering.profile import EngineProfile
+from clipstep.export.unsupported import Unsupported
+
+TIME = 2
+"""The axis of time of a value ``(1, C, T, H, W)``."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames ``(1, C, H, W)`` of a value ``(1, C, T, H, W)`` as a tensor each, all of one shape.
+
+    Operations can then run depth first: one frame goes through several of them while it is in the processor's cache. None stands for
+    a frame of zeros, so that convolutions can leave out their taps on it.
+    """
+
+    items: tuple[Tensor | None, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the original value, rank 5."""
+        _, channels, height, width = next(frame.shape for frame in self.items if frame is not None)
+        return (1, channels, len(self.items), height, width)
+
+    @cached_property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The frames, with a tensor of zeros wherever ``items`` has None."""
+        _, channels, _, height, width = self.shape
+        zeros = torch.zeros(1, channels, height, width)
+        return tuple(zeros if frame is None else frame for frame in self.items)
+
+    @cached_property
+    def lazy(self) -> LazyPermutation:
+        """The frames concatenated on the batch axis, in the shape of the original value."""
+        return from_batch(concatenate(self.tensors, 0))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Frames":
+        """The value with any function applied to each frame."""
+        return Frames(tuple(function(frame) for frame in self.tensors))
+
+    def map_zero_preserving(self, function: Callable[[Tensor], Tensor]) -> "Frames":
+        """As :meth:`map`, for a function that maps zeros to zeros: frames of zeros stay None."""
+        return Frames(tuple(None if frame is None else function(frame) for frame in self.items))
+
+
+Value = Frames | LazyPermutation
+"""How a value of rank 5 or more is represented while a graph is lowered."""
+
+
+def to_frames(value: Value | Tensor | Sequence[Tensor]) -> Frames:
+    """A value of shape ``(1, C, T, H, W)``, or a sequence of its frames, as frames.
+
+    Raises:
+        Unsupported: the value has another rank, or several entries on its batch axis.
+    """
+    if isinstance(value, Frames):
+        return value
+    if isinstance(value, Sequence):
+        return Frames(tuple(value))
+    lazy = to_lazy(value)
+    if len(lazy.shape) != 5 or lazy.shape[0] != 1:
+        raise Unsupported("a value that is not one batch of frames")
+    return Frames(lazy.frames)
+
+
+def to_lazy(value: Value | Tensor) -> LazyPermutation:
+    """Any value as a lazy permutation of one tensor."""
+    if isinstance(value, Frames):
+        return value.lazy
+    return value if isinstance(value, LazyPermutation) else LazyPermutation.of(value)
+
+
+def lowest_rank(value: LazyPermutation) -> LazyPermutation | Tensor:
+    """The result of an operation: a plain tensor if its rank is 4 or less, so that no rule is needed for what follows."""
+    return value if len(value.shape) > 4 else value.tensor(value.shape)
+
+
+def is_batched(value: object) -> bool:
+    """Whether the frames of a value ``(1, C, T, H, W)`` lie in memory one after the other, as ``(T, C, H, W)``."""
+    return isinstance(value, LazyPermutation) and len(value.shape) == 5 and value.shape[0] == 1 and (value.shape[TIME] == 1 or value.outermost(TIME))
+
+
+def to_batch(value: Value | Tensor) -> Tensor:
+    """The frames of a value ``(1, C, T, H, W)`` on the batch axis, ``(T, C, H, W)``."""
+    lazy = to_lazy(value)
+    _, channels, count, height, width = lazy.shape
+    return lazy.permute((0, 2, 1, 3, 4)).tensor((count, channels, height, width))
+
+
+def from_batch(batch: Tensor) -> LazyPermutation:
+    """The value ``(1, C, T, H, W)`` whose frames are ``batch``, ``(T, C, H, W)``."""
+    return LazyPermutation.of(batch, (1, *batch.shape)).permute((0, 2, 1, 3, 4))
+
+
+def fits_one_batch(profile: EngineProfile, value: Value | Tensor) -> bool:
+    """Whether all frames of a value ``(1, C, T, H, W)`` are better computed together than one by one."""
+    return len(value.shape) == 5 and value.shape[0] == 1 and math.prod(value.shape) <= profile.batch_limit
+
+
+def keeps_channel_major(profile: EngineProfile, value: Value | Tensor) -> bool:
+    """Whether a value ``(1, C, T, H, W)`` is computed whole in its original order; one that is batched already stays so."""
+    return profile.channel_major and fits_one_batch(profile, value) and (value.shape[TIME] == 1 or not is_batched(value))
+
+
+def to_channel_major(value: Value | Tensor) -> Tensor:
+    """A value ``(1, C, T, H, W)`` in its original order in memory, ``(1, C, T, H * W)``."""
+    _, channels, count, height, width = value.shape
+    if isinstance(value, Frames):
+        return concatenate([frame.reshape(1, channels, 1, height * width) for frame in value.tensors], TIME)
+    return to_lazy(value).tensor((1, channels, count, height * width))
+
+
+def from_channel_major(data: Tensor, height: int, width: int) -> LazyPermutation:
+    """The value ``(1, C, T, H, W)`` that ``data`` holds in this order; the first axes of ``data`` are ``(1, C, T)``."""
+    return LazyPermutation.of(data, (*data.shape[:3], height, width))
+
+
+def take_frames(data: Tensor, indices: Sequence[int], dim: int = 0) -> Tensor:
+    """The entries of an axis at ``indices``: a slice for each run of consecutive ones, and no operation if they are all entries in order."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and runs[-1][1] == index:
+            runs[-1][1] += 1
+        else:
+            runs.append([index, index + 1])
+    if runs == [[0, data.shape[dim]]]:
+        return data
+    return concatenate([torch.ops.aten.slice.Tensor(data, dim, start, stop) for start, stop in runs], dim)
+
+
+def concatenate(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """``torch.cat``, without an operation for a single tensor: XNNPACK has no concatenation of one value."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)
