@@ -85,10 +85,16 @@ def bench_command(
         raise ClipstepError("--pause and --spinning are for measuring time", expected=f"neither beside --arch {ARM64}: it counts one thread")
     _check_options(arch, threads, rounds, operators or record or ceilings is not None)
     if profile is not None and arch is None:
-        _check_profile(threads, {
-            "--out": out is not None, "--rounds": rounds is not None, "--run or --model": network is not None, "--pause": bool(pause),
-            "--spinning": spinning,
-        })  # fmt: skip
+        _check_profile(
+            threads,
+            {
+                "--out": out is not None,
+                "--rounds": rounds is not None,
+                "--run or --model": network is not None,
+                "--pause": bool(pause),
+                "--spinning": spinning,
+            },
+        )
     if profile is not None:
         click.get_current_context().with_resource(one_writer(profile))
         check_picture(profile, "--profile", force=force)
@@ -208,9 +214,16 @@ def record_table(records: Sequence[Record]) -> Table:
     for r in records:
         ratio = f"{naive[r.subject.threads] / r.percentile_ms(50):.2f}" if naive else "-"
         table.add_row(
-            r.subject.name, str(r.subject.threads), f"{r.percentile_ms(50):.2f}", f"{r.percentile_ms(90):.2f}",
-            *([f"{r.processor_ms:.1f}" if r.processor_ms is not None else "-"] if processor else []), ratio,
-            f"{r.real_time_factor:.0f}", f"{r.start.load_s:.2f}", f"{r.start.first_step_ms:.0f}",
-            f"{(r.peak_memory_bytes - r.memory_before_load_bytes) / 1e6:.0f}", f"{r.file_bytes / 1e6:.1f}" if r.file_bytes else "-",
-        )  # fmt: skip
+            r.subject.name,
+            str(r.subject.threads),
+            f"{r.percentile_ms(50):.2f}",
+            f"{r.percentile_ms(90):.2f}",
+            *([f"{r.processor_ms:.1f}" if r.processor_ms is not None else "-"] if processor else []),
+            ratio,
+            f"{r.real_time_factor:.0f}",
+            f"{r.start.load_s:.2f}",
+            f"{r.start.first_step_ms:.0f}",
+            f"{(r.peak_memory_bytes - r.memory_before_load_bytes) / 1e6:.0f}",
+            f"{r.file_bytes / 1e6:.1f}" if r.file_bytes else "-",
+        )
     return table

@@ -28,9 +28,12 @@ from clipstep.runtime.openmp import engines_environment
 from clipstep.runtime.terminal import quiet
 
 TOOLS: dict[str, Sequence[str]] = {
-    "pytorch": ["torch"], "torch.compile": ["torch"], "onnxruntime": ["onnxruntime"], "executorch": ["executorch", "torch"],
+    "pytorch": ["torch"],
+    "torch.compile": ["torch"],
+    "onnxruntime": ["onnxruntime"],
+    "executorch": ["executorch", "torch"],
     **{name: peer.distributions for name, peer in PEERS.items()},
-}  # fmt: skip
+}
 """For each engine, the distributions whose versions a record notes."""
 Around = Callable[[], AbstractContextManager[object]]
 WARM_UP_STEPS = 3
@@ -146,9 +149,10 @@ def check_engines(bundle: Bundle) -> dict[str, str]:
     if len(left_out) == len(artifacts):
         lacks = "; ".join(f"{file}: {reason}" for file, reason in left_out.items())
         raise ClipstepError(
-            f"{bundle.path}: holds nothing that can be measured here", got=lacks or "other artifacts only",
+            f"{bundle.path}: holds nothing that can be measured here",
+            got=lacks or "other artifacts only",
             expected=None if left_out else f"an artifact for {' or '.join(ENGINES)}",
-        )  # fmt: skip
+        )
     return left_out
 
 
@@ -173,10 +177,16 @@ def subjects_of(bundle: Bundle, naive: Path | None, threads: int, *, spinning: b
                 continue
             subjects.append(
                 Subject(
-                    name=f"{artifact.file}{SPINNING * spins}", target=artifact.target, form=artifact.form, precision=artifact.precision,
-                    engine=engine, threads=threads, file=artifact.file, spinning=spins,
+                    name=f"{artifact.file}{SPINNING * spins}",
+                    target=artifact.target,
+                    form=artifact.form,
+                    precision=artifact.precision,
+                    engine=engine,
+                    threads=threads,
+                    file=artifact.file,
+                    spinning=spins,
                 )
-            )  # fmt: skip
+            )
     return subjects
 
 

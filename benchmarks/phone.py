@@ -186,8 +186,15 @@ def _table(records: Sequence[Record]) -> Table:
     table = new_table("what runs", "engine", *headings, texts=2)
     for r in records:
         table.add_row(
-            r.subject.name, r.subject.engine, str(r.subject.threads), f"{r.percentile_ms(50):.2f}", f"{r.percentile_ms(90):.2f}",
-            f"{r.real_time_factor:.0f}", f"{r.start.load_s:.2f}", f"{r.start.first_step_ms:.0f}",
-            f"{(r.peak_memory_bytes - r.memory_before_load_bytes) / 1e6:.0f}", f"{r.file_bytes / 1e6:.1f}" if r.file_bytes else "-",
-        )  # fmt: skip
+            r.subject.name,
+            r.subject.engine,
+            str(r.subject.threads),
+            f"{r.percentile_ms(50):.2f}",
+            f"{r.percentile_ms(90):.2f}",
+            f"{r.real_time_factor:.0f}",
+            f"{r.start.load_s:.2f}",
+            f"{r.start.first_step_ms:.0f}",
+            f"{(r.peak_memory_bytes - r.memory_before_load_bytes) / 1e6:.0f}",
+            f"{r.file_bytes / 1e6:.1f}" if r.file_bytes else "-",
+        )
     return table

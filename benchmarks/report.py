@@ -34,12 +34,15 @@ def report_command(bundle: Path, records: Path, signer: Path | None, as_json: bo
         manifest = opened.manifest
         print_json(
             {
-                "bundle": str(bundle), "name": manifest.name, "training": manifest.training,
+                "bundle": str(bundle),
+                "name": manifest.name,
+                "training": manifest.training,
                 "artifacts": [artifact.model_dump(mode="json") for artifact in manifest.artifacts],
                 "records": [record.model_dump(mode="json") for record in timed],
-                "instruction_records": [record.model_dump(mode="json") for record in counted], "left_out": dict(others),
+                "instruction_records": [record.model_dump(mode="json") for record in counted],
+                "left_out": dict(others),
             }
-        )  # fmt: skip
+        )
         return
     console = new_console()
     _print_training(opened, console)

@@ -151,11 +151,14 @@ def _exported(every: dict[str, Measured]) -> Table:
     for name, m in every.items():
         artifacts = {item.file: item for item in m.bundle.manifest.artifacts}
         table.add_row(
-            name, f"{parameters(m.run.network) / 1e6:.2f}", f"{clip_multiply_accumulates(m.run.network, *_order(m.run)) / 1e6:,.0f}",
-            f"{m.export.seconds:.0f}", f"{m.export.peak_bytes / 2**30:.1f}",
+            name,
+            f"{parameters(m.run.network) / 1e6:.2f}",
+            f"{clip_multiply_accumulates(m.run.network, *_order(m.run)) / 1e6:,.0f}",
+            f"{m.export.seconds:.0f}",
+            f"{m.export.peak_bytes / 2**30:.1f}",
             *(f"{artifacts[file].size_bytes / 1e6:.1f}" for file in ("step.onnx", "step.pte", "step-float32.mlpackage")),
             str(len(artifacts["step.pte"].placement.delegated)),
-        )  # fmt: skip
+        )
     return table
 
 

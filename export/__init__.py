@@ -23,9 +23,19 @@ if TYPE_CHECKING:
     from clipstep.export.verified import StreamCheck, VerifiedArtifact, VerifyResult
 
 __all__ = [
-    "ExportOptions", "ExportResult", "StreamCheck", "VerifiedArtifact", "VerifyResult", "WrittenArtifact",
-    "export", "export_network", "network_of_factory", "network_of_module", "network_of_run", "verify",
-]  # fmt: skip
+    "ExportOptions",
+    "ExportResult",
+    "StreamCheck",
+    "VerifiedArtifact",
+    "VerifyResult",
+    "WrittenArtifact",
+    "export",
+    "export_network",
+    "network_of_factory",
+    "network_of_module",
+    "network_of_run",
+    "verify",
+]
 
 __getattr__ = lazy_names(
     __name__,

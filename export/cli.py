@@ -41,8 +41,10 @@ class Fixed(click.ParamType[int]):
         if not str(value).isdecimal() or int(value) < 1:
             raise ClipstepError(
                 f"--{param.name if param else 'size'}: shapes are fixed at export: engines plan their memory and choose their kernels by them",
-                got=value, expected="a whole number of at least 1", fix="export a bundle for each size that is needed",
-            )  # fmt: skip
+                got=value,
+                expected="a whole number of at least 1",
+                fix="export a bundle for each size that is needed",
+            )
         return int(value)
 
 
@@ -140,9 +142,17 @@ def export_command(
     check_bundle_name(out)
     check_output(out, BUNDLE, force=force)
     options = ExportOptions(
-        tuple(dict.fromkeys(targets)), form, input_dtype, stream, tuple(dict.fromkeys(platforms)), tune_by_measuring() if tune else None,
-        window, output, opset, ios,
-    )  # fmt: skip
+        tuple(dict.fromkeys(targets)),
+        form,
+        input_dtype,
+        stream,
+        tuple(dict.fromkeys(platforms)),
+        tune_by_measuring() if tune else None,
+        window,
+        output,
+        opset,
+        ios,
+    )
     if explain and form == "3d":
         raise ClipstepError("--explain is about the lowered form", got="--form 3d", fix="leave one of them out")
     console = new_console()
@@ -154,9 +164,7 @@ def export_command(
         else:
             raise ClipstepError("what is to be exported?", got="both" if run else "neither", expected="either RUN or --model")
         stop()
-        result = export_network(
-            spec, out, options, lambda w: console.print(_line(w), soft_wrap=True), quiet, force=force, doing=Steps(console)
-        )  # fmt: skip
+        result = export_network(spec, out, options, lambda w: console.print(_line(w), soft_wrap=True), quiet, force=force, doing=Steps(console))
     _say_what_was_written(result, console)
     if explain:
         _explain(spec, result.manifest, console)
@@ -213,9 +221,18 @@ def _about_golden(manifest: Manifest) -> Iterator[str]:
 
 
 def _own(
-    model: str, weights: Path | None, classes: Path | None, frames: int | None, size: int | None, mean: tuple[float, ...],
-    std: tuple[float, ...], fps: float, video: Path | None, weights_key: str | None, random_weights: bool,
-) -> NetworkSpec:  # fmt: skip
+    model: str,
+    weights: Path | None,
+    classes: Path | None,
+    frames: int | None,
+    size: int | None,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    fps: float,
+    video: Path | None,
+    weights_key: str | None,
+    random_weights: bool,
+) -> NetworkSpec:
     from clipstep.export.factory import network_of_factory, read_labels
 
     if classes is None or frames is None or size is None:
@@ -226,9 +243,18 @@ def _own(
     if weights_key is not None and weights is None:
         raise ClipstepError("--weights-key is of a file", got="no --weights", expected="--weights FILE beside it")
     return network_of_factory(
-        model, frames=frames, size=size, labels=read_labels(classes), mean=mean, std=std, fps=fps, weights=weights,
-        weights_key=weights_key, video=video, random_weights=random_weights,
-    )  # fmt: skip
+        model,
+        frames=frames,
+        size=size,
+        labels=read_labels(classes),
+        mean=mean,
+        std=std,
+        fps=fps,
+        weights=weights,
+        weights_key=weights_key,
+        video=video,
+        random_weights=random_weights,
+    )
 
 
 def _line(written: WrittenArtifact) -> str:
@@ -256,7 +282,7 @@ def _line(written: WrittenArtifact) -> str:
 @json_option
 def verify_command(
     bundle: Path, run: Path | None, model: str | None, weights: Path | None, video: Path | None, signer: Path | None, as_json: bool, **given: Any
-) -> None:  # fmt: skip
+) -> None:
     """Check each artifact of BUNDLE against the eager network, over at least 16 consecutive steps and a reset.
 
     The reference is the golden steps, recorded from the eager network at export; with --run or --model it is computed anew, and
@@ -303,12 +329,27 @@ def verify_command(
         console.print("* Core ML itself runs on Apple devices only; here its saved packages are evaluated operation by operation")
     if as_json:
         rows = [
-            {"file": a.file, "runtime": a.runtime, "max_absolute_error": a.max_absolute_error, "max_relative_error": a.max_relative_error,
-             "bound": a.bound} for a in result.artifacts
-        ]  # fmt: skip
+            {
+                "file": a.file,
+                "runtime": a.runtime,
+                "max_absolute_error": a.max_absolute_error,
+                "max_relative_error": a.max_relative_error,
+                "bound": a.bound,
+            }
+            for a in result.artifacts
+        ]
         flushed = None if result.flushed_after_steps is None else list(result.flushed_after_steps)
-        print_json({"bundle": str(bundle), "steps": result.steps, "reference": against, "artifacts": rows, "extra": list(result.extra),
-                    "flushed_after_steps": flushed, "cannot_show": list(result.cannot_show)})  # fmt: skip
+        print_json(
+            {
+                "bundle": str(bundle),
+                "steps": result.steps,
+                "reference": against,
+                "artifacts": rows,
+                "extra": list(result.extra),
+                "flushed_after_steps": flushed,
+                "cannot_show": list(result.cannot_show),
+            }
+        )
     if opened.manifest.golden.cannot_show:
         console.print(f"what these golden steps cannot show: {', '.join(opened.manifest.golden.cannot_show)}", soft_wrap=True)
 

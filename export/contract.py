@@ -53,9 +53,11 @@ def check_modules(network: nn.Module) -> None:
     for name, module in network.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise ClipstepError(
-                f"{name or 'the network'} is a TorchScript module, which torch.export cannot capture", got=module.original_name,
-                expected="the Python module that it was made of", fix="build that, and load its weights: load_state_dict(scripted.state_dict())",
-            )  # fmt: skip
+                f"{name or 'the network'} is a TorchScript module, which torch.export cannot capture",
+                got=module.original_name,
+                expected="the Python module that it was made of",
+                fix="build that, and load its weights: load_state_dict(scripted.state_dict())",
+            )
 
 
 def check_weights(network: nn.Module) -> None:
@@ -79,7 +81,7 @@ def check_weights(network: nn.Module) -> None:
 @torch.no_grad()
 def check_step(
     network: nn.Module, step: Callable[..., tuple[Any, ...]], inputs: Mapping[str, Tensor], classes: int, others: Sequence[Tensor]
-) -> None:  # fmt: skip
+) -> None:
     """Runs the step on ``inputs``, frames and then states, and with ``others`` as frames between, and looks at what it gives and changes.
 
     Raises:
@@ -126,10 +128,11 @@ def _check_state(name: str, value: Any) -> None:
         raise ClipstepError(f"state {name} is of another type", got=value.dtype, expected=torch.float32, fix="call .float()")
     if value.ndim not in RANKS or not value.numel():
         raise ClipstepError(
-            f"state {name} does not fit the contract", got=f"{tuple(value.shape)} {value.dtype}",
+            f"state {name} does not fit the contract",
+            got=f"{tuple(value.shape)} {value.dtype}",
             expected="rank 4 or less, at least 1, and no axis of length 0",
             fix=f"reshape it, for example to {'(1, channels * frames, height, width)' if value.ndim > max(RANKS) else '(1, 1)'}",
-        )  # fmt: skip
+        )
     if value.device.type != "cpu":
         raise ClipstepError(f"state {name} is on another device", got=value.device, expected="cpu", fix="call .cpu()")
     first = value.detach().flatten()[0]
@@ -154,9 +157,10 @@ def _check_outputs(outputs: tuple[Any, ...], states: Mapping[str, Tensor], class
             raise ClipstepError(f"the next {name} is no tensor", got=_kind(new), expected=f"{tuple(old.shape)} {old.dtype}")
         if new.shape != old.shape or new.dtype != old.dtype:
             raise ClipstepError(
-                f"state {name} does not fit the contract", got=f"{tuple(old.shape)} {old.dtype} in, {tuple(new.shape)} {new.dtype} out",
+                f"state {name} does not fit the contract",
+                got=f"{tuple(old.shape)} {old.dtype} in, {tuple(new.shape)} {new.dtype} out",
                 expected="the same shape and type in and out",
-            )  # fmt: skip
+            )
 
 
 def _check_output(network: nn.Module, name: str, value: Tensor) -> None:
@@ -167,9 +171,11 @@ def _check_output(network: nn.Module, name: str, value: Tensor) -> None:
     own = {tensor.untyped_storage().data_ptr(): owner for owner, tensor in (*network.named_parameters(), *network.named_buffers())}
     if value.untyped_storage().data_ptr() in own:
         raise ClipstepError(
-            f"{name} is a tensor of the network itself", got=own[value.untyped_storage().data_ptr()], expected="one computed in the step",
+            f"{name} is a tensor of the network itself",
+            got=own[value.untyped_storage().data_ptr()],
+            expected="one computed in the step",
             fix="return a copy: .clone()",
-        )  # fmt: skip
+        )
 
 
 def _kind(value: Any) -> str:

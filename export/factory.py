@@ -28,9 +28,19 @@ FACTORY_SEED = 67280421310721
 
 
 def network_of_factory(
-    factory: str, *, frames: int, size: int, labels: Sequence[str], mean: Sequence[float], std: Sequence[float], fps: float,
-    weights: Path | None = None, weights_key: str | None = None, video: Path | None = None, random_weights: bool = False,
-) -> NetworkSpec:  # fmt: skip
+    factory: str,
+    *,
+    frames: int,
+    size: int,
+    labels: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    fps: float,
+    weights: Path | None = None,
+    weights_key: str | None = None,
+    video: Path | None = None,
+    random_weights: bool = False,
+) -> NetworkSpec:
     """The network that the factory ``package.module:name`` gives, in eval mode.
 
     Its golden steps will be on the subclips of ``video``, or on synthetic ones. ``weights_key`` chooses one of several sets of weights
@@ -48,10 +58,13 @@ def network_of_factory(
     if chance and not random_weights:
         raise _random(factory, chance, weights)
     provenance = FactoryProvenance(
-        kind="factory", source=factory, weights_sha256=weights_sha256(network.state_dict()),
-        config={"frames": frames, "size": size}, weights="random" if chance else "factory" if weights is None else weights.name,
+        kind="factory",
+        source=factory,
+        weights_sha256=weights_sha256(network.state_dict()),
+        config={"frames": frames, "size": size},
+        weights="random" if chance else "factory" if weights is None else weights.name,
         weights_key=key or None,
-    )  # fmt: skip
+    )
     sample, content = sample_frames(frames, size, video)
     return NetworkSpec(network.eval(), frames, size, tuple(labels), tuple(mean), tuple(std), fps, sample, provenance, content)
 
@@ -80,13 +93,17 @@ def _random(spec: str, names: Sequence[str], weights: Path | None) -> ClipstepEr
     some = listed(names, SHOWN)
     if weights is None:
         return ClipstepError(
-            f"--model {spec}: its weights are random, each call gives others", got=some, expected="--weights FILE",
+            f"--model {spec}: its weights are random, each call gives others",
+            got=some,
+            expected="--weights FILE",
             fix="or say by --random-weights that they are meant",
-        )  # fmt: skip
+        )
     return ClipstepError(
-        f"--model {spec}: some of its weights are not in {weights} and random", got=some, expected="all of them in the network's state_dict()",
+        f"--model {spec}: some of its weights are not in {weights} and random",
+        got=some,
+        expected="all of them in the network's state_dict()",
         fix="register what is in plain lists by nn.ModuleList, or say by --random-weights that they are meant",
-    )  # fmt: skip
+    )
 
 
 def load_network(spec: str, seed: int = FACTORY_SEED, *, anew: bool = False) -> nn.Module:

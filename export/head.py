@@ -19,9 +19,25 @@ AT_AN_END = 1e-3
 aten = torch.ops.aten
 SQUASHING = (aten.sigmoid, aten.sigmoid_, aten.hardsigmoid, aten.hardsigmoid_)
 KEEPING = (
-    aten.view, aten._unsafe_view, aten.reshape, aten.squeeze, aten.unsqueeze, aten.permute, aten.transpose, aten.t, aten.clone, aten.detach,
-    aten.alias, aten.slice, aten.select, aten.expand, aten.mean, aten.amax, aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d,
-)  # fmt: skip
+    aten.view,
+    aten._unsafe_view,
+    aten.reshape,
+    aten.squeeze,
+    aten.unsqueeze,
+    aten.permute,
+    aten.transpose,
+    aten.t,
+    aten.clone,
+    aten.detach,
+    aten.alias,
+    aten.slice,
+    aten.select,
+    aten.expand,
+    aten.mean,
+    aten.amax,
+    aten._adaptive_avg_pool2d,
+    aten._adaptive_avg_pool3d,
+)
 """Operations that leave numbers between 0 and 1 there."""
 
 
@@ -38,13 +54,15 @@ def settle_output(asked: str | None, program: StepProgram, logits: Array) -> Out
         raise ClipstepError(
             "--output probabilities: the network's outputs are none",
             got=f"values from {logits.min():.3g} to {logits.max():.3g}, which sum to {rows.min():.4g} to {rows.max():.4g} over the classes",
-            expected="values of at least 0 that sum to 1, as softmax gives them", fix="leave --output away, or add the softmax to the network",
-        )  # fmt: skip
+            expected="values of at least 0 that sum to 1, as softmax gives them",
+            fix="leave --output away, or add the softmax to the network",
+        )
     if asked == "multilabel" and exclusive:
         raise ClipstepError(
-            "--output multilabel: the network's outputs always sum to 1", expected="classes that do not exclude each other",
+            "--output multilabel: the network's outputs always sum to 1",
+            expected="classes that do not exclude each other",
             fix="leave --output away",
-        )  # fmt: skip
+        )
     if asked == "logits":
         return "logits"
     if exclusive:

@@ -42,14 +42,16 @@ def refuse_chance(trial: Trial, first: FirstStep, early: Sequence[str]) -> None:
     drawing = next((operation for operation in first.operations if operation.random), None)
     if drawing is not None and drawing.dropout:
         raise ClipstepError(
-            f"the network is not deterministic, because dropout is in training mode: {drawing.line}", got=drawing.name,
+            f"the network is not deterministic, because dropout is in training mode: {drawing.line}",
+            got=drawing.name,
             fix="give F.dropout training=self.training; eval() reaches a module in an nn.ModuleList, in a plain list it does not",
-        )  # fmt: skip
+        )
     if drawing is not None:
         raise ClipstepError(
-            f"the network is not deterministic: {drawing.line}", got=f"random numbers of {drawing.name} in forward",
+            f"the network is not deterministic: {drawing.line}",
+            got=f"random numbers of {drawing.name} in forward",
             fix="draw them once in __init__ and register them as a buffer",
-        )  # fmt: skip
+        )
     sources = [*first.drawn, *(path for path in early if RANDOM in path)]
     if sources:
         trial.cold.restore()
@@ -68,8 +70,9 @@ def refuse_statistics(trial: Trial, first: FirstStep, moving: Sequence[str], lat
         if name in STATISTICS and (told or late.at(f"{owner}.training").value is True):
             raise ClipstepError(
                 f"the network is in training mode: {told or trial.line_changing(path, late, trial.inputs[0])}",
-                got=f"{owner} changes its {name} in each step", fix="let eval() reach it; give F.batch_norm training=self.training",
-            )  # fmt: skip
+                got=f"{owner} changes its {name} in each step",
+                fix="let eval() reach it; give F.batch_norm training=self.training",
+            )
 
 
 def memory_error(trial: Trial, paths: Sequence[str], warm: Snapshot, late: Snapshot, other: Tensor, reader: str | None) -> ClipstepError:

@@ -17,9 +17,16 @@ from clipstep.runtime.wording import listed
 
 
 def network_of_module(
-    module: nn.Module, *, frames: int, size: int, labels: Sequence[str], mean: Sequence[float], std: Sequence[float], fps: float,
+    module: nn.Module,
+    *,
+    frames: int,
+    size: int,
+    labels: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    fps: float,
     sample: Tensor | np.ndarray[Any, Any] | Path | str | None = None,
-) -> NetworkSpec:  # fmt: skip
+) -> NetworkSpec:
     """The module with what an export must know of it; it is neither copied, pickled nor changed.
 
     ``sample`` holds the frames of the golden steps: subclips ``(S, frames, size, size, 3)`` uint8, or a video's path; unless given,
@@ -35,9 +42,12 @@ def network_of_module(
     check_weights(module)
     path = f"{type(module).__module__}.{type(module).__qualname__}"
     provenance = ModuleProvenance(
-        kind="module", source=path, weights_sha256=weights_sha256(module.state_dict()),
-        config={"frames": frames, "size": size}, weights="module",
-    )  # fmt: skip
+        kind="module",
+        source=path,
+        weights_sha256=weights_sha256(module.state_dict()),
+        config={"frames": frames, "size": size},
+        weights="module",
+    )
     subclips, content = _sample(sample, frames, size)
     return NetworkSpec(
         module, frames, size, _tuple("labels", labels), _numbers("mean", mean), _numbers("std", std), fps, subclips, provenance, content

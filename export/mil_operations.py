@@ -48,9 +48,15 @@ def _pad(*, x: Tensor, pad: Tensor, mode: str, constant_val: float) -> Tensor:
 
 
 def _slice(
-    *, x: Tensor, begin: Tensor, end: Tensor, end_mask: Tensor | None = None, begin_mask: Tensor | None = None, stride: Tensor | None = None,
+    *,
+    x: Tensor,
+    begin: Tensor,
+    end: Tensor,
+    end_mask: Tensor | None = None,
+    begin_mask: Tensor | None = None,
+    stride: Tensor | None = None,
     squeeze_mask: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     _expect(squeeze_mask is None or not bool(squeeze_mask.any()), "slice_by_index with squeeze_mask")
     for axis, (first, last) in enumerate(zip(_numbers(begin), _numbers(end), strict=True)):
         start = None if begin_mask is not None and begin_mask[axis] else first
@@ -77,7 +83,7 @@ def _reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def _pool_mean(
     *, x: Tensor, kernel_sizes: Tensor, strides: Tensor, pad_type: str, pad: Tensor, ceil_mode: bool, exclude_padding_from_average: bool
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     _expect(pad_type in ("valid", "custom") and not ceil_mode and x.ndim == 4, f"avg_pool with pad_type {pad_type}, ceil_mode {ceil_mode}")
     _expect(pad_type == "valid" or not exclude_padding_from_average or not bool(pad.any()), "avg_pool that excludes its padding")
     top, bottom, left, right = _numbers(pad) if pad_type == "custom" else [0] * 4

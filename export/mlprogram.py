@@ -26,8 +26,12 @@ from clipstep.runtime.errors import ClipstepError, EngineError, first_line
 
 MIL = proto.MIL_pb2
 DTYPES: dict[int, Any] = {
-    MIL.FLOAT32: torch.float32, MIL.FLOAT16: torch.float16, MIL.INT32: torch.int32, MIL.BOOL: torch.bool, MIL.STRING: str,
-}  # fmt: skip
+    MIL.FLOAT32: torch.float32,
+    MIL.FLOAT16: torch.float16,
+    MIL.INT32: torch.int32,
+    MIL.BOOL: torch.bool,
+    MIL.STRING: str,
+}
 STORED = {MIL.FLOAT32: 4, MIL.FLOAT16: 2}
 """Bytes of a number in the weights file, by its type."""
 

@@ -24,15 +24,18 @@ from clipstep.runtime.terminal import new_console
 @click.option("--for", "place", type=click.Choice(list(places())), required=True, help="Where it is used: its artifacts alone are packed.")
 @click.option("--out", type=NewFile(), required=True, help="The file to write, NAME.clipstep.zip.")
 @click.option(
-    "--golden", type=click.Choice(GOLDEN), default="full", show_default=True,
+    "--golden",
+    type=click.Choice(GOLDEN),
+    default="full",
+    show_default=True,
     help="Golden steps: all, the first few, or drawn scenes in place of the frames that the bundle was exported with.",
-)  # fmt: skip
+)
 @network_options
 @signer_option
 @click.option("--force", is_flag=True, help="Replace a pack that is there.")
 def pack_command(
     bundle: Path, place: str, out: Path, golden: str, run: Path | None, model: str | None, weights: Path | None, signer: Path | None, force: bool
-) -> None:  # fmt: skip
+) -> None:
     """Write BUNDLE as one file, which runs as it is: the artifacts of one platform, and golden steps.
 
     Synthetic golden steps are recorded by the float32 artifact, or given --run or --model by the network itself.

@@ -73,9 +73,15 @@ def _one_at_a_time() -> Iterator[None]:
 
 @_one_at_a_time()
 def export_network(
-    spec: NetworkSpec, out: Path, options: ExportOptions = USUAL, report: Callable[[WrittenArtifact], object] = lambda _: None,
-    around: Around = nullcontext, *, force: bool = False, doing: Doing = not_told,
-) -> ExportResult:  # fmt: skip
+    spec: NetworkSpec,
+    out: Path,
+    options: ExportOptions = USUAL,
+    report: Callable[[WrittenArtifact], object] = lambda _: None,
+    around: Around = nullcontext,
+    *,
+    force: bool = False,
+    doing: Doing = not_told,
+) -> ExportResult:
     """Writes the bundle ``out`` with an artifact for each target asked for and each of its precisions, verified; whole, or not at all.
 
     ``report`` is called after each artifact. The converters write warnings and progress to the process' own streams, unless ``around``
@@ -117,15 +123,19 @@ def _export(
                 **interface.model_dump(),
                 artifacts=tuple(artifacts),
                 golden=Golden(
-                    file=GOLDEN_FILE, size_bytes=tree_size(folder / GOLDEN_FILE), sha256=tree_sha256(folder / GOLDEN_FILE), content=recorded.content,
+                    file=GOLDEN_FILE,
+                    size_bytes=tree_size(folder / GOLDEN_FILE),
+                    sha256=tree_sha256(folder / GOLDEN_FILE),
+                    content=recorded.content,
                     cannot_show=recorded.cannot_show,
                 ),
                 provenance=spec.provenance,
                 export=Export(
-                    clipstep_version=version("clipstep"), stream_frames=options.stream,
+                    clipstep_version=version("clipstep"),
+                    stream_frames=options.stream,
                     multiply_accumulates=multiply_accumulates(program.step, *program.inputs),
                 ),
-            )  # fmt: skip
+            )
             (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
     return ExportResult(out, manifest, constant_output=bool((golden.logits == golden.logits[0]).all()))
 
@@ -201,9 +211,17 @@ def _variants(target: Target, form: str, platform: str) -> list[_Variant]:
 
 
 def _write_cheapest(
-    target_name: str, platform: str, precision: str, path: Path, graph_of: "_Graphs", program: StepProgram, facts: Interface, golden: GoldenSteps,
-    options: ExportOptions, around: Around,
-) -> tuple[_Variant, Placement, Tuning | None]:  # fmt: skip
+    target_name: str,
+    platform: str,
+    precision: str,
+    path: Path,
+    graph_of: "_Graphs",
+    program: StepProgram,
+    facts: Interface,
+    golden: GoldenSteps,
+    options: ExportOptions,
+    around: Around,
+) -> tuple[_Variant, Placement, Tuning | None]:
     """Writes ``path`` as the default variant or, tuned, as the cheapest of the variants that give different files."""
     target = TARGETS[target_name]
     variants = {variant.name: variant for variant in _variants(target, options.form, platform)}

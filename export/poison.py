@@ -9,15 +9,52 @@ from clipstep.export.snapshot import Ref
 from clipstep.export.source import UNKNOWN, frames_to_theirs, line_of_frame
 
 WRITES = (
-    "append", "appendleft", "extend", "insert", "add", "update", "clear", "copy_", "zero_", "fill_", "add_", "mul_", "setdefault", "pop", "popleft",
-)  # fmt: skip
+    "append",
+    "appendleft",
+    "extend",
+    "insert",
+    "add",
+    "update",
+    "clear",
+    "copy_",
+    "zero_",
+    "fill_",
+    "add_",
+    "mul_",
+    "setdefault",
+    "pop",
+    "popleft",
+)
 """Methods that write, and say nothing of what was there."""
 KEEPS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
 """Operators whose result would still be the unread value."""
 READS = (
-    "bool", "len", "iter", "contains", "getitem", "eq", "ne", "lt", "le", "gt", "ge", "hash", "int", "float", "index", "call", "str", "repr",
-    "format", "next", "enter", "abs", "round", "array", "complex",
-)  # fmt: skip
+    "bool",
+    "len",
+    "iter",
+    "contains",
+    "getitem",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "hash",
+    "int",
+    "float",
+    "index",
+    "call",
+    "str",
+    "repr",
+    "format",
+    "next",
+    "enter",
+    "abs",
+    "round",
+    "array",
+    "complex",
+)
 """Operators that look at the value."""
 
 

@@ -32,9 +32,7 @@ STATE = ".<state>"
 """Ends the path of what an object written in C says of itself."""
 
 
-def items(
-    thing: dict[Any, Any], path: Callable[[Any], str], undo: Undo, skip: Sequence[str] = (), *, registered: bool = False
-) -> Iterator[Child]:  # fmt: skip
+def items(thing: dict[Any, Any], path: Callable[[Any], str], undo: Undo, skip: Sequence[str] = (), *, registered: bool = False) -> Iterator[Child]:
     """A dictionary's values; ``path`` gives that of a key."""
     undo.members(thing)
     for key, value in list(thing.items()):

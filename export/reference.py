@@ -80,7 +80,7 @@ def _of_factory(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
         weights=weights,
         weights_key=key if weights else None,
         random_weights=True,
-    )  # fmt: skip  Their hash is compared.
+    )  # Their hash is compared.
 
 
 def _frames(bundle: Bundle) -> int:

@@ -99,9 +99,11 @@ def _largest_difference(pairs: Sequence[tuple[str, torch.Tensor, torch.Tensor]])
         errors.append(float((logits - expected).abs().max()) / scale)
         if not errors[-1] <= BOUNDS["float32"]:
             raise ParityError(
-                f"{when} the logits are not those of the network on all of them", got=f"an error of {errors[-1]:.3g} of their range",
-                expected=f"at most {BOUNDS['float32']:g}", fix="export it without --stream",
-            )  # fmt: skip
+                f"{when} the logits are not those of the network on all of them",
+                got=f"an error of {errors[-1]:.3g} of their range",
+                expected=f"at most {BOUNDS['float32']:g}",
+                fix="export it without --stream",
+            )
     return max(errors)
 
 

@@ -73,7 +73,7 @@ class VerifyResult:
         if self.missing:
             raise ClipstepError(
                 f"{self.bundle}: not verified, for it is missing: {', '.join(self.missing)}", fix="copy the bundle again, whole, or export it without"
-            )  # fmt: skip
+            )
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,16 @@ def verify_opened(bundle: Bundle, reference: Reference, doing: Doing = not_told)
     """
     manifest, golden = bundle.manifest, reference.golden
     verified = tuple(
-        VerifiedArtifact(
-            artifact.file, artifact.target, RUNTIMES[artifact.target], errors.absolute, errors.relative, BOUNDS[artifact.precision]
-        ) for artifact, errors in verify_bundle(bundle, golden, doing)
-    )  # fmt: skip
+        VerifiedArtifact(artifact.file, artifact.target, RUNTIMES[artifact.target], errors.absolute, errors.relative, BOUNDS[artifact.precision])
+        for artifact, errors in verify_bundle(bundle, golden, doing)
+    )
     return VerifyResult(
-        bundle.path, len(golden.logits), verified, tuple(artifact.file for artifact in manifest.artifacts if artifact.file in bundle.missing),
-        tuple(bundle.extra), tuple(golden.flushed) if manifest.flush else None, tuple(manifest.golden.cannot_show), reference.stream,
-    )  # fmt: skip
+        bundle.path,
+        len(golden.logits),
+        verified,
+        tuple(artifact.file for artifact in manifest.artifacts if artifact.file in bundle.missing),
+        tuple(bundle.extra),
+        tuple(golden.flushed) if manifest.flush else None,
+        tuple(manifest.golden.cannot_show),
+        reference.stream,
+    )

@@ -24,9 +24,22 @@ from clipstep.runtime.wording import listed
 
 DEEPEST = 4
 WRAPPERS = (
-    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params",
-    "ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema", "shadow",
-)  # fmt: skip
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "module",
+    "weights",
+    "params",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema",
+    "ema_model",
+    "ema",
+    "shadow",
+)
 """Keys under which programs keep a network's weights, those of averaged weights last."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 """What wrappers put before names: DataParallel and AveragedModel, torch.compile, Lightning."""
@@ -123,7 +136,7 @@ def fill_from(network: nn.Module, checkpoint: Checkpoint, fix: str, key: str | N
     if len(fits) > 1 and not all(_equal(named[fits[0]], named[where]) for where in fits[1:]):
         raise ClipstepError(
             f"{checkpoint.path}: holds several weights that fit", got=", ".join(fits), expected="one", fix="choose it by --weights-key"
-        )  # fmt: skip
+        )
     chosen = fits[0] if fits else min(named, key=lambda where: _unlike(network, named[where]))
     fill(network, named[chosen], checkpoint.path, fix)
     return chosen
@@ -189,9 +202,11 @@ def _refused(path: Path, error: Exception) -> ClipstepError:
     if found is None:
         return ClipstepError(f"{path}: cannot be read", got=_first_sentence(error), expected="a state dict of tensors")
     return ClipstepError(
-        f"{path}: cannot be read, because it holds more than tensors", got=f"the Python object {found[1]}", expected="a state dict of tensors",
+        f"{path}: cannot be read, because it holds more than tensors",
+        got=f"the Python object {found[1]}",
+        expected="a state dict of tensors",
         fix=SAVE,
-    )  # fmt: skip
+    )
 
 
 def _first_sentence(error: Exception) -> str:

@@ -91,10 +91,22 @@ def record(bundle_path: Path) -> Record:
         name=artifact.file, target=artifact.target, form=artifact.form, precision="float32", engine="onnxruntime", threads=1, file=artifact.file
     )
     return Record(
-        bundle=bundle_path.name, manifest_sha256="a" * 64, artifact_sha256=artifact.sha256, weights_sha256=None, subject=subject,
-        start=Start(load_s=0, first_step_ms=1, threads_used=1, largest_error=0), device=this_device(), tool_versions={}, placement={}, outside=(),
-        file_bytes=1, subclip_s=0.64, peak_memory_bytes=1, memory_before_load_bytes=1, step_ms=(10,),
-    )  # fmt: skip
+        bundle=bundle_path.name,
+        manifest_sha256="a" * 64,
+        artifact_sha256=artifact.sha256,
+        weights_sha256=None,
+        subject=subject,
+        start=Start(load_s=0, first_step_ms=1, threads_used=1, largest_error=0),
+        device=this_device(),
+        tool_versions={},
+        placement={},
+        outside=(),
+        file_bytes=1,
+        subclip_s=0.64,
+        peak_memory_bytes=1,
+        memory_before_load_bytes=1,
+        step_ms=(10,),
+    )
 
 
 @pytest.fixture

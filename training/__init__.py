@@ -10,9 +10,18 @@ if TYPE_CHECKING:
     from clipstep.training.run import Run, RunInfo, load_run, save_run
 
 __all__ = [
-    "ARCHITECTURES", "Clip", "DataSet", "Run", "RunInfo", "SlowFastCausalShuffleNet", "SlowFastConfig",
-    "build", "load_run", "read_data_set", "save_run",
-]  # fmt: skip
+    "ARCHITECTURES",
+    "Clip",
+    "DataSet",
+    "Run",
+    "RunInfo",
+    "SlowFastCausalShuffleNet",
+    "SlowFastConfig",
+    "build",
+    "load_run",
+    "read_data_set",
+    "save_run",
+]
 
 __getattr__ = lazy_names(
     __name__,

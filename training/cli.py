@@ -33,11 +33,22 @@ GROUPS = {
     "The network": ("architecture", "preset", "seen", "frames", "size"),
     "How long": ("epochs", "max_minutes", "max_steps"),
     "How it learns": (
-        "optimizer", "learning_rate", "momentum", "weight_decay", "schedule", "patience", "batch_size", "accumulate", "loss", "truncate", "ema",
-        "precision", "seed",
+        "optimizer",
+        "learning_rate",
+        "momentum",
+        "weight_decay",
+        "schedule",
+        "patience",
+        "batch_size",
+        "accumulate",
+        "loss",
+        "truncate",
+        "ema",
+        "precision",
+        "seed",
     ),
     "On what": ("accelerator", "devices", "nodes", "workers"),
-}  # fmt: skip
+}
 """The headings of the options in the help."""
 
 

@@ -70,9 +70,11 @@ def _described(found: Checkpoint) -> str:
                 return f"{architecture}, {classes}"
         elif wanted.keys() == names.keys():
             raise ClipstepError(
-                f"{found.path}: is of another architecture", got=f"{architecture}, {classes}", expected=ARCHITECTURE,
+                f"{found.path}: is of another architecture",
+                got=f"{architecture}, {classes}",
+                expected=ARCHITECTURE,
                 fix=f"start a training from it: clipstep train DATA --architecture {architecture} --init {found.path}",
-            )  # fmt: skip
+            )
     return ""
 
 

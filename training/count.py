@@ -42,10 +42,17 @@ def models_command(as_json: bool = False) -> None:
     if as_json:
         print_json(
             [
-                {"network": name, "classes": listed.classes, "parameters": costs[name][0], "multiply_accumulates": costs[name][1],
-                 "paper_millions": listed.millions, "remark": listed.remark} for name, listed in LISTED.items()
+                {
+                    "network": name,
+                    "classes": listed.classes,
+                    "parameters": costs[name][0],
+                    "multiply_accumulates": costs[name][1],
+                    "paper_millions": listed.millions,
+                    "remark": listed.remark,
+                }
+                for name, listed in LISTED.items()
             ]
-        )  # fmt: skip
+        )
         return
     table = new_table("network", "classes", "param.\nM", "paper\nM", "MAC\nM")
     for name, listed in LISTED.items():

@@ -154,14 +154,17 @@ def _columns(subjects: Sequence[Subject], reset_each_step: bool) -> list[tuple[s
 def _check_comparable(subject: Subject, first: Subject, data: Path, data_set: DataSet) -> None:
     if subject.classes != data_set.classes:
         raise ClipstepError(
-            f"{data}: has other classes than {subject.what}", got=", ".join(data_set.classes), expected=", ".join(subject.classes),
+            f"{data}: has other classes than {subject.what}",
+            got=", ".join(data_set.classes),
+            expected=", ".join(subject.classes),
             fix="evaluate on the classes that were trained",
-        )  # fmt: skip
+        )
     if subject.output.startswith("multilabel") != first.output.startswith("multilabel"):
         raise ClipstepError(
             f"{subject.what}: its classes {'exclude each other' if first.output.startswith('multilabel') else 'do not exclude each other'}",
-            got=subject.output, expected=f"{first.output} as of the first, to average the probabilities",
-        )  # fmt: skip
+            got=subject.output,
+            expected=f"{first.output} as of the first, to average the probabilities",
+        )
     if subject.shape[0] != first.shape[0]:
         raise ClipstepError(
             f"{subject.what}: has subclips of another length", got=f"{subject.shape[0]} frames", expected=f"{first.shape[0]} as the first"
@@ -216,9 +219,11 @@ def _subject(what: Path, signer: Path | None, engine: str, threads: int, reset_e
             frames, size, _, channels = model.interface.input.shape
             if reset_each_step and model.interface.frames_needed > frames:
                 raise ClipstepError(
-                    f"--reset-each-step: {what} says nothing after a step from its initial states", got=f"steps of {frames} frames",
-                    expected=f"{model.interface.frames_needed} frames", fix="evaluate it without, or export it with a larger --stream",
-                )  # fmt: skip
+                    f"--reset-each-step: {what} says nothing after a step from its initial states",
+                    got=f"steps of {frames} frames",
+                    expected=f"{model.interface.frames_needed} frames",
+                    fix="evaluate it without, or export it with a larger --stream",
+                )
             yield Subject(
                 what,
                 f"{what}: {model.description}",
@@ -231,10 +236,13 @@ def _subject(what: Path, signer: Path | None, engine: str, threads: int, reset_e
         return
     run = load_run(what)
     yield Subject(
-        what, f"{what}: the network in PyTorch", run.info.classes, run.info.shape,
+        what,
+        f"{what}: the network in PyTorch",
+        run.info.classes,
+        run.info.shape,
         lambda subclips, reset: video_logits(run.network, subclips, run.info, reset=reset),
         TrainedOn.read(run.info.training, what),
-    )  # fmt: skip
+    )
 
 
 def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:

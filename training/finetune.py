@@ -58,9 +58,11 @@ def config_from(start: Start, architecture: str, given: Mapping[str, int], class
     assert start.info is not None
     if architecture != start.info.architecture:
         raise ClipstepError(
-            f"--init {start.source}: is of another architecture", got=start.info.architecture, expected=architecture,
+            f"--init {start.source}: is of another architecture",
+            got=start.info.architecture,
+            expected=architecture,
             fix=f"leave --architecture out, or start from a run of {architecture}",
-        )  # fmt: skip
+        )
     return start.info.architecture, {**start.info.config, **given, "classes": classes}
 
 

@@ -50,9 +50,11 @@ def check_room(out: Path, network: nn.Module) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise ClipstepError(
-            f"{out}: not enough room for the run and its checkpoint", got=f"{free / 1e6:.0f} MB free", expected=f"about {needed / 1e6:.0f} MB",
+            f"{out}: not enough room for the run and its checkpoint",
+            got=f"{free / 1e6:.0f} MB free",
+            expected=f"about {needed / 1e6:.0f} MB",
             fix="make room, or choose another --out",
-        )  # fmt: skip
+        )
 
 
 def saved_state(out: Path, about: Mapping[str, Any], epochs: int) -> dict[str, Any] | None:

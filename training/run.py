@@ -80,9 +80,15 @@ class Run:
         """The network as an export takes it; ``folder`` is the run's, named in the bundle."""
         info, (frames, size) = self.info, self.sample.shape[1:3]
         provenance = RunProvenance(
-            kind="run", source=str(folder), weights_sha256=weights_sha256(self.network.state_dict()), config=dict(info.config),
-            weights=info.weights, weights_key=info.weights_key, architecture=info.architecture, training=dict(info.training),
-        )  # fmt: skip
+            kind="run",
+            source=str(folder),
+            weights_sha256=weights_sha256(self.network.state_dict()),
+            config=dict(info.config),
+            weights=info.weights,
+            weights_key=info.weights_key,
+            architecture=info.architecture,
+            training=dict(info.training),
+        )
         return NetworkSpec(self.network, frames, size, info.classes, info.mean, info.std, info.fps, self.sample, provenance, self.content)
 
     def __repr__(self) -> str:

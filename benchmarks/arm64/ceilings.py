@@ -50,9 +50,11 @@ def check_ceilings(records: Sequence[InstructionRecord], ceilings: Mapping[str, 
         got = ", ".join(f"{name} {counted[name]:,}" for name in above)
         expected = "at most " + ", ".join(f"{name} {ceilings[name]:,}" for name in above)
         raise ClipstepError(
-            f"{path}: a step takes more ARM64 instructions than its ceiling", got=got, expected=expected,
+            f"{path}: a step takes more ARM64 instructions than its ceiling",
+            got=got,
+            expected=expected,
             fix="make it cheaper, or record the ceilings printed above",
-        )  # fmt: skip
+        )
 
 
 def _names(values: Mapping[str, int]) -> str:

@@ -59,9 +59,14 @@ def run_guest(kit: Kit, command: Sequence[object], counts: Path, name: str) -> N
     """
     words = [EMULATOR, "-cpu", CPU, "-plugin", "./counter.so", "-L", "root", *map(str, command)]
     done = subprocess.run(
-        words, executable=shutil.which(EMULATOR), cwd=kit.path, env={"CLIPSTEP_COUNTS": str(counts)}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        words,
+        executable=shutil.which(EMULATOR),
+        cwd=kit.path,
+        env={"CLIPSTEP_COUNTS": str(counts)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode != 0:
         said = (done.stdout + done.stderr).strip().splitlines() or [f"code {done.returncode}, without a word"]
         raise ClipstepError(f"{name} does not run on ARM64", got=said[-1])

@@ -106,9 +106,20 @@ def _unpack_wheels(folder: Path, python: str, versions: Mapping[str, str], conso
     wanted = [f"{name}=={number}" for name, number in versions.items()]
     with console.status(f"downloading the ARM64 builds of {', '.join(wanted)}"):
         _run(
-            sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version", python, *platforms,
-            "--dest", folder / "wheels", *wanted,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--python-version",
+            python,
+            *platforms,
+            "--dest",
+            folder / "wheels",
+            *wanted,
+        )
     for wheel in sorted((folder / "wheels").iterdir()):
         zipfile.ZipFile(wheel).extractall(folder / "site")
     shutil.rmtree(folder / "wheels")
@@ -134,11 +145,25 @@ def _build(folder: Path, console: Console) -> None:
     with console.status("building the counter and the ExecuTorch runner"):
         _run("gcc", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", HERE / "counter.c", "-o", folder / "counter.so")
         _run(
-            "aarch64-linux-gnu-g++", "-std=c++17", "-O2", "-DC10_USING_CUSTOM_GENERATED_MACROS", "-DET_EVENT_TRACER_ENABLED",
-            "-Wno-deprecated-declarations", "-I", engine / "include", "-I", include, HERE / "step_executorch.cpp", "-L", engine / "lib",
-            "-Wl,--no-as-needed", "-Wl,--export-dynamic-symbol=clock_gettime", *(f"-l{library}" for library in LIBRARIES),
-            "-o", folder / "step_executorch",
-        )  # fmt: skip
+            "aarch64-linux-gnu-g++",
+            "-std=c++17",
+            "-O2",
+            "-DC10_USING_CUSTOM_GENERATED_MACROS",
+            "-DET_EVENT_TRACER_ENABLED",
+            "-Wno-deprecated-declarations",
+            "-I",
+            engine / "include",
+            "-I",
+            include,
+            HERE / "step_executorch.cpp",
+            "-L",
+            engine / "lib",
+            "-Wl,--no-as-needed",
+            "-Wl,--export-dynamic-symbol=clock_gettime",
+            *(f"-l{library}" for library in LIBRARIES),
+            "-o",
+            folder / "step_executorch",
+        )
 
 
 def _try_out(folder: Path, python: str) -> None:

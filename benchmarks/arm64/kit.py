@@ -56,9 +56,11 @@ class Kit:
         """
         if expected not in (None, self.versions[engine]):
             raise ClipstepError(
-                f"{what} was verified with another {engine} than the ARM64 one", got=self.versions[engine], expected=expected,
+                f"{what} was verified with another {engine} than the ARM64 one",
+                got=self.versions[engine],
+                expected=expected,
                 fix=f"install {engine}=={expected} and set up again with: clipstep arm64; or export again",
-            )  # fmt: skip
+            )
 
 
 def kit_folder() -> Path:

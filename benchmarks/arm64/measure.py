@@ -127,8 +127,13 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
         artifact_sha256=artifact.sha256 if artifact else None,
         weights_sha256=manifest.provenance.weights_sha256,
         subject=Subject(
-            name=candidate.name, target=ENGINES[candidate.engine].target, form=artifact.form if artifact else "3d", precision="float32",
-            engine=candidate.engine, threads=1, file=candidate.file.name,
+            name=candidate.name,
+            target=ENGINES[candidate.engine].target,
+            form=artifact.form if artifact else "3d",
+            precision="float32",
+            engine=candidate.engine,
+            threads=1,
+            file=candidate.file.name,
         ),
         emulator=kit.emulator,
         cpu_model=CPU,
@@ -138,7 +143,7 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
         largest_error=errors.relative,
         first_step=first,
         steps=tuple(later),
-    )  # fmt: skip
+    )
     if not operators:
         return record
     profiled = emulate(kit, candidate.engine, candidate.file, interface, first_steps(golden, 1), operators=True)

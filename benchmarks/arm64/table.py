@@ -18,9 +18,14 @@ def instruction_table(records: Sequence[InstructionRecord]) -> Table:
     for r in records:
         ratio = f"{naive / r.step.instructions:.2f}" if naive else "-"
         table.add_row(
-            r.subject.name, _millions(r.step.instructions), ratio, *map(_millions, (r.step.vector_fmas, r.step.loads, r.step.stores)),
-            _percent(r.needed_fmas_per_vector_fma), _percent(r.needed_fmas_per_instruction), f"{r.largest_error:.1e}",
-        )  # fmt: skip
+            r.subject.name,
+            _millions(r.step.instructions),
+            ratio,
+            *map(_millions, (r.step.vector_fmas, r.step.loads, r.step.stores)),
+            _percent(r.needed_fmas_per_vector_fma),
+            _percent(r.needed_fmas_per_instruction),
+            f"{r.largest_error:.1e}",
+        )
     return table
 
 
@@ -38,9 +43,16 @@ def operator_table(record: InstructionRecord) -> Table:
     for kind, shape, count, total in (*rows, ("between operators", "", 0, between)):
         per_fma = f"{total.instructions / total.vector_fmas:.2f}" if total.vector_fmas else "-"
         table.add_row(
-            kind, shape, str(count) if count else "-", _millions(total.instructions), _percent(total.instructions / record.step.instructions),
-            _millions(total.vector_fmas), per_fma, _millions(total.loads), _millions(total.stores),
-        )  # fmt: skip
+            kind,
+            shape,
+            str(count) if count else "-",
+            _millions(total.instructions),
+            _percent(total.instructions / record.step.instructions),
+            _millions(total.vector_fmas),
+            per_fma,
+            _millions(total.loads),
+            _millions(total.stores),
+        )
     return table
 
 

@@ -17,9 +17,14 @@ from clipstep.export.lowering.profile import EngineProfile
 
 aten = torch.ops.aten
 COPIES = (
-    aten.cat.default, aten.slice.Tensor, aten.pad.default, aten.constant_pad_nd.default, aten.pixel_unshuffle.default, aten.expand.default,
+    aten.cat.default,
+    aten.slice.Tensor,
+    aten.pad.default,
+    aten.constant_pad_nd.default,
+    aten.pixel_unshuffle.default,
+    aten.expand.default,
     aten.index_select.default,
-)  # fmt: skip
+)
 """Operators that copy elements, in every engine."""
 PERMUTATIONS = (aten.permute.default, aten.transpose.int)
 """Operators that copy elements, unless permutations are free in an engine."""

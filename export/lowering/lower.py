@@ -59,9 +59,12 @@ def simplified(step: nn.Module, inputs: tuple[Tensor, ...], report: Report = lam
 
 @torch.no_grad()
 def lower_graph(
-    graph: fx.GraphModule, inputs: tuple[Tensor, ...], profile: EngineProfile, report: Report = lambda *_: None,
+    graph: fx.GraphModule,
+    inputs: tuple[Tensor, ...],
+    profile: EngineProfile,
+    report: Report = lambda *_: None,
     strategies: dict[str, str] | None = None,
-) -> fx.GraphModule:  # fmt: skip
+) -> fx.GraphModule:
     """A simplified graph as a graph without values of rank 5 or more.
 
     ``strategies``, if given, gets the name of the strategy for each convolution by the name of its node.
@@ -87,9 +90,11 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModul
         graph = torch.export.export(module, inputs).run_decompositions({}).module(check_guards=False)
     except Exception as error:  # torch raises a dozen types here.
         raise LoweringError(
-            "torch.export cannot capture the network", got=describe_error(error),
-            expected="operations that do not depend on the numbers in a tensor", fix=f"it comes from {line_of_error(error)}",
-        ) from error  # fmt: skip
+            "torch.export cannot capture the network",
+            got=describe_error(error),
+            expected="operations that do not depend on the numbers in a tensor",
+            fix=f"it comes from {line_of_error(error)}",
+        ) from error
     assert isinstance(graph, fx.GraphModule)
     return graph
 

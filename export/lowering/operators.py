@@ -11,9 +11,14 @@ Triple = Sequence[int]
 """A setting of a 3D operator: time, rows, columns."""
 CONVOLUTIONS = (aten.conv3d.default, aten.conv3d.padding)
 RESHAPES = (
-    aten.reshape.default, aten.view.default, aten._unsafe_view.default, aten.flatten.using_ints, aten.squeeze.dim, aten.squeeze.dims,
+    aten.reshape.default,
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.flatten.using_ints,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
     aten.unsqueeze.default,
-)  # fmt: skip
+)
 """Operators that change nothing but the shape, which their result's metadata gives."""
 ELEMENTWISE = (aten.to.dtype, aten._to_copy.default, aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor)
 """Elementwise operators on one value, alone or with constants, that engines do not fuse into the operation before."""

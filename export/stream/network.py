@@ -59,9 +59,11 @@ class StreamedNetwork(nn.Module):
             raise StreamError("the network has no mean over time, or several", got=len(run.means), expected="one, before its logits")
         if not planning.shapes:
             raise StreamError(
-                "a window of one step leaves nothing to remember", got=f"{frames} frames", expected="a longer window",
+                "a window of one step leaves nothing to remember",
+                got=f"{frames} frames",
+                expected="a longer window",
                 fix=f"export it without --stream, with subclips of {frames} frames",
-            )  # fmt: skip
+            )
         self._shapes = planning.shapes
         ((self._mean, self._meant),) = run.means.items()
         self.flush_steps = max(0, -(-self._meant.missing // self._meant.frames))

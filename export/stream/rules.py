@@ -41,9 +41,16 @@ def _made(steps: Steps, under: Chunk, data: Tensor) -> Chunk:
 
 
 def conv3d(
-    steps: Steps, _: fx.Node, x: Chunk, weight: Tensor, bias: Tensor | None = None, stride: Any = (1,), padding: Any = (0,), dilation: Any = (1,),
+    steps: Steps,
+    _: fx.Node,
+    x: Chunk,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = (1,),
+    padding: Any = (0,),
+    dilation: Any = (1,),
     groups: int = 1,
-) -> Chunk:  # fmt: skip
+) -> Chunk:
     stride, dilation = triple(stride), triple(dilation)
     right = None
     if isinstance(padding, str):
@@ -59,7 +66,7 @@ def conv3d(
 
 def max_pool3d(
     steps: Steps, _: fx.Node, x: Chunk, kernel: Any, stride: Any = (), padding: Any = (0,), dilation: Any = (1,), ceil_mode: bool = False
-) -> Chunk:  # fmt: skip
+) -> Chunk:
     kernel, padding, dilation = triple(kernel), triple(padding), triple(dilation)
     stride = triple(stride or kernel)
     if ceil_mode and stride[0] > 1:
@@ -69,9 +76,16 @@ def max_pool3d(
 
 
 def avg_pool3d(
-    steps: Steps, _: fx.Node, x: Chunk, kernel: Any, stride: Any = (), padding: Any = (0,), ceil_mode: bool = False, count_padding: bool = True,
+    steps: Steps,
+    _: fx.Node,
+    x: Chunk,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = (0,),
+    ceil_mode: bool = False,
+    count_padding: bool = True,
     divisor: int | None = None,
-) -> Chunk:  # fmt: skip
+) -> Chunk:
     kernel, padding = triple(kernel), triple(padding)
     stride = triple(stride or kernel)
     if (ceil_mode and stride[0] > 1) or (padding[0] and not count_padding and not divisor):

@@ -43,9 +43,11 @@ def window_frames(seconds: float, fps: float, frames: int) -> int:
     steps = round(seconds * fps / frames)
     if steps < 1:
         raise ClipstepError(
-            "the window is shorter than a step", got=f"{seconds:g} s", expected=f"at least {frames / fps:g} s, {frames} frames at {fps:g} a second",
+            "the window is shorter than a step",
+            got=f"{seconds:g} s",
+            expected=f"at least {frames / fps:g} s, {frames} frames at {fps:g} a second",
             fix="give a longer --window, or a smaller --stream",
-        )  # fmt: skip
+        )
     return steps * frames
 
 
@@ -58,8 +60,10 @@ def _with_states(network: nn.Module, frames: int, window: int | None, normal: Ca
         return network, {"clip": lambda clip, ended: outputs_of(network(normal(clip), *states))[0], "average": average}
     if make is None:
         raise ClipstepError(
-            "the network has states of its own, among which a window would have to be", got=", ".join(named_states(network)),
-            expected="a clip network, or --preset causal", fix="export it without --window, or keep the newest steps in a state of the network",
-        )  # fmt: skip
+            "the network has states of its own, among which a window would have to be",
+            got=", ".join(named_states(network)),
+            expected="a clip network, or --preset causal",
+            fix="export it without --window, or keep the newest steps in a state of the network",
+        )
     windowed = make(frames, window)
     return windowed, {"clip": lambda clip, ended: windowed.clip(normal(clip)), "average": "window", "window": window}

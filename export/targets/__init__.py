@@ -39,15 +39,36 @@ class Target:
 
 TARGETS = {
     "onnx": Target(
-        onnx.write, onnx.requires, "step.onnx", ("float32",), ("lowered", "3d"), onnx.VARIANTS, ("uint8", "float32"),
-        ("torch", "onnx", "onnxscript", "onnxruntime"), {"arm64": "channel-major", "x86_64": "channel-major"},
+        onnx.write,
+        onnx.requires,
+        "step.onnx",
+        ("float32",),
+        ("lowered", "3d"),
+        onnx.VARIANTS,
+        ("uint8", "float32"),
+        ("torch", "onnx", "onnxscript", "onnxruntime"),
+        {"arm64": "channel-major", "x86_64": "channel-major"},
     ),
     "executorch": Target(
-        executorch.write, executorch.requires, "step.pte", ("float32",), ("lowered",), executorch.VARIANTS, ("uint8", "float32"),
-        ("torch", "executorch"), {"arm64": "gemm", "x86_64": "gemm-per-tap"},
+        executorch.write,
+        executorch.requires,
+        "step.pte",
+        ("float32",),
+        ("lowered",),
+        executorch.VARIANTS,
+        ("uint8", "float32"),
+        ("torch", "executorch"),
+        {"arm64": "gemm", "x86_64": "gemm-per-tap"},
     ),
     "coreml": Target(
-        coreml.write, coreml.requires, "step-{}.mlpackage", ("float32", "float16"), ("lowered",), coreml.VARIANTS, ("float32",),
-        ("torch", "coremltools"), {},
+        coreml.write,
+        coreml.requires,
+        "step-{}.mlpackage",
+        ("float32", "float16"),
+        ("lowered",),
+        coreml.VARIANTS,
+        ("float32",),
+        ("torch", "coremltools"),
+        {},
     ),
-}  # fmt: skip
+}

@@ -19,9 +19,15 @@ from clipstep.runtime.manifest import Placement, Requires
 
 METADATA_KEY = "clipstep"
 PROFILE = EngineProfile(
-    batch_limit=math.inf, gemm=False, gemm_per_tap=False, free_permutations=False, channel_major=False, padded_average_pools=True, winograd=False,
+    batch_limit=math.inf,
+    gemm=False,
+    gemm_per_tap=False,
+    free_permutations=False,
+    channel_major=False,
+    padded_average_pools=True,
+    winograd=False,
     slice_early=False,
-)  # fmt: skip
+)
 """Core ML. Nothing was measured: it does not run here. It gets few large operations."""
 VARIANTS = {"batched": PROFILE}
 MACOS = {15: 12, 16: 13, 17: 14, 18: 15}
@@ -67,20 +73,25 @@ def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str, i
     """
     passes = (*(ROUNDED if precision == "float16" else ()), *SHARED_CONSTANTS)
     return ct.convert(
-        ml_program(graph, program.input_names, program.output_names, _target(ios)), minimum_deployment_target=_target(ios),
+        ml_program(graph, program.input_names, program.output_names, _target(ios)),
+        minimum_deployment_target=_target(ios),
         compute_precision=_precision(precision),
-        pass_pipeline=ct.PassPipeline(list(passes), "clipstep"), skip_model_load=True,
-    )  # fmt: skip
+        pass_pipeline=ct.PassPipeline(list(passes), "clipstep"),
+        skip_model_load=True,
+    )
 
 
 def converted(graph: nn.Module, program: StepProgram, precision: str, ios: int = IOS_DEFAULT) -> ct.models.MLModel:
     """The model of a step module, by coremltools."""
     exported = torch.export.export(graph, (program.frames.float(), *program.states.values())).run_decompositions({})
     model = ct.convert(
-        exported, minimum_deployment_target=_target(ios), compute_precision=_precision(precision), skip_model_load=True,
+        exported,
+        minimum_deployment_target=_target(ios),
+        compute_precision=_precision(precision),
+        skip_model_load=True,
         # Named inputs would be taken in another order than the program's; without a type the outputs would be float16.
         outputs=[ct.TensorType(name=name, dtype=np.float32) for name in program.output_names],
-    )  # fmt: skip
+    )
     spec = model.get_spec()
     for old, new in zip([value.name for value in spec.description.input], program.input_names, strict=True):
         ct.utils.rename_feature(spec, old, new, rename_outputs=False)

@@ -81,9 +81,7 @@ def around(padding: Pair) -> list[int]:
     return [rows, rows, columns, columns]
 
 
-def conv2d(
-    x: Any, weight: Any, bias: Any = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1
-) -> Any:  # fmt: skip
+def conv2d(x: Any, weight: Any, bias: Any = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1) -> Any:
     if any(value is not None and value.val is None for value in (weight, bias)):
         raise Unsupported("a convolution whose weights are computed")
     settings = {"strides": pair(stride), "pad_type": "custom", "pad": around(padding), "dilations": pair(dilation), "groups": groups}
@@ -159,7 +157,7 @@ def constant_pad(x: Any, amounts: Sequence[int], value: float = 0.0) -> Any:
 
 def max_pool2d(
     x: Any, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False, *, after: Sequence[int]
-) -> Any:  # fmt: skip
+) -> Any:
     """A window over the end sees what padding there would show it: nothing."""
     if pair(dilation) != (1, 1):
         raise Unsupported("a pool with dilation")
@@ -171,13 +169,17 @@ def max_pool2d(
 
 def avg_pool2d(
     x: Any, kernel: Pair, stride: Pair = (), padding: Pair = 0, ceil_mode: bool = False, count_padding: bool = True, divisor: int | None = None
-) -> Any:  # fmt: skip
+) -> Any:
     if ceil_mode or divisor:
         raise Unsupported("an average pool over the end")
     return mb.avg_pool(
-        x=x, kernel_sizes=pair(kernel), strides=pair(stride or kernel), pad_type="custom", pad=around(padding),
+        x=x,
+        kernel_sizes=pair(kernel),
+        strides=pair(stride or kernel),
+        pad_type="custom",
+        pad=around(padding),
         exclude_padding_from_average=not count_padding,
-    )  # fmt: skip
+    )
 
 
 def resize(x: Any, sizes: Any, align_corners: bool, *scales: Any, after: Sequence[int]) -> Any:

@@ -29,9 +29,15 @@ DATA_MOVEMENT = (*RESHAPES, torch.ops.aten.permute.default, torch.ops.aten.slice
 """Operators that copy elements of their input, unchanged."""
 BACKEND = "XnnpackBackend"
 PROFILE = EngineProfile(
-    batch_limit=math.inf, gemm=True, gemm_per_tap=False, free_permutations=True, channel_major=False, padded_average_pools=False, winograd=True,
+    batch_limit=math.inf,
+    gemm=True,
+    gemm_per_tap=False,
+    free_permutations=True,
+    channel_major=False,
+    padded_average_pools=False,
+    winograd=True,
     slice_early=True,
-)  # fmt: skip
+)
 """XNNPACK, whose values keep any order of axes."""
 VARIANTS = {
     "gemm": PROFILE,

@@ -18,9 +18,15 @@ from clipstep.runtime.manifest import Placement, Requires
 
 METADATA_KEY = "clipstep"
 PROFILE = EngineProfile(
-    batch_limit=2**19, gemm=True, gemm_per_tap=False, free_permutations=False, channel_major=True, padded_average_pools=True, winograd=True,
+    batch_limit=2**19,
+    gemm=True,
+    gemm_per_tap=False,
+    free_permutations=False,
+    channel_major=True,
+    padded_average_pools=True,
+    winograd=True,
     slice_early=True,
-)  # fmt: skip
+)
 """onnxruntime's CPU provider."""
 VARIANTS = {
     "channel-major": PROFILE,

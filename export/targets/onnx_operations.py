@@ -108,8 +108,15 @@ def _described(name: str, node: fx.Node) -> onnx.ValueInfoProto:
 
 
 def conv2d(
-    graph: OnnxGraph, x: str, weight: Any, bias: Any = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1,
-) -> str:  # fmt: skip
+    graph: OnnxGraph,
+    x: str,
+    weight: Any,
+    bias: Any = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> str:
     inputs = [x, graph.name(weight), *([] if bias is None else [graph.name(bias)])]
     return graph.add("Conv", *inputs, strides=pair(stride), pads=pair(padding) * 2, dilations=pair(dilation), group=groups)
 
@@ -162,9 +169,16 @@ def reshape(graph: OnnxGraph, x: str, shape: Sequence[int]) -> str:
 
 
 def slice_tensor(
-    graph: OnnxGraph, x: str, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1, *, before: Sequence[int],
+    graph: OnnxGraph,
+    x: str,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+    *,
+    before: Sequence[int],
     after: Sequence[int],
-) -> str:  # fmt: skip
+) -> str:
     """A slice of a slice is one of what that was of."""
     first, last, _ = slice(start, end).indices(before[dim])
     if step != 1:
@@ -214,19 +228,28 @@ def pixel_unshuffle(graph: OnnxGraph, x: str, factor: int, *, before: Sequence[i
     return graph.add("SpaceToDepth", x, blocksize=factor)
 
 
-def max_pool2d(
-    graph: OnnxGraph, x: str, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False
-) -> str:  # fmt: skip
+def max_pool2d(graph: OnnxGraph, x: str, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False) -> str:
     return graph.add(
-        "MaxPool", x, kernel_shape=pair(kernel), strides=pair(stride or kernel), pads=pair(padding) * 2, dilations=pair(dilation),
+        "MaxPool",
+        x,
+        kernel_shape=pair(kernel),
+        strides=pair(stride or kernel),
+        pads=pair(padding) * 2,
+        dilations=pair(dilation),
         ceil_mode=int(ceil_mode),
-    )  # fmt: skip
+    )
 
 
 def avg_pool2d(
-    graph: OnnxGraph, x: str, kernel: Pair, stride: Pair = (), padding: Pair = 0, ceil_mode: bool = False, count_padding: bool = True,
+    graph: OnnxGraph,
+    x: str,
+    kernel: Pair,
+    stride: Pair = (),
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_padding: bool = True,
     divisor: int | None = None,
-) -> str:  # fmt: skip
+) -> str:
     if ceil_mode or divisor:
         raise Unsupported("an average pool over the end")
     return graph.add(
@@ -285,8 +308,13 @@ def identity(_: OnnxGraph, x: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 BY_SHAPE = (
-    aten.slice.Tensor, aten.transpose.int, aten.pad.default, aten.constant_pad_nd.default, aten.pixel_unshuffle.default, aten.upsample_bilinear2d.vec,
-)  # fmt: skip
+    aten.slice.Tensor,
+    aten.transpose.int,
+    aten.pad.default,
+    aten.constant_pad_nd.default,
+    aten.pixel_unshuffle.default,
+    aten.upsample_bilinear2d.vec,
+)
 """Operations whose writers need the shape that a value has before and after."""
 WRITERS: dict[Any, Callable[..., Any]] = {
     aten.conv2d.default: conv2d,

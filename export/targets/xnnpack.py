@@ -67,9 +67,14 @@ class Graph:
     def serialized(self) -> tuple[bytes, NamedDataStoreOutput]:
         """The delegate's bytes, and the constants that they name."""
         graph = schema.XNNGraph(
-            version="0", xnodes=self.nodes, xvalues=[schema.XValue(value) for value in self._values],
-            num_externs=len(self._inputs) + len(self._outputs), input_ids=self._inputs, output_ids=self._outputs, constant_data=self._places,
-        )  # fmt: skip
+            version="0",
+            xnodes=self.nodes,
+            xvalues=[schema.XValue(value) for value in self._values],
+            num_externs=len(self._inputs) + len(self._outputs),
+            input_ids=self._inputs,
+            output_ids=self._outputs,
+            constant_data=self._places,
+        )
         return serialize_xnnpack_binary(graph, bytearray()), self._data.get_named_data_store_output()
 
     def input(self, shape: Sequence[int]) -> XnnValue:
@@ -216,10 +221,15 @@ class Graph:
         number, dims = len(self._values), [int(size) for size in memory] or [1]
         self._values.append(
             schema.XNNTensorValue(
-                datatype=schema.XNNDatatype.xnn_datatype_fp32, num_dims=len(dims), dims=dims, constant_buffer_idx=place, external_id=NONE,
-                flags=0, id_out=number,
+                datatype=schema.XNNDatatype.xnn_datatype_fp32,
+                num_dims=len(dims),
+                dims=dims,
+                constant_buffer_idx=place,
+                external_id=NONE,
+                flags=0,
+                id_out=number,
             )
-        )  # fmt: skip
+        )
         return XnnValue(number, tuple(dims), tuple(range(len(dims))) if axes is None else tuple(axes))
 
     def _expose(self, number: int, kind: int, those: list[int]) -> None:

@@ -17,8 +17,13 @@ LAYOUT_ONLY = (*RESHAPES, aten.permute.default, aten.transpose.int)
 SPATIAL = (aten.conv2d.default, aten.max_pool2d.default, aten.avg_pool2d.default)
 """Operators that XNNPACK computes channels last (NHWC)."""
 FUSES_CLAMP = (
-    aten.conv2d.default, aten.linear.default, aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.max_pool2d.default,
-)  # fmt: skip
+    aten.conv2d.default,
+    aten.linear.default,
+    aten.add.Tensor,
+    aten.sub.Tensor,
+    aten.mul.Tensor,
+    aten.max_pool2d.default,
+)
 """Operators whose XNNPACK node can clamp its result at no cost."""
 
 

@@ -36,9 +36,16 @@ def _constants(*values: Any) -> None:
 
 
 def conv2d(
-    graph: Graph, x: XnnValue, weight: Tensor, bias: Tensor | None = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1,
+    graph: Graph,
+    x: XnnValue,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
     clamp: Clamp = None,
-) -> XnnValue:  # fmt: skip
+) -> XnnValue:
     _constants(weight, bias)
     x = graph.to_layout(x, NHWC)
     batch, *sizes, _ = x.memory
@@ -50,13 +57,29 @@ def conv2d(
         computed = conv2d(graph, x, *wide, clamp=clamp)
         return graph.cut(computed, (0, 0, 0, 0), (batch, height, width, out_channels))
     return graph.add(
-        schema.XNNDepthwiseConv2d if depthwise else schema.XNNConv2d, (batch, height, width, out_channels), NHWC, clamp,
-        padding_top=pads[0], padding_bottom=pads[0], padding_left=pads[1], padding_right=pads[1], kernel_height=kernel[0], kernel_width=kernel[1],
-        subsampling_height=steps[0], subsampling_width=steps[1], dilation_height=dilations[0], dilation_width=dilations[1],
-        group_input_channels=in_group, group_output_channels=out_channels // groups, groups=groups, adjustment_height=0, adjustment_width=0,
-        input1_id=x.number, filter_id=graph.constant(weight.permute((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))),
+        schema.XNNDepthwiseConv2d if depthwise else schema.XNNConv2d,
+        (batch, height, width, out_channels),
+        NHWC,
+        clamp,
+        padding_top=pads[0],
+        padding_bottom=pads[0],
+        padding_left=pads[1],
+        padding_right=pads[1],
+        kernel_height=kernel[0],
+        kernel_width=kernel[1],
+        subsampling_height=steps[0],
+        subsampling_width=steps[1],
+        dilation_height=dilations[0],
+        dilation_width=dilations[1],
+        group_input_channels=in_group,
+        group_output_channels=out_channels // groups,
+        groups=groups,
+        adjustment_height=0,
+        adjustment_width=0,
+        input1_id=x.number,
+        filter_id=graph.constant(weight.permute((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))),
         bias_id=NONE if bias is None else graph.constant(bias),
-    )  # fmt: skip
+    )
 
 
 def _whole_tiles(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
@@ -73,9 +96,14 @@ def linear(graph: Graph, x: XnnValue, weight: Tensor, bias: Tensor | None = None
     _constants(weight, bias)
     x = _last(graph, x, len(x.axes) - 1)
     return graph.add(
-        schema.XNNFullyConnected, (*x.memory[:-1], len(weight)), x.axes, clamp, input1_id=x.number, filter_id=graph.constant(weight),
+        schema.XNNFullyConnected,
+        (*x.memory[:-1], len(weight)),
+        x.axes,
+        clamp,
+        input1_id=x.number,
+        filter_id=graph.constant(weight),
         bias_id=NONE if bias is None else graph.constant(bias),
-    )  # fmt: skip
+    )
 
 
 def matmul(graph: Graph, a: XnnValue, b: XnnValue | Tensor) -> XnnValue:
@@ -224,9 +252,14 @@ def pad(graph: Graph, x: XnnValue, amounts: Sequence[int], mode: str = "constant
     joined = graph.reshape(XnnValue(x.number, x.memory, tuple(range(len(memory)))), (*x.memory[:last], x.memory[last] * inner))
     before, behind = ([*counts[:last], counts[last] * inner] for counts in (before, behind))
     padded = graph.add(
-        schema.XNNStaticConstantPad, (*memory[:last], memory[last] * inner), range(last + 1), pre_paddings=before, post_paddings=behind,
-        padding_value=float(value or 0), input_id=joined.number,
-    )  # fmt: skip
+        schema.XNNStaticConstantPad,
+        (*memory[:last], memory[last] * inner),
+        range(last + 1),
+        pre_paddings=before,
+        post_paddings=behind,
+        padding_value=float(value or 0),
+        input_id=joined.number,
+    )
     return XnnValue(graph.reshape(padded, memory).number, tuple(memory), x.axes)
 
 
@@ -239,7 +272,7 @@ def pixel_unshuffle(graph: Graph, x: XnnValue, factor: int) -> XnnValue:
 
 def max_pool2d(
     graph: Graph, x: XnnValue, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False, clamp: Clamp = None
-) -> XnnValue:  # fmt: skip
+) -> XnnValue:
     """What a last window has over the end is more padding there, which never is the maximum."""
     x = graph.to_layout(x, NHWC)
     batch, *lengths, channels = x.memory
@@ -252,16 +285,35 @@ def max_pool2d(
         sizes.append(room // s + 1 + more)
         behind.append(p + (s - room % s if more else 0))
     return graph.add(
-        schema.XNNMaxPooling2d, (batch, *sizes, channels), NHWC, clamp, padding_top=pads[0], padding_left=pads[1], padding_bottom=behind[0],
-        padding_right=behind[1], pooling_height=kernels[0], pooling_width=kernels[1], stride_height=steps[0], stride_width=steps[1],
-        dilation_height=dilations[0], dilation_width=dilations[1], input_id=x.number, flags=flags.XNN_FLAG_KEEP_DIMS,
-    )  # fmt: skip
+        schema.XNNMaxPooling2d,
+        (batch, *sizes, channels),
+        NHWC,
+        clamp,
+        padding_top=pads[0],
+        padding_left=pads[1],
+        padding_bottom=behind[0],
+        padding_right=behind[1],
+        pooling_height=kernels[0],
+        pooling_width=kernels[1],
+        stride_height=steps[0],
+        stride_width=steps[1],
+        dilation_height=dilations[0],
+        dilation_width=dilations[1],
+        input_id=x.number,
+        flags=flags.XNN_FLAG_KEEP_DIMS,
+    )
 
 
 def avg_pool2d(
-    graph: Graph, x: XnnValue, kernel: Pair, stride: Pair = (), padding: Pair = 0, ceil_mode: bool = False, count_padding: bool = True,
+    graph: Graph,
+    x: XnnValue,
+    kernel: Pair,
+    stride: Pair = (),
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_padding: bool = True,
     divisor: int | None = None,
-) -> XnnValue:  # fmt: skip
+) -> XnnValue:
     if ceil_mode or any(pair(padding)) or divisor:
         raise Unsupported("an average pool with padding")
     x = graph.to_layout(x, NHWC)
@@ -271,10 +323,22 @@ def avg_pool2d(
     if list(kernels) == lengths:
         return mean(graph, XnnValue(x.number, x.memory, NHWC), (2, 3), keep=True)
     return graph.add(
-        schema.XNNAvgPooling2d, (batch, *sizes, channels), NHWC, padding_top=0, padding_left=0, padding_bottom=0, padding_right=0,
-        pooling_height=kernels[0], pooling_width=kernels[1], stride_height=steps[0], stride_width=steps[1], dilation_height=0, dilation_width=0,
-        input_id=x.number, flags=flags.XNN_FLAG_KEEP_DIMS,
-    )  # fmt: skip
+        schema.XNNAvgPooling2d,
+        (batch, *sizes, channels),
+        NHWC,
+        padding_top=0,
+        padding_left=0,
+        padding_bottom=0,
+        padding_right=0,
+        pooling_height=kernels[0],
+        pooling_width=kernels[1],
+        stride_height=steps[0],
+        stride_width=steps[1],
+        dilation_height=0,
+        dilation_width=0,
+        input_id=x.number,
+        flags=flags.XNN_FLAG_KEEP_DIMS,
+    )
 
 
 def mean(graph: Graph, x: XnnValue, dims: Any = None, keep: bool = False, dtype: Any = None) -> XnnValue:
@@ -306,9 +370,14 @@ def resize(graph: Graph, x: XnnValue, sizes: Sequence[int] | None, align_corners
     x = graph.to_layout(x, NHWC)
     height, width = sizes
     return graph.add(
-        schema.XNNStaticResizeBilinear2D, (x.memory[0], height, width, x.memory[3]), NHWC, new_height=height, new_width=width, input_id=x.number,
+        schema.XNNStaticResizeBilinear2D,
+        (x.memory[0], height, width, x.memory[3]),
+        NHWC,
+        new_height=height,
+        new_width=width,
+        input_id=x.number,
         flags=flags.XNN_FLAG_ALIGN_CORNERS if align_corners else 0,
-    )  # fmt: skip
+    )
 
 
 def power(graph: Graph, x: XnnValue, exponent: float) -> XnnValue:

@@ -25,8 +25,23 @@ if TYPE_CHECKING:
     from clipstep.runtime.inspection import inspect
 
 __all__ = [
-    "ENGINES", "Bundle", "BundleError", "ClipstepError", "EngineError", "FileFacts", "GoldenSteps", "Manifest", "ParityError", "Prediction",
-    "StepModel", "Stream", "VideoError", "check_golden", "frame_rate", "inspect", "read_frames",
-]  # fmt: skip
+    "ENGINES",
+    "Bundle",
+    "BundleError",
+    "ClipstepError",
+    "EngineError",
+    "FileFacts",
+    "GoldenSteps",
+    "Manifest",
+    "ParityError",
+    "Prediction",
+    "StepModel",
+    "Stream",
+    "VideoError",
+    "check_golden",
+    "frame_rate",
+    "inspect",
+    "read_frames",
+]
 
 __getattr__ = lazy_names(__name__, {"files": ("FileFacts",), "inspection": ("inspect",)})  # They bring what only commands need.

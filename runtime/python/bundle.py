@@ -149,9 +149,10 @@ class Bundle:
         """
         if not any(artifact.target in targets_at("python") for artifact in self.manifest.artifacts):
             raise BundleError(
-                f"{self.path}: holds Core ML packages alone, which run on Apple devices only", expected="an onnx or executorch artifact to run here",
+                f"{self.path}: holds Core ML packages alone, which run on Apple devices only",
+                expected="an onnx or executorch artifact to run here",
                 fix="export or pack the network with one; clipstep verify and clipstep inspect read Core ML packages here too",
-            )  # fmt: skip
+            )
 
     def _items(self) -> tuple[Artifact | Golden, ...]:
         return (*self.manifest.artifacts, self.manifest.golden)

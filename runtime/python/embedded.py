@@ -48,9 +48,11 @@ def check_embedded_facts(said: Interface, embedded: Interface, file: object) -> 
     """
     for key, got, expected in differences(said, embedded):
         raise ClipstepError(
-            f"{file}: the manifest's {key} is not the artifact's own", got=_shown(got), expected=_shown(expected),
+            f"{file}: the manifest's {key} is not the artifact's own",
+            got=_shown(got),
+            expected=_shown(expected),
             fix="one of them was changed after the export: get the bundle again, or export it again",
-        )  # fmt: skip
+        )
 
 
 def differences(said: Interface, right: Interface) -> Iterator[tuple[str, object, object]]:

@@ -76,9 +76,11 @@ def _check(path: Path, facts: FileFacts, interface: Interface) -> None:
         if len(found) != len(said) or got != said:
             wrong = next((pair for pair in zip(got, said, strict=False) if pair[0] != pair[1]), (f"{len(found)} {what}s", f"{len(said)} {what}s"))
             raise ClipstepError(
-                f"{path}: the clipstep facts in it do not fit the file's {what}s", got=_words(wrong[0]), expected=_words(wrong[1]),
+                f"{path}: the clipstep facts in it do not fit the file's {what}s",
+                got=_words(wrong[0]),
+                expected=_words(wrong[1]),
                 fix="export it again",
-            )  # fmt: skip
+            )
 
 
 def _words(value: Any) -> str:

@@ -58,9 +58,10 @@ def check_finite(logits: Array, file: str) -> None:
     """
     if not np.isfinite(logits).all():
         raise EngineError(
-            f"{file}: a step gave logits that are not finite", got=", ".join(f"{value:g}" for value in logits[:SHOWN]),
+            f"{file}: a step gave logits that are not finite",
+            got=", ".join(f"{value:g}" for value in logits[:SHOWN]),
             fix="run clipstep verify: the file is damaged, or its precision is too small for these frames",
-        )  # fmt: skip
+        )
 
 
 def _words(value: Described) -> str:

@@ -236,9 +236,10 @@ def _check_flush(model: StepModel, golden: GoldenSteps, steps: int, states: Sequ
     error = error_at("logits of the flushed video", steps, golden.flushed[steps], end_video(model, states, steps))
     if error > bound:
         raise ParityError(
-            f"logits are off where a video of {counted(steps, 'step')} is flushed", got=f"an error of {error:.3g}",
+            f"logits are off where a video of {counted(steps, 'step')} is flushed",
+            got=f"an error of {error:.3g}",
             expected=f"at most {bound:.3g}",
-        )  # fmt: skip
+        )
     return error
 
 

@@ -71,8 +71,11 @@ class Child:
     def __init__(self, imports: Sequence[str] = (), timeout_s: int = TIMEOUT_S) -> None:
         self._process = subprocess.Popen(  # -P: what lies in the current folder, such as a bundle, is not imported.
             [sys.executable, "-P", "-m", "clipstep.runtime.isolated_worker", *imports],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._stop = weakref.finalize(self, _end, self._process)

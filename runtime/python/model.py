@@ -50,9 +50,15 @@ class StepModel:
 
     @classmethod
     def load(
-        cls, path: "str | Path | Bundle", engine: str = "onnxruntime", threads: int = 1, *,
-        spinning: bool = False, isolated: bool = False, signer: Path | None = None,
-    ) -> "StepModel":  # fmt: skip
+        cls,
+        path: "str | Path | Bundle",
+        engine: str = "onnxruntime",
+        threads: int = 1,
+        *,
+        spinning: bool = False,
+        isolated: bool = False,
+        signer: Path | None = None,
+    ) -> "StepModel":
         """Opens a bundle, a folder or a pack, and loads its artifact for ``engine``, on this processor, with ``threads`` threads.
 
         Only that artifact needs to be whole. A :class:`Bundle` that is open already stays so.

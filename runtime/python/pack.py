@@ -164,9 +164,10 @@ def _recorded(bundle: Bundle) -> tuple[GoldenSteps, str]:
             recorded = _steps(model, subclips, flushes=bool(own.flushed))
         return recorded, f"{artifact.file} in {engine}, which proved itself on the bundle's own golden steps"
     raise ClipstepError(
-        f"{bundle.path}: has no artifact that runs here to record synthetic golden steps with", expected="onnx or executorch",
+        f"{bundle.path}: has no artifact that runs here to record synthetic golden steps with",
+        expected="onnx or executorch",
         fix="give the network: --run RUN or --model FACTORY",
-    )  # fmt: skip
+    )
 
 
 def synthetic_steps(interface: Interface) -> int:

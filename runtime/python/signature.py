@@ -68,9 +68,10 @@ def check_signature(manifest: bytes, signature: bytes | None, signer: Path, bund
         key.verify(base64.b64decode(values.signature), manifest)
     except InvalidSignature as error:
         raise SignatureError(
-            f"{bundle}: its signature is not of this manifest", got="a manifest that was changed after signing, or the signature of another bundle",
+            f"{bundle}: its signature is not of this manifest",
+            got="a manifest that was changed after signing, or the signature of another bundle",
             fix="get the bundle again from its maker, or sign it again",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def new_key(path: Path) -> Path:

@@ -23,11 +23,14 @@ def read_coreml(path: Path) -> dict[str, Any]:
     function = spec.mlProgram.functions["main"]
     operations = function.block_specializations[function.opset].operations
     return {
-        "target": "coreml", "inputs": tensors(spec.description.input), "outputs": tensors(spec.description.output),
+        "target": "coreml",
+        "inputs": tensors(spec.description.input),
+        "outputs": tensors(spec.description.output),
         "operations": counted_by_type(operation.type for operation in operations if operation.type != "const"),
-        "weights_bytes": sum(file.stat().st_size for file in path.rglob("weight.bin")), "written_by": f"Core ML, {function.opset}",
+        "weights_bytes": sum(file.stat().st_size for file in path.rglob("weight.bin")),
+        "written_by": f"Core ML, {function.opset}",
         "metadata": dict(spec.description.metadata.userDefined).get(METADATA),
-    }  # fmt: skip
+    }
 
 
 def _array_types(spec: Any) -> Mapping[str, Any]:

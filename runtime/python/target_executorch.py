@@ -30,9 +30,14 @@ def read_executorch(path: Path) -> dict[str, Any]:
     constant = plans.get(METADATA)
     value = constant.values[constant.outputs[0]].val if constant else None
     return {
-        "target": "executorch", "inputs": tensors(forward.inputs), "outputs": tensors(forward.outputs), "operations": counted_by_type(calls),
-        "weights_bytes": None, "written_by": "ExecuTorch", "metadata": value.string_val if isinstance(value, String) else None,
-    }  # fmt: skip
+        "target": "executorch",
+        "inputs": tensors(forward.inputs),
+        "outputs": tensors(forward.outputs),
+        "operations": counted_by_type(calls),
+        "weights_bytes": None,
+        "written_by": "ExecuTorch",
+        "metadata": value.string_val if isinstance(value, String) else None,
+    }
 
 
 EXECUTORCH = TargetInfo("ExecuTorch", ".pte", read_executorch, ("executorch.exir._serialize._program",), ("android", "python"), operations="calls")

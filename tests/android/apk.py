@@ -53,9 +53,22 @@ def resources(out: Path) -> None:
     (app / "AndroidManifest.xml").write_text(merged_manifest(), encoding="utf-8")
     run("aapt2", "compile", "--dir", MAIN / "res", "-o", app / "compiled.zip")
     run(
-        "aapt2", "link", "-I", fetched(*FRAMEWORK), "--manifest", app / "AndroidManifest.xml", "-A", assets, "--java", app / "gen",
-        "--debug-mode", "--auto-add-overlay", "-o", app / "resources.apk", app / "compiled.zip",
-    )  # fmt: skip
+        "aapt2",
+        "link",
+        "-I",
+        fetched(*FRAMEWORK),
+        "--manifest",
+        app / "AndroidManifest.xml",
+        "-A",
+        assets,
+        "--java",
+        app / "gen",
+        "--debug-mode",
+        "--auto-add-overlay",
+        "-o",
+        app / "resources.apk",
+        app / "compiled.zip",
+    )
     with zipfile.ZipFile(fetched("androidx.test", "monitor", properties()["monitor.version"], "aar")) as archive:
         (app / "monitor.jar").write_bytes(archive.read("classes.jar"))
     settings = app / "robolectric/com/android/tools/test_config.properties"
@@ -92,9 +105,21 @@ def package(out: Path) -> None:
     dex = app / "dex"
     dex.mkdir(exist_ok=True)
     run(
-        "java", "-Xmx2g", "-cp", fetched(*D8), "com.android.tools.r8.D8", "--release", "--min-api", MIN_SDK, "--lib", platform, "--output", dex,
-        *classes, *jars,
-    )  # fmt: skip
+        "java",
+        "-Xmx2g",
+        "-cp",
+        fetched(*D8),
+        "com.android.tools.r8.D8",
+        "--release",
+        "--min-api",
+        MIN_SDK,
+        "--lib",
+        platform,
+        "--output",
+        dex,
+        *classes,
+        *jars,
+    )
     unaligned, apk = app / "unaligned.apk", app / "clipstep-demo-debug.apk"
     shutil.copyfile(app / "resources.apk", unaligned)
     with zipfile.ZipFile(unaligned, "a", zipfile.ZIP_DEFLATED) as archive:
@@ -128,9 +153,23 @@ def sign(app: Path, apk: Path) -> None:
     key = app / "debug.keystore"
     key.unlink(missing_ok=True)
     run(
-        "keytool", "-genkeypair", "-keystore", key, "-storepass", "android", "-keypass", "android", "-alias", "androiddebugkey", "-keyalg", "RSA",
-        "-validity", 10000, "-dname", "CN=Android Debug,O=Android,C=US",
-    )  # fmt: skip
+        "keytool",
+        "-genkeypair",
+        "-keystore",
+        key,
+        "-storepass",
+        "android",
+        "-keypass",
+        "android",
+        "-alias",
+        "androiddebugkey",
+        "-keyalg",
+        "RSA",
+        "-validity",
+        10000,
+        "-dname",
+        "CN=Android Debug,O=Android,C=US",
+    )
     run("apksigner", "sign", "--ks", key, "--ks-pass", "pass:android", "--ks-key-alias", "androiddebugkey", apk)
 
 

@@ -131,9 +131,12 @@ class Late(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv3d(3, 8, 3, (1, 2, 2), 1), nn.ReLU(), nn.MaxPool3d((3, 1, 1), (2, 1, 1), (1, 0, 0)), nn.Conv3d(8, 8, (5, 1, 1), 1, (2, 0, 0)),
+            nn.Conv3d(3, 8, 3, (1, 2, 2), 1),
+            nn.ReLU(),
+            nn.MaxPool3d((3, 1, 1), (2, 1, 1), (1, 0, 0)),
+            nn.Conv3d(8, 8, (5, 1, 1), 1, (2, 0, 0)),
             nn.Sigmoid(),
-        )  # fmt: skip
+        )
         self.head = nn.Linear(8, len(LABELS))
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:

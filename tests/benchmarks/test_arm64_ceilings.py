@@ -43,7 +43,7 @@ def test_no_step_takes_more_instructions_than_its_ceiling(
     (run, bundle), out = home, tmp_path / "records.jsonl"
     code, text, error = clipstep(
         "bench", bundle, "--arch", "arm64", "--run", run, "--steps", "2", "--record", "--operators", "--out", out, "--ceilings", CEILINGS
-    )  # fmt: skip
+    )
     with capsys.disabled():
         print("\n" + text)
     assert (code, error) == (0, "")

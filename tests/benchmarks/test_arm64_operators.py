@@ -77,11 +77,21 @@ def test_operators_of_one_kind_and_shape_are_one_row() -> None:
     subject = {"name": "x", "target": "onnx", "form": "3d", "precision": "float32", "engine": "onnxruntime", "threads": 1, "file": None}
     record = InstructionRecord.model_validate(
         {
-            "bundle": "b", "manifest_sha256": "0", "artifact_sha256": None, "subject": subject, "emulator": "e", "cpu_model": "c",
-            "tool_versions": {}, "file_bytes": 1, "needed_multiply_accumulates": None, "largest_error": 0, "first_step": counts(0),
-            "steps": [counts(40_000_000, 15_000_000)], "operators": operators,
+            "bundle": "b",
+            "manifest_sha256": "0",
+            "artifact_sha256": None,
+            "subject": subject,
+            "emulator": "e",
+            "cpu_model": "c",
+            "tool_versions": {},
+            "file_bytes": 1,
+            "needed_multiply_accumulates": None,
+            "largest_error": 0,
+            "first_step": counts(0),
+            "steps": [counts(40_000_000, 15_000_000)],
+            "operators": operators,
         }
-    )  # fmt: skip
+    )
     table = operator_table(record)
     assert list(table.columns[0].cells) == ["Conv", "Conv", "between operators"]
     assert list(table.columns[3].cells) == ["20.0", "10.0", "10.0"]

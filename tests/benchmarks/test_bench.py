@@ -234,8 +234,10 @@ def test_spinning_threads_are_measured_beside_those_that_step_models_have(
     assert call("bench", bundle_path, *options) == 0
     records, _ = read_records(out)
     assert [(r.subject.name, r.subject.spinning) for r in records] == [
-        ("step.onnx", False), ("step.onnx, spinning threads", True), ("step.pte", False),
-    ]  # fmt: skip
+        ("step.onnx", False),
+        ("step.onnx, spinning threads", True),
+        ("step.pte", False),
+    ]
     assert records[0].artifact_sha256 == records[1].artifact_sha256
     assert all(r.pause_ms == 3 and r.processor_ms is not None and r.processor_ms > 0 for r in records)
     assert " cpu " in capsys.readouterr().out

@@ -103,11 +103,21 @@ def record_of(artifact: dict[str, Any], bundle: Path) -> str:
         {"target": "onnx", "form": "3d", "precision": "float32", "engine": "bait_module", "threads": 1, "file": "bait.json"},
     )
     values = {
-        "bundle": bait, "manifest_sha256": "0" * 64, "artifact_sha256": artifact["sha256"], "subject": {"name": bait, **subject},
+        "bundle": bait,
+        "manifest_sha256": "0" * 64,
+        "artifact_sha256": artifact["sha256"],
+        "subject": {"name": bait, **subject},
         "start": {"load_s": 1, "first_step_ms": 1, "threads_used": 1, "largest_error": 0},
-        "device": {"cpu_model": bait, "cores": 1, "os": bait, "machine": bait}, "tool_versions": {bait: bait}, "placement": {bait: 1},
-        "outside": [bait], "file_bytes": 1, "subclip_s": 1, "peak_memory_bytes": 1, "memory_before_load_bytes": 1, "step_ms": [1],
-    }  # fmt: skip
+        "device": {"cpu_model": bait, "cores": 1, "os": bait, "machine": bait},
+        "tool_versions": {bait: bait},
+        "placement": {bait: 1},
+        "outside": [bait],
+        "file_bytes": 1,
+        "subclip_s": 1,
+        "peak_memory_bytes": 1,
+        "memory_before_load_bytes": 1,
+        "step_ms": [1],
+    }
     return Record.model_validate(values).model_dump_json()
 
 
@@ -120,11 +130,18 @@ def test_no_command_imports_opens_or_starts_what_only_a_bundle_names(
     short = ("--threads", "1", "--rounds", "1", "--steps", "1")
     picture = ("--profile", tmp_path / "profile.png", "--steps", "1", "--threads", "1")
     commands = [
-        ("inspect", hostile), ("inspect", hostile, "--json"), ("inspect", hostile / "step.onnx"), ("inspect", hostile / "step.pte"),
-        ("verify", hostile), ("run", hostile, clip), ("bench", hostile, *short), ("bench", hostile, *picture), ("report", hostile, records),
+        ("inspect", hostile),
+        ("inspect", hostile, "--json"),
+        ("inspect", hostile / "step.onnx"),
+        ("inspect", hostile / "step.pte"),
+        ("verify", hostile),
+        ("run", hostile, clip),
+        ("bench", hostile, *short),
+        ("bench", hostile, *picture),
+        ("report", hostile, records),
         ("pack", hostile, "--for", "python", "--golden", "synthetic", "--out", tmp_path / "x.clipstep.zip"),
         ("run", tmp_path / "x.clipstep.zip", clip),
-    ]  # fmt: skip
+    ]
     seen, said = watched("-c", DRIVER, json.dumps([[str(word) for word in command] for command in commands]))
     assert "every command ran" in said and "bait_module:factory" in said
     assert seen == []

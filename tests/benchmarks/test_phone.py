@@ -49,22 +49,43 @@ else:
 """
 
 RECORD: dict[str, Any] = {
-    "bundle": "demo.clipstep", "manifest_sha256": "0" * 64, "artifact_sha256": "1" * 64,
+    "bundle": "demo.clipstep",
+    "manifest_sha256": "0" * 64,
+    "artifact_sha256": "1" * 64,
     "subject": {
-        "name": "step.onnx", "target": "onnx", "form": "lowered", "precision": "float32", "engine": "onnxruntime", "threads": 2, "file": "step.onnx",
+        "name": "step.onnx",
+        "target": "onnx",
+        "form": "lowered",
+        "precision": "float32",
+        "engine": "onnxruntime",
+        "threads": 2,
+        "file": "step.onnx",
         "spinning": False,
     },
     "start": {"load_s": 0.2, "first_step_ms": 31.0, "threads_used": 2, "largest_error": 1e-6},
     "device": {"cpu_model": "Maker Chip", "cores": 8, "os": "Android 15 (SDK 35)", "machine": "aarch64"},
-    "tool_versions": {"clipstep": "0.1.0", "onnxruntime": "1.29.0"}, "placement": {"CPUExecutionProvider": 9}, "outside": [],
-    "file_bytes": 4000000, "subclip_s": 0.5, "peak_memory_bytes": 90000000, "memory_before_load_bytes": 50000000, "step_ms": [10.0, 20.0, 30.0],
+    "tool_versions": {"clipstep": "0.1.0", "onnxruntime": "1.29.0"},
+    "placement": {"CPUExecutionProvider": 9},
+    "outside": [],
+    "file_bytes": 4000000,
+    "subclip_s": 0.5,
+    "peak_memory_bytes": 90000000,
+    "memory_before_load_bytes": 50000000,
+    "step_ms": [10.0, 20.0, 30.0],
     "phone": {
-        "model": "Maker Phone", "build_fingerprint": "maker/phone:15", "temperature_before_c": 25.0, "temperature_after_c": 31.5,
+        "model": "Maker Phone",
+        "build_fingerprint": "maker/phone:15",
+        "temperature_before_c": 25.0,
+        "temperature_after_c": 31.5,
         "thermal_status_after": 0,
     },
-    "weights_sha256": None, "pause_ms": 0.0, "processor_ms": None,
-    "percentiles_ms": {"p10": 12.0, "p50": 20.0, "p90": 28.0, "p99": 29.8}, "steps_per_s": 50.0, "real_time_factor": 25.0,
-}  # fmt: skip
+    "weights_sha256": None,
+    "pause_ms": 0.0,
+    "processor_ms": None,
+    "percentiles_ms": {"p10": 12.0, "p50": 20.0, "p90": 28.0, "p99": 29.8},
+    "steps_per_s": 50.0,
+    "real_time_factor": 25.0,
+}
 
 
 @pytest.fixture

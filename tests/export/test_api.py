@@ -113,9 +113,14 @@ def test_bench_gives_records_and_prints_nothing(exported: Path, capfd: pytest.Ca
     assert capfd.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"rounds": 0}, "rounds is a whole number"), ({"threads": []}, "threads are whole numbers"), ({"weights": "w.pt"}, "--weights needs the network"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rounds": 0}, "rounds is a whole number"),
+        ({"threads": []}, "threads are whole numbers"),
+        ({"weights": "w.pt"}, "--weights needs the network"),
+    ],
+)
 def test_what_cannot_be_measured_is_refused(exported: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ClipstepError, match=message):
         bench(exported, **options)
@@ -147,36 +152,39 @@ def test_a_module_that_cannot_be_exported_is_refused_and_left_as_it_is(name: str
     assert modes == ([part.training for part in module.modules()] if isinstance(module, nn.Module) else [])
 
 
-@pytest.mark.parametrize(("facts", "message"), [
-    ({"labels": ("a", "b", "c")}, r"the first output is not the logits; got \(1, 2\) .*; expected \(1, 3\)"),
-    ({"labels": ("a", "a")}, "labels name a class twice; got a"),
-    ({"labels": ()}, "labels are the class names"),
-    ({"labels": "ab"}, "labels are the class names"),
-    ({"sample": torch.zeros(2, 3, 20, 20, 3, dtype=torch.uint8)}, r"the sample's frames are not the network's; got \(2, 3, 20, 20, 3\)"),
-    ({"sample": torch.zeros(2, 4, 16, 16, 3, dtype=torch.uint8)}, r"expected \(S, 3, 16, 16, 3\)"),
-    ({"sample": torch.zeros(0, 3, 16, 16, 3, dtype=torch.uint8)}, "at least one subclip"),
-    ({"sample": torch.zeros(2, 3, 16, 16, 3)}, r"got \(2, 3, 16, 16, 3\) torch\.float32"),
-    ({"sample": [[1, 2]]}, "the sample is no tensor; got list"),
-    ({"sample": np.zeros((1, 3, 16, 16, 3), np.uint16)}, r"torch\.uint16"),
-    ({"sample": "no-such-file.mp4"}, r"no-such-file\.mp4"),
-    ({"frames": 0}, "frames is a whole number"),
-    ({"size": 16.0}, "size is a whole number"),
-    ({"mean": (1.0,)}, "mean has a number for each channel"),
-    ({"std": (1.0, 1.0)}, "std has a number for each channel"),
-    ({"std": (1.0, 0.0, 1.0)}, "std is what frames are divided by"),
-    ({"mean": (float("nan"), 0.0, 0.0)}, "mean holds finite numbers"),
-    ({"mean": 0.5}, "mean has a number for each channel"),
-    ({"fps": 0}, "fps is frames per second"),
-    ({"targets": ("tflite",)}, "unknown target; got tflite"),
-    ({"targets": ()}, "unknown target; got none"),
-    ({"platforms": ()}, "unknown platform; got none"),
-    ({"platforms": ("riscv",)}, "unknown platform; got riscv"),
-    ({"form": "2d"}, "unknown form; got 2d"),
-    ({"output": "odds"}, "unknown output; got odds"),
-    ({"stream": 0}, "stream is a number of new frames"),
-    ({"stream": 1, "window": 0.0}, "window is a number of seconds"),
-    ({"input_dtype": "int8"}, "unknown input_dtype; got int8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"labels": ("a", "b", "c")}, r"the first output is not the logits; got \(1, 2\) .*; expected \(1, 3\)"),
+        ({"labels": ("a", "a")}, "labels name a class twice; got a"),
+        ({"labels": ()}, "labels are the class names"),
+        ({"labels": "ab"}, "labels are the class names"),
+        ({"sample": torch.zeros(2, 3, 20, 20, 3, dtype=torch.uint8)}, r"the sample's frames are not the network's; got \(2, 3, 20, 20, 3\)"),
+        ({"sample": torch.zeros(2, 4, 16, 16, 3, dtype=torch.uint8)}, r"expected \(S, 3, 16, 16, 3\)"),
+        ({"sample": torch.zeros(0, 3, 16, 16, 3, dtype=torch.uint8)}, "at least one subclip"),
+        ({"sample": torch.zeros(2, 3, 16, 16, 3)}, r"got \(2, 3, 16, 16, 3\) torch\.float32"),
+        ({"sample": [[1, 2]]}, "the sample is no tensor; got list"),
+        ({"sample": np.zeros((1, 3, 16, 16, 3), np.uint16)}, r"torch\.uint16"),
+        ({"sample": "no-such-file.mp4"}, r"no-such-file\.mp4"),
+        ({"frames": 0}, "frames is a whole number"),
+        ({"size": 16.0}, "size is a whole number"),
+        ({"mean": (1.0,)}, "mean has a number for each channel"),
+        ({"std": (1.0, 1.0)}, "std has a number for each channel"),
+        ({"std": (1.0, 0.0, 1.0)}, "std is what frames are divided by"),
+        ({"mean": (float("nan"), 0.0, 0.0)}, "mean holds finite numbers"),
+        ({"mean": 0.5}, "mean has a number for each channel"),
+        ({"fps": 0}, "fps is frames per second"),
+        ({"targets": ("tflite",)}, "unknown target; got tflite"),
+        ({"targets": ()}, "unknown target; got none"),
+        ({"platforms": ()}, "unknown platform; got none"),
+        ({"platforms": ("riscv",)}, "unknown platform; got riscv"),
+        ({"form": "2d"}, "unknown form; got 2d"),
+        ({"output": "odds"}, "unknown output; got odds"),
+        ({"stream": 0}, "stream is a number of new frames"),
+        ({"stream": 1, "window": 0.0}, "window is a number of seconds"),
+        ({"input_dtype": "int8"}, "unknown input_dtype; got int8"),
+    ],
+)
 def test_facts_that_are_not_the_networks_are_refused(small: nn.Module, tmp_path: Path, facts: dict[str, Any], message: str) -> None:
     with pytest.raises(ClipstepError, match=message):
         export(small, tmp_path / "out.clipstep", **FACTS | facts)

@@ -74,7 +74,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "flush": (lambda values: values.update(flush={"state": "slow", "steps": 1, "min_frames": 1}), "flush; got {'state': 'slow'"),
     "window": (lambda values: values.update(average="window", window_frames=30), "average; got window; expected nothing"),
     "name": (lambda values: values.update(name="other"), "name; got other; expected small"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("engine", ENGINES)

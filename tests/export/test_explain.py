@@ -112,9 +112,22 @@ def test_graphs_after_each_pass() -> None:
     module = OneConvolution(CASES["im2col-gemm"][0]).eval()
     seen = graphs(module, (torch.zeros(3, 4, 6, 6),), ONNX)
     assert [name for name, _ in seen] == [
-        "export", "fold_constants", "find_channel_shuffles", "fold_batch_norms", "fold_channel_shuffles", "sink_channel_shuffles", "fold_paddings",
-        "fold_temporal_strides", "move_relus", "fold_scales", "lower", "fold_constants", "merge_duplicates", "slice_early", "depth_first",
-    ]  # fmt: skip
+        "export",
+        "fold_constants",
+        "find_channel_shuffles",
+        "fold_batch_norms",
+        "fold_channel_shuffles",
+        "sink_channel_shuffles",
+        "fold_paddings",
+        "fold_temporal_strides",
+        "move_relus",
+        "fold_scales",
+        "lower",
+        "fold_constants",
+        "merge_duplicates",
+        "slice_early",
+        "depth_first",
+    ]
     x = torch.randn(3, 4, 6, 6)
     for name, graph in seen:
         torch.testing.assert_close(graph(x), module(x), msg=name)

@@ -115,8 +115,11 @@ def test_a_single_target_from_the_command_line(clipstep: Cli, randomise: Callabl
 def test_the_manifest_is_what_the_files_are(bundle: Bundle, run: Run) -> None:
     manifest = bundle.manifest
     assert [(a.target, a.precision, a.input_dtype) for a in manifest.artifacts] == [
-        ("onnx", "float32", "uint8"), ("executorch", "float32", "uint8"), ("coreml", "float32", "float32"), ("coreml", "float16", "float32"),
-    ]  # fmt: skip
+        ("onnx", "float32", "uint8"),
+        ("executorch", "float32", "uint8"),
+        ("coreml", "float32", "float32"),
+        ("coreml", "float16", "float32"),
+    ]
     for item in (*manifest.artifacts, manifest.golden):
         path = bundle.path / item.file
         data = {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()} if path.is_dir() else {}

@@ -86,7 +86,7 @@ def renamed_state(facts: dict) -> None:
         (lambda facts: facts["labels"].append("more"), "got logits float32 (1, 3); expected logits float32 (1, 4)"),
         (lambda facts: facts.update(colour=1), "the clipstep facts in it are malformed at colour"),
     ],
-)  # fmt: skip
+)
 def test_facts_that_do_not_fit_the_file_are_said(clipstep: Command, bundle: Bundle, tmp_path: Path, change: Callable, message: str) -> None:
     model = onnx.load(bundle.path / "step.onnx")
     (entry,) = (entry for entry in model.metadata_props if entry.key == "clipstep")

@@ -168,7 +168,8 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
     "expand_dims": ({"x": X[0], "axes": ints(0, 4)}, lambda: N[0][None, ..., None]),
     "gelu": ({"x": X, "mode": "EXACT"}, lambda: N * 0.5 * (1 + np.vectorize(math.erf)(N / 2**0.5))),
     "gelu, by tanh": (
-        {"x": X, "mode": "TANH_APPROXIMATION"}, lambda: N * 0.5 * (1 + np.tanh((2 / np.pi) ** 0.5 * (N + 0.044715 * N**3))),
+        {"x": X, "mode": "TANH_APPROXIMATION"},
+        lambda: N * 0.5 * (1 + np.tanh((2 / np.pi) ** 0.5 * (N + 0.044715 * N**3))),
     ),
     "identity": ({"x": X}, lambda: N),
     "inverse": ({"x": torch.tensor(P), "epsilon": 0.1}, lambda: 1 / (P + 0.1)),
@@ -214,8 +215,14 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
     "tile": ({"x": X, "reps": ints(1, 2, 1, 3)}, lambda: np.tile(N, (1, 2, 1, 3))),
     "upsample_bilinear": (
         {"x": X, "scale_factor_height": 2.0, "scale_factor_width": 1.0, "align_corners": False, "half_pixel_centers": True},
-        lambda: np.concatenate([N[:, :, :1], *((N[:, :, i : i + 1] * (3 - 2 * j) + N[:, :, i + 1 : i + 2] * (1 + 2 * j)) / 4
-                                               for i in range(5) for j in range(2)), N[:, :, -1:]], 2),
+        lambda: np.concatenate(
+            [
+                N[:, :, :1],
+                *((N[:, :, i : i + 1] * (3 - 2 * j) + N[:, :, i + 1 : i + 2] * (1 + 2 * j)) / 4 for i in range(5) for j in range(2)),
+                N[:, :, -1:],
+            ],
+            2,
+        ),
     ),
     "upsample_nearest_neighbor": ({"x": X, "scale_factor_height": 2.0, "scale_factor_width": 3.0}, lambda: N.repeat(2, 2).repeat(3, 3)),
     "mul": ({"x": X, "y": 3.0}, lambda: X.numpy() * 3),
@@ -223,7 +230,8 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
     "concat": ({"values": [X, Y], "axis": 2, "interleave": False}, lambda: np.concatenate([X, Y], 2)),
     "conv": ({"x": X, "pad_type": "custom", "pad": ints(1, 1, 2, 2), **CONV}, lambda: F.conv2d(X, KERNEL, BIAS, (2, 1), (1, 2), (1, 2), 2)),
     "conv, one side": (
-        {"x": X, "pad_type": "custom", "pad": ints(1, 0, 0, 3), **CONV}, lambda: F.conv2d(F.pad(X, (0, 3, 1, 0)), KERNEL, BIAS, (2, 1), 0, (1, 2), 2),
+        {"x": X, "pad_type": "custom", "pad": ints(1, 0, 0, 3), **CONV},
+        lambda: F.conv2d(F.pad(X, (0, 3, 1, 0)), KERNEL, BIAS, (2, 1), 0, (1, 2), 2),
     ),
     "conv, valid": ({"x": X, "pad_type": "valid", "pad": ints(1, 1, 1, 1), **CONV}, lambda: F.conv2d(X, KERNEL, BIAS, (2, 1), 0, (1, 2), 2)),
     "linear": ({"x": X[0, 0], "weight": Y[0, 0], "bias": BIAS}, lambda: X[0, 0].numpy() @ Y[0, 0].numpy().T + BIAS.numpy()),
@@ -233,19 +241,27 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
         lambda: F.max_pool2d(F.pad(X - 9, (0, 1, 0, 2), value=-99), (3, 2), (1, 2)),
     ),
     "maximum": ({"x": X, "y": Y}, lambda: np.maximum(X.numpy(), Y.numpy())),
-    "pad": ({"x": X, "pad": ints(0, 0, 1, 2, 0, 3, 4, 0), "mode": "constant", "constant_val": 0.5},
-            lambda: np.pad(X, ((0, 0), (1, 2), (0, 3), (4, 0)), constant_values=0.5)),
+    "pad": (
+        {"x": X, "pad": ints(0, 0, 1, 2, 0, 3, 4, 0), "mode": "constant", "constant_val": 0.5},
+        lambda: np.pad(X, ((0, 0), (1, 2), (0, 3), (4, 0)), constant_values=0.5),
+    ),
     "reduce_mean": ({"x": X, "axes": ints(2, 3), "keep_dims": True}, lambda: X.numpy().mean((2, 3), keepdims=True)),
     "relu": ({"x": X}, lambda: np.maximum(X.numpy(), 0)),
     "reshape": ({"x": X, "shape": ints(2, -1)}, lambda: X.numpy().reshape(2, -1)),
     "slice_by_index": ({"x": X, "begin": ints(0, 1, 0, 4), "end": ints(1, 3, -1, 5)}, lambda: X.numpy()[:, 1:3, :-1, 4:]),
     "slice_by_index, masks and strides": (
-        {"x": X, "begin": ints(0, 1, 2, 1), "end": ints(1, 3, 2, 2), "stride": ints(1, 1, 2, 3), "begin_mask": torch.tensor([0, 1, 0, 0]),
-         "end_mask": torch.tensor([1, 0, 1, 1])},
+        {
+            "x": X,
+            "begin": ints(0, 1, 2, 1),
+            "end": ints(1, 3, 2, 2),
+            "stride": ints(1, 1, 2, 3),
+            "begin_mask": torch.tensor([0, 1, 0, 0]),
+            "end_mask": torch.tensor([1, 0, 1, 1]),
+        },
         lambda: X.numpy()[:, :3, 2::2, 1::3],
     ),
     "transpose": ({"x": X, "perm": ints(0, 3, 1, 2)}, lambda: X.numpy().transpose(0, 3, 1, 2)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -261,15 +277,24 @@ def test_every_operation_has_a_case() -> None:
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("conv", {"pad_type": "same"}), ("conv", {"x": X[0]}), ("max_pool", {"ceil_mode": True}), ("max_pool", {"pad_type": "same"}),
-        ("avg_pool", {"ceil_mode": True}), ("avg_pool", {"pad_type": "custom"}), ("cumsum", {"reverse": True}),
+        ("conv", {"pad_type": "same"}),
+        ("conv", {"x": X[0]}),
+        ("max_pool", {"ceil_mode": True}),
+        ("max_pool", {"pad_type": "same"}),
+        ("avg_pool", {"ceil_mode": True}),
+        ("avg_pool", {"pad_type": "custom"}),
+        ("cumsum", {"reverse": True}),
         ("gelu", {"mode": "SIGMOID_APPROXIMATION"}),
-        ("layer_norm", {"axes": ints(1)}), ("upsample_bilinear", {"align_corners": True}),
+        ("layer_norm", {"axes": ints(1)}),
+        ("upsample_bilinear", {"align_corners": True}),
         ("resize_bilinear", {"sampling_mode": "DEFAULT"}),
-        ("pad", {"mode": "reflect"}), ("concat", {"interleave": True}), ("cast", {"dtype": "int32"}),
-        ("slice_by_index", {"squeeze_mask": torch.tensor([True, False, False, False])}), ("slice_by_index", {"stride": ints(1, -1, 1, 1)}),
+        ("pad", {"mode": "reflect"}),
+        ("concat", {"interleave": True}),
+        ("cast", {"dtype": "int32"}),
+        ("slice_by_index", {"squeeze_mask": torch.tensor([True, False, False, False])}),
+        ("slice_by_index", {"stride": ints(1, -1, 1, 1)}),
     ],
-)  # fmt: skip
+)
 def test_a_setting_that_the_evaluator_does_not_know_is_refused(name: str, change: dict[str, Any]) -> None:
     with pytest.raises(ClipstepError, match="a setting this evaluator does not know"):
         OPERATIONS[name](**CASES[name][0] | change)

@@ -71,7 +71,7 @@ def test_a_bundle_through_every_command(network: str, folder: Path, clip: Path, 
         ("run", "a.clipstep", str(clip)),
         ("pack", "a.clipstep", "--for", "python", "--golden", "synthetic", *model, "--out", "a.clipstep.zip"),
         ("verify", "a.clipstep.zip"),
-    ):  # fmt: skip
+    ):
         code, _, err = clipstep(*line)
         assert (code, err) == (0, ""), line
 

@@ -56,8 +56,13 @@ def test_a_pack_for_ios_does_not_run_here_and_says_so(clipstep: Cli, bundle_path
     pack = tmp_path / "a.clipstep.zip"
     assert clipstep("pack", bundle_path, "--for", "ios", "--out", pack)[0] == 0
     picture = ("--profile", tmp_path / "picture.png")
-    for command in (("run", pack, clip), ("run", pack, clip, "--engine", "executorch"), ("bench", pack), ("bench", pack, *picture),
-                    ("evaluate", pack, FIGHT)):  # fmt: skip
+    for command in (
+        ("run", pack, clip),
+        ("run", pack, clip, "--engine", "executorch"),
+        ("bench", pack),
+        ("bench", pack, *picture),
+        ("evaluate", pack, FIGHT),
+    ):
         code, _, error = clipstep(*command)
         assert code == 2 and "holds Core ML packages alone, which run on Apple devices only" in error and "another engine" not in error, command
     assert clipstep("verify", pack)[0] == clipstep("inspect", pack)[0] == 0

@@ -66,9 +66,13 @@ def test_a_form_asked_for_is_kept_when_tuning(run: Run, run_folder: Path, tmp_pa
 def test_without_tuning_a_platform_gets_the_default_variant(run: Run, run_folder: Path, tmp_path: Path) -> None:
     manifest = export_network(run.spec(run_folder), tmp_path / "x.clipstep", ExportOptions(platforms=("arm64", "any"))).manifest
     assert [(a.file, a.platform, a.tuning) for a in manifest.artifacts] == [
-        ("step-arm64.onnx", "arm64", None), ("step.onnx", "any", None), ("step-arm64.pte", "arm64", None), ("step.pte", "any", None),
-        ("step-float32.mlpackage", "any", None), ("step-float16.mlpackage", "any", None),
-    ]  # fmt: skip
+        ("step-arm64.onnx", "arm64", None),
+        ("step.onnx", "any", None),
+        ("step-arm64.pte", "arm64", None),
+        ("step.pte", "any", None),
+        ("step-float32.mlpackage", "any", None),
+        ("step-float16.mlpackage", "any", None),
+    ]
     bundle = Bundle.open(tmp_path / "x.clipstep")
     assert (bundle.artifact("onnx", "x86_64").file, bundle.artifact("onnx", "arm64").file) == ("step.onnx", "step-arm64.onnx")
     assert (bundle.path / "step.onnx").read_bytes() == (bundle.path / "step-arm64.onnx").read_bytes()

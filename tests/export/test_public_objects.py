@@ -34,14 +34,22 @@ def test_a_bundles_objects_say_what_they_are(bundle: Bundle, golden: GoldenSteps
 def test_a_record_says_its_median_not_all_its_steps() -> None:
     about = {"bundle": "small.clipstep", "manifest_sha256": "a", "artifact_sha256": "b", "subject": SUBJECT, "tool_versions": {}}
     timed = Record(
-        **about, start=Start(load_s=0, first_step_ms=1, threads_used=1, largest_error=0), device=this_device(), placement={}, outside=(),
-        file_bytes=1, subclip_s=0.64, peak_memory_bytes=1, memory_before_load_bytes=1, step_ms=(1.0, 2.0, 9.0) * 1000,
-    )  # fmt: skip
+        **about,
+        start=Start(load_s=0, first_step_ms=1, threads_used=1, largest_error=0),
+        device=this_device(),
+        placement={},
+        outside=(),
+        file_bytes=1,
+        subclip_s=0.64,
+        peak_memory_bytes=1,
+        memory_before_load_bytes=1,
+        step_ms=(1.0, 2.0, 9.0) * 1000,
+    )
     assert repr(timed) == str(timed) == "<Record small.clipstep: step.onnx in onnxruntime, threads 2: 2.00 ms, the median of 3000 steps>"
     steps = tuple(Counts(instructions=count, vector_fmas=1, loads=1, stores=1) for count in (10**6, 3 * 10**6, 2 * 10**6))
     counted = InstructionRecord(
         **about, emulator="qemu", cpu_model="a76", file_bytes=1, needed_multiply_accumulates=1, largest_error=0, first_step=steps[0], steps=steps
-    )  # fmt: skip
+    )
     assert repr(counted) == "<InstructionRecord small.clipstep: step.onnx in onnxruntime on arm64: 2.0 M, the median of 3 steps>"
 
 

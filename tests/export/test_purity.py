@@ -55,13 +55,11 @@ MEMORIES: dict[str, tuple[str, str]] = {
         "network.memory['last'], which no artifact would have; got nothing before, a tensor of (1, 8) after a step; written at {line}",
     ),
     "a counter": (
-        "class Net(Base):\n def start(self): self.count = 0\n"
-        " def use(self, f):\n  self.count += 1 # HERE\n  return f * self.count",
+        "class Net(Base):\n def start(self): self.count = 0\n def use(self, f):\n  self.count += 1 # HERE\n  return f * self.count",
         "network.count, which no artifact would have; got 0 before, 1 after a step; written at {line}",
     ),
     "a counter that decides much later": (
-        "class Net(Base):\n def start(self): self.count = 0\n"
-        " def use(self, f):\n  self.count += 1\n  return -f if self.count > 500 else f # HERE",
+        "class Net(Base):\n def start(self): self.count = 0\n def use(self, f):\n  self.count += 1\n  return -f if self.count > 500 else f # HERE",
         "read at {line}, in use; expected the same outputs",
     ),
     "a parameter written through data": (
@@ -115,8 +113,7 @@ MEMORIES: dict[str, tuple[str, str]] = {
         "{module}.LAST, which no artifact would have; got None before, a tensor of (1, 8) after a step; written at {line}",
     ),
     "a global list behind a function": (
-        "HISTORY = []\ndef remember(f):\n HISTORY.append(f) # HERE\n return HISTORY[0]\n"
-        "class Net(Base):\n def use(self, f): return f + remember(f)",
+        "HISTORY = []\ndef remember(f):\n HISTORY.append(f) # HERE\n return HISTORY[0]\nclass Net(Base):\n def use(self, f): return f + remember(f)",
         "{module}.HISTORY, which no artifact would have; got a list of 0 before, a list of 1 after a step; written at {line}",
     ),
     "a global that is not there yet": (
@@ -190,15 +187,14 @@ MEMORIES: dict[str, tuple[str, str]] = {
         "network.past, which no artifact would have; got None before, a tensor of (1, 8) after a step; written at {line}",
     ),
     "a cache that cannot be walked": (
-        "@functools.lru_cache\ndef store(): return []\n"
-        "class Net(Base):\n def use(self, f):\n  store().append(f)\n  return sum(store()) # HERE",
+        "@functools.lru_cache\ndef store(): return []\nclass Net(Base):\n def use(self, f):\n  store().append(f)\n  return sum(store()) # HERE",
         "the network is not deterministic, or keeps memory outside of it: {line}",
     ),
     "the clock": (
         "class Net(Base):\n def use(self, f):\n  now = time.perf_counter() * 1000 % 7\n  return f * now # HERE",
         "the network is not deterministic, or keeps memory outside of it: {line}",
     ),
-}  # fmt: skip
+}
 CHANCE: dict[str, tuple[str, str]] = {
     "random numbers": (
         "class Net(Base):\n def use(self, f):\n  noise = torch.rand(1, 8) # HERE\n  return f + noise",
@@ -238,8 +234,7 @@ CHANCE: dict[str, tuple[str, str]] = {
         "the network is not deterministic: {line}, in use; got numbers from network.dice",
     ),
     "training switched on in forward": (
-        "class Net(Base):\n def start(self): self.norm = nn.BatchNorm1d(8)\n"
-        " def use(self, f):\n  self.train() # HERE\n  return f",
+        "class Net(Base):\n def start(self): self.norm = nn.BatchNorm1d(8)\n def use(self, f):\n  self.train() # HERE\n  return f",
         "the network is in training mode: {line}, in use; got forward switches network, network.conv, network.linear and 1 more to training",
     ),
     "a batch norm that stays in training": (
@@ -255,7 +250,7 @@ CHANCE: dict[str, tuple[str, str]] = {
         " def use(self, f): return f",
         "the network is in training mode: {line}, in features; got network.norm changes its running_mean in each step",
     ),
-}  # fmt: skip
+}
 HARMLESS: dict[str, str] = {
     "a mask made when it is needed": (
         "class Net(Base):\n def start(self): self.mask = None\n def use(self, f):\n"
@@ -274,9 +269,7 @@ HARMLESS: dict[str, str] = {
     ),
     "a counter that nothing reads": "class Net(Base):\n def start(self): self.calls = 0\n def use(self, f):\n  self.calls += 1\n  return f",
     "a number in a numpy array": "class Net(Base):\n def start(self): self.scale = np.array(2.0)\n def use(self, f): return f * float(self.scale)",
-    "random numbers of the system, not drawn": (
-        "class Net(Base):\n def start(self): self.dice = random.SystemRandom()\n def use(self, f): return f"
-    ),
+    "random numbers of the system, not drawn": ("class Net(Base):\n def start(self): self.dice = random.SystemRandom()\n def use(self, f): return f"),
     "a parametrisation": "class Net(Base):\n def start(self): nn.utils.parametrizations.weight_norm(self.linear)\n def use(self, f): return f",
     "a spectral norm": "class Net(Base):\n def start(self): nn.utils.parametrizations.spectral_norm(self.linear)\n def use(self, f): return f",
     "random functions imported by name, for training": (
@@ -297,8 +290,7 @@ HARMLESS: dict[str, str] = {
         " def use(self, f):\n  begun = time.perf_counter()\n  f = f * 2\n  self.seconds += time.perf_counter() - begun\n  return f"
     ),
     "checkpointing": (
-        "from torch.utils.checkpoint import checkpoint\nclass Net(Base):\n"
-        " def use(self, f): return checkpoint(torch.relu, f, use_reentrant=False)"
+        "from torch.utils.checkpoint import checkpoint\nclass Net(Base):\n def use(self, f): return checkpoint(torch.relu, f, use_reentrant=False)"
     ),
     "a hook that looks": (
         "class Net(Base):\n def start(self):\n  self.seen = {}\n"
@@ -308,7 +300,7 @@ HARMLESS: dict[str, str] = {
         "class Net(Base):\n def start(self): self.rest = nn.Sequential(nn.BatchNorm3d(3), nn.Dropout(0.5))\n"
         " def features(self, x): return super().features(self.rest(x))\n def use(self, f): return f"
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -366,7 +358,7 @@ def test_a_network_with_states_or_in_steps_is_looked_at_too(stream: int | None, 
         "class Net(Base):\n def start(self): self.sum = None\n def initial_states(self): return {'past': torch.zeros(1, 8)}\n"
         " def forward(self, frames, past):\n  past = past + self.features(frames)\n"
         "  self.sum = past if self.sum is None else self.sum + past # HERE\n  return self.linear(self.sum), past"
-    )  # fmt: skip
+    )
     with pytest.raises(
         ClipstepError, match=r"memory in network\.sum.*forward\(frames, \*states, sum\) returns \(logits, \*next states, next sum\)"
     ) as raised:

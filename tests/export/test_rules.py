@@ -93,14 +93,27 @@ SMALL = st.integers(1, 3)
 
 @settings(max_examples=30, deadline=None)
 @given(
-    kernel=st.tuples(SMALL, SMALL, SMALL), stride=st.tuples(SMALL, SMALL, SMALL), padding=st.tuples(*[st.integers(0, 2)] * 3),
-    dilation=st.tuples(*[st.integers(1, 2)] * 3), groups=SMALL, share=SMALL, out_share=st.integers(1, 11),
-    length=st.integers(1, 6), bias=st.booleans(),
-)  # fmt: skip
+    kernel=st.tuples(SMALL, SMALL, SMALL),
+    stride=st.tuples(SMALL, SMALL, SMALL),
+    padding=st.tuples(*[st.integers(0, 2)] * 3),
+    dilation=st.tuples(*[st.integers(1, 2)] * 3),
+    groups=SMALL,
+    share=SMALL,
+    out_share=st.integers(1, 11),
+    length=st.integers(1, 6),
+    bias=st.booleans(),
+)
 def test_any_convolution(
-    kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], groups: int, share: int, out_share: int,
-    length: int, bias: bool,
-) -> None:  # fmt: skip
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+    share: int,
+    out_share: int,
+    length: int,
+    bias: bool,
+) -> None:
     size = (length, 5, 6)
     assume(all(s + 2 * p >= d * (k - 1) + 1 for s, p, d, k in zip(size, padding, dilation, kernel, strict=True)))
     conv = nn.Conv3d(share * groups, out_share * groups, kernel, stride, padding, dilation, groups, bias)
@@ -116,9 +129,13 @@ def test_convolutions_that_keep_the_size(kernel: tuple[int, ...], dilation: tupl
 
 @settings(max_examples=30, deadline=None)
 @given(
-    kernel=st.tuples(SMALL, SMALL, SMALL), stride=st.tuples(SMALL, SMALL, SMALL), padding=st.tuples(*[st.integers(0, 1)] * 3),
-    dilation=st.tuples(*[st.integers(1, 2)] * 3), length=st.integers(1, 6), bias=st.booleans(),
-)  # fmt: skip
+    kernel=st.tuples(SMALL, SMALL, SMALL),
+    stride=st.tuples(SMALL, SMALL, SMALL),
+    padding=st.tuples(*[st.integers(0, 1)] * 3),
+    dilation=st.tuples(*[st.integers(1, 2)] * 3),
+    length=st.integers(1, 6),
+    bias=st.booleans(),
+)
 def test_any_depthwise_convolution(
     kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], length: int, bias: bool
 ) -> None:
@@ -160,13 +177,23 @@ POOL = st.tuples(*[st.integers(1, 4)] * 3)
 
 @settings(max_examples=60, deadline=None)
 @given(
-    kernel=POOL, stride=POOL, halves=st.tuples(*[st.booleans()] * 3), ceil_mode=st.booleans(), count_include_pad=st.booleans(),
-    divisor=st.sampled_from([None, 3]), size=st.tuples(*[st.integers(3, 7)] * 3),
-)  # fmt: skip
+    kernel=POOL,
+    stride=POOL,
+    halves=st.tuples(*[st.booleans()] * 3),
+    ceil_mode=st.booleans(),
+    count_include_pad=st.booleans(),
+    divisor=st.sampled_from([None, 3]),
+    size=st.tuples(*[st.integers(3, 7)] * 3),
+)
 def test_any_average_pool(
-    kernel: tuple[int, ...], stride: tuple[int, ...], halves: tuple[bool, ...], ceil_mode: bool, count_include_pad: bool, divisor: int | None,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    halves: tuple[bool, ...],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None,
     size: tuple[int, ...],
-) -> None:  # fmt: skip
+) -> None:
     padding = tuple(k // 2 * half for k, half in zip(kernel, halves, strict=True))
     assume(all(n >= k for n, k in zip(size, kernel, strict=True)))  # torch demands it.
     agree(aten.avg_pool3d.default, torch.randn(1, 3, *size), kernel, stride, padding, ceil_mode, count_include_pad, divisor)
@@ -174,9 +201,13 @@ def test_any_average_pool(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    kernel=POOL, stride=POOL, halves=st.tuples(*[st.booleans()] * 3), dilation=st.tuples(*[st.integers(1, 2)] * 3), ceil_mode=st.booleans(),
+    kernel=POOL,
+    stride=POOL,
+    halves=st.tuples(*[st.booleans()] * 3),
+    dilation=st.tuples(*[st.integers(1, 2)] * 3),
+    ceil_mode=st.booleans(),
     size=st.tuples(*[st.integers(3, 7)] * 3),
-)  # fmt: skip
+)
 def test_any_max_pool(
     kernel: tuple[int, ...], stride: tuple[int, ...], halves: tuple[bool, ...], dilation: tuple[int, ...], ceil_mode: bool, size: tuple[int, ...]
 ) -> None:
@@ -193,9 +224,11 @@ def test_any_adaptive_pool(sizes: tuple[int, ...], largest: bool) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    amounts=st.lists(st.integers(-1, 3), min_size=6, max_size=6), mode=st.sampled_from(["constant", "replicate"]),
-    value=st.sampled_from([0.0, 1.5]), framed=st.booleans(),
-)  # fmt: skip
+    amounts=st.lists(st.integers(-1, 3), min_size=6, max_size=6),
+    mode=st.sampled_from(["constant", "replicate"]),
+    value=st.sampled_from([0.0, 1.5]),
+    framed=st.booleans(),
+)
 def test_any_padding(amounts: list[int], mode: str, value: float, framed: bool) -> None:
     agree(aten.pad.default, torch.randn(1, 3, 4, 5, 6), amounts, mode, value if mode == "constant" else None, framed=framed)
 
@@ -298,8 +331,8 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "a running sum": lambda x: F.max_pool3d(x, 1).cumsum(2) + x.cumsum(3),
     "a running mean": lambda x: F.max_pool3d(x, 1).cumsum(2) / torch.arange(1.0, 6.0).reshape(5, 1, 1),
     "softmax": lambda x: x.softmax(1) + F.max_pool3d(x, 1).softmax(2) + x.softmax(-1),
-    "a shift of channels in time": lambda x: (
-        torch.cat([F.pad(x[:, :4], (0,) * 4 + (1, 0))[:, :, :-1], F.pad(x[:, 4:], (0,) * 4 + (0, 1))[:, :, 1:]], 1)
+    "a shift of channels in time": lambda x: torch.cat(
+        [F.pad(x[:, :4], (0,) * 4 + (1, 0))[:, :, :-1], F.pad(x[:, 4:], (0,) * 4 + (0, 1))[:, :, 1:]], 1
     ),
     "a shift written in place": lambda x: shifted(x),
     "a shift of batched frames": lambda x: shifted(x[0].transpose(0, 1).reshape(1, 5, 6, 8, 8).transpose(1, 2))[0].transpose(0, 1).contiguous(),
@@ -324,7 +357,7 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "interpolation with corners": lambda x: F.interpolate(x, scale_factor=(1, 2, 2), mode="trilinear", align_corners=True),
     "nearest frames": lambda x: F.interpolate(x, scale_factor=2),
     "to and clone": lambda x: F.relu(x.clone().contiguous()).to(torch.float64).to(torch.float32),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -130,7 +130,7 @@ BREACHES: dict[str, tuple[nn.Module, str]] = {
     "a network without numbers": (Clip().to("meta"), "conv.weight is on another device; got meta; expected cpu"),
     "a state that grows": (Custom(lambda f, y, s: (y, torch.cat([s, s], 1))), r"memory does not fit.*got \(1, 4\) torch.float32 in, \(1, 8\)"),
     "a state of another type": (Custom(lambda f, y, s: (y, s.double())), "memory does not fit.*torch.float32 in.*torch.float64 out"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BREACHES)

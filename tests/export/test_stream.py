@@ -119,7 +119,7 @@ def _conv(kernel: tuple[int, int, int], stride: int = 1, padding: int = 0, dilat
         ("a third of the channels a frame later", Apply(lambda x: torch.cat([_ahead(x[:, :1, :-1], 1), x[:, 1:]], dim=1)), 1, 0),
         ("a mean over rows and columns", Apply(lambda x, c: c(x) * c(x).mean((3, 4), keepdim=True).sigmoid(), _conv((3, 1, 1), 1, 1)), 1, 1),
     ],
-)  # fmt: skip
+)
 def test_steps_are_the_clip_network(name: str, features: nn.Module, frames: int, delay: int) -> None:
     torch.manual_seed(0)
     _check(Clip(features), frames, delay)
@@ -127,8 +127,9 @@ def test_steps_are_the_clip_network(name: str, features: nn.Module, frames: int,
 
 @given(
     layers=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 2), st.integers(0, 3), st.integers(1, 2)), min_size=1, max_size=3),
-    multiple=st.integers(1, 2), residual=st.booleans(),
-)  # fmt: skip
+    multiple=st.integers(1, 2),
+    residual=st.booleans(),
+)
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example(layers=[(3, 2, 0, 2), (4, 2, 0, 2), (4, 1, 0, 2)], multiple=1, residual=False)  # Reaches over more than 40 frames.
 @torch.no_grad()
@@ -167,7 +168,7 @@ def test_stacks_of_any_kernels(layers: list[tuple[int, int, int, int]], multiple
         ("a maximum at the end", nn.Sequential(_conv((3, 1, 1), 1, 1), Apply(lambda x: F.max_pool3d(x - 9, (3, 1, 1), 1, (1, 0, 0)))), 2, 2),
         ("more padding in front than the kernel is long", Apply(lambda x, c: c(_ahead(x, 5)).tanh(), _conv((3, 1, 1))), 2, 2),
     ],
-)  # fmt: skip
+)
 @torch.no_grad()
 def test_the_shortest_videos_end_as_the_clip_network_does(name: str, features: nn.Module, frames: int, shortest: int) -> None:
     torch.manual_seed(3)

@@ -279,7 +279,7 @@ def test_a_slice_of_a_slice_is_one_as_onnx() -> None:
         lambda a: F.gelu(a, approximate="tanh"),
         lambda a: F.conv2d(a, F.pad(a, (0, 0, 0, 0, 0, 0, 0, 3))),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_written(function: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(Unsupported):
         xnnpack_graph(traced(lambda x: (function(x),), torch.randn(1, 4, 4, 4)))

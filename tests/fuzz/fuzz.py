@@ -97,13 +97,22 @@ class Fuzz:
 
 
 WORDS = {
-    "crashed (signal": "crashed in its process", "gave no answer": "stopped after its time", "ended its process": "ended its process",
-    "cannot load it": "refused by the engine", " failed; got": "failed in the engine", "failed in a step": "failed in the engine",
+    "crashed (signal": "crashed in its process",
+    "gave no answer": "stopped after its time",
+    "ended its process": "ended its process",
+    "cannot load it": "refused by the engine",
+    " failed; got": "failed in the engine",
+    "failed in a step": "failed in the engine",
     "is off at step": "other numbers",
-    "not finite": "other numbers", "top-1 at": "other numbers", "after a reset": "other numbers", "malformed": "malformed manifest",
-    "is not JSON": "malformed manifest", "schema version": "malformed manifest", "fit the manifest": "does not fit the manifest",
+    "not finite": "other numbers",
+    "top-1 at": "other numbers",
+    "after a reset": "other numbers",
+    "malformed": "malformed manifest",
+    "is not JSON": "malformed manifest",
+    "schema version": "malformed manifest",
+    "fit the manifest": "does not fit the manifest",
     "than the manifest says": "does not fit the manifest",
-}  # fmt: skip
+}
 
 
 def _word(text: str) -> str:

@@ -61,7 +61,7 @@ FORMS: dict[str, tuple[Any, str]] = {
         {"state_dict": TRAINED, "best_prec1": np.float64(62.5), "epoch": np.int64(4), "history": np.arange(3.0), "args": argparse.Namespace(lr=0.1)},
         "state_dict",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no tensors": ({"epoch": 3, "weights": None}, "no state dict; got the keys epoch, weights; expected tensors by name, bare or under "),
     "a list": ([1, 2], "holds no state dict; got list; expected tensors by name"),
     "one tensor": (torch.ones(1), "holds no state dict; got Tensor"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -61,9 +61,8 @@ def _target(module: str) -> str:
 
 def test_packages_import_only_what_the_arrows_allow() -> None:
     against = [
-        found for package, allowed in ARROWS.items() for found in imports_of(package)
-        if _target(found.module) in ARROWS.keys() - allowed - {package}
-    ]  # fmt: skip
+        found for package, allowed in ARROWS.items() for found in imports_of(package) if _target(found.module) in ARROWS.keys() - allowed - {package}
+    ]
     assert {(found.file, found.module) for found in against} == WHEN_CALLED.keys()
     assert not [found for found in against if found.at_import]
 

@@ -76,8 +76,15 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels=LABELS,
         artifacts=(
             Artifact(
-                target="onnx", platform="any", form="3d", precision="float32", file=model.name, size_bytes=tree_size(model),
-                sha256=tree_sha256(model), tool_versions={"onnx": onnx.__version__}, placement=Placement(delegated={}, outside=()),
+                target="onnx",
+                platform="any",
+                form="3d",
+                precision="float32",
+                file=model.name,
+                size_bytes=tree_size(model),
+                sha256=tree_sha256(model),
+                tool_versions={"onnx": onnx.__version__},
+                placement=Placement(delegated={}, outside=()),
                 input_dtype="uint8",
                 parity=Parity(reference="numpy", steps=3, max_absolute_error=0, max_relative_error=0, bound="exact"),
             ),
@@ -85,7 +92,7 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         golden=Golden(file=golden.name, size_bytes=tree_size(golden), sha256=tree_sha256(golden)),
         provenance=RunProvenance(kind="run", source="by hand", weights_sha256="0" * 64, config={}, architecture="mean", training={}),
         export=Export(clipstep_version="0"),
-    )  # fmt: skip
+    )
     (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     return folder
 

@@ -24,23 +24,43 @@ NEW_FOLDERS = ("text", "inside a file", "in proc", "long", "url")
 THERE = ("empty", "text", "binary", "folder", "unreadable", "nothing")
 URL = "https://example.com/a/rather/long/name.mp4"
 RIGHT = {
-    "train": ("DATA", "--out", "NEW"), "models": (), "generate": ("DATA", "--out", "NEW"),
+    "train": ("DATA", "--out", "NEW"),
+    "models": (),
+    "generate": ("DATA", "--out", "NEW"),
     "convert": ("CHECKPOINT", "DATA", "--out", "NEW"),
     "pack": ("BUNDLE", "--for", "python", "--out", "NEW.clipstep.zip"),
-    "export": ("RUN", "--out", "NEW.clipstep"), "verify": ("BUNDLE",), "inspect": ("BUNDLE",), "run": ("BUNDLE", "VIDEO"),
-    "evaluate": ("BUNDLE", "DATA"), "explain": ("RUN", "VIDEO", "--out", "NEW"), "bench": ("BUNDLE",), "report": ("BUNDLE", "RECORDS"),
-    "peers": ("BUNDLE",), "systems": ("DATA", "--out", "NEW"), "scaling": ("DATA", "--out", "NEW"), "throughput": ("DATA",), "arm64": (), "demo": (),
+    "export": ("RUN", "--out", "NEW.clipstep"),
+    "verify": ("BUNDLE",),
+    "inspect": ("BUNDLE",),
+    "run": ("BUNDLE", "VIDEO"),
+    "evaluate": ("BUNDLE", "DATA"),
+    "explain": ("RUN", "VIDEO", "--out", "NEW"),
+    "bench": ("BUNDLE",),
+    "report": ("BUNDLE", "RECORDS"),
+    "peers": ("BUNDLE",),
+    "systems": ("DATA", "--out", "NEW"),
+    "scaling": ("DATA", "--out", "NEW"),
+    "throughput": ("DATA",),
+    "arm64": (),
+    "demo": (),
     "sign": ("BUNDLE",),
-}  # fmt: skip
+}
 """A right command line of each command; what is tested takes the place of one word, or comes after them."""
 OWN = ("--model", "torch.nn:Identity", "--frames", "4", "--size", "8", "--classes", "CLASSES")
 BESIDE: dict[tuple[str, str], tuple[str, ...]] = {
-    ("export", "weights"): OWN, ("export", "classes"): OWN[:6], ("export", "video"): OWN, ("bench", "ceilings"): ("--arch", "arm64"),
-    ("bench", "weights"): OWN[:2], ("peers", "weights"): OWN[:2], ("peers", "bundle"): ("--run", "RUN"), ("peers", "signer"): ("--run", "RUN"),
+    ("export", "weights"): OWN,
+    ("export", "classes"): OWN[:6],
+    ("export", "video"): OWN,
+    ("bench", "ceilings"): ("--arch", "arm64"),
+    ("bench", "weights"): OWN[:2],
+    ("peers", "weights"): OWN[:2],
+    ("peers", "bundle"): ("--run", "RUN"),
+    ("peers", "signer"): ("--run", "RUN"),
     ("sign", "bundle"): ("--key", "KEY"),
-    ("pack", "run"): ("--golden", "synthetic"), ("pack", "weights"): ("--golden", "synthetic", *OWN[:2]),
+    ("pack", "run"): ("--golden", "synthetic"),
+    ("pack", "weights"): ("--golden", "synthetic", *OWN[:2]),
     ("verify", "weights"): OWN[:2],
-}  # fmt: skip
+}
 FINE = {("train", "config", "empty"), ("train", "config", "nothing"), ("report", "records", "empty")}
 """A file without options, and one without records."""
 

@@ -250,8 +250,10 @@ class TestPacks:
         with pytest.raises(BundleError, match="holds a name that is none inside a bundle"):
             Bundle.open(path)
 
-    @pytest.mark.parametrize(("name", "message"), [("model.onnx", "two files of one name"), ("MODEL.onnx", "two files of one name"),
-                                                   ("model.onnx/x", "a file inside a file")])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [("model.onnx", "two files of one name"), ("MODEL.onnx", "two files of one name"), ("model.onnx/x", "a file inside a file")],
+    )
     @pytest.mark.filterwarnings("ignore:Duplicate name")
     def test_one_name_twice_is_refused(self, bundle_path: Path, tmp_path: Path, name: str, message: str) -> None:
         """Which of both is checked and which is run would be up to the program that unpacks them."""

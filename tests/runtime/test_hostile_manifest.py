@@ -87,7 +87,7 @@ def test_a_name_is_no_markup(edit_manifest: Edit, clipstep_run: Callable[..., st
         (lambda v: (v["states"][0].update(name="m"), v.update(outputs=["logits", "m_out"])), r"got memory float32 \(1, 3\); expected m float32"),
         (lambda v: v.update(states=[], outputs=["logits"]), "got 2 inputs; expected 1"),
     ],
-)  # fmt: skip
+)
 def test_an_artifact_that_does_not_fit_is_refused_before_the_first_step(
     edit_manifest: Edit, change: Callable[[dict[str, Any]], Any], message: str
 ) -> None:

@@ -91,9 +91,18 @@ def by_data_alone(model: onnx.ModelProto) -> None:
 
 
 PLACES = [
-    in_the_initializers, in_a_node, in_a_list_of_tensors, in_a_subgraph, in_a_subgraphs_initializers, in_a_function, in_sparse_values,
-    in_sparse_indices, in_the_training_graph, by_location_alone, by_data_alone,
-]  # fmt: skip
+    in_the_initializers,
+    in_a_node,
+    in_a_list_of_tensors,
+    in_a_subgraph,
+    in_a_subgraphs_initializers,
+    in_a_function,
+    in_sparse_values,
+    in_sparse_indices,
+    in_the_training_graph,
+    by_location_alone,
+    by_data_alone,
+]
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -35,8 +35,10 @@ record_accuracy(bundle, sys.argv[2], Accuracy(data="ucf101", engine="onnxruntime
 def several(values: dict[str, Any], count: int) -> None:
     values["artifacts"] = [
         {**values["artifacts"][0], "target": target, "platform": platform, "precision": precision, "file": f"{target}-{platform}-{precision}"}
-        for target in ("onnx", "executorch") for platform in ("any", "arm64", "x86_64") for precision in ("float32", "float16")
-    ][:count]  # fmt: skip
+        for target in ("onnx", "executorch")
+        for platform in ("any", "arm64", "x86_64")
+        for precision in ("float32", "float16")
+    ][:count]
 
 
 @pytest.fixture

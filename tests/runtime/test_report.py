@@ -17,11 +17,22 @@ TRAINING = {"test_top1": 0.5, "minutes": 1, "train_videos": 3, "test_videos": 4,
 def _record(bundle: Bundle, name: str, ms: float, artifact_sha256: str | None, *, checkpoint: str | None = None, manifest: str = "a" * 64) -> Record:
     engine = "pytorch" if name == "PyTorch eager" else "onnxruntime"
     return Record(
-        bundle=bundle.path.name, manifest_sha256=manifest, artifact_sha256=artifact_sha256, weights_sha256=checkpoint,
+        bundle=bundle.path.name,
+        manifest_sha256=manifest,
+        artifact_sha256=artifact_sha256,
+        weights_sha256=checkpoint,
         subject=Subject(name=name, target="onnx", form="3d", precision="float32", engine=engine, threads=1, file=None),
-        start=Start(load_s=0, first_step_ms=1, threads_used=1, largest_error=0), device=this_device(), tool_versions={}, placement={}, outside=(),
-        file_bytes=1, subclip_s=0.64, peak_memory_bytes=1, memory_before_load_bytes=1, step_ms=(ms,),
-    )  # fmt: skip
+        start=Start(load_s=0, first_step_ms=1, threads_used=1, largest_error=0),
+        device=this_device(),
+        tool_versions={},
+        placement={},
+        outside=(),
+        file_bytes=1,
+        subclip_s=0.64,
+        peak_memory_bytes=1,
+        memory_before_load_bytes=1,
+        step_ms=(ms,),
+    )
 
 
 @pytest.fixture

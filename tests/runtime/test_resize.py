@@ -72,9 +72,7 @@ def test_a_half_is_rounded_up() -> None:
 
 
 @settings(deadline=None)
-@given(
-    st.integers(1, 24), st.integers(1, 24), st.integers(1, 20), st.integers(0, 10**6), st.integers(0, 254), st.integers(1, 255), st.data()
-)  # fmt: skip
+@given(st.integers(1, 24), st.integers(1, 24), st.integers(1, 20), st.integers(0, 10**6), st.integers(0, 254), st.integers(1, 255), st.data())
 def test_no_pixel_leaves_the_range_of_the_crop(height: int, width: int, size: int, seed: int, low: int, spread: int, data: st.DataObject) -> None:
     frame = np.random.default_rng(seed).integers(low, min(low + spread, 255) + 1, (height, width, 3), np.uint8)
     side = data.draw(st.integers(1, min(height, width)))

@@ -100,9 +100,18 @@ def test_the_signature_of_another_bundle(signed: Path, keys: tuple[Path, Path], 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[]", "{", '{"public_key": "AAAA", "signature": "AAAA"}', '{"public_key": "!", "signature": "!"}', "[" * 100_000,
-     '{"schema_version": 2, "public_key": "AAAA", "signature": "AAAA"}', '{"algorithm": "none", "public_key": "AAAA", "signature": "AAAA"}'],
-)  # fmt: skip
+    [
+        "",
+        "{}",
+        "[]",
+        "{",
+        '{"public_key": "AAAA", "signature": "AAAA"}',
+        '{"public_key": "!", "signature": "!"}',
+        "[" * 100_000,
+        '{"schema_version": 2, "public_key": "AAAA", "signature": "AAAA"}',
+        '{"algorithm": "none", "public_key": "AAAA", "signature": "AAAA"}',
+    ],
+)
 def test_a_malformed_signature_is_one_error(signed: Path, keys: tuple[Path, Path], text: str) -> None:
     (signed / "signature.json").write_text(text)
     with pytest.raises(SignatureError, match=r"signature\.json is malformed; .*; sign it again"):
@@ -120,9 +129,11 @@ def test_keys_that_are_none(copied_bundle: Path, keys: tuple[Path, Path], tmp_pa
     (tmp_path / "locked.pem").write_bytes(other.private_bytes(pem, form, serialization.BestAvailableEncryption(b"x")))
     (tmp_path / "ed448.pub.pem").write_bytes(other.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
     for name, message in (
-        ("none.pem", "no such file"), ("text.pem", "is not a private key"), ("ed448.pem", "another kind; got Ed448PrivateKey; expected Ed25519"),
+        ("none.pem", "no such file"),
+        ("text.pem", "is not a private key"),
+        ("ed448.pem", "another kind; got Ed448PrivateKey; expected Ed25519"),
         ("locked.pem", "the key has a password; decrypt it first"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(SignatureError, match=message):
             sign_bundle(copied_bundle, tmp_path / name)
     for path, message in ((keys[0], "is a private key; expected the signer's public key"), (tmp_path / "ed448.pub.pem", "got Ed448PublicKey")):

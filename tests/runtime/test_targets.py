@@ -33,8 +33,10 @@ def test_the_engines_of_both_runtimes_are_for_some_of_them() -> None:
 def test_the_places_of_packs_are_those_where_they_run() -> None:
     assert set(places()) == set(get_args(PlaceName)) and all(info.places for info in TARGETS.values())
     assert {name: place.targets for name, place in places().items()} == {
-        "android": ("onnx", "executorch"), "ios": ("coreml",), "python": ("onnx", "executorch"),
-    }  # fmt: skip
+        "android": ("onnx", "executorch"),
+        "ios": ("coreml",),
+        "python": ("onnx", "executorch"),
+    }
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -264,8 +264,13 @@ def test_the_accuracy_is_noted_in_the_bundle(engine: str, file: str, other: str,
     noted = {artifact.file: artifact.accuracy for artifact in Bundle.open(copy).manifest.artifacts}
     assert noted[other] is None and noted[file] is not None
     assert noted[file].model_dump() == {
-        "data": f"{three_classes}, testlist01", "engine": engine, "videos": 2, "crops": 5, "top1": summary["top1"], "top5": None,
-    }  # fmt: skip
+        "data": f"{three_classes}, testlist01",
+        "engine": engine,
+        "videos": 2,
+        "crops": 5,
+        "top1": summary["top1"],
+        "top5": None,
+    }
     before, after = (json.loads((folder / "manifest.json").read_text()) for folder in (bundle_path, copy))
     for artifact in after["artifacts"]:
         artifact["accuracy"] = None

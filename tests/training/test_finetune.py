@@ -59,8 +59,12 @@ def test_a_run_of_the_same_classes_is_kept_whole(tiny_data: Path, tmp_path: Path
     first, info = load_run(start).info, load_run(tmp_path / "run").info
     assert dict(info.config) == dict(first.config) and (info.mean, info.std) == (first.mean, first.std)
     assert info.training["init"] == {
-        "from": str(start), "checkpoint_sha256": first.checkpoint_sha256, "classes": ["Fight", "NoFight"], "head": "kept", "normalisation": "kept",
-    }  # fmt: skip
+        "from": str(start),
+        "checkpoint_sha256": first.checkpoint_sha256,
+        "classes": ["Fight", "NoFight"],
+        "head": "kept",
+        "normalisation": "kept",
+    }
     assert f"starting from {start} (trained on 2 classes): its head is kept for 2 classes, its normalisation is kept" in result.output
 
 

@@ -160,30 +160,53 @@ BOM = b"\xef\xbb\xbf"
     ("classes", "train", "test", "videos", "names"),
     [
         pytest.param(
-            BOM + b"1 A\n2 B\n", BOM + b"A/1.avi 1\nB/1.avi 2\n", BOM + b"A/2.avi\n", ["A/1.avi", "B/1.avi", "A/2.avi"], ("A", "B"), id="bom",
+            BOM + b"1 A\n2 B\n",
+            BOM + b"A/1.avi 1\nB/1.avi 2\n",
+            BOM + b"A/2.avi\n",
+            ["A/1.avi", "B/1.avi", "A/2.avi"],
+            ("A", "B"),
+            id="bom",
         ),
         pytest.param(
-            b"1 Apply Eye Makeup\r\n2\tB \r\n", b"Apply Eye Makeup/my clip 1.avi 1\r\nB/b 2.avi\t2\r\n", b"Apply Eye Makeup/my clip 2.avi\r\n",
-            ["Apply Eye Makeup/my clip 1.avi", "B/b 2.avi", "Apply Eye Makeup/my clip 2.avi"], ("Apply Eye Makeup", "B"), id="spaces",
+            b"1 Apply Eye Makeup\r\n2\tB \r\n",
+            b"Apply Eye Makeup/my clip 1.avi 1\r\nB/b 2.avi\t2\r\n",
+            b"Apply Eye Makeup/my clip 2.avi\r\n",
+            ["Apply Eye Makeup/my clip 1.avi", "B/b 2.avi", "Apply Eye Makeup/my clip 2.avi"],
+            ("Apply Eye Makeup", "B"),
+            id="spaces",
         ),
         pytest.param(
-            b'1 "A B"\n2 \'C\'\n', b'"A B/x y.avi" 1\n\'C/z.avi\' 2\n', b'"A B/t.avi"\n',
-            ["A B/x y.avi", "C/z.avi", "A B/t.avi"], ("A B", "C"), id="quotes",
+            b"1 \"A B\"\n2 'C'\n",
+            b"\"A B/x y.avi\" 1\n'C/z.avi' 2\n",
+            b'"A B/t.avi"\n',
+            ["A B/x y.avi", "C/z.avi", "A B/t.avi"],
+            ("A B", "C"),
+            id="quotes",
         ),
         pytest.param(b"1 A\n2 B\n", b"A\\1.avi 1\nB\\1.avi 2\n", b"A\\2.avi\n", ["A/1.avi", "B/1.avi", "A/2.avi"], ("A", "B"), id="backslashes"),
         pytest.param(b"1 A\r2 B\r", b"A/1.avi 1\rB/1.avi 2", b"A/2.avi", ["A/1.avi", "B/1.avi", "A/2.avi"], ("A", "B"), id="old mac"),
         pytest.param(
-            "1 Café\n2 B\n".encode(), "Cafe\u0301/1.avi 1\nB/1.avi 2\n".encode(), "Café/2.avi\n".encode(),
-            ["Cafe\u0301/1.avi", "B/1.avi", "Cafe\u0301/2.avi"], ("Café", "B"), id="decomposed",
+            "1 Café\n2 B\n".encode(),
+            "Cafe\u0301/1.avi 1\nB/1.avi 2\n".encode(),
+            "Café/2.avi\n".encode(),
+            ["Cafe\u0301/1.avi", "B/1.avi", "Cafe\u0301/2.avi"],
+            ("Café", "B"),
+            id="decomposed",
         ),
         pytest.param(
-            b"1 ApplyEyeMakeup\n2 brush_hair\n", b"ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1\nbrush_hair/#20_hair(x)_u_nm_np1_ba_goo_0.avi 2\n",
+            b"1 ApplyEyeMakeup\n2 brush_hair\n",
+            b"ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1\nbrush_hair/#20_hair(x)_u_nm_np1_ba_goo_0.avi 2\n",
             b"brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi\n",
-            ["ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi", "brush_hair/#20_hair(x)_u_nm_np1_ba_goo_0.avi",
-             "brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi"], ("ApplyEyeMakeup", "brush_hair"), id="UCF101 and HMDB51",
+            [
+                "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi",
+                "brush_hair/#20_hair(x)_u_nm_np1_ba_goo_0.avi",
+                "brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi",
+            ],
+            ("ApplyEyeMakeup", "brush_hair"),
+            id="UCF101 and HMDB51",
         ),
     ],
-)  # fmt: skip
+)
 def test_lists_from_any_editor_and_system(
     tmp_path: Path, classes: bytes, train: bytes, test: bytes, videos: list[str], names: tuple[str, ...]
 ) -> None:
@@ -206,11 +229,15 @@ LEAKS = [
     pytest.param("A/link.avi", "error", "the same content in both lists under two names: v_A_g01_c01.avi and link.avi", id="link"),
     pytest.param("A/t.avi\nA/t.avi", "error", "named twice in the test list, and counted twice: t.avi", id="twice in test"),
     pytest.param("A/t.avi\nA/t2.avi", "warning", "the same content twice in the test list: t.avi and t2.avi", id="copy in test"),
-    pytest.param("A/v_A_g01_c02.avi", "warning",
-                 "clips of 1 source video (the gNN of a name) are in both lists, so the test is easier than new videos "
-                 "are: v_A_g01_c01.avi and v_A_g01_c02.avi", id="group"),
+    pytest.param(
+        "A/v_A_g01_c02.avi",
+        "warning",
+        "clips of 1 source video (the gNN of a name) are in both lists, so the test is easier than new videos "
+        "are: v_A_g01_c01.avi and v_A_g01_c02.avi",
+        id="group",
+    ),
     pytest.param("B/v_B_g01_c01.avi", "nothing", "", id="groups are numbered by class"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("test", "kind", "message"), LEAKS)

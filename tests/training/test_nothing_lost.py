@@ -56,8 +56,10 @@ def finished(fight: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """A tiny data set, and a run of one epoch on it."""
     data = tmp_path_factory.mktemp("finished") / "data"
     shutil.copytree(fight, data)
-    for name, lines in (("trainlist01.txt", ("Fight/v_Fight_g02_c01.mp4 1", "NoFight/v_NoFight_g02_c01.mp4 2")),
-                        ("testlist01.txt", ("Fight/v_Fight_g13_c01.mp4", "NoFight/v_NoFight_g13_c01.mp4"))):  # fmt: skip
+    for name, lines in (
+        ("trainlist01.txt", ("Fight/v_Fight_g02_c01.mp4 1", "NoFight/v_NoFight_g02_c01.mp4 2")),
+        ("testlist01.txt", ("Fight/v_Fight_g13_c01.mp4", "NoFight/v_NoFight_g13_c01.mp4")),
+    ):
         (data / name).write_text("".join(f"{line}\n" for line in lines))
     _done(_train(data, data.parent / "run"))
     return data, data.parent / "run"

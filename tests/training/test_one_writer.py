@@ -10,7 +10,14 @@ import pytest
 from clipstep.training.train import _is_first_process
 
 Cli = Callable[..., tuple[int, str, str]]
-HOLD = "import sys\nfrom pathlib import Path\nfrom clipstep.runtime.lock import one_writer\nwith one_writer(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"  # fmt: skip  # noqa: E501
+HOLD = """
+import sys
+from pathlib import Path
+from clipstep.runtime.lock import one_writer
+with one_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -29,10 +36,21 @@ def other(tmp_path: Path) -> Iterator[Callable[[Path], int]]:
 
 
 @pytest.mark.parametrize(
-    "words", ["train DATA --out OUT", "train DATA --out OUT --resume", "train DATA --out OUT --force", "evaluate RUN DATA --out OUT",
-              "explain RUN CLIP --out OUT", "convert RUN/model.safetensors DATA --out OUT", "generate DATA --out OUT", "demo --out OUT",
-              "export RUN --out OUT.clipstep", "scaling DATA --out OUT", "systems DATA --out OUT"],
-)  # fmt: skip
+    "words",
+    [
+        "train DATA --out OUT",
+        "train DATA --out OUT --resume",
+        "train DATA --out OUT --force",
+        "evaluate RUN DATA --out OUT",
+        "explain RUN CLIP --out OUT",
+        "convert RUN/model.safetensors DATA --out OUT",
+        "generate DATA --out OUT",
+        "demo --out OUT",
+        "export RUN --out OUT.clipstep",
+        "scaling DATA --out OUT",
+        "systems DATA --out OUT",
+    ],
+)
 def test_the_second_one_is_refused(
     words: str, tiny_data: Path, run_folder: Path, clip: Path, tmp_path: Path, clipstep: Cli, other: Callable[[Path], int]
 ) -> None:

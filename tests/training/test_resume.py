@@ -19,9 +19,31 @@ from clipstep.training.checkpoint import load_checkpoint
 from clipstep.training.cli import train_command
 
 OPTIONS = (
-    "--frames", "16", "--size", "64", "--epochs", "4", "--batch-size", "2", "--workers", "1", "--validation", "0.25", "--learning-rate", "0.01",
-    "--ema", "0.5", "--schedule", "cosine", "--accumulate", "2", "--truncate", "2", "--seed", "2",
-)  # fmt: skip
+    "--frames",
+    "16",
+    "--size",
+    "64",
+    "--epochs",
+    "4",
+    "--batch-size",
+    "2",
+    "--workers",
+    "1",
+    "--validation",
+    "0.25",
+    "--learning-rate",
+    "0.01",
+    "--ema",
+    "0.5",
+    "--schedule",
+    "cosine",
+    "--accumulate",
+    "2",
+    "--truncate",
+    "2",
+    "--seed",
+    "2",
+)
 
 
 def _train(data: Path, out: Path, *options: str) -> Any:

@@ -77,9 +77,11 @@ class FrameCache:
         free = shutil.disk_usage(self.folder).free
         if full - now > free:
             raise ClipstepError(
-                f"{self.folder}: not enough room for the cache", got=f"{free / 1e9:.1f} GB free", expected=f"{(full - now) / 1e9:.1f} GB more",
+                f"{self.folder}: not enough room for the cache",
+                got=f"{free / 1e9:.1f} GB free",
+                expected=f"{(full - now) / 1e9:.1f} GB more",
                 fix="make room, or train without --cache",
-            )  # fmt: skip
+            )
         return full, now
 
 

@@ -76,9 +76,11 @@ def checked(data: DataSet, trained: TrainedOn | None, what: object, *, allow_lea
     leaks = find_trained(trained, data.test, what)
     if leaks.errors and not allow_leakage:
         raise ClipstepError(
-            f"{what}: the test would not be honest", got="; ".join(leaks.errors), expected="test videos that it was not trained on",
+            f"{what}: the test would not be honest",
+            got="; ".join(leaks.errors),
+            expected="test videos that it was not trained on",
             fix=f"{fix}, or allow it with --allow-leakage",
-        )  # fmt: skip
+        )
     return replace(data, leaks=(*data.leaks, *leaks.errors), warnings=(*data.warnings, *leaks.errors, *leaks.warnings))
 
 

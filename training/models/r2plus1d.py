@@ -16,9 +16,12 @@ def factored(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     """A 3x3x3 convolution as 1x3x3 to M channels and 3x1x1, M such that both have as many weights as it had."""
     middle = 27 * inputs * outputs // (9 * inputs + 3 * outputs)
     return nn.Sequential(
-        nn.Conv3d(inputs, middle, (1, 3, 3), (1, stride, stride), padding=(0, 1, 1), bias=False), nn.BatchNorm3d(middle), nn.ReLU(),
-        nn.Conv3d(middle, outputs, (3, 1, 1), (stride, 1, 1), padding=(1, 0, 0), bias=False), nn.BatchNorm3d(outputs),
-    )  # fmt: skip
+        nn.Conv3d(inputs, middle, (1, 3, 3), (1, stride, stride), padding=(0, 1, 1), bias=False),
+        nn.BatchNorm3d(middle),
+        nn.ReLU(),
+        nn.Conv3d(middle, outputs, (3, 1, 1), (stride, 1, 1), padding=(1, 0, 0), bias=False),
+        nn.BatchNorm3d(outputs),
+    )
 
 
 class BasicBlock(nn.Module):
@@ -39,9 +42,13 @@ class R2Plus1D(nn.Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv3d(config.channels, 45, (1, 7, 7), (1, 2, 2), padding=(0, 3, 3), bias=False), nn.BatchNorm3d(45), nn.ReLU(),
-            nn.Conv3d(45, 64, (3, 1, 1), padding=(1, 0, 0), bias=False), nn.BatchNorm3d(64), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv3d(config.channels, 45, (1, 7, 7), (1, 2, 2), padding=(0, 3, 3), bias=False),
+            nn.BatchNorm3d(45),
+            nn.ReLU(),
+            nn.Conv3d(45, 64, (3, 1, 1), padding=(1, 0, 0), bias=False),
+            nn.BatchNorm3d(64),
+            nn.ReLU(),
+        )
         blocks, last = [], 64
         for channels, stride in STAGES:
             blocks += [BasicBlock(last, channels, stride), BasicBlock(channels, channels, 1)]

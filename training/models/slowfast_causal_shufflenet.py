@@ -49,8 +49,10 @@ class SlowFastConfig(ClipConfig):
 
 
 PRESETS: dict[str, dict[str, int]] = {
-    "a2b1": {"alpha": 2, "beta": 1}, "a4b2": {"alpha": 4, "beta": 2}, "causal": {"alpha": 2, "beta": 1, "causal": True},
-}  # fmt: skip
+    "a2b1": {"alpha": 2, "beta": 1},
+    "a4b2": {"alpha": 4, "beta": 2},
+    "causal": {"alpha": 2, "beta": 1, "causal": True},
+}
 
 
 class CausalPath(nn.Module):

@@ -23,9 +23,14 @@ def conv3d(profile: EngineProfile, *args: Any, **kwargs: Any) -> Value:
 
 
 def convolution_of(
-    x: Value, weight: Tensor, bias: Tensor | None = None, stride: Triple = (1,), padding: Triple | str = (0,), dilation: Triple = (1,),
+    x: Value,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Triple = (1,),
+    padding: Triple | str = (0,),
+    dilation: Triple = (1,),
     groups: int = 1,
-) -> Convolution:  # fmt: skip
+) -> Convolution:
     """The convolution of ``aten.conv3d.default`` or ``aten.conv3d.padding``: ``padding`` is a number for each axis, "valid" or "same"."""
     if isinstance(padding, str):
         x, padding = _explicit_padding(x, weight, padding, triple(dilation))

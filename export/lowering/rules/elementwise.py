@@ -123,23 +123,46 @@ def to(profile: EngineProfile, x: Value, *args: Any, **kwargs: Any) -> Value:
 
 
 ZERO_PRESERVING_UNARY: dict[Any, Callable[..., Tensor]] = {
-    aten.relu.default: F.relu, aten.relu6.default: F.relu6, aten.leaky_relu.default: F.leaky_relu, aten.elu.default: F.elu,
-    aten.selu.default: F.selu, aten.gelu.default: F.gelu, aten.silu.default: F.silu, aten.hardswish.default: F.hardswish, aten.mish.default: F.mish,
-    aten.tanh.default: torch.tanh, aten.neg.default: torch.neg, aten.abs.default: torch.abs,
-}  # fmt: skip
+    aten.relu.default: F.relu,
+    aten.relu6.default: F.relu6,
+    aten.leaky_relu.default: F.leaky_relu,
+    aten.elu.default: F.elu,
+    aten.selu.default: F.selu,
+    aten.gelu.default: F.gelu,
+    aten.silu.default: F.silu,
+    aten.hardswish.default: F.hardswish,
+    aten.mish.default: F.mish,
+    aten.tanh.default: torch.tanh,
+    aten.neg.default: torch.neg,
+    aten.abs.default: torch.abs,
+}
 UNARY: dict[Any, Callable[..., Tensor]] = {
-    aten.sigmoid.default: torch.sigmoid, aten.hardsigmoid.default: F.hardsigmoid, aten.hardtanh.default: F.hardtanh,
-    aten.softplus.default: F.softplus, aten.clamp.default: torch.clamp, aten.clamp_min.default: torch.clamp_min,
+    aten.sigmoid.default: torch.sigmoid,
+    aten.hardsigmoid.default: F.hardsigmoid,
+    aten.hardtanh.default: F.hardtanh,
+    aten.softplus.default: F.softplus,
+    aten.clamp.default: torch.clamp,
+    aten.clamp_min.default: torch.clamp_min,
     aten.clamp_max.default: torch.clamp_max,
-    aten.exp.default: torch.exp, aten.log.default: torch.log, aten.sqrt.default: torch.sqrt, aten.rsqrt.default: torch.rsqrt,
+    aten.exp.default: torch.exp,
+    aten.log.default: torch.log,
+    aten.sqrt.default: torch.sqrt,
+    aten.rsqrt.default: torch.rsqrt,
     aten.reciprocal.default: torch.reciprocal,
-}  # fmt: skip
+}
 BINARY: dict[Any, Callable[..., Tensor]] = {
-    aten.add.Tensor: torch.add, aten.add.Scalar: torch.add, aten.sub.Tensor: torch.sub, aten.sub.Scalar: torch.sub,
-    aten.mul.Tensor: torch.mul, aten.mul.Scalar: torch.mul, aten.div.Tensor: torch.div, aten.div.Scalar: torch.div,
-    aten.maximum.default: torch.maximum, aten.minimum.default: torch.minimum,
+    aten.add.Tensor: torch.add,
+    aten.add.Scalar: torch.add,
+    aten.sub.Tensor: torch.sub,
+    aten.sub.Scalar: torch.sub,
+    aten.mul.Tensor: torch.mul,
+    aten.mul.Scalar: torch.mul,
+    aten.div.Tensor: torch.div,
+    aten.div.Scalar: torch.div,
+    aten.maximum.default: torch.maximum,
+    aten.minimum.default: torch.minimum,
     aten.rsub.Scalar: lambda x, y: y - x,
-}  # fmt: skip
+}
 
 RULES: dict[Any, Callable[..., Any]] = {
     **{operation: unary(function, zero_preserving=True) for operation, function in ZERO_PRESERVING_UNARY.items()},

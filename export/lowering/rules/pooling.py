@@ -42,9 +42,15 @@ def windows(length: int, kernel: int, stride: int, padding: int, dilation: int =
 
 
 def avg_pool3d(
-    profile: EngineProfile, x: Value, kernel: Triple, stride: Triple = (), padding: Triple = (0,), ceil_mode: bool = False,
-    count_padding: bool = True, divisor: int | None = None,
-) -> Value:  # fmt: skip
+    profile: EngineProfile,
+    x: Value,
+    kernel: Triple,
+    stride: Triple = (),
+    padding: Triple = (0,),
+    ceil_mode: bool = False,
+    count_padding: bool = True,
+    divisor: int | None = None,
+) -> Value:
     """A sum over time, then a 2D average pool, matrix products (channel-major values) or a depthwise convolution with equal weights.
 
     Where windows divide by different counts, a depthwise convolution with weights of one, and then a product with the reciprocal counts.
@@ -100,7 +106,7 @@ def _sum_over_time(profile: EngineProfile, value: Value, over_time: Sequence[ran
 
 def max_pool3d(
     profile: EngineProfile, x: Value, kernel: Triple, stride: Triple = (), padding: Triple = (0,), dilation: Triple = (1,), ceil_mode: bool = False
-) -> Value:  # fmt: skip
+) -> Value:
     """A 2D pool of each frame, then the maximum over the frames of each temporal window."""
     kernel, padding, dilation = triple(kernel), triple(padding), triple(dilation)
     stride = triple(stride or kernel)

@@ -34,6 +34,8 @@ def check_blob(package: Path, name: str, offset: int, size: int) -> None:
         sentinel, _, stored, place = ENTRY.unpack(file.read(ENTRY.size))
     if sentinel != SENTINEL or stored != size or place + stored > end:
         raise ClipstepError(
-            f"{package}: the entry of a weight at byte {offset} is damaged", got=f"{stored} bytes at {place}",
-            expected=f"{size} bytes within {end}", fix="export it again",
-        )  # fmt: skip
+            f"{package}: the entry of a weight at byte {offset} is damaged",
+            got=f"{stored} bytes at {place}",
+            expected=f"{size} bytes within {end}",
+            fix="export it again",
+        )

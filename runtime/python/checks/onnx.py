@@ -41,9 +41,11 @@ def check_onnx(path: Path) -> None:
     foreign = sorted("::".join(operator) for operator in operators - functions if operator[0] not in STANDARD)
     if foreign:
         raise ClipstepError(
-            f"{path}: has operators that are not ONNX's own", got=", ".join(foreign),
-            expected="only standard operators, and functions that the file defines", fix="export it again",
-        )  # fmt: skip
+            f"{path}: has operators that are not ONNX's own",
+            got=", ".join(foreign),
+            expected="only standard operators, and functions that the file defines",
+            fix="export it again",
+        )
 
 
 def _messages(path: Path) -> Iterator[Message]:

@@ -89,9 +89,15 @@ def late_run(clip: Path) -> Run:
     """Looks ahead by 1 frame, then by 2 of half the rate, then by 3: a delay of 12 frames; no video is too short for it."""
     torch.manual_seed(9)
     layers = (
-        nn.Conv3d(3, 8, 3, (1, 2, 2), 1), nn.BatchNorm3d(8), nn.ReLU(), nn.MaxPool3d((3, 1, 1), (2, 1, 1), (1, 0, 0)),
-        nn.Conv3d(8, 8, (5, 1, 1), 1, (2, 0, 0)), nn.Sigmoid(), nn.Conv3d(8, 8, (7, 1, 1), 1, (3, 0, 0)), nn.Tanh(),
-    )  # fmt: skip
+        nn.Conv3d(3, 8, 3, (1, 2, 2), 1),
+        nn.BatchNorm3d(8),
+        nn.ReLU(),
+        nn.MaxPool3d((3, 1, 1), (2, 1, 1), (1, 0, 0)),
+        nn.Conv3d(8, 8, (5, 1, 1), 1, (2, 0, 0)),
+        nn.Sigmoid(),
+        nn.Conv3d(8, 8, (7, 1, 1), 1, (3, 0, 0)),
+        nn.Tanh(),
+    )
     return _run_of(Clip(*layers), clip)
 
 
