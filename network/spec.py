@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from clipstep.network.preprocess import FLOW, RGB
 from clipstep.runtime.errors import ClipstepError
@@ -66,7 +67,8 @@ def weights_sha256(weights: Mapping[str, Any]) -> str:
     """The SHA-256 of a state dict, whatever file it lay in: of the name, type, shape and bytes of each tensor, in order of name; docs/versions.md."""
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
-        if isinstance(value, Tensor):  # Not what a module's get_extra_state() gives.
+        # Not what a module's get_extra_state() gives; and a tensor without numbers is refused by the step contract, by its name.
+        if isinstance(value, Tensor) and not is_lazy(value) and not value.is_meta:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -159,7 +159,7 @@ def _embed(file: Path, facts: str) -> None:
         spec.description.metadata.userDefined["clipstep"] = facts
         path.write_bytes(spec.SerializeToString())
     else:
-        start = (data := file.read_bytes()).index(b'{"name":')
+        start = (data := file.read_bytes()).index(b'{"schema_version":')
         end = data.index(b"\0", start)
         assert len(facts.encode()) <= end - start
         file.write_bytes(data[:start] + facts.encode().ljust(end - start) + data[end:])  # JSON may end in spaces.

@@ -21,7 +21,7 @@ from clipstep.export import (
     network_of_run,
     verify,
 )
-from clipstep.network import NetworkProvenance, NetworkSpec, normalise, read_subclips
+from clipstep.network import NetworkSpec, normalise, read_subclips
 from clipstep.runtime import (
     ENGINES,
     Bundle,
@@ -78,8 +78,8 @@ def from_runs_and_factories(run: Path, out: Path) -> list[ExportResult]:
         network_of_factory("package.module:factory", frames=16, size=112, labels=["a", "b"], mean=mean, std=std, fps=25),
         network_of_module(nn.Identity(), frames=16, size=112, labels=["a", "b"], mean=mean, std=std, fps=25),
     ]
-    origins: list[NetworkProvenance] = [spec.provenance for spec in specs]
-    return [export_network(spec, out / f"{origin.kind}.clipstep", ExportOptions(("onnx",))) for spec, origin in zip(specs, origins, strict=True)]
+    kinds: list[str] = [spec.provenance.kind for spec in specs]
+    return [export_network(spec, out / f"{kind}.clipstep", ExportOptions(("onnx",))) for spec, kind in zip(specs, kinds, strict=True)]
 
 
 def streamed(path: Path, video: Path) -> Prediction | None:
