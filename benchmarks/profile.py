@@ -99,11 +99,11 @@ def _node(event: dict[str, Any], milliseconds: float) -> OperatorTime:
 def _executorch(path: Path, inputs: Sequence[Sequence[Array]], threads: int) -> list[OperatorTime]:
     """XNNPACK's operators inside the delegates, in whole microseconds, and ExecuTorch's kernels outside."""
     # Its Inspector warns that it misses the values themselves, which nobody asked for.
-    with quiet(), tempfile.TemporaryDirectory(prefix="clipstep-profile-") as folder, POOL.held(threads) as portable_lib:
+    with quiet(), tempfile.TemporaryDirectory(prefix="clipstep-profile-") as folder, POOL.held(threads) as executorch:
         import torch
         from executorch.devtools import Inspector
 
-        module = portable_lib._load_for_executorch(str(path), enable_etdump=True)
+        module = executorch.load(str(path), enable_etdump=True)
         for values in inputs:
             module.forward([torch.from_numpy(value) for value in values])
         dump = Path(folder) / "profile.etdump"

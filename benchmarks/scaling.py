@@ -21,6 +21,7 @@ from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engine_onnxruntime import onnxruntime_session
 from clipstep.runtime.engines import ENGINES, Array
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.executorch_internals import binding
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.lock import one_writer
 from clipstep.runtime.model import StepModel
@@ -143,9 +144,8 @@ def _onnxruntime_call(path: Path, inputs: Sequence[Array]) -> Callable[[], objec
 
 def _executorch_call(path: Path, inputs: Sequence[Array]) -> Callable[[], object]:
     import torch
-    from executorch.extension.pybindings import portable_lib
 
-    module, tensors = portable_lib._load_for_executorch(str(path)), [torch.from_numpy(value) for value in inputs]
+    module, tensors = binding().load(str(path)), [torch.from_numpy(value) for value in inputs]
     return lambda: module.forward(tensors)
 
 

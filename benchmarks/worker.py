@@ -17,6 +17,7 @@ from clipstep.benchmarks.records import Start, Subject
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import Array, Engine, load_engine
+from clipstep.runtime.executorch_internals import BINDING, binding
 from clipstep.runtime.golden import GoldenSteps, error_at
 from clipstep.runtime.model import StepModel
 
@@ -46,7 +47,7 @@ class Eager:
 LIBRARIES = {
     "pytorch": ["clipstep.export.step"],
     "torch.compile": ["clipstep.export.step"],
-    "executorch": ["executorch.extension.pybindings.portable_lib"],
+    "executorch": [BINDING],
     "onnxruntime": ["onnxruntime"],
     **{name: peer.libraries for name, peer in PEERS.items()},
 }
@@ -75,9 +76,7 @@ def threads_used(subject: Subject) -> int:
 
         return torch.get_num_threads()
     if subject.engine == "executorch":
-        from executorch.extension.pybindings import portable_lib
-
-        return int(portable_lib._threadpool_get_thread_count())
+        return binding().thread_count()
     return subject.threads
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from clipstep.export.compat.torch_internals import TorchDispatchMode
 from clipstep.export.step import StepProgram
 from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import ClipstepError

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from coremltools import proto
-from coremltools.libmilstoragepython import _BlobStorageReader
 from coremltools.models.utils import load_spec
 from torch import Tensor
 
+from clipstep.export.compat.coremltools_internals import ARRAY_TYPES, MIL, BlobStorageReader
 from clipstep.export.mil_operations import OPERATIONS
 from clipstep.runtime.checks.coreml import check_blob
 from clipstep.runtime.declared import Declared
@@ -24,7 +23,6 @@ from clipstep.runtime.declared import Tensor as Described
 from clipstep.runtime.engines import Array
 from clipstep.runtime.errors import ClipstepError, EngineError, first_line
 
-MIL = proto.MIL_pb2
 DTYPES: dict[int, Any] = {
     MIL.FLOAT32: torch.float32,
     MIL.FLOAT16: torch.float16,
@@ -96,8 +94,7 @@ def load_mlprogram(path: Path, exact: str | None) -> MlProgram:
 
 def _features(features: Any) -> list[Described]:
     arrays = [(feature.name, feature.type.multiArrayType) for feature in features]
-    names = proto.FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name
-    return [(name, names(array.dataType).lower(), list(array.shape)) for name, array in arrays]
+    return [(name, ARRAY_TYPES.Name(array.dataType).lower(), list(array.shape)) for name, array in arrays]
 
 
 def _unrounded(rounded: dict[str, Any], exact: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -147,7 +144,7 @@ def _constant(value: Any, package: Path) -> Any:
     shape = [d.constant.size for d in kind.dimensions]
     if kind.dataType in STORED:
         check_blob(package, value.blobFileValue.fileName, value.blobFileValue.offset, math.prod(shape) * STORED[kind.dataType])
-    reader = _BlobStorageReader(str(package / "Data/com.apple.CoreML" / value.blobFileValue.fileName.removeprefix("@model_path/")))
+    reader = BlobStorageReader(str(package / "Data/com.apple.CoreML" / value.blobFileValue.fileName.removeprefix("@model_path/")))
     if kind.dataType == MIL.FLOAT32:
         data = np.array(reader.read_float_data(value.blobFileValue.offset), np.float32)
     elif kind.dataType == MIL.FLOAT16:

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch.utils import _pytree as pytree
-
+from clipstep.export.compat.torch_internals import tree_leaves
 from clipstep.export.snapshot import Ref
 from clipstep.export.source import UNKNOWN, frames_to_theirs, line_of_frame
 
@@ -79,7 +78,7 @@ class Poison:
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _read(next((value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Poison)), None))
+        return _read(next((value for value in tree_leaves((args, kwargs)) if isinstance(value, Poison)), None))
 
 
 def _read(poison: Poison | None, *_: Any) -> Any:

@@ -15,6 +15,7 @@ from clipstep.export.targets import TARGETS
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import ENGINES, Engine, load_engine
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.executorch_internals import BINDING
 from clipstep.runtime.golden import BOUNDS, Errors, GoldenSteps, ParityError, check_golden, flush_points, scale_of, shortest_steps
 from clipstep.runtime.isolated import Child, IsolatedEngine, fresh_child
 from clipstep.runtime.manifest import Artifact, Interface
@@ -23,7 +24,7 @@ from clipstep.runtime.targets import check_file
 from clipstep.runtime.terminal import Doing, not_told
 
 GOLDEN_STEPS = 16
-IMPORTS = {"onnx": "onnxruntime", "executorch": "executorch.extension.pybindings.portable_lib", "coreml": "clipstep.export.mlprogram"}
+IMPORTS = {"onnx": "onnxruntime", "executorch": BINDING, "coreml": "clipstep.export.mlprogram"}
 """What the process that runs artifacts of a target imports first."""
 GOLDEN_STATE_BYTES = 8_000_000
 """Larger states are recorded after the last steps only."""

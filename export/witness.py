@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from clipstep.export.compat.torch_internals import TorchDispatchMode, argument_names, tree_leaves
 from clipstep.export.snapshot import same
 from clipstep.export.source import UNKNOWN, frames_to_theirs, is_theirs, line_of_frame
 
@@ -45,7 +44,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name, random = str(func), torch.Tag.nondeterministic_seeded in func.tags
-        training = any(told is True and argument.name in ("train", "training") for argument, told in zip(func._schema.arguments, args, strict=False))
+        training = any(told is True and argument in ("train", "training") for argument, told in zip(argument_names(func), args, strict=False))
         if self.numbers or random or training:
             stack = frames_to_theirs()
             dropout = "dropout" in name or any("dropout" in frame.f_code.co_name for frame in stack[:-1])
@@ -115,7 +114,7 @@ def _sums(result: Any) -> tuple[Tensor, ...]:
     """For each tensor its sum, the sum of magnitudes, and a weighted sum that depends on the order of its numbers."""
     return tuple(
         torch.stack([x.sum(), x.abs().sum(), (x * torch.arange(x.numel(), dtype=torch.float64).cos()).sum()])
-        for x in (value.detach().double().flatten() for value in pytree.tree_leaves(result) if isinstance(value, Tensor) and not value.is_complex())
+        for x in (value.detach().double().flatten() for value in tree_leaves(result) if isinstance(value, Tensor) and not value.is_complex())
     )
 
 

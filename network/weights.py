@@ -4,7 +4,6 @@ A checkpoint is read without running anything that it names: tensors, numbers an
 """
 
 import argparse
-import importlib
 import pickle
 import re
 from collections import Counter
@@ -180,10 +179,8 @@ def _load(path: Path) -> Any:
 
 def _harmless() -> list[Any]:
     """Types that checkpoints hold beside tensors, of which none runs anything: numpy's scalars and arrays, and options."""
-    multiarray: Any = importlib.import_module("numpy._core.multiarray")
-    named: list[Any] = [
-        (getattr(multiarray, name), f"{module}.multiarray.{name}") for name in ("scalar", "_reconstruct") for module in ("numpy.core", "numpy._core")
-    ]
+    makers: Any = (np.float64().__reduce__()[0], np.zeros(()).__reduce__()[0])  # What pickle calls to make a scalar and an array.
+    named: list[Any] = [(maker, f"{module}.multiarray.{maker.__name__}") for maker in makers for module in ("numpy.core", "numpy._core")]
     kinds = [getattr(np.dtypes, name) for name in np.dtypes.__all__ if name not in ("ObjectDType", "StringDType")]
     return [*named, np.dtype, np.ndarray, *kinds, argparse.Namespace]
 

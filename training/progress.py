@@ -122,4 +122,3 @@ def _follow_cosine(trainer: Trainer, epochs: int) -> None:
     share = (1 + math.cos(math.pi * schedule.last_epoch / epochs)) / 2
     for group, base in zip(trainer.optimizer.param_groups, schedule.base_lrs, strict=True):
         group["lr"] = schedule.eta_min + (base - schedule.eta_min) * share
-    schedule._last_lr = [group["lr"] for group in trainer.optimizer.param_groups]

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx import traceback
 
+from clipstep.export.compat.torch_internals import keeping_metadata
 from clipstep.export.lowering.lazy import exchanged
 from clipstep.export.lowering.lower import lower_graph
 from clipstep.export.lowering.operators import CONVOLUTIONS, arguments, triple
@@ -60,7 +60,7 @@ def explain(graph: fx.GraphModule, inputs: tuple[Tensor, ...], profile: EnginePr
         LoweringError: as :func:`~clipstep.export.lowering.lower.lower_graph`.
     """
     strategies: dict[str, str] = {}
-    with traceback.preserve_node_meta():  # So that each lowered node says which node it comes from.
+    with keeping_metadata():  # So that each lowered node says which node it comes from.
         lowered = lower_graph(graph, inputs, profile, strategies=strategies)
     made: dict[str, list[fx.Node]] = {}
     for node in lowered.graph.nodes:

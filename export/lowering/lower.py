@@ -9,12 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._guards import TracingContext, tracing
-from torch._subclasses import FakeTensorMode
-from torch.fx import traceback
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils import _pytree as pytree
 
+from clipstep.export.compat.torch_internals import metadata_of, trace, tree_leaves
 from clipstep.export.lowering import passes
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.operators import CONVOLUTIONS
@@ -73,9 +69,7 @@ def lower_graph(
         LoweringError: an operation on a value of rank 5 or more has no rule.
     """
     interpreter = _Lowering(graph, profile, strategies)
-    # Traced before autograd's and the backends' decompositions, so that pools and convolutions stay whole.
-    with tracing(TracingContext(FakeTensorMode())):  # Otherwise each value's shape gets a mode of its own, which takes a third of the time.
-        lowered = make_fx(lambda *values: interpreter.run(*values), pre_dispatch=True)(*inputs)
+    lowered = trace(lambda *values: interpreter.run(*values), inputs)
     report("lower", lowered)
     return passes.run(passes.after_lowering(profile), lowered, report)
 
@@ -120,16 +114,16 @@ class _Lowering(fx.Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if n.target in BINARY and n.meta["val"].is_floating_point():  # ExecuTorch would convert integers at each step.
             args = tuple(float(value) if type(value) is int else value for value in args)
-        high = any(isinstance(value, Tensor) and value.ndim > 4 for value in pytree.tree_leaves(n.meta.get("val")))
-        if not high and not any(isinstance(value, LazyPermutation | Frames) for value in pytree.tree_leaves((args, kwargs))):
+        high = any(isinstance(value, Tensor) and value.ndim > 4 for value in tree_leaves(n.meta.get("val")))
+        if not high and not any(isinstance(value, LazyPermutation | Frames) for value in tree_leaves((args, kwargs))):
             return self.call_function(n.target, args, kwargs)
         try:
             if n.target not in RULES:
                 raise Unsupported("this operation")
             if n.target in CONVOLUTIONS and self.strategies is not None:
                 self.strategies[n.name] = strategy_for(self.profile, convolution_of(*args, **kwargs)).name
-            with traceback.set_current_meta(n):  # For what asks where a node comes from.
+            with metadata_of(n):  # For what asks where a node comes from.
                 return RULES[n.target](self.profile, *args, **kwargs)
         except Unsupported as reason:
-            shapes = [tuple(value.shape) for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, LazyPermutation | Frames | Tensor)]
+            shapes = [tuple(value.shape) for value in tree_leaves((args, kwargs)) if isinstance(value, LazyPermutation | Frames | Tensor)]
             raise LoweringError(f"no lowering for {n.target}: {reason}", got=f"shapes {shapes}", fix=f"it comes from {line_of_node(n)}") from None

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
-from torch.utils import _pytree as pytree
 
+from clipstep.export.compat.torch_internals import tree_flatten, tree_map_only, tree_unflatten
 from clipstep.export.lowering.operators import triple
 from clipstep.export.lowering.rules.elementwise import BINARY, UNARY, ZERO_PRESERVING_UNARY
 from clipstep.export.stream.steps import TIME, Chunk, Steps
@@ -23,15 +23,15 @@ LOWEST = -60000.0
 
 def framewise(steps: Steps, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     """An operation that does the same to each frame."""
-    leaves, spec = pytree.tree_flatten((args, kwargs))
+    leaves, spec = tree_flatten((args, kwargs))
     chunks = [leaf for leaf in leaves if isinstance(leaf, Chunk)]
     padded_alone = len(chunks) == 1 and chunks[0].delay < 0 and node.target in ZERO_PRESERVING_UNARY
     aligned = iter(chunks if padded_alone else steps.align(chunks))
-    args, kwargs = pytree.tree_unflatten([next(aligned).data if isinstance(leaf, Chunk) else leaf for leaf in leaves], spec)
+    args, kwargs = tree_unflatten([next(aligned).data if isinstance(leaf, Chunk) else leaf for leaf in leaves], spec)
     delay = chunks[0].delay if padded_alone else max(0, *(x.delay for x in chunks))
     target: Any = node.target
     extra = chunks[0].extra
-    return pytree.tree_map_only(Tensor, lambda value: Chunk(value, delay, extra) if value.ndim > TIME else value, target(*args, **kwargs))
+    return tree_map_only(Tensor, lambda value: Chunk(value, delay, extra) if value.ndim > TIME else value, target(*args, **kwargs))
 
 
 def _made(steps: Steps, under: Chunk, data: Tensor) -> Chunk:

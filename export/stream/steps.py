@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils import _pytree as pytree
 
+from clipstep.export.compat.torch_internals import tree_leaves
 from clipstep.export.source import line_of_node
 from clipstep.export.unsupported import Unsupported
 from clipstep.network.past import Past
@@ -75,7 +75,7 @@ class Steps(fx.Interpreter):
         if n.op != "call_function":
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        timed = any(isinstance(value, Chunk) for value in pytree.tree_leaves((args, kwargs)))
+        timed = any(isinstance(value, Chunk) for value in tree_leaves((args, kwargs)))
         if self.timeless.intersection(n.all_input_nodes):
             self.timeless.add(n)
             if timed:
@@ -88,7 +88,7 @@ class Steps(fx.Interpreter):
             result = self.rules[n.target](self, n, *args, **kwargs)
         except Unsupported as reason:
             raise self._refusal(n, str(reason)) from None
-        for chunk in (leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Chunk)):
+        for chunk in (leaf for leaf in tree_leaves(result) if isinstance(leaf, Chunk)):
             self.latest = max(self.latest, -(-chunk.delay // chunk.frames))
         return result
 

@@ -10,9 +10,9 @@ import coremltools as ct
 import numpy as np
 import torch
 from coremltools.converters.mil import Builder as mb
-from coremltools.converters.mil.mil import Function, Program, types
 from torch import fx
 
+from clipstep.export.compat.coremltools_internals import Function, Program, types
 from clipstep.export.lowering.lazy import exchanged
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.targets.common import IDENTITY, Pair, clamp_bounds, pair

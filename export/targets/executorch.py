@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge, to_edge_transform_and_lower
-from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import Tensor, fx, nn
 
+from clipstep.export.compat.executorch_internals import (
+    EDGE_CONFIG,
+    EdgeProgramManager,
+    LoweredBackendModule,
+    XnnpackPartitioner,
+    to_edge,
+    to_edge_transform_and_lower,
+)
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.step import StepProgram
@@ -48,9 +53,6 @@ VARIANTS = {
 }
 """The engine profiles that ``--tune`` measures. The home network takes 108.3 M ARM64 instructions with ``gemm``, 114.2 M with ``gemm-per-tap``,
 146.5 M with ``direct`` and 108 M with ``per-frame``."""
-# Without dim-order operators the conversion from uint8 costs 7 instructions an element on ARM64 instead of 48.
-# What comes out is checked by running it; checking the graph between passes takes a tenth of the time.
-CONFIG = EdgeCompileConfig(_skip_dim_order=True, _check_ir_validity=False)
 
 
 def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path, versions: Versions = USUAL) -> Placement:
@@ -120,7 +122,7 @@ def _around(inner: Graph, graph: fx.GraphModule, program: StepProgram, metadata:
     content, constants = inner.serialized()
     delegate = LoweredBackendModule(exported_outputs, BACKEND, content, [], constants)
     exported = torch.export.export(Around(delegate), program.inputs)
-    return to_edge(exported, constant_methods={METADATA_METHOD: metadata}, compile_config=CONFIG)
+    return to_edge(exported, constant_methods={METADATA_METHOD: metadata}, compile_config=EDGE_CONFIG)
 
 
 def _partitioned(graph: fx.GraphModule, program: StepProgram, metadata: str) -> EdgeProgramManager:
@@ -129,7 +131,7 @@ def _partitioned(graph: fx.GraphModule, program: StepProgram, metadata: str) -> 
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
             node.meta.pop(key, None)
     return to_edge_transform_and_lower(
-        exported, partitioner=[XnnpackPartitioner()], constant_methods={METADATA_METHOD: metadata}, compile_config=CONFIG
+        exported, partitioner=[XnnpackPartitioner()], constant_methods={METADATA_METHOD: metadata}, compile_config=EDGE_CONFIG
     )
 
 

@@ -11,11 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as schema
-from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import CONSTANT_TENSOR_ALIGNMENT, serialize_xnnpack_binary
-from executorch.backends.xnnpack.utils import xnnpack_constants as flags
-from executorch.exir._serialize._named_data_store import NamedDataStore, NamedDataStoreOutput
 from torch import Tensor
+
+from clipstep.export.compat.executorch_internals import (
+    CONSTANT_TENSOR_ALIGNMENT,
+    NamedDataStore,
+    NamedDataStoreOutput,
+    flags,
+    schema,
+    serialize_xnnpack_binary,
+)
 
 NHWC = (0, 2, 3, 1)
 NO_HANDLE = 65535
@@ -43,8 +48,8 @@ class Graph:
     """XNNPACK's operations in the order in which they run, all of float32."""
 
     def __init__(self) -> None:
-        self.nodes: list[schema.XNode] = []
-        self._values: list[schema.XNNTensorValue] = []
+        self.nodes: list[Any] = []
+        self._values: list[Any] = []
         self._inputs: list[int] = []
         self._outputs: list[int] = []
         self._places = [schema.ConstantDataOffset(0, 0)]

@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as schema
-from executorch.backends.xnnpack.utils import xnnpack_constants as flags
 from torch import Tensor
 from torch.nn import functional as F
 
+from clipstep.export.compat.executorch_internals import flags, schema
 from clipstep.export.lowering.lazy import exchanged
 from clipstep.export.targets.common import IDENTITY, Pair, pair
 from clipstep.export.targets.xnnpack import NHWC, NONE, Clamp, Graph, XnnValue

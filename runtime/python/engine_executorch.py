@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from clipstep.runtime.declared import METADATA, Declared, Tensor
 from clipstep.runtime.errors import ClipstepError, EngineError, first_line
+from clipstep.runtime.executorch_internals import Binding, binding
 from clipstep.runtime.forks import FIX, LoadedHere
 
 
@@ -30,7 +31,7 @@ class ThreadPool:
         self._threads = 0
 
     @contextmanager
-    def loading(self, user: object, threads: int) -> Iterator[Any]:
+    def loading(self, user: object, threads: int) -> Iterator[Binding]:
         """ExecuTorch's binding, while ``user`` loads a model to be run by ``threads`` threads. One loads at a time.
 
         ``user`` keeps the pool as it is until it is gone, or given to :meth:`leave`.
@@ -38,37 +39,35 @@ class ThreadPool:
         Raises:
             ClipstepError: a model that is open uses another number of threads; the process was forked from one that uses ExecuTorch.
         """
-        from executorch.extension.pybindings import portable_lib
-
         if self._process not in (None, os.getpid()):
             raise EngineError("ExecuTorch was used before this process was forked, and its threads are not in it", fix=FIX)
-        self._process = os.getpid()
+        self._process, executorch = os.getpid(), binding()
         with self._lock:
             if self._users and self._threads != threads:
                 raise ClipstepError(
                     f"ExecuTorch has one thread pool a process: got {threads} threads, but a model that is open uses {self._threads}",
                     fix="close it first, or ask for the same number",
                 )
-            if portable_lib._threadpool_get_thread_count() != threads:
-                portable_lib._unsafe_reset_threadpool(threads)
-            if (used := portable_lib._threadpool_get_thread_count()) != threads:
+            if executorch.thread_count() != threads:
+                executorch.set_thread_count(threads)
+            if (used := executorch.thread_count()) != threads:
                 raise ClipstepError("ExecuTorch did not take the thread count", got=used, expected=threads)
             self._threads = threads
             self._users.add(user)
             try:
-                yield portable_lib
+                yield executorch
             except BaseException:
                 self._users.discard(user)
                 raise
 
     @contextmanager
-    def held(self, threads: int) -> Iterator[Any]:
+    def held(self, threads: int) -> Iterator[Binding]:
         """ExecuTorch's binding, with the pool as it is until the end of the context, for models loaded and run inside it."""
         user = _User()
-        with self.loading(user, threads) as portable_lib:
+        with self.loading(user, threads) as executorch:
             pass
         try:
-            yield portable_lib
+            yield executorch
         finally:
             self.leave(user)
 
@@ -93,9 +92,9 @@ class ExecuTorch:
 
     def __init__(self, path: Path, threads: int) -> None:
         self._path, self._lock, self._loaded = path, threading.Lock(), LoadedHere()
-        with POOL.loading(self, threads) as portable_lib:
+        with POOL.loading(self, threads) as executorch:
             try:
-                self._module: Any = portable_lib._load_for_executorch(str(path))
+                self._module: Any = executorch.load(str(path))
                 self._inputs: int = self._module.method_meta("forward").num_inputs()  # Loading alone does not look into the file.
             except Exception as error:  # The binding raises RuntimeError, and others for files that it does not expect.
                 raise EngineError(f"{path}: ExecuTorch cannot load it", got=first_line(error)) from error

@@ -52,6 +52,8 @@ def read_file(path: Path) -> FileFacts:
             values = target.read(path)
     except ModuleNotFoundError as error:
         raise ClipstepError(f"reading {path.suffix} needs {error.name}, which is not installed", fix=install_extra("export")) from error
+    except ClipstepError:
+        raise
     except Exception as error:  # Each format's tools raise what they like on a damaged file.
         reason = next(iter(str(error).strip().splitlines()), "")
         raise ClipstepError(f"{path}: cannot be read", got=f"{type(error).__name__}: {reason}", expected=f"a {path.suffix} file") from error

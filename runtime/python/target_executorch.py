@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from clipstep.runtime.declared import METADATA
+from clipstep.runtime.executorch_internals import READER, program_reader
 from clipstep.runtime.target import TargetInfo, Tensor, counted_by_type
 
 
 def read_executorch(path: Path) -> dict[str, Any]:
-    from executorch.exir._serialize._program import deserialize_pte_binary
-    from executorch.exir.schema import DelegateCall, KernelCall, String
-
-    plans = {plan.name: plan for plan in deserialize_pte_binary(path.read_bytes()).program.execution_plan}
+    read, schema = program_reader()
+    plans = {plan.name: plan for plan in read(path.read_bytes()).execution_plan}
     forward = plans["forward"]
     names = {"byte": "uint8", "float": "float32", "half": "float16", "double": "float64", "int": "int32", "long": "int64"}
 
@@ -23,9 +22,9 @@ def read_executorch(path: Path) -> dict[str, Any]:
 
     calls: list[str] = []
     for instruction in (step.instr_args for chain in forward.chains for step in chain.instructions):
-        if isinstance(instruction, DelegateCall):
+        if isinstance(instruction, schema.DelegateCall):
             calls.append(forward.delegates[instruction.delegate_index].id)
-        elif isinstance(instruction, KernelCall):
+        elif isinstance(instruction, schema.KernelCall):
             calls.append(forward.operators[instruction.op_index].name)
     constant = plans.get(METADATA)
     value = constant.values[constant.outputs[0]].val if constant else None
@@ -36,8 +35,8 @@ def read_executorch(path: Path) -> dict[str, Any]:
         "operations": counted_by_type(calls),
         "weights_bytes": None,
         "written_by": "ExecuTorch",
-        "metadata": value.string_val if isinstance(value, String) else None,
+        "metadata": value.string_val if isinstance(value, schema.String) else None,
     }
 
 
-EXECUTORCH = TargetInfo("ExecuTorch", ".pte", read_executorch, ("executorch.exir._serialize._program",), ("android", "python"), operations="calls")
+EXECUTORCH = TargetInfo("ExecuTorch", ".pte", read_executorch, (READER,), ("android", "python"), operations="calls")

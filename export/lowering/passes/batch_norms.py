@@ -2,7 +2,7 @@
 
 import torch
 from torch import fx
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils import fuse_conv_bn_weights
 
 from clipstep.export.lowering.operators import CONVOLUTIONS
 from clipstep.export.lowering.passes.editing import clean, constant, convolution_constants, optional_constant, set_convolution_constants

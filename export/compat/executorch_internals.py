@@ -1,0 +1,40 @@
+"""What clipstep writes ExecuTorch's files by: XNNPACK's graphs, which have no public writer, and what puts them into a program."""
+
+from typing import Any
+
+from clipstep.export.compat.torch_internals import TORCH
+from clipstep.runtime.executorch_internals import EXECUTORCH
+
+TORCH.check()  # ExecuTorch fits one minor version of PyTorch, and fails with another while it is imported.
+with EXECUTORCH.internals():
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.backends.xnnpack.serialization import xnnpack_graph_schema
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import CONSTANT_TENSOR_ALIGNMENT, serialize_xnnpack_binary
+    from executorch.backends.xnnpack.utils import xnnpack_constants
+    from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge, to_edge_transform_and_lower
+    from executorch.exir._serialize._named_data_store import NamedDataStore, NamedDataStoreOutput
+    from executorch.exir.lowered_backend_module import LoweredBackendModule
+
+    # Without dim-order operators the conversion from uint8 costs 7 instructions an element on ARM64 instead of 48.
+    # What comes out is checked by running it; checking the graph between passes takes a tenth of the time.
+    EDGE_CONFIG = EdgeCompileConfig(_skip_dim_order=True, _check_ir_validity=False)
+
+__all__ = [
+    "CONSTANT_TENSOR_ALIGNMENT",
+    "EDGE_CONFIG",
+    "EdgeProgramManager",
+    "LoweredBackendModule",
+    "NamedDataStore",
+    "NamedDataStoreOutput",
+    "XnnpackPartitioner",
+    "flags",
+    "schema",
+    "serialize_xnnpack_binary",
+    "to_edge",
+    "to_edge_transform_and_lower",
+]
+
+schema: Any = EXECUTORCH.guarded(xnnpack_graph_schema)
+"""The operations and values of an XNNPACK graph."""
+flags: Any = EXECUTORCH.guarded(xnnpack_constants)
+"""XNNPACK's constants."""

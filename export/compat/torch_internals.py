@@ -1,0 +1,54 @@
+"""What clipstep uses of PyTorch that is not public."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import Tensor, fx
+
+from clipstep.runtime.supported import SupportedRange
+
+TORCH = SupportedRange("torch", "2.13", "2.14", version_in="torch")
+
+with TORCH.internals():
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.traceback import preserve_node_meta, set_current_meta
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+
+__all__ = [
+    "TORCH",
+    "TorchDispatchMode",
+    "argument_names",
+    "keeping_metadata",
+    "metadata_of",
+    "trace",
+    "tree_flatten",
+    "tree_leaves",
+    "tree_map_only",
+    "tree_unflatten",
+]
+
+
+def trace(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    """The graph of what a function does with ``inputs``, traced before autograd's and the backends' decompositions, so that pools and convolutions
+    stay whole."""
+    with tracing(TracingContext(FakeTensorMode())):  # Otherwise each value's shape gets a mode of its own, which takes a third of the time.
+        return make_fx(function, pre_dispatch=True)(*inputs)
+
+
+def keeping_metadata() -> AbstractContextManager[Any]:
+    """A context in which each node that :func:`trace` adds carries the metadata of :func:`metadata_of`."""
+    return preserve_node_meta()
+
+
+def metadata_of(node: fx.Node) -> AbstractContextManager[Any]:
+    """A context whose operations are traced on behalf of ``node``: that is where their metadata says they come from."""
+    return set_current_meta(node)
+
+
+def argument_names(operator: Any) -> tuple[str, ...]:
+    """The names of the arguments of an operator that a :class:`TorchDispatchMode` is given, in their order."""
+    return tuple(argument.name for argument in operator._schema.arguments)
