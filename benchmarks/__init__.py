@@ -1,10 +1,11 @@
 """A bundle in, records of latency and memory out: on this computer, on phones, beside other runtimes.
 
-::
-
+Example:
+    ```python
     from clipstep.benchmarks import bench
 
     records = bench("fight.clipstep", threads=[1])
+    ```
 """
 
 from typing import TYPE_CHECKING

@@ -28,10 +28,11 @@ def bench(
 ) -> list[Record]:
     """Measures the artifacts of a bundle, each in a process of its own, taking turns so that a noisy computer hits all alike.
 
-    ::
-
+    Example:
+        ```python
         for record in bench("fight.clipstep", threads=[1]):
             print(record.subject.name, record.percentile_ms(50), "ms")
+        ```
 
     Given the network behind it, the folder of a ``run`` or a factory ``model="package.module:factory"`` with its ``weights``, PyTorch and the
     naive rank-5 ONNX are measured beside them; their processes have to make it anew, so that a module in memory will not do.

@@ -165,7 +165,7 @@ class InstructionRecord(_Model):
     manifest_sha256: str
     artifact_sha256: str | None
     weights_sha256: str | None = None
-    """As in :class:`Record`."""
+    """As in ``Record``."""
     subject: Subject
     emulator: str
     cpu_model: str

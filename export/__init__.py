@@ -1,12 +1,13 @@
 """A PyTorch video network in, a bundle of verified artifacts out.
 
-::
-
+Example:
+    ```python
     from clipstep.export import export
 
     result = export(network.eval(), "mine.clipstep", frames=16, size=112, labels=("walk", "run"),
                     mean=(114.7, 114.7, 114.7), std=(57.4, 57.4, 57.4), fps=25)
     print(result.manifest.artifacts[0].parity.max_absolute_error)
+    ```
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
 """The functions of clipstep.export: a module in memory to a verified bundle, and a bundle compared with its network.
 
-They print nothing and raise :class:`~clipstep.runtime.ClipstepError`; the converters' own progress and warnings go to the process'
+They print nothing and raise ``clipstep.runtime.ClipstepError``; the converters' own progress and warnings go to the process'
 streams, which are the program's business.
 """
 
@@ -48,10 +48,11 @@ def export(
 ) -> ExportResult:
     """Writes a module in memory as a bundle of verified artifacts: whole, or not at all.
 
-    ::
-
+    Example:
+        ```python
         network = torchvision.models.video.r3d_18(weights="DEFAULT").eval()
         result = export(network, "r3d.clipstep", frames=16, size=112, labels=labels, mean=mean, std=std, fps=25)
+        ```
 
     ``module.forward(frames, *states)`` takes normalised ``(1, 3, frames, size, size)`` float32 and returns logits
     ``(1, len(labels))``, followed by the next states if ``module.initial_states()`` says that it has some. The module is in eval mode, on the

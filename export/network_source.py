@@ -1,7 +1,7 @@
 """Which network is behind a bundle: what the user says, never what the bundle says of itself.
 
 A manifest's provenance names a run or a factory. That is a note for people: whoever made the bundle wrote it, and importing or opening
-what it names would run a stranger's choice of code. Reading the network takes torch: :mod:`clipstep.export.reference`.
+what it names would run a stranger's choice of code. Reading the network takes torch: ``clipstep.export.reference``.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class NetworkSource:
 
 
 def given_network(run: Path | None, model: str | None, weights: Path | None) -> NetworkSource | None:
-    """What the options of :func:`network_options` say; None if none of them was given.
+    """What the options of ``network_options`` say; None if none of them was given.
 
     Raises:
         ClipstepError: they contradict each other.
@@ -52,7 +52,7 @@ def given_network(run: Path | None, model: str | None, weights: Path | None) -> 
 
 
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds ``--run``, ``--model`` and ``--weights`` to a command, the network behind its bundle; see :func:`given_network`."""
+    """Adds ``--run``, ``--model`` and ``--weights`` to a command, the network behind its bundle; see ``given_network``."""
     options = (
         click.option("--run", type=click.Path(path_type=Path), help="The folder of the run that the bundle was exported from."),
         click.option("--model", help="Instead of --run: package.module:factory, the network that the bundle was exported from."),

@@ -21,10 +21,10 @@ class ExportOptions:
     """What an export writes.
 
     ``form`` and ``input_dtype`` ``"auto"`` are each target's usual ones; ``stream`` is the number of new frames a step, as
-    :func:`~clipstep.export.step.program_of` takes it, and ``window`` how many seconds its predictions go back, None for all.
+    ``clipstep.export.step.program_of`` takes it, and ``window`` how many seconds its predictions go back, None for all.
     For each of ``platforms`` a target that may differ by processor gets an artifact: by ``tune``, if it is given,
     the cheapest of all its variants. ``opset`` is ONNX's operator set,
-    and ``ios`` the lowest iOS of Core ML models; None stands for those of :class:`~clipstep.export.targets.common.Versions`.
+    and ``ios`` the lowest iOS of Core ML models; None stands for those of ``clipstep.export.targets.common.Versions``.
     """
 
     targets: Sequence[str] = tuple(TARGETS)
@@ -35,7 +35,7 @@ class ExportOptions:
     tune: Tune | None = None
     window: float | None = None
     output: str | None = None
-    """What the first output holds, one of :data:`~clipstep.export.choices.OUTPUTS`; None for what is recognised."""
+    """What the first output holds, one of ``clipstep.export.choices.OUTPUTS``; None for what is recognised."""
     opset: int | None = None
     ios: int | None = None
 

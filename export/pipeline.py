@@ -60,7 +60,7 @@ class ExportResult:
 
 
 Around = Callable[[], AbstractContextManager[object]]
-"""Gives what the converters and engines are run inside, as :func:`~clipstep.runtime.terminal.quiet` for a command."""
+"""Gives what the converters and engines are run inside, as ``clipstep.runtime.terminal.quiet`` for a command."""
 _EXPORTING = threading.RLock()
 
 

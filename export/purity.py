@@ -19,7 +19,7 @@ from clipstep.runtime.errors import ClipstepError
 
 
 class Purity:
-    """Whether one network's step is pure: :meth:`first` runs it once, :meth:`check` then decides."""
+    """Whether one network's step is pure: ``first`` runs it once, ``check`` then decides."""
 
     _first: FirstStep
 

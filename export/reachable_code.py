@@ -1,6 +1,6 @@
 """What the user's functions and classes keep: enclosed variables, default arguments, attributes, and the variables of modules that they name.
 
-Each ``of_*`` does as those of :mod:`clipstep.export.reachable_data`.
+Each ``of_*`` does as those of ``clipstep.export.reachable_data``.
 """
 
 import contextlib

@@ -29,7 +29,7 @@ def reference_program(bundle: Bundle, network: NetworkSource) -> StepProgram:
     """The step that the bundle's artifacts compute; that it keeps the contract was proven when the bundle was written.
 
     Raises:
-        ClipstepError: as :func:`reference_network`.
+        ClipstepError: as ``reference_network``.
     """
     return reference_program_of(bundle, reference_network(bundle, network), proven=True)
 

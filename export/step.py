@@ -45,7 +45,7 @@ class StepProgram:
     delay: int = 0
     """How many frames a prediction is behind the newest one."""
     clip: Callable[[Tensor, bool], Tensor | None] | None = None
-    """For steps made by :func:`program_of` with ``stream``: the clip network's logits ``(1, classes)`` on all the frames so far
+    """For steps made by ``program_of`` with ``stream``: the clip network's logits ``(1, classes)`` on all the frames so far
     ``(n, H, W, 3)``, which the steps have to give, and whether those are all of the video; None as long as there are none."""
     flush: Flush | None = None
     """How the steps are told that a video has ended, where they then have more to say."""

@@ -16,7 +16,7 @@ Array = np.ndarray | array.array | bytearray  # type: ignore[type-arg]
 
 
 class Undo:
-    """Each method notes how one kind of thing is put back as it is now; :meth:`run` puts everything back."""
+    """Each method notes how one kind of thing is put back as it is now; ``run`` puts everything back."""
 
     def __init__(self) -> None:
         self._steps: list[Callable[[], object]] = []

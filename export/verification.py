@@ -35,7 +35,7 @@ def record_golden(program: StepProgram, subclips: torch.Tensor, steps: int | Non
     """Runs the eager network for ``steps`` steps of one stream over ``subclips`` ``(S, T, H, W, 3)``, again from the
     first when they are used up; after a few of them also to the end that a video would have there, where it has one.
 
-    Unless given, there are :data:`GOLDEN_STEPS`, or as many as the shortest video has.
+    Unless given, there are ``GOLDEN_STEPS``, or as many as the shortest video has.
     """
     frames = len(program.frames)
     steps = steps or max(GOLDEN_STEPS, shortest_steps(program.flush, frames) if program.flush else 0)

@@ -1,4 +1,4 @@
-"""A bundle compared with its network: what ``clipstep verify`` and :func:`clipstep.export.verify` do."""
+"""A bundle compared with its network: what ``clipstep verify`` and ``clipstep.export.verify`` do."""
 
 from dataclasses import dataclass
 from pathlib import Path

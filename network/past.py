@@ -10,7 +10,7 @@ from torch import Tensor
 class Past:
     """A packed state ``(N, total)``, read layer by layer in the order of the forward pass; the next one is written likewise.
 
-    A temporal kernel of 3 over steps of two frames, with two frames remembered::
+    A temporal kernel of 3 over steps of two frames, with two frames remembered:
 
         step 1       0  0  a  b        reads  0 0, keeps  a b
         step 2             a  b  c  d  reads  a b, keeps  c d

@@ -31,7 +31,7 @@ def read_subclips(path: Path, frames: int, size: int, channels: int = RGB, box: 
 
 
 def read_views(path: Path, frames: int, size: int, channels: int, boxes: Sequence[Callable[[int, int], Box]]) -> list[Tensor]:
-    """As :func:`read_subclips`, once for each of several boxes; the video is decoded once."""
+    """As ``read_subclips``, once for each of several boxes; the video is decoded once."""
     source = read_frames(path, whole=frames)
     first = next(source)
     squares = [box(*first.shape[:2]) for box in boxes]

@@ -83,7 +83,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """The first set of weights in such a file, without a prefix such as ``module.`` that every name has.
 
     Raises:
-        ClipstepError: as :func:`read_checkpoint`.
+        ClipstepError: as ``read_checkpoint``.
     """
     return bare(next(iter(read_checkpoint(path).sets.values())))
 

@@ -41,10 +41,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What :func:`save_checkpoint` was given; keys of dictionaries that were numbers come as text.
+    """What ``save_checkpoint`` was given; keys of dictionaries that were numbers come as text.
 
     Raises:
-        ClipstepError: there is no such file, or it is not one that :func:`save_checkpoint` wrote.
+        ClipstepError: there is no such file, or it is not one that ``save_checkpoint`` wrote.
     """
     check_file(path, "the checkpoint of an earlier training", fix="train without --resume")
     try:

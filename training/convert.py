@@ -79,7 +79,7 @@ def _described(found: Checkpoint) -> str:
 
 
 def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under the names of :class:`PublishedSlowFast`; names that it does not know stay as they are."""
+    """The same tensors under the names of ``PublishedSlowFast``; names that it does not know stay as they are."""
     return {_name(name): value for name, value in state.items()}
 
 

@@ -33,7 +33,7 @@ class Start:
 
 
 def read_start(source: Path) -> Start:
-    """The weights of a run's folder, or of a file of tensors as :func:`~clipstep.network.weights.read_state` takes it.
+    """The weights of a run's folder, or of a file of tensors as ``clipstep.network.weights.read_state`` takes it.
 
     Raises:
         ClipstepError: it is neither, or cannot be read.

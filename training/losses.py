@@ -27,7 +27,7 @@ def subclip_losses(
 
     A video's loss is the cross-entropy after its last subclip (``"last"``, the paper's) or its mean over every subclip
     (``"every"``). The states are detached between windows, so each loss can be back-propagated at once and its graph
-    freed: memory does not grow with the length of a video. Videos of different lengths end together::
+    freed: memory does not grow with the length of a video. Videos of different lengths end together:
 
         position   0   1   2   3
         video a    s0  s1  s2  s3      windows of 2: (0, 1) and (2, 3), counted from the end

@@ -83,7 +83,7 @@ def train(job: Job, console: Console) -> Run | None:
 
 
 def _is_first_process() -> bool:
-    """Whether this is the process that writes, also before :func:`launch`, which starts the others by the same command."""
+    """Whether this is the process that writes, also before ``launch``, which starts the others by the same command."""
     return not any(int(os.environ.get(name) or 0) for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 

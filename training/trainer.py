@@ -146,7 +146,7 @@ class Trainer:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Takes up what :meth:`state` gave."""
+        """Takes up what ``state`` gave."""
         self.network.load_state_dict(state["network"])
         optimizer = state["optimizer"]
         self.optimizer.load_state_dict({**optimizer, "state": {int(key): value for key, value in optimizer["state"].items()}})

@@ -18,7 +18,7 @@ def graphs(step: nn.Module, inputs: tuple[Tensor, ...], profile: EngineProfile) 
         ...     print(name, module.graph)
 
     Raises:
-        LoweringError: as :func:`~clipstep.export.lowering.lower.lower`.
+        LoweringError: as ``clipstep.export.lowering.lower.lower``.
     """
     seen: list[tuple[str, fx.GraphModule]] = []
 

@@ -40,7 +40,7 @@ class LoweredLayer:
     """The shape of its weight, ``(O, C / groups, kT, kH, kW)``."""
     stride: tuple[int, ...]
     strategy: str
-    """The name of one of :data:`~clipstep.export.lowering.rules.strategies.STRATEGIES`."""
+    """The name of one of ``clipstep.export.lowering.rules.strategies.STRATEGIES``."""
     fmas_needed: int
     """Multiply-accumulates of the convolution as it was trained, those on its padding included."""
     fmas: int
@@ -53,11 +53,11 @@ def explain(graph: fx.GraphModule, inputs: tuple[Tensor, ...], profile: EnginePr
     """The convolutions of a simplified graph in their order, as they are lowered with a profile.
 
     Args:
-        graph: of :func:`~clipstep.export.lowering.lower.simplified`.
+        graph: of ``clipstep.export.lowering.lower.simplified``.
         inputs: of the step.
 
     Raises:
-        LoweringError: as :func:`~clipstep.export.lowering.lower.lower_graph`.
+        LoweringError: as ``clipstep.export.lowering.lower.lower_graph``.
     """
     strategies: dict[str, str] = {}
     with keeping_metadata():  # So that each lowered node says which node it comes from.

@@ -1,7 +1,7 @@
 """A value of any rank, held as a tensor of rank 4 or less whose axes are split, permuted and joined lazily.
 
 Reshapes and permutations only change the description; elements move when a tensor is asked for, once. The channel shuffle of a value
-``(1, C, T, H, W)`` goes through rank 6::
+``(1, C, T, H, W)`` goes through rank 6:
 
     x.reshape(1, g, c, T, H, W)    factors of the memory: g, c, THW
     x.transpose(1, 2)              their order:           c, g, THW

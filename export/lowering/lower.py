@@ -1,6 +1,6 @@
 """A step as a graph without values of rank 5 or more, exactly: what XNNPACK and Core ML need, and what runs fast in onnxruntime.
 
-:func:`simplified` exports the step and runs the passes that do not depend on the engine; :func:`lower_graph` then interprets that graph, each
+``simplified`` exports the step and runs the passes that do not depend on the engine; ``lower_graph`` then interprets that graph, each
 operation on values of rank 5 or more by its rule, while torch traces what the rules do, and runs the passes over the result.
 """
 
@@ -43,10 +43,10 @@ def lower(step: nn.Module, inputs: tuple[Tensor, ...], profile: EngineProfile) -
 
 @torch.no_grad()
 def simplified(step: nn.Module, inputs: tuple[Tensor, ...], report: Report = lambda *_: None) -> fx.GraphModule:
-    """The rank-5 graph of a step after the passes that do not depend on the engine: what :func:`lower_graph` takes, with any profile.
+    """The rank-5 graph of a step after the passes that do not depend on the engine: what ``lower_graph`` takes, with any profile.
 
     Raises:
-        LoweringError: as :func:`export_whole`.
+        LoweringError: as ``export_whole``.
     """
     graph = export_whole(step, inputs)
     report("export", graph)

@@ -1,15 +1,13 @@
 """The representations of a rank-5 value ``(1, C, T, H, W)`` by tensors of rank 4 or less, and the ways from one to another.
 
-=========================  =========================================  ====================================================
-representation             memory                                     used by
-=========================  =========================================  ====================================================
-:class:`Frames`            T tensors ``(1, C, H, W)``                 what works frame by frame, or moves frames in time
-batch                      one tensor ``(T, C, H, W)``                2D operations on all frames in one call
-channel-major              one tensor ``(1, C, T, H * W)``            GEMMs, and 2D operations over (time, pixels)
-:class:`LazyPermutation`   one tensor, any order of axes              reshapes and permutations, which then cost nothing
-=========================  =========================================  ====================================================
+| representation | memory | used by |
+|---|---|---|
+| ``Frames`` | T tensors ``(1, C, H, W)`` | what works frame by frame, or moves frames in time |
+| batch | one tensor ``(T, C, H, W)`` | 2D operations on all frames in one call |
+| channel-major | one tensor ``(1, C, T, H * W)`` | GEMMs, and 2D operations over (time, pixels) |
+| ``LazyPermutation`` | one tensor, any order of axes | reshapes and permutations, which then cost nothing |
 
-A batch and a channel-major value are held as a :class:`LazyPermutation` with that order in memory.
+A batch and a channel-major value are held as a ``LazyPermutation`` with that order in memory.
 """
 
 import math
@@ -61,7 +59,7 @@ class Frames:
         return Frames(tuple(function(frame) for frame in self.tensors))
 
     def map_zero_preserving(self, function: Callable[[Tensor], Tensor]) -> "Frames":
-        """As :meth:`map`, for a function that maps zeros to zeros: frames of zeros stay None."""
+        """As ``map``, for a function that maps zeros to zeros: frames of zeros stay None."""
         return Frames(tuple(None if frame is None else function(frame) for frame in self.items))
 
 

@@ -1,6 +1,6 @@
 """A clip network as a step of ``k`` new frames: what each temporal layer needs of the past becomes state.
 
-A temporal layer's output that needs frames to come is given when they have come, later than its input by a delay::
+A temporal layer's output that needs frames to come is given when they have come, later than its input by a delay:
 
     kernel 3, padding 1          frame   0  1  2  3  4  5      the output 1 needs the frames 0, 1, 2
     steps of 2 frames            input   0  1 |2  3 |4  5      remembers 2 frames: zeros, as the padding, before the first
@@ -12,7 +12,7 @@ those of a window of the newest steps.
 
 When the video is over, the outputs that were still waiting for frames to come are due, with the padding that the clip network
 has there. No frames that one could feed are that padding, because each layer has its own. So the steps that follow are told that
-the video has ended, by the state ``ended``, and each layer takes what is after its own end for padding::
+the video has ended, by the state ``ended``, and each layer takes what is after its own end for padding:
 
     video of 4 frames            input   0  1 |2  3 |-  -      "-" is after the video, and zero for every layer that pads
                                  output  .  0 |1  2 |3  -      the last output, of the frames 2 and 3 and padding

@@ -15,7 +15,7 @@ from clipstep.runtime.manifest import Flush
 
 def streamed(spec: NetworkSpec, frames: int, window: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """The network that takes so many frames a step, and the facts of it by the names that a
-    :class:`~clipstep.export.step.StepProgram` has for them.
+    ``clipstep.export.step.StepProgram`` has for them.
 
     Raises:
         ClipstepError: the network cannot become such steps, or has no mean over time that a window could bound.

@@ -1,11 +1,13 @@
 """Bundle in, predictions out: numpy, PyAV and an engine, never torch.
 
-::
-
-    model = StepModel.load("fight.clipstep", engine="onnxruntime", threads=1)
-    stream = model.stream()
-    for frame in read_frames("video.mp4"):
-        prediction = stream.push(frame)      # None, or a Prediction once every T frames
+Example:
+    ```python
+    with StepModel.load("fight.clipstep", engine="onnxruntime", threads=1) as model:
+        stream = model.stream()
+        for frame in read_frames("video.mp4"):
+            if prediction := stream.push(frame):  # None, or a prediction once every T frames
+                print(prediction.top(3))
+    ```
 """
 
 from typing import TYPE_CHECKING

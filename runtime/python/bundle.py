@@ -33,7 +33,7 @@ __all__ = ["MANIFEST", "PACK_SUFFIX", "Bundle", "BundleError", "is_bundle", "ope
 class Bundle:
     """An opened bundle: what its manifest says, and its files, each of which is checked before it is given.
 
-    :meth:`close` removes what was unpacked of a pack; a bundle that is a folder needs none.
+    ``close`` removes what was unpacked of a pack; a bundle that is a folder needs none.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class Bundle:
     def open(cls, path: str | Path, *, lazily: bool = False, signer: Path | None = None) -> "Bundle":
         """Reads the manifest and checks the size and hash of every file that is there; ``lazily`` of each only when it is used.
 
-        A file that is :attr:`missing` matters to whoever needs it, one that is :attr:`extra` to nobody. ``signer`` is the public key,
+        A file that is ``missing`` matters to whoever needs it, one that is ``extra`` to nobody. ``signer`` is the public key,
         PEM, that must have signed the manifest.
 
         Raises:
@@ -114,7 +114,7 @@ class Bundle:
         """The bundle as a folder, for another process: of a pack, all that the manifest names, unpacked.
 
         Raises:
-            BundleError: as :meth:`file`.
+            BundleError: as ``file``.
         """
         for item in self._items():
             if self._parts(item):

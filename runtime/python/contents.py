@@ -50,7 +50,7 @@ class Contents(Protocol):
         """A folder in which these files lie."""
 
     def close(self) -> None:
-        """Removes what :meth:`place` unpacked."""
+        """Removes what ``place`` unpacked."""
 
 
 class Folder:
@@ -182,7 +182,7 @@ def _no_pack(path: Path) -> BundleError:
 
 @contextlib.contextmanager
 def reading(path: Path, name: str) -> Iterator[None]:
-    """Turns what a damaged zip file or a disk raises into a :class:`BundleError`."""
+    """Turns what a damaged zip file or a disk raises into a ``BundleError``."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:

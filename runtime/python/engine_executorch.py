@@ -34,7 +34,7 @@ class ThreadPool:
     def loading(self, user: object, threads: int) -> Iterator[Binding]:
         """ExecuTorch's binding, while ``user`` loads a model to be run by ``threads`` threads. One loads at a time.
 
-        ``user`` keeps the pool as it is until it is gone, or given to :meth:`leave`.
+        ``user`` keeps the pool as it is until it is gone, or given to ``leave``.
 
         Raises:
             ClipstepError: a model that is open uses another number of threads; the process was forked from one that uses ExecuTorch.

@@ -66,7 +66,7 @@ def read_file(path: Path) -> FileFacts:
 
 
 def facts_of(path: Path) -> str:
-    """:func:`read_file` as JSON, as a process of its own is asked for it."""
+    """``read_file`` as JSON, as a process of its own is asked for it."""
     return read_file(path).model_dump_json()
 
 

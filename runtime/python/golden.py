@@ -17,7 +17,7 @@ from clipstep.runtime.session import end_video
 from clipstep.runtime.wording import counted
 
 BOUNDS = {"float32": 1e-4, "float16": 2e-2}
-"""How far an artifact of that precision may be off, as a share of each output's :func:`scale_of`.
+"""How far an artifact of that precision may be off, as a share of each output's ``scale_of``.
 
 Float32 networks differ from float64 by up to 2e-5 of it (resnet3d_50, random weights), the home network in float16 by 7e-3 and
 others by up to 1.6e-2 (docs/measurements.md).
@@ -125,7 +125,7 @@ class GoldenSteps:
 
     @classmethod
     def load(cls, path: Path, state_names: Sequence[str]) -> "GoldenSteps":
-        """The golden steps in a file, as they are: :meth:`check` tells whether they can be used."""
+        """The golden steps in a file, as they are: ``check`` tells whether they can be used."""
         try:
             values = load_file(path)
             states = {name: values[f"states.{name}"] for name in state_names}
@@ -194,7 +194,7 @@ class Errors:
     steps: int
     absolute: float
     relative: float
-    """The largest error that was found, as a share of its output's :func:`scale_of`."""
+    """The largest error that was found, as a share of its output's ``scale_of``."""
 
 
 def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> Errors:

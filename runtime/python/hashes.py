@@ -22,7 +22,7 @@ def tree_size(path: Path) -> int:
 
 
 def tree_digest(file: str, parts: Sequence[str], digest: Callable[[str], str]) -> str:
-    """:func:`tree_sha256` of ``file``, which is one of the ``parts`` or a folder that holds them all; ``digest`` gives the hash of a part."""
+    """``tree_sha256`` of ``file``, which is one of the ``parts`` or a folder that holds them all; ``digest`` gives the hash of a part."""
     whole = PurePosixPath(file).as_posix()
     if list(parts) == [whole]:
         return digest(whole)

@@ -43,7 +43,7 @@ def send(file: IO[bytes], header: Mapping[str, Any], arrays: Sequence[Array] = (
 
 
 def receive(file: IO[bytes]) -> Message | None:
-    """Reads what :func:`send` wrote; None at the end of the file, or if it breaks off."""
+    """Reads what ``send`` wrote; None at the end of the file, or if it breaks off."""
     line = file.readline(MESSAGE_BYTES)
     if not line.endswith(b"\n"):
         return None
@@ -129,7 +129,7 @@ class Child:
         """What the function ``module:function`` of clipstep gives for the file ``path``, called there; JSON both ways.
 
         Raises:
-            ClipstepError: as :meth:`ask`.
+            ClipstepError: as ``ask``.
         """
         return self.ask(path, what, {"call": function, "arguments": {"path": str(path.absolute()), **arguments}, **_limits(path)})[0]["result"]
 
@@ -204,7 +204,7 @@ class IsolatedEngine:
         self._declared: Declared | None = header["declared"]
 
     def declared(self) -> Declared | None:
-        """As :class:`~clipstep.runtime.engines.Declares` says."""
+        """As ``clipstep.runtime.engines.Declares`` says."""
         return self._declared
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:

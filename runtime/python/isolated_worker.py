@@ -1,4 +1,4 @@
-"""The other end of :mod:`clipstep.runtime.isolated`. Not for users: that module starts it.
+"""The other end of ``clipstep.runtime.isolated``. Not for users: that module starts it.
 
 It answers each request on standard input with one on standard output, until standard input ends.
 """

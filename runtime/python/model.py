@@ -61,7 +61,7 @@ class StepModel:
     ) -> "StepModel":
         """Opens a bundle, a folder or a pack, and loads its artifact for ``engine``, on this processor, with ``threads`` threads.
 
-        Only that artifact needs to be whole. A :class:`Bundle` that is open already stays so.
+        Only that artifact needs to be whole. A ``Bundle`` that is open already stays so.
 
         With ``spinning``, onnxruntime's threads wait busily for the next step, as is its own default: for steps that follow each
         other at once. Between the steps of a live stream that is processor time and battery for nothing.

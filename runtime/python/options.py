@@ -119,7 +119,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Everything a
 
 
 def command(name: str, **more: Any) -> Callable[[Callable[..., Any]], Command]:
-    """``click.command`` for a command of clipstep; see :class:`Command`."""
+    """``click.command`` for a command of clipstep; see ``Command``."""
     return click.command(name, cls=Command, **more)
 
 
@@ -155,4 +155,4 @@ def _check_value(name: str, value: Any) -> None:
 signer_option = click.option(
     "--signer", type=click.Path(path_type=Path), help="A public key, PEM: the bundle must be signed by it. clipstep sign --help"
 )
-"""The option of every command that opens a bundle; see :func:`~clipstep.runtime.bundle.opened_for`."""
+"""The option of every command that opens a bundle; see ``clipstep.runtime.bundle.opened_for``."""

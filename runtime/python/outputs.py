@@ -9,14 +9,12 @@ from clipstep.runtime.engines import Array
 Output = Literal["logits", "probabilities", "multilabel_logits", "multilabel_probabilities"]
 """What the artifact's first output, which is always called ``logits``, holds:
 
-======================== ============================= ============================
-value                    the classes                   the runtime still applies
-======================== ============================= ============================
-logits                   exclude each other            softmax
-probabilities            exclude each other            nothing: softmax is inside
-multilabel_logits        each is there or not          sigmoid
-multilabel_probabilities each is there or not          nothing: sigmoid is inside
-======================== ============================= ============================
+| value | the classes | the runtime still applies |
+|---|---|---|
+| `logits` | exclude each other | softmax |
+| `probabilities` | exclude each other | nothing: softmax is inside |
+| `multilabel_logits` | each is there or not | sigmoid |
+| `multilabel_probabilities` | each is there or not | nothing: sigmoid is inside |
 """
 OUTPUTS: tuple[Output, ...] = get_args(Output)
 

@@ -108,7 +108,7 @@ def golden_of(bundle: Bundle, kind: str) -> PackedGolden:
 
 
 def synthetic_golden(by: str) -> Golden:
-    """What a manifest says of golden steps on drawn scenes whose outputs were computed by that; :func:`packed_golden` adds the file."""
+    """What a manifest says of golden steps on drawn scenes whose outputs were computed by that; ``packed_golden`` adds the file."""
     return Golden(file=GOLDEN_FILE, size_bytes=1, sha256="0" * 64, content=("synthetic",), outputs_by=by)
 
 

@@ -43,13 +43,13 @@ def record_accuracy(bundle: Bundle, file: str, accuracy: Accuracy) -> None:
     """Notes in the bundle's manifest how right the artifact ``file`` is; the manifest is replaced at once, or not at all.
 
     Raises:
-        BundleError: as :func:`check_recordable`; or the artifact was replaced since the bundle was opened.
+        BundleError: as ``check_recordable``; or the artifact was replaced since the bundle was opened.
     """
     _record(bundle, "accuracy", {file: accuracy})
 
 
 def record_arm64(bundle: Bundle, costs: Mapping[str, Arm64Step]) -> None:
-    """Notes in the bundle's manifest what a step of each artifact costs on ARM64, as :func:`record_accuracy` does."""
+    """Notes in the bundle's manifest what a step of each artifact costs on ARM64, as ``record_accuracy`` does."""
     _record(bundle, "arm64_step", costs)
 
 

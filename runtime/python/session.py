@@ -11,7 +11,7 @@ from clipstep.runtime.model import StepModel
 
 
 class Session:
-    """One video, subclip after subclip; :class:`~clipstep.runtime.stream.Stream` makes those of frames."""
+    """One video, subclip after subclip; ``clipstep.runtime.stream.Stream`` makes those of frames."""
 
     def __init__(self, model: StepModel) -> None:
         self._model = model
@@ -27,7 +27,7 @@ class Session:
         """The logits ``(classes,)`` after the next subclip, exactly as the manifest says; None before the delay has passed.
 
         Raises:
-            ClipstepError: as :meth:`StepModel.step`, or the logits are not finite; the session is then as it was before.
+            ClipstepError: as ``StepModel.step``, or the logits are not finite; the session is then as it was before.
         """
         with in_step(self.steps):
             logits, states = self._model.step(subclip, self._states)

@@ -1,10 +1,8 @@
 """One video source: its states, its position, and the frames that wait for their subclip to fill.
 
-::
-
-    push  push  push  push | push  push  push  push | flush
-    none  none  none  pred | none  none  none  pred | none       (T = 4)
-    none  none  none  none | none  none  none  pred | pred       (T = 4, and a delay of 4 frames)
+push  push  push  push | push  push  push  push | flush
+none  none  none  pred | none  none  none  pred | none       (T = 4)
+none  none  none  none | none  none  none  pred | pred       (T = 4, and a delay of 4 frames)
 """
 
 import threading
@@ -112,7 +110,7 @@ class Stream:
         video.
 
         With a delay it gives the prediction of the whole video, its last frames too, with the end that the network saw in
-        training. None if :meth:`push` has given that already, if the bundle has none (one of an earlier clipstep), or if the
+        training. None if ``push`` has given that already, if the bundle has none (one of an earlier clipstep), or if the
         video is shorter than ``model.interface.frames_needed``.
 
         Raises:

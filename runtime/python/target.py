@@ -22,13 +22,13 @@ class Tensor(BaseModel):
 
 @dataclass(frozen=True)
 class TargetInfo:
-    """A target, as an entry of :data:`clipstep.runtime.targets.TARGETS`."""
+    """A target, as an entry of ``clipstep.runtime.targets.TARGETS``."""
 
     display_name: str
     suffix: str
     """How the names of its files end."""
     read: Callable[[Path], dict[str, Any]]
-    """Reads a lone file by the format's own tools: the keys of :class:`clipstep.runtime.files.FileFacts`, and under ``metadata`` the text of
+    """Reads a lone file by the format's own tools: the keys of ``clipstep.runtime.files.FileFacts``, and under ``metadata`` the text of
     the facts that clipstep embedded, or None."""
     imports: tuple[str, ...]
     """The modules that ``read`` imports."""

@@ -44,16 +44,16 @@ def new_console(file: IO[str] | None = None, *, quiet: bool = False) -> Console:
     """A console as wide as the terminal; without one, wide enough for the tables. What is printed is text as it is, never markup: names
     come from files. A quiet one prints nothing, where standard output is for JSON."""
     width = None if file is None and sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-    # The stream of now: a status line goes on while :func:`quiet` puts another in its place.
+    # The stream of now: a status line goes on while ``quiet`` puts another in its place.
     return _Console(file=file or sys.stdout, width=width, markup=False, emoji=False, quiet=quiet)
 
 
 Doing = Callable[[str, bool], AbstractContextManager[object]]
-"""``(name, told)`` gives what a step of that name is run inside: see :class:`Steps`."""
+"""``(name, told)`` gives what a step of that name is run inside: see ``Steps``."""
 
 
 class Steps:
-    """Says which step a command is at, as a :data:`Doing`.
+    """Says which step a command is at, as a ``Doing``.
 
     On a terminal that is a status line with the seconds so far, which goes when the step is over. Elsewhere it is a line with the seconds
     that a step took, unless ``told`` says that the command reports them itself.
@@ -76,13 +76,13 @@ class Steps:
 
 
 def not_told(_: str, told: bool = False) -> AbstractContextManager[object]:
-    """A :data:`Doing` that says nothing."""
+    """A ``Doing`` that says nothing."""
     return contextlib.nullcontext()
 
 
 def new_table(*headings: str, texts: int = 1, title: str | None = None) -> Table:
     """A table whose first ``texts`` columns hold text and whose others hold numbers. Headings may have several lines, so that it fits 80
-    columns; :func:`print_table` prints it."""
+    columns; ``print_table`` prints it."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index < texts else "right", vertical="bottom", no_wrap=index >= texts)

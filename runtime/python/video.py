@@ -107,7 +107,7 @@ def frame_rate(path: str | Path) -> float:
 
 @contextmanager
 def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Opens a video file for reading, and nothing but that file: see :data:`DEMUXERS`.
+    """Opens a video file for reading, and nothing but that file: see ``DEMUXERS``.
 
     Raises:
         VideoError: the file is missing, is no media file, has no video stream, or one whose codec FFmpeg does not know.

@@ -2,7 +2,7 @@
 
 What is new is made beside its place, on the same disk, and put there by one operation of the system. Where the system can exchange
 two folders (Linux, macOS) there is no moment without one of them; where it cannot, the old folder is called ``.NAME.old`` for the
-time between two renames, and :func:`recover` gives it its name back.
+time between two renames, and ``recover`` gives it its name back.
 """
 
 import ctypes

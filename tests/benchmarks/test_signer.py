@@ -40,7 +40,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path, run_folder: Path, clip: Path, keys: tuple[Path, ...]) -> dict[str, Path]:
-    """What stands for the words of :data:`COMMANDS`: the bundle is signed, the data set has its classes."""
+    """What stands for the words of ``COMMANDS``: the bundle is signed, the data set has its classes."""
     folder = tmp_path_factory.mktemp("signed")
     bundle, data = Path(shutil.copytree(bundle_path, folder / "small.clipstep")), folder / "data"
     sign_bundle(bundle, keys[0])

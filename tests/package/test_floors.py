@@ -113,7 +113,7 @@ def _bt709(red: int, green: int, blue: int) -> tuple[int, int, int]:
 
 
 def _rotated_and_tagged(path: Path) -> np.ndarray:
-    """Writes four quarters of :data:`COLOURS` in BT.709, stored a quarter turn to the left of how they are to be shown, and gives what is to
+    """Writes four quarters of ``COLOURS`` in BT.709, stored a quarter turn to the left of how they are to be shown, and gives what is to
     be shown, ``(64, 32, 3)``."""
     stored = np.zeros((32, 64, 3), np.uint8)
     for colour, (top, left) in zip(COLOURS, ((0, 0), (0, 32), (16, 0), (16, 32)), strict=True):

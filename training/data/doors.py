@@ -1,7 +1,7 @@
 """Opening and closing doors over real videos: clips of which the order of the motion alone decides the class.
 
 In ``Opening`` the gap between two sliding doors sweeps from narrow to wide, in ``Closing`` over the same positions from
-wide to narrow; then, for one last whole subclip, the doors stand still at the same middle gap::
+wide to narrow; then, for one last whole subclip, the doors stand still at the same middle gap:
 
     gap   wide  \\\\ closing    //  opening        the last subclip
           middle  \\\\        //        .-----------------------.

@@ -114,7 +114,7 @@ def group_of(clip: Clip) -> str:
 
 
 def find_group(clip: Clip) -> str | None:
-    """As :func:`group_of`; None if the name does not tell it."""
+    """As ``group_of``; None if the name does not tell it."""
     match = re.search(r"_(g\d+)_c\d+$", clip.path.stem)
     return match[1] if match else None
 

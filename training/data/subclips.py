@@ -66,7 +66,7 @@ class TrainingVideos(Dataset[Video | BrokenVideo | ClipstepError]):
 
     An item is asked for by epoch and index, and those and the seed alone decide what is random of it, so that a
     training that is resumed, or spread over processes, sees what it would have seen. A broken video comes as a
-    :class:`BrokenVideo`; a cache that cannot be written as the error to raise, because workers wrap what they raise.
+    ``BrokenVideo``; a cache that cannot be written as the error to raise, because workers wrap what they raise.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class TrainingVideos(Dataset[Video | BrokenVideo | ClipstepError]):
 
 
 class TestVideos(Dataset[Video | BrokenVideo]):
-    """The videos of a list in the centre crop, decoded when asked for; a broken one comes as a :class:`BrokenVideo`."""
+    """The videos of a list in the centre crop, decoded when asked for; a broken one comes as a ``BrokenVideo``."""
 
     __test__ = False  # It is no test case.
 

@@ -17,7 +17,7 @@ class ShuffleUnit(nn.Module):
 
     With stride 2 all three axes are halved (rounded up) and the average-pooled input is concatenated to the
     branch; with stride 1 the input is added to it. ``paired_shortcut`` pools frames in pairs, which an odd T does not allow.
-    A ``causal`` unit keeps all frames, and its kernels reach back to what it remembers in a :class:`Past`.
+    A ``causal`` unit keeps all frames, and its kernels reach back to what it remembers in a ``Past``.
     """
 
     def __init__(

@@ -20,11 +20,11 @@ GROUPS = 3
 
 @dataclass(frozen=True)
 class SlowFastConfig(ClipConfig):
-    """What is needed to rebuild a :class:`SlowFastCausalShuffleNet`, with that of any clip network.
+    """What is needed to rebuild a ``SlowFastCausalShuffleNet``, with that of any clip network.
 
     ``alpha`` and ``beta`` are the temporal strides of the slow and the fast path, ``alpha / beta = 2`` in the paper;
     ``buffer_frames`` is the paper's b, the frames of stem output that a path carries from subclip to subclip. With
-    ``causal`` it is the network of :mod:`~clipstep.training.models.slowfast_fully_causal`.
+    ``causal`` it is the network of ``clipstep.training.models.slowfast_fully_causal``.
     """
 
     alpha: int = 2

@@ -106,7 +106,7 @@ class WindowedSlowFast(nn.Module):
         return {"past": Past.initial([*kept, (network.classifier.in_features, self.steps - 1), (1,)])}
 
     def forward(self, frames: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`FullyCausalSlowFast.forward`, for steps of one length."""
+        """As ``FullyCausalSlowFast.forward``, for steps of one length."""
         memory = Past(past)
         now = torch.cat([self.network.slow(frames, memory), self.network.fast(frames, memory)], dim=1)
         total = memory.sum_of_newest(now, self.steps)

@@ -1,6 +1,6 @@
 """The passes over a graph, in their order. Each changes a graph module in place, or returns a new one; none changes what it computes.
 
-``docs/lowering.md`` shows what each does to a graph, and :func:`clipstep.export.lowering.debug.graphs` gives the graph after each of them.
+``docs/lowering.md`` shows what each does to a graph, and ``clipstep.export.lowering.debug.graphs`` gives the graph after each of them.
 """
 
 from collections.abc import Callable, Iterable

@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 def conv3d(profile: EngineProfile, *args: Any, **kwargs: Any) -> Value:
-    """A convolution with the arguments of :func:`convolution_of`, by the first strategy that applies."""
+    """A convolution with the arguments of ``convolution_of``, by the first strategy that applies."""
     convolution = convolution_of(*args, **kwargs)
     return strategy_for(profile, convolution).lower(profile, convolution)
 

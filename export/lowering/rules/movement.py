@@ -1,6 +1,6 @@
 """Data movement: reshapes, permutations, slices, concatenations, paddings, shuffles.
 
-Along time they rearrange the tuple of :class:`Frames`, along other axes they work on each frame, and otherwise on a lazy permutation.
+Along time they rearrange the tuple of ``Frames``, along other axes they work on each frame, and otherwise on a lazy permutation.
 """
 
 import math
