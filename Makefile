@@ -6,7 +6,7 @@ ANDROID := build/android
 ANDROID_TOOLS := java mvn aapt2 zipalign apksigner
 MISSING = $(shell for tool in $(ANDROID_TOOLS); do command -v $$tool >/dev/null || echo $$tool; done)
 
-.PHONY: demo test fuzz test-android arm64 test-arm64 test-floors test-export clean
+.PHONY: demo test docs fuzz test-android arm64 test-arm64 test-floors test-export clean
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; give it with make PYTHON=...'; exit 2; }
@@ -26,6 +26,10 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not arm64 and not floors and not installs'  # The tests' networks are too small for more threads.
 	@echo 'left out: the tests that count ARM64 instructions under QEMU; they are run by: make test-arm64, and those that download the lowest versions allowed: make test-floors; and that which installs clipstep[export] alone: make test-export'
 	@if [ -z "$(MISSING)" ]; then $(MAKE) test-android; else echo 'left out: make test-android (the Kotlin runtime and the Android app), for want of: $(MISSING)'; fi
+
+# The documentation as a site, build/site/index.html; a warning is an error. For its search: python -m http.server --directory build/site
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # 20,000 damaged manifests and 2,000 damaged artifacts of each kind, whose hashes fit: half an hour. docs/security.md
 fuzz: .venv/ready

@@ -1,8 +1,11 @@
-"""A toolchain from PyTorch video networks to verified artifacts: ``training``, ``export``, ``runtime``, ``benchmarks``."""
+"""A toolchain from PyTorch video networks to verified artifacts: ``network``, ``training``, ``export``, ``runtime``, ``benchmarks``."""
 
 from typing import Any
 
 __all__ = ["__version__"]
+
+__version__: str
+"""The version that is installed, such as `"0.1.0"`."""
 
 
 def __getattr__(name: str) -> Any:

@@ -48,6 +48,7 @@ ENGINES = {
     "onnxruntime": EngineInfo("onnx", None, OnnxRuntime, True, ("onnxruntime",)),
     "executorch": EngineInfo("executorch", "export", ExecuTorch, False, ("executorch", "torch")),
 }
+"""The engines by name: `onnxruntime` and `executorch`. Each says which target it runs and which extra installs it."""
 
 
 def load_engine(name: str, path: Path, threads: int, *, spinning: bool = False) -> Engine:

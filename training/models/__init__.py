@@ -46,6 +46,7 @@ ARCHITECTURES = {
     "i3d": Architecture(I3D, ("mixed.7",)),
     "r2plus1d_18": Architecture(R2Plus1D, ("blocks.7",)),
 }
+"""The networks that `clipstep train --architecture` and `build` take, by name; `clipstep models` says how large each is."""
 
 __all__ = ["ARCHITECTURES", "HOME", "PRESETS", "Architecture", "SlowFastCausalShuffleNet", "SlowFastConfig", "build"]
 
