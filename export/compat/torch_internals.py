@@ -40,7 +40,7 @@ def trace(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> fx.GraphM
 
 
 def keeping_metadata() -> AbstractContextManager[Any]:
-    """A context in which each node that :func:`trace` adds carries the metadata of :func:`metadata_of`."""
+    """A context in which each node that ``trace`` adds carries the metadata of ``metadata_of``."""
     return preserve_node_meta()
 
 
@@ -50,5 +50,5 @@ def metadata_of(node: fx.Node) -> AbstractContextManager[Any]:
 
 
 def argument_names(operator: Any) -> tuple[str, ...]:
-    """The names of the arguments of an operator that a :class:`TorchDispatchMode` is given, in their order."""
+    """The names of the arguments of an operator that a ``TorchDispatchMode`` is given, in their order."""
     return tuple(argument.name for argument in operator._schema.arguments)

@@ -12,9 +12,9 @@ from clipstep.runtime.supported import SupportedRange
 
 EXECUTORCH = SupportedRange("executorch", "1.5.1", "1.6", version_in="executorch.version")
 BINDING = "executorch.extension.pybindings.portable_lib"
-"""The module of :func:`binding`."""
+"""The module of ``binding``."""
 READER = "executorch.exir._serialize._program"
-"""The module of :func:`program_reader`."""
+"""The module of ``program_reader``."""
 
 
 @dataclass(frozen=True)
