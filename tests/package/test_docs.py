@@ -69,6 +69,13 @@ def test_links_of_built_pages_lead_somewhere(site: Path) -> None:
                 assert not anchor or anchor == "__skip" or anchor in pages[target].ids, (path, link)
 
 
+def test_lists_are_lists(site: Path) -> None:
+    """GitHub takes a list right after a paragraph, Python-Markdown needs an empty line between."""
+    assert [
+        path.name for path in site.rglob("*.html") if re.search(r"<p>(?:(?!</p>).)*\n *(?:[-*]|\d+\.) ", path.read_text(encoding="utf-8"), re.S)
+    ] == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_reference_shows_each_public_name(package: str, site: Path) -> None:
     shown = {name for name in _Page(site / f"api/{package}.html").ids if name.count(".") == 2}
@@ -120,3 +127,11 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
         '<img src="none.png"> ![g](other.png)\n'
     )
     assert dead_links(page) == ["other.md#none", "none.md", "#none", "none.png", "other.png"]
+
+
+def test_files_that_contributing_names_are_there() -> None:
+    """A stranger who is told which files to touch finds them."""
+    text = FENCE.sub("", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    named = re.findall(r"`((?:[\w.]+/)+[\w.*]*)`", text)
+    absent = [path for path in named if "NAME" not in path and not path.startswith((".venv/", "build/")) and not list(ROOT.glob(path.rstrip("/")))]
+    assert len(named) > 40 and absent == []
