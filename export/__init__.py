@@ -17,7 +17,7 @@ from clipstep.runtime.lazy import lazy_names
 if TYPE_CHECKING:
     from clipstep.export.api import export, verify
     from clipstep.export.factory import network_of_factory
-    from clipstep.export.memory import network_of_module
+    from clipstep.export.module import network_of_module
     from clipstep.export.options import ExportOptions
     from clipstep.export.pipeline import ExportResult, WrittenArtifact, export_network
     from clipstep.export.reference import network_of_run
@@ -43,7 +43,7 @@ __getattr__ = lazy_names(
     {
         "api": ("export", "verify"),
         "factory": ("network_of_factory",),
-        "memory": ("network_of_module",),
+        "module": ("network_of_module",),
         "options": ("ExportOptions",),
         "pipeline": ("ExportResult", "WrittenArtifact", "export_network"),
         "reference": ("network_of_run",),

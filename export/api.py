@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from clipstep.export.choices import TARGETS
-from clipstep.export.memory import network_of_module
+from clipstep.export.module import network_of_module
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import ExportResult, WrittenArtifact, export_network
 from clipstep.export.reference import reference_module

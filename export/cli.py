@@ -185,7 +185,7 @@ def _say_what_was_written(result: ExportResult, console: Console) -> None:
 
 def _explain(spec: NetworkSpec, manifest: Manifest, console: Console) -> None:
     """How each convolution is lowered in the artifacts."""
-    from clipstep.export.explained import explanations
+    from clipstep.export.explain_tables import explanations
     from clipstep.export.step import program_of
 
     program = program_of(spec, manifest.export.stream_frames, manifest.window_frames)
@@ -360,7 +360,7 @@ def _flushes(golden: GoldenSteps) -> str:
 
 def _compare_given(bundle: Bundle, given: dict[str, Any], console: Console) -> None:
     from clipstep.export.factory import read_labels
-    from clipstep.export.facts import check_given
+    from clipstep.export.interface import check_given
 
     labels = None if given["classes"] is None else read_labels(given["classes"])
     taken = check_given(bundle.manifest, {**given, "classes": labels})

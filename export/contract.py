@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipstep.export.purity import Purity
-from clipstep.export.source import describe_error, line_of_error
+from clipstep.export.purity.check import Purity
+from clipstep.export.source_lines import describe_error, line_of_error
 from clipstep.runtime.errors import ClipstepError
 
 RANKS = range(1, 5)

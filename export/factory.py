@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from clipstep.export.contract import check_weights
-from clipstep.export.random_sources import seeded
-from clipstep.export.reachable import snapshot
+from clipstep.export.purity.random_generators import seeded
+from clipstep.export.purity.reachable import snapshot
+from clipstep.export.purity.snapshot import same
 from clipstep.export.sample import sample_frames
-from clipstep.export.snapshot import same
-from clipstep.export.source import describe_error, line_of_error
+from clipstep.export.source_lines import describe_error, line_of_error
 from clipstep.network.spec import NetworkSpec, weights_sha256
 from clipstep.network.text import read_lines, unquoted
 from clipstep.network.weights import Checkpoint, fill_from, read_checkpoint

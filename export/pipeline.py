@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
-from clipstep.export.facts import interface_of
-from clipstep.export.head import settle_output
+from clipstep.export.golden_faults import record_telling
+from clipstep.export.interface import interface_of
 from clipstep.export.interrupts import interruptible, stopping
 from clipstep.export.lowering.lower import lower_graph, simplified
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.mistakes import record_telling
 from clipstep.export.options import USUAL, ExportOptions
+from clipstep.export.output_kind import settle_output
 from clipstep.export.step import StepProgram, program_of
-from clipstep.export.stream.streamed import window_frames
+from clipstep.export.stream.adapt import window_frames
 from clipstep.export.targets import TARGETS, Target
 from clipstep.export.verification import check_artifact, check_steps
 from clipstep.network.count import multiply_accumulates

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from clipstep.export.factory import network_of_factory
-from clipstep.export.memory import network_of_module
+from clipstep.export.module import network_of_module
 from clipstep.export.network_source import NetworkSource
 from clipstep.export.step import StepProgram, program_of
 from clipstep.network.spec import NetworkSpec

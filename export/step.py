@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.export.contract import check_modules, check_step, check_weights, initial_states_of, input_names, output_names
-from clipstep.export.stream.streamed import streamed
+from clipstep.export.stream.adapt import streamed
 from clipstep.network.preprocess import normalise
 from clipstep.network.spec import NetworkSpec
 from clipstep.network.states import outputs_of

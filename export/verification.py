@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clipstep.export.facts import check_embedded
-from clipstep.export.head import check_output_kind
+from clipstep.export.interface import check_embedded
 from clipstep.export.mlprogram import MlProgram
+from clipstep.export.output_kind import check_output_kind
 from clipstep.export.step import StepProgram
 from clipstep.export.targets import TARGETS
 from clipstep.runtime.bundle import Bundle

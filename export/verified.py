@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from clipstep.export.facts import check_network
+from clipstep.export.interface import check_network
 from clipstep.export.reference import reference_program_of
 from clipstep.export.verification import GOLDEN_STEPS, check_steps, record_golden, same_golden, verify_bundle
 from clipstep.network.spec import NetworkSpec

@@ -20,7 +20,7 @@ from clipstep.export.lowering.rules.convolution import convolution_of
 from clipstep.export.lowering.rules.elementwise import BINARY
 from clipstep.export.lowering.rules.strategies import strategy_for
 from clipstep.export.lowering.values import Frames
-from clipstep.export.source import describe_error, line_of_error, line_of_node
+from clipstep.export.source_lines import describe_error, line_of_error, line_of_node
 from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.errors import ClipstepError
 

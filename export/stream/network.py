@@ -26,8 +26,8 @@ from torch import Tensor, fx, nn
 
 from clipstep.export.lowering.lower import export_whole
 from clipstep.export.lowering.passes.channel_shuffles import find_channel_shuffles
+from clipstep.export.stream.interpreter import TIME, Steps, StreamError
 from clipstep.export.stream.rules import RULES
-from clipstep.export.stream.steps import TIME, Steps, StreamError
 from clipstep.network.past import Past
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from clipstep.export.compat.torch_internals import tree_flatten, tree_map_only, tree_unflatten
 from clipstep.export.lowering.operators import triple
 from clipstep.export.lowering.rules.elementwise import BINARY, UNARY, ZERO_PRESERVING_UNARY
-from clipstep.export.stream.steps import TIME, Chunk, Steps
+from clipstep.export.stream.interpreter import TIME, Chunk, Steps
 from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.export import pipeline
-from clipstep.export.mistakes import END_IGNORED, unseen
+from clipstep.export.golden_faults import END_IGNORED, unseen
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.step import Step, program_of

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from clipstep.export.factory import load_network, network_of_factory
-from clipstep.export.memory import network_of_module
+from clipstep.export.module import network_of_module
 from clipstep.network.spec import weights_sha256
 from clipstep.runtime.manifest import FactoryProvenance, ModuleProvenance, Provenance, RunProvenance
 from clipstep.training.run import Run, RunInfo

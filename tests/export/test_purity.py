@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipstep.export.impurity import _recipe
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
-from clipstep.export.reachable import snapshot
-from clipstep.export.snapshot import changed
+from clipstep.export.purity.errors import _recipe
+from clipstep.export.purity.reachable import snapshot
+from clipstep.export.purity.snapshot import changed
 from clipstep.export.step import program_of
 from clipstep.runtime.errors import ClipstepError
 from clipstep.training.run import Run, RunInfo

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.step import program_of
+from clipstep.export.stream.interpreter import StreamError
 from clipstep.export.stream.network import StreamedNetwork
-from clipstep.export.stream.steps import StreamError
 from clipstep.export.verification import ParityError, check_steps
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import Manifest, StepModel

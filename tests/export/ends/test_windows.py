@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.step import program_of
-from clipstep.export.stream.deaf import grows_deaf
+from clipstep.export.stream.averaging import grows_deaf
 from clipstep.network.preprocess import normalise
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import Bundle, StepModel

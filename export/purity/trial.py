@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipstep.export.random_sources import seeded, shared_states
-from clipstep.export.reachable import snapshot
-from clipstep.export.snapshot import Snapshot, same
-from clipstep.export.source import UNKNOWN
-from clipstep.export.witness import Operation, Recorder, lines_of_changes
+from clipstep.export.purity.random_generators import seeded, shared_states
+from clipstep.export.purity.reachable import snapshot
+from clipstep.export.purity.snapshot import Snapshot, same
+from clipstep.export.purity.tracing import Operation, Recorder, lines_of_changes
+from clipstep.export.source_lines import UNKNOWN
 
 ROOT = "network"
 TOLERANCE = 1e-5

@@ -1,6 +1,6 @@
 """What was at each place that can be reached from a network, at one moment; and what changed between two moments.
 
-A place has a path, such as ``network.head.past[0]``. ``clipstep.export.reachable`` finds the places.
+A place has a path, such as ``network.head.past[0]``. :mod:`clipstep.export.purity.reachable` finds the places.
 """
 
 import enum
@@ -70,7 +70,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Place:
-    """What was at a path: a tensor's numbers, a plain value, or a ``Kind``; and where it is kept, if something else can be put there."""
+    """What was at a path: a tensor's numbers, a plain value, or a :class:`Kind`; and where it is kept, if something else can be put there."""
 
     value: Any
     ref: Ref | None = None

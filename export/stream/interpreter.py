@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from clipstep.export.compat.torch_internals import tree_leaves
-from clipstep.export.source import line_of_node
+from clipstep.export.source_lines import line_of_node
 from clipstep.export.unsupported import Unsupported
 from clipstep.network.past import Past
 from clipstep.runtime.errors import ClipstepError

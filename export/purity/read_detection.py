@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from clipstep.export.compat.torch_internals import tree_leaves
-from clipstep.export.snapshot import Ref
-from clipstep.export.source import UNKNOWN, frames_to_theirs, line_of_frame
+from clipstep.export.purity.snapshot import Ref
+from clipstep.export.source_lines import UNKNOWN, frames_to_theirs, line_of_frame
 
 WRITES = (
     "append",

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clipstep.export.head import settle_output
-from clipstep.export.mistakes import record_telling, unseen
+from clipstep.export.golden_faults import record_telling, unseen
+from clipstep.export.output_kind import settle_output
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.verification import record_golden
 from clipstep.runtime import Bundle, ClipstepError, StepModel

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from clipstep.export.random_sources import shared_states
-from clipstep.export.reachable_data import RANDOM
-from clipstep.export.snapshot import Snapshot, same
-from clipstep.export.source import UNKNOWN
-from clipstep.export.trial import FirstStep, Trial, probe
-from clipstep.export.witness import Recorder, first_difference, lines_of_changes
+from clipstep.export.purity.random_generators import shared_states
+from clipstep.export.purity.reachable_data import RANDOM
+from clipstep.export.purity.snapshot import Snapshot, same
+from clipstep.export.purity.tracing import Recorder, first_difference, lines_of_changes
+from clipstep.export.purity.trial import FirstStep, Trial, probe
+from clipstep.export.source_lines import UNKNOWN
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import listed
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from clipstep.export.head import settle_output
+from clipstep.export.output_kind import settle_output
 from clipstep.export.step import StepProgram
-from clipstep.export.stream.deaf import grows_deaf
+from clipstep.export.stream.averaging import grows_deaf
 from clipstep.network.preprocess import RGB
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import Bundle

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from clipstep.export.impurity import memory_error, refuse_chance, refuse_statistics, refuse_training, unexplained_error
-from clipstep.export.poison import read_by
-from clipstep.export.random_sources import seeded
-from clipstep.export.snapshot import Snapshot, changed, outermost
-from clipstep.export.source import UNKNOWN, describe_error, line_of_error
-from clipstep.export.trial import FirstStep, Outputs, Trial, differ
+from clipstep.export.purity.errors import memory_error, refuse_chance, refuse_statistics, refuse_training, unexplained_error
+from clipstep.export.purity.random_generators import seeded
+from clipstep.export.purity.read_detection import read_by
+from clipstep.export.purity.snapshot import Snapshot, changed, outermost
+from clipstep.export.purity.trial import FirstStep, Outputs, Trial, differ
+from clipstep.export.source_lines import UNKNOWN, describe_error, line_of_error
 from clipstep.runtime.errors import ClipstepError
 
 

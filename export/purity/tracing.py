@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from clipstep.export.compat.torch_internals import TorchDispatchMode, argument_names, tree_leaves
-from clipstep.export.snapshot import same
-from clipstep.export.source import UNKNOWN, frames_to_theirs, is_theirs, line_of_frame
+from clipstep.export.purity.snapshot import same
+from clipstep.export.source_lines import UNKNOWN, frames_to_theirs, is_theirs, line_of_frame
 
 UNWRITTEN = ("empty", "new_empty", "resize")
 """Operations whose result holds no numbers yet."""

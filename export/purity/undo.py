@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipstep.export.snapshot import Ref, same
+from clipstep.export.purity.snapshot import Ref, same
 
 Array = np.ndarray | array.array | bytearray  # type: ignore[type-arg]
 

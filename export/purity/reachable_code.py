@@ -1,6 +1,6 @@
 """What the user's functions and classes keep: enclosed variables, default arguments, attributes, and the variables of modules that they name.
 
-Each ``of_*`` does as those of ``clipstep.export.reachable_data``.
+Each ``of_*`` does as those of :mod:`clipstep.export.purity.reachable_data`.
 """
 
 import contextlib
@@ -8,10 +8,10 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from clipstep.export.reachable_data import items
-from clipstep.export.snapshot import Child, Ref
-from clipstep.export.source import is_their_class, is_theirs
-from clipstep.export.undo import Undo
+from clipstep.export.purity.reachable_data import items
+from clipstep.export.purity.snapshot import Child, Ref
+from clipstep.export.purity.undo import Undo
+from clipstep.export.source_lines import is_their_class, is_theirs
 
 
 def of_function(function: types.FunctionType, path: str, undo: Undo) -> Iterator[Child]:

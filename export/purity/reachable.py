@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipstep.export import reachable_code as code
-from clipstep.export import reachable_data as data
-from clipstep.export.snapshot import PLAIN, Child, Kind, Place, Snapshot
-from clipstep.export.undo import Undo
+from clipstep.export.purity import reachable_code as code
+from clipstep.export.purity import reachable_data as data
+from clipstep.export.purity.snapshot import PLAIN, Child, Kind, Place, Snapshot
+from clipstep.export.purity.undo import Undo
 
 MOST = 200_000
 """Places that are looked at."""

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from clipstep.export.random_sources import RandomSource
-from clipstep.export.snapshot import PLAIN, Child, Ref
-from clipstep.export.source import is_their_class
-from clipstep.export.undo import Array, Undo
+from clipstep.export.purity.random_generators import RandomSource
+from clipstep.export.purity.snapshot import PLAIN, Child, Ref
+from clipstep.export.purity.undo import Array, Undo
+from clipstep.export.source_lines import is_their_class
 
 NOT_WALKED = {"logging", "torch", "_io", "io", "typing", "abc", "re", "inspect", "importlib", "warnings", "threading", "_thread", "tqdm", "numpy"}
 """Top-level modules of classes whose objects keep nothing of a network's."""
