@@ -1,4 +1,4 @@
-"""A PyTorch video network in, a bundle of verified artifacts out.
+"""Exports a PyTorch video network as a bundle of verified artifacts.
 
 Example:
     ```python

@@ -1,7 +1,7 @@
-"""The functions of clipstep.export: a module in memory to a verified bundle, and a bundle compared with its network.
+"""The Python API of the export: write a module in memory as a bundle, and verify a bundle.
 
-They print nothing and raise ``clipstep.runtime.ClipstepError``; the converters' own progress and warnings go to the process'
-streams, which are the program's business.
+The functions print nothing and raise `clipstep.runtime.ClipstepError`. The converters print progress and warnings of their own, which a
+program may redirect.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,31 +46,40 @@ def export(
     on_artifact: Callable[[WrittenArtifact], object] | None = None,
     force: bool = False,
 ) -> ExportResult:
-    """Writes a module in memory as a bundle of verified artifacts: whole, or not at all.
+    """Export a module in memory as a bundle of verified artifacts, which is written whole or not at all.
+
+    Args:
+        module: in eval mode, on the CPU, of float32. `module.forward(frames, *states)` takes normalised `(1, 3, frames, size, size)` float32
+            and returns logits `(1, len(labels))`, followed by the next states if it has `initial_states()`. It is neither copied, pickled
+            nor changed.
+        out: the folder to write, `NAME.clipstep`.
+        frames: T, the frames of a subclip.
+        size: height and width of a frame, in pixels.
+        labels: the class names.
+        mean: of each channel, R G B, in 0..255.
+        std: of each channel, what frames are divided by after `mean` was subtracted.
+        fps: frames per second of the videos that the module was trained on.
+        sample: the frames of the golden steps: subclips `(S, frames, size, size, 3)` uint8, or a video's path; None for synthetic scenes.
+        targets: of `onnx`, `executorch` and `coreml`.
+        platforms: of `any`, `arm64` and `x86_64`: the processors that the artifacts are optimised for.
+        form: `auto`, `lowered` (operators of rank 4 or less) or `3d` (as trained, for onnx alone).
+        input_dtype: of the frames: `auto`, `uint8` or `float32`.
+        stream: the number of new frames of a step, in place of a whole subclip; predictions are then from all frames so far.
+        window: predictions are from the newest `window` seconds instead; needs `stream`.
+        output: what the first output holds: `logits`, `probabilities` or `multilabel`; None to infer it.
+        tune: measure every variant of each artifact and keep the fastest on its platform; needs clipstep[bench].
+        on_artifact: called after each artifact.
+        force: replace a bundle at `out`.
+
+    Raises:
+        ClipstepError: the module breaks the step contract or is in training mode, a value is not possible for a network, an artifact does not
+            compute what the module does, or `out` exists and is not a bundle to replace.
 
     Example:
         ```python
         network = torchvision.models.video.r3d_18(weights="DEFAULT").eval()
         result = export(network, "r3d.clipstep", frames=16, size=112, labels=labels, mean=mean, std=std, fps=25)
         ```
-
-    ``module.forward(frames, *states)`` takes normalised ``(1, 3, frames, size, size)`` float32 and returns logits
-    ``(1, len(labels))``, followed by the next states if ``module.initial_states()`` says that it has some. The module is in eval mode, on the
-    CPU and of float32; it is neither copied, pickled nor changed.
-
-    ``mean`` and ``std`` are a channel's, R G B, in 0..255; ``fps`` is the rate of the videos that it was trained on. ``sample`` holds the
-    frames of the golden steps: subclips ``(S, frames, size, size, 3)`` uint8, or the path of a video; unless given, scenes are drawn.
-    ``out`` is a folder ``NAME.clipstep``; a bundle that is there is replaced if ``force`` says so.
-
-    ``targets`` are of ``onnx``, ``executorch`` and ``coreml``, ``platforms`` of ``any``, ``arm64`` and ``x86_64``; ``form`` is ``auto``,
-    ``lowered`` or ``3d``; ``input_dtype`` is ``auto``, ``uint8`` or ``float32``. With ``stream`` a step takes so many new frames, and
-    predicts from all so far, or from the newest ``window`` seconds. ``output`` says what the first output holds (``logits``,
-    ``probabilities`` or ``multilabel``), where it is not recognised. ``tune`` writes each artifact in every way and keeps the cheapest on its
-    platform, which needs clipstep[bench]. ``on_artifact`` is called after each artifact.
-
-    Raises:
-        ClipstepError: the module breaks the step contract or is in training mode, a value is none of a network's, an artifact is not what
-            the module computes, or ``out`` exists and is not a bundle to replace.
     """
     path = Path(out)
     check_bundle_name(path)
@@ -81,14 +90,23 @@ def export(
 
 
 def verify(bundle: Path | str, *, module: nn.Module | None = None, video: Path | str | None = None) -> VerifyResult:
-    """Checks each artifact of a bundle over at least 16 consecutive steps and a reset, in its own runtime.
+    """Verify each artifact of a bundle in its own runtime, over at least 16 consecutive steps and a reset.
 
-    The reference is the golden steps, which were recorded from the network at export. Given its ``module``, in eval mode, they are computed
-    anew and compared with the recorded ones; with a ``video`` the steps are on the frames of that.
+    Args:
+        bundle: the folder, or a pack.
+        module: the network, in eval mode. Given it, the golden steps are computed anew, and compared with those recorded at export; without
+            it the recorded ones are the reference.
+        video: verify on the frames of this video, not on the golden ones; needs `module`.
 
     Raises:
-        ParityError: an artifact, or the module, computes something else than the golden steps.
+        ParityError: an artifact, or the module, does not compute the golden steps.
         ClipstepError: the bundle is damaged, or an artifact is missing.
+
+    Example:
+        ```python
+        for artifact in verify("r3d.clipstep", module=network).artifacts:
+            print(artifact.file, artifact.max_relative_error)
+        ```
     """
     if video is not None and module is None:
         raise ClipstepError("a video needs the network to compute the reference with", got="no module", fix="give module=")
@@ -103,5 +121,5 @@ def verify(bundle: Path | str, *, module: nn.Module | None = None, video: Path |
 
 
 def _names(given: Sequence[str]) -> tuple[str, ...]:
-    """Each once; a single name may stand for a list of it."""
+    """Return each name once; a single string stands for a list of it."""
     return tuple(dict.fromkeys((given,) if isinstance(given, str) else given))

@@ -1,4 +1,4 @@
-"""What the commands' options may be, without PyTorch, which the tables behind these names need; a test holds both together."""
+"""The choices of the commands' options, in a file that imports no PyTorch; a test checks that they are those of the code."""
 
 TARGETS = ("onnx", "executorch", "coreml")
 FORMS = ("auto", "lowered", "3d")

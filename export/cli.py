@@ -1,4 +1,4 @@
-"""``clipstep export`` and ``clipstep verify``."""
+"""`clipstep export` and `clipstep verify`."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported wh
     from clipstep.export.verified import StreamCheck
     from clipstep.network.spec import NetworkSpec
 
-CONTENT = {"run sample": "the run's sample", "given": "the sample given", "video": "the video", "synthetic": "synthetic scenes"}
-OF_MODEL = ("model", "weights", "weights_key", "random_weights", "classes", "frames", "size", "mean", "std", "fps", "video")
-"""Options of a network of the user's own; a run knows all that by itself."""
+GOLDEN_CONTENT = {"run sample": "the run's sample", "given": "the sample given", "video": "the video", "synthetic": "synthetic scenes"}
+MODEL_OPTIONS = ("model", "weights", "weights_key", "random_weights", "classes", "frames", "size", "mean", "std", "fps", "video")
+"""The options that describe a network of the user's own; a run records these values itself."""
 
 
-class Fixed(click.ParamType[int]):
-    """A whole number of at least 1: shapes are fixed at export."""
+class FixedSize(click.ParamType[int]):
+    """A whole number of at least 1; anything else is refused with the reason that shapes are fixed at export."""
 
     name = "integer"
 
@@ -51,12 +51,12 @@ class Fixed(click.ParamType[int]):
 @command(
     "export",
     groups={
-        "Where": ("out", "force"),
-        "A network of your own": (*OF_MODEL, "output"),
+        "Output": ("out", "force"),
+        "A network of your own": (*MODEL_OPTIONS, "output"),
         "A clip network as a stream": ("stream", "window"),
-        "What is written": ("targets", "form", "platforms", "tune", "explain", "input_dtype", "opset", "ios"),
+        "Artifacts": ("targets", "form", "platforms", "tune", "explain", "input_dtype", "opset", "ios"),
     },
-    needs=[(name, "model") for name in OF_MODEL[1:]],
+    needs=[(name, "model") for name in MODEL_OPTIONS[1:]],
     loads=["clipstep.export.pipeline", "clipstep.export.factory"],
 )
 @click.argument("run", required=False, type=click.Path(path_type=Path))
@@ -64,27 +64,40 @@ class Fixed(click.ParamType[int]):
 @click.option("--force", is_flag=True, help="Replace a bundle at --out, once the new one is whole.")
 @click.option("--model", help="Instead of RUN: package.module:factory, which gives a torch.nn.Module.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The model's state dict: safetensors, or what torch.save wrote.")
-@click.option("--weights-key", metavar="KEY", help="Which weights of the file, where several fit, such as model_ema.")
-@click.option("--random-weights", is_flag=True, help="The model's weights are random, and that is meant.")
+@click.option("--weights-key", metavar="KEY", help="The state dict to take from a file that holds several, such as model_ema.")
+@click.option("--random-weights", is_flag=True, help="Allow a model whose weights are random.")
 @click.option("--classes", type=click.Path(path_type=Path), help="Text file with the model's class names, one a line.")
-@click.option("--frames", type=Fixed(), help="The model's T, frames a subclip.")
-@click.option("--size", type=Fixed(), help="Height and width of the model's frames, in pixels.")
+@click.option("--frames", type=FixedSize(), help="The model's T, frames a subclip.")
+@click.option("--size", type=FixedSize(), help="Height and width of the model's frames, in pixels.")
 @click.option("--mean", nargs=3, type=float, default=(0.0, 0.0, 0.0), show_default=True, help="The model's normalisation: R G B, of 0..255.")
-@click.option("--std", nargs=3, type=float, default=(255.0, 255.0, 255.0), show_default=True, help="What frames are divided by then.")
-@click.option("--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Frames per second of the model's videos.")
-@click.option("--video", type=click.Path(path_type=Path), help="The model's golden steps are on this video; otherwise on synthetic frames.")
 @click.option(
-    "--stream", type=click.IntRange(1), help="Steps of so many new frames: a clip network gets states, and predicts after each step of all so far."
+    "--std",
+    nargs=3,
+    type=float,
+    default=(255.0, 255.0, 255.0),
+    show_default=True,
+    help="The same: what frames are divided by after --mean was subtracted.",
+)
+@click.option("--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Frames per second of the model's videos.")
+@click.option("--video", type=click.Path(path_type=Path), help="The frames of the model's golden steps; unless given, synthetic ones.")
+@click.option(
+    "--stream",
+    type=click.IntRange(1),
+    help="The number of new frames a step: a clip network gets states, and each step predicts from all frames so far.",
 )
 @click.option(
     "--window",
     metavar="SECONDS",
     type=click.FloatRange(0, min_open=True),
-    help="Of a stream: predict from so many newest seconds, not from all so far.",
+    help="With --stream: predict from the newest SECONDS, not from all frames so far.",
 )
 @click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True, help="May be given several times.")
 @click.option(
-    "--form", type=click.Choice(FORMS), default="auto", show_default=True, help="Lowered to rank 4, or 3d, as trained, which onnx alone takes."
+    "--form",
+    type=click.Choice(FORMS),
+    default="auto",
+    show_default=True,
+    help="lowered: operators of rank 4 or less; 3d: as trained, for onnx alone.",
 )
 @click.option(
     "--platform",
@@ -93,23 +106,23 @@ class Fixed(click.ParamType[int]):
     default=("any",),
     show_default=True,
     type=click.Choice(PLATFORMS),
-    help="The processor that onnx and executorch are written for; may be given several times.",
+    help="The processor that onnx and executorch artifacts are optimised for; may be given several times.",
 )
 @click.option(
     "--tune",
     is_flag=True,
-    help="Write each artifact as every variant, and keep the cheapest on its platform: x86_64 by the clock, arm64 by instructions.",
+    help="Measure every variant of each artifact, and keep the fastest on its platform: x86_64 by time, arm64 by instructions.",
 )
-@click.option("--explain", is_flag=True, help="Say for each convolution how it is lowered, and what that costs.")
+@click.option("--explain", is_flag=True, help="Print for each convolution how it is lowered, and what that costs.")
 @click.option(
     "--input",
     "input_dtype",
     type=click.Choice(INPUT_DTYPES),
     default="auto",
     show_default=True,
-    help="Of the frames: uint8 where the target has it.",
+    help="The type of the frames; auto: uint8 if the target has it.",
 )
-@click.option("--output", type=click.Choice(OUTPUTS), help="What the network's output holds; unless given, it is recognised.")
+@click.option("--output", type=click.Choice(OUTPUTS), help="What the network's output holds; unless given, it is inferred.")
 @click.option(
     "--opset", type=int, help=f"ONNX's operator set, {OPSETS[0]} to {OPSETS[-1]}: a lower one runs in older runtimes. [default: {OPSETS[-1]}]"
 )
@@ -160,31 +173,33 @@ def export_command(
         if run is not None and model is None:
             spec = network_of_run(run)
         elif model is not None and run is None:
-            spec = _own(model, **own)
+            spec = _network_of_options(model, **own)
         else:
-            raise ClipstepError("what is to be exported?", got="both" if run else "neither", expected="either RUN or --model")
+            raise ClipstepError("which network to export?", got="RUN and --model" if run else "neither RUN nor --model", expected="one of them")
         stop()
-        result = export_network(spec, out, options, lambda w: console.print(_line(w), soft_wrap=True), quiet, force=force, doing=Steps(console))
-    _say_what_was_written(result, console)
+        result = export_network(
+            spec, out, options, lambda w: console.print(_artifact_line(w), soft_wrap=True), quiet, force=force, doing=Steps(console)
+        )
+    _print_result(result, console)
     if explain:
         _explain(spec, result.manifest, console)
 
 
-def _say_what_was_written(result: ExportResult, console: Console) -> None:
+def _print_result(result: ExportResult, console: Console) -> None:
     manifest = result.manifest
     if manifest.provenance.weights == "random":
         console.print("a warning: the weights are random, so that its predictions mean nothing", soft_wrap=True)
-    _say_what_it_remembers(manifest, console)
+    _print_average(manifest, console)
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
     if result.constant_output:
         console.print("a warning: the network's output is the same whatever the frames are: look at its last layers and its weights", soft_wrap=True)
-    for line in _about_golden(manifest):
+    for line in _output_and_golden_lines(manifest):
         console.print(line, soft_wrap=True)
     console.print(f"wrote {result.bundle}: {counted(count, 'artifact')}, verified over {steps} steps and a reset", soft_wrap=True)
 
 
 def _explain(spec: NetworkSpec, manifest: Manifest, console: Console) -> None:
-    """How each convolution is lowered in the artifacts."""
+    """Print how each convolution is lowered in the artifacts."""
     from clipstep.export.explain_tables import explanations
     from clipstep.export.step import program_of
 
@@ -193,7 +208,7 @@ def _explain(spec: NetworkSpec, manifest: Manifest, console: Console) -> None:
         print_table(console, table)
 
 
-def _say_what_it_remembers(manifest: Manifest, console: Console) -> None:
+def _print_average(manifest: Manifest, console: Console) -> None:
     if manifest.average == "all":
         console.print(
             "a warning: predictions are a mean over all frames so far. On a camera that runs for long a new scene shows ever less: "
@@ -205,8 +220,8 @@ def _say_what_it_remembers(manifest: Manifest, console: Console) -> None:
         console.print(f"predictions are the mean over the newest {manifest.window_frames} frames, {seconds:.3g} s", soft_wrap=True)
 
 
-def _about_golden(manifest: Manifest) -> Iterator[str]:
-    """What the output holds, where it is not logits, and what the golden steps are and cannot show."""
+def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
+    """Yield lines about the output, if it is not logits, about the golden frames, and about the faults that they do not detect."""
     applied = {
         "probabilities": "output: probabilities, made inside the artifacts; the runtimes apply none",
         "multilabel_probabilities": "output: a probability for each class by itself, with sigmoid inside the artifacts; the runtimes apply none",
@@ -215,12 +230,13 @@ def _about_golden(manifest: Manifest) -> Iterator[str]:
     if manifest.output in applied:
         yield applied[manifest.output]
     golden = manifest.golden
-    yield f"golden steps: frames of {', then '.join(CONTENT[content] for content in golden.content)}"
-    if golden.cannot_show:
-        yield f"a warning: the network gives the same within the bound, so that its golden steps cannot show: {', '.join(golden.cannot_show)}"
+    yield f"golden steps: frames of {', then '.join(GOLDEN_CONTENT[content] for content in golden.content)}"
+    if golden.undetected_faults:
+        faults = ", ".join(golden.undetected_faults)
+        yield f"a warning: faults that the golden steps do not detect, because no output moves beyond the bound: {faults}"
 
 
-def _own(
+def _network_of_options(
     model: str,
     weights: Path | None,
     classes: Path | None,
@@ -239,7 +255,7 @@ def _own(
         raise ClipstepError("--model needs --classes, --frames and --size")
     if min(std) <= 0:
         raise ClipstepError("--std is what frames are divided by", got=std, expected="numbers above 0")
-    sys.path.insert(0, "")  # As Python itself does: modules in this folder.
+    sys.path.insert(0, "")  # As `python` itself does: modules in this folder can be imported.
     if weights_key is not None and weights is None:
         raise ClipstepError("--weights-key is of a file", got="no --weights", expected="--weights FILE beside it")
     return network_of_factory(
@@ -257,7 +273,7 @@ def _own(
     )
 
 
-def _line(written: WrittenArtifact) -> str:
+def _artifact_line(written: WrittenArtifact) -> str:
     a = written.artifact
     inside = ", ".join(f"{count} nodes in {name}" for name, count in a.placement.delegated.items())
     counts = Counter(a.placement.outside)
@@ -277,7 +293,7 @@ def _line(written: WrittenArtifact) -> str:
 @click.option("--mean", nargs=3, type=float, help="The normalisation that --model was trained with, to compare.")
 @click.option("--std", nargs=3, type=float, help="The same: what frames are divided by.")
 @click.option("--fps", type=float, help="Frames per second of the videos that --model was trained on, to compare.")
-@click.option("--video", type=click.Path(path_type=Path), help="Frames of this video instead of the golden steps'; needs --run or --model.")
+@click.option("--video", type=click.Path(path_type=Path), help="Verify on the frames of this video, not on the golden ones; needs --run or --model.")
 @signer_option
 @json_option
 def verify_command(
@@ -302,14 +318,14 @@ def verify_command(
     if network is not None:
         with Steps(console)("computing the reference with the eager network"):
             reference = fresh_reference(opened, reference_network(opened, network), video)
-        _say_stream(reference.stream, console)
+        _print_stream_check(reference.stream, console)
         against = f"eager network of {network}, {video or 'golden frames'}"
     elif video is not None:
         raise ClipstepError("--video needs --run or --model", got="no network to compute the reference with", fix="add one of them")
     if model is not None:
         _compare_given(opened, given, console)
     golden = reference.golden
-    console.print(f"{bundle}: {len(golden.logits)} steps and a reset{_flushes(golden)} against the {against}", soft_wrap=True)
+    console.print(f"{bundle}: {len(golden.logits)} steps and a reset{_flushed_text(golden)} against the {against}", soft_wrap=True)
     with quiet_stderr():
         result = verify_opened(opened, reference, Steps(console))
     table = new_table("artifact", "runtime", "verdict", "largest\nerror", "of its\nrange", "bound", texts=3)
@@ -318,11 +334,11 @@ def verify_command(
         table.add_row(a.file, runtime, "equal", f"{a.max_absolute_error:.1e}", f"{a.max_relative_error:.1e}", f"{a.bound:g}")
     print_table(console, table)
     if opened.extra:
-        console.print(f"extra, and not verified, for the manifest does not name it: {listed(opened.extra)}", soft_wrap=True, markup=False)
+        console.print(f"not verified, because the manifest does not name it: {listed(opened.extra)}", soft_wrap=True, markup=False)
     unchecked = opened.manifest.flush is not None and not golden.flushed
     if unchecked:
         console.print(
-            "not checked: the end of a video, for these golden steps hold no flushed one; give --run or --model, or export again", soft_wrap=True
+            "not checked: the end of a video, because these golden steps hold no flushed one; give --run or --model, or export again", soft_wrap=True
         )
     result.check_whole()
     if any(artifact.target == "coreml" for artifact in opened.manifest.artifacts):
@@ -347,14 +363,14 @@ def verify_command(
                 "artifacts": rows,
                 "extra": list(result.extra),
                 "flushed_after_steps": flushed,
-                "cannot_show": list(result.cannot_show),
+                "undetected_faults": list(result.undetected_faults),
             }
         )
-    if opened.manifest.golden.cannot_show:
-        console.print(f"what these golden steps cannot show: {', '.join(opened.manifest.golden.cannot_show)}", soft_wrap=True)
+    if opened.manifest.golden.undetected_faults:
+        console.print(f"faults that these golden steps do not detect: {', '.join(opened.manifest.golden.undetected_faults)}", soft_wrap=True)
 
 
-def _flushes(golden: GoldenSteps) -> str:
+def _flushed_text(golden: GoldenSteps) -> str:
     return f" (and videos flushed after {', '.join(map(str, golden.flushed))} of them)" if golden.flushed else ""
 
 
@@ -363,12 +379,12 @@ def _compare_given(bundle: Bundle, given: dict[str, Any], console: Console) -> N
     from clipstep.export.interface import check_given
 
     labels = None if given["classes"] is None else read_labels(given["classes"])
-    taken = check_given(bundle.manifest, {**given, "classes": labels})
-    if taken:
-        console.print(f"not compared, because the network does not say: {', '.join(taken)}; give --{' --'.join(taken)}", soft_wrap=True)
+    missing = check_given(bundle.manifest, {**given, "classes": labels})
+    if missing:
+        console.print(f"not compared, because the network does not record it: {', '.join(missing)}; give --{' --'.join(missing)}", soft_wrap=True)
 
 
-def _say_stream(stream: StreamCheck | None, console: Console) -> None:
+def _print_stream_check(stream: StreamCheck | None, console: Console) -> None:
     if stream is not None:
         late = f" but the last {stream.delay}" if stream.delay else ""
         console.print(

@@ -1,4 +1,4 @@
-"""What is asked of a network before any work is done: names, types and shapes of what goes in and out, and that a step is pure."""
+"""Checks a network against the step contract before any work is done: names, types and shapes of inputs and outputs, and purity."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipstep.export.purity.check import Purity
+from clipstep.export.purity.check import PurityCheck
 from clipstep.export.source_lines import describe_error, line_of_error
 from clipstep.runtime.errors import ClipstepError
 
@@ -16,10 +16,10 @@ RETURNS = "the logits, or a tuple of them and the next states"
 
 
 def initial_states_of(network: nn.Module) -> dict[str, Tensor]:
-    """The network's states before a video, by name, in tensors of their own.
+    """Return copies of the network's initial states, by name.
 
     Raises:
-        ClipstepError: ``initial_states()`` fails or gives something else; a name, type, rank or value cannot be in a bundle.
+        ClipstepError: `initial_states()` fails or returns something else; a name, type, rank or value is not allowed in a bundle.
     """
     given: Any = getattr(network, "initial_states", dict)
     try:
@@ -37,18 +37,20 @@ def initial_states_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 def input_names(states: Sequence[str]) -> list[str]:
-    """What a step's inputs are called."""
+    """Return the names of a step's inputs."""
     return ["frames", *states]
 
 
 def output_names(states: Sequence[str]) -> list[str]:
-    """What a step's outputs are called."""
+    """Return the names of a step's outputs."""
     return ["logits", *(f"{name}_out" for name in states)]
 
 
 def check_modules(network: nn.Module) -> None:
-    """Raises:
-    ClipstepError: a module was compiled by TorchScript, so that it holds no Python code to capture.
+    """Check that torch.export can capture the modules.
+
+    Raises:
+        ClipstepError: a module was compiled by TorchScript, so that it holds no Python code to capture.
     """
     for name, module in network.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
@@ -61,12 +63,14 @@ def check_modules(network: nn.Module) -> None:
 
 
 def check_weights(network: nn.Module) -> None:
-    """Raises:
-    ClipstepError: a parameter or a buffer is not of float32 (or whole numbers), not on the CPU, or has no numbers yet.
+    """Check the parameters and buffers.
+
+    Raises:
+        ClipstepError: one is not of float32 or whole numbers, not on the CPU, or not initialised yet.
     """
     held = {**network.state_dict(keep_vars=True), **dict(network.named_buffers())}
     for name, value in held.items():
-        if not isinstance(value, Tensor):  # What a module's get_extra_state() gives.
+        if not isinstance(value, Tensor):  # The result of a module's get_extra_state().
             continue
         if nn.parameter.is_lazy(value):
             raise ClipstepError(
@@ -82,21 +86,21 @@ def check_weights(network: nn.Module) -> None:
 def check_step(
     network: nn.Module, step: Callable[..., tuple[Any, ...]], inputs: Mapping[str, Tensor], classes: int, others: Sequence[Tensor]
 ) -> None:
-    """Runs the step on ``inputs``, frames and then states, and with ``others`` as frames between, and looks at what it gives and changes.
+    """Run the step on `inputs`, the frames and then the states, and on the frames `others`, and check its outputs and its purity.
 
     Raises:
-        ClipstepError: it fails; it writes into an input; it gives something else than logits and the next states; it is not pure.
+        ClipstepError: it fails; it writes into an input; its outputs are not the logits and the next states; it is not pure.
     """
-    purity = Purity(network, step, tuple(inputs.values()))
+    purity = PurityCheck(network, step, tuple(inputs.values()))
     try:
-        outputs = purity.first()
+        outputs = purity.run_first()
     except ClipstepError:
         raise
     except Exception as error:  # Whatever a user's network raises.
         raise ClipstepError("the network cannot run a step", got=describe_error(error), fix=f"it comes from {line_of_error(error)}") from error
     states = dict(list(inputs.items())[1:])
     _check_outputs(outputs, states, classes)
-    written = purity.written(list(inputs))
+    written = purity.written_input(list(inputs))
     if written is not None:
         name, line = written
         raise ClipstepError(
@@ -168,11 +172,11 @@ def _check_output(network: nn.Module, name: str, value: Tensor) -> None:
         raise ClipstepError(
             f"{name} is not finite", got="not-a-number or infinity at the first step", fix="look at the weights and the normalisation"
         )
-    own = {tensor.untyped_storage().data_ptr(): owner for owner, tensor in (*network.named_parameters(), *network.named_buffers())}
-    if value.untyped_storage().data_ptr() in own:
+    owned = {tensor.untyped_storage().data_ptr(): owner for owner, tensor in (*network.named_parameters(), *network.named_buffers())}
+    if value.untyped_storage().data_ptr() in owned:
         raise ClipstepError(
             f"{name} is a tensor of the network itself",
-            got=own[value.untyped_storage().data_ptr()],
+            got=owned[value.untyped_storage().data_ptr()],
             expected="one computed in the step",
             fix="return a copy: .clone()",
         )

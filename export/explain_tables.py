@@ -1,4 +1,4 @@
-"""Tables of what ``clipstep export --explain`` says: each convolution of a network, as it is lowered for each target."""
+"""The tables of `clipstep export --explain`: how each convolution of a network is lowered for each target."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +13,7 @@ from clipstep.runtime.terminal import new_table
 
 
 def explanations(program: StepProgram, artifacts: Sequence[Artifact]) -> Iterator[Table]:
-    """A table for each target and variant among the lowered artifacts of a step.
+    """Yield a table for each target and variant among the lowered artifacts of a step.
 
     Raises:
         LoweringError: an operation has no lowering.
@@ -24,19 +24,19 @@ def explanations(program: StepProgram, artifacts: Sequence[Artifact]) -> Iterato
 
 
 def _variant(artifact: Artifact) -> str:
-    """The variant that tuning chose, or else the default one for the artifact's platform."""
+    """Return the variant that tuning chose, or else the default of the artifact's platform."""
     target = TARGETS[artifact.target]
     return artifact.tuning.chosen if artifact.tuning else target.platforms.get(artifact.platform, next(iter(target.variants)))
 
 
 def table_of(title: str, layers: Sequence[LoweredLayer]) -> Table:
-    """One row a convolution, and their sums; multiply-accumulates and elements in millions."""
+    """Return a table with a row for each convolution and one for their sums; multiply-accumulates (FMAs) and elements are in millions."""
     table = new_table("convolution", "weight", "stride", "strategy", "FMAs\nneeded M", "FMAs M", "moved M", texts=4, title=title)
     for layer in layers:
         name, weight, stride = layer.name.removeprefix("network."), "x".join(map(str, layer.weight)), "x".join(map(str, layer.stride))
-        numbers = map(_millions, (layer.fmas_needed, layer.fmas, layer.moved))
+        numbers = map(_millions, (layer.fmas_needed, layer.fmas, layer.elements_moved))
         table.add_row(name, weight, stride, layer.strategy, *numbers)
-    needed, fmas, moved = (sum(getattr(layer, key) for layer in layers) for key in ("fmas_needed", "fmas", "moved"))
+    needed, fmas, moved = (sum(getattr(layer, key) for layer in layers) for key in ("fmas_needed", "fmas", "elements_moved"))
     table.add_row("all convolutions", "", "", "", *map(_millions, (needed, fmas, moved)))
     return table
 

@@ -1,4 +1,4 @@
-"""A user's own network: whatever ``nn.Module`` a factory gives, with not a word of clipstep in it."""
+"""Loads a user's own network from a factory: any function or class that returns an `nn.Module`."""
 
 import importlib
 import importlib.util
@@ -24,7 +24,7 @@ from clipstep.runtime.wording import listed
 
 SHOWN = 3
 FACTORY_SEED = 67280421310721
-"""torch's own seed of a fresh process: random weights are the same whenever they are made again."""
+"""The seed for factories, which is torch's own in a fresh process: random weights are the same each time that they are made."""
 
 
 def network_of_factory(
@@ -41,28 +41,38 @@ def network_of_factory(
     video: Path | None = None,
     random_weights: bool = False,
 ) -> NetworkSpec:
-    """The network that the factory ``package.module:name`` gives, in eval mode.
+    """Return the network that the factory `package.module:name` makes, in eval mode.
 
-    Its golden steps will be on the subclips of ``video``, or on synthetic ones. ``weights_key`` chooses one of several sets of weights
-    in a file; ``random_weights`` says that weights which nobody trained are meant.
+    Args:
+        factory: a function or class without arguments, or a module, by name.
+        frames: T, the frames of a subclip.
+        size: height and width of a frame, in pixels.
+        labels: the class names.
+        mean: of each channel, R G B, in 0..255.
+        std: of each channel, what frames are divided by after `mean` was subtracted.
+        fps: frames per second of the videos that the network was trained on.
+        weights: a file with its state dict; None for the weights that the factory gives it.
+        weights_key: which of several state dicts in the file.
+        video: the frames of the golden steps; None for synthetic scenes.
+        random_weights: allow weights that were not trained.
 
     Raises:
-        ClipstepError: the factory cannot be imported, fails, or gives no module; the weights do not fit, or are random; the video
-            cannot be used; a value cannot be that of a network.
+        ClipstepError: the factory cannot be imported, fails, or returns no module; the weights do not fit, or are random; the video
+            cannot be used; a value is not possible for a network.
     """
     checkpoint = None if weights is None else read_checkpoint(weights)
     network = load_network(factory)
     key = _fill(network, checkpoint, weights_key)
     check_weights(network)
-    chance = _random_tensors(factory, network, checkpoint, weights_key)
-    if chance and not random_weights:
-        raise _random(factory, chance, weights)
+    random = _random_tensors(factory, network, checkpoint, weights_key)
+    if random and not random_weights:
+        raise _random_weights_error(factory, random, weights)
     provenance = FactoryProvenance(
         kind="factory",
         source=factory,
         weights_sha256=weights_sha256(network.state_dict()),
         config={"frames": frames, "size": size},
-        weights="random" if chance else "factory" if weights is None else weights.name,
+        weights="random" if random else "factory" if weights is None else weights.name,
         weights_key=key or None,
     )
     sample, content = sample_frames(frames, size, video)
@@ -73,78 +83,78 @@ def _fill(network: nn.Module, checkpoint: Checkpoint | None, key: str | None) ->
     return "" if checkpoint is None else fill_from(network, checkpoint, "give the factory of the network that was trained", key)
 
 
-def _random_tensors(spec: str, network: nn.Module, checkpoint: Checkpoint | None, key: str | None) -> list[str]:
-    """The tensors, by path, that are others when the network is made again under another seed: nobody trained them."""
+def _random_tensors(factory: str, network: nn.Module, checkpoint: Checkpoint | None, key: str | None) -> list[str]:
+    """Return the paths of the tensors that change when the network is made again with another seed: these were not trained."""
     try:
-        second = load_network(spec, FACTORY_SEED + 1)
-        if second is network:  # The module keeps it, so that it is made when the module is run.
-            second = load_network(spec, FACTORY_SEED + 1, anew=True)
+        second = load_network(factory, FACTORY_SEED + 1)
+        if second is network:  # The factory's module keeps it: running that module again makes another one.
+            second = load_network(factory, FACTORY_SEED + 1, reimport=True)
         if second is network:
             return []
         _fill(second, checkpoint, key)
-    except Exception:  # A factory that works once only: nothing can be said.
+    except Exception:  # A factory that works once only: it cannot be found out.
         return []
-    ours, others = snapshot(network, "network").places, snapshot(second, "network").places
+    ours, others = snapshot(network, "network").entries, snapshot(second, "network").entries
     tensors = {path: found.value for path, found in ours.items() if path.startswith("network") and isinstance(found.value, Tensor)}
     return [path.removeprefix("network.") for path, value in tensors.items() if path not in others or not same(value, others[path].value)]
 
 
-def _random(spec: str, names: Sequence[str], weights: Path | None) -> ClipstepError:
+def _random_weights_error(factory: str, names: Sequence[str], weights: Path | None) -> ClipstepError:
     some = listed(names, SHOWN)
     if weights is None:
         return ClipstepError(
-            f"--model {spec}: its weights are random, each call gives others",
+            f"--model {factory}: its weights are random, each call gives others",
             got=some,
             expected="--weights FILE",
             fix="or say by --random-weights that they are meant",
         )
     return ClipstepError(
-        f"--model {spec}: some of its weights are not in {weights} and random",
+        f"--model {factory}: some of its weights are not in {weights} and random",
         got=some,
         expected="all of them in the network's state_dict()",
         fix="register what is in plain lists by nn.ModuleList, or say by --random-weights that they are meant",
     )
 
 
-def load_network(spec: str, seed: int = FACTORY_SEED, *, anew: bool = False) -> nn.Module:
-    """What the factory gives: a function or a class that takes nothing, or a module itself.
+def load_network(factory: str, seed: int = FACTORY_SEED, *, reimport: bool = False) -> nn.Module:
+    """Call the factory `package.module:name`, a function or class without arguments; the name may also be that of a module.
 
-    It runs with random sources of that ``seed``, which are then put back; ``anew`` runs its file once more.
+    The random number generators are seeded with `seed` meanwhile, and restored; `reimport` runs the factory's file once more.
 
     Raises:
-        ClipstepError: it cannot be imported, fails, or gives no module.
+        ClipstepError: the factory cannot be imported, fails, or returns no module.
     """
-    module, _, name = spec.partition(":")
+    module, _, name = factory.partition(":")
     if not module or not name:
-        raise ClipstepError("--model names no factory", got=spec, expected="package.module:factory")
+        raise ClipstepError("--model names no factory", got=factory, expected="package.module:factory")
     try:
         with seeded(seed):
-            found: Any = _run_again(importlib.import_module(module)) if anew else importlib.import_module(module)
+            found: Any = _reimported(importlib.import_module(module)) if reimport else importlib.import_module(module)
     except ModuleNotFoundError as error:
         if module == error.name or module.startswith(f"{error.name}."):
             raise ClipstepError(
-                f"--model {spec}: cannot be imported", got=str(error), expected="a module that is installed, or lies in this folder"
+                f"--model {factory}: cannot be imported", got=str(error), expected="a module that is installed, or lies in this folder"
             ) from error
-        raise _failed(spec, error) from error
+        raise _failed(factory, error) from error
     except Exception as error:  # Whatever a user's file raises.
-        raise _failed(spec, error) from error
+        raise _failed(factory, error) from error
     for part in name.split("."):
         if not hasattr(found, part):
             names = ", ".join(sorted(n for n, value in vars(found).items() if callable(value) and not n.startswith("_")))
-            raise ClipstepError(f"--model {spec}: no such name", got=part, expected=f"one of {names or 'nothing: it is empty'}")
+            raise ClipstepError(f"--model {factory}: no such name", got=part, expected=f"one of {names or 'nothing: it is empty'}")
         found = getattr(found, part)
     try:
         with seeded(seed):
             network = found if isinstance(found, nn.Module) else found()
     except Exception as error:  # Whatever a user's factory raises.
-        raise _failed(spec, error) from error
+        raise _failed(factory, error) from error
     if not isinstance(network, nn.Module):
-        raise ClipstepError(f"--model {spec}: gives no network", got=type(network).__name__, expected="a torch.nn.Module")
+        raise ClipstepError(f"--model {factory}: gives no network", got=type(network).__name__, expected="a torch.nn.Module")
     return network
 
 
-def _run_again(module: ModuleType) -> ModuleType:
-    """A module's file run once more, beside the module that everybody has."""
+def _reimported(module: ModuleType) -> ModuleType:
+    """Run the file of a module once more, as a module that is not in `sys.modules`."""
     if module.__spec__ is None or module.__spec__.loader is None:
         return module
     again = importlib.util.module_from_spec(module.__spec__)
@@ -153,19 +163,18 @@ def _run_again(module: ModuleType) -> ModuleType:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """The class names in a text file, one a line.
+    """Read the class names in a text file, one a line.
 
     Raises:
-        ClipstepError: it cannot be read, is empty, or names a class twice.
+        ClipstepError: the file cannot be read, is empty, or names a class twice.
     """
     lines = [(number, unquoted(line)) for number, line in read_lines(path, expected="a text file with a class a line")]
     first: dict[str, int] = {}
     for number, label in lines:
         if first.setdefault(label, number) != number:
             raise ClipstepError(f"{path}:{number}: the class is named twice", got=f"{label}, as in line {first[label]}", expected="each class once")
-    labels = tuple(first)
-    return labels
+    return tuple(first)
 
 
-def _failed(spec: str, error: Exception) -> ClipstepError:
-    return ClipstepError(f"--model {spec}: fails", got=describe_error(error), fix=f"it comes from {line_of_error(error)}")
+def _failed(factory: str, error: Exception) -> ClipstepError:
+    return ClipstepError(f"--model {factory}: fails", got=describe_error(error), fix=f"it comes from {line_of_error(error)}")

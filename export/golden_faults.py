@@ -1,6 +1,7 @@
-"""Golden steps that prove something: each usual mistake in an artifact must move an output of theirs beyond the bound.
+"""Records golden steps that detect faults, and tells which ones they would not detect.
 
-A mistake is tried in the eager network, so that what the steps cannot show is known before an artifact relies on them.
+Golden steps prove something only if their outputs would differ in a faulty artifact. So each usual fault, such as red and blue exchanged,
+is injected into the eager network: a fault that moves an output beyond the bound would be detected in an artifact.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,76 +19,80 @@ from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.manifest import GoldenContent
 from clipstep.runtime.synthetic import synthetic_subclips
 
-SHIFT = 2.55
-"""How much the mean of each channel is wrong, in levels of 0..255; the standard deviation is wrong by 1 %."""
-STATE_SHARE = 0.1
-"""How much an initial value is wrong, as a share of the state's scale."""
+MEAN_OFFSET = 2.55
+"""How much the faulty mean of each channel is off, in levels of 0..255: 1 %."""
+STD_FACTOR = 1.01
+STATE_OFFSET = 0.1
+"""How much a faulty initial value is off, as a share of the state's range."""
 SYNTHETIC_SUBCLIPS = 8
 END_IGNORED = "the end of a video ignored"
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """What an artifact might do wrong: other frames, initial states or states from step to step, or another step."""
+class Fault:
+    """A fault that an artifact may have, as a change of the eager network's stream: its frames, its states, or its step."""
 
     name: str
     step: Step
     initial: Sequence[Tensor]
+    """The initial states."""
     frames: Callable[[Tensor], Tensor] = lambda subclip: subclip
+    """Changes the frames of a step before it."""
     states: Callable[[list[Tensor]], Sequence[Tensor]] = lambda states: states
+    """Changes the states that a step returned."""
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """Golden steps, what their frames are, and the mistakes that they cannot show."""
+class AssessedGolden:
+    """Golden steps, where their frames are from, and the names of the faults that they do not detect."""
 
     golden: GoldenSteps
     content: tuple[GoldenContent, ...]
-    cannot_show: tuple[str, ...]
+    undetected_faults: tuple[str, ...]
 
 
-def record_telling(program: StepProgram, subclips: Tensor, content: GoldenContent) -> Recorded:
-    """Golden steps on ``subclips`` ``(S, T, H, W, channels)``, and on synthetic ones after them where those show more mistakes."""
+def record_assessed_golden(program: StepProgram, subclips: Tensor, content: GoldenContent) -> AssessedGolden:
+    """Record golden steps on `subclips` `(S, T, H, W, channels)`, followed by synthetic ones if these detect more faults."""
     golden = record_golden(program, subclips)
-    found = Recorded(golden, (content,), unseen(program, golden))
-    if not found.cannot_show or content == "synthetic":
-        return found
+    given = AssessedGolden(golden, (content,), undetected_faults(program, golden))
+    if not given.undetected_faults or content == "synthetic":
+        return given
     drawn = torch.from_numpy(synthetic_subclips(SYNTHETIC_SUBCLIPS, *program.frames.shape))
     golden = record_golden(program, torch.cat([subclips[:SYNTHETIC_SUBCLIPS], drawn]))
-    more = Recorded(golden, (content, "synthetic"), unseen(program, golden))
-    return more if len(more.cannot_show) < len(found.cannot_show) else found
+    extended = AssessedGolden(golden, (content, "synthetic"), undetected_faults(program, golden))
+    return extended if len(extended.undetected_faults) < len(given.undetected_faults) else given
 
 
-def unseen(program: StepProgram, golden: GoldenSteps) -> tuple[str, ...]:
-    """The mistakes that leave every output of the golden steps within the float32 bound."""
-    names = [mistake.name for mistake in mistakes(program, golden) if not _is_seen(mistake, golden)]
-    return (*names, END_IGNORED) if golden.flushed and not _end_is_seen(program, golden) else tuple(names)
+def undetected_faults(program: StepProgram, golden: GoldenSteps) -> tuple[str, ...]:
+    """Return the names of the faults that leave every output of the golden steps within the float32 bound."""
+    names = [fault.name for fault in faults(program, golden) if not _is_detected(fault, golden)]
+    return (*names, END_IGNORED) if golden.flushed and not _ignored_end_is_detected(program, golden) else tuple(names)
 
 
-def mistakes(program: StepProgram, golden: GoldenSteps) -> Iterator[Mistake]:
-    """Those that a network of such inputs and states can suffer."""
+def faults(program: StepProgram, golden: GoldenSteps) -> Iterator[Fault]:
+    """Yield the faults that are possible for a step of such inputs and states."""
     frames, height, width, channels = program.frames.shape
     step, initial = program.step, list(program.states.values())
-    yield Mistake("red and blue exchanged" if channels == RGB else "the directions exchanged", step, initial, frames=lambda subclip: subclip.flip(3))
+    yield Fault("red and blue exchanged" if channels == RGB else "the directions exchanged", step, initial, frames=lambda subclip: subclip.flip(3))
     if height == width:
-        yield Mistake("height and width exchanged", step, initial, frames=lambda subclip: subclip.transpose(1, 2))
+        yield Fault("height and width exchanged", step, initial, frames=lambda subclip: subclip.transpose(1, 2))
     if frames > 1:
-        yield Mistake("time reversed", step, initial, frames=lambda subclip: subclip.flip(0))
-    yield Mistake("another mean", Step(step.network, [value + SHIFT for value in step.mean], step.std), initial)
-    yield Mistake("another std", Step(step.network, step.mean, [value * 1.01 for value in step.std]), initial)
-    yield from _of_states(program, golden)
+        yield Fault("time reversed", step, initial, frames=lambda subclip: subclip.flip(0))
+    yield Fault("another mean", Step(step.network, [value + MEAN_OFFSET for value in step.mean], step.std), initial)
+    yield Fault("another std", Step(step.network, step.mean, [value * STD_FACTOR for value in step.std]), initial)
+    yield from _state_faults(program, golden)
 
 
-def _of_states(program: StepProgram, golden: GoldenSteps) -> Iterator[Mistake]:
+def _state_faults(program: StepProgram, golden: GoldenSteps) -> Iterator[Fault]:
     step, names, initial = program.step, list(program.states), list(program.states.values())
-    for place, name in enumerate(names):
-        wrong = [value + STATE_SHARE * golden.scale(name) if place == other else value for other, value in enumerate(initial)]
-        yield Mistake(f"another initial value of {name}", step, wrong)
+    for index, name in enumerate(names):
+        wrong = [value + STATE_OFFSET * golden.scale(name) if index == other else value for other, value in enumerate(initial)]
+        yield Fault(f"another initial value of {name}", step, wrong)
     for one, other in combinations(range(len(names)), 2):
         if initial[one].shape == initial[other].shape:
-            yield Mistake(f"{names[one]} and {names[other]} exchanged", step, initial, states=partial(_exchanged, one, other))
+            yield Fault(f"{names[one]} and {names[other]} exchanged", step, initial, states=partial(_exchanged, one, other))
     if names:
-        yield Mistake("the states forgotten", step, initial, states=lambda _: initial)
+        yield Fault("the states forgotten", step, initial, states=lambda _: initial)
 
 
 def _exchanged(one: int, other: int, states: list[Tensor]) -> list[Tensor]:
@@ -97,17 +102,17 @@ def _exchanged(one: int, other: int, states: list[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _is_seen(mistake: Mistake, golden: GoldenSteps) -> bool:
-    """Whether an output is off at some step; most mistakes are seen at the first."""
+def _is_detected(fault: Fault, golden: GoldenSteps) -> bool:
+    """Whether an output is off at any step; most faults are detected at the first one."""
     bounds = {name: BOUNDS["float32"] * golden.scale(name) for name in golden.outputs}
-    states: Sequence[Tensor] = mistake.initial
+    states: Sequence[Tensor] = fault.initial
     for step in range(len(golden.logits)):
         subclip = torch.from_numpy(golden.subclips[step % len(golden.subclips)])
         try:
-            logits, *after = mistake.step(mistake.frames(subclip), *states)
-        except Exception:  # An assertion of the network about its values, which no artifact has: what one would compute is not known.
+            logits, *following = fault.step(fault.frames(subclip), *states)
+        except Exception:  # An assertion about values in the network. An artifact has no assertions, so what it would compute is unknown.
             return False
-        states = mistake.states(after)
+        states = fault.states(following)
         for (name, values), value in zip(golden.outputs.items(), (logits[0], *states), strict=True):
             left_out = len(golden.logits) - len(values)
             if step >= left_out and not float((value - torch.from_numpy(values[step - left_out])).abs().max()) <= bounds[name]:
@@ -116,8 +121,8 @@ def _is_seen(mistake: Mistake, golden: GoldenSteps) -> bool:
 
 
 @torch.no_grad()
-def _end_is_seen(program: StepProgram, golden: GoldenSteps) -> bool:
-    """Whether a flushed video's logits are off where the network is not told that it has ended, and takes black frames for more of it."""
+def _ignored_end_is_detected(program: StepProgram, golden: GoldenSteps) -> bool:
+    """Whether the logits of a flushed video are off if the network is not told that the video has ended."""
     states: Sequence[Tensor] = list(program.states.values())
     for step in range(max(golden.flushed)):
         _, *states = program.step(torch.from_numpy(golden.subclips[step % len(golden.subclips)]), *states)

@@ -1,11 +1,14 @@
-"""The facts that a manifest and each artifact carry, compared with each other and with the network itself."""
+"""The interface of a step: what the manifest says of it, and what is embedded in each artifact as metadata.
+
+It is made from the network at export, and compared with the artifacts and the network by `clipstep verify`.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
-from clipstep.export.output_kind import settle_output
+from clipstep.export.output_kind import infer_output_kind
 from clipstep.export.step import StepProgram
-from clipstep.export.stream.averaging import grows_deaf
+from clipstep.export.stream.averaging import averages_over_all_frames
 from clipstep.network.preprocess import RGB
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import Bundle
@@ -21,7 +24,10 @@ from clipstep.runtime.targets import check_file
 
 
 def interface_of(spec: NetworkSpec, program: StepProgram, name: str, output: Output) -> Interface:
-    """The facts of a step that each of its artifacts carries; its states start with one number each, as the contract has it."""
+    """Return the interface of a step: its inputs, states, outputs and labels.
+
+    The manifest has one number for all elements of an initial state, as the step contract asks for.
+    """
     states = [
         State(name=state, shape=tuple(value.shape), dtype="float32", initial=float(value.flatten()[0])) for state, value in program.states.items()
     ]
@@ -41,24 +47,24 @@ def interface_of(spec: NetworkSpec, program: StepProgram, name: str, output: Out
         labels=program.labels,
         delay_frames=program.delay,
         flush=program.flush,
-        average=program.average or ("all" if grows_deaf(program) else None),
+        average=program.average or ("all" if averages_over_all_frames(program) else None),
         window_frames=program.window,
         output=output,
     )
 
 
 def check_embedded(bundle: Bundle, artifact: Artifact, child: Child) -> None:
-    """Makes sure that the facts in an artifact, which a lone file is used by, are the manifest's. The file is read in the process ``child``.
+    """Check that the metadata embedded in an artifact, by which a lone file is used, is the manifest's. The process `child` reads the file.
 
     Raises:
-        ParityError: it carries none, or others.
-        ClipstepError: it cannot be read, or the facts do not fit its inputs and outputs.
+        ParityError: there is none, or it differs.
+        ClipstepError: the file cannot be read, or the metadata does not fit its inputs and outputs.
     """
     path = bundle.file(artifact)
     check_file(artifact.target, path)
     embedded = FileFacts.model_validate_json(child.call(FACTS, path, f"the reader of {path.suffix} files")).interface
     if embedded is None:
-        raise ParityError(f"{artifact.file}: carries no clipstep facts", expected="those of the manifest", fix="export it again")
+        raise ParityError(f"{artifact.file}: carries no clipstep metadata", expected="that of the manifest", fix="export it again")
     try:
         check_embedded_facts(bundle.manifest.interface(artifact.input_dtype), embedded, artifact.file)
     except ClipstepError as error:
@@ -66,35 +72,35 @@ def check_embedded(bundle: Bundle, artifact: Artifact, child: Child) -> None:
 
 
 def check_network(manifest: Manifest, spec: NetworkSpec, program: StepProgram, logits: Array) -> None:
-    """Makes sure that the manifest's facts are the network's.
+    """Check that the interface in the manifest is the network's.
 
-    ``logits`` ``(N, classes)`` are the network's own over the golden steps, which say what its output may be.
+    `logits` `(N, classes)` are the network's over the golden steps; they decide what its output may be.
 
     Raises:
-        ParityError: a fact differs.
+        ParityError: something differs.
     """
-    asked = {"logits": "logits", "probabilities": "probabilities"}.get(manifest.output, "multilabel")
+    requested = {"logits": "logits", "probabilities": "probabilities"}.get(manifest.output, "multilabel")
     try:
-        output = settle_output(asked, program, logits)
+        output = infer_output_kind(requested, program, logits)
     except ClipstepError as error:
         raise ParityError(f"the manifest's output is {manifest.output}, and the network's is not: {error}") from error
     own = interface_of(spec, program, manifest.name, output)
-    if manifest.average is None:  # Written before a manifest said it.
+    if manifest.average is None:  # Written by an earlier version.
         own = own.model_copy(update={"average": None})
     for key, got, expected in differences(manifest.interface(own.input.dtype), own):
         raise ParityError(f"the manifest's {key} is not the network's", got=got, expected=expected, fix="export it again")
 
 
 def check_given(manifest: Manifest, given: Mapping[str, Any]) -> tuple[str, ...]:
-    """Compares what a user knows of a network of their own with the manifest; gives the names of those facts that are None.
+    """Compare what a user gives of their own network with the manifest, and return the names of the values that are None.
 
-    ``given`` holds ``classes``, ``mean``, ``std`` and ``fps``.
+    `given` holds `classes`, `mean`, `std` and `fps`.
 
     Raises:
         ParityError: one differs.
     """
-    said = {"classes": manifest.labels, "mean": manifest.input.mean, "std": manifest.input.std, "fps": manifest.input.fps}
+    recorded = {"classes": manifest.labels, "mean": manifest.input.mean, "std": manifest.input.std, "fps": manifest.input.fps}
     for name, value in given.items():
-        if value is not None and value != said[name]:
-            raise ParityError(f"the manifest's {name} is not what --{name} says", got=said[name], expected=value, fix="export it again")
+        if value is not None and value != recorded[name]:
+            raise ParityError(f"the manifest's {name} is not what --{name} says", got=recorded[name], expected=value, fix="export it again")
     return tuple(name for name, value in given.items() if value is None)

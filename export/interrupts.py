@@ -1,5 +1,7 @@
-"""Ctrl-C that is not lost: Python prints and forgets an exception that is raised in a callback of the converters, such as that of a weak
-reference, and some of them catch whatever is raised."""
+"""Remembers Ctrl-C during an export, so that it is not lost in the converters.
+
+Python ignores an exception that is raised in some callbacks, such as a weak reference's, and some converters catch every exception.
+"""
 
 import contextlib
 import signal
@@ -10,33 +12,33 @@ from types import FrameType
 from clipstep.runtime.terminal import Doing
 
 
-class _Heard:
-    """A handler of SIGINT that raises KeyboardInterrupt as Python's own does, and remembers it."""
+class _Handler:
+    """A handler of SIGINT that raises KeyboardInterrupt as Python's own does, and remembers that it did."""
 
     def __init__(self) -> None:
-        self._heard = threading.Event()
+        self._interrupted = threading.Event()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self._heard.set()
+        self._interrupted.set()
         signal.default_int_handler(number, frame)
 
     def stop(self) -> None:
-        """Raises KeyboardInterrupt if Ctrl-C was pressed."""
-        if self._heard.is_set():
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self._interrupted.is_set():
             raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], None]]:
-    """Gives a function that raises KeyboardInterrupt if Ctrl-C was pressed since and nobody heard.
+    """Yield a function that raises KeyboardInterrupt if Ctrl-C was pressed in this context.
 
-    It sees nothing where Ctrl-C is the caller's business: outside the main thread, or with another handler than Python's own.
+    It never raises outside the main thread, or if the program has a handler of its own for SIGINT: then Ctrl-C is the program's business.
     """
     before = signal.getsignal(signal.SIGINT)
-    if isinstance(before, _Heard):
+    if isinstance(before, _Handler):
         yield before.stop
         return
-    handler = _Heard()
+    handler = _Handler()
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
         yield handler.stop
         return
@@ -44,12 +46,12 @@ def interruptible() -> Iterator[Callable[[], None]]:
     try:
         yield handler.stop
     finally:
-        if signal.getsignal(signal.SIGINT) is handler:  # Else another handler was set since, which is not ours to take away.
+        if signal.getsignal(signal.SIGINT) is handler:  # Otherwise another handler was set meanwhile, which stays.
             signal.signal(signal.SIGINT, before)
 
 
 def stopping(doing: Doing, stop: Callable[[], None]) -> Doing:
-    """``doing``, whose steps call ``stop`` when they are over."""
+    """`doing`, whose steps call `stop` when they are over."""
 
     @contextlib.contextmanager
     def step(name: str, told: bool = False) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""A module in memory as a network that can be exported, and what is refused of it."""
+"""Makes a network spec of a module in memory, after checking it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,14 +27,21 @@ def network_of_module(
     fps: float,
     sample: Tensor | np.ndarray[Any, Any] | Path | str | None = None,
 ) -> NetworkSpec:
-    """The module with what an export must know of it; it is neither copied, pickled nor changed.
+    """Return the module as a network spec. The module is neither copied, pickled nor changed.
 
-    ``sample`` holds the frames of the golden steps: subclips ``(S, frames, size, size, 3)`` uint8, or a video's path; unless given,
-    scenes are drawn.
+    Args:
+        module: in eval mode, on the CPU, of float32.
+        frames: T, the frames of a subclip.
+        size: height and width of a frame, in pixels.
+        labels: the class names.
+        mean: of each channel, R G B, in 0..255.
+        std: of each channel, what frames are divided by after `mean` was subtracted.
+        fps: frames per second of the videos that the module was trained on.
+        sample: the frames of the golden steps: subclips `(S, frames, size, size, 3)` uint8, or a video's path; None for synthetic scenes.
 
     Raises:
-        ClipstepError: it is in training mode, on another device or not of float32; a value cannot be that of a network; the video
-            cannot be used.
+        ClipstepError: the module is in training mode, on another device or not of float32; a value is not possible for a network; the
+            video cannot be used.
     """
     if not isinstance(module, nn.Module):
         raise ClipstepError("the network is no module", got=type(module).__name__, expected="a torch.nn.Module")
@@ -55,7 +62,7 @@ def network_of_module(
 
 
 def _check_eval(module: nn.Module) -> None:
-    """Training mode is refused: an export must not change the caller's module, and a copy of it cannot be made of every module."""
+    """Refuse training mode. Calling `eval()` here would change the caller's module, and not every module can be copied."""
     training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
     if training:
         raise ClipstepError(

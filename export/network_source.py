@@ -1,7 +1,7 @@
-"""Which network is behind a bundle: what the user says, never what the bundle says of itself.
+"""The options `--run`, `--model` and `--weights`, by which a user names the network that a bundle was exported from.
 
-A manifest's provenance names a run or a factory. That is a note for people: whoever made the bundle wrote it, and importing or opening
-what it names would run a stranger's choice of code. Reading the network takes torch: ``clipstep.export.reference``.
+A manifest's provenance names a run or a factory, too, but nothing opens or imports that: whoever made the bundle wrote it, and could
+choose the code that would run here. Reading the network takes torch: `clipstep.export.reference`.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from clipstep.runtime.errors import ClipstepError
 
 @dataclass(frozen=True)
 class NetworkSource:
-    """The network that a bundle was exported from: the folder ``run`` of a training, or a factory ``package.module:name`` with its weights."""
+    """The network that a bundle was exported from: the folder `run` of a training, or a factory `package.module:name` with its weights."""
 
     run: str | None = None
     model: str | None = None
@@ -36,12 +36,12 @@ class NetworkSource:
         return self.run or str(self.model)
 
     def values(self) -> dict[str, str | None]:
-        """What another process needs to make the same: ``NetworkSource(**values)``."""
+        """Return the values from which another process makes an equal source: `NetworkSource(**values)`."""
         return asdict(self)
 
 
 def given_network(run: Path | None, model: str | None, weights: Path | None) -> NetworkSource | None:
-    """What the options of ``network_options`` say; None if none of them was given.
+    """What the options of `network_options` say; None if none of them was given.
 
     Raises:
         ClipstepError: they contradict each other.
@@ -52,7 +52,7 @@ def given_network(run: Path | None, model: str | None, weights: Path | None) -> 
 
 
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds ``--run``, ``--model`` and ``--weights`` to a command, the network behind its bundle; see ``given_network``."""
+    """Adds `--run`, `--model` and `--weights` to a command, the network behind its bundle; see `given_network`."""
     options = (
         click.option("--run", type=click.Path(path_type=Path), help="The folder of the run that the bundle was exported from."),
         click.option("--model", help="Instead of --run: package.module:factory, the network that the bundle was exported from."),

@@ -1,4 +1,4 @@
-"""``clipstep pack``: a bundle as one file, to ship with an app or to send."""
+"""`clipstep pack`: a bundle as one file, to ship with an app or to send."""
 
 import tempfile
 from collections.abc import Sequence

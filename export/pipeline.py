@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
-from clipstep.export.golden_faults import record_telling
+from clipstep.export.golden_faults import record_assessed_golden
 from clipstep.export.interface import interface_of
 from clipstep.export.interrupts import interruptible, stopping
 from clipstep.export.lowering.lower import lower_graph, simplified
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.options import USUAL, ExportOptions
-from clipstep.export.output_kind import settle_output
+from clipstep.export.output_kind import infer_output_kind
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.stream.adapt import window_frames
 from clipstep.export.targets import TARGETS, Target
@@ -105,9 +105,9 @@ def _export(
         program = program_of(spec, options.stream, window)
     subclips = program.subclips(spec.sample.flatten(0, 1))
     with doing("recording golden steps", False):
-        recorded = record_telling(program, subclips, spec.content)
+        recorded = record_assessed_golden(program, subclips, spec.content)
     golden = recorded.golden
-    output = settle_output(options.output, program, golden.logits)
+    output = infer_output_kind(options.output, program, golden.logits)
     if options.stream is not None:
         with doing("checking the stream against the clip network", False):
             check_steps(program, subclips)
@@ -127,7 +127,7 @@ def _export(
                     size_bytes=tree_size(folder / GOLDEN_FILE),
                     sha256=tree_sha256(folder / GOLDEN_FILE),
                     content=recorded.content,
-                    cannot_show=recorded.cannot_show,
+                    undetected_faults=recorded.undetected_faults,
                 ),
                 provenance=spec.provenance,
                 export=Export(

@@ -1,4 +1,4 @@
-"""The network that a bundle was exported from, as it was trained: the reference for everything that is computed from it."""
+"""Loads the network that a bundle was exported from: the reference that artifacts are compared with."""
 
 import sys
 from pathlib import Path
@@ -15,35 +15,35 @@ from clipstep.runtime.errors import ClipstepError
 
 
 def network_of_run(folder: Path) -> NetworkSpec:
-    """The trained network in a folder that ``clipstep train`` wrote.
+    """Load the trained network in a folder that `clipstep train` wrote.
 
     Raises:
-        ClipstepError: it is no run, or is damaged.
+        ClipstepError: the folder holds no run, or a damaged one.
     """
-    from clipstep.training.run import load_run  # The one way from a bundle's side to training: a run is opened.
+    from clipstep.training.run import load_run  # The only import of training: a run's network is one of its architectures.
 
     return load_run(folder).spec(folder)
 
 
 def reference_program(bundle: Bundle, network: NetworkSource) -> StepProgram:
-    """The step that the bundle's artifacts compute; that it keeps the contract was proven when the bundle was written.
+    """Load the step that the bundle's artifacts compute. It is not checked against the step contract, which the export has done.
 
     Raises:
-        ClipstepError: as ``reference_network``.
+        ClipstepError: as `reference_network`.
     """
-    return reference_program_of(bundle, reference_network(bundle, network), proven=True)
+    return reference_program_of(bundle, reference_network(bundle, network), check=False)
 
 
-def reference_program_of(bundle: Bundle, spec: NetworkSpec, *, proven: bool) -> StepProgram:
-    """The same of a network that is there; unless ``proven``, it is held to the contract."""
-    return program_of(spec, bundle.manifest.export.stream_frames, bundle.manifest.window_frames, proven=proven)
+def reference_program_of(bundle: Bundle, spec: NetworkSpec, *, check: bool) -> StepProgram:
+    """Return the step of a network as the bundle's artifacts compute it; with `check` it is checked against the step contract."""
+    return program_of(spec, bundle.manifest.export.stream_frames, bundle.manifest.window_frames, check=check)
 
 
 def reference_network(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
-    """The network that the user gave, compared with the bundle's provenance by the hash of its weights.
+    """Load the network that the user named, and check that its weights have the hash in the bundle's provenance.
 
     Raises:
-        ClipstepError: there is no such run or factory, or it is not the one that the bundle was exported from.
+        ClipstepError: there is no such run or factory, or its weights are others.
     """
     spec = network_of_run(Path(network.run)) if network.run is not None else _of_factory(bundle, network)
     if spec.provenance.weights_sha256 != bundle.manifest.provenance.weights_sha256:
@@ -53,10 +53,10 @@ def reference_network(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
 
 
 def reference_module(bundle: Bundle, module: nn.Module) -> NetworkSpec:
-    """A module in memory with what the bundle says of its network. That it is the same network, its outputs have to show.
+    """Return a module in memory as a network spec with the bundle's sizes, labels and normalisation; whether it is the bundle's is not checked.
 
     Raises:
-        ClipstepError: it is in training mode, on another device, or of another type.
+        ClipstepError: the module is in training mode, on another device, or of another type.
     """
     spec = bundle.manifest.input
     return network_of_module(
@@ -66,7 +66,7 @@ def reference_module(bundle: Bundle, module: nn.Module) -> NetworkSpec:
 
 def _of_factory(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
     if "" not in sys.path:
-        sys.path.insert(0, "")  # As Python itself does: modules in this folder.
+        sys.path.insert(0, "")  # As `python` itself does: modules in this folder can be imported.
     spec = bundle.manifest.input
     weights, key = None if network.weights is None else Path(network.weights), bundle.manifest.provenance.weights_key
     return network_of_factory(
@@ -79,14 +79,14 @@ def _of_factory(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
         fps=spec.fps,
         weights=weights,
         weights_key=key if weights else None,
-        random_weights=True,
-    )  # Their hash is compared.
+        random_weights=True,  # Allowed: `reference_network` compares their hash.
+    )
 
 
 def _frames(bundle: Bundle) -> int:
-    """Those of the clip network's subclips; a step of a stream takes fewer."""
-    taken = bundle.manifest.input.shape[0]
-    frames = bundle.manifest.provenance.config.get("frames", taken)
-    if frames < taken:
-        raise ClipstepError(f"{bundle.path}: the network takes fewer frames than a step", got=frames, expected=taken, fix="export it again")
+    """Return the frames of a subclip of the network; a step of a stream takes fewer."""
+    step = bundle.manifest.input.shape[0]
+    frames = bundle.manifest.provenance.config.get("frames", step)
+    if frames < step:
+        raise ClipstepError(f"{bundle.path}: the network takes fewer frames than a step", got=frames, expected=step, fix="export it again")
     return frames

@@ -1,4 +1,4 @@
-"""The frames on which golden steps are recorded, where a network brings none."""
+"""Sample frames for a network that has none of its own: from a video, or synthetic."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ SAMPLE_SUBCLIPS = 8
 
 
 def sample_frames(frames: int, size: int, video: Path | None) -> tuple[Tensor, GoldenContent]:
-    """The first subclips ``(S, T, size, size, 3)`` uint8 of a video, or drawn scenes; and which of both they are.
+    """Return sample subclips `(S, T, size, size, 3)` uint8, the first of a video or else synthetic scenes, and which of the two they are.
 
     Raises:
         VideoError: the video cannot be read, or is shorter than a subclip.

@@ -1,4 +1,4 @@
-"""The line of a user's code behind an error, an operation that runs now, or an operation of an exported graph."""
+"""Finds the user's source line that an error, a running operation, or an operation of an exported graph comes from."""
 
 import enum
 import sys
@@ -10,54 +10,57 @@ from types import FrameType
 import torch
 from torch import fx
 
-NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-"""torch's code and that of the export itself."""
-STANDARD = sysconfig.get_paths()["stdlib"]
+LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+"""The code of torch and of the export itself."""
+STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 UNKNOWN = "an unknown line"
 
 
-def is_theirs(file: str) -> bool:
-    """Whether a file is a user's, or that of a package which they use: not Python's, not torch's, not generated."""
-    if file.startswith((*NOT_THEIRS, "<")):
+def is_user_file(file: str) -> bool:
+    """Whether a file is the user's or of a package that they use: not of Python, torch or the export, and not generated code."""
+    if file.startswith((*LIBRARIES, "<")):
         return False
-    return not file.startswith(STANDARD) or any(folder in file for folder in ("site-packages", "dist-packages"))
+    return not file.startswith(STANDARD_LIBRARY) or any(folder in file for folder in ("site-packages", "dist-packages"))
 
 
-def is_their_class(kind: type) -> bool:
-    """Whether a class is from a user's file, or from a package that they use; not so for an enumeration, which never changes."""
+def is_user_class(kind: type) -> bool:
+    """Whether a class is defined in a file of the user's (`is_user_file`), and is no enumeration, which never changes."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-    return file is not None and is_theirs(file) and not issubclass(kind, enum.Enum)
+    return file is not None and is_user_file(file) and not issubclass(kind, enum.Enum)
 
 
 def line_of_error(error: BaseException) -> str:
-    """The innermost line of the error's traceback that is the user's."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_theirs(frame.filename)]
+    """Return the innermost line of the user's in the traceback of an error."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_user_file(frame.filename)]
     return f'File "{frames[-1].filename}", line {frames[-1].lineno}, in {frames[-1].name}' if frames else UNKNOWN
 
 
-def frames_to_theirs(frame: FrameType | None = None) -> list[FrameType]:
-    """The stack from ``frame`` (unless given, from here) out to the innermost frame of the user's; that one is the last."""
+def stack_to_user_code(frame: FrameType | None = None) -> list[FrameType]:
+    """Return the stack frames from `frame` (by default the caller of this function) outwards, up to the innermost one of the user's code.
+
+    The user's is the last of them; the list is empty if there is none.
+    """
     frame, stack = frame or sys._getframe(1), []
     while frame is not None:
         stack.append(frame)
-        if is_theirs(frame.f_code.co_filename):
+        if is_user_file(frame.f_code.co_filename):
             return stack
         frame = frame.f_back
     return []
 
 
 def line_of_frame(frame: FrameType) -> str:
-    """``FILE:LINE, in NAME``."""
+    """Return `FILE:LINE, in NAME`."""
     return f"{frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
 
 
 def line_of_node(node: fx.Node) -> str:
-    """The innermost line of the user's in the traceback that torch.export kept."""
+    """Return the innermost line of the user's in the stack trace that torch.export recorded for a node."""
     trace = (node.meta.get("stack_trace") or "").splitlines()
     lines = [line.strip() for line in trace if line.strip().startswith("File ") and str(Path(torch.__file__).parent) not in line]
     return lines[-1] if lines else UNKNOWN
 
 
 def describe_error(error: BaseException) -> str:
-    """The type of an error and the first line of its message, without the advice that follows in torch's messages."""
+    """Return the type of an error and the first line of its message; in torch's messages, advice follows after it."""
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"

@@ -1,8 +1,8 @@
-"""The step contract: any network as ``step(frames, *states) -> (logits, *next_states)``, batch 1, on camera frames.
+"""The step contract: any network as `step(frames, *states) -> (logits, *next_states)`, batch 1, on camera frames.
 
-A network is any ``nn.Module`` whose ``forward(frames, *states)`` takes normalised ``(N, 3, T, H, W)`` (2 channels
-if it sees optical flow) and returns logits ``(N, classes)`` and then the next states, and which, if it has states, says
-by ``initial_states()`` how they are called and what they hold at the start of a video.
+A network is any `nn.Module` whose `forward(frames, *states)` takes normalised frames `(N, 3, T, H, W)` (2 channels of optical flow)
+and returns the logits `(N, classes)`, followed by the next states. If it has states, its `initial_states()` returns their names and
+their values at the start of a video. `contract.py` holds the checks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,10 @@ from clipstep.runtime.manifest import Flush
 
 
 class Step(nn.Module):
-    """``(frames (T, H, W, 3) uint8 RGB or float32 holding 0..255, *states) -> (logits (1, classes), *next_states)``. Pure."""
+    """A network with its normalisation: `(frames, *states) -> (logits (1, classes), *next_states)`, a pure function.
+
+    `frames` are `(T, H, W, 3)` RGB, uint8 or float32 in 0..255.
+    """
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -35,24 +38,26 @@ class Step(nn.Module):
 
 @dataclass(frozen=True)
 class StepProgram:
-    """A step and the facts that an export needs: example frames, the states' initial values by name, the labels."""
+    """A step with what an export needs to know of it: example frames, initial states by name, labels."""
 
     step: Step
     frames: Tensor
-    """``(T, H, W, 3)`` uint8."""
+    """`(T, H, W, 3)` uint8."""
     states: dict[str, Tensor]
     labels: tuple[str, ...]
     delay: int = 0
-    """How many frames a prediction is behind the newest one."""
+    """The number of newest frames that a prediction does not take in yet."""
     clip: Callable[[Tensor, bool], Tensor | None] | None = None
-    """For steps made by ``program_of`` with ``stream``: the clip network's logits ``(1, classes)`` on all the frames so far
-    ``(n, H, W, 3)``, which the steps have to give, and whether those are all of the video; None as long as there are none."""
+    """The reference for the steps of a stream: the clip network's logits `(1, classes)` on all frames so far.
+
+    It takes these frames `(n, H, W, 3)` and whether the video ends with them, and returns None while there are too few for a prediction.
+    None for a step that is not of a stream."""
     flush: Flush | None = None
-    """How the steps are told that a video has ended, where they then have more to say."""
+    """How the step is told that a video has ended, for a network whose predictions then change."""
     average: Literal["all", "window"] | None = None
-    """What predictions are the mean of, where that is known."""
+    """Which frames a prediction is the mean over, if that is known."""
     window: int | None = None
-    """The frames of that window."""
+    """The number of frames of that window."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -67,34 +72,38 @@ class StepProgram:
         return output_names(list(self.states))
 
     def subclips(self, frames: Tensor) -> Tensor:
-        """Consecutive frames ``(n, H, W, 3)`` as those of whole steps, ``(S, T, H, W, 3)``."""
+        """Divide consecutive frames `(n, H, W, 3)` into those of whole steps, `(S, T, H, W, 3)`; what is left over is dropped."""
         steps = len(frames) // len(self.frames)
         return frames[: steps * len(self.frames)].reshape(steps, *self.frames.shape)
 
 
-def program_of(spec: NetworkSpec, stream: int | None = None, window: int | None = None, *, proven: bool = False) -> StepProgram:
-    """The step program of a network, checked against the contract unless it is ``proven``: a bundle was exported from it.
+def program_of(spec: NetworkSpec, stream: int | None = None, window: int | None = None, *, check: bool = True) -> StepProgram:
+    """Return the step program of a network.
 
-    With ``stream`` a step takes so many new frames: a clip network's layers get states; one that has states just takes fewer
-    frames at a time. With ``window`` its predictions are the mean over so many newest frames, a multiple of ``stream``.
+    Args:
+        spec: the network.
+        stream: the number of new frames of a step, in place of the network's own. The layers of a clip network get states for what they
+            need of earlier frames; a network that has states of its own simply takes fewer frames at a time.
+        window: predictions are the mean over this number of newest frames, a multiple of `stream`, in place of all.
+        check: whether the network is checked against the step contract. Not needed for one from which a bundle was exported.
 
     Raises:
-        ClipstepError: the network breaks the contract: names, types or shapes of states and outputs; an input that is written to;
-            memory inside the network, chance, or training mode. Or it cannot become steps of so many frames.
+        ClipstepError: the network breaks the contract: names, types or shapes of states and outputs, an input that is written to,
+            memory inside the network, random numbers, or training mode. Or it cannot become steps of that number of frames.
     """
-    network, about, length = spec.module, dict[str, Any](), spec.frames
+    network, properties, length = spec.module, dict[str, Any](), spec.frames
     states = initial_states_of(network)
     if stream is not None:
-        if not states and not proven:
-            _check(spec, network, length, states)
-        network, about = streamed(spec, stream, window)
+        if not states and check:
+            _checked_step(spec, network, length, states)
+        network, properties = streamed(spec, stream, window)
         states, length = initial_states_of(network), stream
-    step = Step(network, spec.mean, spec.std).eval() if proven else _check(spec, network, length, states)
-    return StepProgram(step, spec.sample.flatten(0, 1)[:length], states, spec.labels, **about)
+    step = _checked_step(spec, network, length, states) if check else Step(network, spec.mean, spec.std).eval()
+    return StepProgram(step, spec.sample.flatten(0, 1)[:length], states, spec.labels, **properties)
 
 
-def _check(spec: NetworkSpec, network: nn.Module, length: int, states: Mapping[str, Tensor]) -> Step:
-    """The step of ``length`` frames, held to the contract on the sample's frames, on their negative and on noise."""
+def _checked_step(spec: NetworkSpec, network: nn.Module, length: int, states: Mapping[str, Tensor]) -> Step:
+    """Return the step of `length` frames, checked against the contract on frames of the sample, on their negative and on noise."""
     check_modules(network)
     check_weights(network)
     step, frames = Step(network, spec.mean, spec.std).eval(), spec.sample.flatten(0, 1)

@@ -62,8 +62,8 @@ class VerifyResult:
     """Files that the manifest does not name, and nothing reads."""
     flushed_after_steps: tuple[int, ...] | None
     """After how many steps the end of a video was compared; None if the network has nothing to say of it."""
-    cannot_show: tuple[str, ...]
-    """Mistakes that the golden steps cannot show."""
+    undetected_faults: tuple[str, ...]
+    """Faults that the golden steps do not detect."""
     stream: StreamCheck | None = None
 
     def check_whole(self) -> None:
@@ -93,7 +93,7 @@ def fresh_reference(bundle: Bundle, spec: NetworkSpec, video: Path | None) -> Re
         VideoError: the video cannot be used.
     """
     golden = GoldenSteps.of(bundle)
-    program = reference_program_of(bundle, spec, proven=False)
+    program = reference_program_of(bundle, spec, check=True)
     subclips = torch.from_numpy(golden.subclips)
     fresh = record_golden(program, subclips, len(golden.logits))
     check_network(bundle.manifest, spec, program, fresh.logits)
@@ -126,6 +126,6 @@ def verify_opened(bundle: Bundle, reference: Reference, doing: Doing = not_told)
         tuple(artifact.file for artifact in manifest.artifacts if artifact.file in bundle.missing),
         tuple(bundle.extra),
         tuple(golden.flushed) if manifest.flush else None,
-        tuple(manifest.golden.cannot_show),
+        tuple(manifest.golden.undetected_faults),
         reference.stream,
     )

@@ -1,7 +1,7 @@
 """The constants by which strategies decide what is cheaper, with the measurement behind each.
 
 The figures are of the home network (16 frames of 112x112) and of single operators, in instructions counted under QEMU on ARM64 and in
-milliseconds on x86_64 (AVX2); ``docs/measurements.md`` says how. Where no measurement of a constant alone was kept, its comment says so.
+milliseconds on x86_64 (AVX2); `docs/measurements.md` says how. Where no measurement of a constant alone was kept, its comment says so.
 """
 
 FEW_CHANNELS = 4

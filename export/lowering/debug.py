@@ -1,4 +1,4 @@
-"""The graph after each pass, to see where an operation comes from or goes."""
+"""Shows the graph after each pass, to find out where an operation comes from."""
 
 import copy
 
@@ -9,16 +9,16 @@ from clipstep.export.lowering.profile import EngineProfile
 
 
 def graphs(step: nn.Module, inputs: tuple[Tensor, ...], profile: EngineProfile) -> list[tuple[str, fx.GraphModule]]:
-    """The name of each stage and pass of a lowering, in order, and a copy of the graph after it.
+    """Return the name of each stage and pass of a lowering, in order, and a copy of the graph after it.
 
-    The stages are ``export`` (the graph of torch.export), then the passes on it, ``lower`` (each operation done by its rule), then the passes after.
+    The stages are `export` (the graph of torch.export), then the passes on it, `lower` (each operation done by its rule), then the passes after.
 
     Example:
         >>> for name, module in graphs(program.step, program.inputs, onnx.PROFILE):
         ...     print(name, module.graph)
 
     Raises:
-        LoweringError: as ``clipstep.export.lowering.lower.lower``.
+        LoweringError: as `clipstep.export.lowering.lower.lower`.
     """
     seen: list[tuple[str, fx.GraphModule]] = []
 

@@ -1,4 +1,4 @@
-"""What the lowering made of each convolution of a network: the strategy, its arithmetic and the data that it moves."""
+"""Reports how each convolution of a network was lowered: the strategy, its arithmetic, and the elements that it moves."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from clipstep.export.compat.torch_internals import keeping_metadata
-from clipstep.export.lowering.lazy import exchanged
+from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.lowering.lower import lower_graph
 from clipstep.export.lowering.operators import CONVOLUTIONS, arguments, triple
 from clipstep.export.lowering.passes.editing import constant
@@ -32,35 +32,35 @@ PERMUTATIONS = (aten.permute.default, aten.transpose.int)
 
 @dataclass(frozen=True)
 class LoweredLayer:
-    """A convolution of the network, and what became of it."""
+    """A convolution of the network, and how it was lowered."""
 
     name: str
-    """The path of its module, such as ``network.slow.stem.conv``."""
+    """The path of its module, such as `network.slow.stem.conv`."""
     weight: tuple[int, ...]
-    """The shape of its weight, ``(O, C / groups, kT, kH, kW)``."""
+    """The shape of its weight, `(O, C / groups, kT, kH, kW)`."""
     stride: tuple[int, ...]
     strategy: str
-    """The name of one of ``clipstep.export.lowering.rules.strategies.STRATEGIES``."""
+    """The name of one of `clipstep.export.lowering.rules.strategies.STRATEGIES`."""
     fmas_needed: int
     """Multiply-accumulates of the convolution as it was trained, those on its padding included."""
     fmas: int
     """Multiply-accumulates after the lowering. Fewer than needed where taps on the padding are left out, or by Winograd's filtering."""
-    moved: int
-    """Elements that slices, concatenations, paddings and permutations write. What two layers share is counted with the first of them."""
+    elements_moved: int
+    """Elements that slices, concatenations, paddings and permutations write. Operations that two layers share are counted for the first."""
 
 
 def explain(graph: fx.GraphModule, inputs: tuple[Tensor, ...], profile: EngineProfile) -> tuple[LoweredLayer, ...]:
-    """The convolutions of a simplified graph in their order, as they are lowered with a profile.
+    """Return the convolutions of a simplified graph, in order, as they are lowered with a profile.
 
     Args:
-        graph: of ``clipstep.export.lowering.lower.simplified``.
+        graph: of `clipstep.export.lowering.lower.simplified`.
         inputs: of the step.
 
     Raises:
-        LoweringError: as ``clipstep.export.lowering.lower.lower_graph``.
+        LoweringError: as `clipstep.export.lowering.lower.lower_graph`.
     """
     strategies: dict[str, str] = {}
-    with keeping_metadata():  # So that each lowered node says which node it comes from.
+    with keeping_metadata():  # So that the metadata of a lowered node names the node it comes from.
         lowered = lower_graph(graph, inputs, profile, strategies=strategies)
     made: dict[str, list[fx.Node]] = {}
     for node in lowered.graph.nodes:
@@ -85,25 +85,25 @@ def _layer(graph: fx.GraphModule, node: fx.Node, strategy: str, made: Sequence[f
         strategy=strategy,
         fmas_needed=node.meta["val"].numel() * math.prod(shape[1:]),
         fmas=sum(map(_fmas, made)),
-        moved=sum(one.meta["val"].numel() for one in made if one.target in copies and not _is_free(one)),
+        elements_moved=sum(one.meta["val"].numel() for one in made if one.target in copies and not _is_free(one)),
     )
 
 
 def _is_free(node: fx.Node) -> bool:
-    """Whether an operator moves no element here: a slice that is only sliced again, or a permutation that only moves axes of size 1."""
+    """Whether a node moves no elements: a slice that is only sliced again, or a permutation that only moves axes of size 1."""
     if node.target == aten.slice.Tensor:
         return all(user.target == aten.slice.Tensor for user in node.users)
     if node.target not in PERMUTATIONS:
         return False
     args: Any = node.args
     shape = _shape(args[0])
-    axes = exchanged(len(shape), *args[1:3]) if node.target == aten.transpose.int else [axis % len(shape) for axis in args[1]]
+    axes = swapped_axes(len(shape), *args[1:3]) if node.target == aten.transpose.int else [axis % len(shape) for axis in args[1]]
     long = [axis for axis in axes if shape[axis] > 1]
     return long == sorted(long)
 
 
 def _fmas(node: fx.Node) -> int:
-    """Multiply-accumulates of a convolution or matrix product of rank 4 or less."""
+    """Return the multiply-accumulates of a convolution or matrix product of rank 4 or less; 0 for other nodes."""
     if node.target in (aten.conv2d.default, aten.linear.default):
         return int(node.meta["val"].numel() * math.prod(_shape(node.args[1])[1:]))
     if node.target in (aten.mm.default, aten.bmm.default, aten.matmul.default):

@@ -1,11 +1,11 @@
 """A value of any rank, held as a tensor of rank 4 or less whose axes are split, permuted and joined lazily.
 
-Reshapes and permutations only change the description; elements move when a tensor is asked for, once. The channel shuffle of a value
-``(1, C, T, H, W)`` goes through rank 6:
+Reshapes and permutations change the description only. Elements are moved once, when a tensor is needed. The channel shuffle of a value
+`(1, C, T, H, W)` goes through rank 6:
 
     x.reshape(1, g, c, T, H, W)    factors of the memory: g, c, THW
     x.transpose(1, 2)              their order:           c, g, THW
-    x.reshape(1, c * g, T, H, W)   one transposition of a rank-3 tensor, when the tensor is asked for
+    x.reshape(1, c * g, T, H, W)   one transposition of a rank-3 tensor, when the tensor is needed
 
 """
 
@@ -22,9 +22,9 @@ RANK = 4
 
 @dataclass(frozen=True, eq=False)
 class LazyPermutation:
-    """A value of shape ``shape``: the row-major elements of ``data`` reshaped to ``factors``, permuted by ``order``, reshaped to ``shape``.
+    """A value of shape `shape`: the row-major elements of `data` reshaped to `factors`, permuted by `order`, reshaped to `shape`.
 
-    ``factors`` leaves out axes of size 1. Each axis of ``shape`` that is larger than 1 is made of consecutive entries of ``order``.
+    `factors` leaves out axes of size 1. Each axis of `shape` that is larger than 1 is made of consecutive entries of `order`.
     """
 
     data: Tensor
@@ -34,14 +34,14 @@ class LazyPermutation:
 
     @classmethod
     def of(cls, data: Tensor, shape: Sequence[int] | None = None) -> "LazyPermutation":
-        """A tensor as it is, or reshaped to ``shape``."""
+        """Return a value that is the tensor itself, or the tensor reshaped to `shape`."""
         factors = tuple(size for size in data.shape if size != 1)
         whole = cls(data, factors, tuple(range(len(factors))), tuple(data.shape))
         return whole if shape is None else whole.reshape(shape)
 
     def reshape(self, shape: Sequence[int]) -> "LazyPermutation":
-        """As ``Tensor.reshape``; ``shape`` may have one -1."""
-        shape = complete(shape, math.prod(self.shape))
+        """Reshape the value, as `Tensor.reshape` does; one entry of `shape` may be -1."""
+        shape = resolved_shape(shape, math.prod(self.shape))
         factors, order = list(self.factors), list(self.order)
         position = 0
         for size in shape:
@@ -57,13 +57,13 @@ class LazyPermutation:
         return LazyPermutation(self.data, tuple(factors), tuple(order), tuple(shape))
 
     def permute(self, axes: Sequence[int]) -> "LazyPermutation":
-        """As ``Tensor.permute``."""
+        """Permute the axes, as `Tensor.permute` does."""
         runs = self.runs()
         axes = [axis % len(self.shape) for axis in axes]
         return LazyPermutation(self.data, self.factors, tuple(i for axis in axes for i in runs[axis]), tuple(self.shape[axis] for axis in axes))
 
     def runs(self) -> list[tuple[int, ...]]:
-        """For each axis of ``shape`` the indices of the factors that it is made of, in order."""
+        """Return for each axis of `shape` the indices of the factors that it is made of, in order."""
         axes, position = [], 0
         for size in self.shape:
             start, product = position, 1
@@ -75,7 +75,7 @@ class LazyPermutation:
 
     @cached_property
     def frames(self) -> tuple[Tensor, ...]:
-        """The frames ``(1, C, H, W)`` of a value ``(1, C, T, H, W)``."""
+        """The frames `(1, C, H, W)` of a value `(1, C, T, H, W)`."""
         _, channels, count, *plane = self.shape
         stacked = self.permute((0, 2, 1, 3, 4)).tensor((count, channels, *plane))
         return (stacked,) if count == 1 else tuple(stacked[t : t + 1] for t in range(count))
@@ -85,11 +85,11 @@ class LazyPermutation:
         return self.runs()[axis][:1] == (0,)
 
     def with_data(self, data: Tensor) -> "LazyPermutation":
-        """The same permutation of another tensor, which has the shape of ``self.data``."""
+        """Return the same permutation of another tensor, which has the shape of `self.data`."""
         return LazyPermutation(data, self.factors, self.order, self.shape)
 
     def tensor(self, shape: Sequence[int] | None = None) -> Tensor:
-        """The value as a row-major tensor of rank 4 or less, reshaped to ``shape`` (flat unless given). This is where elements move."""
+        """Return the value as a row-major tensor of rank 4 or less, reshaped to `shape` (by default flat). This is where elements move."""
         shape = (math.prod(self.shape),) if shape is None else tuple(shape)
         data, sizes, order = self.data, list(self.factors), list(self.order)
         if len(sizes) > RANK:
@@ -101,20 +101,20 @@ class LazyPermutation:
         return _reshaped(_by_swaps(data, sizes, order), shape)
 
 
-def exchanged(rank: int, first: int, second: int) -> list[int]:
-    """The permutation of ``rank`` axes that exchanges two of them."""
+def swapped_axes(rank: int, first: int, second: int) -> list[int]:
+    """Return the permutation of `rank` axes that swaps two of them."""
     axes = list(range(rank))
     axes[first], axes[second] = axes[second], axes[first]
     return axes
 
 
-def complete(shape: Sequence[int], count: int) -> tuple[int, ...]:
-    """``shape`` with its -1, if it has one, replaced by the size that makes ``count`` elements."""
+def resolved_shape(shape: Sequence[int], count: int) -> tuple[int, ...]:
+    """Return `shape` with its -1, if it has one, replaced by the size with which it has `count` elements."""
     return tuple(count // -math.prod(shape) if size == -1 else int(size) for size in shape)
 
 
 def _split(factors: list[int], order: list[int], position: int, first: int) -> None:
-    """Splits, in place, the factor at ``order[position]`` into one of size ``first`` and the rest."""
+    """Split, in place, the factor at `order[position]` into one of size `first` and the rest."""
     index = order[position]
     factors[index : index + 1] = [first, factors[index] // first]
     order[:] = [i + (i > index) for i in order]
@@ -122,7 +122,7 @@ def _split(factors: list[int], order: list[int], position: int, first: int) -> N
 
 
 def _joined(sizes: list[int], order: list[int]) -> tuple[list[int], list[int]]:
-    """The same permutation of fewer axes: axes that stay next to each other are joined."""
+    """Return the same permutation of fewer axes: axes that stay next to each other are joined."""
     runs: list[list[int]] = []
     for index in order:
         if runs and runs[-1][-1] == index - 1:
@@ -134,7 +134,7 @@ def _joined(sizes: list[int], order: list[int]) -> tuple[list[int], list[int]]:
 
 
 def _by_swaps(data: Tensor, sizes: list[int], order: list[int]) -> Tensor:
-    """Any permutation as a sequence of exchanges of two adjacent blocks of axes, each a permutation of rank 4."""
+    """Permute any number of axes by swapping two adjacent blocks of axes at a time, each a permutation of rank 4."""
     memory = list(range(len(sizes)))
     for position in range(len(order)):
         start = memory.index(order[position])

@@ -1,6 +1,6 @@
-"""A step as a graph without values of rank 5 or more, exactly: what XNNPACK and Core ML need, and what runs fast in onnxruntime.
+"""Lowers a step to a graph that computes the same without values of rank 5 or more, as XNNPACK and Core ML need it.
 
-``simplified`` exports the step and runs the passes that do not depend on the engine; ``lower_graph`` then interprets that graph, each
+`simplified` exports the step and runs the passes that do not depend on the engine; `lower_graph` then interprets that graph, each
 operation on values of rank 5 or more by its rule, while torch traces what the rules do, and runs the passes over the result.
 """
 
@@ -29,11 +29,11 @@ Report = Callable[[str, fx.GraphModule], None]
 
 
 class LoweringError(ClipstepError):
-    """An operation that cannot be lowered: names it, its shapes and the line of the network that made it."""
+    """A step cannot be lowered. The message names the operation, its shapes and its line in the network."""
 
 
 def lower(step: nn.Module, inputs: tuple[Tensor, ...], profile: EngineProfile) -> fx.GraphModule:
-    """The same function without values of rank 5 or more, for inputs of the shapes of ``inputs``.
+    """Return the step as a graph without values of rank 5 or more, for inputs of the shapes of `inputs`.
 
     Raises:
         LoweringError: torch.export cannot capture the step, or an operation on a value of rank 5 or more has no rule.
@@ -43,10 +43,10 @@ def lower(step: nn.Module, inputs: tuple[Tensor, ...], profile: EngineProfile) -
 
 @torch.no_grad()
 def simplified(step: nn.Module, inputs: tuple[Tensor, ...], report: Report = lambda *_: None) -> fx.GraphModule:
-    """The rank-5 graph of a step after the passes that do not depend on the engine: what ``lower_graph`` takes, with any profile.
+    """Return the rank-5 graph of a step after the passes that do not depend on the engine. `lower_graph` takes it, with any profile.
 
     Raises:
-        LoweringError: as ``export_whole``.
+        LoweringError: as `export_whole`.
     """
     graph = export_whole(step, inputs)
     report("export", graph)
@@ -61,9 +61,9 @@ def lower_graph(
     report: Report = lambda *_: None,
     strategies: dict[str, str] | None = None,
 ) -> fx.GraphModule:
-    """A simplified graph as a graph without values of rank 5 or more.
+    """Return a simplified graph as a graph without values of rank 5 or more.
 
-    ``strategies``, if given, gets the name of the strategy for each convolution by the name of its node.
+    If `strategies` is given, the name of each convolution's strategy is added to it, by the name of the node.
 
     Raises:
         LoweringError: an operation on a value of rank 5 or more has no rule.
@@ -75,7 +75,7 @@ def lower_graph(
 
 
 def export_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
-    """The graph of a module by torch.export: its operations not decomposed, and what it writes in place as new values.
+    """Capture the graph of a module by torch.export: operations are not decomposed, and writes in place become new values.
 
     Raises:
         LoweringError: torch.export cannot capture it, for instance because the numbers in a tensor decide what is done.
@@ -94,7 +94,7 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModul
 
 
 class _Lowering(fx.Interpreter):
-    """Runs the rank-5 graph; an operation on values of rank 5 or more is done by its rule, any other as it is."""
+    """Runs the rank-5 graph: operations on values of rank 5 or more by their rules, and all others as they are."""
 
     def __init__(self, graph: fx.GraphModule, profile: EngineProfile, strategies: dict[str, str] | None) -> None:
         super().__init__(graph)
@@ -122,7 +122,7 @@ class _Lowering(fx.Interpreter):
                 raise Unsupported("this operation")
             if n.target in CONVOLUTIONS and self.strategies is not None:
                 self.strategies[n.name] = strategy_for(self.profile, convolution_of(*args, **kwargs)).name
-            with metadata_of(n):  # For what asks where a node comes from.
+            with metadata_of(n):  # `explain` reads from it which node a lowered one comes from.
                 return RULES[n.target](self.profile, *args, **kwargs)
         except Unsupported as reason:
             shapes = [tuple(value.shape) for value in tree_leaves((args, kwargs)) if isinstance(value, LazyPermutation | Frames | Tensor)]

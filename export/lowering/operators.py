@@ -1,4 +1,4 @@
-"""ATen operators and their settings, as several passes, rules and writers need to know them."""
+"""Groups of ATen operators, and their arguments, as passes, rules and writers need them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,17 +19,17 @@ RESHAPES = (
     aten.squeeze.dims,
     aten.unsqueeze.default,
 )
-"""Operators that change nothing but the shape, which their result's metadata gives."""
+"""Operators that change the shape only; the new shape is in the metadata of their node."""
 ELEMENTWISE = (aten.to.dtype, aten._to_copy.default, aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor)
 """Elementwise operators on one value, alone or with constants, that engines do not fuse into the operation before."""
 
 
 def triple(values: int | Triple) -> tuple[int, ...]:
-    """A setting for each of the three axes; torch stores one that is the same on all axes as one number."""
+    """Return a setting for each of the three axes; torch may store one number for all of them."""
     values = (values,) if isinstance(values, int) else tuple(values)
     return values * 3 if len(values) == 1 else values
 
 
 def arguments(node: fx.Node, *defaults: Any) -> list[Any]:
-    """All arguments of a node: torch.export leaves out the last ones where they are the defaults, which are given here."""
+    """Return all arguments of a node, with `defaults` for the last ones, which torch.export may leave out."""
     return [*node.args, *defaults[len(node.args) :]]

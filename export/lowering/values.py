@@ -1,13 +1,13 @@
-"""The representations of a rank-5 value ``(1, C, T, H, W)`` by tensors of rank 4 or less, and the ways from one to another.
+"""The representations of a rank-5 value `(1, C, T, H, W)` by tensors of rank 4 or less, and the conversions between them.
 
 | representation | memory | used by |
 |---|---|---|
-| ``Frames`` | T tensors ``(1, C, H, W)`` | what works frame by frame, or moves frames in time |
-| batch | one tensor ``(T, C, H, W)`` | 2D operations on all frames in one call |
-| channel-major | one tensor ``(1, C, T, H * W)`` | GEMMs, and 2D operations over (time, pixels) |
-| ``LazyPermutation`` | one tensor, any order of axes | reshapes and permutations, which then cost nothing |
+| `Frames` | T tensors `(1, C, H, W)` | what works frame by frame, or moves frames in time |
+| batch | one tensor `(T, C, H, W)` | 2D operations on all frames in one call |
+| channel-major | one tensor `(1, C, T, H * W)` | GEMMs, and 2D operations over (time, pixels) |
+| `LazyPermutation` | one tensor, any order of axes | reshapes and permutations, which then cost nothing |
 
-A batch and a channel-major value are held as a ``LazyPermutation`` with that order in memory.
+A batch and a channel-major value are held as a `LazyPermutation` with that order in memory.
 """
 
 import math
@@ -23,12 +23,12 @@ from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.unsupported import Unsupported
 
 TIME = 2
-"""The axis of time of a value ``(1, C, T, H, W)``."""
+"""The axis of time of a value `(1, C, T, H, W)`."""
 
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames ``(1, C, H, W)`` of a value ``(1, C, T, H, W)`` as a tensor each, all of one shape.
+    """A value `(1, C, T, H, W)` as a tensor `(1, C, H, W)` for each frame.
 
     Operations can then run depth first: one frame goes through several of them while it is in the processor's cache. None stands for
     a frame of zeros, so that convolutions can leave out their taps on it.
@@ -44,7 +44,7 @@ class Frames:
 
     @cached_property
     def tensors(self) -> tuple[Tensor, ...]:
-        """The frames, with a tensor of zeros wherever ``items`` has None."""
+        """The frames, with a tensor of zeros wherever `items` has None."""
         _, channels, _, height, width = self.shape
         zeros = torch.zeros(1, channels, height, width)
         return tuple(zeros if frame is None else frame for frame in self.items)
@@ -55,11 +55,11 @@ class Frames:
         return from_batch(concatenate(self.tensors, 0))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Frames":
-        """The value with any function applied to each frame."""
+        """Return the value with a function applied to each frame."""
         return Frames(tuple(function(frame) for frame in self.tensors))
 
     def map_zero_preserving(self, function: Callable[[Tensor], Tensor]) -> "Frames":
-        """As ``map``, for a function that maps zeros to zeros: frames of zeros stay None."""
+        """As `map`, for a function with f(0) = 0: frames of zeros stay None."""
         return Frames(tuple(None if frame is None else function(frame) for frame in self.items))
 
 
@@ -68,7 +68,7 @@ Value = Frames | LazyPermutation
 
 
 def to_frames(value: Value | Tensor | Sequence[Tensor]) -> Frames:
-    """A value of shape ``(1, C, T, H, W)``, or a sequence of its frames, as frames.
+    """Convert a value `(1, C, T, H, W)`, or a sequence of its frames, to frames.
 
     Raises:
         Unsupported: the value has another rank, or several entries on its batch axis.
@@ -84,46 +84,46 @@ def to_frames(value: Value | Tensor | Sequence[Tensor]) -> Frames:
 
 
 def to_lazy(value: Value | Tensor) -> LazyPermutation:
-    """Any value as a lazy permutation of one tensor."""
+    """Convert any value to a lazy permutation of one tensor."""
     if isinstance(value, Frames):
         return value.lazy
     return value if isinstance(value, LazyPermutation) else LazyPermutation.of(value)
 
 
-def lowest_rank(value: LazyPermutation) -> LazyPermutation | Tensor:
-    """The result of an operation: a plain tensor if its rank is 4 or less, so that no rule is needed for what follows."""
+def unwrap_low_rank(value: LazyPermutation) -> LazyPermutation | Tensor:
+    """Convert the result of a rule to a plain tensor if its rank is 4 or less, so that the operations on it need no rule."""
     return value if len(value.shape) > 4 else value.tensor(value.shape)
 
 
 def is_batched(value: object) -> bool:
-    """Whether the frames of a value ``(1, C, T, H, W)`` lie in memory one after the other, as ``(T, C, H, W)``."""
+    """Whether the frames of a value `(1, C, T, H, W)` lie in memory one after the other, as `(T, C, H, W)`."""
     return isinstance(value, LazyPermutation) and len(value.shape) == 5 and value.shape[0] == 1 and (value.shape[TIME] == 1 or value.outermost(TIME))
 
 
 def to_batch(value: Value | Tensor) -> Tensor:
-    """The frames of a value ``(1, C, T, H, W)`` on the batch axis, ``(T, C, H, W)``."""
+    """Return the frames of a value `(1, C, T, H, W)` on the batch axis, `(T, C, H, W)`."""
     lazy = to_lazy(value)
     _, channels, count, height, width = lazy.shape
     return lazy.permute((0, 2, 1, 3, 4)).tensor((count, channels, height, width))
 
 
 def from_batch(batch: Tensor) -> LazyPermutation:
-    """The value ``(1, C, T, H, W)`` whose frames are ``batch``, ``(T, C, H, W)``."""
+    """Return the value `(1, C, T, H, W)` whose frames are `batch`, `(T, C, H, W)`."""
     return LazyPermutation.of(batch, (1, *batch.shape)).permute((0, 2, 1, 3, 4))
 
 
 def fits_one_batch(profile: EngineProfile, value: Value | Tensor) -> bool:
-    """Whether all frames of a value ``(1, C, T, H, W)`` are better computed together than one by one."""
+    """Whether the frames of a value `(1, C, T, H, W)` are computed together, in one operation (`EngineProfile.batch_limit`)."""
     return len(value.shape) == 5 and value.shape[0] == 1 and math.prod(value.shape) <= profile.batch_limit
 
 
 def keeps_channel_major(profile: EngineProfile, value: Value | Tensor) -> bool:
-    """Whether a value ``(1, C, T, H, W)`` is computed whole in its original order; one that is batched already stays so."""
+    """Whether the frames of a value `(1, C, T, H, W)` are computed together in channel-major order; a value that is a batch already stays one."""
     return profile.channel_major and fits_one_batch(profile, value) and (value.shape[TIME] == 1 or not is_batched(value))
 
 
 def to_channel_major(value: Value | Tensor) -> Tensor:
-    """A value ``(1, C, T, H, W)`` in its original order in memory, ``(1, C, T, H * W)``."""
+    """Return a value `(1, C, T, H, W)` as one channel-major tensor, `(1, C, T, H * W)`."""
     _, channels, count, height, width = value.shape
     if isinstance(value, Frames):
         return concatenate([frame.reshape(1, channels, 1, height * width) for frame in value.tensors], TIME)
@@ -131,12 +131,12 @@ def to_channel_major(value: Value | Tensor) -> Tensor:
 
 
 def from_channel_major(data: Tensor, height: int, width: int) -> LazyPermutation:
-    """The value ``(1, C, T, H, W)`` that ``data`` holds in this order; the first axes of ``data`` are ``(1, C, T)``."""
+    """Return the value `(1, C, T, height, width)` of channel-major data, whose first axes are `(1, C, T)`."""
     return LazyPermutation.of(data, (*data.shape[:3], height, width))
 
 
 def take_frames(data: Tensor, indices: Sequence[int], dim: int = 0) -> Tensor:
-    """The entries of an axis at ``indices``: a slice for each run of consecutive ones, and no operation if they are all entries in order."""
+    """Return the entries of an axis at `indices`: a slice for each run of consecutive ones, and no operation if they are all entries in order."""
     runs: list[list[int]] = []
     for index in indices:
         if runs and runs[-1][1] == index:
@@ -149,5 +149,5 @@ def take_frames(data: Tensor, indices: Sequence[int], dim: int = 0) -> Tensor:
 
 
 def concatenate(parts: Sequence[Tensor], dim: int) -> Tensor:
-    """``torch.cat``, without an operation for a single tensor: XNNPACK has no concatenation of one value."""
+    """Concatenate tensors; a single one is returned as it is, because XNNPACK has no concatenation of one value."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)

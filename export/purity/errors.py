@@ -1,4 +1,4 @@
-"""The errors that say why a step is not pure: training mode, chance or memory, with the place, the line, and what to do."""
+"""The errors for a step that is not pure: training mode, random numbers or memory, each with its place, its line, and what to do."""
 
 import keyword
 from collections.abc import Sequence
@@ -8,36 +8,37 @@ from typing import Any
 from torch import Tensor
 
 from clipstep.export.purity.random_generators import shared_states
-from clipstep.export.purity.reachable_data import RANDOM
+from clipstep.export.purity.reachable_data import GENERATOR_STATE
 from clipstep.export.purity.snapshot import Snapshot, same
-from clipstep.export.purity.tracing import Recorder, first_difference, lines_of_changes
+from clipstep.export.purity.tracing import OperationRecorder, first_difference, lines_of_changes
 from clipstep.export.purity.trial import FirstStep, Trial, probe
 from clipstep.export.source_lines import UNKNOWN
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import listed
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "_u", "_v", "weight_u", "weight_v")
-"""What torch's batch and spectral norms change in training."""
+"""The buffers that torch's batch and spectral norms update in training mode."""
 PAGE = "docs/your-own-network.md"
 SHOWN = 3
 
 
-def refuse_training(trial: Trial, early: Sequence[str], warm: Snapshot) -> None:
+def refuse_training(trial: Trial, paths: Sequence[str], after_first: Snapshot) -> None:
     """Raises:
-    ClipstepError: one of the paths ``early``, at which the first step changed something, is a module switched to training.
+    ClipstepError: the first step, which changed the values at `paths`, switched a module to training mode.
     """
-    switched = [path for path in early if path.endswith(".training") and warm.at(path).value is True]
+    switched = [path for path in paths if path.endswith(".training") and after_first.at(path).value is True]
     if switched:
-        line = trial.line_changing(switched[0], warm, trial.inputs[0])
+        line = trial.line_changing(switched[0], after_first, trial.inputs[0])
         names = listed([path.removesuffix(".training") for path in switched], SHOWN)
         raise ClipstepError(
             f"the network is in training mode: {line}", got=f"forward switches {names} to training", fix="call train() outside of forward"
         )
 
 
-def refuse_chance(trial: Trial, first: FirstStep, early: Sequence[str]) -> None:
+def refuse_random_numbers(trial: Trial, first: FirstStep, paths: Sequence[str]) -> None:
     """Raises:
-    ClipstepError: the first step drew random numbers, in torch's operations, from a shared source or from one of the network's own.
+    ClipstepError: the first step, which changed the values at `paths`, drew random numbers: by an operation of torch, from a shared
+        generator, or from a generator of the network's own.
     """
     drawing = next((operation for operation in first.operations if operation.random), None)
     if drawing is not None and drawing.dropout:
@@ -52,53 +53,56 @@ def refuse_chance(trial: Trial, first: FirstStep, early: Sequence[str]) -> None:
             got=f"random numbers of {drawing.name} in forward",
             fix="draw them once in __init__ and register them as a buffer",
         )
-    sources = [*first.drawn, *(path for path in early if RANDOM in path)]
-    if sources:
-        trial.cold.restore()
-        probes = {name: partial(_shared_state, name) if name in first.drawn else probe(trial.cold, name) for name in sources}
+    generators = [*first.drawn, *(path for path in paths if GENERATOR_STATE in path)]
+    if generators:
+        trial.initial.restore()
+        probes = {name: partial(_shared_state, name) if name in first.drawn else probe(trial.initial, name) for name in generators}
         line = next(iter(lines_of_changes(trial.run, probes).values()), UNKNOWN)
-        raise ClipstepError(f"the network is not deterministic: {line}", got=f"numbers from {sources[0]}", fix="draw them once in __init__")
+        raise ClipstepError(f"the network is not deterministic: {line}", got=f"numbers from {generators[0]}", fix="draw them once in __init__")
 
 
-def refuse_statistics(trial: Trial, first: FirstStep, moving: Sequence[str], late: Snapshot) -> None:
+def refuse_statistics(trial: Trial, first: FirstStep, paths: Sequence[str], after_stream: Snapshot) -> None:
     """Raises:
-    ClipstepError: one of the paths ``moving``, which each step changes, holds statistics of a normalisation in training mode.
+    ClipstepError: one of the values at `paths`, which every step changes, is a running statistic of a normalisation in training mode.
     """
-    told = next((operation.line for operation in first.operations if operation.training), None)
-    for path in moving:
+    line = next((operation.line for operation in first.operations if operation.training), None)
+    for path in paths:
         owner, _, name = path.rpartition(".")
-        if name in STATISTICS and (told or late.at(f"{owner}.training").value is True):
+        if name in STATISTICS and (line or after_stream.at(f"{owner}.training").value is True):
             raise ClipstepError(
-                f"the network is in training mode: {told or trial.line_changing(path, late, trial.inputs[0])}",
+                f"the network is in training mode: {line or trial.line_changing(path, after_stream, trial.inputs[0])}",
                 got=f"{owner} changes its {name} in each step",
                 fix="let eval() reach it; give F.batch_norm training=self.training",
             )
 
 
-def memory_error(trial: Trial, paths: Sequence[str], warm: Snapshot, late: Snapshot, other: Tensor, reader: str | None) -> ClipstepError:
-    """The network keeps memory at ``paths``, of which tensors are named first; ``reader`` is the line that reads it, if it is known.
+def memory_error(
+    trial: Trial, paths: Sequence[str], after_first: Snapshot, after_stream: Snapshot, other: Tensor, reader: str | None
+) -> ClipstepError:
+    """Return the error for a network that keeps memory in the values at `paths`; the message names tensors first.
 
-    ``warm`` is the moment after the first step, ``late`` that after a stream of other frames.
+    `after_first` and `after_stream` are the snapshots after the first step and after a stream of other frames, `other` those frames
+    for one step, and `reader` is the line that reads the memory, if it is known.
     """
-    paths = sorted(paths, key=lambda path: not isinstance(late.at(path).value, Tensor))
+    paths = sorted(paths, key=lambda path: not isinstance(after_stream.at(path).value, Tensor))
     path, more = paths[0], f" (also {listed(paths[1:], SHOWN)})" * (len(paths) > 1)
-    old, new, last = (moment.at(path) for moment in (trial.cold, warm, late))
+    old, new, last = (moment.at(path) for moment in (trial.initial, after_first, after_stream))
     new = last if same(old.value, new.value) else new
     numbers = isinstance(old.value, Tensor) and str(old) == str(new)
     read = f", read at {reader}" if reader not in (None, UNKNOWN) else ""
     return ClipstepError(
         f"the network keeps memory in {path}{more}, which no artifact would have",
-        got=f"{old} before, {'other numbers' if numbers else new} after a step; written at {trial.line_changing(path, late, other)}{read}",
+        got=f"{old} before, {'other numbers' if numbers else new} after a step; written at {trial.line_changing(path, after_stream, other)}{read}",
         expected="the same outputs for the same frames and states, whatever passed before",
         fix=_recipe(path, new.value if str(new) == str(last) else None, len(trial.inputs) > 1),
     )
 
 
 def unexplained_error(trial: Trial, other: Tensor) -> ClipstepError:
-    """Outputs differ, and nothing that can be reached does: the network draws, or remembers, where it cannot be seen."""
+    """Return the error for outputs that differ although no value that can be reached does: the random numbers or the memory are elsewhere."""
     runs = []
     for _ in range(2):
-        with Recorder(numbers=True) as recorder:
+        with OperationRecorder(checksums=True) as recorder:
             trial.run()
         runs.append(recorder)
         trial.run(other)
@@ -114,8 +118,10 @@ def _shared_state(name: str) -> Any:
 
 
 def _recipe(path: str, value: Any, states: bool) -> str:
-    """How to make a state of what is at ``path``; ``value`` is an example of it, if its shape stays the same, and ``states`` says whether
-    the network has others."""
+    """Return the advice how to turn the memory at `path` into a state.
+
+    `value` is an example of it, if its shape stays the same; `states` says whether the network has other states.
+    """
     own = path.partition(" in ")[0].rpartition(".")[2].partition("[")[0]
     typed = own.isidentifier() and not keyword.iskeyword(own) and own != "frames"
     name, called = (own, "") if typed else ("memory", ", or a name of yours")

@@ -1,4 +1,4 @@
-"""Random sources: those that everybody shares, and those that a network keeps for itself."""
+"""Random number generators: the shared ones of torch, numpy and Python, and those that a network has for itself."""
 
 import contextlib
 import copy
@@ -14,19 +14,19 @@ import torch
 from clipstep.network.generators import restored_generators
 
 SHARED: tuple[Any, ...] = (random.getstate.__self__, np.random.get_state.__self__, torch.default_generator)  # type: ignore[attr-defined]
-"""The sources that everybody shares; a function of theirs that a file imports by name leads to them."""
+"""The shared generators. A bound function such as `random.random` leads to one of them."""
 
 
 @dataclass(frozen=True)
-class RandomSource:
-    """A network's own random source, by how its state is read and put back."""
+class RandomGenerator:
+    """A network's own random number generator: the functions that read and set its state."""
 
     read: Callable[[], Any]
     write: Callable[[Any], object]
 
     @classmethod
-    def of(cls, thing: Any) -> "RandomSource | None":
-        """None for what is no random source, or a shared one."""
+    def of(cls, thing: Any) -> "RandomGenerator | None":
+        """The generator `thing`; None if it is no random number generator, or a shared one."""
         if any(thing is shared for shared in SHARED):
             return None
         if isinstance(thing, torch.Generator):
@@ -43,13 +43,13 @@ class RandomSource:
 
 
 def shared_states() -> dict[str, Any]:
-    """The states of the sources that everybody shares, by the name of what draws from them."""
+    """Return the states of the shared generators, by the name of the module that draws from them."""
     return {"torch": torch.get_rng_state(), "numpy.random": pickle.dumps(np.random.get_state()), "random": random.getstate()}
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds the shared sources inside, and puts them back as they were."""
+    """A context in which the shared generators are seeded; they are restored at its end."""
     with restored_generators():
         torch.default_generator.manual_seed(seed)
         np.random.seed(seed % 2**32)

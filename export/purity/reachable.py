@@ -1,7 +1,7 @@
-"""What can be reached from a network: its tensors and everything in Python's objects that hang off it, by path.
+"""Takes a snapshot: a traversal of everything that can be reached from a network.
 
-That is modules, their attributes, containers and plain objects; the classes and functions of the user's that these run, with what they
-enclose, their default arguments, and the variables of their modules that they name.
+It goes through modules, attributes, containers and plain objects, and through the user's classes and functions: their closures, their
+default arguments, and the global variables that they name.
 """
 
 import array
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from clipstep.export.purity import reachable_code as code
 from clipstep.export.purity import reachable_data as data
-from clipstep.export.purity.snapshot import PLAIN, Child, Kind, Place, Snapshot
+from clipstep.export.purity.snapshot import PLAIN, Child, Entry, Kind, Snapshot
 from clipstep.export.purity.undo import Undo
 
-MOST = 200_000
-"""Places that are looked at."""
+MOST_ENTRIES = 200_000
+"""The traversal ends after this many values."""
 SIZED = (list, tuple, dict, set, frozenset, collections.deque)
 Finder = Callable[[Any, str, Undo], Iterator[Child]]
 FINDERS: tuple[tuple[Any, Finder], ...] = (
@@ -38,52 +38,52 @@ FINDERS: tuple[tuple[Any, Finder], ...] = (
     (functools.partial, data.of_partial),
     (type, code.of_class),
     (types.GeneratorType, code.of_generator),
-    (torch.Generator | np.random.Generator | np.random.RandomState | random.Random, data.of_random_source),
+    (torch.Generator | np.random.Generator | np.random.RandomState | random.Random, data.of_random_generator),
     (contextvars.ContextVar, data.of_context_variable),
     (object, data.of_object),
 )
-"""What finds the values in a thing: the first whose types fit."""
+"""The finder of the values in an object, by its type; the first that fits is taken."""
 
 
 @torch.no_grad()
 def snapshot(root: object, name: str) -> Snapshot:
-    """All that can be reached from ``root``, whose path is ``name``."""
-    return _Walk().of(root, name)
+    """Take a snapshot of everything that can be reached from `root`, whose path is `name`."""
+    return _Traversal().of(root, name)
 
 
-class _Walk:
-    """Breadth first, so that a thing is known by its shortest path."""
+class _Traversal:
+    """Breadth first, so that each object gets its shortest path."""
 
     def __init__(self) -> None:
-        self._places: dict[str, Place] = {}
+        self._entries: dict[str, Entry] = {}
         self._undo = Undo()
-        self._seen: dict[int, Any] = {}  # The things themselves too: no id is used twice while they are kept alive.
+        self._seen: dict[int, Any] = {}  # The objects are kept alive, so that no id is used twice.
         self._copies: dict[int, Tensor] = {}
         self._next: collections.deque[Child] = collections.deque()
 
     def of(self, root: object, name: str) -> Snapshot:
         self._next.append(Child(name, root))
-        while self._next and len(self._places) < MOST:
+        while self._next and len(self._entries) < MOST_ENTRIES:
             self._visit(self._next.popleft())
-        return Snapshot(self._places, self._undo.run)
+        return Snapshot(self._entries, self._undo.run)
 
     def _visit(self, child: Child) -> None:
         path, thing, ref = child
         if isinstance(thing, Tensor):
-            self._places[path] = Place(self._copy(thing), ref)
+            self._entries[path] = Entry(self._copy(thing), ref)
         elif isinstance(thing, PLAIN):
-            self._places[path] = Place(thing, ref)
+            self._entries[path] = Entry(thing, ref)
         elif isinstance(thing, weakref.ref):
             self._next.append(Child(path, thing()))
         else:
-            self._places[path] = Place(_kind(thing), ref)
+            self._entries[path] = Entry(_kind(thing), ref)
             if id(thing) not in self._seen:
                 self._seen[id(thing)] = thing
                 find = next(find for types_, find in FINDERS if isinstance(thing, types_))
                 self._next.extend(find(thing, path, self._undo))
 
     def _copy(self, tensor: Tensor) -> Tensor | Kind:
-        """The tensor's numbers as they are now."""
+        """Return a copy of a tensor, always the same one."""
         if nn.parameter.is_lazy(tensor) or tensor.is_meta:
             return Kind("tensor without numbers")
         if id(tensor) not in self._seen:

@@ -1,6 +1,6 @@
-"""What the user's functions and classes keep: enclosed variables, default arguments, attributes, and the variables of modules that they name.
+"""Finds the values that the user's functions and classes hold: closures, default arguments, attributes, and the global variables that they name.
 
-Each ``of_*`` does as those of :mod:`clipstep.export.purity.reachable_data`.
+Each `of_*` works as those of `clipstep.export.purity.reachable_data`.
 """
 
 import contextlib
@@ -11,17 +11,17 @@ from typing import Any
 from clipstep.export.purity.reachable_data import items
 from clipstep.export.purity.snapshot import Child, Ref
 from clipstep.export.purity.undo import Undo
-from clipstep.export.source_lines import is_their_class, is_theirs
+from clipstep.export.source_lines import is_user_class, is_user_file
 
 
 def of_function(function: types.FunctionType, path: str, undo: Undo) -> Iterator[Child]:
-    """Paths begin anew with the function's name, however it was reached."""
-    if not is_theirs(function.__code__.co_filename):
+    """The paths of its values start with the function's name, however it was reached."""
+    if not is_user_file(function.__code__.co_filename):
         return
     where = f"{function.__module__}.{function.__qualname__}"
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # Still empty.
-            yield Child(f"{name} in {where}", cell.cell_contents, undo.put(Ref(cell, "cell_contents", item=False), cell.cell_contents))
+            yield Child(f"{name} in {where}", cell.cell_contents, undo.value(Ref(cell, "cell_contents", item=False), cell.cell_contents))
     arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
     defaults = function.__defaults__ or ()
     for index, name in enumerate(arguments[len(arguments) - len(defaults) :]):
@@ -32,8 +32,8 @@ def of_function(function: types.FunctionType, path: str, undo: Undo) -> Iterator
 
 
 def of_class(kind: type, path: str, undo: Undo) -> Iterator[Child]:
-    """Paths begin anew with the class's name."""
-    if not is_their_class(kind):
+    """The paths of its values start with the class's name."""
+    if not is_user_class(kind):
         return
     undo.new_attributes(kind)
     for name, value in list(vars(kind).items()):
@@ -44,7 +44,7 @@ def of_class(kind: type, path: str, undo: Undo) -> Iterator[Child]:
         if isinstance(value, property):
             yield from (Child(where, function) for function in (value.fget, value.fset))
         else:
-            yield Child(where, value, None if isinstance(value, types.FunctionType) else undo.put(Ref(kind, name, item=False), value))
+            yield Child(where, value, None if isinstance(value, types.FunctionType) else undo.value(Ref(kind, name, item=False), value))
 
 
 def of_method(method: types.MethodType, path: str, undo: Undo) -> Iterator[Child]:
@@ -66,17 +66,17 @@ def _globals(function: types.FunctionType, undo: Undo) -> Iterator[Child]:
 
 
 def _variable(module: str, variables: dict[str, Any], name: str, names: set[str], undo: Undo) -> Iterator[Child]:
-    """A module's variable; if it is one of the user's modules in turn, those of its variables that the code may mean by ``module.name``."""
+    """A global variable; if its value is a module of the user's, those of that module's variables whose names the code contains."""
     value = variables[name]
     if not isinstance(value, types.ModuleType):
         ref = Ref(variables, name)
-        yield Child(f"{module}.{name}", value, ref if isinstance(value, types.FunctionType | type) else undo.put(ref, value))
-    elif is_theirs(getattr(value, "__file__", None) or "<"):
+        yield Child(f"{module}.{name}", value, ref if isinstance(value, types.FunctionType | type) else undo.value(ref, value))
+    elif is_user_file(getattr(value, "__file__", None) or "<"):
         for inner in names & vars(value).keys():
             if not isinstance(vars(value)[inner], types.ModuleType):
                 yield from _variable(value.__name__, vars(value), inner, names, undo)
 
 
 def _names_in(code: types.CodeType) -> set[str]:
-    """The names of globals and attributes in the code, and in that of the functions inside it."""
+    """Return the names of globals and attributes in the code, and in the code of the functions inside it."""
     return set(code.co_names).union(*(_names_in(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)))

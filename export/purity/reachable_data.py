@@ -1,6 +1,6 @@
-"""What containers, arrays and objects hold.
+"""Finds the values that containers, arrays and objects hold.
 
-Each ``of_*`` gives the values in one kind of thing, whose path is given, and notes in ``undo`` how the thing is put back as it is now.
+Each `of_*` takes an object of one kind and its path, yields the values in it, and adds to `undo` how the object is restored.
 """
 
 import collections
@@ -17,23 +17,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from clipstep.export.purity.random_generators import RandomSource
+from clipstep.export.purity.random_generators import RandomGenerator
 from clipstep.export.purity.snapshot import PLAIN, Child, Ref
 from clipstep.export.purity.undo import Array, Undo
-from clipstep.export.source_lines import is_their_class
+from clipstep.export.source_lines import is_user_class
 
-NOT_WALKED = {"logging", "torch", "_io", "io", "typing", "abc", "re", "inspect", "importlib", "warnings", "threading", "_thread", "tqdm", "numpy"}
-"""Top-level modules of classes whose objects keep nothing of a network's."""
+OPAQUE = {"logging", "torch", "_io", "io", "typing", "abc", "re", "inspect", "importlib", "warnings", "threading", "_thread", "tqdm", "numpy"}
+"""Top-level packages whose objects are not looked into: they hold no values of a network."""
 REGISTERED = ("_parameters", "_buffers", "_modules")
-"""A module's dictionaries of what it registered."""
-RANDOM = ".<random state>"
-"""Ends the path of what a network's own random source will draw next."""
-STATE = ".<state>"
-"""Ends the path of what an object written in C says of itself."""
+"""The dictionaries in which an `nn.Module` keeps what was registered."""
+GENERATOR_STATE = ".<random state>"
+"""Ends the path of the state of a network's own random number generator."""
+PICKLED = ".<state>"
+"""Ends the path of the pickled state of an object written in C."""
 
 
 def items(thing: dict[Any, Any], path: Callable[[Any], str], undo: Undo, skip: Sequence[str] = (), *, registered: bool = False) -> Iterator[Child]:
-    """A dictionary's values; ``path`` gives that of a key."""
+    """The values of a dictionary; `path` gives the path of the value at a key."""
     undo.members(thing)
     for key, value in list(thing.items()):
         if key not in skip:
@@ -62,7 +62,7 @@ def of_set(thing: set[Any], path: str, undo: Undo) -> Iterator[Child]:
 
 
 def of_array(thing: Array, path: str, undo: Undo) -> Iterator[Child]:
-    """All numbers at one place: as a tensor, whose shape a message can name, if they are a numpy array of a type that torch has."""
+    """All elements as one value: a tensor, whose shape a message can name, if they are a numpy array of a type that torch has, else bytes."""
     kept = thing.copy() if isinstance(thing, np.ndarray) else thing[:]
     undo.numbers(thing, kept)
     numbers: Any = None
@@ -82,23 +82,23 @@ def of_context_variable(thing: contextvars.ContextVar[Any], path: str, undo: Und
     yield Child(f"{path}.get()", thing.get(None))
 
 
-def of_random_source(thing: Any, path: str, undo: Undo) -> Iterator[Child]:
-    """What it draws next; nothing for the shared ones, which are watched by themselves."""
-    source = RandomSource.of(thing)
-    if source is None:
+def of_random_generator(thing: Any, path: str, undo: Undo) -> Iterator[Child]:
+    """Its state; nothing for the shared generators, which the purity check watches separately."""
+    generator = RandomGenerator.of(thing)
+    if generator is None:
         return
     try:
-        kept = source.read()
-    except NotImplementedError:  # The system's random numbers, which have no state.
+        kept = generator.read()
+    except NotImplementedError:  # random.SystemRandom, which has no state.
         return
-    undo.add(lambda: source.write(kept))
-    yield Child(f"{path}{RANDOM}", source.state, Ref(source, "state", item=False))
+    undo.add(lambda: generator.write(kept))
+    yield Child(f"{path}{GENERATOR_STATE}", generator.state, Ref(generator, "state", item=False))
 
 
 def of_object(thing: Any, path: str, undo: Undo) -> Iterator[Child]:
-    """Attributes, slots, and what the user's classes of the object hold."""
+    """The attributes and slots of an object, and its classes if they are the user's."""
     kind = type(thing)
-    outside = kind.__module__.partition(".")[0] in NOT_WALKED and not isinstance(thing, nn.Module | threading.local)
+    outside = kind.__module__.partition(".")[0] in OPAQUE and not isinstance(thing, nn.Module | threading.local)
     if isinstance(thing, types.ModuleType) or outside:
         return
     if isinstance(thing, torch.jit.ScriptModule):
@@ -115,8 +115,8 @@ def of_object(thing: Any, path: str, undo: Undo) -> Iterator[Child]:
         yield from items(attributes, lambda name: f"{path}.{name}", undo, inside)
     slots = _slots(thing)
     for name in slots:
-        yield Child(f"{path}.{name}", getattr(thing, name), undo.put(Ref(thing, name, item=False), getattr(thing, name)))
-    yield from (Child(f"{base.__module__}.{base.__qualname__}", base) for base in kind.__mro__ if is_their_class(base))
+        yield Child(f"{path}.{name}", getattr(thing, name), undo.value(Ref(thing, name, item=False), getattr(thing, name)))
+    yield from (Child(f"{base.__module__}.{base.__qualname__}", base) for base in kind.__mro__ if is_user_class(base))
     if not (isinstance(attributes, dict) or slots or callable(thing)):
         yield from _of_c_object(thing, path)
 
@@ -128,9 +128,9 @@ def _slots(thing: Any) -> list[str]:
 
 
 def _of_c_object(thing: Any, path: str) -> Iterator[Child]:
-    """What an object written in C, such as an iterator, tells by its repr or for being pickled."""
+    """The state of an object written in C, such as an iterator, from its repr or from pickling it."""
     if isinstance(thing, itertools.count | itertools.repeat):
-        yield Child(f"{path}{STATE}", repr(thing))
+        yield Child(f"{path}{PICKLED}", repr(thing))
         return
     with contextlib.suppress(Exception):
-        yield Child(f"{path}{STATE}", thing.__reduce_ex__(4)[1:])
+        yield Child(f"{path}{PICKLED}", thing.__reduce_ex__(4)[1:])

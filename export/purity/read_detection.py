@@ -1,13 +1,13 @@
-"""Whether a network ever reads what it writes: a value that reports its reader stands in for it during one run."""
+"""Finds out whether a network ever reads a value that it changes: during one run a proxy object stands in its place and reports its readers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from clipstep.export.compat.torch_internals import tree_leaves
 from clipstep.export.purity.snapshot import Ref
-from clipstep.export.source_lines import UNKNOWN, frames_to_theirs, line_of_frame
+from clipstep.export.source_lines import UNKNOWN, line_of_frame, stack_to_user_code
 
-WRITES = (
+WRITING_METHODS = (
     "append",
     "appendleft",
     "extend",
@@ -24,10 +24,10 @@ WRITES = (
     "pop",
     "popleft",
 )
-"""Methods that write, and say nothing of what was there."""
-KEEPS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
-"""Operators whose result would still be the unread value."""
-READS = (
+"""Methods that change a value, and whose callers do not depend on what it was."""
+ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
+"""Operators whose result is the proxy again: a counter that is only added to is not read."""
+READING_METHODS = (
     "bool",
     "len",
     "iter",
@@ -54,21 +54,21 @@ READS = (
     "array",
     "complex",
 )
-"""Operators that look at the value."""
+"""Special methods whose caller needs the value."""
 
 
 class ReadError(Exception):
-    """Raised where a stand-in is read: the network cannot go on without the value."""
+    """Raised where a proxy is read: the network cannot go on without the value."""
 
 
-class Poison:
-    """Stands in for a value: it may be replaced, written to and calculated with, but whoever reads it is noted."""
+class ReadProxy:
+    """Stands in for a value. It can be replaced, written to and calculated with; whoever reads it is added to `readers`."""
 
     def __init__(self, readers: list[str]) -> None:
         self.__dict__["readers"] = readers
 
     def __getattr__(self, name: str) -> Any:
-        return (lambda *_, **__: self) if name in WRITES else _read(self)
+        return (lambda *_, **__: self) if name in WRITING_METHODS else _read(self)
 
     def __setattr__(self, name: str, value: Any) -> None: ...
 
@@ -78,30 +78,33 @@ class Poison:
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _read(next((value for value in tree_leaves((args, kwargs)) if isinstance(value, Poison)), None))
+        return _read(next((value for value in tree_leaves((args, kwargs)) if isinstance(value, ReadProxy)), None))
 
 
-def _read(poison: Poison | None, *_: Any) -> Any:
-    stack = frames_to_theirs()
-    if poison is not None:
-        poison.__dict__["readers"].append(line_of_frame(stack[-1]) if stack else UNKNOWN)
+def _read(proxy: ReadProxy | None, *_: Any) -> Any:
+    stack = stack_to_user_code()
+    if proxy is not None:
+        proxy.__dict__["readers"].append(line_of_frame(stack[-1]) if stack else UNKNOWN)
     raise ReadError
 
 
-for _name in READS:
-    setattr(Poison, f"__{_name}__", _read)
-for _name in KEEPS:
+for _name in READING_METHODS:
+    setattr(ReadProxy, f"__{_name}__", _read)
+for _name in ARITHMETIC:
     for _kind in ("", "r", "i"):
-        setattr(Poison, f"__{_kind}{_name}__", lambda self, other: self)
+        setattr(ReadProxy, f"__{_kind}{_name}__", lambda self, other: self)
 
 
-def read_by(refs: Sequence[Ref], agrees: Callable[[], bool]) -> str | None:
-    """The line that reads one of the values at ``refs``; None if nothing does and ``agrees``, which runs the network, still says so."""
+def reader_of(refs: Sequence[Ref], unchanged: Callable[[], bool]) -> str | None:
+    """Return the line that reads one of the values at `refs`; None if no line does.
+
+    `unchanged` runs the network with proxies in the place of the values, and returns whether its outputs stayed the same.
+    """
     readers: list[str] = []
     try:
         for ref in refs:
-            ref.put(Poison(readers))
-        fine = agrees()
-    except Exception:  # It cannot be put there, or a reader's, or whatever the user's network raises on it.
+            ref.put(ReadProxy(readers))
+        fine = unchanged()
+    except Exception:  # The proxy cannot be put there, or was read, or the user's network failed on it.
         fine = False
     return None if fine and not readers else next(iter(readers), UNKNOWN)

@@ -1,6 +1,6 @@
-"""What was at each place that can be reached from a network, at one moment; and what changed between two moments.
+"""A snapshot of all values that can be reached from a network, by path, and the difference of two snapshots.
 
-A place has a path, such as ``network.head.past[0]``. :mod:`clipstep.export.purity.reachable` finds the places.
+A path is written as in Python, such as `network.head.past[0]`. `clipstep.export.purity.reachable` takes snapshots.
 """
 
 import enum
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 PLAIN = (int, float, complex, str, bytes, bool, type(None), type(...), enum.Enum, range, slice, torch.dtype, torch.device, torch.Size)
-"""Types of values that are compared as a whole."""
-LONGEST = 60
+"""Types of values that hold no others, and are compared by `==`."""
+LONGEST_TEXT = 60
+"""The most letters of a value that an error shows."""
 
 
 class _Nothing:
@@ -22,12 +23,12 @@ class _Nothing:
 
 
 NOTHING = _Nothing()
-"""What is at a path that does not exist."""
+"""The value at a path that does not exist."""
 
 
 @dataclass(frozen=True)
 class Ref:
-    """Where a value is kept: the item, or the attribute, ``key`` of ``holder``."""
+    """A reference to where a value is stored: the item `holder[key]`, or the attribute `key` of `holder`."""
 
     holder: Any
     key: Any
@@ -49,7 +50,7 @@ class Ref:
 
 
 class Child(NamedTuple):
-    """A value found in something, its path, and where it is kept, if something else can be put there."""
+    """A value found inside of another one, with its path, and a reference to it if it can be replaced."""
 
     path: str
     value: Any
@@ -58,7 +59,7 @@ class Child(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind:
-    """A container or an object as a place: its type and size. What is in it has paths of its own."""
+    """What a snapshot keeps of a container or an object: its type and size. The values in it have paths of their own."""
 
     name: str
     size: int | None = None
@@ -69,8 +70,8 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Place:
-    """What was at a path: a tensor's numbers, a plain value, or a :class:`Kind`; and where it is kept, if something else can be put there."""
+class Entry:
+    """The value at a path: a copy of a tensor, a plain value, or a `Kind`; and a reference to it if it can be replaced."""
 
     value: Any
     ref: Ref | None = None
@@ -79,33 +80,33 @@ class Place:
         if isinstance(self.value, Tensor):
             return f"a tensor of {tuple(self.value.shape)}"
         text = repr(self.value) if isinstance(self.value, PLAIN) else str(self.value)
-        return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+        return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Every place at one moment; ``restore`` puts everything back as it was then."""
+    """All values at one moment, by path; `restore` restores all of them."""
 
-    places: dict[str, Place]
+    entries: dict[str, Entry]
     restore: Callable[[], None]
 
-    def at(self, path: str) -> Place:
-        return self.places.get(path, Place(NOTHING))
+    def at(self, path: str) -> Entry:
+        return self.entries.get(path, Entry(NOTHING))
 
 
 def changed(before: Snapshot, after: Snapshot) -> list[str]:
-    """The paths at which something else is, without those inside of others."""
-    return outermost(path for path in {**before.places, **after.places} if not same(before.at(path).value, after.at(path).value))
+    """Return the paths whose values differ, without paths inside of others that do."""
+    return outermost(path for path in {**before.entries, **after.entries} if not same(before.at(path).value, after.at(path).value))
 
 
 def outermost(paths: Iterable[str]) -> list[str]:
-    """Each path once, without those inside of others."""
+    """Return each path once, without paths inside of others."""
     found = dict.fromkeys(paths)
     return [path for path in found if not any(path[:end] in found for end, letter in enumerate(path) if end and letter in ".[")]
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values are equal, tensors number by number; not-a-number equals itself."""
+    """Whether two values are equal, tensors element by element; not-a-number equals itself."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
             return False

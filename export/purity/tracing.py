@@ -1,4 +1,4 @@
-"""Witnesses of one run of a network: which operations it ran, from which of the user's lines, and at which line something changed."""
+"""Records one run of a network: the operations that it ran, with the user's lines that called them, and the lines at which values changed."""
 
 import functools
 import sys
@@ -12,15 +12,15 @@ from torch import Tensor
 
 from clipstep.export.compat.torch_internals import TorchDispatchMode, argument_names, tree_leaves
 from clipstep.export.purity.snapshot import same
-from clipstep.export.source_lines import UNKNOWN, frames_to_theirs, is_theirs, line_of_frame
+from clipstep.export.source_lines import UNKNOWN, is_user_file, line_of_frame, stack_to_user_code
 
-UNWRITTEN = ("empty", "new_empty", "resize")
-"""Operations whose result holds no numbers yet."""
+UNINITIALISED = ("empty", "new_empty", "resize")
+"""Operations whose result is uninitialised memory, which must not be compared."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation, and the line that it comes from."""
+    """An operation that ran, and the user's line that called it."""
 
     name: str
     line: str
@@ -28,71 +28,75 @@ class Operation:
     """Whether it draws random numbers."""
     dropout: bool
     training: bool
-    """Whether it is told to work as in training."""
-    numbers: tuple[Tensor, ...] = ()
-    """A few sums that tell its results from others, if they were asked for."""
+    """Whether it was called with `training=True` (or `train=True`)."""
+    checksums: tuple[Tensor, ...] = ()
+    """Checksums of its results, if they were asked for."""
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes each operation that runs inside; with ``numbers`` also what came out."""
+class OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records the random and training-mode operations that run inside; with `checksums` every operation, and a checksum of its results."""
 
-    def __init__(self, *, numbers: bool = False) -> None:
+    def __init__(self, *, checksums: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.numbers = numbers
+        self.checksums = checksums
         self.operations: list[Operation] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name, random = str(func), torch.Tag.nondeterministic_seeded in func.tags
-        training = any(told is True and argument in ("train", "training") for argument, told in zip(argument_names(func), args, strict=False))
-        if self.numbers or random or training:
-            stack = frames_to_theirs()
+        named = zip(argument_names(func), args, strict=False)
+        training = any(value is True and argument in ("train", "training") for argument, value in named)
+        if self.checksums or random or training:
+            stack = stack_to_user_code()
             dropout = "dropout" in name or any("dropout" in frame.f_code.co_name for frame in stack[:-1])
-            sums = _sums(result) if self.numbers and not any(word in name for word in UNWRITTEN) else ()
+            sums = _checksums(result) if self.checksums and not any(word in name for word in UNINITIALISED) else ()
             line = line_of_frame(stack[-1]) if stack else UNKNOWN
             self.operations.append(Operation(name, line, random, dropout, training, sums))
         return result
 
 
-def first_difference(a: Recorder, b: Recorder) -> str:
-    """The line of the first operation that gave something else in the second run."""
+def first_difference(a: OperationRecorder, b: OperationRecorder) -> str:
+    """Return the line of the first operation whose results differ between two runs."""
     for one, other in zip(a.operations, b.operations, strict=False):
-        if one.name != other.name or len(one.numbers) != len(other.numbers) or not all(map(_close, one.numbers, other.numbers)):
+        if one.name != other.name or len(one.checksums) != len(other.checksums) or not all(map(_close, one.checksums, other.checksums)):
             return other.line
     return UNKNOWN
 
 
 def lines_of_changes(run: Callable[[], object], probes: Mapping[str, Callable[[], Any]]) -> dict[str, str]:
-    """The line of the user's at which what each probe gives first changed while ``run`` ran; those that did not are left out."""
-    seen = {name: _kept(probe()) for name, probe in probes.items()}
+    """Return, by the name of each probe, the user's line at which the value that the probe reads first changed while `run` ran.
+
+    Probes whose value did not change are left out.
+    """
+    before = {name: _kept(probe()) for name, probe in probes.items()}
     found: dict[str, str] = {}
     last = UNKNOWN
 
     def look() -> None:
         for name in probes.keys() - found.keys():
-            if not _unchanged(seen[name], probes[name]()):
+            if not _unchanged(before[name], probes[name]()):
                 found[name] = last
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal last
-        if not is_theirs_cached(frame.f_code.co_filename):
+        if not _is_user_file(frame.f_code.co_filename):
             return None
         look()
-        outside = frames_to_theirs(frame.f_back) if event == "return" else [frame]
-        last = line_of_frame(outside[-1]) if outside else last
+        callers = stack_to_user_code(frame.f_back) if event == "return" else [frame]
+        last = line_of_frame(callers[-1]) if callers else last
         return trace
 
-    before = sys.gettrace()
+    previous = sys.gettrace()
     sys.settrace(trace)
     try:
         run()
     finally:
-        sys.settrace(before)
+        sys.settrace(previous)
     look()
     return found
 
 
-is_theirs_cached = functools.cache(is_theirs)
+_is_user_file = functools.cache(is_user_file)
 
 
 def _kept(value: Any) -> Any:
@@ -110,8 +114,8 @@ def _size(value: Any) -> int:
 
 
 @torch.no_grad()
-def _sums(result: Any) -> tuple[Tensor, ...]:
-    """For each tensor its sum, the sum of magnitudes, and a weighted sum that depends on the order of its numbers."""
+def _checksums(result: Any) -> tuple[Tensor, ...]:
+    """Return for each tensor its sum, the sum of its magnitudes, and a weighted sum that depends on the order of its numbers."""
     return tuple(
         torch.stack([x.sum(), x.abs().sum(), (x * torch.arange(x.numel(), dtype=torch.float64).cos()).sum()])
         for x in (value.detach().double().flatten() for value in tree_leaves(result) if isinstance(value, Tensor) and not value.is_complex())

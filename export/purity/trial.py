@@ -1,4 +1,4 @@
-"""Trying a network's step: the same start again and again, what it computes, and what is at each place before and after."""
+"""Runs a network's step repeatedly from a known start, and notes what happens in the first one."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -11,44 +11,45 @@ from torch import Tensor, nn
 from clipstep.export.purity.random_generators import seeded, shared_states
 from clipstep.export.purity.reachable import snapshot
 from clipstep.export.purity.snapshot import Snapshot, same
-from clipstep.export.purity.tracing import Operation, Recorder, lines_of_changes
+from clipstep.export.purity.tracing import Operation, OperationRecorder, lines_of_changes
 from clipstep.export.source_lines import UNKNOWN
 
 ROOT = "network"
 TOLERANCE = 1e-5
-"""Relative, of an output: threads may sum in another order."""
+"""The largest difference between equal outputs, as a share of the largest output: threads may add numbers in another order."""
 
 Outputs = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class FirstStep:
-    """What was seen of the first step."""
+    """What was recorded of the first step."""
 
     outputs: Outputs
     operations: tuple[Operation, ...]
     drawn: tuple[str, ...]
-    """The shared random sources that it drew from."""
+    """The shared random number generators that the step drew from."""
     written: tuple[bool, ...]
     """For each input, whether the step wrote into it."""
 
 
 class Trial:
-    """A network, its step, and the inputs it is tried on: frames, and the states before a video."""
+    """A network, its step, and the inputs that it is run on: the frames, then the initial states."""
 
     def __init__(self, network: nn.Module, step: Callable[..., Outputs], inputs: Sequence[Tensor]) -> None:
         self._network, self._step, self.inputs = network, step, tuple(inputs)
-        self.cold = self.now()
-        """What was there before any step."""
+        self.initial = self.snapshot()
+        """The snapshot before any step."""
 
-    def now(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
+        """Take a snapshot of everything that can be reached from the network."""
         return snapshot(self._network, ROOT)
 
-    def first(self) -> tuple[Outputs, FirstStep]:
-        """What the step gives the first time, as the network gave it, and what was seen of it."""
+    def run_first(self) -> tuple[Outputs, FirstStep]:
+        """Run the first step; return its outputs as the network gave them, and what was recorded of it."""
         with seeded(0):
             before = shared_states()
-            with Recorder() as recorder:
+            with OperationRecorder() as recorder:
                 given = [value.clone() for value in self.inputs]
                 outputs = self._step(*given)
             drawn = tuple(name for name, state in shared_states().items() if not same(state, before[name]))
@@ -56,25 +57,25 @@ class Trial:
         return outputs, FirstStep(_copies(outputs), tuple(recorder.operations), drawn, written)
 
     def run(self, frames: Tensor | None = None, states: Sequence[Tensor] | None = None) -> Outputs:
-        """A step on these frames and states, by default on the trial's own."""
+        """Run a step on copies of these frames and states, by default those of the trial, and return copies of its outputs."""
         given = self.inputs[1:] if states is None else states
         return _copies(self._step((self.inputs[0] if frames is None else frames).clone(), *(value.clone() for value in given)))
 
-    def stream(self, others: Sequence[Tensor]) -> None:
-        """Steps on other frames, each with the states that the one before gave."""
+    def run_stream(self, others: Sequence[Tensor]) -> None:
+        """Run a step on each of `others`, with the states that the step before returned."""
         states: Sequence[Tensor] | None = None
         for frames in others:
             _, *states = self.run(frames, states)
 
     def line_writing_input(self, index: int) -> str:
-        """The line that writes into that input."""
-        self.cold.restore()
+        """Return the line that writes into the input of that index."""
+        self.initial.restore()
         given = [value.clone() for value in self.inputs]
         return lines_of_changes(lambda: self._step(*given), {"input": lambda: given[index]}).get("input", UNKNOWN)
 
     def line_changing(self, path: str, moment: Snapshot, other: Tensor) -> str:
-        """The line that changes what is at that path of ``moment``, in a step and one on other frames."""
-        self.cold.restore()
+        """Return the line that changes the value at `path` of the snapshot `moment`, in a step and another one on other frames."""
+        self.initial.restore()
 
         def run() -> None:
             with contextlib.suppress(Exception):
@@ -85,7 +86,7 @@ class Trial:
 
 
 def probe(moment: Snapshot, path: str) -> Callable[[], Any]:
-    """Reads what is now at that path."""
+    """Return a function that reads the present value at a path of a snapshot."""
     ref = moment.at(path).ref
     return ref.get if ref is not None else lambda: None
 

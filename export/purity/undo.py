@@ -1,4 +1,4 @@
-"""How all that a snapshot saw is put back as it was."""
+"""Restores all values that a snapshot saw."""
 
 import array
 import collections
@@ -16,7 +16,7 @@ Array = np.ndarray | array.array | bytearray  # type: ignore[type-arg]
 
 
 class Undo:
-    """Each method notes how one kind of thing is put back as it is now; ``run`` puts everything back."""
+    """A list of steps that restore values. Each method adds the step that restores one kind of value to what it is now; `run` runs all."""
 
     def __init__(self) -> None:
         self._steps: list[Callable[[], object]] = []
@@ -26,15 +26,15 @@ class Undo:
 
     def run(self) -> None:
         for step in self._steps:
-            with contextlib.suppress(AttributeError, TypeError, ValueError, BufferError):  # It may only be read after all.
+            with contextlib.suppress(AttributeError, TypeError, ValueError, BufferError):  # Read-only values.
                 step()
 
-    def put(self, ref: Ref, value: Any) -> Ref:
+    def value(self, ref: Ref, value: Any) -> Ref:
         self.add(lambda: ref.put(value))
         return ref
 
     def tensor(self, tensor: Tensor, kept: Tensor) -> None:
-        self.add(lambda: _put_back(tensor, kept))
+        self.add(lambda: _restore_tensor(tensor, kept))
 
     def members(self, thing: dict[Any, Any] | set[Any]) -> None:
         kept: Any = dict(thing) if isinstance(thing, dict) else set(thing)
@@ -49,12 +49,12 @@ class Undo:
         self.add(lambda: thing.__setitem__(everything, kept))
 
     def new_variables(self, variables: dict[str, Any], absent: set[str]) -> None:
-        """Those of the names ``absent`` that a module may get later are taken away again."""
-        self.add(lambda: _drop(variables, absent))
+        """Remove the variables of a module, among the names `absent`, that did not exist yet."""
+        self.add(lambda: _remove_variables(variables, absent))
 
     def new_attributes(self, kind: type) -> None:
         kept = set(vars(kind))
-        self.add(lambda: _delete(kind, vars(kind).keys() - kept))
+        self.add(lambda: _delete_attributes(kind, vars(kind).keys() - kept))
 
 
 def _refill(thing: Any, fill: Callable[[Any], None], kept: Any) -> None:
@@ -62,20 +62,20 @@ def _refill(thing: Any, fill: Callable[[Any], None], kept: Any) -> None:
     fill(kept)
 
 
-def _drop(variables: dict[str, Any], names: set[str]) -> None:
+def _remove_variables(variables: dict[str, Any], names: set[str]) -> None:
     for name in names:
         variables.pop(name, None)
 
 
 @torch.no_grad()
-def _put_back(tensor: Tensor, kept: Tensor) -> None:
+def _restore_tensor(tensor: Tensor, kept: Tensor) -> None:
     if tensor.shape != kept.shape or tensor.dtype != kept.dtype:
         tensor.data = kept.clone()
     elif not same(tensor.detach(), kept):
         tensor.data.copy_(kept)
 
 
-def _delete(kind: type, names: set[str]) -> None:
+def _delete_attributes(kind: type, names: set[str]) -> None:
     for name in names:
         if not name.startswith("__"):
             delattr(kind, name)

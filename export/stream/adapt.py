@@ -1,4 +1,4 @@
-"""A network as one that takes fewer frames a step, and what is then known of its steps."""
+"""Adapts a network to steps of another number of frames."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,15 +14,16 @@ from clipstep.runtime.manifest import Flush
 
 
 def streamed(spec: NetworkSpec, frames: int, window: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """The network that takes so many frames a step, and the facts of it by the names that a
-    ``clipstep.export.step.StepProgram`` has for them.
+    """Return the network that takes `frames` frames a step, and its properties by their names in `clipstep.export.step.StepProgram`.
+
+    Predictions are the mean over the newest `window` frames, or over all.
 
     Raises:
         ClipstepError: the network cannot become such steps, or has no mean over time that a window could bound.
     """
     if len(spec.sample.flatten(0, 1)) < frames:
         raise ClipstepError("the sample is shorter than a step", got=f"{frames} frames a step", expected="fewer")
-    about: dict[str, Any] = {"window": window, "average": "all" if window is None else "window"}
+    properties: dict[str, Any] = {"window": window, "average": "all" if window is None else "window"}
 
     def normal(clip: Tensor) -> Tensor:
         return normalise(clip[None], spec.mean, spec.std)
@@ -30,12 +31,12 @@ def streamed(spec: NetworkSpec, frames: int, window: int | None = None) -> tuple
     if named_states(spec.module):
         return _with_states(spec.module, frames, window, normal)
     network = StreamedNetwork(spec.module, normal(spec.sample[0]), frames, window and window // frames)
-    flush = Flush(state="ended", steps=network.flush_steps, min_frames=network.shortest) if network.flush_steps else None
-    return network, about | {"clip": lambda clip, ended: network.clip(normal(clip), ended), "delay": network.delay, "flush": flush}
+    flush = Flush(state="ended", steps=network.flush_steps, min_frames=network.min_frames) if network.flush_steps else None
+    return network, properties | {"clip": lambda clip, ended: network.clip(normal(clip), ended), "delay": network.delay, "flush": flush}
 
 
 def window_frames(seconds: float, fps: float, frames: int) -> int:
-    """A window in seconds as frames of whole steps, the nearest.
+    """Convert a window in seconds to frames, the nearest number of whole steps.
 
     Raises:
         ClipstepError: it is shorter than a step.
@@ -52,7 +53,7 @@ def window_frames(seconds: float, fps: float, frames: int) -> int:
 
 
 def _with_states(network: nn.Module, frames: int, window: int | None, normal: Callable[[Tensor], Tensor]) -> tuple[nn.Module, dict[str, Any]]:
-    """A network that has states takes fewer frames as it is; a window it must have itself."""
+    """Return a network that has states of its own, which takes fewer frames as it is; for a window it needs a method `windowed`."""
     make: Callable[[int, int], Any] | None = getattr(network, "windowed", None)
     states = tuple(named_states(network).values())
     if window is None:

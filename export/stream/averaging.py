@@ -1,19 +1,20 @@
-"""Whether a network's own states average over everything so far, so that on a long video a new scene shows ever less."""
+"""Detects a network whose states average over all frames so far: on a long video, new frames change its predictions ever less."""
 
 import torch
 
 from clipstep.export.step import StepProgram
 
 EARLY, LATE = 8, 32
-SHARE = 0.4
-"""A mean over all steps then moves by 9/33 = 0.27 of what it moved before; one that decays, or of a window, by as much."""
+LARGEST_SHARE = 0.4
+"""After LATE steps a new frame moves a mean over all steps by 9/33 = 0.27 of what it moves it after EARLY; it moves an exponential
+average, or one over a window, by as much as before."""
 
 
 @torch.no_grad()
-def grows_deaf(program: StepProgram) -> bool:
-    """Tries it: how far one step of another scene moves the logits after 8 steps of one scene, and after 32.
+def averages_over_all_frames(program: StepProgram) -> bool:
+    """Whether a step of another scene moves the logits much less after 32 steps of one scene than after 8.
 
-    A memory that forgets so slowly that 32 steps do not tell it from a mean over everything counts as one.
+    A memory that decays so slowly that 32 steps cannot tell it from a mean over all frames counts as one.
     """
     if not program.states or program.delay:
         return False
@@ -25,4 +26,4 @@ def grows_deaf(program: StepProgram) -> bool:
             other, *_ = program.step(scenes[1], *states)
             moved[step] = float((other - logits).abs().max())
         states = following
-    return moved[LATE] < SHARE * moved[EARLY] and moved[EARLY] > 1e-6
+    return moved[LATE] < LARGEST_SHARE * moved[EARLY] and moved[EARLY] > 1e-6

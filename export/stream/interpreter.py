@@ -1,4 +1,4 @@
-"""One step of a clip network: its graph run on chunks of frames, with what layers need of the past taken from a state."""
+"""Runs a clip network's graph on the frames of one step; what layers need of earlier frames is taken from a state."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,36 +14,35 @@ from clipstep.network.past import Past
 from clipstep.runtime.errors import ClipstepError
 
 TIME = 2
+"""The axis of time of a value `(1, C, T, H, W)`."""
 
 
 class StreamError(ClipstepError):
-    """A clip network that cannot become steps: names the operation and the line of the network that made it."""
+    """A clip network cannot become steps. The message names the operation and its line in the network."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """The frames of a value that one step gives, ``(1, C, c, H, W)``: at step i those from ``i * c - delay`` on.
-
-    Below 0 the delay says how many frames of zeros, a padding, stand before the first. On a video of S steps the clip network
-    has ``S * c + extra`` frames of the value: those that are not given by the last step come when the stream is flushed.
-    """
+    """The frames of a value that one step computes, `(1, C, c, H, W)`: step i computes the c frames from `i * c - delay` on."""
 
     data: Tensor
     delay: int
+    """If it is negative, that number of frames of zeros, a padding, stands before the value's first frame."""
     extra: int
+    """In a video of S steps the value has `S * c + extra` frames in the clip network."""
 
     @property
     def frames(self) -> int:
         return self.data.shape[TIME]
 
     @property
-    def missing(self) -> int:
-        """How many frames are still to come after the video's last step."""
+    def pending(self) -> int:
+        """The number of frames that are not computed yet after the last step of a video. Flushing the stream computes them."""
         return self.delay + self.extra
 
 
-class Steps(fx.Interpreter):
-    """Runs the clip network's graph on one step's frames, each operation on chunks by its rule."""
+class StreamInterpreter(fx.Interpreter):
+    """Runs the clip network's graph on the frames of one step; an operation on chunks is done by its rule."""
 
     def __init__(
         self,
@@ -54,20 +53,27 @@ class Steps(fx.Interpreter):
         ended: Tensor | None = None,
         window: int | None = None,
     ) -> None:
-        """``position`` counts the steps so far, ``ended`` those since the video's last one, this one too; of both ``(1, 1)``.
+        """Prepare one step.
 
-        ``window`` is how many steps the mean over time goes back; None is all.
+        Args:
+            graph: the clip network.
+            rules: by ATen operator.
+            past: the state that layers read, and the next one that they write.
+            position: `(1, 1)`, the number of steps before this one.
+            ended: `(1, 1)`, the number of steps after the video's last one, with this one; 0 while the video goes on.
+            window: the number of steps that the mean over time takes in; None for all.
         """
         super().__init__(graph)
         self.extra_traceback = False
         self.rules, self.past, self.position, self.ended, self.window_steps = rules, past, position, ended, window
         self.means: dict[fx.Node, Chunk] = {}
-        """Where time ends, and what goes in."""
-        self.shortest = 1
-        """How many steps the shortest video has on which no kernel of the clip network is larger than its input."""
-        self.latest = 0
-        """How many steps the latest value is behind, rounded up."""
-        self.timeless: set[fx.Node] = set()
+        """The input of each mean over time, by its node."""
+        self.min_steps = 1
+        """The number of steps of the shortest video on which no kernel of the clip network is larger than its input."""
+        self.max_delay_steps = 0
+        """The largest delay of a value, in steps, rounded up."""
+        self.after_mean: set[fx.Node] = set()
+        """The nodes that depend on a mean over time."""
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "placeholder":
@@ -76,8 +82,8 @@ class Steps(fx.Interpreter):
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         timed = any(isinstance(value, Chunk) for value in tree_leaves((args, kwargs)))
-        if self.timeless.intersection(n.all_input_nodes):
-            self.timeless.add(n)
+        if self.after_mean.intersection(n.all_input_nodes):
+            self.after_mean.add(n)
             if timed:
                 raise self._refusal(n, "joins a mean over all of time with single frames")
         if not timed:
@@ -89,15 +95,23 @@ class Steps(fx.Interpreter):
         except Unsupported as reason:
             raise self._refusal(n, str(reason)) from None
         for chunk in (leaf for leaf in tree_leaves(result) if isinstance(leaf, Chunk)):
-            self.latest = max(self.latest, -(-chunk.delay // chunk.frames))
+            self.max_delay_steps = max(self.max_delay_steps, -(-chunk.delay // chunk.frames))
         return result
 
     def _refusal(self, node: fx.Node, reason: str) -> StreamError:
         return StreamError(f"the network cannot become steps: {node.target} {reason}", fix=f"it comes from {line_of_node(node)}")
 
-    def window(self, x: Chunk, span: int, stride: int, left: int, right: int, fill: float = 0.0) -> Chunk:
-        """The frames under this step's outputs of a temporal kernel of ``span`` frames, with ``left`` frames of padding before
-        the first and ``right`` after the last."""
+    def kernel_input(self, x: Chunk, span: int, stride: int, left: int, right: int, fill: float = 0.0) -> Chunk:
+        """Return the input frames that a temporal kernel reads for this step's outputs, with the delay and the extra frames of the outputs.
+
+        Args:
+            x: the input.
+            span: the number of frames from the kernel's first tap to its last.
+            stride: in frames.
+            left: frames of padding before the first frame of the video.
+            right: frames of padding after the last.
+            fill: the value of the padding.
+        """
         if x.frames % stride:
             raise Unsupported(f"has a temporal stride of {stride}, which does not divide the {x.frames} frames that a step gives there")
         outputs = x.frames // stride
@@ -107,28 +121,35 @@ class Steps(fx.Interpreter):
         over_the_end = (extra - 1) * stride - left + span > x.extra
         data = x.data
         if not (fill and before > 0):
-            data = self.inside(x, 0, fill, left > 0 and x.delay > 0, over_the_end)
+            data = self.fill_outside(x, 0, fill, before=left > 0 and x.delay > 0, after=over_the_end)
         if before > 0:
             data = self.past.extend(data, before)
             if fill:
-                data = self.inside(Chunk(data, x.delay + before, x.extra), before, fill, True, over_the_end)
+                data = self.fill_outside(Chunk(data, x.delay + before, x.extra), before, fill, before=True, after=over_the_end)
         elif before < 0:
             data = data[:, :, -before:]
         return Chunk(data[:, :, : (outputs - 1) * stride + span], delay, extra)
 
-    def must_be(self, x: Chunk) -> None:
-        """The clip network fails on videos for which it has no frame of this value."""
-        self.shortest = max(self.shortest, -((x.extra - 1) // x.frames))
+    def require_frame(self, x: Chunk) -> None:
+        """Note the length of video from which on the clip network has a frame of this value; it fails on shorter ones."""
+        self.min_steps = max(self.min_steps, -((x.extra - 1) // x.frames))
 
-    def inside(self, x: Chunk, more: int, fill: float, before: bool, after: bool) -> Tensor:
-        """The frames, those ``before`` the video's first one and ``after`` its last one as ``fill``; the first ``more`` of them
-        are remembered ones."""
-        a_step = x.frames - more
+    def fill_outside(self, x: Chunk, remembered: int, fill: float, *, before: bool, after: bool) -> Tensor:
+        """Return the frames of a chunk, with `fill` in those outside of the video.
+
+        Args:
+            x: the chunk, whose first `remembered` frames are of earlier steps.
+            remembered: see `x`.
+            fill: the value.
+            before: whether frames before the first one are filled.
+            after: whether frames after the last one are filled.
+        """
+        frames_per_step = x.frames - remembered
         inside = torch.ones(())
         if before:
-            inside = (self.position * a_step - x.delay + torch.arange(1.0, x.frames + 1)).clamp(0, 1)
+            inside = (self.position * frames_per_step - x.delay + torch.arange(1.0, x.frames + 1)).clamp(0, 1)
         if after and self.ended is not None:
-            left = torch.arange(a_step + x.missing, a_step + x.missing - x.frames, -1.0) - self.ended * a_step
+            left = torch.arange(frames_per_step + x.pending, frames_per_step + x.pending - x.frames, -1.0) - self.ended * frames_per_step
             inside = inside * left.clamp(0, 1)
         if not inside.ndim:
             return x.data
@@ -137,7 +158,7 @@ class Steps(fx.Interpreter):
         return data + (1 - inside) * fill if fill else data
 
     def align(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """All as late as the latest."""
+        """Delay all chunks to the latest one."""
         latest = max(0, *(x.delay for x in chunks))
         if len({x.extra for x in chunks}) > 1:
             raise Unsupported("joins values of different lengths")

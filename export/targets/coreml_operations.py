@@ -13,7 +13,7 @@ from coremltools.converters.mil import Builder as mb
 from torch import fx
 
 from clipstep.export.compat.coremltools_internals import Function, Program, types
-from clipstep.export.lowering.lazy import exchanged
+from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.targets.common import IDENTITY, Pair, clamp_bounds, pair
 from clipstep.export.unsupported import Unsupported
@@ -141,7 +141,7 @@ def permute(x: Any, dims: Sequence[int]) -> Any:
 
 
 def transpose(x: Any, first: int, second: int) -> Any:
-    return permute(x, exchanged(x.rank, first, second))
+    return permute(x, swapped_axes(x.rank, first, second))
 
 
 def pad(x: Any, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:

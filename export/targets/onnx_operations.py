@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx
 
 from clipstep.export.choices import OPSETS
-from clipstep.export.lowering.lazy import exchanged
+from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.targets.common import IDENTITY, Pair, clamp_bounds, pair
 from clipstep.export.unsupported import Unsupported
@@ -200,7 +200,7 @@ def permute(graph: OnnxGraph, x: str, dims: Sequence[int]) -> str:
 
 
 def transpose(graph: OnnxGraph, x: str, first: int, second: int, *, before: Sequence[int], after: Sequence[int]) -> str:
-    return permute(graph, x, exchanged(len(before), first, second))
+    return permute(graph, x, swapped_axes(len(before), first, second))
 
 
 def pad(

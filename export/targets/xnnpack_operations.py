@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clipstep.export.compat.executorch_internals import flags, schema
-from clipstep.export.lowering.lazy import exchanged
+from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.targets.common import IDENTITY, Pair, pair
 from clipstep.export.targets.xnnpack import NHWC, NONE, Clamp, Graph, XnnValue
 from clipstep.export.unsupported import Unsupported
@@ -232,7 +232,7 @@ def permute(_: Graph, x: XnnValue, dims: Sequence[int]) -> XnnValue:
 
 
 def transpose(graph: Graph, x: XnnValue, first: int, second: int) -> XnnValue:
-    return permute(graph, x, exchanged(len(x.axes), first, second))
+    return permute(graph, x, swapped_axes(len(x.axes), first, second))
 
 
 def pad(graph: Graph, x: XnnValue, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> XnnValue:

@@ -108,8 +108,8 @@ def _show_golden(bundle: Bundle, console: Console) -> None:
     flushed = f", flushed after {', '.join(map(str, golden.flushed))}" if golden.flushed else ""
     on = f"{len(golden.logits)} on {len(golden.subclips)} subclips{content}{flushed}"
     console.print(f"golden steps  {on}, {sizes[0]:.1f} MB of the bundle's {sizes[1]:.1f} MB", soft_wrap=True)
-    if bundle.manifest.golden.cannot_show:
-        console.print(f"              they cannot show: {', '.join(bundle.manifest.golden.cannot_show)}", soft_wrap=True)
+    if bundle.manifest.golden.undetected_faults:
+        console.print(f"              undetected faults: {', '.join(bundle.manifest.golden.undetected_faults)}", soft_wrap=True)
 
 
 def _show_interface(interface: Interface, console: Console) -> None:

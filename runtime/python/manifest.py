@@ -259,8 +259,8 @@ class Golden(_Model):
     sha256: Sha256
     content: tuple[GoldenContent, ...] = ()
     """What the frames are, in their order; empty where nobody noted it."""
-    cannot_show: tuple[str, ...] = ()
-    """The mistakes, of those that export tries, that leave every output of these steps within the bound."""
+    undetected_faults: tuple[str, ...] = ()
+    """The faults, of those that export tries, that these steps do not detect: they leave every output within the bound."""
     outputs_by: str | None = None
     """What computed the expected outputs, where it was not the eager network at export."""
     left_out_steps: Count = 0

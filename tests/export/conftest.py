@@ -1,4 +1,4 @@
-"""What the tests of export share: the opened bundle, a network that exports fast, and copies to damage."""
+"""What the tests of export share: the opened bundle, a network that exports fast, and copies that tests damage."""
 
 import json
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def pooled_run(clip: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def rehash() -> Callable[..., Bundle]:
-    """``rehash(path, file)``: opens a changed bundle with the hashes that its files have now, and only that artifact."""
+    """`rehash(path, file)`: writes the present hashes of a changed bundle's files into its manifest, and opens it with the artifact `file` alone."""
 
     def change(path: Path, file: str | None = None) -> Bundle:
         values = json.loads((path / MANIFEST).read_text())

@@ -1,4 +1,4 @@
-"""clipstep as a library: a module in memory becomes a bundle, and what cannot be one is refused in a sentence."""
+"""The Python API: exporting and verifying a module in memory, and the errors."""
 
 import threading
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def exported(small: nn.Module, sample: Tensor, tmp_path_factory: pytest.TempPath
     return export(small, tmp_path_factory.mktemp("api") / "small.clipstep", sample=sample, **FACTS).bundle
 
 
-def test_a_module_in_memory_is_exported_and_runs_as_it_does(exported: Path, small: nn.Module, sample: Tensor) -> None:
+def test_a_module_in_memory_is_exported_and_the_bundle_computes_the_same(exported: Path, small: nn.Module, sample: Tensor) -> None:
     mean, std = (torch.tensor(FACTS[name]).reshape(3, 1, 1, 1) for name in ("mean", "std"))
     past = torch.zeros(1, 8)
     with StepModel.load(exported) as model, torch.no_grad():
@@ -91,7 +91,7 @@ def test_a_bundle_is_verified_against_its_module(exported: Path, small: nn.Modul
     assert computed.artifacts[0].max_relative_error < computed.artifacts[0].bound
 
 
-def test_another_module_is_not_the_one_behind_a_bundle(exported: Path) -> None:
+def test_verify_refuses_another_module(exported: Path) -> None:
     torch.manual_seed(6)
     with pytest.raises(ParityError, match="not what the eager network computes"):
         verify(exported, module=Small().eval())
@@ -185,13 +185,13 @@ def test_a_module_that_cannot_be_exported_is_refused_and_left_as_it_is(name: str
         ({"input_dtype": "int8"}, "unknown input_dtype; got int8"),
     ],
 )
-def test_facts_that_are_not_the_networks_are_refused(small: nn.Module, tmp_path: Path, facts: dict[str, Any], message: str) -> None:
+def test_values_that_are_not_possible_for_the_network_are_refused(small: nn.Module, tmp_path: Path, facts: dict[str, Any], message: str) -> None:
     with pytest.raises(ClipstepError, match=message):
         export(small, tmp_path / "out.clipstep", **FACTS | facts)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_out_must_be_free_or_a_bundle_to_replace(small: nn.Module, exported: Path, tmp_path: Path) -> None:
+def test_out_must_not_exist_or_be_a_bundle_that_force_replaces(small: nn.Module, exported: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.clipstep").mkdir()
     (tmp_path / "mine.clipstep/diary.txt").write_text("mine")
     for out, message in (

@@ -1,4 +1,4 @@
-"""``clipstep verify``: what passes, and the one line and exit code 2 for what does not."""
+"""`clipstep verify`: what passes, and one line and exit code 2 for everything else."""
 
 import json
 import re

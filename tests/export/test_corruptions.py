@@ -1,7 +1,7 @@
-"""Each corruption that ``clipstep verify`` promises to catch, on written artifacts, with hashes made to fit.
+"""Each corruption that `clipstep verify` is documented to catch, on written artifacts, with matching hashes.
 
-An artifact that computes something else is written from a corrupted network with the facts of the right one. A manifest that says
-something else lies beside the right artifacts, or its lie is embedded in them too; then the network alone can tell.
+A faulty artifact is written from a corrupted network with the metadata of the right one. A wrong manifest is beside the right artifacts,
+or the wrong value is embedded in them too; then only a comparison with the network detects it.
 """
 
 import json
@@ -31,7 +31,7 @@ FILES = {"onnx": "step.onnx", "executorch": "step.pte", "coreml": "step-float32.
 
 
 class Small(nn.Module):
-    """Two states of one shape that mean different things, a relu, and a kernel that sees time."""
+    """Two states of one shape and different meaning, a relu, and a temporal kernel."""
 
     initial = 0.5
 
@@ -70,14 +70,14 @@ class Linear(Small):
 
 
 class Swapped(Small):
-    """Each state is taken for the other."""
+    """Its two states are exchanged."""
 
     def forward(self, frames: Tensor, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return super().forward(frames, fast, slow)
 
 
 class Turned(Small):
-    """Its frames are changed first, by the dimensions or the axes named in ``how``."""
+    """Its frames are changed first, by the dimensions or the axes named in `how`."""
 
     how: Callable[[Tensor], Tensor]
 
@@ -135,7 +135,7 @@ def test_a_corrupted_artifact_of_each_target_is_caught_alone(name: str, right: t
 
 
 def _take(bundle: Path, other: Path, file: str, facts: str) -> None:
-    """Puts another bundle's artifact in place, alone, with the right facts in it and the hash that it has then."""
+    """Replace the artifacts by one of another bundle, with the right metadata embedded and a matching hash."""
     target, source = bundle / file, other / file
     shutil.rmtree(target) if target.is_dir() else target.unlink()
     shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
@@ -185,7 +185,7 @@ def _lie(bundle: Path, name: str) -> None:
 
 @pytest.mark.parametrize("file", FILES.values())
 @pytest.mark.parametrize("name", LIES)
-def test_a_manifest_that_lies_is_caught_alone_by_what_the_artifacts_carry(
+def test_a_wrong_manifest_is_caught_by_the_metadata_in_the_artifacts(
     name: str, file: str, right: tuple[Run, Path], tmp_path: Path, clipstep: Cli
 ) -> None:
     copy = Path(shutil.copytree(right[1], tmp_path / "small.clipstep"))
@@ -198,10 +198,10 @@ def test_a_manifest_that_lies_is_caught_alone_by_what_the_artifacts_carry(
 
 
 @pytest.mark.parametrize("name", sorted(LIES.keys() - {"output"}))  # Whether classes exclude each other is not in a network.
-def test_a_lie_that_the_artifacts_carry_too_is_caught_with_the_network(
+def test_a_wrong_value_in_the_manifest_and_the_artifacts_is_caught_with_the_network(
     name: str, right: tuple[Run, Path], tmp_path: Path, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of those facts golden steps show the initial value alone; the rest is caught where the network is given."""
+    """Of these values golden steps detect the initial value alone; the others are detected if the network is given."""
     copy = Path(shutil.copytree(right[1], tmp_path / "small.clipstep"))
     _lie(copy, name)
     lying = Bundle.open(copy).manifest
@@ -224,7 +224,7 @@ def test_the_right_bundle_passes_alone_and_with_its_network(right: tuple[Run, Pa
         assert code == 0 and out.count("equal") == 4, err
 
 
-def test_an_artifact_without_facts_is_caught(right: tuple[Run, Path], tmp_path: Path, clipstep: Cli) -> None:
+def test_an_artifact_without_metadata_is_caught(right: tuple[Run, Path], tmp_path: Path, clipstep: Cli) -> None:
     copy = Path(shutil.copytree(right[1], tmp_path / "small.clipstep"))
     model = onnx.load(copy / "step.onnx")
     del model.metadata_props[:]
@@ -233,7 +233,7 @@ def test_an_artifact_without_facts_is_caught(right: tuple[Run, Path], tmp_path: 
     for artifact in values["artifacts"]:
         artifact.update(sha256=tree_sha256(copy / artifact["file"]), size_bytes=tree_size(copy / artifact["file"]))
     (copy / MANIFEST).write_text(json.dumps(values))
-    assert "step.onnx: carries no clipstep facts" in clipstep("verify", copy)[2]
+    assert "step.onnx: carries no clipstep metadata" in clipstep("verify", copy)[2]
 
 
 @pytest.mark.parametrize("output", ["probabilities", "multilabel_probabilities"])

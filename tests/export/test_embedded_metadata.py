@@ -1,4 +1,4 @@
-"""What an artifact says of itself against what the manifest says, when it is loaded; the manifest needs no hash, the files' hashes fit."""
+"""The metadata embedded in an artifact is compared with the manifest when it is loaded. Here the manifest is changed, and all hashes match."""
 
 import json
 import shutil
@@ -79,7 +79,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", LIES)
-def test_a_manifest_that_says_something_else_than_the_artifact_is_refused_at_load(name: str, engine: str, copy: Path) -> None:
+def test_a_manifest_that_differs_from_the_metadata_is_refused_at_load(name: str, engine: str, copy: Path) -> None:
     change, message = LIES[name]
     _edit(copy, change)
     with pytest.raises(ClipstepError, match=r"get the bundle again, or export it again$") as error:
@@ -111,14 +111,14 @@ def _metadata(bundle: Path, text: str | None) -> None:
     onnx.save(model, bundle / "step.onnx")
 
 
-def test_an_artifact_without_facts_loads(copy: Path, rehash: Rehash) -> None:
-    """As those were before clipstep embedded them."""
+def test_an_artifact_without_metadata_loads(copy: Path, rehash: Rehash) -> None:
+    """Earlier versions embedded none."""
     _metadata(copy, None)
     rehash(copy)
     StepModel.load(copy).close()
 
 
-def test_facts_of_before_a_key_was_there_are_those_of_its_default(copy: Path, rehash: Rehash) -> None:
+def test_metadata_without_a_newer_key_has_its_default(copy: Path, rehash: Rehash) -> None:
     facts = Bundle.open(copy).manifest.interface("uint8").model_dump(mode="json")
     for key in ("flush", "average", "window_frames", "output", "delay_frames"):
         del facts[key]
@@ -127,16 +127,16 @@ def test_facts_of_before_a_key_was_there_are_those_of_its_default(copy: Path, re
     StepModel.load(copy).close()
 
 
-def _facts_of(copy: Path, version: str, rehash: Rehash) -> Path:
-    """The lone file with facts of that version of the format, and a key that this clipstep does not know."""
+def _with_metadata_of(copy: Path, version: str, rehash: Rehash) -> Path:
+    """Write a lone file with metadata of that format version, and with a key that this clipstep does not know."""
     facts = Bundle.open(copy).manifest.interface("uint8").model_dump(mode="json")
     _metadata(copy, json.dumps({**facts, "schema_version": version, "input": {**facts["input"], "gamma": 2.2}}))
     rehash(copy, "step.onnx")
     return copy / "step.onnx"
 
 
-def test_facts_of_a_newer_minor_version_are_read_without_what_is_new(copy: Path, rehash: Rehash, clipstep: Cli) -> None:
-    file = _facts_of(copy, "2.1", rehash)
+def test_metadata_of_a_newer_minor_version_is_read_without_its_new_keys(copy: Path, rehash: Rehash, clipstep: Cli) -> None:
+    file = _with_metadata_of(copy, "2.1", rehash)
     code, out, err = clipstep("inspect", file)
     assert (code, err) == (0, "") and "format        2.1, newer than this clipstep's 2.0; not read: input.gamma\n" in out
     code, out, _ = clipstep("inspect", file, "--json")
@@ -154,10 +154,10 @@ def test_facts_of_a_newer_minor_version_are_read_without_what_is_new(copy: Path,
         ("3.0", "what clipstep embedded in it was written by a newer clipstep; got schema_version 3.0; expected 2.x; install a newer clipstep"),
     ],
 )
-def test_facts_of_another_version_are_refused_by_every_command(
+def test_metadata_of_another_major_version_is_refused_by_every_command(
     version: str, said: str, copy: Path, clip: Path, rehash: Rehash, clipstep: Cli
 ) -> None:
-    file = _facts_of(copy, version, rehash)
+    file = _with_metadata_of(copy, version, rehash)
     for command in (("inspect", file), ("verify", copy), ("run", copy, clip)):
         code, out, err = clipstep(*command)
         assert code == 2 and said in " ".join(err.split()), (command, out, err)
@@ -173,7 +173,7 @@ def test_facts_of_another_version_are_refused_by_every_command(
         ('{"name": 1, "name": 2}', "is ambiguous; got the key 'name' twice"),
     ],
 )
-def test_facts_that_are_malformed_are_refused(text: str, message: str, copy: Path, rehash: Rehash) -> None:
+def test_malformed_metadata_is_refused(text: str, message: str, copy: Path, rehash: Rehash) -> None:
     _metadata(copy, text)
     rehash(copy)
     with pytest.raises(ClipstepError) as error:

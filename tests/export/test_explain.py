@@ -1,4 +1,4 @@
-"""What ``clipstep export --explain`` says of each convolution, against numbers worked out by hand, and the graphs after each pass."""
+"""`clipstep export --explain` against numbers computed by hand, and the graphs after each pass."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,13 +49,13 @@ CASES = {
     "channel-major-banded": (nn.Conv3d(32, 32, 3, stride=2, padding=1, groups=32), WIDE, ONNX),
     "frames-as-channels": (nn.Conv3d(32, 32, 3, padding=1, groups=32), WIDE, XNNPACK),
     "batched-taps": (nn.Conv3d(32, 32, (1, 3, 3)), WIDE, coreml.PROFILE),
-    "taps-of-frames": (nn.Conv3d(32, 32, 3, padding=1, groups=2), WIDE, PER_FRAME),
+    "per-frame-taps": (nn.Conv3d(32, 32, 3, padding=1, groups=2), WIDE, PER_FRAME),
     "taps-as-channels": (nn.Conv3d(32, 32, (2, 3, 3)), WIDE, PER_FRAME),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_strategy_is_chosen_where_it_is_meant(name: str) -> None:
+def test_each_strategy_is_chosen_where_it_applies(name: str) -> None:
     layer = explained(*CASES[name])
     assert (layer.name, layer.strategy) == ("conv", name)
 
@@ -71,7 +71,7 @@ def test_arithmetic_of_a_gemm() -> None:
     assert layer.fmas_needed == 4 * 36 * 12 * 81
     assert layer.fmas == 36 * 12 * (2 * (81 + 1) + 2 * (54 + 1))
     frames, padded, im2col = 4 * 3 * 36, 4 * 3 * 64, 4 * (27 + 27) * 36  # Slices of the input, paddings; slices and their concatenation.
-    assert layer.moved == frames + padded + im2col + 36 * (2 * (81 + 1) + 2 * (54 + 1))  # The taps and a row of ones for each product.
+    assert layer.elements_moved == frames + padded + im2col + 36 * (2 * (81 + 1) + 2 * (54 + 1))  # The taps and a row of ones for each product.
 
 
 def test_arithmetic_of_winograd() -> None:
@@ -81,8 +81,8 @@ def test_arithmetic_of_winograd() -> None:
     assert (layer.fmas_needed, layer.fmas) == (6 * 36 * 32 * 32 * 9, 4 * 36 * 32 * 32 * 9)
 
 
-def test_an_engine_that_permutes_for_nothing_moves_nothing() -> None:
-    assert explained(*CASES["time-as-rows"]).moved == 0
+def test_free_permutations_move_no_elements() -> None:
+    assert explained(*CASES["time-as-rows"]).elements_moved == 0
 
 
 def test_export_explains_the_artifacts_that_it_wrote(run_folder: Path, tmp_path: Path, clipstep: Cli) -> None:

@@ -1,4 +1,4 @@
-"""A bundle is written whole, verified, or not at all; its manifest says what its files are."""
+"""A bundle is verified and written whole, or not at all; its manifest describes its files."""
 
 import dataclasses
 import hashlib
@@ -53,7 +53,7 @@ def wrong_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TARGETS, "onnx", dataclasses.replace(original, write=write))
 
 
-def test_nothing_is_written_if_an_artifact_fails(wrong_onnx: None, pooled_run: Run, tmp_path: Path) -> None:
+def test_nothing_is_written_if_an_artifact_fails_verification(wrong_onnx: None, pooled_run: Run, tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"step\.onnx: logits is off at step 0; got an error of 0\.01"):
         export_network(pooled_run.spec(tmp_path), tmp_path / "deep/small.clipstep", ExportOptions(("onnx",)))
     assert list(tmp_path.iterdir()) == []  # Nor the folder that was to hold it.
@@ -66,7 +66,7 @@ def test_an_older_bundle_stays_if_the_new_one_fails(wrong_onnx: None, pooled_run
     assert tree(bundle_copy.parent) == before and [path.name for path in bundle_copy.parent.iterdir()] == [bundle_copy.name]
 
 
-def test_a_bundle_is_named_and_replaced_only_if_told(pooled_run: Run, bundle_copy: Path) -> None:
+def test_a_bundle_is_replaced_only_with_force(pooled_run: Run, bundle_copy: Path) -> None:
     before = tree(bundle_copy)
     with pytest.raises(ClipstepError, match=r"holds a finished bundle \(slowfast_causal_shufflenet, 3 classes, of 20.*\); replace it with --force"):
         export_network(pooled_run.spec(bundle_copy), bundle_copy, ExportOptions(("onnx",)))
@@ -158,7 +158,7 @@ def test_the_manifest_has_the_keys_of_its_schema_and_no_others(bundle: Bundle) -
 
 
 @pytest.mark.parametrize("targets", [["tflite"], ["onnx", "tflite"], []])
-def test_an_unknown_target_is_answered_with_the_known_ones(targets: list[str], pooled_run: Run, tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_target_lists_the_known_ones(targets: list[str], pooled_run: Run, tmp_path: Path) -> None:
     wanted = "tflite" if targets else "none"
     with pytest.raises(ClipstepError, match=f"unknown target; got {wanted}; expected some of onnx, executorch, coreml"):
         export_network(pooled_run.spec(tmp_path), tmp_path / "x.clipstep", ExportOptions(targets))

@@ -1,4 +1,4 @@
-"""The first of the damaged bundles that ``make fuzz`` tries by the thousand."""
+"""The first of the damaged bundles that `make fuzz` tries by the thousand."""
 
 import importlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Golden steps hold the end of a video: what an artifact with a wrong end cannot pass, and what becomes of it in packs."""
+"""The end of a video in golden steps: artifacts with a wrong end are caught, and packs keep it."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.export import pipeline
-from clipstep.export.golden_faults import END_IGNORED, unseen
+from clipstep.export.golden_faults import END_IGNORED, undetected_faults
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.step import Step, program_of
@@ -32,7 +32,7 @@ MEAN, STD = (104.0, 101.0, 97.0), (58.0, 57.0, 59.0)
 
 
 class Late(nn.Module):
-    """Looks ahead by one frame, then by two of half the rate: a delay of 6 frames."""
+    """Two kernels that need later frames: one frame, then two at half the rate; a delay of 6 frames."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def late_bundle(late_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def earlier_bundle(late_bundle: Path, tmp_path: Path, rehash: Rehash) -> Path:
-    """As it was written before golden steps held the end of a video."""
+    """A bundle whose golden steps hold no flushed videos, as an earlier clipstep wrote it."""
     path = Path(shutil.copytree(late_bundle, tmp_path / "earlier.clipstep"))
     replace(GoldenSteps.of(Bundle.open(path)), flushed={}).save(path / "golden.safetensors")
     rehash(path)
@@ -89,7 +89,7 @@ def earlier_bundle(late_bundle: Path, tmp_path: Path, rehash: Rehash) -> Path:
 
 
 def _whole(run: Run, golden: GoldenSteps, steps: int) -> np.ndarray:
-    """The eager clip network on all frames of so many golden steps, which knows nothing of steps."""
+    """The logits of the eager clip network on the frames of a number of golden steps."""
     frames = np.concatenate([golden.subclips[step % len(golden.subclips)] for step in range(steps)])
     with torch.no_grad():
         return run.network(normalise(torch.from_numpy(frames)[None], MEAN, STD))[0].numpy()
@@ -126,7 +126,7 @@ def test_an_artifact_with_another_end_is_refused_at_export_and_caught_by_verify_
     assert code == 2 and "logits are off where a video of 1 step is flushed" in err
 
 
-def test_verify_says_of_which_ends_it_spoke(late_bundle: Path, clipstep: Cli) -> None:
+def test_verify_prints_which_ends_it_checked(late_bundle: Path, clipstep: Cli) -> None:
     code, out, err = clipstep("verify", late_bundle)
     assert (
         (code, err) == (0, "")
@@ -137,11 +137,11 @@ def test_verify_says_of_which_ends_it_spoke(late_bundle: Path, clipstep: Cli) ->
     assert ", flushed after 1, 5, 16, " in clipstep("inspect", late_bundle)[1]
 
 
-def test_an_earlier_bundle_verifies_and_its_end_is_said_to_be_unchecked(
+def test_an_earlier_bundle_verifies_with_a_line_that_its_end_is_not_checked(
     earlier_bundle: Path, late_run: Run, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, err = clipstep("verify", earlier_bundle)
-    assert (code, err) == (0, "") and "not checked: the end of a video, for these golden steps hold no flushed one" in out
+    assert (code, err) == (0, "") and "not checked: the end of a video, because these golden steps hold no flushed one" in out
     assert json.loads(clipstep("verify", earlier_bundle, "--json")[1])["flushed_after_steps"] == []
     monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: late_run.spec())
     code, out, err = clipstep("verify", earlier_bundle, "--run", "RUN")
@@ -161,7 +161,7 @@ def test_flushed_logits_that_are_not_the_networks_are_caught(
 
 
 @pytest.mark.parametrize(("kind", "after"), [("full", [1, 5, 16]), ("short", [1, 5]), ("synthetic", [1, 5, 16])])
-def test_a_pack_keeps_ends_that_are_right(kind: str, after: list[int], late_bundle: Path, late_run: Run, tmp_path: Path, clipstep: Cli) -> None:
+def test_a_pack_keeps_the_flushed_videos(kind: str, after: list[int], late_bundle: Path, late_run: Run, tmp_path: Path, clipstep: Cli) -> None:
     out = tmp_path / "late.clipstep.zip"
     code, _, err = clipstep("pack", late_bundle, "--for", "python", "--golden", kind, "--out", out)
     assert (code, err) == (0, "")
@@ -176,7 +176,7 @@ def test_a_pack_keeps_ends_that_are_right(kind: str, after: list[int], late_bund
 def test_the_eager_network_records_ends_of_synthetic_steps(
     earlier_bundle: Path, late_run: Run, tmp_path: Path, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An artifact records none unless it has proved that its own are right: those of an earlier bundle prove nothing."""
+    """An artifact of an earlier bundle records none, because its own end was never verified."""
     monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: late_run.spec())
     for options, after in (((), []), (("--run", "RUN"), [1, 5, 16])):
         out = tmp_path / f"{len(options)}.clipstep.zip"
@@ -185,12 +185,12 @@ def test_the_eager_network_records_ends_of_synthetic_steps(
             assert list(GoldenSteps.of(bundle).flushed) == after
 
 
-def test_a_network_on_which_the_end_does_not_show_is_said_to_be_one(late_run: Run) -> None:
+def test_an_ignored_end_is_undetected_in_a_network_on_which_the_end_has_no_effect(late_run: Run) -> None:
     program = program_of(late_run.spec(), 2)
     golden = record_golden(program, program.subclips(late_run.sample.flatten(0, 1)))
-    assert END_IGNORED not in unseen(program, golden)
+    assert END_IGNORED not in undetected_faults(program, golden)
     blind = replace(program, step=Ignores(program.step.network, program.step.mean, program.step.std).eval())
-    assert END_IGNORED in unseen(blind, record_golden(blind, torch.from_numpy(golden.subclips)))
+    assert END_IGNORED in undetected_faults(blind, record_golden(blind, torch.from_numpy(golden.subclips)))
 
 
 @pytest.mark.parametrize(

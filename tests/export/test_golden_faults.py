@@ -1,4 +1,4 @@
-"""Golden steps that prove something, heads that end in softmax or sigmoid, and ``verify --model``."""
+"""Faults that golden steps detect, networks that end in softmax or sigmoid, and `verify --model`."""
 
 import json
 import sys
@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clipstep.export.golden_faults import record_telling, unseen
-from clipstep.export.output_kind import settle_output
+from clipstep.export.golden_faults import record_assessed_golden, undetected_faults
+from clipstep.export.output_kind import infer_output_kind
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.verification import record_golden
 from clipstep.runtime import Bundle, ClipstepError, StepModel
@@ -26,7 +26,7 @@ SCENES = torch.from_numpy(synthetic_subclips(8, 3, 12, 12))
 
 
 class Head(nn.Module):
-    """A convolution over time and space, a mean, and something last."""
+    """A convolution over time and space, a mean, a linear layer, and a function `last` of the logits."""
 
     def __init__(self, last: Callable[[Tensor], Tensor] = lambda x: x, see: Callable[[Tensor], Tensor] = lambda x: x) -> None:
         super().__init__()
@@ -63,13 +63,13 @@ LASTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 
 
 @pytest.mark.parametrize("last", LASTS)
-def test_what_the_output_holds_is_recognised(last: str) -> None:
+def test_the_output_kind_is_inferred(last: str) -> None:
     program = _program(Head(LASTS[last][0]))
-    assert settle_output(None, program, record_golden(program, SCENES).logits) == LASTS[last][1]
+    assert infer_output_kind(None, program, record_golden(program, SCENES).logits) == LASTS[last][1]
 
 
 @pytest.mark.parametrize(
-    ("last", "asked", "settled"),
+    ("last", "requested", "expected"),
     [
         ("linear", "logits", "logits"),
         ("linear", "multilabel", "multilabel_logits"),
@@ -81,67 +81,67 @@ def test_what_the_output_holds_is_recognised(last: str) -> None:
         ("softmax", "multilabel", "--output multilabel: the network's outputs always sum to 1"),
     ],
 )
-def test_the_user_settles_what_the_output_holds(last: str, asked: str, settled: str) -> None:
+def test_the_user_overrides_the_output_kind(last: str, requested: str, expected: str) -> None:
     program = _program(Head(LASTS[last][0]))
     logits = record_golden(program, SCENES).logits
-    if settled.startswith("--"):
-        with pytest.raises(ClipstepError, match=settled):
-            settle_output(asked, program, logits)
+    if expected.startswith("--"):
+        with pytest.raises(ClipstepError, match=expected):
+            infer_output_kind(requested, program, logits)
     else:
-        assert settle_output(asked, program, logits) == settled
+        assert infer_output_kind(requested, program, logits) == expected
 
 
-# What golden steps show.
+# Which faults golden steps detect.
 
 
-def test_synthetic_scenes_show_every_mistake_and_noise_shows_less(program: StepProgram) -> None:
-    """The distance to the bound, in a network of random weights: noise moves its logits by less than a fifth of what scenes do."""
+def test_synthetic_scenes_detect_every_fault_and_noise_moves_the_logits_less(program: StepProgram) -> None:
+    """In a network of random weights noise moves the logits by less than a fifth of what scenes do."""
     small = _program(Head())
     scenes, noise = record_golden(small, SCENES), record_golden(small, torch.randint(256, SCENES.shape, dtype=torch.uint8))
-    assert unseen(small, scenes) == ()
+    assert undetected_faults(small, scenes) == ()
     spread = [np.ptp(golden.logits, axis=0).max() for golden in (scenes, noise)]
     assert spread[0] > 5 * spread[1]
-    assert unseen(program, record_golden(program, torch.from_numpy(synthetic_subclips(8, *program.frames.shape)))) == ()
+    assert undetected_faults(program, record_golden(program, torch.from_numpy(synthetic_subclips(8, *program.frames.shape)))) == ()
 
 
-BLIND: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+INSENSITIVE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "colour": (lambda x: x.mean(1, keepdim=True).expand(-1, 3, -1, -1, -1), "red and blue exchanged"),
     "space": (lambda x: x.mean((3, 4), keepdim=True).expand(-1, -1, -1, 12, 12), "height and width exchanged"),
     "time": (lambda x: x.mean(2, keepdim=True).expand(-1, -1, 3, -1, -1), "time reversed"),
 }
 
 
-@pytest.mark.parametrize("blind", BLIND)
-def test_what_a_network_is_blind_to_is_said(blind: str) -> None:
-    see, mistake = BLIND[blind]
-    assert record_telling(_program(Head(see=see)), SCENES, "synthetic").cannot_show == (mistake,)
+@pytest.mark.parametrize("axis", INSENSITIVE)
+def test_a_fault_that_a_network_is_insensitive_to_is_undetected(axis: str) -> None:
+    see, fault = INSENSITIVE[axis]
+    assert record_assessed_golden(_program(Head(see=see)), SCENES, "synthetic").undetected_faults == (fault,)
 
 
-def test_a_grey_sample_gets_synthetic_scenes_behind_it() -> None:
-    """A still grey video shows neither colours nor directions nor time; scenes after it do."""
+def test_a_grey_sample_is_followed_by_synthetic_scenes() -> None:
+    """A still grey video detects no fault of colours, directions or time; the scenes after it do."""
     still = torch.arange(8, dtype=torch.uint8).mul(30).reshape(8, 1, 1, 1, 1).expand(SCENES.shape).contiguous()
     program = _program(Head(), still)
-    assert set(unseen(program, record_golden(program, still))) >= {"red and blue exchanged", "height and width exchanged", "time reversed"}
-    recorded = record_telling(program, still, "video")
-    assert recorded.content == ("video", "synthetic") and recorded.cannot_show == ()
+    assert set(undetected_faults(program, record_golden(program, still))) >= {"red and blue exchanged", "height and width exchanged", "time reversed"}
+    recorded = record_assessed_golden(program, still, "video")
+    assert recorded.content == ("video", "synthetic") and recorded.undetected_faults == ()
     assert recorded.golden.subclips.shape == (16, 3, 12, 12, 3) and len(recorded.golden.logits) == 16
     np.testing.assert_array_equal(recorded.golden.subclips[:8], still.numpy())
 
 
-def test_a_network_that_asserts_what_frames_hold_is_not_said_to_show_what_cannot_be_tried() -> None:
-    """A wrong mean breaks its assertion, which no artifact has."""
+def test_a_fault_that_breaks_an_assertion_of_the_network_is_undetected() -> None:
+    """A wrong mean breaks its assertion about the frames; what an artifact, which has no assertions, would compute is unknown."""
 
     def see(frames: Tensor) -> Tensor:
         assert frames.min() >= -100 / 60, "not normalised"
         return frames
 
-    recorded = record_telling(_program(Head(see=see)), SCENES, "synthetic")
-    assert recorded.cannot_show == ("another mean",)
+    recorded = record_assessed_golden(_program(Head(see=see)), SCENES, "synthetic")
+    assert recorded.undetected_faults == ("another mean",)
 
 
-def test_a_dead_network_is_said_to_show_nothing() -> None:
-    found = record_telling(_program(Head(last=lambda x: 0 * x + torch.tensor([1.0, 2.0, 3.0]))), SCENES, "synthetic")
-    assert len(found.cannot_show) == 5
+def test_a_network_of_constant_output_detects_no_fault() -> None:
+    found = record_assessed_golden(_program(Head(last=lambda x: 0 * x + torch.tensor([1.0, 2.0, 3.0]))), SCENES, "synthetic")
+    assert len(found.undetected_faults) == 5
 
 
 # From the command line.
@@ -174,7 +174,7 @@ class Grey(Raw):
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clipstep: Cli) -> Cli:
-    """``own(factory, *options)`` exports one of these networks to ONNX as own.clipstep, in a folder of its own."""
+    """`own(factory, *options)` exports one of these networks to ONNX as own.clipstep, in a folder of its own."""
     (tmp_path / "heads.py").write_text(NETWORK)
     (tmp_path / "labels.txt").write_text("a\nb\nc\n")
     monkeypatch.chdir(tmp_path)
@@ -203,12 +203,12 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clipstep: Cli) -> Cli:
 def test_no_second_softmax_from_export_to_the_stream(
     factory: str, options: tuple[str, ...], output: str, apply: str, said: str, own: Cli, clipstep: Cli
 ) -> None:
-    """The stream's probabilities are the eager network's own; the fact is in the manifest and in the lone file."""
+    """The stream's probabilities are the eager network's; the output kind is in the manifest and in the lone file."""
     code, out, err = own(factory, *options)
     assert code == 0 and said in out and "golden steps: frames of synthetic scenes" in out, err
     assert Bundle.open("own.clipstep").manifest.output == output
-    facts = Interface.model_validate_json(onnx.load("own.clipstep/step.onnx").metadata_props[0].value)
-    assert facts.output == output and Bundle.open("own.clipstep").manifest.golden.content == ("synthetic",)
+    embedded = Interface.model_validate_json(onnx.load("own.clipstep/step.onnx").metadata_props[0].value)
+    assert embedded.output == output and Bundle.open("own.clipstep").manifest.golden.content == ("synthetic",)
     import heads  # type: ignore[import-not-found]
 
     network = getattr(heads, factory)().eval()
@@ -230,18 +230,18 @@ def test_output_that_contradicts_the_network_is_refused(own: Cli) -> None:
     assert code == 2 and err.startswith("error: --output probabilities: the network's outputs are none") and not Path("own.clipstep").exists()
 
 
-def test_what_a_network_is_blind_to_is_warned_of_and_in_the_manifest(own: Cli, clipstep: Cli) -> None:
+def test_an_undetected_fault_is_warned_of_and_in_the_manifest(own: Cli, clipstep: Cli) -> None:
     code, out, err = own("Grey")
-    assert code == 0 and "golden steps cannot show: red and blue exchanged" in out, err
-    assert Bundle.open("own.clipstep").manifest.golden.cannot_show == ("red and blue exchanged",)
-    assert "cannot show: red and blue exchanged" in clipstep("verify", "own.clipstep")[1]
+    assert code == 0 and "do not detect, because no output moves beyond the bound: red and blue exchanged" in out, err
+    assert Bundle.open("own.clipstep").manifest.golden.undetected_faults == ("red and blue exchanged",)
+    assert "faults that these golden steps do not detect: red and blue exchanged" in clipstep("verify", "own.clipstep")[1]
 
 
 def test_verify_with_a_network_of_ones_own(own: Cli, clipstep: Cli) -> None:
     assert own("Raw")[0] == 0
     network = ("--model", "heads:Raw", "--weights", "heads.pth")
     code, out, err = clipstep("verify", "own.clipstep", *network)
-    assert code == 0 and "equal" in out and "not compared, because the network does not say: classes, mean, std, fps" in out, err
+    assert code == 0 and "equal" in out and "not compared, because the network does not record it: classes, mean, std, fps" in out, err
     known = ("--classes", "labels.txt", "--mean", 100, 100, 100, "--std", 60, 60, 60, "--fps", 25)
     code, out, err = clipstep("verify", "own.clipstep", *network, *known)
     assert code == 0 and "not compared" not in out, err
@@ -257,7 +257,7 @@ def test_verify_with_a_network_of_ones_own(own: Cli, clipstep: Cli) -> None:
 
 
 def test_verify_with_another_network(own: Cli, clipstep: Cli) -> None:
-    """Of the same weights, which their hash cannot tell; and options without their network."""
+    """It has the same weights, so that their hash does not distinguish it. Options without a network are refused."""
     assert own("Raw")[0] == 0
     code, _, err = clipstep("verify", "own.clipstep", "--model", "heads:Grey", "--weights", "heads.pth")
     assert code == 2 and "golden logits are not what the eager network computes" in err

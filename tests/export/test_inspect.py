@@ -1,4 +1,4 @@
-"""``clipstep inspect``: what it says is what the files' own readers, and the manifest, say; what does not fit is caught."""
+"""`clipstep inspect`: what it says is what the files' own readers, and the manifest, say; what does not fit is caught."""
 
 import json
 import shutil

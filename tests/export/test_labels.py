@@ -16,7 +16,7 @@ from clipstep.runtime import ClipstepError
         pytest.param(b"\"Apply Eye Makeup\"\r'Caf\xc3\xa9'\rhug", id="quoted"),
     ],
 )
-def test_names_are_what_was_meant(tmp_path: Path, content: bytes) -> None:
+def test_names_are_read_whatever_the_encoding_and_line_ends(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "labels.txt").write_bytes(content)
     assert read_labels(tmp_path / "labels.txt") == ("Apply Eye Makeup", "Caf\u00e9", "hug")
 

@@ -14,7 +14,7 @@ from clipstep.export.lowering.lazy import LazyPermutation
 
 
 class Ranks(TorchDispatchMode):
-    """Remembers the largest rank that any operation gave."""
+    """Records the largest rank of any operation's result."""
 
     largest = 0
 
@@ -27,7 +27,7 @@ class Ranks(TorchDispatchMode):
 
 @st.composite
 def moves(draw: st.DrawFn) -> tuple[list[int], list[tuple[str, list[int]]]]:
-    """A shape, and reshapes and permutations that torch allows one after the other."""
+    """A shape, and a sequence of reshapes and permutations that torch allows."""
     primes = draw(st.lists(st.sampled_from([1, 2, 2, 3, 4, 5]), min_size=1, max_size=7))
     shape = draw(st.permutations(primes))[:4]
     rest = math.prod(primes) // math.prod(shape)
@@ -58,7 +58,7 @@ def _divisors(number: int) -> list[int]:
 
 @settings(max_examples=300, deadline=None)
 @given(moves())
-def test_it_is_what_torch_does(case: tuple[list[int], list[tuple[str, list[int]]]]) -> None:
+def test_reshapes_and_permutations_equal_torch(case: tuple[list[int], list[tuple[str, list[int]]]]) -> None:
     shape, steps = case
     expected = torch.arange(math.prod(shape)).reshape(shape)
     with Ranks() as ranks:
@@ -75,7 +75,7 @@ def test_it_is_what_torch_does(case: tuple[list[int], list[tuple[str, list[int]]
 
 @pytest.mark.parametrize("order", permutations(range(5)), ids=str)
 def test_any_order_of_five_axes(order: tuple[int, ...]) -> None:
-    """Where no two axes stay neighbours, it takes several transpositions."""
+    """If no two axes stay neighbours, several transpositions are needed."""
     sizes = (2, 3, 5, 4, 3)
     x = torch.randn(6, 5, 12)
     with Ranks() as ranks:

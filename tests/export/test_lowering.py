@@ -20,7 +20,7 @@ PIXEL, FRAMES = torch.ones(3), torch.arange(4.0).reshape(4, 1, 1)
 
 
 class Ranks(fx.Interpreter):
-    """Runs a graph and keeps the rank of every value in it, constants included."""
+    """Runs a graph and records the rank of every value in it, constants included."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
@@ -107,7 +107,7 @@ def _cut(x: Tensor, *parts: tuple[int, int], dim: int = 0) -> list[Tensor]:
     ],
     ids=["frames", "columns", "a constant for each frame", "parts that overlap", "an axis that is joined", "other axes", "used whole", "squared"],
 )
-def test_parts_are_cut_out_before_operations_on_the_whole(function: Callable[[Tensor], list[Tensor]], moved: bool) -> None:
+def test_values_are_sliced_before_elementwise_operations(function: Callable[[Tensor], list[Tensor]], moved: bool) -> None:
     x = torch.arange(120, dtype=torch.uint8).reshape(4, 10, 3)
     graph = make_fx(function)(x)
     expected = graph(x)

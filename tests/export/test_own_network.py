@@ -33,7 +33,7 @@ def _blocks(page: Path) -> list[tuple[str, str]]:
 
 
 def _walk(block: str, folder: Path) -> None:
-    """Runs the commands of a block in ``folder``; each must print what the block shows, up to its ``...``, if it shows anything."""
+    """Runs the commands of a block in `folder`; each must print what the block shows, up to its `...`, if it shows anything."""
     for step in re.split(r"^\$ ", block, flags=re.M)[1:]:
         command, _, shown = step.partition("\n")
         executable = Path(sys.executable).parent
@@ -201,7 +201,7 @@ number = 3
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clipstep: Command) -> Command:
-    """``own(factory, *options)``: exports to ONNX from a folder with these networks and two classes."""
+    """`own(factory, *options)`: exports to ONNX from a folder with these networks and two classes."""
     (tmp_path / "nets.py").write_text(NETWORK)
     (tmp_path / "labels.txt").write_text("a\nb\n")
     (tmp_path / "raises.py").write_text("import torch\n\n1 / 0\n")
@@ -292,8 +292,12 @@ def test_mistakes(factory: str, options: tuple[object, ...], message: str, own: 
 
 
 def test_neither_or_both(clipstep: Command, run_folder: Path) -> None:
-    assert clipstep("export", "--out", "x.clipstep")[2].startswith("error: what is to be exported?; got neither; expected either RUN or --model")
-    assert clipstep("export", run_folder, "--model", "a:b", "--out", "x.clipstep")[2].startswith("error: what is to be exported?; got both")
+    assert clipstep("export", "--out", "x.clipstep")[2].startswith(
+        "error: which network to export?; got neither RUN nor --model; expected one of them"
+    )
+    assert clipstep("export", run_folder, "--model", "a:b", "--out", "x.clipstep")[2].startswith(
+        "error: which network to export?; got RUN and --model"
+    )
     assert clipstep("export", "--model", "a:b", "--out", "x.clipstep")[2].startswith("error: --model needs --classes, --frames and --size")
 
 

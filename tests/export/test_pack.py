@@ -1,4 +1,4 @@
-"""``clipstep pack``, and every command on what it writes."""
+"""`clipstep pack`, and every command on what it writes."""
 
 import zipfile
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def test_a_pack_of_synthetic_steps_is_smaller_holds_no_footage_and_verifies(clip
     assert code == 0 and "16 steps and a reset" in out and out.count("equal") == 2 and "mlpackage" not in out
 
 
-def test_every_command_takes_it(
+def test_every_command_takes_a_pack(
     clipstep: Cli, bundle_path: Path, run_folder: Path, pack: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temporary, records = tmp_path / "temporary", tmp_path / "records.jsonl"
@@ -68,7 +68,7 @@ def test_a_pack_for_ios_does_not_run_here_and_says_so(clipstep: Cli, bundle_path
     assert clipstep("verify", pack)[0] == clipstep("inspect", pack)[0] == 0
 
 
-def test_the_eager_network_records_the_steps_where_it_is_given(clipstep: Cli, bundle_path: Path, run_folder: Path, run: Run, tmp_path: Path) -> None:
+def test_the_eager_network_records_the_steps_if_it_is_given(clipstep: Cli, bundle_path: Path, run_folder: Path, run: Run, tmp_path: Path) -> None:
     out = tmp_path / "x.clipstep.zip"
     code, said, _ = clipstep("pack", bundle_path, "--for", "android", "--golden", "synthetic", "--run", run_folder, "--out", out)
     assert code == 0 and "outputs by the eager network" in said
@@ -102,7 +102,7 @@ def test_what_cannot_be_packed(
     assert Path("there.clipstep.zip").read_text() == "something of mine" and not Path("x.clipstep.zip").exists()
 
 
-def test_what_is_missing_or_extra_is_said(clipstep: Cli, bundle_copy: Path, clip: Path, tmp_path: Path) -> None:
+def test_missing_and_extra_files_are_named(clipstep: Cli, bundle_copy: Path, clip: Path, tmp_path: Path) -> None:
     (bundle_copy / "step.pte").unlink()
     for name in (".DS_Store", "step-float32.mlpackage/.DS_Store", "step-float32.mlpackage/Data/._weights"):
         (bundle_copy / name).write_bytes(b"Finder")

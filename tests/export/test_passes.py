@@ -1,4 +1,4 @@
-"""Constants that move into convolutions: the outputs stay, the operations go."""
+"""The passes: the outputs stay the same, and the folded operations are gone."""
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def assert_same(graph: fx.GraphModule, module: nn.Module) -> None:
 
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_batch_norm_goes_into_its_convolution(groups: int, bias: bool) -> None:
+def test_a_batch_norm_is_folded_into_its_convolution(groups: int, bias: bool) -> None:
     module = Unit(groups, bias)
     graph = export(module)
     assert count(graph, NORM) == 1
@@ -88,7 +88,7 @@ def test_a_batch_norm_that_follows_no_convolution_stays() -> None:
 
 @pytest.mark.parametrize("shuffle", [2, 3, 4])
 @pytest.mark.parametrize("relu", [True, False])
-def test_a_channel_shuffle_goes_into_the_convolution(shuffle: int, relu: bool) -> None:
+def test_a_channel_shuffle_is_folded_into_the_convolution_before_it(shuffle: int, relu: bool) -> None:
     module = Unit(shuffle=shuffle, relu=relu)
     graph = export(module)
     fold_batch_norms(graph)
@@ -99,7 +99,7 @@ def test_a_channel_shuffle_goes_into_the_convolution(shuffle: int, relu: bool) -
 
 
 @pytest.mark.parametrize("tap", ["relu", "conv"])
-def test_a_channel_shuffle_keeps_what_others_see(tap: str) -> None:
+def test_a_channel_shuffle_stays_if_its_convolution_has_another_user(tap: str) -> None:
     module = Unit(shuffle=3, tap=tap)
     graph = export(module)
     fold_batch_norms(graph)
@@ -107,8 +107,8 @@ def test_a_channel_shuffle_keeps_what_others_see(tap: str) -> None:
     assert_same(graph, module)
 
 
-def test_a_channel_shuffle_stays_behind_a_grouped_convolution() -> None:
-    """Made dense, its arithmetic and its weights would be as many times more as it has groups."""
+def test_a_channel_shuffle_stays_after_a_grouped_convolution() -> None:
+    """Folded, the convolution would have to be dense: its arithmetic and weights multiplied by the number of groups."""
     module = Unit(groups=2, shuffle=3)
     graph = export(module)
     fold_batch_norms(graph)
@@ -118,7 +118,7 @@ def test_a_channel_shuffle_stays_behind_a_grouped_convolution() -> None:
 
 
 class ShuffledDepthwise(nn.Module):
-    """A channel shuffle, then a convolution of so many groups that multiplies the channels."""
+    """A channel shuffle, then a convolution of a number of groups that multiplies the channels."""
 
     def __init__(self, groups: int, out_channels: int) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class ShuffledDepthwise(nn.Module):
 
 
 @pytest.mark.parametrize(("groups", "out_channels", "moved"), [(6, 6, True), (6, 12, False), (3, 6, False), (1, 6, False)])
-def test_a_channel_shuffle_goes_behind_a_depthwise_convolution(groups: int, out_channels: int, moved: bool) -> None:
+def test_a_channel_shuffle_moves_after_a_depthwise_convolution(groups: int, out_channels: int, moved: bool) -> None:
     module = ShuffledDepthwise(groups, out_channels)
     graph = export(module)
     sink_channel_shuffles(graph)
@@ -150,7 +150,7 @@ def test_a_channel_shuffle_goes_behind_a_depthwise_convolution(groups: int, out_
     ],
 )
 @pytest.mark.parametrize("pool", [{}, {"divisor_override": 5}, {"count_include_pad": False}])
-def test_a_padding_with_zeros_goes_into_the_average_pool(amounts: tuple[int, ...], options: dict, folded: bool, pool: dict) -> None:
+def test_a_padding_with_zeros_is_folded_into_the_average_pool(amounts: tuple[int, ...], options: dict, folded: bool, pool: dict) -> None:
     module = Pooled(amounts, options, {"stride": 2, **pool})
     graph = export_whole(module, (X[0],))
     fold_paddings(graph)
@@ -167,7 +167,7 @@ def test_a_padding_stays_before_a_pool_that_pads_too() -> None:
 
 
 class Pooled(nn.Module):
-    """An average pool of 3 after a padding, of a value that comes and goes as rank 4."""
+    """An average pool of 3 after a padding; inputs and outputs are of rank 4."""
 
     def __init__(self, amounts: tuple[int, ...], padding: dict, pool: dict) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class Taps(nn.Module):
         return taps[0] + taps[1], (self.weight[0, 0, 0] + 1)
 
 
-def test_what_depends_on_constants_alone_is_computed_once() -> None:
+def test_constant_expressions_are_folded() -> None:
     module = Taps()
     graph = export(module)
     assert count(graph, aten.mul.Tensor) == 2
@@ -212,7 +212,7 @@ class Twice(nn.Module):
         return (F.conv2d(x[:, :, 1], self.first) + F.conv2d(x[:, :, 1], self.second) - x[:, :, 2],)
 
 
-def test_what_is_the_same_is_there_once() -> None:
+def test_equal_operations_and_constants_are_merged() -> None:
     module = Twice()
     graph = export(module)
     assert (count(graph, aten.select.int), count(graph, aten.conv2d.default)) == (3, 2)
@@ -254,7 +254,7 @@ class ByHand(nn.Module):
 
 
 @pytest.mark.parametrize(("how", "found"), [("transpose", 1), ("permute", 1), ("time too", 0), ("nothing", 0)])
-def test_a_channel_shuffle_by_hand_is_found(how: str, found: int) -> None:
+def test_a_channel_shuffle_of_reshapes_and_a_transposition_is_found(how: str, found: int) -> None:
     graph = export_whole(ByHand(how), (X,))
     find_channel_shuffles(graph)
     assert count(graph, aten.channel_shuffle.default) == found
@@ -277,7 +277,7 @@ class EverySecond(nn.Module):
     ("settings", "folded"),
     [((0, 2, 3, 1, 1), True), ((0, 2, 2, 2, 0), True), ((0, 3, 3, 1, 1), True), ((1, 2, 3, 1, 1), False), ((0, 1, 3, 1, 1), False)],
 )
-def test_a_convolution_reads_all_frames(settings: tuple[int, ...], folded: bool) -> None:
+def test_a_slice_of_every_nth_frame_is_folded_into_the_stride(settings: tuple[int, ...], folded: bool) -> None:
     module = EverySecond(*settings)
     graph = export(module)
     fold_temporal_strides(graph)
@@ -287,7 +287,7 @@ def test_a_convolution_reads_all_frames(settings: tuple[int, ...], folded: bool)
 
 
 class Scaled(nn.Module):
-    """Numbers scaled and shifted, row by row as cameras' frames are, then moved and given to convolutions."""
+    """Frames `(T, H, W, C)` that are scaled and shifted, permuted, and read by convolutions."""
 
     def __init__(self, factor: Tensor, other: bool = False) -> None:
         super().__init__()
@@ -311,7 +311,7 @@ class Scaled(nn.Module):
         (torch.arange(6.0).repeat(5), False, False),  # What is zero has lost its shift.
     ],
 )
-def test_a_scale_goes_into_the_weights(factor: Tensor, other: bool, folded: bool) -> None:
+def test_a_scale_is_folded_into_the_weights(factor: Tensor, other: bool, folded: bool) -> None:
     module = Scaled(factor, other)
     graph = export(module)
     fold_scales(graph)
@@ -339,7 +339,7 @@ class Relus(nn.Module):
 @pytest.mark.parametrize(
     ("how", "before_relu"), [("cat", "conv3d"), ("cat of an input", "cat"), ("pool", "max_pool3d"), ("pool of a sole user", "conv3d")]
 )
-def test_a_relu_stands_where_it_costs_least(how: str, before_relu: str) -> None:
+def test_a_relu_moves_to_where_it_costs_least(how: str, before_relu: str) -> None:
     module = Relus(how)
     graph = export(module)
     move_relus(graph)

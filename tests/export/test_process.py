@@ -1,4 +1,4 @@
-"""What clipstep does to the process that it runs in: ExecuTorch's one thread pool, forks, exports in threads, imports, random generators."""
+"""Side effects on the process: ExecuTorch's only thread pool, forks, exports in threads, imports, random generators."""
 
 import contextlib
 import importlib.util
@@ -58,7 +58,7 @@ def test_executorch_in_a_forked_process_is_an_error_and_not_a_hang(bundle_path: 
 
 @pytest.fixture
 def resets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of threads that ExecuTorch's pool was replaced for."""
+    """The thread counts with which ExecuTorch's pool was replaced."""
     asked: list[int] = []
     reset = portable_lib._unsafe_reset_threadpool
     monkeypatch.setattr(portable_lib, "_unsafe_reset_threadpool", lambda threads: (asked.append(threads), reset(threads)))
@@ -81,7 +81,7 @@ def test_executorch_s_pool_is_never_replaced_under_an_open_model(bundle_path: Pa
 
 @pytest.mark.skipif(available_cores() < 2, reason="two thread counts need two cores")
 def test_executorch_models_that_ask_for_two_thread_counts_at_once(bundle_path: Path, golden: GoldenSteps) -> None:
-    """Whatever the order, one count wins while its models are open, the others are told so, and what was loaded computes rightly."""
+    """Whatever the order, one count wins while its models are open, the others get an error, and the loaded models compute the right logits."""
     barrier = threading.Barrier(4)
 
     def use(threads: int) -> str:
@@ -105,7 +105,7 @@ def test_executorch_models_that_ask_for_two_thread_counts_at_once(bundle_path: P
         assert line.startswith(f"ExecuTorch has one thread pool a process: got {other} threads, but a model that is open uses {winner};")
 
 
-def test_executorch_loads_without_a_word_to_the_process_streams(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_executorch_loads_without_redirecting_the_process_streams(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("a library function redirects the process' streams")
 
@@ -116,7 +116,7 @@ def test_executorch_loads_without_a_word_to_the_process_streams(bundle_path: Pat
 
 
 def test_a_step_with_too_few_inputs_or_other_shapes_names_the_artifact(bundle: Bundle, golden: GoldenSteps) -> None:
-    """ExecuTorch itself computes with whatever an input that is not given held before."""
+    """ExecuTorch itself computes with the earlier contents of an input that is not given."""
     path = bundle.path / "step.pte"
     states = [np.zeros(state.shape, np.float32) for state in bundle.manifest.states]
     engine = load_engine("executorch", path, 1)
@@ -130,7 +130,7 @@ def test_a_step_with_too_few_inputs_or_other_shapes_names_the_artifact(bundle: B
         engine.run([golden.subclips[0], *states])
 
 
-def test_our_evaluator_names_the_package_that_it_fails_in(bundle: Bundle, golden: GoldenSteps) -> None:
+def test_the_evaluator_names_the_package_in_which_it_fails(bundle: Bundle, golden: GoldenSteps) -> None:
     engine = MlProgram(bundle.path / "step-float32.mlpackage")
     with pytest.raises(EngineError, match=r"step-float32\.mlpackage: our evaluator of ML Programs failed in a step; got ."):
         engine.run([golden.subclips[0].astype(np.float32)])
@@ -161,7 +161,7 @@ def test_a_handler_of_ctrl_c_that_is_set_during_an_export_stays() -> None:
 
 
 class _Wide(torch.nn.Module):
-    """With a state that is large enough for PyTorch to copy it by several threads."""
+    """A network with a state so large that PyTorch copies it in several threads."""
 
     def forward(self, frames: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         past = 0.5 * past + frames.mean((1, 2))[:, None]
@@ -185,7 +185,7 @@ with StepModel.load(sys.argv[1], "executorch", 1) as model:
 
 
 def test_one_thread_of_executorch_is_one(tmp_path: Path) -> None:
-    """PyTorch's own threads would copy a large state, and then wait busily: twice the processor time, and many times where it is wanted."""
+    """PyTorch's own threads would copy a large state and then wait busily, which takes at least twice the processor time."""
     sample = torch.randint(256, (2, 2, 256, 256, 3), dtype=torch.uint8)
     run = Run(_Wide().eval(), RunInfo("wide", {}, ("a", "b"), (100.0,) * 3, (60.0,) * 3, 25.0, "0" * 64), sample)
     export_network(run.spec("wide"), tmp_path / "wide.clipstep", ExportOptions(("executorch",)))
@@ -195,8 +195,8 @@ def test_one_thread_of_executorch_is_one(tmp_path: Path) -> None:
     assert done.stdout == "0\n"
 
 
-class _Deaf(torch.nn.Module):
-    """Ctrl-C is pressed while it computes, and something hears and forgets it."""
+class _SwallowsInterrupt(torch.nn.Module):
+    """Ctrl-C is pressed while it computes, and the exception is caught and ignored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -209,9 +209,9 @@ class _Deaf(torch.nn.Module):
         return self.linear(frames.mean((2, 3, 4)))
 
 
-def test_ctrl_c_that_somebody_swallows_ends_the_export_all_the_same(tmp_path: Path) -> None:
+def test_a_swallowed_ctrl_c_still_ends_the_export(tmp_path: Path) -> None:
     sample = torch.randint(256, (2, 2, 4, 4, 3), dtype=torch.uint8)
-    run = Run(_Deaf().eval(), RunInfo("deaf", {}, ("a", "b"), (100.0,) * 3, (60.0,) * 3, 25.0, "0" * 64), sample)
+    run = Run(_SwallowsInterrupt().eval(), RunInfo("deaf", {}, ("a", "b"), (100.0,) * 3, (60.0,) * 3, 25.0, "0" * 64), sample)
     steps: list[str] = []
 
     @contextlib.contextmanager
@@ -262,7 +262,7 @@ print("compared", len(before))
 """
 
 
-def test_importing_clipstep_changes_nothing_of_the_process() -> None:
+def test_importing_clipstep_changes_nothing_in_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, timeout=200)
     assert done.stdout == "compared 13\n", done.stdout + done.stderr
 
@@ -271,7 +271,7 @@ def _generators() -> tuple[object, ...]:
     return (random.getstate(), torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), os.environ.get("PL_GLOBAL_SEED"))
 
 
-def test_training_gives_the_random_generators_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_restores_the_random_generators(monkeypatch: pytest.MonkeyPatch) -> None:
     def drawn(*_: object) -> None:
         torch.rand(5), np.random.rand(), random.random()
         raise ClipstepError("stopped here")
@@ -296,7 +296,7 @@ def test_training_gives_the_random_generators_back(monkeypatch: pytest.MonkeyPat
     assert _generators() == before
 
 
-def test_optical_flow_leaves_opencv_its_threads() -> None:
+def test_optical_flow_leaves_opencvs_threads_unchanged() -> None:
     cv2 = pytest.importorskip("cv2")
     from clipstep.network.flow import optical_flow
 

@@ -1,4 +1,4 @@
-"""Where a network came from, and that its weights have one hash wherever they lie."""
+"""The provenance of a network; its weights have the same hash in a run, a file and a module."""
 
 import copy
 import hashlib
@@ -21,13 +21,13 @@ from clipstep.training.run import Run, RunInfo
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    """It has weights and buffers, of float32 and int64."""
+    """A network with weights and buffers, of float32 and int64."""
     torch.manual_seed(4)
     return nn.Sequential(nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4), nn.Linear(4, 2)).eval()
 
 
 def by_hand(path: Path) -> str:
-    """The hash of the weights in a safetensors file, as docs/versions.md says it, without torch."""
+    """Compute the hash of the weights in a safetensors file as docs/versions.md defines it, without torch."""
     names = {np.dtype(np.float32): "torch.float32", np.dtype(np.int64): "torch.int64"}
     weights = load_file(path)
     return hashlib.sha256(b"".join(f"{name} {names[w.dtype]} {w.shape}".encode() + w.tobytes() for name, w in sorted(weights.items()))).hexdigest()

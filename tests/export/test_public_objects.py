@@ -1,4 +1,4 @@
-"""What the public objects say of themselves is short; and the options' choices are those of the tables behind them."""
+"""The repr of public objects is short, and the options' choices are those of the code."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from clipstep.training.run import Run
 SUBJECT = Subject(name="step.onnx", target="onnx", form="lowered", precision="float32", engine="onnxruntime", threads=2, file="step.onnx")
 
 
-def test_a_bundles_objects_say_what_they_are(bundle: Bundle, golden: GoldenSteps, run: Run, bundle_path: Path) -> None:
+def test_the_repr_of_a_bundles_objects_is_short(bundle: Bundle, golden: GoldenSteps, run: Run, bundle_path: Path) -> None:
     files = "step.onnx, step.pte, step-float32.mlpackage, step-float16.mlpackage"
     facts = f"4 frames of 32x32 a step, {len(bundle.manifest.states)} states, 3 labels"
     assert repr(bundle.manifest) == str(bundle.manifest) == f"<Manifest small: {facts}; {files}>"
@@ -31,7 +31,7 @@ def test_a_bundles_objects_say_what_they_are(bundle: Bundle, golden: GoldenSteps
         assert len(repr(model.stream())) < 300
 
 
-def test_a_record_says_its_median_not_all_its_steps() -> None:
+def test_the_repr_of_a_record_has_its_median_and_not_all_its_steps() -> None:
     about = {"bundle": "small.clipstep", "manifest_sha256": "a", "artifact_sha256": "b", "subject": SUBJECT, "tool_versions": {}}
     timed = Record(
         **about,

@@ -1,4 +1,4 @@
-"""Networks that remember, or roll dice, where no artifact can: each is refused before anything is written, with the place and the line."""
+"""The purity check: networks with memory of their own, random numbers or training mode are refused with the place and the line."""
 
 import importlib
 import sys
@@ -112,7 +112,7 @@ MEMORIES: dict[str, tuple[str, str]] = {
         "LAST = None\nclass Net(Base):\n def use(self, f):\n  global LAST\n  LAST = f if LAST is None else LAST + f # HERE\n  return LAST",
         "{module}.LAST, which no artifact would have; got None before, a tensor of (1, 8) after a step; written at {line}",
     ),
-    "a global list behind a function": (
+    "a global list used by a function": (
         "HISTORY = []\ndef remember(f):\n HISTORY.append(f) # HERE\n return HISTORY[0]\nclass Net(Base):\n def use(self, f): return f + remember(f)",
         "{module}.HISTORY, which no artifact would have; got a list of 0 before, a list of 1 after a step; written at {line}",
     ),
@@ -305,7 +305,7 @@ HARMLESS: dict[str, str] = {
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[Run, dict[str, str]]]:
-    """A run of the network ``Net`` in that source, and the names of its module and of the line marked with HERE."""
+    """Return a run of the network `Net` in a source text, and the names of its module and of the line marked with HERE."""
 
     def make(source: str) -> tuple[Run, dict[str, str]]:
         module, text = f"net_{tmp_path.name}", HEAD + source.replace("{{}}", "{}")
@@ -337,7 +337,7 @@ def test_memory_inside_the_network_is_named(name: str, load: Callable[[str], tup
 
 
 @pytest.mark.parametrize("name", CHANCE)
-def test_chance_and_training_are_named(name: str, load: Callable[[str], tuple[Run, dict[str, str]]]) -> None:
+def test_random_numbers_and_training_mode_are_named(name: str, load: Callable[[str], tuple[Run, dict[str, str]]]) -> None:
     source, message = CHANCE[name]
     run, names = load(source)
     with pytest.raises(ClipstepError) as raised:
@@ -346,14 +346,14 @@ def test_chance_and_training_are_named(name: str, load: Callable[[str], tuple[Ru
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_can_alter_no_output_is_exported(name: str, load: Callable[[str], tuple[Run, dict[str, str]]], tmp_path: Path) -> None:
+def test_changes_on_which_no_output_depends_are_allowed(name: str, load: Callable[[str], tuple[Run, dict[str, str]]], tmp_path: Path) -> None:
     run, _ = load(HARMLESS[name])
     manifest = export_network(run.spec("net"), tmp_path / "net.clipstep", ExportOptions(("onnx",))).manifest
     assert manifest.artifacts[0].parity.max_absolute_error < 1e-4
 
 
 @pytest.mark.parametrize("stream", [None, 2])
-def test_a_network_with_states_or_in_steps_is_looked_at_too(stream: int | None, load: Callable[[str], tuple[Run, dict[str, str]]]) -> None:
+def test_a_network_with_states_or_as_a_stream_is_checked_too(stream: int | None, load: Callable[[str], tuple[Run, dict[str, str]]]) -> None:
     run, names = load(
         "class Net(Base):\n def start(self): self.sum = None\n def initial_states(self): return {'past': torch.zeros(1, 8)}\n"
         " def forward(self, frames, past):\n  past = past + self.features(frames)\n"
@@ -366,13 +366,13 @@ def test_a_network_with_states_or_in_steps_is_looked_at_too(stream: int | None, 
     assert names["line"] in str(raised.value)
 
 
-def test_a_clip_network_made_into_steps_is_looked_at_first(load: Callable[[str], tuple[Run, dict[str, str]]]) -> None:
+def test_a_clip_network_is_checked_before_it_becomes_a_stream(load: Callable[[str], tuple[Run, dict[str, str]]]) -> None:
     run, _ = load(MEMORIES["a sum that starts as None"][0])
     with pytest.raises(ClipstepError, match=r"memory in network\.sum"):
         program_of(run.spec(), 2)
 
 
-def test_random_sources_are_left_as_they_were(load: Callable[[str], tuple[Run, dict[str, str]]]) -> None:
+def test_random_generators_are_restored(load: Callable[[str], tuple[Run, dict[str, str]]]) -> None:
     run, _ = load(HARMLESS["a dropout and a batch norm in eval"])
     torch.manual_seed(11)
     expected = torch.rand(3)
@@ -390,6 +390,6 @@ def test_random_sources_are_left_as_they_were(load: Callable[[str], tuple[Run, d
         ("network.past[0]", 'make it a state: forward(frames, past) returns (logits, next past), and initial_states() has "past": '),
     ],
 )
-def test_the_advice_can_be_typed(path: str, expected: str) -> None:
-    """A place in an object that is no attribute has no name that Python takes."""
+def test_the_advice_is_valid_python(path: str, expected: str) -> None:
+    """A value that is no attribute has no name that Python accepts."""
     assert expected in _recipe(path, torch.zeros(1, 2), states=False)

@@ -1,4 +1,4 @@
-"""Single operations lowered, against torch, and those that have no lowering."""
+"""Single operations after the lowering, compared with torch, and those that have no lowering."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ aten = torch.ops.aten
 
 
 class Wrap(nn.Module):
-    """A function of one rank-5 value as a module; the value comes and goes as rank 4, as states do."""
+    """A function of one rank-5 value as a module whose input and output are of rank 4, as states are."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], *layers: nn.Module) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ PROFILES: tuple[EngineProfile, ...] = (
 
 
 def check(module: nn.Module, x: Tensor) -> None:
-    """The lowered module does what the module does, without a value of rank 5."""
+    """Check that a lowered module computes what the module does, without a value of rank 5."""
     for profile in PROFILES:
         lowered = lower(module, (x,), profile)
         value, expected = lowered(x + 1)[0], module(x + 1)[0].detach()
@@ -57,7 +57,7 @@ def check(module: nn.Module, x: Tensor) -> None:
 
 
 class Ranks(TorchDispatchMode):
-    """Remembers the largest rank that any operation gave."""
+    """Records the largest rank of any operation's result."""
 
     largest = 0
 
@@ -151,8 +151,8 @@ def test_a_depthwise_convolution_of_three_by_three_by_three(size: tuple[int, int
 
 @pytest.mark.parametrize("kernel", [(3, 1, 1), (3, 3, 3), (3, 1, 2)])
 @pytest.mark.parametrize(("length", "padding"), [(1, 1), (2, 1), (3, 0), (3, 1), (4, 0), (4, 1), (7, 0), (7, 1)])
-def test_three_temporal_taps_cost_two(kernel: tuple[int, int, int], length: int, padding: int) -> None:
-    """Of several frames, and where there is more to multiply than to add."""
+def test_winograd_saves_a_third_of_the_products(kernel: tuple[int, int, int], length: int, padding: int) -> None:
+    """For several frames, if it saves more multiplications than it adds additions."""
     conv = nn.Conv3d(24, 32, kernel, (1, 2, 1), (padding, 0, 1))
     agree(aten.conv3d.default, torch.randn(1, 24, length, 5, 6), conv.weight, conv.bias, (1, 2, 1), (padding, 0, 1))
     count = length + 2 * padding - 2
@@ -162,8 +162,8 @@ def test_three_temporal_taps_cost_two(kernel: tuple[int, int, int], length: int,
             assert len(graph.find_nodes(op="call_function", target=aten.conv2d.default)) <= 2 * count + count % 2
 
 
-def test_large_kernels_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first and the last frames have fewer taps: their kernels are parts of the others'."""
+def test_large_weights_are_stored_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first and the last frames have fewer taps, and use slices of the same weights."""
     monkeypatch.setattr(costs, "SHARED_WEIGHT_ELEMENTS", 0)
     conv = Wrap(nn.Conv3d(5, 6, 3, stride=(2, 1, 1), padding=1).forward)
     for profile in PROFILES:
@@ -264,7 +264,7 @@ EYE = torch.eye(6) + 0.1
 
 
 def shifted(x: Tensor) -> Tensor:
-    """As the published temporal shift module writes it."""
+    """A temporal shift, as the published module writes it."""
     out = torch.zeros_like(x)
     out[:, :2, :-1] = x[:, :2, 1:]
     out[:, 2:4, 1:] = x[:, 2:4, :-1]
@@ -273,7 +273,7 @@ def shifted(x: Tensor) -> Tensor:
 
 
 def attended(x: Tensor) -> Tensor:
-    """Attention over time at each place, in two heads."""
+    """Attention over time at each pixel, in two heads."""
     tokens = x.permute(0, 3, 4, 2, 1).reshape(64, 5, 2, 3).transpose(1, 2)
     mixed = F.scaled_dot_product_attention(tokens, tokens, tokens)
     return mixed.transpose(1, 2).reshape(1, 8, 8, 5, 6).permute(0, 4, 3, 1, 2)
@@ -385,7 +385,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_has_no_lowering_is_named_with_its_shapes_and_line(name: str) -> None:
+def test_an_operation_without_a_lowering_is_named_with_its_shapes_and_line(name: str) -> None:
     function, operation, reason = REFUSED[name]
     with pytest.raises(LoweringError) as error:
         lower(Wrap(function), (torch.randn(X),), onnx.PROFILE)

@@ -1,4 +1,4 @@
-"""The step contract: what is asked of a network, and what a step computes."""
+"""The step contract: what is required of a network, and what a step computes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,7 @@ class Custom(nn.Module):
 
 
 class Clip(nn.Module):
-    """A plain clip network: no states, and not even a tuple."""
+    """A plain clip network without states, which returns a tensor and no tuple."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def run_of(network: nn.Module) -> Run:
     return Run(network.eval(), RunInfo("custom", {}, ("yes", "no"), MEAN, STD, 25.0), SAMPLE)
 
 
-def test_a_network_that_keeps_the_contract_is_a_program() -> None:
+def test_a_network_that_fulfils_the_contract_becomes_a_program() -> None:
     program = program_of(run_of(Custom()).spec())
     assert program.input_names == ["frames", "memory"] and program.output_names == ["logits", "memory_out"]
     assert torch.equal(program.frames, SAMPLE[0]) and program.labels == ("yes", "no")
@@ -67,7 +67,7 @@ class WritesItsState(Custom):
 
 
 class Starts(Custom):
-    """Has the initial states that are given, and any number of inputs."""
+    """Has the given initial states, and any number of inputs."""
 
     def __init__(self, states: Any, change: Callable[..., Any] = lambda logits, *states: (logits, *states)) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def fails() -> None:
 
 
 class Own(Starts):
-    """Gives a tensor of its own as the next state."""
+    """Returns one of its own tensors as the next state."""
 
     def forward(self, frames: Tensor, memory: Tensor) -> Any:
         return super().forward(frames)[0] + memory.mean(), self.conv.bias[None]
@@ -145,8 +145,8 @@ def test_a_line_is_named_where_there_is_one() -> None:
         program_of(run_of(WritesItsState()).spec())
 
 
-def test_states_may_be_one_tensor_or_the_networks_own() -> None:
-    """Of initial states that share memory each gets its own, so that nothing that is done with one shows in another."""
+def test_initial_states_are_copied() -> None:
+    """Initial states may share memory with each other or with the network: a change of one copy changes nothing else."""
     one = torch.zeros(1, 4)
     program = program_of(run_of(Starts({"a": one, "b": one})).spec())
     program.states["a"] += 1

@@ -1,4 +1,4 @@
-"""Clip networks as steps: what the steps give is the clip network on everything so far, after the stated delay."""
+"""Clip networks as steps: with the stated delay, the steps compute the clip network on all frames so far."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ CHANNELS = 3
 
 
 class Clip(nn.Module):
-    """Features ``(1, C, T', H', W')``, their mean, a linear layer: a clip network whose parts can be called alone."""
+    """Features `(1, C, T', H', W')`, their mean, a linear layer: a clip network whose parts can be called alone."""
 
     def __init__(self, features: nn.Module, channels: int = CHANNELS) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Apply(nn.Module):
 
 @torch.no_grad()
 def _check(network: Clip, frames: int, delay: int, steps: int = 10, size: int = 6) -> None:
-    """Steps, and ``clip``, against the eager features of the whole video, those that look ahead left out of the mean."""
+    """Compare the steps, and `clip`, with the mean over the eager features that need no later frames."""
     streamed = StreamedNetwork(network.eval(), torch.zeros(1, CHANNELS, 16, size, size), frames)
     assert streamed.delay == delay
     video = torch.randn(1, CHANNELS, frames * steps, size, size)
@@ -75,7 +75,7 @@ def _check(network: Clip, frames: int, delay: int, steps: int = 10, size: int = 
 
 
 def _check_the_end(streamed: StreamedNetwork, network: nn.Module, states: list[Tensor], video: Tensor) -> None:
-    """Told that the video has ended, the steps on what is no frame give the clip network on all of the video, padding and all."""
+    """After the video has ended, steps on arbitrary frames compute the clip network on the whole video, its padding included."""
     named = dict(zip(streamed.initial_states(), states, strict=True))
     if not streamed.flush_steps:
         assert "ended" not in named
@@ -106,8 +106,8 @@ def _conv(kernel: tuple[int, int, int], stride: int = 1, padding: int = 0, dilat
         ("a dilated kernel", _conv((3, 1, 1), 1, 2, 2), 1, 2),
         ("no padding: the first outputs come later", _conv((4, 1, 1)), 1, 3),
         ("padded in front alone it is causal", Apply(lambda x, c: c(_ahead(x, 2)), _conv((3, 1, 1))), 1, 0),
-        ("causal behind a late kernel", Apply(lambda x, a, b: b(_ahead(a(x), 2)), _conv((3, 1, 1), 1, 1), _conv((3, 1, 1))), 2, 1),
-        ("padding that is zero no more when it gets there", Apply(lambda x, c: c(torch.sigmoid(_ahead(x, 2))), _conv((3, 1, 1))), 1, 2),
+        ("causal after a delayed kernel", Apply(lambda x, a, b: b(_ahead(a(x), 2)), _conv((3, 1, 1), 1, 1), _conv((3, 1, 1))), 2, 1),
+        ("padding that an activation has made nonzero", Apply(lambda x, c: c(torch.sigmoid(_ahead(x, 2))), _conv((3, 1, 1))), 1, 2),
         ("a residual waits", Apply(lambda x, c: x + c(x), _conv((3, 1, 1), 1, 1)), 2, 1),
         ("branches wait for the later one", Apply(lambda x, a, b: F.relu(a(x) * 0.5 + b(x)), _conv((3, 1, 1), 1, 1), _conv((7, 1, 1), 1, 3)), 1, 3),
         ("a maximum of 3, below zero too", nn.Sequential(_conv((3, 1, 1), 1, 1), nn.MaxPool3d(3, 1, 1)), 1, 2),
@@ -133,7 +133,7 @@ def test_steps_are_the_clip_network(name: str, features: nn.Module, frames: int,
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example(layers=[(3, 2, 0, 2), (4, 2, 0, 2), (4, 1, 0, 2)], multiple=1, residual=False)  # Reaches over more than 40 frames.
 @torch.no_grad()
-def test_stacks_of_any_kernels(layers: list[tuple[int, int, int, int]], multiple: int, residual: bool) -> None:
+def test_random_stacks_of_temporal_kernels(layers: list[tuple[int, int, int, int]], multiple: int, residual: bool) -> None:
     torch.manual_seed(1)
     convs = [_conv((kernel, 1, 1), stride, min(padding, dilation * (kernel - 1)), dilation) for kernel, stride, padding, dilation in layers]
     if residual:
@@ -143,16 +143,16 @@ def test_stacks_of_any_kernels(layers: list[tuple[int, int, int, int]], multiple
     streamed = StreamedNetwork(network.eval(), torch.zeros(1, CHANNELS, 80, 2, 2), frames)
     video = torch.randn(1, CHANNELS, frames * (streamed.delay // frames + 6), 2, 2)
     states = list(streamed.initial_states().values())
-    features = network.features(video)  # The first ones are the same whatever comes behind.
+    features = network.features(video)  # The first ones do not depend on later frames.
     given = frames // int(np.prod([stride for _, stride, _, _ in layers]))
     for step, subclip in enumerate(video.split(frames, 2), 1):
         logits, *states = streamed(subclip, *states)
         kept = step * given - streamed.delay * given // frames
         if kept > 0:
             torch.testing.assert_close(logits, network.head(features[:, :, :kept].mean(dim=(2, 3, 4))), atol=2e-5, rtol=1e-4)
-        if step * frames in (streamed.shortest, video.shape[2]):
+        if step * frames in (streamed.min_frames, video.shape[2]):
             _check_the_end(streamed, network, states, video[:, :, : step * frames])
-        elif step * frames < streamed.shortest:
+        elif step * frames < streamed.min_frames:
             with pytest.raises(RuntimeError, match=r"size can't be greater than|expected"):
                 network(video[:, :, : step * frames])
 
@@ -163,8 +163,8 @@ def test_stacks_of_any_kernels(layers: list[tuple[int, int, int, int]], multiple
         ("the clip network alone has an output of one frame", nn.Sequential(_conv((3, 1, 1), 1, 1), nn.Tanh(), _conv((5, 1, 1), 1, 2)), 1, 1),
         ("a kernel without padding needs its frames", nn.Sequential(_conv((3, 1, 1), 1, 1), nn.Tanh(), _conv((4, 1, 1))), 1, 4),
         ("in whole steps", nn.Sequential(_conv((3, 1, 1), 1, 1), nn.Tanh(), _conv((4, 1, 1))), 3, 6),
-        ("the padding behind is not in front", Apply(lambda x, c: c(F.pad(x, (0, 0, 0, 0, 0, 2))).tanh(), _conv((3, 1, 1))), 2, 2),
-        ("a kernel of even length pads behind alone", nn.Conv3d(3, 3, (4, 1, 1), padding="same"), 1, 1),
+        ("padding after the last frame alone", Apply(lambda x, c: c(F.pad(x, (0, 0, 0, 0, 0, 2))).tanh(), _conv((3, 1, 1))), 2, 2),
+        ("a kernel of even length pads after the last frame alone", nn.Conv3d(3, 3, (4, 1, 1), padding="same"), 1, 1),
         ("a maximum at the end", nn.Sequential(_conv((3, 1, 1), 1, 1), Apply(lambda x: F.max_pool3d(x - 9, (3, 1, 1), 1, (1, 0, 0)))), 2, 2),
         ("more padding in front than the kernel is long", Apply(lambda x, c: c(_ahead(x, 5)).tanh(), _conv((3, 1, 1))), 2, 2),
     ],
@@ -174,7 +174,7 @@ def test_the_shortest_videos_end_as_the_clip_network_does(name: str, features: n
     torch.manual_seed(3)
     network = Clip(features).eval()
     streamed = StreamedNetwork(network, torch.zeros(1, CHANNELS, 16, 6, 6), frames)
-    assert streamed.shortest == shortest
+    assert streamed.min_frames == shortest
     states, video = list(streamed.initial_states().values()), torch.randn(1, CHANNELS, 8 * frames, 6, 6)
     for step, subclip in enumerate(video.split(frames, 2), 1):
         _, *states = streamed(subclip, *states)
@@ -195,7 +195,7 @@ def test_the_shortest_videos_end_as_the_clip_network_does(name: str, features: n
         (nn.Sequential(nn.Conv3d(3, 3, (16, 6, 6)), nn.Flatten()), 1, "aten.view.default has no rule"),
     ],
 )
-def test_what_cannot_become_steps_is_named_with_its_line(network: nn.Module, frames: int, message: str) -> None:
+def test_an_operation_that_cannot_become_steps_is_named_with_its_line(network: nn.Module, frames: int, message: str) -> None:
     with pytest.raises(StreamError, match=message) as raised:
         StreamedNetwork(network.eval(), torch.zeros(1, CHANNELS, 16, 6, 6), frames)
     assert "it comes from" in str(raised.value)
@@ -238,7 +238,7 @@ def streamed_bundle(clip_run: Run, tmp_path_factory: pytest.TempPathFactory) -> 
     return out
 
 
-def test_a_bundle_of_steps_says_its_delay_and_predicts_after_it(streamed_bundle: Path, clip_run: Run) -> None:
+def test_a_bundle_of_steps_has_its_delay_and_predicts_after_it(streamed_bundle: Path, clip_run: Run) -> None:
     """Delay 1 of the first kernel, made up to 2 by the second one's stride; against the eager network on the whole video."""
     manifest = Manifest.model_validate_json((streamed_bundle / "manifest.json").read_text())
     assert (manifest.input.shape, manifest.delay_frames, manifest.export.stream_frames) == ((2, 16, 16, 3), 2, 2)

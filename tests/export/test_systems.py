@@ -30,7 +30,7 @@ NARROW: dict[str, tuple[Any, str, Any]] = {
 def test_each_system_goes_to_every_target_in_one_delegate_and_within_1e5(
     name: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Statistics of the batch norms are those of real frames, and one class is the clear favourite."""
+    """The batch norms have the statistics of real frames, and one class has by far the largest logit."""
     torch.manual_seed(0)
     monkeypatch.setattr(*NARROW[name])
     frames = 16 if name == "slowfast_published" else 4

@@ -1,4 +1,4 @@
-"""On every step of every test video each artifact says what the eager network says."""
+"""On every step of every test video each artifact predicts what the eager network predicts."""
 
 from pathlib import Path
 
@@ -37,8 +37,8 @@ def test_top_1_is_the_same_and_errors_are_below_1e5_relative(bundle: Bundle, pro
 
 
 @torch.no_grad()
-def test_the_bound_tells_a_wrong_step_apart(bundle: Bundle, program: StepProgram) -> None:
-    """A state taken one step too early is further off than the bound."""
+def test_a_wrong_step_exceeds_the_bound(bundle: Bundle, program: StepProgram) -> None:
+    """A state that is one step too early gives an error above the bound."""
     engine = load_for_verification("onnx", bundle.path / "step.onnx")
     first, second = read_subclips(read_data_set(FIGHT, 1).test[0].path, *program.frames.shape[:2])[:2]
     initial = [*program.states.values()]

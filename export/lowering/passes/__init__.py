@@ -1,6 +1,6 @@
 """The passes over a graph, in their order. Each changes a graph module in place, or returns a new one; none changes what it computes.
 
-``docs/lowering.md`` shows what each does to a graph, and ``clipstep.export.lowering.debug.graphs`` gives the graph after each of them.
+`docs/lowering.md` shows what each does to a graph, and `clipstep.export.lowering.debug.graphs` gives the graph after each of them.
 """
 
 from collections.abc import Callable, Iterable
@@ -40,7 +40,7 @@ def after_lowering(profile: EngineProfile) -> tuple[Pass, ...]:
 
 
 def run(passes: Iterable[Pass], graph: fx.GraphModule, report: Callable[[str, fx.GraphModule], None] = lambda *_: None) -> fx.GraphModule:
-    """The graph after all passes; ``report`` is called after each, with its name and the graph."""
+    """Run passes in order and return the graph after them; `report` is called after each, with its name and the graph."""
     for one in passes:
         graph = one(graph) or graph
         report(one.__name__, graph)

@@ -1,4 +1,4 @@
-"""Batch norms in eval mode become part of the convolutions before them."""
+"""A pass that folds batch norms in eval mode into the convolutions before them."""
 
 import torch
 from torch import fx
@@ -13,7 +13,7 @@ aten = torch.ops.aten
 def fold_batch_norms(graph: fx.GraphModule) -> None:
     """Folds each batch norm in eval mode that is the only user of a convolution into it.
 
-    Before: ``batch_norm(conv3d(x, w))``. After: ``conv3d(x, w', b')``.
+    Before: `batch_norm(conv3d(x, w))`. After: `conv3d(x, w', b')`.
     """
     for norm in graph.graph.find_nodes(op="call_function", target=aten._native_batch_norm_legit_no_training.default):
         conv = norm.args[0]

@@ -1,4 +1,4 @@
-"""Channel shuffles are found, moved to where fewer elements are left, and folded into convolutions."""
+"""Passes that find channel shuffles, move them to where there are fewer elements, and fold them into convolutions."""
 
 import torch
 from torch import fx
@@ -12,7 +12,7 @@ aten = torch.ops.aten
 def find_channel_shuffles(graph: fx.GraphModule) -> None:
     """Replaces a reshape, a transposition and a reshape that together are a channel shuffle by that operator.
 
-    Before: ``x.view(1, g, c, T, H, W).transpose(1, 2).reshape(x.shape)``. After: ``channel_shuffle(x, g)``.
+    Before: `x.view(1, g, c, T, H, W).transpose(1, 2).reshape(x.shape)`. After: `channel_shuffle(x, g)`.
     """
     views = (aten.view.default, aten._unsafe_view.default)
     for last in [node for node in graph.graph.nodes if node.target in views]:
@@ -37,7 +37,7 @@ def find_channel_shuffles(graph: fx.GraphModule) -> None:
 def sink_channel_shuffles(graph: fx.GraphModule) -> None:
     """Moves a channel shuffle after the depthwise convolution that follows it: if that has a stride, fewer elements are shuffled.
 
-    Before: ``conv3d(channel_shuffle(x, g), w)``. After: ``channel_shuffle(conv3d(x, w'), g)``, with the kernels in the opposite order.
+    Before: `conv3d(channel_shuffle(x, g), w)`. After: `channel_shuffle(conv3d(x, w'), g)`, with the kernels in the opposite order.
     """
     for shuffle in graph.graph.find_nodes(op="call_function", target=aten.channel_shuffle.default):
         source, groups = shuffle.args
@@ -63,7 +63,7 @@ def fold_channel_shuffles(graph: fx.GraphModule) -> None:
     """Folds a channel shuffle into the convolution before it, whose output channels are permuted. ReLUs may stand between the two.
 
     A grouped convolution is left alone: its permuted channels would not be contiguous groups.
-    Before: ``channel_shuffle(relu(conv3d(x, w)), g)``. After: ``relu(conv3d(x, w'))``.
+    Before: `channel_shuffle(relu(conv3d(x, w)), g)`. After: `relu(conv3d(x, w'))`.
     """
     for shuffle in graph.graph.find_nodes(op="call_function", target=aten.channel_shuffle.default):
         source, groups = shuffle.args

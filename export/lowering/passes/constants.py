@@ -1,4 +1,4 @@
-"""What depends on constants alone is computed once, and what is there twice is kept once."""
+"""Passes that compute constant expressions, and merge equal operations and constants."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ aten = torch.ops.aten
 
 
 def fold_constants(graph: fx.GraphModule) -> None:
-    """Replaces what depends on constants alone, such as the slice of a weight for one tap, by its value.
+    """Replaces an operation that depends on constants alone, such as the slice of a weight for one tap, by its value.
 
-    A sliced weight left in the graph costs a factor of fifty in XNNPACK, which wants constants.
+    A sliced weight left in the graph makes a convolution fifty times slower in XNNPACK, which needs constant weights.
     """
     values: dict[fx.Node, Tensor] = {}
     for node in graph.graph.nodes:
@@ -32,14 +32,14 @@ def fold_constants(graph: fx.GraphModule) -> None:
             node.replace_all_uses_with(graph.graph.get_attr(f"constant_{index}"))
     for node in reversed(list(values)):
         if not node.users:
-            graph.graph.erase_node(node)  # By hand: dead-code elimination keeps what looks as if it wrote in place.
+            graph.graph.erase_node(node)  # Dead-code elimination would keep operations that look as if they wrote in place.
     clean(graph)
 
 
 def merge_duplicates(graph: fx.GraphModule) -> None:
     """Keeps one of several equal operations or constants, such as the slice of a frame that two taps read.
 
-    It leaves a concatenation two different parts, because XNNPACK has none of one value.
+    It does not merge the only two parts of a concatenation, because XNNPACK has no concatenation of one value.
     """
     known: dict[Any, fx.Node] = {}
     for node in graph.graph.nodes:

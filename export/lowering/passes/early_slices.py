@@ -1,4 +1,4 @@
-"""Values that are only used in parts are sliced early."""
+"""A pass that slices a value earlier, if only slices of it are used."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ aten = torch.ops.aten
 def slice_early(module: fx.GraphModule) -> None:
     """Slices a value before an operation whose result is only used in slices, so that the result is never held whole.
 
-    Before: ``y = x.float(); y[0:1], y[1:2]``. After: ``x[0:1].float(), x[1:2].float()``.
+    Before: `y = x.float(); y[0:1], y[1:2]`. After: `x[0:1].float(), x[1:2].float()`.
     """
     for node in reversed(module.graph.nodes):
         users = list(node.users)
@@ -46,7 +46,7 @@ def slice_early(module: fx.GraphModule) -> None:
 
 
 def _axis_before(module: fx.GraphModule, node: fx.Node, axis: int) -> int | None:
-    """The axis of an operation's only input whose slices give the slices of the result along ``axis``; None if there is none."""
+    """Return the axis of an operation's only input whose slices give the slices of the result along `axis`; None if there is none."""
     if node.op != "call_function" or not node.all_input_nodes:
         return None
     source, *others = node.all_input_nodes

@@ -1,4 +1,4 @@
-"""What passes do to a graph: read and replace the constants of a convolution, and tidy up."""
+"""Helpers of the passes: read and replace the constants of a convolution, and remove dead code."""
 
 from typing import Any
 

@@ -1,10 +1,10 @@
-"""The order in which a graph's operations run."""
+"""A pass that orders the operations of a graph."""
 
 from torch import fx
 
 
 def depth_first(module: fx.GraphModule) -> fx.GraphModule:
-    """The same graph with each value computed as late as its first use allows.
+    """Return the same graph with each value computed as late as its first use allows.
 
     Engines run nodes in the order of the graph. In this order a frame goes through several operations while it is in the
     processor's cache, instead of each operation going through all frames.

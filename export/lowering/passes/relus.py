@@ -1,4 +1,4 @@
-"""ReLUs move to where they cost least."""
+"""A pass that moves ReLUs to where they cost least."""
 
 import torch
 from torch import fx
@@ -13,7 +13,7 @@ def move_relus(graph: fx.GraphModule) -> None:
     """Moves a ReLU before a concatenation, if it can be fused into the operations that give its parts, or else after a max pool, which
     leaves fewer elements.
 
-    Before: ``relu(cat([a, b]))``, ``max_pool3d(relu(x))``. After: ``cat([relu(a), relu(b)])``, ``relu(max_pool3d(x))``.
+    Before: `relu(cat([a, b]))`, `max_pool3d(relu(x))`. After: `cat([relu(a), relu(b)])`, `relu(max_pool3d(x))`.
     """
     for relu in graph.graph.find_nodes(op="call_function", target=aten.relu.default):
         source, users = relu.args[0], list(relu.users)

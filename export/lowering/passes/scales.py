@@ -1,4 +1,4 @@
-"""Scales of a network's input become part of the weights of its first convolutions."""
+"""A pass that folds the scale of a network's input, its normalisation, into the weights of its first convolutions."""
 
 import torch
 from torch import Tensor, fx
@@ -10,9 +10,9 @@ aten = torch.ops.aten
 
 
 def fold_scales(graph: fx.GraphModule) -> None:
-    """Folds the scale of ``x * scale + shift``, one number a channel, into the weights of the convolutions that read it.
+    """Folds the scale of `x * scale + shift`, one number a channel, into the weights of the convolutions that read it.
 
-    They then read ``x + shift / scale``. Only reshapes, permutations and slices may stand between.
+    They then read `x + shift / scale`. Only reshapes, permutations and slices may stand between.
     """
     for shifted in graph.graph.find_nodes(op="call_function", target=aten.add.Tensor):
         scaled, shift = shifted.args
@@ -36,7 +36,7 @@ def fold_scales(graph: fx.GraphModule) -> None:
 
 
 def _scales_of_convolutions(graph: fx.GraphModule, scaled: fx.Node, scale: Tensor) -> dict[fx.Node, Tensor] | None:
-    """For each convolution that reads the scaled value, the scale of each of its input channels; None if anything else reads it, or if a
+    """Return for each convolution that reads the scaled value the scale of each of its input channels; None if anything else reads it, or if a
     channel has several scales."""
     moves = (aten.view.default, aten.permute.default, aten.transpose.int, aten.clone.default, aten.alias.default, aten.slice.Tensor)
     moved = {scaled: scale.expand(scaled.meta["val"].shape)}

@@ -1,4 +1,4 @@
-"""Slices with steps and paddings become the settings of the convolutions and pools after them."""
+"""Passes that fold strided slices and paddings into the settings of the convolutions and pools after them."""
 
 import torch
 from torch import fx
@@ -12,7 +12,7 @@ aten = torch.ops.aten
 def fold_paddings(graph: fx.GraphModule) -> None:
     """Folds a padding with zeros into the average pool after it, which then counts the padding, if the pool has no padding itself.
 
-    Before: ``avg_pool3d(pad(x, [1, 1, 1, 1, 1, 1]), 3)``. After: ``avg_pool3d(x, 3, padding=1)``.
+    Before: `avg_pool3d(pad(x, [1, 1, 1, 1, 1, 1]), 3)`. After: `avg_pool3d(x, 3, padding=1)`.
     """
     for pool in graph.graph.find_nodes(op="call_function", target=aten.avg_pool3d.default):
         padded, kernel, stride, padding, ceil_mode, _, divisor = arguments(pool, None, None, (), (0,), False, True, None)
@@ -31,7 +31,7 @@ def fold_temporal_strides(graph: fx.GraphModule) -> None:
     """Folds a slice of every n-th frame into the convolution after it, with n times the stride, dilation and padding in time.
 
     Convolutions of one video at several frame rates then have the same input, and share its im2col matrices.
-    Before: ``conv3d(x[:, :, ::2], w)``. After: ``conv3d(x, w, stride=[2, 1, 1], dilation=[2, 1, 1])``.
+    Before: `conv3d(x[:, :, ::2], w)`. After: `conv3d(x, w, stride=[2, 1, 1], dilation=[2, 1, 1])`.
     """
     for conv in graph.graph.find_nodes(op="call_function", target=aten.conv3d.default):
         steps, weight = conv.args[0], conv.args[1]

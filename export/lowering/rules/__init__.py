@@ -1,8 +1,8 @@
-"""How each operation on values of rank 5 or more is done on tensors of rank 4 or less: a rule for each ATen operator.
+"""The rules: for each ATen operator a function that does it on values of rank 5 or more by tensors of rank 4 or less.
 
-A rule is called as ``rule(profile, *args, **kwargs)``: the engine profile, then the arguments of the original operation, in which a
-``clipstep.export.lowering.values.Value`` takes the place of each tensor of rank 5 or more. It returns such a value, or a tensor of
-rank 4 or less, and raises ``clipstep.export.unsupported.Unsupported`` for a setting that it does not cover.
+A rule is called as `rule(profile, *args, **kwargs)`: the engine profile, then the arguments of the original operation, in which a
+`clipstep.export.lowering.values.Value` takes the place of each tensor of rank 5 or more. It returns such a value, or a tensor of
+rank 4 or less, and raises `clipstep.export.unsupported.Unsupported` for a setting that it does not cover.
 """
 
 import operator

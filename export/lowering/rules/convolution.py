@@ -1,4 +1,4 @@
-"""3D convolutions and batch norms: a convolution is written by the first of ``STRATEGIES`` whose predicate takes it."""
+"""Rules for 3D convolutions, each written by the first of `STRATEGIES` that applies, and for batch norms."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 def conv3d(profile: EngineProfile, *args: Any, **kwargs: Any) -> Value:
-    """A convolution with the arguments of ``convolution_of``, by the first strategy that applies."""
+    """A convolution with the arguments of `convolution_of`, by the first strategy that applies."""
     convolution = convolution_of(*args, **kwargs)
     return strategy_for(profile, convolution).lower(profile, convolution)
 
@@ -31,14 +31,14 @@ def convolution_of(
     dilation: Triple = (1,),
     groups: int = 1,
 ) -> Convolution:
-    """The convolution of ``aten.conv3d.default`` or ``aten.conv3d.padding``: ``padding`` is a number for each axis, "valid" or "same"."""
+    """The convolution of `aten.conv3d.default` or `aten.conv3d.padding`: `padding` is a number for each axis, "valid" or "same"."""
     if isinstance(padding, str):
         x, padding = _explicit_padding(x, weight, padding, triple(dilation))
     return Convolution(x, weight, bias, triple(stride), triple(padding), triple(dilation), groups)
 
 
 def _explicit_padding(x: Value, weight: Tensor, padding: str, dilation: Triple) -> tuple[Value, Triple]:
-    """The input and the padding in numbers. "same" pads an odd row, column or frame at the end, which becomes part of the input."""
+    """Return the input and the padding as numbers. With "same", an odd row, column or frame at the end becomes part of the input."""
     value, before = to_frames(x), [0, 0, 0]
     if padding == "same":
         totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
@@ -53,7 +53,7 @@ def _explicit_padding(x: Value, weight: Tensor, padding: str, dilation: Triple) 
 def batch_norm(
     profile: EngineProfile, x: Value, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, momentum: float, epsilon: float
 ) -> tuple[Frames, None, None]:
-    """A batch norm in eval mode that follows no convolution: a depthwise 1x1 convolution. The others are folded by a pass."""
+    """A batch norm in eval mode, as a depthwise 1x1 convolution. One that follows a convolution was folded by a pass."""
     scale = (variance + epsilon).rsqrt() * (1.0 if weight is None else weight)
     shift = (0.0 if bias is None else bias) - mean * scale
     channels = len(scale)

@@ -1,4 +1,4 @@
-"""A 3D convolution as its strategies see it."""
+"""A 3D convolution and its settings, as strategies read them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from clipstep.export.lowering.values import TIME, Frames, Value
 
 @dataclass(frozen=True, eq=False)
 class Convolution:
-    """A 3D convolution of a value ``(1, C, T, H, W)`` with a weight ``(O, C / groups, kT, kH, kW)``, and what follows from its settings."""
+    """A 3D convolution of a value `(1, C, T, H, W)` with a weight `(O, C / groups, kT, kH, kW)`, and properties that follow from its settings."""
 
     x: Value
     weight: Tensor
@@ -32,8 +32,8 @@ class Convolution:
         return tap_sources(self.x.shape[TIME], self.kernel[0], self.stride[0], self.padding[0], self.dilation[0])
 
     @cached_property
-    def sources_not_zero(self) -> list[list[tuple[int, int]]]:
-        """As ``sources``, also without taps on input frames that are known to be zeros."""
+    def nonzero_sources(self) -> list[list[tuple[int, int]]]:
+        """The same without taps on input frames of zeros (None in `Frames`)."""
         if not isinstance(self.x, Frames):
             return self.sources
         items = self.x.items
@@ -41,27 +41,27 @@ class Convolution:
 
     @cached_property
     def taps(self) -> list[dict[int, int]]:
-        """For each temporal tap ``{output frame: input frame that the tap reads}``."""
+        """For each temporal tap `{output frame: input frame that the tap reads}`."""
         return [{t: source for t, row in enumerate(self.sources) for tap, source in row if tap == k} for k in range(self.kernel[0])]
 
     @property
-    def in_plane(self) -> dict[str, Any]:
+    def spatial_settings(self) -> dict[str, Any]:
         """The settings of the 2D convolution of one temporal tap."""
         return {"stride": self.stride[1:], "padding": self.padding[1:], "dilation": self.dilation[1:], "groups": self.groups}
 
     @cached_property
-    def plane_size(self) -> list[int]:
-        """Rows and columns of an output frame."""
-        return plane_size(self.x.shape[3:], self.kernel[1:], self.stride[1:], self.padding[1:], self.dilation[1:])
+    def spatial_size(self) -> list[int]:
+        """The rows and columns of an output frame."""
+        return spatial_size(self.x.shape[3:], self.kernel[1:], self.stride[1:], self.padding[1:], self.dilation[1:])
 
     @property
     def is_temporal(self) -> bool:
-        """Whether it is 1x1 in the plane of a frame, without a stride there."""
+        """Whether it is 1x1 spatially, without a spatial stride."""
         return (self.kernel[1:], tuple(self.stride[1:]), tuple(self.padding[1:])) == ((1, 1), (1, 1), (0, 0))
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether each channel has one kernel of its own and gives one channel."""
+        """Whether each input channel has one kernel and gives one output channel."""
         return self.x.shape[1] == self.groups == len(self.weight)
 
     @property
@@ -72,12 +72,12 @@ class Convolution:
 
 
 def tap_sources(length: int, taps: int, stride: int, padding: int, dilation: int) -> list[list[tuple[int, int]]]:
-    """For each output frame the pairs (temporal tap, index of the input frame that it reads), without taps on the padding."""
+    """Return for each output frame the pairs (temporal tap, index of the input frame that it reads), without taps on the padding."""
     count = (length + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
     sources = [[(tap, t * stride - padding + tap * dilation) for tap in range(taps)] for t in range(count)]
     return [[(tap, source) for tap, source in row if 0 <= source < length] for row in sources]
 
 
-def plane_size(sizes: Triple, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple) -> list[int]:
-    """Rows and columns of the result of a 2D kernel."""
+def spatial_size(sizes: Triple, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple) -> list[int]:
+    """Return the rows and columns of the output of a 2D convolution or pool."""
     return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True)]

@@ -1,4 +1,4 @@
-"""3D convolutions as direct 2D convolutions: frame by frame, batched, with frames as channels, or with time as rows."""
+"""Strategies that write a 3D convolution as direct 2D convolutions: frame by frame, batched, with frames as channels, or with time as rows."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -17,12 +17,12 @@ aten = torch.ops.aten
 
 
 def fits_time_as_rows(profile: EngineProfile, conv: Convolution) -> bool:
-    """Whether it works on time alone, densely, in an engine that permutes axes for nothing."""
+    """Whether it is 1x1 spatially and has one group, in an engine with free permutations."""
     return profile.gemm and conv.groups == 1 and conv.is_temporal and len(conv.taps) > 1 and profile.free_permutations
 
 
 def time_as_rows(profile: EngineProfile, conv: Convolution) -> Value:
-    """One 2D convolution ``(kT, 1)`` over an image of (time, pixels)."""
+    """Compute it as one 2D convolution `(kT, 1)` of an image of (time, pixels)."""
     batch = to_batch(conv.x)
     count, channels, height, width = batch.shape
     rows = batch.permute(1, 0, 2, 3).reshape(1, channels, count, height * width)
@@ -31,23 +31,23 @@ def time_as_rows(profile: EngineProfile, conv: Convolution) -> Value:
 
 
 def fits_frames_as_channels(profile: EngineProfile, conv: Convolution) -> bool:
-    """Whether it is a narrow depthwise 3x3x3 convolution of three or more frames, in an engine that permutes axes for nothing."""
+    """Whether it is a narrow depthwise 3x3x3 convolution of three or more frames, in an engine with free permutations."""
     narrow = fits_one_batch(profile, conv.x) and conv.groups <= costs.NARROW_DEPTHWISE and conv.x.shape[TIME] > 2
     return profile.free_permutations and narrow and conv.is_depthwise_3x3x3
 
 
 def frames_as_channels(profile: EngineProfile, conv: Convolution) -> Value:
-    """For each temporal tap one depthwise 2D convolution of all frames, as an image of ``T * C`` channels; the three results are added."""
+    """Compute it by a depthwise 2D convolution for each temporal tap, of all frames as an image of `T * C` channels; the results are added."""
     _, channels, count, height, width = conv.x.shape
     frames = to_lazy(conv.x).permute((0, 2, 1, 3, 4)).tensor((1, count * channels, height, width))
     weight, bias = conv.weight, conv.bias
 
     def tap(number: int, part: Tensor) -> Tensor:
         repeats = part.shape[1] // channels
-        plane = weight[:, :, number].repeat(repeats, 1, 1, 1)
-        return F.conv2d(part, plane, bias.repeat(repeats) if bias is not None and number == 1 else None, padding=1, groups=part.shape[1])
+        kernel = weight[:, :, number].repeat(repeats, 1, 1, 1)
+        return F.conv2d(part, kernel, bias.repeat(repeats) if bias is not None and number == 1 else None, padding=1, groups=part.shape[1])
 
-    zeros = torch.zeros(1, channels, height, width)  # What the first and the last tap give where they read the padding.
+    zeros = torch.zeros(1, channels, height, width)  # The results of the first and the last tap on the padding.
     first = torch.cat([zeros, tap(0, frames[:, :-channels])], 1)
     last = torch.cat([tap(2, frames[:, channels:]), zeros], 1)
     summed = tap(1, frames) + first + last
@@ -55,67 +55,67 @@ def frames_as_channels(profile: EngineProfile, conv: Convolution) -> Value:
 
 
 def fits_batched_taps(profile: EngineProfile, conv: Convolution) -> bool:
-    """Whether the frames are better computed together, and one temporal tap reads a frame for every output frame.
+    """Whether all frames fit one batch, and one temporal tap reads a frame for every output frame.
 
-    Where permutations are free only with a single tap: adding the results of several costs more there than the frames do one by one.
+    In engines with free permutations only a single tap: there, adding the results of several taps costs more than computing frame by frame.
     """
     several = profile.free_permutations and len([tap for tap in conv.taps if tap]) > 1
     return fits_one_batch(profile, conv.x) and max(map(len, conv.taps)) == len(conv.sources) and not several
 
 
 def batched_taps(profile: EngineProfile, conv: Convolution) -> Value:
-    """For each temporal tap one 2D convolution of a batch of all frames that it reads; the results are added."""
+    """Compute it by a 2D convolution for each temporal tap, of the batch of frames that the tap reads; the results are added."""
     full = max(range(len(conv.taps)), key=lambda tap: len(conv.taps[tap]))  # It has every output frame, so it adds the bias.
 
     def convolve(frames: Tensor, tap: int) -> Tensor:
-        return F.conv2d(frames, conv.weight[:, :, tap], conv.bias if tap == full else None, **conv.in_plane)
+        return F.conv2d(frames, conv.weight[:, :, tap], conv.bias if tap == full else None, **conv.spatial_settings)
 
     return from_batch(sum_over_taps(to_batch(conv.x), conv.taps, convolve))
 
 
-def fits_taps_of_frames(profile: EngineProfile, conv: Convolution) -> bool:
-    """Whether it is grouped, or has large weights and frames at the ends with fewer taps, for which these would be stored twice."""
-    ends = conv.weight.numel() > costs.SHARED_WEIGHT_ELEMENTS and len({len(row) for row in conv.sources_not_zero if row}) > 1
+def fits_per_frame_taps(profile: EngineProfile, conv: Convolution) -> bool:
+    """Whether it is grouped, or has large weights that would be stored twice, because the first and last frames have fewer taps."""
+    ends = conv.weight.numel() > costs.SHARED_WEIGHT_ELEMENTS and len({len(row) for row in conv.nonzero_sources if row}) > 1
     return conv.groups > 1 or ends
 
 
-def taps_of_frames(profile: EngineProfile, conv: Convolution) -> Frames:
-    """For each output frame the sum of a 2D convolution for each temporal tap."""
-    frames, rows = to_frames(conv.x), [row for row in conv.sources_not_zero if row]
+def per_frame_taps(profile: EngineProfile, conv: Convolution) -> Frames:
+    """Compute each output frame as the sum of a 2D convolution for each temporal tap."""
+    frames, rows = to_frames(conv.x), [row for row in conv.nonzero_sources if row]
     return _with_empty_frames(conv, [_sum_of_taps(conv, [(frames.tensors[source], tap) for tap, source in row]) for row in rows])
 
 
 def taps_as_channels(profile: EngineProfile, conv: Convolution) -> Frames:
-    """For each output frame one 2D convolution of the input frames that its temporal taps read, concatenated on the channel axis."""
-    frames, rows = to_frames(conv.x), [row for row in conv.sources_not_zero if row]
+    """Compute each output frame by one 2D convolution of the input frames that its temporal taps read, concatenated on the channel axis."""
+    frames, rows = to_frames(conv.x), [row for row in conv.nonzero_sources if row]
     kernels = {taps: concatenate([conv.weight[:, :, tap] for tap in taps], 1) for taps in {tuple(tap for tap, _ in row) for row in rows}}
     inputs = [concatenate([frame for _, source in row if (frame := frames.items[source]) is not None], 1) for row in rows]
-    made = [F.conv2d(x, kernels[tuple(tap for tap, _ in row)], conv.bias, **conv.in_plane) for x, row in zip(inputs, rows, strict=True)]
+    made = [F.conv2d(x, kernels[tuple(tap for tap, _ in row)], conv.bias, **conv.spatial_settings) for x, row in zip(inputs, rows, strict=True)]
     return _with_empty_frames(conv, made)
 
 
 def _sum_of_taps(conv: Convolution, taps: list[tuple[Tensor, int]]) -> Tensor:
-    parts = [F.conv2d(frame, conv.weight[:, :, tap], None if i else conv.bias, **conv.in_plane) for i, (frame, tap) in enumerate(taps)]
+    parts = [F.conv2d(frame, conv.weight[:, :, tap], None if i else conv.bias, **conv.spatial_settings) for i, (frame, tap) in enumerate(taps)]
     return reduce(torch.add, parts)
 
 
 def _with_empty_frames(conv: Convolution, made: list[Tensor]) -> Frames:
-    """All output frames: those computed, and the bias alone where every tap reads zeros."""
-    if all(conv.sources_not_zero):
+    """Return all output frames: those computed, and the bias alone where every tap reads zeros."""
+    if all(conv.nonzero_sources):
         return Frames(tuple(made))
-    empty = torch.zeros(1, len(conv.weight), *conv.plane_size) + (0.0 if conv.bias is None else conv.bias.reshape(1, -1, 1, 1))
+    empty = torch.zeros(1, len(conv.weight), *conv.spatial_size) + (0.0 if conv.bias is None else conv.bias.reshape(1, -1, 1, 1))
     frames = iter(made)
-    return Frames(tuple(next(frames) if row else empty for row in conv.sources_not_zero))
+    return Frames(tuple(next(frames) if row else empty for row in conv.nonzero_sources))
 
 
 def sum_over_taps(data: Tensor, taps: Sequence[dict[int, int]], function: Callable[[Tensor, int], Tensor], dim: int = 0) -> Tensor:
-    """The sum over the temporal taps of a function of the frames that each reads.
+    """Return the sum over the temporal taps of a function of the frames that each tap reads.
 
     Args:
-        data: frames ``(T, C, H, W)``, or another order of axes.
-        taps: for each tap ``{output frame: input frame}``, without those on the padding. One tap has every output frame.
+        data: frames `(T, C, H, W)`, or another order of axes.
+        taps: for each tap `{output frame: input frame}`, without those on the padding. At least one tap has every output frame.
         function: called with the frames that a tap reads, and the tap's number.
-        dim: the axis of time of ``data``.
+        dim: the axis of time of `data`.
     """
     full, *others = sorted((number for number, tap in enumerate(taps) if tap), key=lambda number: -len(taps[number]))
     parts = {number: function(take_frames(data, list(taps[number].values()), dim), number) for number in (full, *others)}
@@ -123,7 +123,7 @@ def sum_over_taps(data: Tensor, taps: Sequence[dict[int, int]], function: Callab
 
 
 def _added(total: Tensor, part: Tensor, first: int, dim: int) -> Tensor:
-    """``total`` with ``part`` added to its entries from ``first`` on."""
+    """Return `total` with `part` added to its entries from `first` on."""
     end, length = first + part.shape[dim], total.shape[dim]
     if part.shape == total.shape:
         return total + part

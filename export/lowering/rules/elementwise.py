@@ -1,4 +1,4 @@
-"""Elementwise operations, unary and binary with broadcasting."""
+"""Rules for elementwise operations: unary, and binary with broadcasting."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +17,11 @@ from clipstep.export.lowering.values import (
     from_channel_major,
     is_batched,
     keeps_channel_major,
-    lowest_rank,
     to_batch,
     to_channel_major,
     to_frames,
     to_lazy,
+    unwrap_low_rank,
 )
 from clipstep.export.unsupported import Unsupported
 
@@ -30,7 +30,7 @@ Operand = Value | Tensor | float
 
 
 def unary(function: Callable[..., Tensor], *, zero_preserving: bool = False) -> Callable[..., Value]:
-    """The rule of a unary function. ``zero_preserving``: it maps zero to zero, so that frames of zeros stay None."""
+    """Return the rule of a unary function; `zero_preserving` says that f(0) = 0, so that frames of zeros stay None."""
 
     def rule(profile: EngineProfile, x: Value, *args: Any, **kwargs: Any) -> Value:
         if isinstance(x, LazyPermutation):
@@ -41,15 +41,15 @@ def unary(function: Callable[..., Tensor], *, zero_preserving: bool = False) -> 
 
 
 def binary(function: Callable[..., Tensor]) -> Callable[..., Value | Tensor]:
-    """The rule of a binary function that broadcasts.
+    """Return the rule of a binary function that broadcasts.
 
-    All frames at once if an operand is batched or channel-major and both fit one batch; frame by frame if one operand is frames; otherwise on
-    tensors whose axes are joined where both operands have them, or both broadcast them.
+    All frames are computed together if an operand is a batch or channel-major and both fit one batch; frame by frame if one operand is frames;
+    otherwise on tensors of lower rank, in which neighbouring axes that broadcast alike are joined.
     """
 
     def rule(profile: EngineProfile, x: Operand, y: Operand, *args: Any, **kwargs: Any) -> Value | Tensor:
         if isinstance(x, float | int) or isinstance(y, float | int) or _is_scalar(x) or _is_scalar(y):
-            return _with_number(profile, lambda a, b: function(a, b, *args, **kwargs), x, y)
+            return _with_scalar(profile, lambda a, b: function(a, b, *args, **kwargs), x, y)
         if is_batched(x) or is_batched(y):
             one, other = _rank5(x), _rank5(y)
             if fits_one_batch(profile, one) and fits_one_batch(profile, other):
@@ -76,7 +76,7 @@ def _is_scalar(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim == 0
 
 
-def _with_number(profile: EngineProfile, function: Callable[[Any, Any], Tensor], x: Any, y: Any) -> Value | Tensor:
+def _with_scalar(profile: EngineProfile, function: Callable[[Any, Any], Tensor], x: Any, y: Any) -> Value | Tensor:
     if isinstance(x, Value):
         return unary(lambda data: function(data, y))(profile, x)
     return unary(lambda data: function(x, data))(profile, y) if isinstance(y, Value) else function(x, y)
@@ -109,11 +109,11 @@ def _broadcast(function: Callable[[Tensor, Tensor], Tensor], x: LazyPermutation,
     if len(joined) > 4:
         raise Unsupported(f"broadcasting {x.shape} with {y.shape}")
     data = function(*(value.tensor([pair[i] for pair in joined]) for i, value in enumerate((x, y))))
-    return lowest_rank(LazyPermutation.of(data, shape))
+    return unwrap_low_rank(LazyPermutation.of(data, shape))
 
 
 def power(profile: EngineProfile, x: Value, exponent: float) -> Value:
-    """A power; a square as a product, which all engines have kernels for."""
+    """A power; a square is computed as a product, for which all engines have kernels."""
     square: Callable[..., Value] = unary((lambda a: a * a) if exponent == 2 else lambda a: torch.pow(a, exponent))
     return square(profile, x)
 

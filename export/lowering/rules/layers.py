@@ -1,4 +1,4 @@
-"""Linear layers, matrix products, attention, norms, and interpolation in the plane of a frame."""
+"""Rules for linear layers, matrix products, attention, norms, and spatial interpolation."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,17 +10,17 @@ from torch.nn import functional as F
 
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.lowering.values import Frames, Value, lowest_rank, to_frames, to_lazy
+from clipstep.export.lowering.values import Frames, Value, to_frames, to_lazy, unwrap_low_rank
 from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 
 
 def linear(profile: EngineProfile, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value | Tensor:
-    """A linear layer on the rows of a matrix."""
+    """A linear layer, on the rows of a matrix."""
     lazy = to_lazy(x)
     rows = lazy.tensor((math.prod(lazy.shape[:-1]), lazy.shape[-1]))
-    return lowest_rank(LazyPermutation.of(F.linear(rows, weight, bias), (*lazy.shape[:-1], len(weight))))
+    return unwrap_low_rank(LazyPermutation.of(F.linear(rows, weight, bias), (*lazy.shape[:-1], len(weight))))
 
 
 def matmul(profile: EngineProfile, x: Value | Tensor, y: Value | Tensor) -> Value | Tensor:
@@ -30,7 +30,7 @@ def matmul(profile: EngineProfile, x: Value | Tensor, y: Value | Tensor) -> Valu
         raise Unsupported("a product of matrices whose leading axes differ")
     batch = math.prod(a.shape[:-2])
     data = torch.bmm(*(lazy.tensor((batch, *lazy.shape[-2:])) for lazy in (a, b)))
-    return lowest_rank(LazyPermutation.of(data, (*a.shape[:-1], b.shape[-1])))
+    return unwrap_low_rank(LazyPermutation.of(data, (*a.shape[:-1], b.shape[-1])))
 
 
 def attention(profile: EngineProfile, query: Value, key: Value, value: Value, *args: Any, **kwargs: Any) -> Value | Tensor:
@@ -40,7 +40,7 @@ def attention(profile: EngineProfile, query: Value, key: Value, value: Value, *a
         raise Unsupported("attention of rank 5 with a mask")
     q, k, v = (lazy.tensor((1, math.prod(lazy.shape[:-2]), *lazy.shape[-2:])) for lazy in values)
     data = F.scaled_dot_product_attention(q, k, v, **kwargs)
-    return lowest_rank(LazyPermutation.of(data, (*values[0].shape[:-1], values[2].shape[-1])))
+    return unwrap_low_rank(LazyPermutation.of(data, (*values[0].shape[:-1], values[2].shape[-1])))
 
 
 def layer_norm(
@@ -52,11 +52,11 @@ def layer_norm(
     epsilon: float = 1e-5,
     *_: Any,
 ) -> Any:
-    """A layer norm of the rows of a matrix."""
+    """A layer norm, of the rows of a matrix."""
     lazy, size = to_lazy(x), math.prod(normalised)
     rows = lazy.tensor((math.prod(lazy.shape) // size, size))
     scale, shift = (None if value is None else value.flatten() for value in (weight, bias))
-    return lowest_rank(LazyPermutation.of(F.layer_norm(rows, (size,), scale, shift, epsilon), lazy.shape))
+    return unwrap_low_rank(LazyPermutation.of(F.layer_norm(rows, (size,), scale, shift, epsilon), lazy.shape))
 
 
 def group_norm(
@@ -65,7 +65,7 @@ def group_norm(
     """A group norm; time, rows and columns are joined."""
     lazy = to_lazy(x)
     data = lazy.tensor((*lazy.shape[:2], math.prod(lazy.shape[2:])))
-    return lowest_rank(LazyPermutation.of(F.group_norm(data, groups, weight, bias, epsilon), lazy.shape))
+    return unwrap_low_rank(LazyPermutation.of(F.group_norm(data, groups, weight, bias, epsilon), lazy.shape))
 
 
 def instance_norm(
@@ -87,7 +87,7 @@ def instance_norm(
 
 
 def interpolate(mode: str) -> Callable[..., Frames]:
-    """The rule of an interpolation in the plane of each frame. Over time only the same frames, or each repeated equally often, are covered."""
+    """Return the rule of a spatial interpolation. Over time it covers only the same number of frames, and nearest with a whole factor."""
 
     def rule(profile: EngineProfile, x: Value, sizes: Sequence[int] | None, *settings: Any) -> Frames:
         *align, factors = settings
@@ -98,8 +98,8 @@ def interpolate(mode: str) -> Callable[..., Frames]:
             raise Unsupported("interpolation over time")
         where = {"size": tuple(sizes[1:])} if sizes else {"scale_factor": tuple(factors[1:])}
         corners = {"align_corners": align[0]} if align else {}
-        planes = value.map(lambda frame: F.interpolate(frame, mode=mode, **where, **corners))
-        return Frames(tuple(frame for frame in planes.items for _ in range(wanted // frames)))
+        resized = value.map(lambda frame: F.interpolate(frame, mode=mode, **where, **corners))
+        return Frames(tuple(frame for frame in resized.items for _ in range(wanted // frames)))
 
     return rule
 

@@ -1,6 +1,6 @@
-"""Data movement: reshapes, permutations, slices, concatenations, paddings, shuffles.
+"""Rules for data movement: reshapes, permutations, slices, concatenations, paddings, shuffles.
 
-Along time they rearrange the tuple of ``Frames``, along other axes they work on each frame, and otherwise on a lazy permutation.
+Along time they rearrange the tuple of `Frames`, along other axes they work on each frame; other values are lazy permutations.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.lazy import LazyPermutation, exchanged
+from clipstep.export.lowering.lazy import LazyPermutation, swapped_axes
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.values import (
     TIME,
@@ -24,36 +24,36 @@ from clipstep.export.lowering.values import (
     from_channel_major,
     is_batched,
     keeps_channel_major,
-    lowest_rank,
     to_batch,
     to_channel_major,
     to_frames,
     to_lazy,
+    unwrap_low_rank,
 )
 from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 FRAME_AXIS = {1: 1, 3: 2, 4: 3}
-"""The axis of a frame ``(1, C, H, W)`` for each axis of a value ``(1, C, T, H, W)`` but time."""
+"""The axis of a frame `(1, C, H, W)` for each axis of a value `(1, C, T, H, W)` but time."""
 BATCH_AXIS = {**FRAME_AXIS, TIME: 0}
-"""The axis of a batch ``(T, C, H, W)`` for each axis of a value."""
+"""The axis of a batch `(T, C, H, W)` for each axis of a value."""
 Operand = Value | Tensor
 
 
 def reshape(profile: EngineProfile, x: Operand, shape: Sequence[int]) -> LazyPermutation | Tensor:
-    return lowest_rank(to_lazy(x).reshape(shape))
+    return unwrap_low_rank(to_lazy(x).reshape(shape))
 
 
 def permute(profile: EngineProfile, x: Operand, axes: Sequence[int]) -> LazyPermutation | Tensor:
-    return lowest_rank(to_lazy(x).permute(axes))
+    return unwrap_low_rank(to_lazy(x).permute(axes))
 
 
 def transpose(profile: EngineProfile, x: Operand, first: int, second: int) -> LazyPermutation | Tensor:
-    return permute(profile, x, exchanged(len(x.shape), first, second))
+    return permute(profile, x, swapped_axes(len(x.shape), first, second))
 
 
 def unsqueeze(profile: EngineProfile, x: Operand, dim: int) -> Value | Tensor:
-    """A frame ``(1, C, H, W)`` that gets an axis of time becomes a value of one frame."""
+    """A frame `(1, C, H, W)` that gets an axis of time becomes a value of one frame."""
     if isinstance(x, Tensor) and x.ndim == 4 and dim % 5 == TIME and len(x) == 1:
         return Frames((x,))
     shape = list(x.shape)
@@ -72,7 +72,7 @@ def squeeze(profile: EngineProfile, x: Operand, dims: int | Sequence[int] | None
 
 
 def cat(profile: EngineProfile, values: Sequence[Operand], dim: int = 0) -> Value | Tensor:
-    """Frames along time: a longer tuple; along another axis: frame by frame. Values that are batched or channel-major stay so."""
+    """A concatenation: of frames along time, a longer tuple; along another axis, frame by frame. Batches and channel-major values stay so."""
     rank = len(values[0].shape)
     dim %= rank
     if (
@@ -104,7 +104,7 @@ def stack(profile: EngineProfile, values: Sequence[Operand], dim: int = 0) -> Va
 
 
 def slice_tensor(profile: EngineProfile, x: Operand, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value | Tensor:
-    """Frames along time: some entries of the tuple; along another axis: each frame."""
+    """A slice: of frames along time, some entries of the tuple; along another axis, a slice of each frame."""
     dim %= len(x.shape)
     kept = range(x.shape[dim])[start:end:step]
     if len(kept) == x.shape[dim]:
@@ -112,8 +112,8 @@ def slice_tensor(profile: EngineProfile, x: Operand, dim: int = 0, start: int | 
     if not len(kept):
         raise Unsupported("an empty slice")
     if dim == TIME and (isinstance(x, Frames) or is_batched(x)):
-        return _picked(to_frames(x), kept)
-    return _along(lambda tensor, axis: aten.slice.Tensor(tensor, axis, kept.start, kept.stop, step), x, dim)
+        return _selected(to_frames(x), kept)
+    return _along_axis(lambda tensor, axis: aten.slice.Tensor(tensor, axis, kept.start, kept.stop, step), x, dim)
 
 
 def select(profile: EngineProfile, x: Operand, dim: int, index: int) -> Value | Tensor:
@@ -136,7 +136,7 @@ def unbind(profile: EngineProfile, x: Operand, dim: int = 0) -> list[Value | Ten
 def slice_scatter(
     profile: EngineProfile, x: Operand, source: Operand, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Value | Tensor:
-    """The concatenation of the entries before, ``source``, and the entries after."""
+    """An assignment to a slice: the concatenation of the entries before it, `source`, and the entries after it."""
     kept = range(x.shape[dim])[start:end:step]
     if step != 1:
         raise Unsupported("an assignment to every other place")
@@ -154,7 +154,7 @@ def select_scatter(profile: EngineProfile, x: Operand, source: Operand, dim: int
 
 def flip(profile: EngineProfile, x: Operand, dims: Sequence[int]) -> Value | Tensor:
     for dim in (d % len(x.shape) for d in dims):
-        x = _picked(x, range(len(x.items))[::-1]) if isinstance(x, Frames) and dim == TIME else _along(Tensor.flip, x, dim)
+        x = _selected(x, range(len(x.items))[::-1]) if isinstance(x, Frames) and dim == TIME else _along_axis(Tensor.flip, x, dim)
     return x
 
 
@@ -169,18 +169,18 @@ def roll(profile: EngineProfile, x: Operand, shifts: Sequence[int], dims: Sequen
 
 
 def index_select(profile: EngineProfile, x: Operand, dim: int, index: Tensor) -> Value | Tensor:
-    return _along(lambda tensor, axis: tensor.index_select(axis, index), x, dim % len(x.shape))
+    return _along_axis(lambda tensor, axis: tensor.index_select(axis, index), x, dim % len(x.shape))
 
 
 def expand(profile: EngineProfile, x: Operand, sizes: Sequence[int], *, implicit: bool = False) -> Value | Tensor:
-    """By copying: engines have no strides of 0."""
+    """An expansion, by copying: engines have no strides of 0."""
     rank = len(sizes)
     expanded = to_lazy(x).reshape((*[1] * (rank - len(x.shape)), *x.shape))
     shape = [old if new == -1 else new for old, new in zip(expanded.shape, sizes, strict=True)]
     for dim, (old, new) in enumerate(zip(expanded.shape, shape, strict=True)):
         if old != new:
             expanded = to_lazy(rowwise(partial(_repeated, count=new), [expanded], dim))
-    return lowest_rank(expanded)
+    return unwrap_low_rank(expanded)
 
 
 def _repeated(rows: list[Tensor], count: int) -> Tensor:
@@ -188,15 +188,15 @@ def _repeated(rows: list[Tensor], count: int) -> Tensor:
 
 
 def pad(profile: EngineProfile, x: Operand, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Value | Tensor:
-    """``amounts`` is as in ``aten.pad``: for each axis, the last one first, the sizes before and after it. Zeros in time become None frames."""
+    """A padding. `amounts` has two numbers for each axis, the last axis first, as in `aten.pad`. Frames of zeros become None."""
     if mode == "replicate":
         return _replicated(profile, x, amounts)
     if mode != "constant":
         raise Unsupported(f"padding of mode {mode!r}")
     if value or any(amounts[6:]) or len(x.shape) != 5:
         return _padded_with(x, amounts, value or 0.0)
-    *plane, front, back = (*amounts, *[0] * (6 - len(amounts)))[:6]
-    padded = to_frames(x).map_zero_preserving(lambda frame: F.pad(frame, plane) if any(plane) else frame)
+    *spatial, front, back = (*amounts, *[0] * (6 - len(amounts)))[:6]
+    padded = to_frames(x).map_zero_preserving(lambda frame: F.pad(frame, spatial) if any(spatial) else frame)
     if front < 0 or back < 0:
         return pad(
             profile, slice_tensor(profile, padded, TIME, max(0, -front), len(padded.items) + min(0, back)), [0, 0, 0, 0, max(0, front), max(0, back)]
@@ -205,7 +205,7 @@ def pad(profile: EngineProfile, x: Operand, amounts: Sequence[int], mode: str = 
 
 
 def _replicated(profile: EngineProfile, x: Value | Tensor, amounts: Sequence[int]) -> Value | Tensor:
-    """Concatenates the first and the last entry of each axis as often as is asked for."""
+    """Pad each axis with copies of its first and its last entry."""
     for dim, before, after in _axes(x, amounts):
         length = x.shape[dim]
         ends = [slice_tensor(profile, x, dim, 0, 1)] * max(0, before), [slice_tensor(profile, x, dim, length - 1)] * max(0, after)
@@ -228,24 +228,24 @@ def _axes(x: Value | Tensor, amounts: Sequence[int]) -> list[tuple[int, int, int
     return [(last - i, amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2) if amounts[2 * i] or amounts[2 * i + 1]]
 
 
-def _picked(x: Frames, kept: Sequence[int]) -> Frames:
+def _selected(x: Frames, kept: Sequence[int]) -> Frames:
     items = tuple(x.items[t] for t in kept)
     return Frames(items if any(item is not None for item in items) else tuple(x.tensors[t] for t in kept))
 
 
-def _along(function: Callable[[Tensor, Any], Tensor], x: Operand, dim: int) -> Value | Tensor:
-    """An operation along one axis: on each frame if its axis is one of the frame's, otherwise on a tensor of rank 3."""
+def _along_axis(function: Callable[[Tensor, Any], Tensor], x: Operand, dim: int) -> Value | Tensor:
+    """Apply an operation along one axis: to each frame if a frame has that axis, otherwise to a tensor of rank 3."""
     if isinstance(x, Frames) and dim in FRAME_AXIS:
         return to_frames([function(frame, FRAME_AXIS[dim]) for frame in x.tensors])
     return rowwise(lambda rows: function(rows[0], 1), [to_lazy(x)], dim)
 
 
 def rowwise(function: Callable[[list[Tensor]], Tensor], values: Sequence[LazyPermutation], dim: int) -> LazyPermutation | Tensor:
-    """An operation along one axis, on tensors of rank 3: (the axes before it joined, the axis, the axes after it joined)."""
+    """Apply an operation along one axis to tensors of rank 3: (the axes before it joined, the axis, the axes after it joined)."""
     shape = values[0].shape
     before, after = math.prod(shape[:dim]), math.prod(shape[dim + 1 :])
     data = function([value.tensor((before, value.shape[dim], after)) for value in values])
-    return lowest_rank(LazyPermutation.of(data, (*shape[:dim], data.shape[1], *shape[dim + 1 :])))
+    return unwrap_low_rank(LazyPermutation.of(data, (*shape[:dim], data.shape[1], *shape[dim + 1 :])))
 
 
 def channel_shuffle(profile: EngineProfile, x: Value, groups: int) -> Value:
@@ -265,7 +265,7 @@ def _shuffled(batch: Tensor, groups: int) -> Tensor:
 
 
 def filled(value: float | None = None) -> Callable[..., Tensor]:
-    """A rule that gives a constant tensor filled with ``value``, or with the operator's last argument if that is None."""
+    """Return the rule of a tensor filled with `value`, or, if that is None, with the number that the operator is called with."""
 
     def rule(profile: EngineProfile, like: Value | Sequence[int], *arguments: Any, **_: Any) -> Tensor:
         shape = like.shape if isinstance(like, Value | Tensor) else like
@@ -275,7 +275,7 @@ def filled(value: float | None = None) -> Callable[..., Tensor]:
 
 
 def identity(profile: EngineProfile, x: Value, *_: Any, **__: Any) -> Value:
-    """Operators that return their input, in a graph without side effects."""
+    """An operator that returns its input, in a graph without side effects."""
     return x
 
 

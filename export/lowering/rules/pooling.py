@@ -1,4 +1,4 @@
-"""Pools: in the plane of a frame by 2D operations, over time by combining the frames of a window."""
+"""Rules for pools: spatially by 2D operations, over time by combining the frames of a window."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from clipstep.export.lowering.operators import Triple, triple
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.lowering.rules.channel_major import averages
+from clipstep.export.lowering.rules.channel_major import sum_windows
 from clipstep.export.lowering.rules.convolution import conv3d
 from clipstep.export.lowering.rules.direct import sum_over_taps
 from clipstep.export.lowering.values import (
@@ -32,7 +32,7 @@ aten = torch.ops.aten
 
 
 def windows(length: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil_mode: bool = False) -> list[range]:
-    """For each output the positions in its window, those on the padding included; with ``ceil_mode`` the last window may run over the end."""
+    """Return the positions in the window of each output, those on the padding included. With `ceil_mode` the last window may exceed the input."""
     span = dilation * (kernel - 1) + 1
     room = length + 2 * padding - span
     count = (-(-room // stride) if ceil_mode else room // stride) + 1
@@ -51,9 +51,10 @@ def avg_pool3d(
     count_padding: bool = True,
     divisor: int | None = None,
 ) -> Value:
-    """A sum over time, then a 2D average pool, matrix products (channel-major values) or a depthwise convolution with equal weights.
+    """An average pool: a sum over time, then spatially a 2D average pool, matrix products (channel-major values), or a depthwise convolution
+    with equal weights.
 
-    Where windows divide by different counts, a depthwise convolution with weights of one, and then a product with the reciprocal counts.
+    If the windows have different numbers of elements, the weights are one, and the sums are multiplied with the reciprocal numbers.
     """
     kernel, padding = triple(kernel), triple(padding)
     stride, value = triple(stride or kernel), x
@@ -64,35 +65,35 @@ def avg_pool3d(
     ]
     if divisor:
         counts = [[divisor] * len(axes[0]), [1], [1]]
-    over = [max(0, axis[-1].stop - length - pad) for axis, length, pad in zip(axes, value.shape[2:], padding, strict=True)]
-    value = to_frames(value).map_zero_preserving(lambda frame: F.pad(frame, (0, over[2], 0, over[1]))) if any(over[1:]) else value
+    excess = [max(0, axis[-1].stop - length - pad) for axis, length, pad in zip(axes, value.shape[2:], padding, strict=True)]
+    value = to_frames(value).map_zero_preserving(lambda frame: F.pad(frame, (0, excess[2], 0, excess[1]))) if any(excess[1:]) else value
     even = all(len(set(count)) == 1 for count in counts)
     scale = 1.0 / math.prod(count[0] for count in counts) if even else 1.0
     summed, channels = _sum_over_time(profile, value, axes[0]), value.shape[1]
     if even and keeps_channel_major(profile, summed):
-        return from_channel_major(averages(to_channel_major(summed), summed.shape[3:], axes[1], axes[2], scale), len(axes[1]), len(axes[2]))
+        return from_channel_major(sum_windows(to_channel_major(summed), summed.shape[3:], axes[1], axes[2], scale), len(axes[1]), len(axes[2]))
     if even and profile.padded_average_pools and all(2 * pad <= length for pad, length in zip(padding[1:], kernel[1:], strict=True)):
         scale *= math.prod(kernel[1:])
 
-        def in_plane(frames: Tensor) -> Tensor:
+        def pool_spatially(frames: Tensor) -> Tensor:
             pooled = F.avg_pool2d(frames, kernel[1:], stride[1:], padding[1:])
             return pooled if scale == 1 else pooled * scale
 
         return (
-            from_batch(in_plane(to_batch(summed)))
+            from_batch(pool_spatially(to_batch(summed)))
             if is_batched(summed) and fits_one_batch(profile, summed)
-            else to_frames(summed).map_zero_preserving(in_plane)
+            else to_frames(summed).map_zero_preserving(pool_spatially)
         )
     weight = torch.full((channels, 1, 1, *kernel[1:]), scale)
     pooled = conv3d(profile, summed, weight, None, (1, *stride[1:]), (0, *padding[1:]), (1,), channels)
     if even:
         return pooled
-    plane = torch.tensor([[1.0 / (rows * columns) for columns in counts[2]] for rows in counts[1]])
-    return to_frames([frame * (plane * (1.0 / count)) for frame, count in zip(to_frames(pooled).tensors, counts[0], strict=True)])
+    reciprocal = torch.tensor([[1.0 / (rows * columns) for columns in counts[2]] for rows in counts[1]])
+    return to_frames([frame * (reciprocal * (1.0 / count)) for frame, count in zip(to_frames(pooled).tensors, counts[0], strict=True)])
 
 
 def _sum_over_time(profile: EngineProfile, value: Value, over_time: Sequence[range]) -> Value:
-    """For each window the sum of the frames in it."""
+    """Return the sum of the frames in each temporal window."""
     length = value.shape[TIME]
     taps = [{t: window[tap] for t, window in enumerate(over_time) if 0 <= window[tap] < length} for tap in range(len(over_time[0]))]
     if fits_one_batch(profile, value) and max(map(len, taps)) == len(over_time):
@@ -107,20 +108,24 @@ def _sum_over_time(profile: EngineProfile, value: Value, over_time: Sequence[ran
 def max_pool3d(
     profile: EngineProfile, x: Value, kernel: Triple, stride: Triple = (), padding: Triple = (0,), dilation: Triple = (1,), ceil_mode: bool = False
 ) -> Value:
-    """A 2D pool of each frame, then the maximum over the frames of each temporal window."""
+    """A max pool: a 2D pool of each frame, then the maximum over the frames of each temporal window."""
     kernel, padding, dilation = triple(kernel), triple(padding), triple(dilation)
     stride = triple(stride or kernel)
 
-    def in_plane(frames: Tensor) -> Tensor:
+    def pool_spatially(frames: Tensor) -> Tensor:
         return F.max_pool2d(frames, kernel[1:], stride[1:], padding[1:], dilation[1:], ceil_mode)
 
     pooled: Value
     if keeps_channel_major(profile, x) and not isinstance(x, Frames):
         _, channels, count, height, width = x.shape
-        whole = in_plane(to_channel_major(x).reshape(1, channels * count, height, width))
+        whole = pool_spatially(to_channel_major(x).reshape(1, channels * count, height, width))
         pooled = from_channel_major(whole.reshape(1, channels, count, -1), *whole.shape[2:])
     else:
-        pooled = from_batch(in_plane(to_batch(x))) if is_batched(x) and fits_one_batch(profile, x) else to_frames(x).map_zero_preserving(in_plane)
+        pooled = (
+            from_batch(pool_spatially(to_batch(x)))
+            if is_batched(x) and fits_one_batch(profile, x)
+            else to_frames(x).map_zero_preserving(pool_spatially)
+        )
     if (kernel[0], stride[0], padding[0]) == (1, 1, 0):
         return pooled
     pooled = to_frames(pooled)
@@ -129,7 +134,7 @@ def max_pool3d(
 
 
 def adaptive_avg_pool3d(profile: EngineProfile, x: Value, sizes: Sequence[int]) -> Frames:
-    """The mean of the frames of each window, each pooled in its plane."""
+    """An adaptive average pool: the mean of the frames of each window, each pooled spatially."""
     pooled = to_frames(x).map(lambda frame: _adaptive(frame, sizes[1:], F.avg_pool2d, F.adaptive_avg_pool2d))
     parts = _adaptive_windows(len(pooled.items), sizes[0])
     summed = _over_time(pooled, parts, torch.add)
@@ -137,7 +142,7 @@ def adaptive_avg_pool3d(profile: EngineProfile, x: Value, sizes: Sequence[int]) 
 
 
 def adaptive_max_pool3d(profile: EngineProfile, x: Value, sizes: Sequence[int]) -> tuple[Frames, None]:
-    """The maximum of the frames of each window, each pooled in its plane; where the maxima lie is not given."""
+    """An adaptive max pool: the maximum of the frames of each window, each pooled spatially. The indices of the maxima are not computed."""
     pooled = to_frames(x).map(lambda frame: _adaptive(frame, sizes[1:], F.max_pool2d, F.adaptive_max_pool2d))
     return _over_time(pooled, _adaptive_windows(len(pooled.items), sizes[0]), torch.maximum), None
 
@@ -155,7 +160,7 @@ def _adaptive_windows(length: int, count: int) -> list[range]:
 
 
 def _adaptive(frame: Tensor, sizes: Sequence[int], plain: Callable[..., Tensor], adaptive: Callable[..., Tensor]) -> Tensor:
-    """An adaptive pool of a frame: a plain pool, which more engines have, if all windows have the same size."""
+    """Pool a frame adaptively: by a plain pool, which more engines have, if all windows have the same size."""
     if tuple(sizes) == tuple(frame.shape[2:]):
         return frame
     if any(length % size for length, size in zip(frame.shape[2:], sizes, strict=True)):

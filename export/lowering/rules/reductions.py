@@ -1,4 +1,4 @@
-"""Sums, means, maxima, variances, running sums and softmax, over any axes."""
+"""Rules for sums, means, maxima, variances, running sums and softmax, over any axes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules.elementwise import binary
 from clipstep.export.lowering.rules.movement import FRAME_AXIS, reshape, rowwise
-from clipstep.export.lowering.values import TIME, Frames, Value, is_batched, lowest_rank, to_frames, to_lazy
+from clipstep.export.lowering.values import TIME, Frames, Value, is_batched, to_frames, to_lazy, unwrap_low_rank
 
 aten = torch.ops.aten
 Dims = int | Sequence[int] | None
@@ -21,10 +21,10 @@ Function = Callable[..., Tensor]
 
 
 def reduction(function: Function, combine: Function, *, mean: bool = False) -> Callable[..., Value | Tensor]:
-    """The rule of a reduction.
+    """Return the rule of a reduction.
 
-    Frames are reduced over time by ``combine``, of two frames, and within each frame by ``function``. Any other value is
-    reduced by ``function`` along the rows of a matrix.
+    Frames are reduced over time by `combine`, of two frames, and within each frame by `function`. Any other value is
+    reduced by `function` along the rows of a matrix.
     """
 
     def rule(profile: EngineProfile, x: Value, dims: Dims = None, keepdim: bool = False, **_: Any) -> Value | Tensor:
@@ -53,7 +53,7 @@ subtract, multiply = binary(torch.sub), binary(torch.mul)
 def variance(
     profile: EngineProfile, x: Value, dims: Dims = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None
 ) -> Value | Tensor:
-    """The mean square of the differences from the mean."""
+    """A variance: the mean square of the differences from the mean."""
     less = float(unbiased) if correction is None else correction
     count = math.prod(x.shape[d] for d in _axes(x, dims))
     centred = subtract(profile, x, mean(profile, x, dims, True))
@@ -75,7 +75,7 @@ def softmax(profile: EngineProfile, x: Value, dim: int, *_: Any) -> Value | Tens
     moved = to_lazy(x).permute(axes)
     rows = moved.tensor((math.prod(moved.shape[:-1]), moved.shape[-1]))
     back = [axes.index(d) for d in range(len(axes))]
-    return lowest_rank(LazyPermutation.of(rows.softmax(1), moved.shape).permute(back))
+    return unwrap_low_rank(LazyPermutation.of(rows.softmax(1), moved.shape).permute(back))
 
 
 def _axes(x: Value, dims: Dims) -> list[int]:

@@ -1,6 +1,6 @@
-"""The strategies by which a 3D convolution is written on tensors of rank 4: an ordered list, of which the first that applies is taken.
+"""The strategies for writing a 3D convolution with tensors of rank 4: an ordered list, of which the first that applies is taken.
 
-``docs/lowering.md`` describes each of them. To add one, write a predicate and a function and put it where it belongs in the list.
+`docs/lowering.md` describes each of them. To add one, write a predicate and a function and put it where it belongs in the list.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from clipstep.export.lowering.values import Value
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way to write a convolution: what ``clipstep export --explain`` calls it, whether it applies, and what it does."""
+    """A way to write a convolution: its name in `clipstep export --explain`, when it applies, and what it does."""
 
     name: str
     applies: Callable[[EngineProfile, Convolution], bool]
@@ -32,10 +32,10 @@ STRATEGIES = (
     Strategy("channel-major-banded", channel_major.fits_banded, channel_major.banded),
     Strategy("frames-as-channels", direct.fits_frames_as_channels, direct.frames_as_channels),
     Strategy("batched-taps", direct.fits_batched_taps, direct.batched_taps),
-    Strategy("taps-of-frames", direct.fits_taps_of_frames, direct.taps_of_frames),
+    Strategy("per-frame-taps", direct.fits_per_frame_taps, direct.per_frame_taps),
     Strategy("taps-as-channels", lambda *_: True, direct.taps_as_channels),
 )
-"""Specific before general; the last one always applies."""
+"""Specific ones before general ones; the last one always applies."""
 
 
 def strategy_for(profile: EngineProfile, convolution: Convolution) -> Strategy:

@@ -1,4 +1,4 @@
-"""Convolutions with three temporal taps, two output frames at a time, by Winograd's minimal filtering F(2, 3) along time.
+"""The strategy that computes two output frames of three temporal taps at a time, by Winograd's minimal filtering F(2, 3) along time.
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", section 4.1, here on the axis of time.
 """
@@ -30,7 +30,7 @@ def fits(profile: EngineProfile, conv: Convolution) -> bool:
 
 
 def lower(profile: EngineProfile, conv: Convolution) -> Frames:
-    """Each two output frames by four 2D convolutions instead of six."""
+    """Compute every two output frames by four 2D convolutions instead of six."""
     parts = kernels(conv.weight)
 
     def convolve(frame: Tensor, number: int) -> Tensor:
@@ -40,13 +40,13 @@ def lower(profile: EngineProfile, conv: Convolution) -> Frames:
 
 
 def kernels(weight: Tensor) -> list[Tensor]:
-    """The four 2D kernels ``(O, C, kH, kW)`` of F(2, 3) for a kernel ``(O, C, 3, kH, kW)``."""
+    """Return the four 2D kernels `(O, C, kH, kW)` of F(2, 3) for a kernel `(O, C, 3, kH, kW)`."""
     first, middle, last = (weight[:, :, tap] for tap in range(TAPS))
     return [first, (first + middle + last) / 2, (first - middle + last) / 2, last]
 
 
 def two_at_a_time(frames: Sequence[Tensor], padding: int, convolve: Callable[[Tensor, int], Tensor]) -> list[Tensor]:
-    """The output frames.
+    """Return the output frames.
 
     Args:
         frames: the input frames.

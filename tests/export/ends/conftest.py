@@ -1,4 +1,4 @@
-"""Clip networks whose streams are late, or predict from a window, and what to compare their bundles with."""
+"""Clip networks whose streams have a delay or a window, and the references for their bundles."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ SIZE = 16
 
 
 class Clip(nn.Module):
-    """A clip network whose features can be asked for alone."""
+    """A clip network whose features can be computed alone."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -62,25 +62,25 @@ Eager = Callable[[Run, np.ndarray], np.ndarray]
 
 @pytest.fixture(scope="session")
 def run_of() -> Callable[[nn.Module, Path], Run]:
-    """Gives a network in eval mode as a run, with subclips of a real video."""
+    """Return a function that makes a run of a network, in eval mode, with subclips of a real video."""
     return _run_of
 
 
 @pytest.fixture(scope="session")
 def eager() -> Eager:
-    """Gives what the eager clip network says of all of a video, ``(n, H, W, 3)`` uint8."""
+    """Return a function that computes the eager clip network's logits on a whole video, `(n, H, W, 3)` uint8."""
     return _eager
 
 
 @pytest.fixture(scope="session")
 def noise() -> Callable[..., np.ndarray]:
-    """Gives a video of so many frames of noise."""
+    """Return a function that makes a video of a number of frames of noise."""
     return _noise
 
 
 @pytest.fixture(scope="session")
 def engines() -> Callable[[Path], Iterator[StepModel]]:
-    """Gives each float32 artifact of a bundle in its engine."""
+    """Return a function that loads each float32 artifact of a bundle in its engine."""
     return _engines
 
 

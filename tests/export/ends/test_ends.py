@@ -1,4 +1,4 @@
-"""The end of a video: what delayed bundles say of it, in every engine and command."""
+"""The end of a video in bundles with a delay, in every engine and command."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def earlier_bundle(late_bundle: Path, tmp_path: Path, rehash: Callable[..., Bundle]) -> Path:
-    """As an earlier clipstep wrote it: with a delay, and without a word of how it ends, in the manifest as in the artifact."""
+    """A bundle as an earlier clipstep wrote it: with a delay, and without `flush` in the manifest and in the artifact."""
     path = Path(shutil.copytree(late_bundle, tmp_path / "earlier.clipstep"))
     values, model = json.loads((path / "manifest.json").read_text()), onnx.load(path / "step.onnx")
     (entry,) = model.metadata_props
@@ -45,10 +45,10 @@ def earlier_bundle(late_bundle: Path, tmp_path: Path, rehash: Callable[..., Bund
 
 
 @pytest.mark.parametrize("frames", [2, 3, 8, 12, 15, 32])
-def test_a_flushed_stream_gives_the_clip_network_on_the_whole_video(
+def test_a_flushed_stream_predicts_as_the_clip_network_on_the_whole_video(
     frames: int, late_bundle: Path, late_run: Run, eager: Eager, noise: Noise, engines: Engines
 ) -> None:
-    """In every target, twice in one stream; a frame that fills no step is dropped. Videos shorter than the delay too."""
+    """In every target, twice in one stream, also for videos shorter than the delay; frames that do not fill a step are dropped."""
     video = noise(frames)
     expected = eager(late_run, video[: frames // 2 * 2])
     for model in engines(late_bundle):
@@ -62,9 +62,7 @@ def test_a_flushed_stream_gives_the_clip_network_on_the_whole_video(
         model.close()
 
 
-def test_nothing_is_flushed_where_all_was_said_or_nothing_was_seen(
-    late_bundle: Path, windowed_bundle: Path, earlier_bundle: Path, noise: Noise
-) -> None:
+def test_a_flush_without_pending_frames_returns_none(late_bundle: Path, windowed_bundle: Path, earlier_bundle: Path, noise: Noise) -> None:
     for path, frames in ((late_bundle, 0), (late_bundle, 1), (windowed_bundle, 9), (earlier_bundle, 20)):
         with StepModel.load(path) as model:
             stream = model.stream()
@@ -94,7 +92,7 @@ def test_a_flush_that_fails_leaves_the_stream_as_it_was(late_bundle: Path, late_
     np.testing.assert_allclose(whole.logits, eager(late_run, video), atol=1e-4)
 
 
-def test_an_end_whose_logits_are_no_numbers_is_an_error_and_leaves_the_stream_as_it_was(
+def test_a_flush_whose_logits_are_not_finite_is_an_error_and_leaves_the_stream_as_it_was(
     late_bundle: Path, late_run: Run, eager: Eager, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with StepModel.load(late_bundle) as model:
@@ -123,7 +121,7 @@ def test_steps_that_end_wrongly_are_not_exported(late_run: Run) -> None:
         check_steps(program, subclips)
 
 
-def test_run_says_what_is_still_due_or_how_many_frames_are_missing(
+def test_run_prints_the_flushed_prediction_or_how_many_frames_are_missing(
     clipstep: Command, late_bundle: Path, earlier_bundle: Path, write_video: Callable[..., Path], late_run: Run
 ) -> None:
     short, single = write_video(6), write_video(1, "single.mp4")
@@ -174,7 +172,7 @@ def _rows(out: Path) -> dict[str, list[float]]:
     return {Path(path).name: [float(value) for value in values] for path, _, *values in lines}
 
 
-def test_evaluate_says_of_every_video_what_the_clip_network_says(
+def test_evaluate_predicts_as_the_clip_network_for_every_video(
     clipstep: Command, late_bundle: Path, late_run: Run, videos: Path, tmp_path: Path, eager: Eager
 ) -> None:
     code, out, err = clipstep("evaluate", late_bundle, videos, "--out", tmp_path / "out", "--reset-each-step")

@@ -1,4 +1,4 @@
-"""A camera that has no end: what windowed bundles say, in every engine, and what is said of those that grow deaf."""
+"""Streams without an end: windowed bundles in every engine, and the warning about networks that average over all frames."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.step import program_of
-from clipstep.export.stream.averaging import grows_deaf
+from clipstep.export.stream.averaging import averages_over_all_frames
 from clipstep.network.preprocess import normalise
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import Bundle, StepModel
@@ -29,7 +29,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 def _scenes(seconds: float, then: float) -> np.ndarray:
-    """One scene for so many seconds of 25 frames, with a little noise, then another."""
+    """One scene for a number of seconds at 25 frames a second, with a little noise, then another."""
     count, rest = round(25 * seconds), round(25 * then)
     video = np.concatenate([np.full((count, SIZE, SIZE, 3), (200, 30, 30)), np.full((rest, SIZE, SIZE, 3), (20, 60, 220))])
     return (video + np.random.default_rng(1).integers(-20, 20, video.shape)).astype(np.uint8)
@@ -40,7 +40,7 @@ def _predictions(model: StepModel, video: np.ndarray) -> dict[int, np.ndarray]:
     return {p.frames_seen: p.logits for p in map(stream.push, video) if p is not None}
 
 
-def test_a_window_sees_the_new_scene_and_the_mean_over_all_does_not(
+def test_a_window_predicts_the_new_scene_and_the_mean_over_all_frames_does_not(
     windowed_bundle: Path, framewise_run: Run, clipstep: Command, tmp_path: Path, eager: Eager, engines: Engines
 ) -> None:
     """After 30 s of one scene and 2 s of another, in every target: the window is the clip network on the newest 50 frames."""
@@ -62,7 +62,7 @@ def test_a_window_sees_the_new_scene_and_the_mean_over_all_does_not(
     assert moved < 0.07 * due  # 50 of 800 frames.
 
 
-def test_a_window_of_a_late_network_is_the_mean_of_its_newest_features(late_run: Run, tmp_path: Path, noise: Noise) -> None:
+def test_a_window_of_a_network_with_a_delay_is_the_mean_of_its_newest_features(late_run: Run, tmp_path: Path, noise: Noise) -> None:
     """Features see frames before the window, where the clip network on the window alone has padding; flushed, the last ones see the
     video's end. A stream of 3,000 steps is as exact as a short one."""
     export_network(late_run.spec("late"), tmp_path / "late.clipstep", ExportOptions(("onnx",), stream=2, window=0.8))
@@ -112,7 +112,7 @@ def test_the_causal_preset_takes_a_window(clip: Path, randomise: Callable[[nn.Mo
 
 
 class Remembers(nn.Module):
-    """A network with a state of its own: ``weight(steps so far)`` is the share that the newest step has in it."""
+    """A network with a state of its own: `weight(steps so far)` is the share that the newest step has in it."""
 
     def __init__(self, weight: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -137,11 +137,11 @@ class Remembers(nn.Module):
         ("the newest step alone", lambda steps: torch.ones_like(steps), False),
     ],
 )
-def test_a_network_that_remembers_everything_for_ever_is_told_by_trying_it(
+def test_a_network_that_averages_over_all_frames_is_detected(
     name: str, weight: Callable[[Tensor], Tensor], deaf: bool, clip: Path, run_of: RunOf
 ) -> None:
     torch.manual_seed(11)
-    assert grows_deaf(program_of(run_of(Remembers(weight), clip).spec())) is deaf
+    assert averages_over_all_frames(program_of(run_of(Remembers(weight), clip).spec())) is deaf
 
 
 def test_the_command_line_warns_and_refuses(clipstep: Command, run_folder: Path, tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

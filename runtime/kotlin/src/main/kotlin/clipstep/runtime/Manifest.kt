@@ -188,7 +188,7 @@ data class Artifact(
     }
 }
 
-/** The golden steps' file; [content] is what its frames are, [cannotShow] the mistakes that leave every output within the bound;
+/** The golden steps' file; [content] is what its frames are, [undetectedFaults] the faults that they do not detect, because every output stays within the bound;
  * [outputsBy] is what computed the outputs, where it was not the eager network; [leftOutSteps] were left out in packing. */
 @Serializable
 data class Golden(
@@ -196,7 +196,7 @@ data class Golden(
     @SerialName("size_bytes") override val sizeBytes: Long,
     override val sha256: String,
     val content: List<String> = emptyList(),
-    @SerialName("cannot_show") val cannotShow: List<String> = emptyList(),
+    @SerialName("undetected_faults") val undetectedFaults: List<String> = emptyList(),
     @SerialName("outputs_by") val outputsBy: String? = null,
     @SerialName("left_out_steps") val leftOutSteps: Int = 0,
 ) : BundleFile {
