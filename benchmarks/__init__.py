@@ -1,10 +1,11 @@
-"""A bundle in, records of latency and memory out: on this computer, on phones, beside other runtimes.
+"""Measure bundles: latency and memory on this computer and on phones, instructions on ARM64, and other runtimes beside them.
 
 Example:
     ```python
     from clipstep.benchmarks import bench
 
     records = bench("fight.clipstep", threads=[1])
+    print(records[0].percentile_ms(50), records[0].real_time_factor)
     ```
 """
 
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING
 from clipstep.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from clipstep.benchmarks.api import bench
+    from clipstep.benchmarks.api import bench, bench_peers
+    from clipstep.benchmarks.peers.comparison import PeersResult
     from clipstep.benchmarks.records import Record
 
-__all__ = ["Record", "bench"]
+__all__ = ["PeersResult", "Record", "bench", "bench_peers"]
 
-__getattr__ = lazy_names(__name__, {"api": ("bench",), "records": ("Record",)})
+__getattr__ = lazy_names(__name__, {"api": ("bench", "bench_peers"), "peers.comparison": ("PeersResult",), "records": ("Record",)})

@@ -1,15 +1,20 @@
-"""The function of clipstep.benchmarks: what a bundle costs on this computer."""
+"""The functions of clipstep.benchmarks: what a bundle costs on this computer, alone and beside other runtimes.
+
+They print nothing and raise `ClipstepError`.
+"""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from clipstep.benchmarks.latency import Plan, bench_bundle, check_engines
+from clipstep.benchmarks.latency import bench_bundle, check_engines
+from clipstep.benchmarks.options import ROUNDS, STEPS, BenchOptions, thread_counts
+from clipstep.benchmarks.peers.comparison import PeersResult, compare_peers
+from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import Record
 from clipstep.export.network_source import given_network
+from clipstep.export.reference import reference_network
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.cores import available_cores
-from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import new_console
 
@@ -21,39 +26,86 @@ def bench(
     model: str | None = None,
     weights: Path | str | None = None,
     threads: Sequence[int] | None = None,
-    rounds: int = 20,
-    steps: int = 5,
+    rounds: int = ROUNDS,
+    steps: int = STEPS,
     pause_ms: float = 0,
     spinning: bool = False,
 ) -> list[Record]:
-    """Measures the artifacts of a bundle, each in a process of its own, taking turns so that a noisy computer hits all alike.
+    """Measure the artifacts of a bundle, each in a process of its own, taking turns so that a noisy computer hits all alike.
+
+    Given the network behind the bundle, by ``run`` or ``model``, PyTorch and the naive rank-5 ONNX of that network are measured beside the
+    artifacts. Each runs in another process, which has to build the network itself; so a module in memory cannot be given.
 
     Example:
         ```python
         for record in bench("fight.clipstep", threads=[1]):
-            print(record.subject.name, record.percentile_ms(50), "ms")
+            print(record.configuration.name, record.percentile_ms(50), "ms")
         ```
 
-    Given the network behind it, the folder of a ``run`` or a factory ``model="package.module:factory"`` with its ``weights``, PyTorch and the
-    naive rank-5 ONNX are measured beside them; their processes have to make it anew, so that a module in memory will not do.
+    Args:
+        bundle: The folder that ``clipstep export`` wrote, or a pack of it.
+        run: The folder of the run that the bundle was exported from.
+        model: Instead of ``run``, the factory of the network, ``"package.module:factory"``.
+        weights: The file of the factory's weights, as it was given to the export.
+        threads: The thread counts to measure with; 1 and, where there is a second core, 2 unless given.
+        rounds: How often the configurations take turns.
+        steps: Steps of a turn.
+        pause_ms: Milliseconds to wait before each step, as a live stream does.
+        spinning: Whether onnxruntime is also measured with threads that wait busily between steps.
 
-    Each of ``threads`` (1 and 2 unless given) is measured for ``rounds`` turns of ``steps`` steps, with ``pause_ms`` milliseconds before
-    each step, as a live stream waits. With ``spinning`` onnxruntime is also measured with threads that wait busily.
+    Returns:
+        A record for each configuration and thread count.
 
     Raises:
-        ClipstepError: an artifact's engine is not installed; something does not load, or computes something else than the golden steps.
+        ClipstepError: An artifact's engine is not installed; something does not load, or computes something else than the golden steps; the
+            network is not the one that the bundle was exported from; an option has no meaning.
     """
-    network = given_network(None if run is None else Path(run), model, None if weights is None else Path(weights))
-    for name, value in (("rounds", rounds), ("steps", steps)):
-        if value < 1:
-            raise ClipstepError(f"{name} is a whole number", got=value, expected="at least 1")
-    counts = tuple(dict.fromkeys(threads if threads is not None else (1, min(2, available_cores()))))
-    if not counts or min(counts) < 1:
-        raise ClipstepError("threads are whole numbers", got=counts, expected="at least one, none below 1")
-    check_threads(max(counts))
+    network, options = given_network(run, model, weights), BenchOptions(thread_counts(threads), rounds, steps, pause_ms, spinning)
     with Bundle.open(Path(bundle)) as opened:
         left_out = check_engines(opened)
         if left_out:
             file, reason = next(iter(left_out.items()))
             raise ClipstepError(f"{file} cannot be measured: {reason}")
-        return bench_bundle(opened, network, Plan(counts, rounds, steps, pause_ms, spinning), new_console(quiet=True), nullcontext)
+        if network is not None:
+            reference_network(opened, network)
+        return bench_bundle(opened, network, options, new_console(quiet=True), nullcontext)
+
+
+def bench_peers(
+    bundle: Path | str,
+    *,
+    run: Path | str | None = None,
+    model: str | None = None,
+    weights: Path | str | None = None,
+    peers: Sequence[str] = tuple(PEERS),
+    threads: Sequence[int] | None = None,
+    rounds: int = ROUNDS,
+    steps: int = STEPS,
+) -> PeersResult:
+    """Measure the artifacts of a bundle beside the same network in other runtimes, each in a process of its own, taking turns.
+
+    The other runtimes convert the network behind the bundle, so that ``run`` or ``model`` has to be given, as to `bench`.
+
+    Example:
+        ```python
+        result = bench_peers("own.clipstep", model="own:Network", weights="own.pt", peers=["openvino"], threads=[1])
+        print(min(result.records, key=lambda record: record.percentile_ms(50)), result.not_measured)
+        ```
+
+    Args:
+        bundle: The folder that ``clipstep export`` wrote, or a pack of it.
+        run: The folder of the run that the bundle was exported from.
+        model: Instead of ``run``, the factory of the network, ``"package.module:factory"``.
+        weights: The file of the factory's weights, as it was given to the export.
+        peers: The other runtimes, some of ``"openvino"``, ``"mnn"`` and ``"ncnn"``.
+        threads: The thread counts to measure with; 1 and, where there is a second core, 2 unless given.
+        rounds: How often the configurations take turns.
+        steps: Steps of a turn.
+
+    Raises:
+        ClipstepError: No network is given, or another one than that behind the bundle; a peer is unknown or not installed; an artifact does
+            not load, or computes something else than the golden steps.
+    """
+    network, options = given_network(run, model, weights), BenchOptions(thread_counts(threads), rounds, steps)
+    with Bundle.open(Path(bundle)) as opened:
+        return compare_peers(opened, network, peers, options, new_console(quiet=True), nullcontext)

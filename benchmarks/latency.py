@@ -1,4 +1,4 @@
-"""Configurations side by side, each in its own process, taking turns in rounds so that a noisy machine hits all alike."""
+"""Measure configurations side by side: each in its own process, taking turns in rounds, so that noise on the machine affects all alike."""
 
 import contextlib
 import json
@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.peers.engines import PEERS
-from clipstep.benchmarks.records import SPINNING, Record, Start, Subject, this_device
+from clipstep.benchmarks.records import SPINNING, ColdStart, Configuration, Record, this_device
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.engines import ENGINES, missing_library
@@ -34,53 +34,51 @@ TOOLS: dict[str, Sequence[str]] = {
     "executorch": ["executorch", "torch"],
     **{name: peer.distributions for name, peer in PEERS.items()},
 }
-"""For each engine, the distributions whose versions a record notes."""
+"""For each engine, the distributions whose versions go into a record."""
 Around = Callable[[], AbstractContextManager[object]]
+"""Gives the context in which a converter runs, for example one that silences it."""
 WARM_UP_STEPS = 3
 NAIVE = "naive rank-5 ONNX"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How much to measure: ``rounds`` turns of ``steps`` steps for each thread count."""
-
-    threads: tuple[int, ...]
-    rounds: int
-    steps: int
-    pause_ms: float = 0
-    """Waited before each step, as a live stream waits for its frames."""
-    spinning: bool = False
-    """Whether artifacts whose engine can do so are also measured with threads that wait busily between steps."""
-
-
 class Worker:
-    """A configuration's process, whose first step was compared with the golden steps.
+    """The process of a configuration, which has loaded it and compared its first step with the golden steps.
 
     Raises:
-        ClipstepError: it does not load, or computes something else.
+        ClipstepError: the configuration does not load, or computes something else.
     """
 
-    def __init__(self, subject: Subject, bundle: Bundle, network: NetworkSource | None, pause_ms: float = 0) -> None:
+    def __init__(self, configuration: Configuration, bundle: Bundle, network: NetworkSource | None, pause_ms: float = 0) -> None:
         self.pause_ms, self.processor_ms = pause_ms, list[float]()
-        self.subject, self.bundle = subject, bundle
+        self.configuration, self.bundle = configuration, bundle
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "clipstep.benchmarks.worker"],  # -P: no module of this folder, which may be a stranger's.
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "clipstep.benchmarks.worker",
+            ],  # -P: import nothing from the current folder, which somebody else may have filled.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=engines_environment(),
         )
-        task = {"subject": subject.model_dump(), "bundle": str(bundle.folder()), "network": network and network.values(), "pause_ms": pause_ms}
+        task = {
+            "configuration": configuration.model_dump(),
+            "bundle": str(bundle.folder()),
+            "network": network and network.values(),
+            "pause_ms": pause_ms,
+        }
         self.step_ms: list[float] = []
         self.peak_memory_bytes = 0
         try:
             answer = self.ask(json.dumps(task))
-            self.start = Start.model_validate(answer["start"])
+            self.cold_start = ColdStart.model_validate(answer["cold_start"])
             self.memory_before_load_bytes: int = answer["memory_before_load_bytes"]
-            if not self.start.largest_error <= BOUNDS["float32"]:
-                got = f"a relative error of {self.start.largest_error:.3g}"
-                raise ClipstepError(f"{subject.name} computes something else than the golden steps", got=got)
+            if not self.cold_start.largest_error <= BOUNDS["float32"]:
+                got = f"a relative error of {self.cold_start.largest_error:.3g}"
+                raise ClipstepError(f"{configuration.name} computes something else than the golden steps", got=got)
         except BaseException:
             self.stop()
             raise
@@ -100,8 +98,8 @@ class Worker:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            last = (self._process.stderr.read().strip().splitlines() or ["it ended without a word"])[-1]
-            raise ClipstepError(f"measuring {self.subject.name} failed", got=last.removeprefix(f"{ClipstepError.__module__}.ClipstepError: "))
+            last = (self._process.stderr.read().strip().splitlines() or ["it ended without a message"])[-1]
+            raise ClipstepError(f"measuring {self.configuration.name} failed", got=last.removeprefix(f"{ClipstepError.__module__}.ClipstepError: "))
         values: dict[str, Any] = json.loads(answer)
         return values
 
@@ -117,10 +115,10 @@ class Worker:
         self._process.communicate()
 
 
-def bench_bundle(bundle: Bundle, network: NetworkSource | None, plan: Plan, console: Console, around: Around = quiet) -> list[Record]:
-    """Measures every artifact that runs here and, given the network behind it, PyTorch and the naive rank-5 ONNX.
+def bench_bundle(bundle: Bundle, network: NetworkSource | None, options: BenchOptions, console: Console, around: Around = quiet) -> list[Record]:
+    """Measure every artifact that runs here and, given the ``network`` behind the bundle, PyTorch and the naive rank-5 ONNX.
 
-    Outputs are compared with the golden steps before anything is timed. The converter of the naive ONNX is run inside what ``around`` gives.
+    Outputs are compared with the golden steps before anything is timed. The naive ONNX is written inside the context that ``around`` gives.
 
     Raises:
         ClipstepError: a configuration does not load, or computes something else than the golden steps.
@@ -131,13 +129,13 @@ def bench_bundle(bundle: Bundle, network: NetworkSource | None, plan: Plan, cons
         console.print(f"left out: {file}: {reason}", soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
         naive = None if network is None else write_naive(bundle, network, Path(temporary) / "naive.onnx", console, around)
-        for threads in plan.threads:
-            records += measure(subjects_of(bundle, naive, threads, spinning=plan.spinning), bundle, network, plan, console)
+        for threads in options.threads:
+            records += measure(configurations_of(bundle, naive, threads, spinning=options.spinning), bundle, network, options, console)
     return records
 
 
 def check_engines(bundle: Bundle) -> dict[str, str]:
-    """The files of the artifacts that are left out, each with what its engine lacks and the command that installs it.
+    """Return the files of artifacts that cannot be measured here, each with what its engine lacks and the command that installs it.
 
     Raises:
         ClipstepError: nothing is left to measure.
@@ -156,27 +154,29 @@ def check_engines(bundle: Bundle) -> dict[str, str]:
     return left_out
 
 
-def as_trained(name: str, target: str, engine: str, threads: int, file: Path | None = None) -> Subject:
-    """The network as it was trained, in some engine."""
-    return Subject(name=name, target=target, form="3d", precision="float32", engine=engine, threads=threads, file=None if file is None else str(file))
+def as_trained(name: str, target: str, engine: str, threads: int, file: Path | None = None) -> Configuration:
+    """Return the configuration of the network as it was trained, without lowering, in some engine."""
+    return Configuration(
+        name=name, target=target, form="3d", precision="float32", engine=engine, threads=threads, file=None if file is None else str(file)
+    )
 
 
-def subjects_of(bundle: Bundle, naive: Path | None, threads: int, *, spinning: bool = False) -> list[Subject]:
-    """The artifacts of a bundle whose engines are installed and, given the naive ONNX, that and PyTorch before them.
+def configurations_of(bundle: Bundle, naive: Path | None, threads: int, *, spinning: bool = False) -> list[Configuration]:
+    """Return the configurations to measure: given the naive ONNX, that and PyTorch, then each artifact whose engine is installed.
 
-    With ``spinning``, those whose engine's threads can wait busily come a second time, so.
+    With ``spinning``, an artifact whose engine can keep its threads waiting busily is measured a second time in that way.
     """
-    subjects = []
+    configurations = []
     if naive is not None:
-        subjects.append(as_trained(NAIVE, "onnx", "onnxruntime", threads, naive))
-        subjects.append(as_trained("PyTorch eager", "pytorch", "pytorch", threads))
+        configurations.append(as_trained(NAIVE, "onnx", "onnxruntime", threads, naive))
+        configurations.append(as_trained("PyTorch eager", "pytorch", "pytorch", threads))
     for engine, info in ENGINES.items():
         artifact = _artifact(bundle, info.target)
         for spins in (False, True) if spinning and info.spins else (False,):
             if artifact is None or missing_library(engine):
                 continue
-            subjects.append(
-                Subject(
+            configurations.append(
+                Configuration(
                     name=f"{artifact.file}{SPINNING * spins}",
                     target=artifact.target,
                     form=artifact.form,
@@ -187,7 +187,7 @@ def subjects_of(bundle: Bundle, naive: Path | None, threads: int, *, spinning: b
                     spinning=spins,
                 )
             )
-    return subjects
+    return configurations
 
 
 def _artifact(bundle: Bundle, target: str) -> Artifact | None:
@@ -198,7 +198,7 @@ def _artifact(bundle: Bundle, target: str) -> Artifact | None:
 
 
 def write_naive(bundle: Bundle, network: NetworkSource, path: Path, console: Console, around: Around = quiet) -> Path:
-    """Writes the network behind a bundle as ONNX as it was trained, in rank 5, and gives ``path``."""
+    """Write the network behind a bundle as ONNX of rank 5, as it was trained and without lowering; return ``path``."""
     with around():
         from clipstep.export.reference import reference_program
         from clipstep.export.targets.onnx import to_onnx
@@ -210,54 +210,59 @@ def write_naive(bundle: Bundle, network: NetworkSource, path: Path, console: Con
 
 
 def measure(
-    subjects: Sequence[Subject], bundle: Bundle, network: NetworkSource | None, plan: Plan, console: Console, refused: dict[str, str] | None = None
+    configurations: Sequence[Configuration],
+    bundle: Bundle,
+    network: NetworkSource | None,
+    options: BenchOptions,
+    console: Console,
+    refused: dict[str, str] | None = None,
 ) -> list[Record]:
-    """Measures subjects side by side.
+    """Measure configurations side by side.
 
-    One that does not load, or computes something else than the golden steps, is left out and named with the reason in ``refused``.
+    A configuration that does not load, or computes something else than the golden steps, is left out and added with the reason to ``refused``.
 
     Raises:
-        ClipstepError: there is such a one, and no ``refused``.
+        ClipstepError: there is such a configuration, and ``refused`` is not given.
     """
     with contextlib.ExitStack() as stack:
         workers: list[Worker] = []
-        for subject in subjects:
+        for configuration in configurations:
             try:
-                workers.append(stack.enter_context(Worker(subject, bundle, network, plan.pause_ms)))
+                workers.append(stack.enter_context(Worker(configuration, bundle, network, options.pause_ms)))
             except ClipstepError as error:
                 if refused is None:
                     raise
-                refused[subject.name] = str(error)
-        return take_turns(workers, plan, f"threads {subjects[0].threads}", console)
+                refused[configuration.name] = str(error)
+        return take_turns(workers, options, f"threads {configurations[0].threads}", console)
 
 
-def take_turns(workers: Sequence[Worker], plan: Plan, label: str, console: Console) -> list[Record]:
-    """What workers measure, each a turn a round."""
+def take_turns(workers: Sequence[Worker], options: BenchOptions, label: str, console: Console) -> list[Record]:
+    """Let the workers take turns for ``options.rounds`` rounds, after a warm-up, and return a record for each."""
     for worker in workers:
         worker.turn(WARM_UP_STEPS, counted=False)
-    for _ in track(range(plan.rounds), f"{plan.rounds} rounds, {label}", console=console, disable=not console.is_terminal):
+    for _ in track(range(options.rounds), f"{options.rounds} rounds, {label}", console=console, disable=not console.is_terminal):
         for worker in workers:
-            worker.turn(plan.steps, counted=True)
+            worker.turn(options.steps, counted=True)
     return [_record(worker) for worker in workers]
 
 
 def _record(worker: Worker) -> Record:
-    subject, bundle = worker.subject, worker.bundle
+    configuration, bundle = worker.configuration, worker.bundle
     spec = bundle.manifest.input
-    artifact = _artifact(bundle, subject.target) if subject.is_artifact else None
-    tools = TOOLS[subject.engine]
+    artifact = _artifact(bundle, configuration.target) if configuration.is_artifact else None
+    tools = TOOLS[configuration.engine]
     return Record(
         bundle=bundle.path.name,
         manifest_sha256=bundle.manifest_sha256,
         artifact_sha256=artifact.sha256 if artifact else None,
         weights_sha256=bundle.manifest.provenance.weights_sha256,
-        subject=subject,
-        start=worker.start,
+        configuration=configuration,
+        cold_start=worker.cold_start,
         device=this_device(),
         tool_versions={tool: version(tool) for tool in ("clipstep", *tools)},
         placement=artifact.placement.delegated if artifact else {},
         outside=artifact.placement.outside if artifact else (),
-        file_bytes=artifact.size_bytes if artifact else Path(subject.file).stat().st_size if subject.file else None,
+        file_bytes=artifact.size_bytes if artifact else Path(configuration.file).stat().st_size if configuration.file else None,
         subclip_s=spec.shape[0] * spec.frame_stride / spec.fps,
         peak_memory_bytes=worker.peak_memory_bytes,
         memory_before_load_bytes=worker.memory_before_load_bytes,

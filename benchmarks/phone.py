@@ -1,4 +1,4 @@
-"""``clipstep bench phone --app``: the demo app measures on a phone, and its records are pulled; all by adb."""
+"""``clipstep bench phone --app``: start the demo app's benchmark on a phone and fetch its records, with adb."""
 
 import shutil
 import subprocess
@@ -10,23 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
+from clipstep.benchmarks.output import append_records, record_table
 from clipstep.benchmarks.records import Record
 from clipstep.benchmarks.report import read_records
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.options import Command, NewFile, command
-from clipstep.runtime.terminal import new_console, new_table, print_table
+from clipstep.runtime.terminal import new_console, print_table
 from clipstep.runtime.wording import counted
 
 PACKAGE = "clipstep.demo"
 FOLDER = f"/sdcard/Android/data/{PACKAGE}/files/records"
-"""Where the app keeps its records: NAME.jsonl when a benchmark is through, NAME.error when it failed."""
+"""Where the app writes its records: NAME.jsonl when a benchmark has finished, NAME.error when it failed."""
 POLL_S = 0.5
+"""Seconds between two looks for the records."""
 
 
 class WithPhone(Command):
-    """``clipstep bench BUNDLE``, and ``clipstep bench phone``."""
+    """A command that hands ``clipstep bench phone ...`` to a command of its own, and takes any other first word for a bundle."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
         if args[:1] == ["phone"]:
@@ -40,30 +41,30 @@ class WithPhone(Command):
 
 @dataclass(frozen=True)
 class Adb:
-    """One phone."""
+    """adb, connected to one phone."""
 
     program: str
     serial: str
 
     def __call__(self, *arguments: str) -> str:
-        """What adb says.
+        """Run an adb command on the phone and return its output.
 
         Raises:
-            ClipstepError: it fails; the phone may be gone.
+            ClipstepError: it fails, for example because the phone was disconnected.
         """
         return _run(self.program, "-s", self.serial, *arguments)
 
 
 @command("phone")
-@click.option("--app", is_flag=True, help="By the demo app, which must be installed on the phone: the one way there is.")
+@click.option("--app", is_flag=True, help="Measure with the demo app, which must be installed on the phone. Required: there is no other way yet.")
 @click.option("--bundle", help="The bundle's name in the app. [default: its first]")
 @click.option("--engine", "engines", multiple=True, help="May be given several times. [default: all that run the bundle]")
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1, 2 and 4]")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(1), help="Steps a turn.")
-@click.option("--warm-up", default=5, show_default=True, type=click.IntRange(1), help="Steps before those, a turn.")
+@click.option("--warm-up", default=5, show_default=True, type=click.IntRange(1), help="Warm-up steps before those of a turn, which are not counted.")
 @click.option("--serial", help="Which phone, as adb devices names it; needed where there are several.")
-@click.option("--adb", default="adb", show_default=True, help="The program.")
+@click.option("--adb", default="adb", show_default=True, help="The adb program.")
 @click.option("--timeout", default=900, show_default=True, type=click.IntRange(1), help="Seconds to wait for the phone.")
 @click.option("--out", type=NewFile(), help="Append the records to this file, one JSON object a line.")
 def phone_command(
@@ -79,9 +80,9 @@ def phone_command(
     timeout: int,
     out: Path | None,
 ) -> None:
-    """Measure on a phone: every engine with every thread count, in processes of their own that take turns."""
+    """Measure on a phone: each engine with each thread count, in processes of their own that take turns."""
     if not app:
-        raise ClipstepError("clipstep bench phone measures by the demo app only", fix="install the app (docs/android.md) and give --app")
+        raise ClipstepError("clipstep bench phone measures with the demo app only", fix="install the app (docs/android.md) and give --app")
     if out is not None and not out.parent.is_dir():
         raise ClipstepError(f"{out}: no such folder", fix="make it first")
     phone = find_phone(adb, serial)
@@ -90,18 +91,15 @@ def phone_command(
     records = _read(text)
     console = new_console()
     console.print(_describe(records[0]), soft_wrap=True)
-    print_table(console, _table(records))
-    if out is not None:
-        with out.open("a", encoding="utf-8") as file:
-            file.writelines(record.model_dump_json() + "\n" for record in records)
-        console.print(f"{counted(len(records), 'record')} appended to {out}")
+    print_table(console, record_table(records))
+    append_records(out, records, console)
 
 
 def find_phone(program: str, serial: str | None) -> Adb:
-    """The phone of that serial number, or the only one, with the app on it.
+    """Return the phone with that serial number, or the only one that is connected, after checking that the app is on it.
 
     Raises:
-        ClipstepError: no adb, no phone, several of them, one that does not trust this computer, or no app on it.
+        ClipstepError: there is no adb, no phone or several, the phone does not trust this computer, or the app is not installed.
     """
     if shutil.which(program) is None:
         raise ClipstepError(f"{program}: no such program", fix="install Android's platform tools, or name the program with --adb")
@@ -122,10 +120,10 @@ def find_phone(program: str, serial: str | None) -> Adb:
 
 
 def measure(phone: Adb, extras: Sequence[str], timeout_s: float) -> str:
-    """Starts the app's benchmark mode and waits for its records, which are then taken off the phone.
+    """Start the app's benchmark mode, wait for its records, move them off the phone, and return them as text.
 
     Raises:
-        ClipstepError: the app cannot be started, says that it failed, or is not through in time.
+        ClipstepError: the app cannot be started, reports a failure, or does not finish within ``timeout_s`` seconds.
     """
     name = f"bench-{time.time_ns()}"
     said = phone("shell", " ".join(["am", "start", "-W", "-n", f"{PACKAGE}/.BenchActivity", "--es", "out", name, *extras]))
@@ -139,7 +137,9 @@ def measure(phone: Adb, extras: Sequence[str], timeout_s: float) -> str:
         if f"{name}.jsonl" in files:
             return _take(phone, f"{name}.jsonl")
         time.sleep(POLL_S)
-    raise ClipstepError("the phone is not through", got=f"nothing in {timeout_s:g} s", fix="leave its screen on and the app in front; give --timeout")
+    raise ClipstepError(
+        "the phone has not finished", got=f"nothing in {timeout_s:g} s", fix="leave its screen on and the app in front; give --timeout"
+    )
 
 
 def _take(phone: Adb, file: str) -> str:
@@ -179,22 +179,3 @@ def _describe(record: Record) -> str:
     where = f"{phone.model}, {record.device.cpu_model}" if phone else record.device.cpu_model
     warmth = f"; battery {phone.temperature_before_c} to {phone.temperature_after_c} °C" if phone and phone.temperature_before_c is not None else ""
     return f"{record.bundle} on {where}, {record.device.os}; {counted(len(record.step_ms), 'step')} each, taking turns{warmth}"
-
-
-def _table(records: Sequence[Record]) -> Table:
-    headings = ("threads", "p50\nms", "p90\nms", "x real\ntime", "load\ns", "first\nms", "peak\n+MB", "file\nMB")
-    table = new_table("what runs", "engine", *headings, texts=2)
-    for r in records:
-        table.add_row(
-            r.subject.name,
-            r.subject.engine,
-            str(r.subject.threads),
-            f"{r.percentile_ms(50):.2f}",
-            f"{r.percentile_ms(90):.2f}",
-            f"{r.real_time_factor:.0f}",
-            f"{r.start.load_s:.2f}",
-            f"{r.start.first_step_ms:.0f}",
-            f"{(r.peak_memory_bytes - r.memory_before_load_bytes) / 1e6:.0f}",
-            f"{r.file_bytes / 1e6:.1f}" if r.file_bytes else "-",
-        )
-    return table

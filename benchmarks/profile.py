@@ -1,4 +1,4 @@
-"""What each operator of a step takes, by the engines' own profiles: ``clipstep bench --profile``."""
+"""``clipstep bench --profile``: the time of each operator of a step, from the engines' own profilers."""
 
 import json
 import tempfile
@@ -22,13 +22,13 @@ from clipstep.runtime.terminal import new_table, quiet
 from clipstep.runtime.whole import write_file
 
 LARGEST = 15
+"""How many kinds of operators tables and plots show; the others are added up."""
 WARM_UP_STEPS = 2
 
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """One operator of a step, after the engine's own fusions: its kind, its output's shape where the engine says it, and the median
-    of its times."""
+    """An operator of a step as the engine runs it, after its own fusions: kind, output shape if the engine reports it, median time."""
 
     kind: str
     output_shape: tuple[int, ...] | None
@@ -37,7 +37,7 @@ class OperatorTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """An artifact's operators in the order in which they ran."""
+    """The operators of an artifact, in the order in which they ran."""
 
     name: str
     engine: str
@@ -48,7 +48,7 @@ class Profile:
         return sum(operator.milliseconds for operator in self.operators)
 
     def by_kind(self) -> dict[str, float]:
-        """The milliseconds of each kind of operator."""
+        """Return the milliseconds of each kind of operator."""
         sums: dict[str, float] = defaultdict(float)
         for operator in self.operators:
             sums[operator.kind] += operator.milliseconds
@@ -56,10 +56,10 @@ class Profile:
 
 
 def profile_bundle(bundle: Bundle, steps: int, threads: int) -> list[Profile]:
-    """Profiles each artifact that runs on this computer, on ``steps`` golden subclips from the initial states.
+    """Profile each artifact that runs on this computer over ``steps`` golden subclips, each from the initial states.
 
     Raises:
-        ClipstepError: there is none.
+        ClipstepError: there is no such artifact.
     """
     golden, found = GoldenSteps.of(bundle), []
     for engine, info in ENGINES.items():
@@ -97,8 +97,8 @@ def _node(event: dict[str, Any], milliseconds: float) -> OperatorTime:
 
 
 def _executorch(path: Path, inputs: Sequence[Sequence[Array]], threads: int) -> list[OperatorTime]:
-    """XNNPACK's operators inside the delegates, in whole microseconds, and ExecuTorch's kernels outside."""
-    # Its Inspector warns that it misses the values themselves, which nobody asked for.
+    """Return XNNPACK's operators inside the delegates, which are timed in whole microseconds, and ExecuTorch's kernels outside."""
+    # Inspector warns that it has no intermediate values, which are not needed here.
     with quiet(), tempfile.TemporaryDirectory(prefix="clipstep-profile-") as folder, POOL.held(threads) as executorch:
         import torch
         from executorch.devtools import Inspector
@@ -121,7 +121,7 @@ PROFILERS = {"onnxruntime": _onnxruntime, "executorch": _executorch}
 
 
 def profile_table(profile: Profile) -> Table:
-    """The operators of one kind and output shape together, the slowest first."""
+    """Return a table of the operators, those of one kind and output shape together, the slowest first."""
     groups: dict[tuple[str, str], list[float]] = defaultdict(list)
     for operator in profile.operators:
         groups[operator.kind, "x".join(map(str, operator.output_shape or ()))].append(operator.milliseconds)
@@ -137,10 +137,10 @@ def profile_table(profile: Profile) -> Table:
 
 
 def draw(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> None:
-    """Writes a picture: for each part, such as an artifact, a bar a kind of operator, the longest first.
+    """Write a bar chart for each of ``parts``, such as an artifact, which maps kinds of operators to values in ``unit``; the longest bar first.
 
     Raises:
-        ClipstepError: the file's ending names no picture that matplotlib writes, or there is no such folder.
+        ClipstepError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -161,10 +161,10 @@ def draw(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> Non
 
 
 def check_picture(path: Path, option: str, *, force: bool) -> None:
-    """Checks that a picture can be written there.
+    """Check that a plot can be written to ``path``.
 
     Raises:
-        ClipstepError: its ending is not .png or .svg, there is no such folder, or there is one and ``force`` does not replace it.
+        ClipstepError: the name does not end in .png or .svg, the folder does not exist, or a file is there and ``force`` is not given.
     """
     if path.suffix not in (".png", ".svg"):
         raise ClipstepError(f"{path}: is no picture's name", got=path.suffix or "no ending", expected=".png or .svg")

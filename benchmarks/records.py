@@ -1,4 +1,4 @@
-"""Benchmark records: one JSON object a measurement, every key with its unit."""
+"""Benchmark records: one JSON object for each measurement. Each key with a dimension ends in its unit."""
 
 import os
 import platform
@@ -10,19 +10,17 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 LANES = 4
-"""Single-precision numbers in an ARM64 vector register."""
-
-
+"""Float32 numbers in an ARM64 vector register."""
 SPINNING = ", spinning threads"
-"""Ends the name of an artifact that is measured a second time, with threads that wait busily between steps."""
+"""Suffix of the name of an artifact that is measured a second time, with threads that wait busily between steps."""
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Subject(_Model):
-    """What is measured: an artifact of a bundle in its engine, or the network as it was trained in some engine, with a thread count."""
+class Configuration(_Model):
+    """What is measured: an artifact of a bundle in its engine, or the network as it was trained in some engine, with a number of threads."""
 
     name: str
     target: str
@@ -31,17 +29,18 @@ class Subject(_Model):
     engine: str
     threads: int
     file: str | None
-    """The artifact inside the bundle, or the engine's own file of the network as it was trained; None for PyTorch."""
+    """The artifact's file in the bundle, or the file of the network as it was trained that the engine loads; None for PyTorch."""
     spinning: bool = False
     """Whether the engine's threads wait busily between steps."""
 
     @property
     def is_artifact(self) -> bool:
+        """Whether it is an artifact of a bundle."""
         return self.file is not None and self.name in (self.file, f"{self.file}{SPINNING}")
 
 
 class Device(_Model):
-    """Where it was measured."""
+    """The computer or phone that was measured on."""
 
     cpu_model: str
     cores: int
@@ -50,37 +49,43 @@ class Device(_Model):
 
 
 class Phone(_Model):
-    """What only a phone has, as the app says it."""
+    """What is known about a phone only, as the app reports it."""
 
     model: str
     build_fingerprint: str
     temperature_before_c: float | None
-    """The battery's; None where the phone does not say."""
+    """Of the battery; None if the phone does not report it."""
     temperature_after_c: float | None
     thermal_status_after: int | None
-    """Android's, from 0 (none) to 6 (shutdown); None before Android 10."""
+    """Android's thermal status, from 0 (none) to 6 (shutdown); None before Android 10."""
 
 
-class Start(_Model):
-    """What a worker reports once it is loaded."""
+class ColdStart(_Model):
+    """The cold start of a configuration: loading it in a fresh process, and its first step."""
 
     load_s: float
     first_step_ms: float
     threads_used: int
     largest_error: float
-    """The largest error of the first step's logits against the golden steps, as a share of the golden logits' range; see ``scale_of``."""
+    """The largest error of the first step's logits, as a share of the range of the golden logits; see ``scale_of``."""
 
 
 class Record(_Model):
-    """One configuration in a process of its own."""
+    """The measurement of one configuration in a process of its own.
+
+    Example:
+        ```python
+        print(record.configuration.name, record.percentile_ms(50), record.cold_start.load_s, record.real_time_factor)
+        ```
+    """
 
     bundle: str
     manifest_sha256: str
     artifact_sha256: str | None
     weights_sha256: str | None = None
-    """Which network is behind the bundle, by the hash of its weights; None in records of earlier versions."""
-    subject: Subject
-    start: Start
+    """The hash of the weights of the network behind the bundle; None in records of earlier versions."""
+    configuration: Configuration
+    cold_start: ColdStart
     device: Device
     tool_versions: dict[str, str]
     placement: dict[str, int]
@@ -92,19 +97,20 @@ class Record(_Model):
     memory_before_load_bytes: int
     step_ms: tuple[float, ...]
     pause_ms: float = 0
-    """Before each step: 0 for steps that follow each other at once."""
+    """Milliseconds waited before each step; 0 for steps that follow each other at once."""
     processor_ms: float | None = None
-    """Processor time that all threads of the process took a step, the pause before it included, median; None where it was not noted."""
+    """Median processor time of a step in all threads of the process, the pause before it included; None if it was not measured."""
     phone: Phone | None = None
 
     def __repr__(self) -> str:
-        what = f"{self.subject.name} in {self.subject.engine}, threads {self.subject.threads}"
+        what = f"{self.configuration.name} in {self.configuration.engine}, threads {self.configuration.threads}"
         return f"<Record {self.bundle}: {what}: {self.percentile_ms(50):.2f} ms, the median of {len(self.step_ms)} steps>"
 
     def __str__(self) -> str:
         return repr(self)
 
     def percentile_ms(self, percent: float) -> float:
+        """Return a percentile of the step times, in milliseconds; 50 is the median."""
         return float(np.percentile(self.step_ms, percent))
 
     @computed_field  # type: ignore[prop-decorator]
@@ -125,13 +131,13 @@ class Record(_Model):
 
 
 class Counts(_Model):
-    """ARM64 instructions executed, and those among them that multiply and add vectors, read memory and write it."""
+    """Executed ARM64 instructions, and how many of them are vector multiply-adds, loads and stores."""
 
     instructions: int
     vector_fmas: int
-    """Single-precision FMLA: four multiply-accumulates each."""
+    """FMLA instructions on float32 vectors, four multiply-accumulates each."""
     loads: int
-    """A pair or a structure of registers is one."""
+    """Loading a pair or a structure of registers is one."""
     stores: int
 
     def __sub__(self, other: "Counts") -> "Counts":
@@ -149,42 +155,42 @@ class Counts(_Model):
 
 
 class OperatorCount(Counts):
-    """One operator of a step, as its engine runs it after its own fusions."""
+    """The cost of one operator of a step, as the engine runs it after its own fusions."""
 
     name: str
     kind: str
     output_shape: tuple[int, ...] | None
-    """None where the engine does not say."""
+    """None if the engine does not report it."""
 
 
 class InstructionRecord(_Model):
-    """What one configuration's step costs on ARM64: instructions, not time."""
+    """The ARM64 instructions of a configuration's step, which are not time."""
 
     arch: Literal["arm64"] = "arm64"
     bundle: str
     manifest_sha256: str
     artifact_sha256: str | None
     weights_sha256: str | None = None
-    """As in ``Record``."""
-    subject: Subject
+    """As in `Record`."""
+    configuration: Configuration
     emulator: str
     cpu_model: str
-    """The processor that the emulator plays."""
+    """The processor that the emulator emulates."""
     tool_versions: dict[str, str]
     file_bytes: int
     needed_multiply_accumulates: int | None
-    """Multiply-accumulates of the network's convolutions and linear layers in one step; None if the bundle does not say."""
+    """Multiply-accumulates of the network's convolutions and linear layers in one step; None if the bundle does not hold them."""
     largest_error: float
-    """The largest error of logits and states over the golden steps, each as a share of its own range; see ``scale_of``."""
+    """The largest error of logits and states over the golden steps, each as a share of its range; see ``scale_of``."""
     first_step: Counts
-    """The first step of a process, in which engines also set themselves up."""
+    """The first step of a process, in which an engine also initialises itself."""
     steps: Annotated[tuple[Counts, ...], Field(min_length=1)]
-    """Each later step."""
+    """The later steps."""
     operators: tuple[OperatorCount, ...] = ()
-    """The operators of one step in the order in which they ran, less what profiling added; empty unless they were asked for."""
+    """The operators of one step in the order in which they ran, without the cost of profiling; empty unless they were asked for."""
 
     def __repr__(self) -> str:
-        what = f"{self.subject.name} in {self.subject.engine} on {self.arch}"
+        what = f"{self.configuration.name} in {self.configuration.engine} on {self.arch}"
         return f"<InstructionRecord {self.bundle}: {what}: {self.step.instructions / 1e6:.1f} M, the median of {len(self.steps)} steps>"
 
     def __str__(self) -> str:
@@ -199,19 +205,19 @@ class InstructionRecord(_Model):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def needed_fmas(self) -> float | None:
-        """The vector FMAs that the network's arithmetic takes at least."""
+        """The vector FMAs that the network's arithmetic needs at least."""
         return None if self.needed_multiply_accumulates is None else self.needed_multiply_accumulates / LANES
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def needed_fmas_per_vector_fma(self) -> float | None:
-        """The share of the executed arithmetic that the network asks for."""
+        """The needed FMAs as a share of the executed ones."""
         return _share(self.needed_fmas, self.step.vector_fmas)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def needed_fmas_per_instruction(self) -> float | None:
-        """The share of all that is executed which is arithmetic that the network asks for."""
+        """The needed FMAs as a share of all executed instructions."""
         return _share(self.needed_fmas, self.step.instructions)
 
 
@@ -220,22 +226,22 @@ def _share(part: float | None, whole: int) -> float | None:
 
 
 def naive_instructions(records: Sequence[InstructionRecord]) -> int | None:
-    """A step of the naive rank-5 ONNX, where it was counted."""
-    return next((r.step.instructions for r in records if r.subject.form == "3d" and r.artifact_sha256 is None), None)
+    """Return the instructions of a step of the naive rank-5 ONNX, or None if it was not counted."""
+    return next((r.step.instructions for r in records if r.configuration.form == "3d" and r.artifact_sha256 is None), None)
 
 
 def naive_ms(records: Sequence[Record]) -> dict[int, float]:
-    """The median step of the naive rank-5 ONNX for each thread count that it was measured with."""
-    return {r.subject.threads: r.percentile_ms(50) for r in records if r.artifact_sha256 is None and r.subject.engine == "onnxruntime"}
+    """Return the median step time of the naive rank-5 ONNX for each thread count that it was measured with."""
+    return {r.configuration.threads: r.percentile_ms(50) for r in records if r.artifact_sha256 is None and r.configuration.engine == "onnxruntime"}
 
 
 def record_lines(records: Sequence[BaseModel]) -> str:
-    """Records as a file has them, one JSON object a line."""
+    """Return records as text, one JSON object a line."""
     return "".join(record.model_dump_json() + "\n" for record in records)
 
 
 def this_device() -> Device:
-    """Facts about this computer."""
+    """Describe this computer."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():

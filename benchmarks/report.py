@@ -1,4 +1,4 @@
-"""``clipstep report``: one table of a bundle's artifacts, with what was measured of each."""
+"""``clipstep report``: one table of a bundle's artifacts with their measurements."""
 
 import json
 from collections import Counter
@@ -29,7 +29,7 @@ from clipstep.runtime.terminal import new_console, new_table, print_json, print_
 def report_command(bundle: Path, records: Path, signer: Path | None, as_json: bool) -> None:
     """Summarise BUNDLE with the RECORDS that clipstep bench --out wrote: training, artifacts, parity, latency, ARM64 instructions."""
     opened = click.get_current_context().with_resource(opened_for(bundle, signer))
-    timed, counted, others = _own(opened, *read_records(records), records)
+    timed, counted, others = _select(opened, *read_records(records), records)
     if as_json:
         manifest = opened.manifest
         print_json(
@@ -62,37 +62,37 @@ def report_command(bundle: Path, records: Path, signer: Path | None, as_json: bo
     console.print(f"{opened.manifest.provenance.kind:<9} {opened.manifest.provenance.source}\nbundle    {bundle}\nrecords   {records}")
 
 
-def _own(
+def _select(
     bundle: Bundle, timed: Sequence[Record], counted: Sequence[InstructionRecord], path: Path
 ) -> tuple[list[Record], list[InstructionRecord], Mapping[str, int]]:
-    """The records of this bundle's artifacts and of the network behind it, and how many there are of other bundles.
+    """Select the records of this bundle's artifacts and of the network behind it, and count those of other bundles.
 
-    A record of a reference, such as PyTorch, belongs to the network whose weights it names; one of before names none, and belongs to the
-    artifacts that were measured beside it.
+    The record of a reference, such as PyTorch, belongs to the network whose weights it names. One of an earlier version names no weights, and
+    belongs to the artifacts that were measured in the same run.
 
     Raises:
-        ClipstepError: there is none of this bundle.
+        ClipstepError: no record belongs to this bundle.
     """
     every: list[Record | InstructionRecord] = [*timed, *counted]
     artifacts = {artifact.sha256 for artifact in bundle.manifest.artifacts}
-    beside = {record.manifest_sha256 for record in every if record.artifact_sha256 in artifacts}
+    measured_together = {record.manifest_sha256 for record in every if record.artifact_sha256 in artifacts}
 
-    def is_own(record: Record | InstructionRecord) -> bool:
+    def is_select(record: Record | InstructionRecord) -> bool:
         if record.artifact_sha256 is not None:
             return record.artifact_sha256 in artifacts
         if record.weights_sha256 is not None:
             return record.weights_sha256 == bundle.manifest.provenance.weights_sha256
-        return record.manifest_sha256 in beside
+        return record.manifest_sha256 in measured_together
 
-    others = Counter(record.bundle for record in every if not is_own(record))
+    others = Counter(record.bundle for record in every if not is_select(record))
     if others.total() == len(every):
         got = f"records of {', '.join(others)} with other artifacts" if others else "none at all"
         raise ClipstepError(f"{path}: holds no record of {bundle.path}", got=got, fix="give its own, or measure it")
-    return [r for r in timed if is_own(r)], [r for r in counted if is_own(r)], others
+    return [r for r in timed if is_select(r)], [r for r in counted if is_select(r)], others
 
 
 def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
-    """The records in a file of one JSON object a line: those of this computer's time, and those of ARM64 instructions.
+    """Read a file of records, one JSON object a line: return those of times, and those of ARM64 instructions.
 
     Raises:
         ClipstepError: there is no such file, or a line is not a record.
@@ -147,13 +147,15 @@ def _table(bundle: Bundle, records: list[Record]) -> Table:
         for record in measured or [None]:
             threads, step, ratio, real_time = ("-", "not run here", "-", "-") if record is None else _measured(record, naive)
             error = f"{artifact.parity.max_absolute_error:.1e}"
-            name = artifact.file if record is None else record.subject.name
+            name = artifact.file if record is None else record.configuration.name
             table.add_row(name, f"{artifact.size_bytes / 1e6:.1f}", error, threads, step, ratio, real_time)
     for record in records:
         if record.artifact_sha256 is None:
             threads, step, ratio, real_time = _measured(record, naive)
             size = f"{record.file_bytes / 1e6:.1f}" if record.file_bytes else "-"
-            table.add_row(record.subject.name, size, "reference" if record.subject.engine == "pytorch" else "-", threads, step, ratio, real_time)
+            table.add_row(
+                record.configuration.name, size, "reference" if record.configuration.engine == "pytorch" else "-", threads, step, ratio, real_time
+            )
     return table
 
 
@@ -171,6 +173,6 @@ def _arm64(file: str, step: Arm64Step) -> str:
 
 
 def _measured(record: Record, naive: dict[int, float]) -> tuple[str, str, str, str]:
-    p50, threads = record.percentile_ms(50), record.subject.threads
+    p50, threads = record.percentile_ms(50), record.configuration.threads
     ratio = f"{naive[threads] / p50:.2f}" if threads in naive else "-"
     return str(threads), f"{p50:.1f}", ratio, f"{record.real_time_factor:.0f}"

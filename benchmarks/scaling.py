@@ -1,4 +1,4 @@
-"""``clipstep scaling``: how a step's cost grows with frames, their size, and the number of streams."""
+"""``clipstep bench-scaling``: how the time of a step scales with T, the size of frames, and the number of streams."""
 
 import contextlib
 import time
@@ -11,10 +11,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from clipstep.benchmarks.latency import WARM_UP_STEPS, Plan, Worker, subjects_of, take_turns
+from clipstep.benchmarks.latency import WARM_UP_STEPS, Worker, configurations_of, take_turns
+from clipstep.benchmarks.models import random_run
+from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.profile import check_picture
 from clipstep.benchmarks.records import Record
-from clipstep.benchmarks.systems import random_run
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.runtime.bundle import Bundle
@@ -35,7 +36,7 @@ TARGETS = ("onnx", "executorch")
 
 @dataclass(frozen=True)
 class Point:
-    """A step on T frames of one size: its multiply-accumulates, and the median milliseconds of each engine."""
+    """The cost of a step on T frames of one size: its multiply-accumulates, and the median milliseconds in each engine."""
 
     frames: int
     size: int
@@ -43,10 +44,10 @@ class Point:
     milliseconds: dict[str, float]
 
 
-def scaling_command(
+def bench_scaling_command(
     data: Path,
     out: Path,
-    system: str,
+    architecture: str,
     frames: tuple[int, ...],
     sizes: tuple[int, ...],
     streams: tuple[int, ...],
@@ -54,7 +55,7 @@ def scaling_command(
     picture: Path | None,
     force: bool,
 ) -> None:
-    """``clipstep scaling``, whose options are in commands.py."""
+    """``clipstep bench-scaling``, whose options are in cli.py."""
     if picture is not None:
         click.get_current_context().with_resource(one_writer(picture))
         check_picture(picture, "--picture", force=force)
@@ -63,10 +64,10 @@ def scaling_command(
     usual = sorted(frames)[-2] if len(frames) > 1 else frames[0]
     shapes = list(dict.fromkeys([*((t, sizes[0]) for t in frames), *((usual, size) for size in sizes)]))
     out.mkdir(parents=True, exist_ok=True)
-    bundles = [_bundle(system, data_set, t, size, out, console) for t, size in shapes]
-    points = _measured(bundles, Plan((1,), rounds, 2), console)
+    bundles = [_bundle(architecture, data_set, t, size, out, console) for t, size in shapes]
+    points = _measured(bundles, BenchOptions((1,), rounds, 2), console)
     print_table(console, _point_table(points, shapes.index((usual, sizes[0]))))
-    console.print("per MAC: the time of a multiply-accumulate beside that of the row marked 1.00; below 1: it grows slower than the arithmetic")
+    console.print("per MAC: the time of a multiply-accumulate relative to the row marked 1.00; below 1, time grows more slowly than the arithmetic")
     shared = bundles[shapes.index((usual, sizes[0]))]
     several = {engine: stream_ms(shared, engine, streams, rounds) for engine in points[0].milliseconds}
     print_table(console, _stream_table(streams, several, shared))
@@ -77,24 +78,26 @@ def scaling_command(
         console.print(f"wrote {picture}", soft_wrap=True)
 
 
-def _bundle(system: str, data: DataSet, frames: int, size: int, out: Path, console: Console) -> Bundle:
-    folder = out / f"{system}-{frames}x{size}"
+def _bundle(architecture: str, data: DataSet, frames: int, size: int, out: Path, console: Console) -> Bundle:
+    folder = out / f"{architecture}-{frames}x{size}"
     path = folder.with_name(f"{folder.name}.clipstep")
     if not path.exists():
         with console.status(f"exporting T = {frames}, {size}x{size}"):
             if not folder.exists():
-                save_run(folder, random_run(system, data, frames, size))
+                save_run(folder, random_run(architecture, data, frames, size))
             export_network(load_run(folder).spec(folder), path, ExportOptions(targets=TARGETS), around=quiet)
     bundle = Bundle.open(path)
-    if bundle.manifest.architecture != system or bundle.manifest.input.shape[:2] != (frames, size):
+    if bundle.manifest.architecture != architecture or bundle.manifest.input.shape[:2] != (frames, size):
         raise ClipstepError(f"{path}: is of another network or size", fix="choose another --out")
     return bundle
 
 
-def _measured(bundles: Sequence[Bundle], plan: Plan, console: Console) -> list[Point]:
+def _measured(bundles: Sequence[Bundle], options: BenchOptions, console: Console) -> list[Point]:
     with contextlib.ExitStack() as stack:
-        workers = [[stack.enter_context(Worker(subject, bundle, None)) for subject in subjects_of(bundle, None, 1)] for bundle in bundles]
-        records = iter(take_turns([worker for group in workers for worker in group], plan, "one thread", console))
+        workers = [
+            [stack.enter_context(Worker(configuration, bundle, None)) for configuration in configurations_of(bundle, None, 1)] for bundle in bundles
+        ]
+        records = iter(take_turns([worker for group in workers for worker in group], options, "one thread", console))
     return [_point(bundle, [next(records) for _ in group]) for bundle, group in zip(bundles, workers, strict=True)]
 
 
@@ -102,11 +105,11 @@ def _point(bundle: Bundle, records: Sequence[Record]) -> Point:
     frames, size, *_ = bundle.manifest.input.shape
     arithmetic = bundle.manifest.export.multiply_accumulates
     assert arithmetic is not None
-    return Point(frames, size, arithmetic, {record.subject.engine: record.percentile_ms(50) for record in records})
+    return Point(frames, size, arithmetic, {record.configuration.engine: record.percentile_ms(50) for record in records})
 
 
 def stream_ms(bundle: Bundle, engine: str, counts: Sequence[int], rounds: int) -> list[float]:
-    """The median milliseconds of a step where so many streams take turns on one model."""
+    """Return, for each of ``counts``, the median milliseconds of a step when that many streams take turns on one model."""
     golden = GoldenSteps.of(bundle)
     times: list[list[float]] = [[] for _ in counts]
     with StepModel.load(bundle, engine, 1) as model:
@@ -122,7 +125,7 @@ def stream_ms(bundle: Bundle, engine: str, counts: Sequence[int], rounds: int) -
 
 
 def step_over_bare_call(bundle: Bundle, engine: str, rounds: int) -> float:
-    """How many times as long as the engine's own call a step takes, which checks what it is given: medians of calls that take turns."""
+    """Return how many times as long as the engine's own call ``StepModel.step`` takes, which checks its inputs: a ratio of medians."""
     with StepModel.load(bundle, engine, 1) as model:
         frames = GoldenSteps.of(bundle).subclips[0].astype(model.interface.input.dtype, copy=False)
         states = model.initial_states()
@@ -188,7 +191,7 @@ def _draw(points: Sequence[Point], usual: int, counts: Sequence[int], several: d
         proportional = [count * 1e6 * _per_mac(points[usual], engine) for count in arithmetic]
         left.plot(arithmetic, proportional, ":", color=colour, label=f"as the arithmetic, {engine}")
         right.plot(counts, several[engine], "o-", color=colour, label=engine)
-    for point in points:  # Those of the usual size above, the others below.
+    for point in points:  # Labels of the usual size above the points, the others below.
         above = point.size == points[usual].size
         place = (point.multiply_accumulates / 1e6, (max if above else min)(point.milliseconds.values()))
         label = f"{point.frames} of {point.size}²"

@@ -1,4 +1,4 @@
-"""What a step costs in each of several variants of an artifact: ``clipstep export --tune``."""
+"""``clipstep export --tune``: measure the cost of a step in each variant of an artifact."""
 
 import platform as machine
 import time
@@ -21,8 +21,10 @@ COUNTED_STEPS = 2
 
 
 def tune(platform: str, target: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps) -> tuple[str, dict[str, float]]:
-    """The unit, and the cost of a step of each file in its engine with one thread: on ``x86_64`` the milliseconds that a tenth of the
-    steps stay below, which take turns, because what disturbs a step only makes it slower; on ``arm64`` the instructions under QEMU.
+    """Return the unit, and the cost of a step of each file in its engine with one thread.
+
+    For ``x86_64`` it is the 10th percentile of step times in milliseconds, since disturbances only make a step slower; the files take turns.
+    For ``arm64`` it is the instructions under QEMU, in millions.
 
     Raises:
         ClipstepError: this computer is no x86_64, or has no ARM64 engines; a file does not run.

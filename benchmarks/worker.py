@@ -1,6 +1,6 @@
-"""One configuration in a process of its own: loads, then steps when told to. Not for users: ``clipstep bench`` starts it.
+"""The process that measures one configuration: it loads the configuration, then runs steps on request. ``clipstep bench`` starts it.
 
-Reads one JSON task, then numbers of steps, from standard input; answers each line with one line of JSON.
+It reads one JSON task and then numbers of steps from standard input, and answers each line with one line of JSON.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipstep.benchmarks.peers.engines import PEERS
-from clipstep.benchmarks.records import Start, Subject
+from clipstep.benchmarks.records import ColdStart, Configuration
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engines import Array, Engine, load_engine
@@ -23,7 +23,7 @@ from clipstep.runtime.model import StepModel
 
 
 class Eager:
-    """The network itself, in PyTorch, as an engine; ``compiled`` by torch.compile or as it is."""
+    """The network itself in PyTorch as an engine, eager or ``compiled`` by torch.compile."""
 
     def __init__(self, bundle: Bundle, network: NetworkSource, threads: int, *, compiled: bool) -> None:
         import torch
@@ -51,65 +51,65 @@ LIBRARIES = {
     "onnxruntime": ["onnxruntime"],
     **{name: peer.libraries for name, peer in PEERS.items()},
 }
-"""The modules of each engine: they are imported first, because they do not count as the model's memory."""
+"""The modules of each engine. They are imported before memory is measured, because they do not count as the model's memory."""
 
 
-def load(subject: Subject, bundle: Bundle, network: NetworkSource | None) -> StepModel:
-    """The subject as a step model, whatever executes it."""
-    if subject.is_artifact:
-        return StepModel.load(bundle.path, subject.engine, subject.threads, spinning=subject.spinning)
+def load(configuration: Configuration, bundle: Bundle, network: NetworkSource | None) -> StepModel:
+    """Load a configuration as a step model, whatever engine runs it."""
+    if configuration.is_artifact:
+        return StepModel.load(bundle.path, configuration.engine, configuration.threads, spinning=configuration.spinning)
     engine: Engine
-    if subject.target == "pytorch":
+    if configuration.target == "pytorch":
         assert network is not None
-        engine = Eager(bundle, network, subject.threads, compiled=subject.engine == "torch.compile")
-    elif subject.engine in PEERS:
-        engine = PEERS[subject.engine].load(Path(str(subject.file)), subject.threads)
+        engine = Eager(bundle, network, configuration.threads, compiled=configuration.engine == "torch.compile")
+    elif configuration.engine in PEERS:
+        engine = PEERS[configuration.engine].load(Path(str(configuration.file)), configuration.threads)
     else:
-        engine = load_engine(subject.engine, Path(str(subject.file)), subject.threads)
-    return StepModel(bundle.manifest.interface("uint8"), engine, subject.name)
+        engine = load_engine(configuration.engine, Path(str(configuration.file)), configuration.threads)
+    return StepModel(bundle.manifest.interface("uint8"), engine, configuration.name)
 
 
-def threads_used(subject: Subject) -> int:
-    """What the engine says it uses; most do not say, they are given the number."""
-    if subject.target == "pytorch":
+def threads_used(configuration: Configuration) -> int:
+    """Return the number of threads that the engine reports; most engines report none, and use the number that they were given."""
+    if configuration.target == "pytorch":
         import torch
 
         return torch.get_num_threads()
-    if subject.engine == "executorch":
+    if configuration.engine == "executorch":
         return binding().thread_count()
-    return subject.threads
+    return configuration.threads
 
 
 def memory_bytes(key: str) -> int:
-    """``VmRSS`` (now) or ``VmHWM`` (peak) of this process."""
+    """Return this process' memory in bytes: the current one with ``key`` ``"VmRSS"``, its peak with ``"VmHWM"``."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
     return int(line.split()[1]) * 1024
 
 
 def main() -> None:
-    """Serves one configuration until standard input ends."""
+    """Serve one configuration until standard input ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Some engines print what they find.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Some engines print to standard output, which is for the answers.
     task = json.loads(sys.stdin.readline())
-    subject = Subject.model_validate(task["subject"])
+    configuration = Configuration.model_validate(task["configuration"])
     bundle = Bundle.open(task["bundle"])
     network = NetworkSource(**task["network"]) if task["network"] else None
     golden = GoldenSteps.of(bundle)
-    for library in LIBRARIES[subject.engine]:
+    for library in LIBRARIES[configuration.engine]:
         importlib.import_module(library)
     before = memory_bytes("VmRSS")
     started = time.perf_counter()
-    model = load(subject, bundle, network)
+    model = load(configuration, bundle, network)
     loaded = time.perf_counter()
     logits, states = model.step(golden.subclips[0], model.initial_states())
     first = time.perf_counter()
-    start = Start(
+    cold_start = ColdStart(
         load_s=loaded - started,
         first_step_ms=(first - loaded) * 1e3,
-        threads_used=threads_used(subject),
+        threads_used=threads_used(configuration),
         largest_error=error_at("logits", 0, golden.logits[0], logits) / golden.scale("logits"),
     )
-    print(json.dumps({"start": start.model_dump(), "memory_before_load_bytes": before}), file=answers, flush=True)
+    print(json.dumps({"cold_start": cold_start.model_dump(), "memory_before_load_bytes": before}), file=answers, flush=True)
     position = 1
     for line in sys.stdin:
         times, processor = [], []

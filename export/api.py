@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from clipstep.export.choices import TARGETS
 from clipstep.export.module import network_of_module
+from clipstep.export.network_source import given_network
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import ExportResult, WrittenArtifact, export_network
-from clipstep.export.reference import reference_module
+from clipstep.export.reference import reference_module, reference_network
 from clipstep.export.tuning import tune_by_measuring
 from clipstep.export.verified import Reference, VerifyResult, fresh_reference, verify_opened
 from clipstep.runtime.bundle import Bundle
@@ -84,42 +85,68 @@ def export(
     path = Path(out)
     check_bundle_name(path)
     check_output(path, BUNDLE, force=force)
-    options = ExportOptions(_names(targets), form, input_dtype, stream, _names(platforms), tune_by_measuring() if tune else None, window, output)
+    options = ExportOptions(
+        _names("targets", targets), form, input_dtype, stream, _names("platforms", platforms), tune_by_measuring() if tune else None, window, output
+    )
     spec = network_of_module(module, frames=frames, size=size, labels=labels, mean=mean, std=std, fps=fps, sample=sample)
     return export_network(spec, path, options, on_artifact or (lambda _: None), force=force)
 
 
-def verify(bundle: Path | str, *, module: nn.Module | None = None, video: Path | str | None = None) -> VerifyResult:
-    """Verify each artifact of a bundle in its own runtime, over at least 16 consecutive steps and a reset.
+def verify(
+    bundle: Path | str,
+    *,
+    module: nn.Module | None = None,
+    run: Path | str | None = None,
+    model: str | None = None,
+    weights: Path | str | None = None,
+    video: Path | str | None = None,
+) -> VerifyResult:
+    """Check each artifact of a bundle over at least 16 consecutive steps and a reset, in its own runtime.
 
-    Args:
-        bundle: the folder, or a pack.
-        module: the network, in eval mode. Given it, the golden steps are computed anew, and compared with those recorded at export; without
-            it the recorded ones are the reference.
-        video: verify on the frames of this video, not on the golden ones; needs `module`.
-
-    Raises:
-        ParityError: an artifact, or the module, does not compute the golden steps.
-        ClipstepError: the bundle is damaged, or an artifact is missing.
+    The artifacts are compared with the golden steps, which were recorded from the network at export. Given the network behind the bundle, as a
+    ``module``, a ``run`` or a factory ``model``, the golden steps are computed anew and first compared with the recorded ones.
 
     Example:
         ```python
-        for artifact in verify("r3d.clipstep", module=network).artifacts:
-            print(artifact.file, artifact.max_relative_error)
+        for artifact in verify("own.clipstep", model="own:Network", weights="own.pt").artifacts:
+            print(artifact.file, artifact.max_relative_error, artifact.bound)
         ```
+
+    Args:
+        bundle: The folder that ``clipstep export`` wrote, or a pack of it.
+        module: The network in memory, in eval mode, on the CPU and of float32. Its outputs have to be the golden steps.
+        run: The folder of the run that the bundle was exported from.
+        model: The factory of the network, ``"package.module:factory"``.
+        weights: The file of the factory's weights, as it was given to the export.
+        video: Run the steps on the frames of this video instead of the golden frames; it needs the network.
+
+    Raises:
+        ParityError: An artifact, or the network, computes something else than the golden steps.
+        ClipstepError: The bundle is damaged, an artifact is missing, or the network is not the one that the bundle was exported from.
     """
-    if video is not None and module is None:
-        raise ClipstepError("a video needs the network to compute the reference with", got="no module", fix="give module=")
+    source = given_network(run, model, weights)
+    if module is not None and source is not None:
+        raise ClipstepError("two networks are given", got=f"module= and {source}", expected="one of them")
+    if video is not None and module is None and source is None:
+        raise ClipstepError("a video needs the network to compute the reference with", got="no network", fix="give module=, run= or model=")
     with Bundle.open(Path(bundle)) as opened:
-        if module is None:
-            reference = Reference(GoldenSteps.of(opened))
+        if module is not None:
+            spec = reference_module(opened, module)
+        elif source is not None:
+            spec = reference_network(opened, source)
         else:
-            reference = fresh_reference(opened, reference_module(opened, module), None if video is None else Path(video))
+            spec = None
+        reference = Reference(GoldenSteps.of(opened)) if spec is None else fresh_reference(opened, spec, None if video is None else Path(video))
         result = verify_opened(opened, reference)
     result.check_whole()
     return result
 
 
-def _names(given: Sequence[str]) -> tuple[str, ...]:
-    """Return each name once; a single string stands for a list of it."""
-    return tuple(dict.fromkeys((given,) if isinstance(given, str) else given))
+def _names(what: str, given: Sequence[str]) -> tuple[str, ...]:
+    """Return the names, each once; a single name may stand for a list of it."""
+    try:
+        return tuple(dict.fromkeys((given,) if isinstance(given, str) else given))
+    except TypeError as error:
+        raise ClipstepError(
+            f"{what} are a list of names", got=repr(given)[:80], expected="such as ['onnx']" if what == "targets" else "such as ['any']"
+        ) from error

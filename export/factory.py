@@ -16,8 +16,8 @@ from clipstep.export.purity.snapshot import same
 from clipstep.export.sample import sample_frames
 from clipstep.export.source_lines import describe_error, line_of_error
 from clipstep.network.spec import NetworkSpec, weights_sha256
-from clipstep.network.text import read_lines, unquoted
-from clipstep.network.weights import Checkpoint, fill_from, read_checkpoint
+from clipstep.network.text_files import read_lines, unquoted
+from clipstep.network.weights import Checkpoint, load_checkpoint_weights, read_checkpoint
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import FactoryProvenance
 from clipstep.runtime.wording import listed
@@ -80,7 +80,7 @@ def network_of_factory(
 
 
 def _fill(network: nn.Module, checkpoint: Checkpoint | None, key: str | None) -> str:
-    return "" if checkpoint is None else fill_from(network, checkpoint, "give the factory of the network that was trained", key)
+    return "" if checkpoint is None else load_checkpoint_weights(network, checkpoint, "give the factory of the network that was trained", key)
 
 
 def _random_tensors(factory: str, network: nn.Module, checkpoint: Checkpoint | None, key: str | None) -> list[str]:

@@ -1,5 +1,6 @@
 """Makes a network spec of a module in memory, after checking it."""
 
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from clipstep.export.contract import check_weights
 from clipstep.export.sample import sample_frames
-from clipstep.network.spec import NetworkSpec, weights_sha256
+from clipstep.network.preprocess import RGB
+from clipstep.network.spec import NetworkSpec, check_frames, weights_sha256
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import GoldenContent, ModuleProvenance
 from clipstep.runtime.wording import listed
@@ -47,6 +49,7 @@ def network_of_module(
         raise ClipstepError("the network is no module", got=type(module).__name__, expected="a torch.nn.Module")
     _check_eval(module)
     check_weights(module)
+    frames, size = _whole("frames", frames), _whole("size", size)
     path = f"{type(module).__module__}.{type(module).__qualname__}"
     provenance = ModuleProvenance(
         kind="module",
@@ -55,10 +58,9 @@ def network_of_module(
         config={"frames": frames, "size": size},
         weights="module",
     )
-    subclips, content = _sample(sample, frames, size)
-    return NetworkSpec(
-        module, frames, size, _tuple("labels", labels), _numbers("mean", mean), _numbers("std", std), fps, subclips, provenance, content
-    )
+    names, means, deviations = _tuple("labels", labels), _numbers("mean", mean), _numbers("std", std)
+    subclips, content = _sample(sample, frames, size, means)
+    return NetworkSpec(module, frames, size, names, means, deviations, fps, subclips, provenance, content)
 
 
 def _check_eval(module: nn.Module) -> None:
@@ -70,13 +72,26 @@ def _check_eval(module: nn.Module) -> None:
         )
 
 
-def _sample(sample: Tensor | np.ndarray[Any, Any] | Path | str | None, frames: int, size: int) -> tuple[Tensor, GoldenContent]:
+def _sample(sample: Tensor | np.ndarray[Any, Any] | Path | str | None, frames: int, size: int, mean: Sequence[float]) -> tuple[Tensor, GoldenContent]:
     if sample is None or isinstance(sample, Path | str):
-        for name, value in (("frames", frames), ("size", size)):
-            if not isinstance(value, int) or value < 1:
-                raise ClipstepError(f"{name} is a whole number", got=repr(value), expected="at least 1")
+        check_frames(frames, size, RGB)
+        if len(mean) != RGB:
+            raise ClipstepError("mean has a number for each channel", got=mean, expected="3 numbers for RGB", fix="give other frames by sample=")
         return sample_frames(frames, size, None if sample is None else Path(sample))
-    return (torch.from_numpy(sample) if isinstance(sample, np.ndarray) else sample), "given"
+    if not isinstance(sample, np.ndarray):
+        return sample, "given"
+    try:
+        return torch.from_numpy(np.ascontiguousarray(sample)), "given"
+    except (TypeError, ValueError) as error:
+        raise ClipstepError("the sample cannot be a tensor", got=f"an array of {sample.dtype}", expected="an array of uint8") from error
+
+
+def _whole(name: str, value: Any) -> int:
+    """The number as an int; NumPy's whole numbers are taken as well."""
+    try:
+        return value if isinstance(value, bool) else operator.index(value)
+    except TypeError as error:
+        raise ClipstepError(f"{name} is a whole number", got=repr(value), expected="an int of at least 1") from error
 
 
 def _tuple(name: str, values: Sequence[str]) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ class NetworkSource:
         return asdict(self)
 
 
-def given_network(run: Path | None, model: str | None, weights: Path | None) -> NetworkSource | None:
+def given_network(run: Path | str | None, model: str | None, weights: Path | str | None) -> NetworkSource | None:
     """What the options of `network_options` say; None if none of them was given.
 
     Raises:

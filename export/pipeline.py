@@ -25,7 +25,7 @@ from clipstep.export.step import StepProgram, program_of
 from clipstep.export.stream.adapt import window_frames
 from clipstep.export.targets import TARGETS, Target
 from clipstep.export.verification import check_artifact, check_steps
-from clipstep.network.count import multiply_accumulates
+from clipstep.network.count import count_macs
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
 from clipstep.runtime.finished import BUNDLE, check_output
@@ -133,7 +133,7 @@ def _export(
                 export=Export(
                     clipstep_version=version("clipstep"),
                     stream_frames=options.stream,
-                    multiply_accumulates=multiply_accumulates(program.step, *program.inputs),
+                    multiply_accumulates=count_macs(program.step, *program.inputs),
                 ),
             )
             (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")

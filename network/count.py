@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and the multiply-accumulates of a call."""
+"""The size of a network: its parameters, and the multiply-accumulates (MACs) of one call."""
 
 import torch
 from torch import Tensor, nn
@@ -7,21 +7,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from clipstep.network.states import initial_states
 
 
-def parameters(network: nn.Module) -> int:
-    """How many numbers are trained."""
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def multiply_accumulates(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiply-accumulates of all convolutions and linear layers in one call; module and inputs may be without memory (device ``meta``)."""
+def count_macs(module: nn.Module, *inputs: Tensor) -> int:
+    """Return the MACs of all convolutions and linear layers in one call of ``module``; it and ``inputs`` may be on the device ``meta``."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*inputs)
     total: int = counter.get_total_flops() // 2
     return total
 
 
-def clip_multiply_accumulates(network: nn.Module, channels: int = 3, frames: int = 16, size: int = 112) -> int:
-    """``multiply_accumulates`` of a network for one subclip ``(1, channels, frames, size, size)``."""
+def clip_macs(network: nn.Module, channels: int = 3, frames: int = 16, size: int = 112) -> int:
+    """Return the MACs of one step of ``network`` on a subclip ``(1, channels, frames, size, size)``, from its initial states."""
     device = next(network.parameters()).device
     states = (state.to(device) for state in initial_states(network))
-    return multiply_accumulates(network, torch.zeros(1, channels, frames, size, size, device=device), *states)
+    return count_macs(network, torch.zeros(1, channels, frames, size, size, device=device), *states)

@@ -1,8 +1,7 @@
-"""Optical flow: how each pixel moved since the frame before, as a picture of two channels for a network's second stream.
+"""Optical flow: how far each pixel moved since the previous frame, as an image of two channels, horizontal and vertical.
 
-By OpenCV's dense inverse search (Kroeger et al., "Fast Optical Flow using Dense Inverse Search", 2016), horizontal and
-vertical; -20..20 pixels become 0..255, cut off there as Carreira and Zisserman do ("Quo Vadis, Action Recognition?", 2017,
-section 3).
+It is computed by OpenCV's dense inverse search (Kroeger et al., "Fast Optical Flow using Dense Inverse Search", 2016). Motion of -20..20 pixels
+is mapped to 0..255, and what is beyond is clipped, as in Carreira and Zisserman, "Quo Vadis, Action Recognition?" (2017), section 3.
 """
 
 import contextlib
@@ -16,8 +15,9 @@ from clipstep.network.preprocess import FLOW
 from clipstep.runtime.process import Shared
 
 LARGEST = 20.0
-"""Pixels between two frames that reach the end of the scale."""
+"""Motion in pixels a frame that is mapped to the end of the scale; more is clipped."""
 STILL = 128
+"""The value of a pixel that did not move."""
 
 
 @contextlib.contextmanager
@@ -31,11 +31,12 @@ def _no_threads() -> Iterator[None]:
 
 
 _NO_THREADS = Shared(_no_threads)
-"""Frames are small, and threads that OpenCV started before a decoding process was forked are not in that."""
+"""Turns OpenCV's threads off while flow is computed: frames are small, and a forked decoding process does not have the threads that its parent
+had started, so that OpenCV would wait for them forever."""
 
 
 def optical_flow(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """``(F, H, W, 2)`` uint8 from RGB ``(F, H, W, 3)`` uint8: x to the right, y down; the first frame has not moved."""
+    """Return the flow ``(F, H, W, 2)`` uint8 of RGB ``frames`` ``(F, H, W, 3)`` uint8: x to the right, y down; that of the first frame is still."""
     with _NO_THREADS:
         return _flow(frames)
 

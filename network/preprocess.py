@@ -1,4 +1,4 @@
-"""The numbers of frames as a network takes them."""
+"""Normalisation: from frames of 0..255 to what a network takes."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,26 @@ import torch
 from torch import Tensor
 
 RGB, FLOW = 3, 2
-"""Channels of what a network sees: RGB frames, or the optical flow between them."""
+"""The input channels of a network: of RGB frames, or of the optical flow between them."""
 
 
 def normalise(subclips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """``(..., T, H, W, channels)`` holding 0..255 to ``(..., channels, T, H, W)`` float32 with mean 0 and standard deviation 1 a channel.
+    """Normalise frames and move their channels to the front, as an exported artifact does it: ``(value - mean) / std``.
 
-    It works on rows of ``W * channels`` numbers, because exported code is slow on an innermost axis of two or three.
+    Example:
+        ```python
+        logits = network(normalise(subclips[:1], mean=(114, 114, 114), std=(58, 58, 58)))
+        ```
+
+    Args:
+        subclips: Frames ``(..., T, H, W, channels)`` holding 0..255, of any type.
+        mean: What is subtracted from each channel, in 0..255.
+        std: What each channel is then divided by, in 0..255.
+
+    Returns:
+        ``(..., channels, T, H, W)`` float32.
     """
+    # It works on rows of W * channels numbers, because exported code is slow on an innermost axis of two or three.
     width = subclips.shape[-2]
     scale = torch.tensor([1.0 / d for d in std], device=subclips.device).repeat(width)
     shift = torch.tensor([-m / d for m, d in zip(mean, std, strict=True)], device=subclips.device).repeat(width)

@@ -1,4 +1,4 @@
-"""What an export has to know of a network: the one value that trained runs, factories and modules in memory become."""
+"""The network spec: a network with all that an export must know of it. Trained runs, factories and modules in memory all become one."""
 
 import hashlib
 import math
@@ -12,21 +12,26 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from clipstep.network.preprocess import FLOW, RGB
+from clipstep.runtime.checks.limits import TENSOR_BYTES, check_labels, check_shapes
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.manifest import GoldenContent, Provenance
+from clipstep.runtime.strict_json import is_printable_line, shown
 from clipstep.runtime.wording import listed
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network and what an export has to know of it.
+    """A network with all that an export must know of it.
+
+    `clipstep.export.network_of_module`, `network_of_factory` and `network_of_run` make one, and
+    `clipstep.export.export_network` writes it as a bundle.
 
     Raises:
-        ClipstepError: a value cannot be that of a network, or the values contradict each other.
+        ClipstepError: A value is impossible, or the values contradict each other.
     """
 
     module: nn.Module
-    """Takes normalised ``(N, channels, T, size, size)`` float32 and its states, if it has any; in eval mode."""
+    """The network, which keeps the step contract of `clipstep.network`; in eval mode."""
     frames: int
     """T, the frames of a subclip."""
     size: int
@@ -34,26 +39,24 @@ class NetworkSpec:
     labels: tuple[str, ...]
     """The class names, in the order of the logits."""
     mean: tuple[float, ...]
-    """What is subtracted from each channel, of values 0..255."""
+    """What is subtracted from each channel, in 0..255."""
     std: tuple[float, ...]
-    """What each channel is divided by then."""
+    """What each channel is then divided by, in 0..255."""
     fps: float
     """Frames per second of the videos that the network was trained on."""
     sample: Tensor
     """Subclips ``(S, T, size, size, channels)`` uint8 on which the golden steps are recorded."""
     provenance: Provenance
-    """Where it is from, as the manifest of its bundle will say."""
+    """Where the network comes from, as the bundle's manifest will say it."""
     content: GoldenContent = "run sample"
-    """What the sample's frames are."""
+    """What the sample's frames are: from the run, given by the caller, of a video, or synthetic scenes."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, nn.Module):
             raise ClipstepError("the network is no module", got=type(self.module).__name__, expected="a torch.nn.Module")
-        for name, value in (("frames", self.frames), ("size", self.size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ClipstepError(f"{name} is a whole number", got=repr(value), expected="at least 1")
         _check_labels(self.labels)
         _check_normalisation(self.mean, self.std)
+        check_frames(self.frames, self.size, len(self.mean))
         if not (isinstance(self.fps, int | float) and math.isfinite(self.fps) and self.fps > 0):
             raise ClipstepError("fps is frames per second", got=repr(self.fps), expected="a number above 0")
         _check_sample(self.sample, (self.frames, self.size, self.size, len(self.mean)))
@@ -64,7 +67,10 @@ class NetworkSpec:
 
 
 def weights_sha256(weights: Mapping[str, Any]) -> str:
-    """The SHA-256 of a state dict, whatever file it lay in: of the name, type, shape and bytes of each tensor, in order of name; docs/versions.md."""
+    """Return the SHA-256 of a state dict: of the name, type, shape and bytes of each tensor, in order of name (docs/versions.md).
+
+    It does not depend on the file format that the weights were stored in.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
         # Not what a module's get_extra_state() gives; and a tensor without numbers is refused by the step contract, by its name.
@@ -74,9 +80,33 @@ def weights_sha256(weights: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def check_frames(frames: int, size: int, channels: int) -> None:
+    """Check the frames of a subclip, before anything of their size is made.
+
+    Raises:
+        ClipstepError: a number is not a whole one of at least 1, or no device has the memory for such frames.
+    """
+    for name, value in (("frames", frames), ("size", size)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ClipstepError(f"{name} is a whole number", got=repr(value), expected="an int of at least 1")
+    try:
+        check_shapes((frames, size, size, channels), ())
+    except ValueError as error:
+        raise ClipstepError(
+            "the frames of a subclip are too large", got=f"{frames} of {size}x{size}", expected=f"at most {TENSOR_BYTES} bytes as float32"
+        ) from error
+
+
 def _check_labels(labels: Sequence[str]) -> None:
-    if isinstance(labels, str) or not labels or not all(isinstance(label, str) and label for label in labels):
+    if isinstance(labels, str) or not labels or not all(isinstance(label, str) and label.strip() for label in labels):
         raise ClipstepError("labels are the class names", got=repr(labels)[:80], expected="a list of at least one text, none of them empty")
+    odd = next((label for label in labels if not is_printable_line(label)), None)
+    if odd is not None:
+        raise ClipstepError("a label holds control characters", got=shown(odd), expected="text of one line")
+    try:
+        check_labels(labels)
+    except ValueError as error:
+        raise ClipstepError("labels cannot be in a bundle", got=str(error), expected="the class names") from error
     twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
         raise ClipstepError("labels name a class twice", got=listed(twice), expected="each class once")
@@ -98,3 +128,5 @@ def _check_sample(sample: Tensor, shape: tuple[int, ...]) -> None:
         raise ClipstepError("the sample is no tensor", got=type(sample).__name__, expected=wanted)
     if sample.ndim != len(shape) + 1 or tuple(sample.shape[1:]) != shape or not len(sample) or sample.dtype != torch.uint8:
         raise ClipstepError("the sample's frames are not the network's", got=f"{tuple(sample.shape)} {sample.dtype}", expected=wanted)
+    if sample.device.type != "cpu":
+        raise ClipstepError("the sample is on another device", got=sample.device, expected="cpu", fix="call .cpu()")

@@ -1,6 +1,6 @@
-"""A video as the subclips that a network takes: non-overlapping runs of T frames, cropped and resized.
+"""Videos as subclips, non-overlapping runs of T frames, cropped and resized: what a network takes in its steps.
 
-A network of 3 channels takes RGB frames, one of 2 the optical flow between them.
+A network of 3 channels takes RGB frames, one of 2 channels the optical flow between them.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,18 +20,31 @@ from clipstep.runtime.video import Frame, read_frames
 
 
 def read_subclips(path: Path, frames: int, size: int, channels: int = RGB, box: Callable[[int, int], Box] = center_box) -> Tensor:
-    """All whole subclips of a video, ``(S, T, size, size, channels)`` uint8; frames left over at the end are dropped.
+    """Read all whole subclips of a video; frames at its end that fill no subclip are dropped.
 
-    ``box`` chooses what is cropped, given the video's height and width; the centre is what evaluation and streams see.
+    Example:
+        ```python
+        subclips = read_subclips(Path("fight.mp4"), frames=16, size=112)
+        ```
+
+    Args:
+        path: The video, of any format that FFmpeg reads.
+        frames: T, the frames of a subclip.
+        size: Height and width of the frames, in pixels.
+        channels: 3 for RGB frames, 2 for optical flow.
+        box: Which square is cropped, given the video's height and width; the centre, as evaluation and streams take it, unless given.
+
+    Returns:
+        ``(S, T, size, size, channels)`` uint8.
 
     Raises:
-        VideoError: the video cannot be read, or has fewer than ``frames`` frames.
+        VideoError: The video cannot be read, or has fewer than ``frames`` frames.
     """
     return read_views(path, frames, size, channels, [box])[0]
 
 
 def read_views(path: Path, frames: int, size: int, channels: int, boxes: Sequence[Callable[[int, int], Box]]) -> list[Tensor]:
-    """As ``read_subclips``, once for each of several boxes; the video is decoded once."""
+    """Read the subclips once for each of ``boxes``, as `read_subclips` does; the video is decoded only once."""
     source = read_frames(path, whole=frames)
     first = next(source)
     squares = [box(*first.shape[:2]) for box in boxes]
@@ -43,15 +56,15 @@ def read_views(path: Path, frames: int, size: int, channels: int, boxes: Sequenc
 
 
 def as_channels(subclips: Tensor, channels: int) -> Tensor:
-    """What a network of so many channels sees of consecutive RGB subclips ``(S, T, size, size, 3)`` uint8: them, or their flow.
+    """Return consecutive RGB ``subclips`` ``(S, T, size, size, 3)`` uint8 as a network of ``channels`` takes them: unchanged, or their optical flow.
 
     Raises:
-        ClipstepError: videos have no such number of channels, or optical flow is asked for without OpenCV.
+        ClipstepError: there is no input of that many channels, or optical flow is asked for and OpenCV is not installed.
     """
     if channels == RGB:
         return subclips
     if channels != FLOW:
-        raise ClipstepError("no input has so many channels", got=channels, expected=f"{RGB} (RGB frames) or {FLOW} (optical flow)")
+        raise ClipstepError("no input has that many channels", got=channels, expected=f"{RGB} (RGB frames) or {FLOW} (optical flow)")
     try:
         from clipstep.network.flow import optical_flow
     except ModuleNotFoundError as error:
@@ -59,6 +72,6 @@ def as_channels(subclips: Tensor, channels: int) -> Tensor:
     return as_subclips(optical_flow(subclips.flatten(0, 1).numpy()), subclips.shape[1])
 
 
-def as_subclips(every: npt.NDArray[np.uint8], frames: int) -> Tensor:
-    """Consecutive frames ``(S * T, H, W, channels)`` as subclips of ``frames`` each, ``(S, T, H, W, channels)``."""
-    return torch.from_numpy(every).reshape(-1, frames, *every.shape[1:])
+def as_subclips(video: npt.NDArray[np.uint8], frames: int) -> Tensor:
+    """Return consecutive frames ``(S * T, H, W, channels)`` as subclips of ``frames`` each, ``(S, T, H, W, channels)``."""
+    return torch.from_numpy(video).reshape(-1, frames, *video.shape[1:])

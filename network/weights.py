@@ -1,6 +1,6 @@
-"""Weights from files of other programs, into a network, or an error that says what does not fit.
+"""Load weights that other programs saved into a network, or say what does not fit.
 
-A checkpoint is read without running anything that it names: tensors, numbers and text, and numpy's scalars and arrays beside them.
+A checkpoint is never unpickled: only tensors, numbers, text and NumPy's scalars and arrays are read, so that no code in the file runs.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from clipstep.runtime.places import check_file
 from clipstep.runtime.wording import listed
 
 DEEPEST = 4
+"""How deep weights may be nested under the keys below."""
 WRAPPERS = (
     "state_dict",
     "model_state_dict",
@@ -39,35 +40,38 @@ WRAPPERS = (
     "ema",
     "shadow",
 )
-"""Keys under which programs keep a network's weights, those of averaged weights last."""
+"""Keys under which programs save a network's weights, those of averaged weights last."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
-"""What wrappers put before names: DataParallel and AveragedModel, torch.compile, Lightning."""
-WRAPPED = ("module.", "_orig_mod.")
-"""Those that may stand inside of a name, where a part of the network is wrapped."""
+"""Prefixes that wrappers add to names: DataParallel and AveragedModel, torch.compile, Lightning."""
+INNER_PREFIXES = ("module.", "_orig_mod.")
+"""Prefixes that may also appear inside a name, where a part of the network is wrapped."""
 COUNTERS = ("num_batches_tracked", "n_averaged")
-"""Counters of torch's batch norms and AveragedModel; nothing is computed with them in eval mode."""
-FACTS = ("arch", "epoch", "best_prec1", "best_acc1", "best_acc", "num_classes", "n_classes")
-"""Keys that say what a checkpoint is."""
+"""Counters of torch's batch norms and AveragedModel, which may be missing: they have no effect in eval mode."""
+DESCRIPTIONS = ("arch", "epoch", "best_prec1", "best_acc1", "best_acc", "num_classes", "n_classes")
+"""Keys whose values describe a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's weights: every set of tensors by name in it, by the key that it was found under (``""`` for the whole file)."""
+    """The weights in a file, which may hold several state dicts.
+
+    ``sets`` maps the key that each was found under, such as ``"model.state_dict"`` (``""`` for the whole file), to its tensors by name.
+    """
 
     path: Path
     sets: Mapping[str, Mapping[str, Tensor]]
-    facts: Mapping[str, object] = field(default_factory=dict)
-    """What else the file says of them, such as ``arch`` and ``epoch``."""
+    described: Mapping[str, object] = field(default_factory=dict)
+    """What else the file says about them, such as ``arch`` and ``epoch``."""
 
     def __str__(self) -> str:
-        return ", ".join(f"{key} {value}" for key, value in self.facts.items())
+        return ", ".join(f"{key} {value}" for key, value in self.described.items())
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The weights in a safetensors file, or in one that ``torch.save`` wrote, bare or under the keys in use, also nested.
+    """Read the weights in a safetensors file, or in one that ``torch.save`` wrote: a state dict, or several under the usual keys, also nested.
 
     Raises:
-        ClipstepError: there is no such file, it holds no tensors by name, or it holds more than tensors (nothing in it is ever run).
+        ClipstepError: there is no such file, it holds no state dict, or it holds other Python objects, which are never loaded.
     """
     check_file(path, "a checkpoint: safetensors, or what torch.save wrote")
     loaded = _load(path)
@@ -75,29 +79,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not found:
         got = f"the keys {listed(list(map(str, loaded)))}" if isinstance(loaded, Mapping) and loaded else type(loaded).__name__
         raise ClipstepError(f"{path}: holds no state dict", got=got, expected=f"tensors by name, bare or under {', '.join(WRAPPERS)}")
-    facts = {key: _plain(loaded[key]) for key in FACTS if key in loaded and not isinstance(loaded[key], Mapping)}
-    return Checkpoint(path, found, facts)
+    described = {key: _plain(loaded[key]) for key in DESCRIPTIONS if key in loaded and not isinstance(loaded[key], Mapping)}
+    return Checkpoint(path, found, described)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The first set of weights in such a file, without a prefix such as ``module.`` that every name has.
+    """Read the first state dict in such a file, without prefixes that wrappers added to all names, such as ``module.``.
 
     Raises:
-        ClipstepError: as ``read_checkpoint``.
+        ClipstepError: as `read_checkpoint`.
     """
-    return bare(next(iter(read_checkpoint(path).sets.values())))
+    return without_prefixes(next(iter(read_checkpoint(path).sets.values())))
 
 
-def bare(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without what wrappers put before, or into, their names."""
+def without_prefixes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights under names without the prefixes that wrappers added."""
     return min(_renamings(weights), key=lambda renamed: sum(map(len, renamed)))
 
 
-def fill(network: nn.Module, weights: Mapping[str, Tensor], source: Path, fix: str) -> None:
-    """Puts the weights into the network; ``fix`` is what to do where a shape does not fit.
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: Path, fix: str) -> None:
+    """Load the weights of the file ``source`` into the network; ``fix`` is what an error advises where a shape differs.
 
     Raises:
-        ClipstepError: a tensor is missing, is one too many, or has another shape: another architecture or number of classes.
+        ClipstepError: a tensor is missing or unexpected, or has another shape or type: another architecture, or number of classes.
     """
     wanted = _tensors(network)
     missing, extra = _missing(wanted, weights), _extra(wanted, weights)
@@ -115,13 +119,13 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], source: Path, fix: s
     _load_into(network, {name: value for name, value in weights.items() if name in wanted}, source)
 
 
-def fill_from(network: nn.Module, checkpoint: Checkpoint, fix: str, key: str | None = None) -> str:
-    """Puts that set of a checkpoint's weights into the network which fits it, its names without the prefixes of wrappers.
+def load_checkpoint_weights(network: nn.Module, checkpoint: Checkpoint, fix: str, key: str | None = None) -> str:
+    """Load the state dict of a checkpoint that fits the network, whatever prefixes wrappers added, and return the key that it was found under.
 
-    Gives the key that it was found under. ``key`` chooses one where several fit.
+    ``key`` chooses one where several fit; ``fix`` is what an error advises where a shape differs.
 
     Raises:
-        ClipstepError: none fits (what is missing, what is too many), or several different ones do.
+        ClipstepError: none fits (the error names what is missing and unexpected), or several that differ do.
     """
     sets = checkpoint.sets
     if key is not None:
@@ -130,35 +134,35 @@ def fill_from(network: nn.Module, checkpoint: Checkpoint, fix: str, key: str | N
                 f"{checkpoint.path}: no weights under that key", got=key, expected=f"one of {', '.join(filter(None, sets)) or 'none'}"
             )
         sets = {key: sets[key]}
-    named = {where: fitting(network, weights) for where, weights in sets.items()}
-    fits = [where for where, weights in named.items() if not _unlike(network, weights)]
+    named = {where: best_renaming(network, weights) for where, weights in sets.items()}
+    fits = [where for where, weights in named.items() if not _mismatches(network, weights)]
     if len(fits) > 1 and not all(_equal(named[fits[0]], named[where]) for where in fits[1:]):
         raise ClipstepError(
             f"{checkpoint.path}: holds several weights that fit", got=", ".join(fits), expected="one", fix="choose it by --weights-key"
         )
-    chosen = fits[0] if fits else min(named, key=lambda where: _unlike(network, named[where]))
-    fill(network, named[chosen], checkpoint.path, fix)
+    chosen = fits[0] if fits else min(named, key=lambda where: _mismatches(network, named[where]))
+    load_weights(network, named[chosen], checkpoint.path, fix)
     return chosen
 
 
-def fitting(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under the names, of those that wrappers may have changed, that fit the network best."""
-    return min(_renamings(weights), key=lambda renamed: _unlike(network, renamed))
+def best_renaming(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights without those prefixes whose removal makes their names fit the network best."""
+    return min(_renamings(weights), key=lambda renamed: _mismatches(network, renamed))
 
 
 def _renamings(weights: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """As they are, and again without each prefix that most names have, one after the other; at last without those inside of names."""
+    """Yield the weights as they are, then with one more prefix removed each time that most names have one, then without the inner prefixes."""
     yield dict(weights)
-    while prefix := next((prefix for prefix in PREFIXES if _share(weights, prefix) > 0.5), None):
+    while prefix := next((prefix for prefix in PREFIXES if _prefix_share(weights, prefix) > 0.5), None):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
         yield dict(weights)
-    inside = {re.sub(rf"(^|(?<=\.))({'|'.join(map(re.escape, WRAPPED))})+", "", name): value for name, value in weights.items()}
+    inside = {re.sub(rf"(^|(?<=\.))({'|'.join(map(re.escape, INNER_PREFIXES))})+", "", name): value for name, value in weights.items()}
     if len(inside) == len(weights) and inside.keys() != weights.keys():
         yield inside
 
 
-def _share(weights: Mapping[str, Tensor], prefix: str) -> float:
-    """How many of the names have that prefix, none if two would be one without it."""
+def _prefix_share(weights: Mapping[str, Tensor], prefix: str) -> float:
+    """Return the share of names that have the prefix; 0 if two names would become the same without it."""
     stripped = Counter(name.removeprefix(prefix) for name in weights)
     return 0.0 if max(stripped.values(), default=0) > 1 else sum(name.startswith(prefix) for name in weights) / max(1, len(weights))
 
@@ -167,9 +171,9 @@ def _load(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             start = file.read(9)
-        if path.suffix == ".safetensors" or start[8:9] == b"{":  # Its header is JSON, after eight bytes of its length.
+        if path.suffix == ".safetensors" or start[8:9] == b"{":  # A safetensors file: eight bytes of length, then JSON.
             return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals(_harmless()):
+        with torch.serialization.safe_globals(_safe_types()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         raise _refused(path, error) from error
@@ -177,8 +181,8 @@ def _load(path: Path) -> Any:
         raise ClipstepError(f"{path}: cannot be read", got="another kind of file", expected="a state dict of tensors") from error
 
 
-def _harmless() -> list[Any]:
-    """Types that checkpoints hold beside tensors, of which none runs anything: numpy's scalars and arrays, and options."""
+def _safe_types() -> list[Any]:
+    """Return types that checkpoints hold beside tensors and that run no code when they are loaded: NumPy's scalars and arrays, and parsed options."""
     makers: Any = (np.float64().__reduce__()[0], np.zeros(()).__reduce__()[0])  # What pickle calls to make a scalar and an array.
     named: list[Any] = [(maker, f"{module}.multiarray.{maker.__name__}") for maker in makers for module in ("numpy.core", "numpy._core")]
     kinds = [getattr(np.dtypes, name) for name in np.dtypes.__all__ if name not in ("ObjectDType", "StringDType")]
@@ -187,11 +191,11 @@ def _harmless() -> list[Any]:
 
 SAVE = "where it was made, save the weights alone: torch.save(network.state_dict(), FILE)"
 ARCHIVES = {"TorchScript": "a TorchScript archive", "constants.pkl": "a TorchScript archive", "legacy .tar": "the tar format of torch before 0.4"}
-"""What torch says of files in which it reads no weights alone, and what those are."""
+"""Words in torch's errors about files that it cannot read without unpickling, and what kind of file that is."""
 
 
 def _refused(path: Path, error: Exception) -> ClipstepError:
-    """One line that says what the file holds, without torch's advice to unpickle it all the same."""
+    """Return an error that says what the file holds, without torch's advice to unpickle it nevertheless."""
     archive = next((name for word, name in ARCHIVES.items() if word in str(error)), None)
     if archive is not None:
         return ClipstepError(f"{path}: cannot be read", got=archive, expected="a state dict of tensors", fix=SAVE)
@@ -207,13 +211,13 @@ def _refused(path: Path, error: Exception) -> ClipstepError:
 
 
 def _first_sentence(error: Exception) -> str:
-    """An error's first line without what torch advises."""
+    """Return the first line of an error, without torch's advice."""
     text = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return re.split(r"(?<=\w)[.;] |weights_only|This file can still be loaded", text)[0].strip()[:200] or type(error).__name__
 
 
 def _tensor_sets(loaded: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The sets of tensors in what was loaded: what is under the known keys, otherwise itself."""
+    """Yield the state dicts in what was loaded: those under the known keys, or else itself."""
     if not isinstance(loaded, Mapping) or depth > DEEPEST:
         return
     inside = [found for key in WRAPPERS if key in loaded for found in _tensor_sets(loaded[key], f"{where}.{key}".lstrip("."), depth + 1)]
@@ -238,8 +242,8 @@ def _extra(wanted: Iterable[str], given: Mapping[str, Tensor]) -> list[str]:
     return [] if all(name.endswith(COUNTERS) for name in extra) else extra
 
 
-def _unlike(network: nn.Module, given: Mapping[str, Tensor]) -> int:
-    """How many names, or shapes, do not fit."""
+def _mismatches(network: nn.Module, given: Mapping[str, Tensor]) -> int:
+    """Count the names and shapes that do not fit the network."""
     wanted = _tensors(network)
     shapes = sum(not nn.parameter.is_lazy(wanted[name]) and wanted[name].shape != given[name].shape for name in wanted.keys() & given.keys())
     return len(_missing(wanted, given)) + len(_extra(wanted, given)) + shapes

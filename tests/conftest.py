@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from clipstep.benchmarks.records import Record, Start, Subject, this_device
+from clipstep.benchmarks.records import ColdStart, Configuration, Record, this_device
 from clipstep.export.pipeline import export_network
 from clipstep.export.step import StepProgram, program_of
 from clipstep.network.videos import read_subclips
@@ -87,7 +87,7 @@ def record(bundle_path: Path) -> Record:
     """Of the bundle's first artifact: a step took 10 ms."""
     manifest = Bundle.open(bundle_path).manifest
     artifact = manifest.artifacts[0]
-    subject = Subject(
+    configuration = Configuration(
         name=artifact.file, target=artifact.target, form=artifact.form, precision="float32", engine="onnxruntime", threads=1, file=artifact.file
     )
     return Record(
@@ -95,8 +95,8 @@ def record(bundle_path: Path) -> Record:
         manifest_sha256="a" * 64,
         artifact_sha256=artifact.sha256,
         weights_sha256=None,
-        subject=subject,
-        start=Start(load_s=0, first_step_ms=1, threads_used=1, largest_error=0),
+        configuration=configuration,
+        cold_start=ColdStart(load_s=0, first_step_ms=1, threads_used=1, largest_error=0),
         device=this_device(),
         tool_versions={},
         placement={},

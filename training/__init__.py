@@ -1,4 +1,11 @@
-"""Videos in, checkpoint out: data sets in UCF101's layout, the architectures, training, and the run that it leaves."""
+"""Train video networks: data sets in UCF101's layout, the architectures, and the runs that a training writes.
+
+Example:
+    ```python
+    run = load_run(Path("runs/fight"))
+    print(run.info.architecture, run.info.classes, run.info.training["test_top1"])
+    ```
+"""
 
 from typing import TYPE_CHECKING
 

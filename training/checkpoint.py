@@ -1,6 +1,6 @@
-"""A training's whole state in one file, replaced atomically, so that a training can go on after it was killed.
+"""The checkpoint: the whole state of a training in one file, written atomically, so that a training that was killed can resume.
 
-A safetensors file: the tensors by name, all else as JSON in its metadata. Never a pickle.
+It is a safetensors file with the tensors by name and everything else as JSON in its metadata; never a pickle.
 """
 
 import json
@@ -20,10 +20,10 @@ KEY = "clipstep"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes nested dictionaries and lists of tensors and JSON values; the previous file stays until the new one is whole.
+    """Write nested dictionaries and lists of tensors and JSON values; the previous file is replaced once the new one is complete.
 
     Raises:
-        ClipstepError: the file cannot be written (the disk is full, say).
+        ClipstepError: the file cannot be written, for example because the disk is full.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_without_tensors(state, "", tensors))
@@ -41,16 +41,16 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What ``save_checkpoint`` was given; keys of dictionaries that were numbers come as text.
+    """Read what `save_checkpoint` was given; dictionary keys that were numbers come back as text.
 
     Raises:
-        ClipstepError: there is no such file, or it is not one that ``save_checkpoint`` wrote.
+        ClipstepError: there is no such file, or `save_checkpoint` did not write it.
     """
     check_file(path, "the checkpoint of an earlier training", fix="train without --resume")
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {})[KEY]
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  It is no dictionary.
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  An open file, not a dictionary.
         state: dict[str, Any] = _with_tensors(json.loads(text), tensors)
     except (SafetensorError, KeyError, ValueError) as error:
         raise ClipstepError(f"{path}: cannot be read", got=first_line(error), fix="delete it and train anew") from error

@@ -1,4 +1,4 @@
-"""What the commands' options may be, without PyTorch, which the tables behind these names need; a test holds both together."""
+"""The values that options may have. The tables that they name need PyTorch, which help texts must not load; a test compares both."""
 
 HOME = "slowfast_causal_shufflenet"
 """The network that is trained unless another is asked for."""
@@ -6,4 +6,4 @@ ARCHITECTURES = (HOME, "slowfast_published", "shufflenet3d_0.5x", "shufflenet3d_
 PRESETS = ("a2b1", "a4b2", "causal")
 LOSSES = ("every", "last")
 INPUTS: dict[str, dict[str, int]] = {"rgb": {}, "flow": {"channels": 2}}
-"""What a network may see, and what its configuration says of it."""
+"""What a network takes as input, and what its config then holds."""

@@ -1,4 +1,4 @@
-"""How to train: everything that decides what a training computes, and how it is spread."""
+"""The training config: all options that decide what a training computes, and on which processes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:  # The command line's help reads this file, and must not load 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train. ``batch_size`` counts videos of one process and one pass; see ``clipstep train --help`` for the rest.
+    """How to train; ``clipstep train --help`` explains each option.
 
-    ``validation`` is the share of each class's groups that is held out of training, to choose the best epoch by;
-    ``loss`` is ``"every"`` or ``"last"`` subclip, back-propagated through ``truncate`` subclips; a step of the optimizer
-    takes ``accumulate`` batches; ``ema`` is the decay of the averaged weights (0: none); ``precision`` is ``"32"`` or
-    ``"bf16"``. Training ends after ``epochs``, ``max_steps`` steps of the optimizer or ``max_minutes``, whichever comes first.
+    ``batch_size`` is the number of videos in a batch of one process, and an optimizer step takes ``accumulate`` batches. The ``loss`` is computed
+    after ``"every"`` subclip or the ``"last"`` one, and back-propagated through ``truncate`` subclips. ``validation`` is the share of each class's
+    groups that is held out to choose the best epoch; ``ema`` is the decay of averaged weights (0: none); ``precision`` is ``"32"`` or ``"bf16"``.
+    Training ends after ``epochs``, ``max_steps`` optimizer steps or ``max_minutes``, whichever comes first.
     """
 
     epochs: int = 100
@@ -46,7 +46,7 @@ class TrainingConfig:
 
 
 FREE_TO_CHANGE = ("accelerator", "workers", "max_minutes", "max_steps", "epochs")
-"""What a resumed training may have otherwise: it does not decide what is computed, or, as the number of epochs, how much of it."""
+"""Options that may differ when a training is resumed: they do not change what is computed, or only how long it goes on."""
 
 
 def _sgd(network: nn.Module, c: TrainingConfig) -> Optimizer:

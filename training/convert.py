@@ -1,4 +1,4 @@
-"""``clipstep convert``: a checkpoint of the paper's published code as a run."""
+"""``clipstep convert``: write a checkpoint of the paper's published code as a run."""
 
 import re
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ import click
 import torch
 from torch import Tensor
 
-from clipstep.network.weights import Checkpoint, bare, fill_from, read_checkpoint
+from clipstep.network.weights import Checkpoint, load_checkpoint_weights, read_checkpoint, without_prefixes
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.lock import one_writer
 from clipstep.runtime.terminal import new_console
 from clipstep.training.data.lists import read_data_set
 from clipstep.training.data.subclips import channel_statistics
 from clipstep.training.data.trained_on import KEY, TrainedOn
-from clipstep.training.facts import median_rate, sample_subclips
 from clipstep.training.models import ARCHITECTURES, build
 from clipstep.training.models.slowfast_causal_shufflenet import STAGE_UNITS
+from clipstep.training.probe import median_rate, sample_subclips
 from clipstep.training.run import Run, RunInfo, check_out, save_run
 
 ARCHITECTURE = "slowfast_published"
@@ -27,16 +27,18 @@ UNIT = {"conv1": "conv1", "bn1": "norm1", "conv2": "depthwise", "bn2": "norm2", 
 
 
 def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split: int, frames: int, size: int) -> None:
-    """``clipstep convert``, whose options are in commands.py."""
+    """``clipstep convert``, whose options are in cli.py."""
     click.get_current_context().with_resource(one_writer(out))
     check_out(out, force=force)
     found = read_checkpoint(checkpoint)
-    found = replace(found, sets={key: converted(bare(weights)) for key, weights in found.sets.items()})
-    described = _described(found)
+    found = replace(found, sets={key: rename_published(without_prefixes(weights)) for key, weights in found.sets.items()})
+    described = _describe_weights(found)
     data_set = read_data_set(data, split, allow_leakage=True)
     config = {"classes": len(data_set.classes), "frames": frames, "size": size}
     network = build(ARCHITECTURE, config).eval()
-    fill_from(network, found, f"give the data with the classes that it was trained on: it holds {described}, {data} has {len(data_set.classes)}")
+    load_checkpoint_weights(
+        network, found, f"give the data with the classes that it was trained on: it holds {described}, {data} has {len(data_set.classes)}"
+    )
     console = new_console()
     console.print(f"read {checkpoint}: {', '.join(filter(None, (described, str(found))))}", soft_wrap=True)
     mean, std = channel_statistics(data_set.train, frames, size)
@@ -53,11 +55,11 @@ def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split:
     console.print(f"wrote {out}: {ARCHITECTURE}, {len(data_set.classes)} classes")
 
 
-def _described(found: Checkpoint) -> str:
-    """Which architecture a checkpoint's weights are of, and for how many classes.
+def _describe_weights(found: Checkpoint) -> str:
+    """Return in words which architecture a checkpoint's weights belong to, and how many classes they have; empty if neither is known.
 
     Raises:
-        ClipstepError: they are not those of the published code, but of a network that has a command of its own.
+        ClipstepError: the weights belong to another known architecture, which a training takes directly.
     """
     names = next(iter(found.sets.values()))
     heads = [value for name, value in names.items() if name.endswith(".weight") and value.ndim == 2] or [Tensor()]
@@ -78,8 +80,8 @@ def _described(found: Checkpoint) -> str:
     return ""
 
 
-def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under the names of ``PublishedSlowFast``; names that it does not know stay as they are."""
+def rename_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under the names of `PublishedSlowFast`; unknown names stay as they are."""
     return {_name(name): value for name, value in state.items()}
 
 

@@ -1,4 +1,4 @@
-"""``clipstep evaluate``: how right a run, or a bundle in its runtime, is on a data set; alone, or two of them together."""
+"""``clipstep evaluate``: the accuracy of a run, or of a bundle in its engine, on a data set; also of two of them averaged."""
 
 import csv
 import json
@@ -28,10 +28,10 @@ from clipstep.runtime.terminal import new_console, new_table, print_json, print_
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.whole import write_whole
 from clipstep.training.data.lists import DataSet, read_data_set
-from clipstep.training.data.trained_on import TrainedOn, checked
-from clipstep.training.evaluation import SEEN, Prediction, confusion_matrix, fused, largest_share, predict_videos, top_k_share, top_k_when_seen
+from clipstep.training.data.trained_on import TrainedOn, check_unseen
+from clipstep.training.metrics import SEEN, confusion_matrix, largest_share, top_k_share, top_k_when_seen
 from clipstep.training.plots import plot_confusion, plot_seen
-from clipstep.training.predict import bundle_logits, video_logits
+from clipstep.training.predict import VideoPrediction, bundle_logits, fused, predict_videos, video_logits
 from clipstep.training.run import load_run
 
 EVALUATION = Kind(
@@ -40,9 +40,11 @@ EVALUATION = Kind(
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is evaluated: its classes, a subclip's frames, size and channels, and the logits after each subclip of a video (and
-    whether the states are reset at each step)."""
+class EvaluatedModel:
+    """A run or a bundle to evaluate: its class names, the shape ``(T, size, channels)`` of a subclip, and how it predicts.
+
+    ``logits(subclips, reset=...)`` returns the outputs after each subclip of a video; ``reset`` resets the states before each of them.
+    """
 
     what: Path
     description: str
@@ -50,9 +52,9 @@ class Subject:
     shape: tuple[int, int, int]
     logits: Callable[..., Tensor]
     trained_on: TrainedOn | None = None
-    """None where nothing says so."""
+    """What it was trained on; None if it does not say."""
     output: Output = "logits"
-    """What those logits hold."""
+    """What these outputs hold: logits, probabilities, or several labels at once."""
 
 
 def evaluate_command(
@@ -71,26 +73,26 @@ def evaluate_command(
     allow_leakage: bool,
     as_json: bool = False,
 ) -> None:
-    """``clipstep evaluate``, whose options are in commands.py."""
+    """``clipstep evaluate``, whose options are in cli.py."""
     _check_options(what, other, reset_each_step, record, out, force)
     console = new_console(quiet=as_json)
     data_set = read_data_set(data, split, allow_leakage=allow_leakage)
     with ExitStack() as stack:
-        subjects = [stack.enter_context(_subject(path, signer, engine, threads, reset_each_step)) for path in (what, *([other] if other else []))]
-        for subject in subjects:
-            _check_comparable(subject, subjects[0], data, data_set)
-            data_set = checked(data_set, subject.trained_on, subject.what, allow_leakage=allow_leakage, fix="give lists that it was not trained on")
-        for line in (*(f"warning: {warning}" for warning in data_set.warnings), *(subject.description for subject in subjects)):
+        models = [
+            stack.enter_context(_evaluated_model(path, signer, engine, threads, reset_each_step)) for path in (what, *([other] if other else []))
+        ]
+        for model in models:
+            _check_comparable(model, models[0], data, data_set)
+            data_set = check_unseen(data_set, model.trained_on, model.what, allow_leakage=allow_leakage, fix="give lists that it was not trained on")
+        for line in (*(f"warning: {warning}" for warning in data_set.warnings), *(model.description for model in models)):
             console.print(line, soft_wrap=True)
         found = {
-            heading: predict_videos(
-                partial(subject.logits, reset=reset), data_set.test, subject.shape, console, crops=int(crops), output=subject.output
-            )
-            for heading, subject, reset in _columns(subjects, reset_each_step)
+            heading: predict_videos(partial(model.logits, reset=reset), data_set.test, model.shape, console, crops=int(crops), output=model.output)
+            for heading, model, reset in _columns(models, reset_each_step)
         }
     predictions, unusable = _of_all(found)
     if other is not None:
-        predictions = {"right": fused(*predictions.values()), **predictions}
+        predictions = {"accuracy": fused(*predictions.values()), **predictions}
     for path, reason in unusable.items():
         console.print(f"skipped {path}: {reason.removeprefix(f'{path}: ')}", soft_wrap=True)
     if unusable:
@@ -101,12 +103,12 @@ def evaluate_command(
         leaky = ", some of whose videos it was trained on or counts twice" if data_set.leaks else ""
         _record(what, engine, f"{data}, testlist{split:02d}{leaky}", int(crops), summary)
         console.print(f"noted in {what / MANIFEST}")
-    about = {"what": [subject.description for subject in subjects], "crops": int(crops), "warnings": list(data_set.warnings), **summary}
+    about = {"what": [model.description for model in models], "crops": int(crops), "warnings": list(data_set.warnings), **summary}
     also = {"each_alone": rest} if other else {"reset_each_step": rest[0]} if reset_each_step else {}
     if as_json:
         print_json({**about, **also})
     if out is not None:
-        write_evaluation(out, {**about, **also}, predictions["right"], data_set.classes, replace=force)
+        write_evaluation(out, {**about, **also}, predictions["accuracy"], data_set.classes, replace=force)
         console.print(f"wrote {out}")
 
 
@@ -126,10 +128,10 @@ def _check_options(what: Path, other: Path | None, reset_each_step: bool, record
         check_output(out, EVALUATION, force=force)
 
 
-def _of_all(found: Mapping[str, tuple[Sequence[Prediction], Mapping[str, str]]]) -> tuple[dict[str, Sequence[Prediction]], dict[str, str]]:
-    """The predictions of the videos that everything measured could use, and the other videos with the reason."""
+def _of_all(found: Mapping[str, tuple[Sequence[VideoPrediction], Mapping[str, str]]]) -> tuple[dict[str, Sequence[VideoPrediction]], dict[str, str]]:
+    """Return the predictions of those videos that every measured column could use, and the other videos with the reason."""
     unusable = {path: reason for _, skipped in found.values() for path, reason in skipped.items()}
-    predictions: dict[str, Sequence[Prediction]] = {
+    predictions: dict[str, Sequence[VideoPrediction]] = {
         heading: [p for p in predicted if str(p.path) not in unusable] for heading, (predicted, _) in found.items()
     }
     if not all(predictions.values()):
@@ -143,36 +145,36 @@ def _record(what: Path, engine: str, data: str, crops: int, summary: Mapping[str
     record_accuracy(bundle, bundle.artifact(engine_info(engine).target).file, accuracy)
 
 
-def _columns(subjects: Sequence[Subject], reset_each_step: bool) -> list[tuple[str, Subject, bool]]:
-    """What is measured, by its heading: of two each alone, of one perhaps also without memory."""
-    if len(subjects) > 1:
-        return [("the first alone", subjects[0], False), ("the second alone", subjects[1], False)]
-    without = [("right, states reset at each step", subjects[0], True)] if reset_each_step else []
-    return [("right", subjects[0], False), *without]
+def _columns(models: Sequence[EvaluatedModel], reset_each_step: bool) -> list[tuple[str, EvaluatedModel, bool]]:
+    """Return the columns to measure, each a heading, a model and whether its states are reset: two models, or one with and without its memory."""
+    if len(models) > 1:
+        return [("the first alone", models[0], False), ("the second alone", models[1], False)]
+    without = [("accuracy without memory", models[0], True)] if reset_each_step else []
+    return [("accuracy", models[0], False), *without]
 
 
-def _check_comparable(subject: Subject, first: Subject, data: Path, data_set: DataSet) -> None:
-    if subject.classes != data_set.classes:
+def _check_comparable(model: EvaluatedModel, first: EvaluatedModel, data: Path, data_set: DataSet) -> None:
+    if model.classes != data_set.classes:
         raise ClipstepError(
-            f"{data}: has other classes than {subject.what}",
+            f"{data}: has other classes than {model.what}",
             got=", ".join(data_set.classes),
-            expected=", ".join(subject.classes),
+            expected=", ".join(model.classes),
             fix="evaluate on the classes that were trained",
         )
-    if subject.output.startswith("multilabel") != first.output.startswith("multilabel"):
+    if model.output.startswith("multilabel") != first.output.startswith("multilabel"):
         raise ClipstepError(
-            f"{subject.what}: its classes {'exclude each other' if first.output.startswith('multilabel') else 'do not exclude each other'}",
-            got=subject.output,
+            f"{model.what}: its classes {'exclude each other' if first.output.startswith('multilabel') else 'do not exclude each other'}",
+            got=model.output,
             expected=f"{first.output} as of the first, to average the probabilities",
         )
-    if subject.shape[0] != first.shape[0]:
+    if model.shape[0] != first.shape[0]:
         raise ClipstepError(
-            f"{subject.what}: has subclips of another length", got=f"{subject.shape[0]} frames", expected=f"{first.shape[0]} as the first"
+            f"{model.what}: has subclips of another length", got=f"{model.shape[0]} frames", expected=f"{first.shape[0]} as the first"
         )
 
 
-def summarise(predictions: Sequence[Prediction], classes: Sequence[str], unusable: Mapping[str, str]) -> dict[str, Any]:
-    """All figures of an evaluation; shares are of 1."""
+def summarise(predictions: Sequence[VideoPrediction], classes: Sequence[str], unusable: Mapping[str, str]) -> dict[str, Any]:
+    """Return all figures of an evaluation as JSON values; shares are between 0 and 1."""
     matrix = confusion_matrix(predictions, len(classes))
     seen = {f"{share:.1f}": top_k_when_seen(predictions, 1, share) for share in SEEN}
     videos = matrix.sum(axis=1)
@@ -183,35 +185,35 @@ def summarise(predictions: Sequence[Prediction], classes: Sequence[str], unusabl
         "top1": top_k_share(predictions, 1),
         "top5": top_k_share(predictions, 5) if len(classes) > 5 else None,
         "per_class": {
-            name: {"videos": int(count), "right": float(matrix[index, index] / count) if count else None}
+            name: {"videos": int(count), "accuracy": float(matrix[index, index] / count) if count else None}
             for index, (name, count) in enumerate(zip(classes, videos, strict=True))
         },
-        "seen": {share: right for share, (right, _) in seen.items()},
+        "seen": {share: accuracy for share, (accuracy, _) in seen.items()},
         "seen_videos": {share: count for share, (_, count) in seen.items()},
         "confusion": matrix.tolist(),
     }
 
 
 def write_evaluation(
-    out: Path, summary: Mapping[str, Any], predictions: Sequence[Prediction], classes: Sequence[str], *, replace: bool = False
+    out: Path, summary: Mapping[str, Any], predictions: Sequence[VideoPrediction], classes: Sequence[str], *, replace: bool = False
 ) -> None:
-    """``summary.json``, every prediction, and tables and pictures of it, whole or not at all."""
+    """Write ``summary.json``, every prediction, and tables and plots, all of them or none."""
     with write_whole(out, replace=replace) as new:
         (new / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         _csv(new / "predictions.csv", ["video", "class", *classes], ([p.path, classes[p.label], *p.probabilities[-1].tolist()] for p in predictions))
-        _csv(new / "per_class.csv", ["class", "videos", "right"], ([name, *row.values()] for name, row in summary["per_class"].items()))
-        _csv(new / "confusion.csv", ["is", *classes], ([name, *row] for name, row in zip(classes, summary["confusion"], strict=True)))
+        _csv(new / "per_class.csv", ["class", "videos", "accuracy"], ([name, *row.values()] for name, row in summary["per_class"].items()))
+        _csv(new / "confusion.csv", ["true class", *classes], ([name, *row] for name, row in zip(classes, summary["confusion"], strict=True)))
         _csv(
             new / "seen.csv",
             ["share_seen", "top1", "videos"],
-            ((share, right, summary["seen_videos"][share]) for share, right in summary["seen"].items()),
+            ((share, accuracy, summary["seen_videos"][share]) for share, accuracy in summary["seen"].items()),
         )
         plot_confusion(new / "confusion.png", summary["confusion"], classes)
         plot_seen(new / "seen.png", summary["seen"], summary["largest_class_share"])
 
 
 @contextmanager
-def _subject(what: Path, signer: Path | None, engine: str, threads: int, reset_each_step: bool) -> Iterator[Subject]:
+def _evaluated_model(what: Path, signer: Path | None, engine: str, threads: int, reset_each_step: bool) -> Iterator[EvaluatedModel]:
     if is_bundle(what):
         with ExitStack() as stack:
             bundle = stack.enter_context(opened_for(what, signer, lazily=True))
@@ -224,7 +226,7 @@ def _subject(what: Path, signer: Path | None, engine: str, threads: int, reset_e
                     expected=f"{model.interface.frames_needed} frames",
                     fix="evaluate it without, or export it with a larger --stream",
                 )
-            yield Subject(
+            yield EvaluatedModel(
                 what,
                 f"{what}: {model.description}",
                 model.labels,
@@ -235,7 +237,7 @@ def _subject(what: Path, signer: Path | None, engine: str, threads: int, reset_e
             )
         return
     run = load_run(what)
-    yield Subject(
+    yield EvaluatedModel(
         what,
         f"{what}: the network in PyTorch",
         run.info.classes,
@@ -246,10 +248,10 @@ def _subject(what: Path, signer: Path | None, engine: str, threads: int, reset_e
 
 
 def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = new_table("", "videos", *(heading.replace(", states", ",\nstates") for heading in summaries))
+    table = new_table("", "videos", *(heading.replace(" without", "\nwithout") for heading in summaries))
     each = list(summaries.values())
     for name, row in each[0]["per_class"].items():
-        table.add_row(name, str(row["videos"]), *(_percent(one["per_class"][name]["right"]) for one in each))
+        table.add_row(name, str(row["videos"]), *(_percent(one["per_class"][name]["accuracy"]) for one in each))
     table.add_section()
     table.add_row("top-1", str(each[0]["videos"]), *(_percent(one["top1"]) for one in each))
     table.add_row("its 95% interval", "", *(_interval(one) for one in each))

@@ -1,7 +1,7 @@
-"""``clipstep explain``: where a network looks in a video, and what it says as the video goes on.
+"""``clipstep explain``: where a network looks in a video, and its predictions over time.
 
-Grad-CAM (Selvaraju et al., 2017) of one class on the layers that the architecture names, in each subclip with the states that
-the ones before it left.
+Grad-CAM (Selvaraju et al., 2017) of one class, on the layers that the architecture names. Each subclip is explained with the states that the
+subclips before it left.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ EXPLANATION = Kind("explanation", "explanation.png", lambda _: ("explanation.mp4
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is shown of one video: frames ``(S * T, size, size, 3)`` uint8, heat ``(S * T, size, size)`` of 0..1, probabilities ``(S, classes)``."""
+    """The explanation of one video: frames ``(S * T, size, size, 3)`` uint8, heat ``(S * T, size, size)`` of 0..1, probabilities ``(S, classes)``."""
 
     frames: npt.NDArray[np.uint8]
     heat: npt.NDArray[np.float32]
@@ -43,7 +43,7 @@ class Explanation:
 
 
 def explain_command(run: Path, video: Path, label: str | None, out: Path, force: bool) -> None:
-    """``clipstep explain``, whose options are in commands.py."""
+    """``clipstep explain``, whose options are in cli.py."""
     click.get_current_context().with_resource(one_writer(out))
     check_output(out, EXPLANATION, force=force)
     loaded = load_run(run)
@@ -61,7 +61,8 @@ def explain_command(run: Path, video: Path, label: str | None, out: Path, force:
 
 
 def explain(run: Run, subclips: Tensor, label: int | None, show: bool = False) -> tuple[Explanation, int]:
-    """Heat and probabilities of RGB ``subclips`` ``(S, T, size, size, 3)`` uint8, and the class that they explain."""
+    """Return the explanation of RGB ``subclips`` ``(S, T, size, size, 3)`` uint8, and the index of the class that it explains: ``label``, or the most
+    probable class after the last subclip."""
     seen = as_channels(subclips, run.info.shape[2])
     states, before, every = initial_states(run.network), [], []
     with torch.no_grad():
@@ -82,7 +83,7 @@ def explain(run: Run, subclips: Tensor, label: int | None, show: bool = False) -
 
 
 def _heat(network: nn.Module, layer: nn.Module, frames: Tensor, states: list[Tensor], label: int) -> Tensor:
-    """Grad-CAM of one layer at the frames' size, ``(T, H, W)``, not negative."""
+    """Return the Grad-CAM of one layer, scaled up to the frames, ``(T, H, W)`` of at least 0."""
 
     def logits(frames: Tensor) -> Tensor:
         return outputs_of(network(frames, *states))[0]

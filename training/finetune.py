@@ -1,4 +1,4 @@
-"""Weights to start a training from: those of a run, or of a file that another program wrote."""
+"""Fine-tuning: start a training from the weights of a run, or of a file that another program wrote."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from clipstep.network.weights import fill, read_state
+from clipstep.network.weights import load_weights, read_state
 from clipstep.runtime.errors import ClipstepError
 from clipstep.training.convert import ARCHITECTURE as PUBLISHED
-from clipstep.training.convert import converted
+from clipstep.training.convert import rename_published
 from clipstep.training.data.trained_on import TrainedOn
 from clipstep.training.models import build
 from clipstep.training.run import CHECKPOINT, RunInfo, load_run
 
 
 @dataclass(frozen=True)
-class Start:
-    """A trained network's weights. ``info`` is what its run says of it; None for a lone file, which says nothing of itself."""
+class InitialWeights:
+    """Weights to start a training from. ``info`` is what their run says about them; None for a lone file."""
 
     source: Path
     weights: Mapping[str, Tensor]
@@ -28,12 +28,12 @@ class Start:
 
     @property
     def trained_on(self) -> TrainedOn | None:
-        """What its run says that it was trained on; None where nothing is said."""
+        """What the weights were trained on, as their run says it; None if nothing is known."""
         return None if self.info is None else TrainedOn.read(self.info.training, self.source)
 
 
-def read_start(source: Path) -> Start:
-    """The weights of a run's folder, or of a file of tensors as ``clipstep.network.weights.read_state`` takes it.
+def read_initial_weights(source: Path) -> InitialWeights:
+    """Read the weights in a run's folder, or in a file as `read_state` takes it.
 
     Raises:
         ClipstepError: it is neither, or cannot be read.
@@ -44,57 +44,62 @@ def read_start(source: Path) -> Start:
         if (source / CHECKPOINT).is_file() and not (source / "run.json").is_file():
             raise ClipstepError(f"--init {source}: holds a training that was stopped", fix="finish it with --resume first, or give a finished run")
         run = load_run(source)
-        return Start(source, run.network.state_dict(), run.info.checkpoint_sha256, run.info)
+        return InitialWeights(source, run.network.state_dict(), run.info.checkpoint_sha256, run.info)
     weights = read_state(source)
-    return Start(source, weights, hashlib.sha256(source.read_bytes()).hexdigest())
+    return InitialWeights(source, weights, hashlib.sha256(source.read_bytes()).hexdigest())
 
 
-def config_from(start: Start, architecture: str, given: Mapping[str, int], classes: int) -> tuple[str, dict[str, int]]:
-    """The architecture and config to fine-tune a run with: its own, but for what is ``given`` and the number of classes.
+def fine_tuning_config(initial: InitialWeights, architecture: str, given: Mapping[str, int], classes: int) -> tuple[str, dict[str, int]]:
+    """Return the architecture and config to fine-tune a run with: the run's own, except for what is ``given`` and the number of classes.
 
     Raises:
         ClipstepError: the run is of another architecture than the one asked for.
     """
-    assert start.info is not None
-    if architecture != start.info.architecture:
+    assert initial.info is not None
+    if architecture != initial.info.architecture:
         raise ClipstepError(
-            f"--init {start.source}: is of another architecture",
-            got=start.info.architecture,
+            f"--init {initial.source}: is of another architecture",
+            got=initial.info.architecture,
             expected=architecture,
             fix=f"leave --architecture out, or start from a run of {architecture}",
         )
-    return start.info.architecture, {**start.info.config, **given, "classes": classes}
+    return initial.info.architecture, {**initial.info.config, **given, "classes": classes}
 
 
-def start_from(network: nn.Module, start: Start, architecture: str, config: Mapping[str, int], classes: Sequence[str]) -> dict[str, Any]:
-    """Puts the weights into the network and gives what was done, for the run's summary.
+def load_initial_weights(
+    network: nn.Module, initial: InitialWeights, architecture: str, config: Mapping[str, int], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Load the weights into the network and return what was done, for the run's summary.
 
-    The head (the layers whose shape depends on the number of classes) keeps its random weights where the classes are others: where
-    the run's names differ, or, of a file, which has no names, their number.
+    The head (the layers whose shape depends on the number of classes) is loaded only if the classes are the same: by their names in a run, and
+    by their number in a file, which has no names. Otherwise it keeps its random weights.
 
     Raises:
-        ClipstepError: the weights are of another architecture, or of other channels.
+        ClipstepError: the weights belong to another architecture, or to other input channels.
     """
-    weights = converted(start.weights) if architecture == PUBLISHED else start.weights
+    weights = rename_published(initial.weights) if architecture == PUBLISHED else initial.weights
     fresh = network.state_dict()
     wider = build(architecture, {**config, "classes": config["classes"] + 1}).state_dict()
     head = [name for name, value in fresh.items() if value.shape != wider[name].shape]
     fits = all(name in weights and weights[name].shape == fresh[name].shape for name in head)
-    kept = fits and (start.info is None or tuple(start.info.classes) == tuple(classes))
-    fill(
-        network, weights if kept else {**weights, **{name: fresh[name] for name in head}}, start.source, f"start from a {architecture} of such frames"
+    kept = fits and (initial.info is None or tuple(initial.info.classes) == tuple(classes))
+    load_weights(
+        network,
+        weights if kept else {**weights, **{name: fresh[name] for name in head}},
+        initial.source,
+        f"start from a {architecture} of such frames",
     )
     return {
-        "from": str(start.source),
-        "checkpoint_sha256": start.sha256,
-        "classes": None if start.info is None else list(start.info.classes),
+        "from": str(initial.source),
+        "checkpoint_sha256": initial.sha256,
+        "classes": None if initial.info is None else list(initial.info.classes),
         "head": "kept" if kept else "replaced",
-        "normalisation": "measured" if start.info is None else "kept",
+        "normalisation": "measured" if initial.info is None else "kept",
     }
 
 
-def said(init: Mapping[str, Any], classes: Sequence[str]) -> str:
-    """One sentence that says where a fine-tuning starts from."""
+def describe_initial_weights(init: Mapping[str, Any], classes: Sequence[str]) -> str:
+    """Return a sentence that says where a fine-tuning starts from."""
     count = f"{len(classes)} class{'es' * (len(classes) != 1)}"
     of = "a file without class names" if init["classes"] is None else f"trained on {len(init['classes'])} classes"
     head = f"its head is kept for {count}" if init["head"] == "kept" else f"its head is replaced by a new one for {count}"

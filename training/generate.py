@@ -1,4 +1,4 @@
-"""``clipstep generate``: a data set of clips of which the order of the motion alone decides the class."""
+"""``clipstep generate``: a data set in which only the order of the motion tells the classes apart."""
 
 from itertools import cycle, islice
 from pathlib import Path
@@ -19,7 +19,7 @@ RATE = 25
 
 
 def generate_command(backgrounds: Path, out: Path, pairs: int, frames: int, size: int, seed: int) -> None:
-    """``clipstep generate``, whose options are in commands.py."""
+    """``clipstep generate``, whose options are in cli.py."""
     click.get_current_context().with_resource(one_writer(out))
     if out.exists():
         raise ClipstepError(f"{out}: exists", expected="a new folder", fix="choose another --out")

@@ -23,18 +23,18 @@ def subclip_losses(
     truncate: int = 1,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Iterator[Tensor]:
-    """Yields one loss a window of ``truncate`` subclips; their sum is the batch's loss, a mean over the videos.
+    """Yield one loss for each window of ``truncate`` subclips; their sum is the loss of the batch, the mean over its videos.
 
-    A video's loss is the cross-entropy after its last subclip (``"last"``, the paper's) or its mean over every subclip
-    (``"every"``). The states are detached between windows, so each loss can be back-propagated at once and its graph
-    freed: memory does not grow with the length of a video. Videos of different lengths end together:
+    A video's loss is the cross-entropy after its last subclip (``"last"``, as in the paper) or the mean over all its subclips (``"every"``).
+    The states are detached between windows, so that each loss can be back-propagated and its graph freed before the next one: memory does
+    not grow with the length of a video. Videos of different lengths are aligned at their ends:
 
         position   0   1   2   3
         video a    s0  s1  s2  s3      windows of 2: (0, 1) and (2, 3), counted from the end
         video b        s0  s1  s2
         video c                s0      "last" takes the logits at position 3 only
 
-    A video that has not begun takes no part, so that no padding is computed and none enters a batch norm's statistics.
+    A video takes part only from its first subclip on: there is no padding, which would change the statistics of batch norms.
     """
     ordered = sorted(videos, key=lambda video: len(video.subclips), reverse=True)
     lengths = torch.tensor([len(video.subclips) for video in ordered])

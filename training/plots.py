@@ -1,4 +1,4 @@
-"""Pictures of evaluations and explanations."""
+"""Plots of evaluations and explanations."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,18 +12,18 @@ Frames = npt.NDArray[np.uint8]
 Heat = npt.NDArray[np.float32]
 
 LABELLED_CLASSES = 30
-"""Up to so many classes are named on the axes, and up to half of it their counts are written into the cells."""
+"""Up to this many classes are named on the axes; up to half as many, the counts are written into the cells."""
 
 
 def plot_confusion(path: Path, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> None:
-    """The confusion matrix as shares of each row: of the videos of a class, how many were taken for which."""
+    """Plot the confusion matrix as shares of each row: which classes the videos of a class were predicted as."""
     counts = np.array(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.35 * len(classes) + 2.5, 4, 16))
     figure = Figure((side, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="taken for", ylabel="is")
+    axes.set(xlabel="predicted class", ylabel="true class")
     if len(classes) <= LABELLED_CLASSES:
         axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
         axes.set_yticks(range(len(classes)), classes)
@@ -35,19 +35,19 @@ def plot_confusion(path: Path, matrix: Sequence[Sequence[int]], classes: Sequenc
 
 
 def plot_seen(path: Path, seen: Mapping[str, float | None], chance: float) -> None:
-    """Top-1 by the share of each video's subclips that was seen, where something was said by then."""
+    """Plot top-1 accuracy by the share of each video that was seen; ``seen`` maps shares to accuracies, None if there is none yet."""
     figure = Figure((5, 3.5), layout="constrained")
     axes = figure.subplots()
     said = {100 * float(share): 100 * value for share, value in seen.items() if value is not None}
     axes.plot(list(said), list(said.values()), marker="o", label="top-1")
     axes.axhline(100 * chance, color="grey", linestyle="--", label="always the largest class")
-    axes.set(xlabel="share of the video seen (%)", ylabel="videos right (%)", ylim=(0, 100))
+    axes.set(xlabel="share of the video seen (%)", ylabel="top-1 accuracy (%)", ylim=(0, 100))
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=120)
 
 
 def overlay(frames: Frames, heat: Heat) -> Frames:
-    """Frames ``(F, H, W, 3)`` with heat ``(F, H, W)`` of 0..1 laid over them, the hotter the less of the frame shows."""
+    """Return ``frames`` ``(F, H, W, 3)`` with ``heat`` ``(F, H, W)`` of 0..1 blended over them: the hotter a pixel, the less of the frame shows."""
     colours = colormaps["inferno"](heat)[..., :3] * 255
     share = 0.7 * heat[..., None]
     mixed: Frames = (frames * (1 - share) + colours * share).astype(np.uint8)
@@ -57,7 +57,7 @@ def overlay(frames: Frames, heat: Heat) -> Frames:
 def plot_explanation(
     path: Path, frames: Frames, heat: Heat, probabilities: Heat, classes: Sequence[str], label: str, rate: float, columns: int = 8
 ) -> None:
-    """Frames spread over the video, the same with their heat, and the likeliest classes' probabilities over time."""
+    """Plot frames spread over the video, the same under their heat maps, and the probabilities of the most probable classes over time."""
     shown = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
     figure = Figure((1.5 * len(shown), 6), layout="constrained")
     top, bottom = list(figure.subfigures(2, 1, squeeze=False, height_ratios=(3, 2.6))[:, 0])
@@ -71,14 +71,14 @@ def plot_explanation(
     likeliest = np.argsort(-probabilities[-1])[:5]
     for index in sorted({*likeliest.tolist(), classes.index(label)}, key=lambda i: -probabilities[-1, i]):
         axes.plot(steps, probabilities[:, index], marker="o", label=classes[index], linewidth=3 if classes[index] == label else 1)
-    title = f"the heat shows what speaks for {label}"
+    title = f"the heat map shows the evidence for {label}"
     axes.set(xlabel="seconds of video", ylabel="probability", xlim=(0, steps[-1] * 1.02), ylim=(0, 1), title=title)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120)
 
 
 def explained_frames(frames: Frames, heat: Heat, probabilities: Heat, side: int = 224) -> list[Frames]:
-    """Each frame with its heat, ``side`` pixels high and wide, and beneath it a bar as long as its subclip's probability."""
+    """Return each frame under its heat map, ``side`` pixels high and wide, above a bar as long as the probability after its subclip."""
     shown, bar = [], 16
     every = len(frames) // len(probabilities)
     for index, frame in enumerate(overlay(frames, heat)):

@@ -1,7 +1,7 @@
-"""What a training leaves on the disk while it goes on: its log and, after each epoch, its whole state, from which it can go on.
+"""The files that a training writes while it runs: the log and, after each epoch, a checkpoint from which it can resume.
 
-It lies in the run's folder; where that holds a finished run, in ``unfinished/`` inside it, so that the finished run stays whole until
-the new one is.
+They are in the run's folder, or, if that holds a finished run already, in ``unfinished/`` inside it, so that the finished run stays intact until
+the new one replaces it.
 """
 
 import math
@@ -15,13 +15,13 @@ from torch import nn
 from clipstep.runtime.errors import ClipstepError
 from clipstep.training.checkpoint import load_checkpoint, save_checkpoint
 from clipstep.training.config import TrainingConfig
-from clipstep.training.course import Course
+from clipstep.training.history import History
 from clipstep.training.run import CHECKPOINT, LOG, RUN, UNFINISHED, load_run
 from clipstep.training.trainer import Trainer
 
 STATES = 10
-"""How many times the weights' bytes a run takes at most while it is written: network, averages, the optimizer's two moments and the best
-epoch in the checkpoint, which is written beside the previous one; the run itself and its last epoch."""
+"""The most room that a run takes while it is written, in multiples of the weights' bytes: a checkpoint holds the network, its average, two
+moments of the optimizer and the best epoch, and is written beside the previous one; the run and that of its last epoch come to it."""
 
 
 def is_finished(out: Path) -> bool:
@@ -29,21 +29,21 @@ def is_finished(out: Path) -> bool:
     return (out / RUN.marker).is_file()
 
 
-def is_newest(out: Path) -> bool:
-    """Whether the folder holds a finished run, and nothing further than it."""
+def is_up_to_date(out: Path) -> bool:
+    """Whether the folder holds a finished run, and no checkpoint of a training that goes beyond it."""
     return is_finished(out) and not (out / UNFINISHED / CHECKPOINT).exists()
 
 
 def progress_folder(out: Path) -> Path:
-    """Where the training in the run's folder keeps its log and checkpoint."""
+    """Return the folder in which a training that writes to ``out`` keeps its log and checkpoint."""
     return out / UNFINISHED if is_finished(out) else out
 
 
 def check_room(out: Path, network: nn.Module) -> None:
-    """Makes sure before training that the disk has room for the run and its checkpoint.
+    """Check before training that the disk has room for the run and its checkpoint.
 
     Raises:
-        ClipstepError: it has not.
+        ClipstepError: there is not enough room.
     """
     there = next(place for place in (out, *out.absolute().parents) if place.exists())
     needed = STATES * sum(value.numel() * value.element_size() for value in network.state_dict().values())
@@ -57,52 +57,52 @@ def check_room(out: Path, network: nn.Module) -> None:
         )
 
 
-def saved_state(out: Path, about: Mapping[str, Any], epochs: int) -> dict[str, Any] | None:
-    """The state to go on from with so many ``epochs``; None where nothing was begun.
+def load_progress(out: Path, settings: Mapping[str, Any], epochs: int) -> dict[str, Any] | None:
+    """Read the checkpoint to resume from, for a training of ``epochs`` epochs with these ``settings``; None if there is nothing to resume.
 
     Raises:
-        ClipstepError: it is of another training than the one that is ``about`` this, is further than that, or was deleted.
+        ClipstepError: the checkpoint belongs to a training with other settings, has more epochs already, or was deleted.
     """
     path = next((path for path in (out / UNFINISHED / CHECKPOINT, out / CHECKPOINT) if path.exists()), None)
     if path is None:
-        if is_finished(out) and load_run(out).info.training.get("epochs_done") != 0:  # In its first epoch there was none to keep.
+        if is_finished(out) and load_run(out).info.training.get("epochs_done") != 0:  # A run that was stopped in its first epoch never had one.
             raise ClipstepError(
                 f"{out}: is finished, and has no {CHECKPOINT} to go on from", fix=f"fine-tune it: --init {out} and another --out, without --resume"
             )
         return None
     saved = load_checkpoint(path)
-    other = {key: saved["about"].get(key) for key in about if saved["about"].get(key) != about[key]}
+    other = {key: saved["settings"].get(key) for key in settings if saved["settings"].get(key) != settings[key]}
     if other:
         got = ", ".join(f"{key} {value}" if len(str(value)) < 40 else f"another {key}" for key, value in other.items())
-        expected = ", ".join(f"{key} {about[key]}" if len(str(about[key])) < 40 else f"this {key}" for key in other)
+        expected = ", ".join(f"{key} {settings[key]}" if len(str(settings[key])) < 40 else f"this {key}" for key in other)
         raise ClipstepError(f"{path}: is of another training", got=got, expected=expected, fix="give the options of then, or choose another --out")
-    done = len(saved["course"]["rows"])
+    done = len(saved["history"]["rows"])
     if done > epochs:
         raise ClipstepError(f"{path}: is after epoch {done} already", got=f"--epochs {epochs}", expected=f"at least {done}")
     return saved
 
 
-def keep(folder: Path, about: Mapping[str, Any], trainer: Trainer, course: Course) -> None:
-    """Puts the log there and, after a whole epoch, the state."""
+def save_progress(folder: Path, settings: Mapping[str, Any], trainer: Trainer, history: History) -> None:
+    """Write the log to ``folder`` and, after a complete epoch, the checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    if course.rows[-1]["whole"]:
+    if history.rows[-1]["complete"]:
         facts = {"mean": trainer.info.mean, "std": trainer.info.std, "fps": trainer.info.fps}
-        save_checkpoint(folder / CHECKPOINT, {"about": about, "facts": facts, "trainer": trainer.state(), "course": vars(course)})
-    (folder / LOG).write_text(course.csv(), encoding="utf-8")
+        save_checkpoint(folder / CHECKPOINT, {"settings": settings, "facts": facts, "trainer": trainer.state(), "history": vars(history)})
+    (folder / LOG).write_text(history.csv(), encoding="utf-8")
 
 
-def taken_up(trainer: Trainer, saved: Mapping[str, Any], config: TrainingConfig) -> tuple[Course, str]:
-    """Puts a saved state into the trainer; gives the course so far, and in a sentence where it goes on.
+def resume(trainer: Trainer, saved: Mapping[str, Any], config: TrainingConfig) -> tuple[History, str]:
+    """Load a saved state into the trainer; return the history so far, and a sentence that says where the training goes on.
 
-    With more epochs than it was begun with, a learning rate that falls on a plateau goes on as if there had been so many from the
-    start. One that follows a cosine falls anew, from where the longer cosine is at that epoch: what comes out is not what a training
-    of so many epochs from the start gives, because the first ones followed the shorter cosine.
+    With more epochs than before, a plateau schedule continues exactly as if all epochs had been planned from the start. A cosine schedule
+    jumps to where the longer cosine is at that epoch; the result differs from a training planned with all epochs, because the first ones
+    followed the shorter cosine.
     """
     trainer.load(saved["trainer"])
-    course = Course(**saved["course"])
-    said = f"going on after epoch {len(course.rows)} of {config.epochs}"
-    if course.epochs != config.epochs:
-        said += f", which were to be {course.epochs}"
+    history = History(**saved["history"])
+    said = f"going on after epoch {len(history.rows)} of {config.epochs}"
+    if history.epochs != config.epochs:
+        said += f", which were to be {history.epochs}"
         if config.schedule == "cosine":
             before = trainer.learning_rate
             _follow_cosine(trainer, config.epochs)
@@ -112,8 +112,8 @@ def taken_up(trainer: Trainer, saved: Mapping[str, Any], config: TrainingConfig)
             )
         else:
             said += "; the learning rate goes on as if there had been so many from the start"
-        course.epochs = config.epochs
-    return course, said
+        history.epochs = config.epochs
+    return history, said
 
 
 def _follow_cosine(trainer: Trainer, epochs: int) -> None:

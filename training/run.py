@@ -1,7 +1,7 @@
-"""A run: the folder that training leaves, and all that is needed to rebuild the network. Never a pickle.
+"""A run: the folder that a training writes, with all that is needed to rebuild its network; never a pickle.
 
-``model.safetensors`` holds the weights, ``sample.safetensors`` a few real subclips (an export's golden steps are
-recorded on them), ``run.json`` everything else.
+``model.safetensors`` holds the weights, ``sample.safetensors`` a few subclips of test videos on which an export records its golden steps, and
+``run.json`` everything else.
 """
 
 import dataclasses
@@ -28,18 +28,18 @@ from clipstep.runtime.wording import counted
 from clipstep.training.models import build
 
 CHECKPOINT = "checkpoint.safetensors"
-"""A run folder's file with the state of a training that can go on."""
+"""The file in a run's folder from which its training can resume."""
 LOG = "log.csv"
 UNFINISHED = "unfinished"
-"""A finished run's folder with the log and checkpoint of a training that will replace it."""
+"""The folder inside a finished run with the log and checkpoint of a training that will replace it."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
     """What ``run.json`` holds.
 
-    ``mean`` and ``std`` are those of the training frames a channel, in 0..255; ``fps`` is the median frame rate
-    of the training videos.
+    ``classes`` are the class names in the order of the logits; ``mean`` and ``std`` are those of each channel of the training frames, in 0..255;
+    ``fps`` is the median frame rate of the training videos, in frames per second; ``training`` summarises the training and its test results.
     """
 
     architecture: str
@@ -51,9 +51,9 @@ class RunInfo:
     checkpoint_sha256: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
-    """Where the weights are from, if no training here gave them: a file's name, ``factory`` (the user's own code), or ``random``."""
+    """Where the weights come from, if not from a training by clipstep: a file's name, ``factory`` (the user's own code), or ``random``."""
     weights_key: str | None = None
-    """Under which key of that file they were, if there was a choice."""
+    """The key of that file that they were found under, if there was a choice."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -62,13 +62,13 @@ class RunInfo:
 
 
 def subclip_shape(config: Mapping[str, int]) -> tuple[int, int, int]:
-    """Frames, size and channels that the network of that config takes."""
+    """Return the shape ``(T, size, channels)`` of the subclips that a network with this config takes."""
     return config["frames"], config["size"], config.get("channels", RGB)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained network (in eval mode), its facts, and sample subclips ``(S, T, size, size, channels)`` uint8."""
+    """A trained network in eval mode, what is known about it, and sample subclips ``(S, T, size, size, channels)`` uint8."""
 
     network: nn.Module
     info: RunInfo
@@ -77,7 +77,7 @@ class Run:
     """What the sample's frames are."""
 
     def spec(self, folder: Path | str = "") -> NetworkSpec:
-        """The network as an export takes it; ``folder`` is the run's, named in the bundle."""
+        """Return the network spec that an export takes; ``folder`` is the run's folder, which the bundle's provenance names."""
         info, (frames, size) = self.info, self.sample.shape[1:3]
         provenance = RunProvenance(
             kind="run",
@@ -97,7 +97,7 @@ class Run:
 
 
 def describe_run(folder: Path) -> str:
-    """What the run in ``folder`` is, in a few words."""
+    """Return what the run in ``folder`` is, in a few words."""
     try:
         values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         epochs = values["training"].get("epochs_done")
@@ -110,11 +110,11 @@ RUN = Kind("run", "run.json", lambda _: ("model.safetensors", "sample.safetensor
 
 
 def check_out(folder: Path, *, resume: bool = False, force: bool = False) -> None:
-    """Makes sure before hours of work that a run may be written to ``folder``.
+    """Check before hours of work that a run may be written to ``folder``.
 
     Raises:
-        ClipstepError: it exists and is not a run, or holds a finished run, or a training that was stopped, and neither ``resume``
-            nor ``force`` says what is to become of that.
+        ClipstepError: the folder holds something else than a run; or a finished run or a training that was stopped, and neither ``resume`` nor
+            ``force`` says what to do with it.
     """
     if resume and force:
         raise ClipstepError("--resume goes on with what is in --out, --force begins anew", got="both", expected="one of them")
@@ -129,13 +129,17 @@ def check_out(folder: Path, *, resume: bool = False, force: bool = False) -> Non
 
 
 def save_run(folder: Path, run: Run, last: nn.Module | None = None, kept: Sequence[Path] = (), *, replace: bool = False) -> None:
-    """Writes a run whole or not at all.
+    """Write a run atomically.
 
-    ``last``, the network of the last epoch where ``run`` has that of the best one, becomes a run of its own in ``last/``.
-    Copies of the files ``kept`` lie beside.
+    Args:
+        folder: Where to write it.
+        run: The network of the best epoch.
+        last: The network of the last epoch, which becomes a run of its own in ``last/``.
+        kept: Files that are copied into the folder: the log and the checkpoint.
+        replace: Whether a run that is there is replaced.
 
     Raises:
-        ClipstepError: something is in ``folder``, and it is not to be replaced.
+        ClipstepError: There is something in ``folder`` that must not be replaced.
     """
     with write_whole(folder, replace=replace) as new:
         _write(new, run)
@@ -154,7 +158,7 @@ def _write(folder: Path, run: Run) -> None:
 
 
 def note_in_run(folder: Path, values: Mapping[str, Any]) -> None:
-    """Adds to the training summary of a finished run, and of the one of its last epoch."""
+    """Add ``values`` to the training summary of a finished run, and to that of its last epoch."""
     for path in (folder / RUN.marker, folder / "last" / RUN.marker):
         if path.is_file():
             info = json.loads(path.read_text(encoding="utf-8"))
@@ -163,10 +167,16 @@ def note_in_run(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def load_run(folder: Path) -> Run:
-    """The run in ``folder``.
+    """Read the run in ``folder``.
+
+    Example:
+        ```python
+        run = load_run(Path("runs/fight"))
+        logits = run.network(normalise(run.sample[:1], run.info.mean, run.info.std), *initial_states(run.network))
+        ```
 
     Raises:
-        ClipstepError: a file is missing, altered, or does not fit the architecture.
+        ClipstepError: A file is missing, was altered, or does not fit the architecture.
     """
     for name in ("run.json", "model.safetensors", "sample.safetensors"):
         if not (folder / name).is_file():

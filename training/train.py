@@ -1,4 +1,4 @@
-"""A data set in, a run out: epochs with a checkpoint after each, the best of them kept."""
+"""Train a network on a data set and write the run: a checkpoint after each epoch, and the network of the best one at the end."""
 
 import copy
 import os
@@ -20,31 +20,31 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from clipstep.network.generators import restored_generators
+from clipstep.network.rng_state import preserved_rng_state
 from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.lock import one_writer
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.wording import counted
 from clipstep.training.config import FREE_TO_CHANGE, TrainingConfig
-from clipstep.training.course import Course
 from clipstep.training.data.batches import EpochBatches
 from clipstep.training.data.cache import FrameCache
 from clipstep.training.data.lists import Clip, DataSet, split_by_group
 from clipstep.training.data.subclips import TestVideos, TrainingVideos, channel_statistics, short_side
 from clipstep.training.data.trained_on import KEY, TrainedOn
-from clipstep.training.evaluation import largest_share, predict_videos, top_k_share
-from clipstep.training.facts import check_trainable, median_rate, sample_subclips
-from clipstep.training.finetune import Start, said, start_from
+from clipstep.training.finetune import InitialWeights, describe_initial_weights, load_initial_weights
+from clipstep.training.history import History
+from clipstep.training.metrics import largest_share, top_k_share
 from clipstep.training.models import build
-from clipstep.training.predict import video_logits
-from clipstep.training.progress import check_room, is_finished, is_newest, keep, progress_folder, saved_state, taken_up
+from clipstep.training.predict import predict_videos, video_logits
+from clipstep.training.probe import check_trainable, median_rate, sample_subclips
+from clipstep.training.progress import check_room, is_finished, is_up_to_date, load_progress, progress_folder, resume, save_progress
 from clipstep.training.run import CHECKPOINT, LOG, Run, RunInfo, check_out, load_run, note_in_run, save_run, subclip_shape
 from clipstep.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to train on what, how, and where to."""
+    """A training: which network, on which data, with which config, and the folder that the run is written to."""
 
     data: DataSet
     architecture: str
@@ -53,10 +53,10 @@ class Job:
     out: Path
     cache: Path | None = None
     resume: bool = False
-    start: Start | None = None
-    """The weights to begin with; None for random ones."""
+    initial: InitialWeights | None = None
+    """The weights to start from; None for random ones."""
     force: bool = False
-    """Replace a finished run in ``out``, once the new one is whole."""
+    """Whether a finished run in ``out`` is replaced, once the new one is complete."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -64,34 +64,33 @@ class Job:
         return subclip_shape(self.model_config)
 
 
-@restored_generators()
+@preserved_rng_state()
 def train(job: Job, console: Console) -> Run | None:
-    """Trains on the training list, measures top-1 on the test list, and writes the run to ``job.out``.
+    """Train on the training list, measure top-1 on the test list, and write the run to ``job.out``.
 
-    After each epoch the whole state is in the run folder's checkpoint; with ``resume`` a training that was stopped goes
-    on from there as if it had not been, and a finished one with more epochs. A finished run stays as it is until the new one is whole.
-    Of several processes only the first gives the run.
+    After each epoch the whole state is saved in the checkpoint. With ``job.resume`` a training that was stopped continues from there as if it had
+    never stopped, and a finished one continues with more epochs. A finished run is replaced only once the new one is complete. If several processes
+    train together, only the first one returns the run.
 
-    The random generators of torch, numpy and Python are seeded, and afterwards as they were.
+    The random generators of torch, NumPy and Python are seeded for the training, and restored afterwards.
 
     Raises:
-        ClipstepError: the data, the sizes, the checkpoint or the disk do not allow it, the loss is not finite, or another process is
-            writing to ``job.out``.
+        ClipstepError: the data, the sizes, the checkpoint or the disk do not allow it; the loss is not finite; another process writes to ``job.out``.
     """
     with one_writer(job.out) if _is_first_process() else nullcontext():
         return _train(job, console)
 
 
 def _is_first_process() -> bool:
-    """Whether this is the process that writes, also before ``launch``, which starts the others by the same command."""
+    """Whether this is the process that writes the run; known even before `launch` starts the other processes."""
     return not any(int(os.environ.get(name) or 0) for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def _train(job: Job, console: Console) -> Run | None:
     check_out(job.out, resume=job.resume, force=job.force)
     clips, held = split_by_group(job.data.train, job.config.validation, job.config.seed)
-    saved = saved_state(job.out, _about(job), job.config.epochs) if job.resume else None
-    if saved and is_newest(job.out) and len(saved["course"]["rows"]) == job.config.epochs:
+    saved = load_progress(job.out, _settings(job), job.config.epochs) if job.resume else None
+    if saved and is_up_to_date(job.out) and len(saved["history"]["rows"]) == job.config.epochs:
         console.print(f"{job.out}: the training of {counted(job.config.epochs, 'epoch')} is done; more --epochs go on with it", soft_wrap=True)
         return _with_record(job, load_run(job.out), console)
     for warning in job.data.warnings:
@@ -100,46 +99,56 @@ def _train(job: Job, console: Console) -> Run | None:
     network = build(job.architecture, job.model_config)
     check_trainable(network, *job.shape)
     check_room(job.out, network)
-    init = start_from(network, job.start, job.architecture, job.model_config, job.data.classes) if job.start else None
+    init = load_initial_weights(network, job.initial, job.architecture, job.model_config, job.data.classes) if job.initial else None
     fabric = launch(job.config)
     console.quiet = console.quiet or fabric.global_rank > 0
     if init is not None:
-        console.print(said(init, job.data.classes), soft_wrap=True)
+        console.print(describe_initial_weights(init, job.data.classes), soft_wrap=True)
     saved = fabric.broadcast(saved)
     cache = _cache(job, clips, console)
     info, sample = _facts(fabric, job, clips, saved)
     trained_on = _trained_on(job) if fabric.global_rank == 0 else {}
-    trainer, course = Trainer(network, info, job.config, fabric), Course(job.config.epochs)
+    trainer, history = Trainer(network, info, job.config, fabric), History(job.config.epochs)
     if saved:
-        course, where = taken_up(trainer, saved, job.config)
+        history, where = resume(trainer, saved, job.config)
         console.print(where, soft_wrap=True)
-    done = len(course.rows)
+    done = len(history.rows)
     try:
-        _epochs(job, trainer, course, clips, held, cache, console)
+        _epochs(job, trainer, history, clips, held, cache, console)
     except KeyboardInterrupt:
-        if len(course.rows) == done:
+        if len(history.rows) == done:
             console.print(_untouched(job, done), soft_wrap=True)
-        if len(course.rows) == done or fabric.world_size > 1:
+        if len(history.rows) == done or fabric.world_size > 1:
             raise
-        console.print(f"interrupted: the network of epoch {course.best_epoch} is kept")
+        console.print(f"interrupted: the network of epoch {history.best_epoch} is kept")
     broken = _gathered(fabric, trainer.broken)
     if fabric.global_rank > 0:
         return None
-    if is_newest(job.out) and len(course.rows) == done:
+    if is_up_to_date(job.out) and len(history.rows) == done:
         console.print(f"{job.out}: no time or steps are left for another epoch; it stays as it is", soft_wrap=True)
         return load_run(job.out)
     began = {} if init is None else {"init": init}
-    summary = {**asdict(job.config), "processes": fabric.world_size, **began, **_odd(job), **_counts(course, clips, held, broken), KEY: trained_on}
-    return _finish(job, course, replace(info, training=summary), sample, trainer.evaluated if held else None, console)
+    summary = {
+        **asdict(job.config),
+        "processes": fabric.world_size,
+        **began,
+        **_data_warnings(job),
+        **_counts(history, clips, held, broken),
+        KEY: trained_on,
+    }
+    return _finish(job, history, replace(info, training=summary), sample, trainer.evaluated if held else None, console)
 
 
 def _trained_on(job: Job) -> dict[str, Any]:
     own = TrainedOn.of(job.data.train)
-    return (own.after(job.start.trained_on) if job.start else own).values()
+    return (own.fine_tuned_from(job.initial.trained_on) if job.initial else own).values()
 
 
 def _with_record(job: Job, run: Run, console: Console) -> Run:
-    """The finished run with a record of what it was trained on: earlier versions kept none, and the checkpoint says that the lists are the same."""
+    """Return the finished run with a record of what it was trained on, which runs of earlier versions lack.
+
+    The checkpoint has shown that the training list is still the same.
+    """
     if KEY in run.info.training:
         return run
     note_in_run(job.out, {KEY: _trained_on(job)})
@@ -147,12 +156,12 @@ def _with_record(job: Job, run: Run, console: Console) -> Run:
     return load_run(job.out)
 
 
-def _odd(job: Job) -> dict[str, Any]:
+def _data_warnings(job: Job) -> dict[str, Any]:
     return {"warnings": list(job.data.warnings)} if job.data.warnings else {}
 
 
 def _untouched(job: Job, done: int) -> str:
-    """What is there after an interrupt in the first epoch."""
+    """Return a sentence that says what an interrupt before the end of an epoch has left."""
     if is_finished(job.out):
         return f"interrupted before an epoch was over: the finished run in {job.out} is as it was"
     if done:
@@ -161,56 +170,56 @@ def _untouched(job: Job, done: int) -> str:
 
 
 def _epochs(
-    job: Job, trainer: Trainer, course: Course, clips: Sequence[Clip], held: Sequence[Clip], cache: FrameCache | None, console: Console
+    job: Job, trainer: Trainer, history: History, clips: Sequence[Clip], held: Sequence[Clip], cache: FrameCache | None, console: Console
 ) -> None:
     config, fabric = job.config, trainer.fabric
-    remaining = range(len(course.rows), config.epochs)
+    remaining = range(len(history.rows), config.epochs)
     order = EpochBatches(len(clips), config.batch_size, config.seed, remaining, fabric.global_rank, fabric.world_size)
     videos = TrainingVideos(clips, *job.shape, seed=config.seed, flip=config.flip, cache=cache)
     held_here = TestVideos(held[fabric.global_rank :: fabric.world_size], *job.shape)
     batches = iter(loader(videos, config.workers, batch_sampler=order))
     planned = _planned_epochs(config, order.per_epoch)
-    started = time.monotonic() - 60 * course.minutes
+    started = time.monotonic() - 60 * history.minutes
 
-    def late() -> bool:
+    def out_of_time() -> bool:
         return config.max_minutes is not None and time.monotonic() - started > 60 * config.max_minutes
 
     for epoch in remaining:
         count = min(order.per_epoch, _batches_left(config, epoch, order.per_epoch))
-        if not count or (course.rows and trainer.in_any_process(late())):
+        if not count or (history.rows and trainer.in_any_process(out_of_time())):
             break
         with _bar(console, f"epoch {epoch + 1}/{planned}", count) as advance:
-            facts = trainer.epoch(epoch, batches, count, late, advance)
-        facts = replace(facts, whole=facts.whole and count == order.per_epoch)
-        if not facts.videos:
+            result = trainer.epoch(epoch, batches, count, out_of_time, advance)
+        result = replace(result, complete=result.complete and count == order.per_epoch)
+        if not result.videos:
             raise VideoError(f"no usable video in the training list: {next(iter(trainer.broken.values()))}", fix="correct the list")
         validated = trainer.validate(loader(held_here, config.workers, batch_size=1)) if held else None
-        course.minutes = (time.monotonic() - started) / 60
-        watched = course.add(facts, trainer.learning_rate, validated, trainer.evaluated)
-        if facts.whole:
+        history.minutes = (time.monotonic() - started) / 60
+        watched = history.add(result, trainer.learning_rate, validated, trainer.evaluated)
+        if result.complete:
             trainer.end_epoch(watched)
         if fabric.global_rank == 0:
-            keep(progress_folder(job.out), _about(job), trainer, course)
-        console.print(course.line(planned), soft_wrap=True)
+            save_progress(progress_folder(job.out), _settings(job), trainer, history)
+        console.print(history.line(planned), soft_wrap=True)
 
 
 def _planned_epochs(config: TrainingConfig, per_epoch: int) -> int:
-    """In how many epochs, the last of which may not be whole, the training ends if it has the time."""
+    """Return after how many epochs the training ends, unless its time is over before; the last one may be cut short by ``max_steps``."""
     if config.max_steps is None:
         return config.epochs
     return min(config.epochs, ceil(config.max_steps / ceil(per_epoch / config.accumulate)))
 
 
 def _batches_left(config: TrainingConfig, epochs_done: int, per_epoch: int) -> int:
-    """How many batches are left of ``max_steps`` steps of the optimizer after so many whole epochs."""
+    """Return how many batches ``max_steps`` optimizer steps still allow after ``epochs_done`` complete epochs."""
     if config.max_steps is None:
         return per_epoch
     return max(0, config.max_steps - epochs_done * -(-per_epoch // config.accumulate)) * config.accumulate
 
 
-def _finish(job: Job, course: Course, info: RunInfo, sample: Tensor, last: nn.Module | None, console: Console) -> Run:
+def _finish(job: Job, history: History, info: RunInfo, sample: Tensor, last: nn.Module | None, console: Console) -> Run:
     network = build(job.architecture, job.model_config).eval()
-    network.load_state_dict(course.best)
+    network.load_state_dict(history.best)
     predictions, unusable = predict_videos(lambda subclips: video_logits(network, subclips, info), job.data.test, job.shape, console)
     tested = {
         "test_videos": len(predictions),
@@ -221,8 +230,8 @@ def _finish(job: Job, course: Course, info: RunInfo, sample: Tensor, last: nn.Mo
     run = Run(network, replace(info, training={**info.training, **tested}), sample)
     here = progress_folder(job.out)
     here.mkdir(parents=True, exist_ok=True)
-    (here / LOG).write_text(course.csv(), encoding="utf-8")
-    whole = any(row["whole"] for row in course.rows)  # Otherwise a checkpoint that lies there is of a training before this one.
+    (here / LOG).write_text(history.csv(), encoding="utf-8")
+    whole = any(row["complete"] for row in history.rows)  # If there is none, a checkpoint in the folder is from an earlier training.
     checkpoints = [file for file in (here / CHECKPOINT, job.out / CHECKPOINT) if whole and file.exists()]
     kept = [here / LOG, *checkpoints[:1]]
     save_run(job.out, run, copy.deepcopy(last).cpu().eval() if last else None, kept, replace=True)
@@ -230,10 +239,10 @@ def _finish(job: Job, course: Course, info: RunInfo, sample: Tensor, last: nn.Mo
 
 
 def launch(config: TrainingConfig) -> Fabric:
-    """This process's place: alone, among those that it starts itself, or among those that torchrun started.
+    """Start the processes that train together, unless torchrun did, and return this process' Fabric.
 
     Raises:
-        ClipstepError: this machine has no such accelerator, or not so many.
+        ClipstepError: this machine does not have that accelerator, or not that many devices.
     """
     local, world = config.devices, config.devices * config.nodes
     if "LOCAL_WORLD_SIZE" in os.environ:
@@ -248,16 +257,16 @@ def launch(config: TrainingConfig) -> Fabric:
     return fabric
 
 
-def _about(job: Job) -> dict[str, Any]:
-    """What has to be the same when a training is resumed."""
+def _settings(job: Job) -> dict[str, Any]:
+    """Return the settings that must be the same when a training is resumed."""
     decisive = {key: value for key, value in asdict(job.config).items() if key not in FREE_TO_CHANGE}
     clips = [f"{clip.path.parent.name}/{clip.path.name}" for clip in job.data.train]
     lists = {"class names": list(job.data.classes), "training list": clips}
-    return {"architecture": job.architecture, **job.model_config, **decisive, **lists, "init": job.start.sha256 if job.start else None}
+    return {"architecture": job.architecture, **job.model_config, **decisive, **lists, "init": job.initial.sha256 if job.initial else None}
 
 
 def _facts(fabric: Fabric, job: Job, clips: Sequence[Clip], saved: dict[str, Any] | None) -> tuple[RunInfo, Tensor]:
-    """What the first process measures of the videos: the training frames' statistics and rate, and the run's sample."""
+    """Return the run's info (normalisation, frame rate) and its sample subclips; the first process measures them and sends them to the others."""
     found: Any = None
     if fabric.global_rank == 0:
         sample = sample_subclips(job.data.test, *job.shape)
@@ -268,9 +277,9 @@ def _facts(fabric: Fabric, job: Job, clips: Sequence[Clip], saved: dict[str, Any
 
 
 def _normalisation(job: Job, clips: Sequence[Clip]) -> tuple[Sequence[float], Sequence[float]]:
-    """That of the run it starts from, to which its weights and batch norms fit; otherwise measured."""
-    if job.start is not None and job.start.info is not None:
-        return job.start.info.mean, job.start.info.std
+    """Return mean and std: those of the run whose weights the training starts from, since they fit its batch norms; otherwise measured ones."""
+    if job.initial is not None and job.initial.info is not None:
+        return job.initial.info.mean, job.initial.info.std
     return channel_statistics(clips, *job.shape)
 
 
@@ -292,12 +301,12 @@ def _bar(console: Console, name: str, steps: int) -> Iterator[Callable[[int], No
 
 
 def loader(videos: TrainingVideos | TestVideos, workers: int, **batching: Any) -> DataLoader[Any]:
-    """Batches as lists of videos, decoded by ``workers`` processes."""
+    """Return a loader of batches, lists of videos that ``workers`` processes decode."""
     return DataLoader(videos, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread, **batching)
 
 
 def _one_thread(_: int) -> None:
-    """A worker's matrix products are small; several workers with several threads each would fight for the cores."""
+    """Give a worker process one thread: workers with several threads each would compete for the cores."""
     threadpool_limits(1)
 
 
@@ -309,12 +318,12 @@ def _gathered(fabric: Fabric, broken: dict[str, str]) -> dict[str, str]:
     return {path: reason for one in every for path, reason in one.items()}
 
 
-def _counts(course: Course, clips: Sequence[Clip], held: Sequence[Clip], broken: Mapping[str, str]) -> dict[str, Any]:
-    validated = {"validation_top1": course.rows[course.best_epoch - 1]["validation_top1"]} if held else {}
+def _counts(history: History, clips: Sequence[Clip], held: Sequence[Clip], broken: Mapping[str, str]) -> dict[str, Any]:
+    validated = {"validation_top1": history.rows[history.best_epoch - 1]["validation_top1"]} if held else {}
     return {
-        "epochs_done": sum(row["whole"] for row in course.rows),
-        "best_epoch": course.best_epoch,
-        "minutes": round(course.minutes, 2),
+        "epochs_done": sum(row["complete"] for row in history.rows),
+        "best_epoch": history.best_epoch,
+        "minutes": round(history.minutes, 2),
         "train_videos": sum(str(clip.path) not in broken for clip in clips),
         "validation_videos": sum(str(clip.path) not in broken for clip in held),
         "skipped_videos": dict(broken),

@@ -1,4 +1,4 @@
-"""One training's state, and what an epoch does to it; over any number of processes."""
+"""The trainer: a network in training with its optimizer and schedule, and what an epoch does, in any number of processes."""
 
 import time
 import warnings
@@ -25,22 +25,23 @@ Item = Video | BrokenVideo | ClipstepError
 
 
 @dataclass(frozen=True)
-class EpochFacts:
-    """What an epoch came to: mean loss a video, videos, seconds, the share of them waited for data; whether it was cut short."""
+class EpochResult:
+    """The result of an epoch: the mean loss of a video, the number of videos used, the seconds, the share of them spent waiting for data, and whether
+    all batches were done."""
 
     loss: float
     videos: int
     seconds: float
-    waited: float
-    whole: bool
+    waiting_share: float
+    complete: bool
 
 
 class Trainer:
-    """The network in training with its optimizer, schedule and averaged weights.
+    """A network in training with its optimizer, schedule and averaged weights.
 
-    Each process computes the gradients of its own videos; they are summed over the processes once a step, not once a
-    backward pass, because processes whose videos are longer make more of those. Batch norms take their statistics from
-    the videos of one process, as is usual, and average them over processes after each epoch.
+    Each process computes the gradients of its own videos. They are summed over the processes once for each optimizer step and not after each
+    backward pass, because a process with longer videos makes more backward passes. Batch norms take their statistics from the videos of
+    one process, as is usual, and average them over the processes after each epoch.
     """
 
     def __init__(self, network: nn.Module, info: RunInfo, config: TrainingConfig, fabric: Fabric) -> None:
@@ -57,17 +58,17 @@ class Trainer:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is validated and kept: the averaged one if there is one."""
+        """The network that is validated and saved: the averaged one if there is one."""
         return self.averaged.module if self.averaged else self.network
 
     @property
     def learning_rate(self) -> float:
-        """The optimizer's, now."""
+        """The current learning rate."""
         rate: float = self.optimizer.param_groups[0]["lr"]
         return rate
 
-    def epoch(self, epoch: int, batches: Iterator[list[Item]], count: int, stop: Callable[[], bool], advance: Callable[[int], None]) -> EpochFacts:
-        """Takes ``count`` batches and makes a step of each ``config.accumulate`` of them; ends early when ``stop()``."""
+    def epoch(self, epoch: int, batches: Iterator[list[Item]], count: int, stop: Callable[[], bool], advance: Callable[[int], None]) -> EpochResult:
+        """Train on ``count`` batches, an optimizer step for each ``config.accumulate`` of them; end early if ``stop()`` in any process."""
         torch.manual_seed(int(np.random.SeedSequence((self.config.seed, epoch, self.fabric.global_rank)).generate_state(1)[0]))
         self.network.train()
         started, waited, total, videos, left = time.monotonic(), 0.0, 0.0, 0, count
@@ -81,13 +82,13 @@ class Trainer:
             advance(taken)
         self._average_statistics()
         seconds = time.monotonic() - started
-        return EpochFacts(total / videos if videos else 0.0, videos, seconds, waited / max(seconds, 1e-9), left == 0)
+        return EpochResult(total / videos if videos else 0.0, videos, seconds, waited / max(seconds, 1e-9), left == 0)
 
     def step(self, batches: Sequence[Sequence[Item]]) -> tuple[float, int]:
-        """One step of the optimizer on these batches of all processes; gives the mean loss a video, and the videos used.
+        """Make one optimizer step on these batches of all processes; return the mean loss of a video, and the number of videos used.
 
         Raises:
-            ClipstepError: the loss is not a finite number; the weights are those of before. Or one of the items is an error.
+            ClipstepError: the loss is not finite, and the weights are left unchanged; or one of the items is an error.
         """
         usable = [self._usable(batch) for batch in batches]
         here = sum(map(len, usable))
@@ -111,32 +112,32 @@ class Trainer:
         return float(loss), everywhere
 
     def losses(self, videos: Sequence[Video]) -> Iterator[Tensor]:
-        """One loss a window of subclips; their sum is the mean over these videos."""
+        """Yield one loss for each window of subclips; their sum is the mean loss of these videos."""
         c = self.config
         return subclip_losses(self.network, videos, self.info.mean, self.info.std, loss=c.loss, truncate=c.truncate, autocast=self._autocast)
 
     def validate(self, batches: Iterable[list[Item]]) -> tuple[float, float]:
-        """Mean cross-entropy and share of right classes after each video's last subclip; each process brings its own videos."""
+        """Return the mean cross-entropy and the top-1 accuracy after each video's last subclip; each process brings its own videos."""
         network = self.evaluated.eval()
         sums = torch.zeros(3, device=self.fabric.device)
         for item in (item for batch in batches for item in self._usable(batch)):
             logits = video_logits(network, item.subclips, self.info)[-1]
             label = torch.tensor(item.label, device=logits.device)
             sums += torch.stack([F.cross_entropy(logits, label), (logits.argmax() == label).float(), torch.ones((), device=logits.device)])
-        loss, right, count = self._sum(sums).tolist()
+        loss, correct, count = self._sum(sums).tolist()
         if not count:
             raise ClipstepError("no usable video to validate on", fix="correct the list, or train with --validation 0")
-        return loss / count, right / count
+        return loss / count, correct / count
 
     def end_epoch(self, loss: float) -> None:
-        """Moves the learning rate on, by the loss to watch."""
+        """Update the learning rate; the plateau schedule watches ``loss``."""
         if self.config.schedule == "plateau":
             self.schedule.step(loss)
         else:
             self.schedule.step()
 
     def state(self) -> dict[str, Any]:
-        """All that changes in training, as tensors and JSON values."""
+        """Return everything that a training changes, as tensors and JSON values."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -146,7 +147,7 @@ class Trainer:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Takes up what ``state`` gave."""
+        """Load what `state` returned."""
         self.network.load_state_dict(state["network"])
         optimizer = state["optimizer"]
         self.optimizer.load_state_dict({**optimizer, "state": {int(key): value for key, value in optimizer["state"].items()}})
@@ -175,11 +176,11 @@ class Trainer:
         return total
 
     def in_any_process(self, flag: bool) -> bool:
-        """Whether the flag is set in one of the processes, the same answer in all of them."""
+        """Whether the flag is set in any process; all processes get the same answer."""
         return bool(self._sum(torch.tensor([float(flag)], device=self.fabric.device)))
 
     def _sum_gradients(self, loss: Tensor) -> Tensor:
-        """Sums the gradients, and the loss with them, over the processes in one exchange."""
+        """Sum the gradients and the loss over all processes in one exchange, and return the summed loss."""
         if self.fabric.world_size == 1:
             return loss
         for p in self.parameters:

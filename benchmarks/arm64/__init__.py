@@ -1,1 +1,1 @@
-"""What a step costs on ARM64 without a phone: the engines' own ARM builds under QEMU, their instructions counted. Not time."""
+"""The cost of a step on ARM64 without a phone: the engines' ARM64 builds run under QEMU, which counts their instructions. It is not time."""

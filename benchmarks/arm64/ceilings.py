@@ -1,4 +1,4 @@
-"""How many ARM64 instructions a step may take: a recorded number for each artifact, in a file, so that growth fails."""
+"""Regression ceilings: the ARM64 instructions that a step of each artifact may take, recorded in a file, so that a test fails if they grow."""
 
 import json
 import math
@@ -11,14 +11,14 @@ from clipstep.benchmarks.records import InstructionRecord
 from clipstep.runtime.errors import ClipstepError, first_line
 from clipstep.runtime.places import check_file
 
-ROOM = 0.01
-"""How far a recorded ceiling is above the count: counts of one artifact hardly differ, those of an export after an innocent change do."""
+MARGIN = 0.01
+"""The margin of a recorded ceiling over the count: counts of one artifact hardly vary, but those of a new export do after harmless changes."""
 
 _CEILINGS: TypeAdapter[dict[str, int]] = TypeAdapter(dict[str, int])
 
 
 def read_ceilings(path: Path) -> dict[str, int]:
-    """Instructions a step by what runs, from a JSON object such as ``ceilings_text`` gives.
+    """Read the ceilings, instructions of a step by configuration, from a JSON object as `ceilings_text` writes it.
 
     Raises:
         ClipstepError: there is no such file, or it holds something else.
@@ -31,18 +31,18 @@ def read_ceilings(path: Path) -> dict[str, int]:
 
 
 def ceilings_text(records: Sequence[InstructionRecord]) -> str:
-    """The ceilings that these counts give: each count and ``ROOM``, up to the next hundred thousand."""
-    values = {r.subject.name: math.ceil(r.step.instructions * (1 + ROOM) / 1e5) * 100_000 for r in records}
+    """Return the ceilings that these counts give as JSON: each count plus `MARGIN`, rounded up to the next hundred thousand."""
+    values = {r.configuration.name: math.ceil(r.step.instructions * (1 + MARGIN) / 1e5) * 100_000 for r in records}
     return json.dumps(values, indent=2)
 
 
 def check_ceilings(records: Sequence[InstructionRecord], ceilings: Mapping[str, int], path: Path) -> None:
-    """Checks every count against its ceiling.
+    """Check every count against its ceiling.
 
     Raises:
-        ClipstepError: a count is above its ceiling or has none, or a ceiling is of something that was not counted.
+        ClipstepError: a count is above its ceiling or has none, or a ceiling has no count.
     """
-    counted = {record.subject.name: record.step.instructions for record in records}
+    counted = {record.configuration.name: record.step.instructions for record in records}
     if counted.keys() != ceilings.keys():
         raise ClipstepError(f"{path}: the ceilings are not those of what was counted", got=_names(ceilings), expected=_names(counted))
     above = [name for name, count in counted.items() if count > ceilings[name]]

@@ -1,8 +1,8 @@
 // A QEMU plugin that counts the ARM64 instructions a program executes, and writes the counts so far at certain system calls.
 //
-// A line of the file named by CLIPSTEP_COUNTS: system call, then instructions, vector FMAs, loads and stores since the start, of all
-// threads. The calls are those of the program's first thread. A system call ends a translated block, so the counts there are exact. The declarations are version 1 of QEMU's plugin
-// interface (QEMU 6 to 8); Debian ships no header for it.
+// Each line of the file named by CLIPSTEP_COUNTS holds the number of a system call, then the instructions, vector FMAs, loads and stores of
+// all threads since the start. Only system calls of the program's first thread are written. A system call ends a translated block, so that
+// the counts there are exact. The declarations are version 1 of QEMU's plugin interface (QEMU 6 to 8); Debian ships no header for it.
 #include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -64,7 +64,7 @@ static void on_translation(plugin_id id, struct block *block) {
 static void on_system_call(plugin_id id, unsigned cpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4, uint64_t a5,
                            uint64_t a6, uint64_t a7, uint64_t a8) {
     (void)id, (void)a1, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
-    if (cpu != 0) return;  // Of an engine's other threads, which only wait.
+    if (cpu != 0) return;  // A call of an engine's other thread, which only waits.
     if (number != CLOCK_GETTIME && number != GETPID && number != GETPPID && number != GETUID) return;
     fprintf(out, "%" PRId64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", number, counts[INSTRUCTIONS], counts[VECTOR_FMAS],
             counts[LOADS], counts[STORES]);

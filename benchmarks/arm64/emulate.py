@@ -1,4 +1,4 @@
-"""Steps of an artifact in its engine's ARM64 build under QEMU: their outputs, and what they cost."""
+"""Run steps of an artifact in its engine's ARM64 build under QEMU: their outputs and instruction counts."""
 
 import shutil
 import subprocess
@@ -21,21 +21,21 @@ from clipstep.runtime.manifest import Interface
 
 @dataclass(frozen=True)
 class Emulated:
-    """What was seen of N + 1 steps: those of the golden stream, then the first one again from the initial states."""
+    """The results of N + 1 steps: N golden steps of one stream, then the first one again from the initial states."""
 
     outputs: list[list[Array]]
-    """Of each step: logits ``(1, classes)`` and the next states."""
+    """For each step, the logits ``(1, classes)`` and the next states."""
     counts: list[Counts]
-    """Of each step."""
+    """For each step."""
     operators: tuple[OperatorCount, ...]
-    """Of the last step; empty unless they were asked for."""
+    """Those of the last step; empty unless they were asked for."""
 
 
 def emulate(kit: Kit, engine: str, file: Path, interface: Interface, golden: GoldenSteps, *, operators: bool = False) -> Emulated:
-    """Runs the golden steps of ``file``.
+    """Run the golden steps on the artifact ``file``.
 
     Raises:
-        ClipstepError: the engine does not load the file, or fails at a step.
+        ClipstepError: the engine does not load the file, or a step fails.
     """
     steps = len(golden.logits)
     with tempfile.TemporaryDirectory(prefix="clipstep-arm64-") as temporary:
@@ -52,7 +52,7 @@ def emulate(kit: Kit, engine: str, file: Path, interface: Interface, golden: Gol
 
 
 def run_guest(kit: Kit, command: Sequence[object], counts: Path, name: str) -> None:
-    """Runs an ARM64 program under QEMU in the kit's folder; ``counts`` gets its marks.
+    """Run an ARM64 program under QEMU in the kit's folder; the counter writes its marks to the file ``counts``.
 
     Raises:
         ClipstepError: the program ends with an error.
@@ -68,7 +68,7 @@ def run_guest(kit: Kit, command: Sequence[object], counts: Path, name: str) -> N
         text=True,
     )
     if done.returncode != 0:
-        said = (done.stdout + done.stderr).strip().splitlines() or [f"code {done.returncode}, without a word"]
+        said = (done.stdout + done.stderr).strip().splitlines() or [f"code {done.returncode}, without a message"]
         raise ClipstepError(f"{name} does not run on ARM64", got=said[-1])
 
 

@@ -1,4 +1,4 @@
-"""``clipstep arm64``: sets up the ARM64 kit from Debian's packages and the engines' ARM wheels."""
+"""``clipstep arm64``: set up the ARM64 kit from Debian's packages and the engines' ARM64 wheels."""
 
 import json
 import os
@@ -31,15 +31,15 @@ KIT = Kind("kit of ARM64 engines", KIT_FILE, lambda _: ("root", "site", "counter
 
 @command("arm64")
 def arm64_command() -> None:
-    """Set up what clipstep bench --arch arm64 needs, once: about 400 MB in the user's cache folder, or in $CLIPSTEP_ARM64.
+    """Set up what clipstep bench --arch arm64 needs, once: about 260 MB in the user's cache folder, or in $CLIPSTEP_ARM64.
 
-    It takes a Debian system, its packages and PyPI. As root it installs the tools that are missing; otherwise it says which they are.
+    It needs a Debian system, and downloads Debian packages and wheels from PyPI. As root it installs missing tools; otherwise it names them.
     """
     console, folder, versions = new_console(), kit_folder(), _versions()
     if _is_current(folder, versions):
         console.print(f"{folder}: ready")
         return
-    check_output(folder, KIT, force=True, option="CLIPSTEP_ARM64")  # An outdated kit is of no use.
+    check_output(folder, KIT, force=True, option="CLIPSTEP_ARM64")  # An outdated kit is useless, so it is always replaced.
     _install_tools(console)
     emulator_version()
     with write_whole(folder, replace=True) as new:
@@ -83,7 +83,7 @@ def _install_tools(console: Console) -> None:
 
 
 def _unpack_python(root: Path, apt: Path, console: Console) -> None:
-    """Debian's ARM64 Python and what it needs, resolved by apt against an empty ARM64 system; this system is left alone."""
+    """Download Debian's ARM64 Python with its dependencies and unpack it; apt resolves them for an empty ARM64 system, not for this one."""
     for folder in (root, apt / "state/lists/partial", apt / "cache/archives/partial"):
         folder.mkdir(parents=True)
     (apt / "status").touch()
@@ -126,7 +126,7 @@ def _unpack_wheels(folder: Path, python: str, versions: Mapping[str, str], conso
 
 
 def _describe_processor(root: Path) -> None:
-    """The files by which the engines look at the processor; without them onnxruntime reads this computer's and crashes."""
+    """Write the files in which the engines look up the processor; without them onnxruntime would read this computer's, and crash."""
     features = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
     part = "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: 0xd0b\nCPU revision\t: 1\n"  # Cortex-A76
     system = root / "sys/devices/system/cpu"
@@ -167,7 +167,7 @@ def _build(folder: Path, console: Console) -> None:
 
 
 def _try_out(folder: Path, python: str) -> None:
-    """Loads onnxruntime once, which also compiles the Python modules that every later run loads."""
+    """Import onnxruntime once, which also compiles the Python modules that later runs import."""
     command = [EMULATOR, "-cpu", CPU, "-L", "root", "-E", "PYTHONPATH=site", python, "-c", "import numpy, onnxruntime"]
     _run(*command, cwd=folder)
 

@@ -1,4 +1,4 @@
-"""The ARM64 kit: a folder with the engines' ARM builds, an ARM Python, the instruction counter and the ExecuTorch runner."""
+"""The ARM64 kit: a folder with the engines' ARM64 builds, an ARM64 Python, the instruction counter and the ExecuTorch runner."""
 
 import hashlib
 import json
@@ -16,26 +16,26 @@ HERE = Path(__file__).parent
 KIT_FILE = "kit.json"
 EMULATOR = "qemu-aarch64"
 CPU = "cortex-a76"
-"""The processor that QEMU plays: a phone's large core of 2018, with dot products and half precision, without SVE."""
+"""The processor that QEMU emulates: a large core of a phone of 2018, with dot products and half precision, without SVE."""
 SOURCES = ("counter.c", "step_executorch.cpp", "install.py")
 SET_UP = "set it up with: clipstep arm64"
 
 
 @dataclass(frozen=True)
 class Kit:
-    """A kit that is set up, and which engine versions it has."""
+    """An installed kit and its engine versions."""
 
     path: Path
     python: str
-    """The ARM Python inside ``path``."""
+    """The ARM64 Python, relative to ``path``."""
     versions: Mapping[str, str]
-    """Of onnxruntime, executorch and numpy."""
+    """The versions of onnxruntime, executorch and numpy."""
     emulator: str
     """``qemu-aarch64`` and its version."""
 
     @classmethod
     def open(cls, path: Path | None = None) -> "Kit":
-        """The kit at ``path``, else at ``kit_folder()``.
+        """Open the kit at ``path``, by default at `kit_folder`.
 
         Raises:
             ClipstepError: it is not set up, was set up by another clipstep, or QEMU is not installed.
@@ -49,10 +49,10 @@ class Kit:
         return cls(path, values["python"], values["versions"], f"{EMULATOR} {emulator_version()}")
 
     def check_version(self, what: str, engine: str, expected: str | None) -> None:
-        """Checks that ``what`` was verified with the engine version that this kit has, if it says with which.
+        """Check that ``what`` was verified with the engine version of this kit; ``expected`` is that version, None if it is unknown.
 
         Raises:
-            ClipstepError: it was another one.
+            ClipstepError: it was another version.
         """
         if expected not in (None, self.versions[engine]):
             raise ClipstepError(
@@ -64,18 +64,18 @@ class Kit:
 
 
 def kit_folder() -> Path:
-    """``$CLIPSTEP_ARM64``, else ``clipstep/arm64`` in the user's cache folder."""
+    """Return the folder of the kit: ``$CLIPSTEP_ARM64``, or else ``clipstep/arm64`` in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("CLIPSTEP_ARM64") or cache / "clipstep/arm64").absolute()
 
 
 def sources_sha256() -> str:
-    """Of what a kit is built from; it differs where the kit must be built anew."""
+    """Return the hash of the sources that a kit is built from: a kit with another one is outdated."""
     return hashlib.sha256(b"".join((HERE / name).read_bytes() for name in SOURCES)).hexdigest()
 
 
 def emulator_version() -> str:
-    """QEMU's version.
+    """Return QEMU's version.
 
     Raises:
         ClipstepError: QEMU is not installed, or too new for the counter, which is written for version 1 of its plugin interface.

@@ -1,4 +1,4 @@
-"""A bundle's artifacts in their engines' ARM64 builds: outputs compared with the golden steps, then counted."""
+"""Count the ARM64 instructions of a bundle's artifacts, after comparing their outputs with the golden steps."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,9 @@ from rich.console import Console
 
 from clipstep.benchmarks.arm64.emulate import emulate
 from clipstep.benchmarks.arm64.kit import CPU, Kit
-from clipstep.benchmarks.arm64.operators import settled
+from clipstep.benchmarks.arm64.operators import without_profiling
 from clipstep.benchmarks.latency import NAIVE, write_naive
-from clipstep.benchmarks.records import InstructionRecord, Subject
+from clipstep.benchmarks.records import Configuration, InstructionRecord
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.engines import ENGINES, Array
@@ -24,7 +24,7 @@ from clipstep.runtime.model import StepModel
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A file to run, and the artifact that it is, if it is one."""
+    """A file to run, and the artifact it belongs to; None for the naive ONNX."""
 
     name: str
     engine: str
@@ -35,9 +35,9 @@ class _Candidate:
 def count_bundle(
     bundle: Bundle, network: NetworkSource | None, console: Console, *, steps: int | None = None, operators: bool = False, kit: Kit | None = None
 ) -> list[InstructionRecord]:
-    """Counts every artifact that runs on ARM64 here and, given the network behind it, the naive rank-5 ONNX of its network.
+    """Count the instructions of every artifact that runs on ARM64 here and, given the ``network`` behind the bundle, of its naive rank-5 ONNX.
 
-    ``steps`` is how many of the golden steps run; by default all.
+    ``steps`` is the number of golden steps to run, by default all; ``operators`` also counts each operator.
 
     Raises:
         ClipstepError: the ARM64 engines are not set up or of other versions, the bundle has nothing that runs in them, or
@@ -58,25 +58,25 @@ def count_bundle(
 
 
 def arm64_step(record: InstructionRecord) -> Arm64Step:
-    """What a manifest says of an artifact that was counted."""
+    """Return the counts of an artifact as a manifest holds them."""
     return Arm64Step(
-        engine=record.subject.engine,
-        engine_version=record.tool_versions[record.subject.engine],
+        engine=record.configuration.engine,
+        engine_version=record.tool_versions[record.configuration.engine],
         golden_steps=len(record.steps),
         **record.step.model_dump(),
     )
 
 
 def first_steps(golden: GoldenSteps, steps: int | None) -> GoldenSteps:
-    """So many of the golden steps, or all, without what is recorded of flushed videos, whose steps are not counted.
+    """Return the first ``steps`` golden steps, or all if None, without those of flushed videos, which are not counted.
 
     Raises:
-        ClipstepError: there are not so many.
+        ClipstepError: there are fewer.
     """
     if steps is not None and steps > len(golden.logits):
         raise ClipstepError("the bundle has fewer golden steps", got=steps, expected=f"at most {len(golden.logits)}")
     steps = steps or len(golden.logits)
-    dropped = len(golden.logits) - steps  # States may be recorded of the last steps alone.
+    dropped = len(golden.logits) - steps  # States may be recorded for the last steps only.
     states = {name: value[: max(0, len(value) - dropped)] for name, value in golden.states.items()}
     return replace(golden, logits=golden.logits[:steps], states=states, flushed={})
 
@@ -102,8 +102,8 @@ def _naive(bundle: Bundle, network: NetworkSource | None, folder: Path, console:
         yield _Candidate(NAIVE, "onnxruntime", write_naive(bundle, network, folder / "naive.onnx", console), None)
 
 
-class _Recorded:
-    """Outputs that were computed elsewhere, step by step, as an engine."""
+class _Replay:
+    """An engine that replays outputs which were computed under QEMU, so that the usual comparison with golden steps applies."""
 
     def __init__(self, outputs: Sequence[list[Array]]) -> None:
         self._outputs = iter(outputs)
@@ -119,14 +119,14 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
     artifact, manifest = candidate.artifact, bundle.manifest
     interface = manifest.interface(artifact.input_dtype if artifact else "uint8")
     emulated = emulate(kit, candidate.engine, candidate.file, interface, golden)
-    errors = _check(StepModel(interface, _Recorded(emulated.outputs), candidate.name), golden)
+    errors = _check(StepModel(interface, _Replay(emulated.outputs), candidate.name), golden)
     first, *later = emulated.counts
     record = InstructionRecord(
         bundle=bundle.path.name,
         manifest_sha256=bundle.manifest_sha256,
         artifact_sha256=artifact.sha256 if artifact else None,
         weights_sha256=manifest.provenance.weights_sha256,
-        subject=Subject(
+        configuration=Configuration(
             name=candidate.name,
             target=ENGINES[candidate.engine].target,
             form=artifact.form if artifact else "3d",
@@ -147,7 +147,7 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
     if not operators:
         return record
     profiled = emulate(kit, candidate.engine, candidate.file, interface, first_steps(golden, 1), operators=True)
-    return record.model_copy(update={"operators": settled(profiled.operators, record.step)})
+    return record.model_copy(update={"operators": without_profiling(profiled.operators, record.step)})
 
 
 def _check(model: StepModel, golden: GoldenSteps) -> Errors:

@@ -1,4 +1,4 @@
-"""What each operator of a step cost, by the marks that the engines' own profiles leave."""
+"""The cost of each operator of a step, from the counter's marks while the engines profile themselves."""
 
 import json
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from clipstep.benchmarks.records import Counts, OperatorCount
 from clipstep.runtime.errors import ClipstepError
 
 TICK_NS = 1_000_000
-"""By how much the clock of ``step_executorch.cpp`` moves each time that it is asked."""
+"""How far the clock of ``step_executorch.cpp`` advances with each reading."""
 
 
 def onnxruntime_operators(folder: Path, marks: Sequence[Mark]) -> tuple[OperatorCount, ...]:
-    """Of the last step. In its profile onnxruntime asks the clock before and after each node, then writes its process number down.
+    """Return the operators of the last step. While profiling, onnxruntime reads the clock before and after each node, then calls getpid.
 
     Raises:
-        ClipstepError: the profile and the marks do not fit.
+        ClipstepError: the profile and the marks do not match.
     """
     events: list[dict[str, Any]] = json.loads((folder / "operators.json").read_text(encoding="utf-8"))
     steps = steps_of(marks)
@@ -40,10 +40,10 @@ def _node(event: dict[str, Any], cost: Counts) -> OperatorCount:
 
 
 def executorch_operators(folder: Path, marks: Sequence[Mark]) -> tuple[OperatorCount, ...]:
-    """Of the last step: the kernels outside delegates, and inside them XNNPACK's operators, of which some run in several parts.
+    """Return the operators of the last step: kernels outside delegates, and XNNPACK's operators inside them, some of which run in several parts.
 
     Raises:
-        ClipstepError: what the runner wrote and the marks do not fit.
+        ClipstepError: what the runner wrote and the marks do not match.
     """
     lines = (folder / "operators.txt").read_text(encoding="utf-8").splitlines()
     lines = lines[len(lines) - lines[::-1].index("start Method::execute") - 1 :]
@@ -65,13 +65,13 @@ def executorch_operators(folder: Path, marks: Sequence[Mark]) -> tuple[OperatorC
 
 
 def _inside(lines: Sequence[str], marks: Sequence[Mark]) -> list[OperatorCount]:
-    """The operators of one delegate call. XNNPACK asks the clock once at its start and then at the end of each operator's part."""
+    """Return the operators of one delegate call. XNNPACK reads the clock once at the start, and then at the end of each part of an operator."""
     reported = [line.split(maxsplit=2)[1:] for line in lines[: lines.index("end")] if line.startswith("inside")]
     clock = [mark.counts for mark in marks[: next(i for i, mark in enumerate(marks) if mark.call == GETUID)]]
     parts = [round(int(nanoseconds) / TICK_NS) for nanoseconds, _ in reported]
     if not parts:
         return []
-    clock = clock[1:]  # The first is ExecuTorch's own.
+    clock = clock[1:]  # The first reading is ExecuTorch's own.
     _check_fit("XNNPACK", len(clock) - 1, sum(parts))
     found, position = [], 0
     for (_, name), count in zip(reported, parts, strict=True):
@@ -86,11 +86,11 @@ def _check_fit(engine: str, got: int, expected: int) -> None:
         raise ClipstepError(f"{engine}'s operators cannot be told apart", got=f"{got} marks", expected=f"{expected}, one an operator")
 
 
-def settled(operators: Sequence[OperatorCount], step: Counts) -> tuple[OperatorCount, ...]:
-    """The operators without what profiling added to each of them.
+def without_profiling(operators: Sequence[OperatorCount], step: Counts) -> tuple[OperatorCount, ...]:
+    """Return the operators without the overhead of profiling.
 
-    Where the operators of a profiled step need more than the whole step needs unprofiled, profiling did it: that excess is taken from
-    each operator in equal parts, because it hardly depends on the operator.
+    The overhead is what the operators of a profiled step take more than the whole unprofiled ``step``. It hardly depends on the operator, so it
+    is subtracted from each in equal parts.
     """
     sums = {key: sum(getattr(operator, key) for operator in operators) for key in Counts.model_fields}
     excess = {key: max(0, value - getattr(step, key)) / len(operators) for key, value in sums.items()}

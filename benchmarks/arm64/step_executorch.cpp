@@ -1,10 +1,10 @@
-// Runs golden steps of a .pte in ExecuTorch with one thread, for a counter to watch: the ARM64 counterpart of step_onnx.py.
+// Runs golden steps of a .pte in ExecuTorch with one thread, while a QEMU plugin counts instructions: the counterpart of step_onnx.py.
 //
 // usage: step_executorch FILE FOLDER STEPS [operators]
-// FOLDER/inputs.bin: the subclips, then the initial states, raw. STEPS steps of one stream and then the first step again; step i takes
-// subclip i modulo their number. FOLDER/outputs.bin: every output of every step, raw. Each step lies between two calls of getppid.
-// With "operators", FOLDER/operators.txt says in order what ran: "start NAME" and "end", each with a call of getuid, and between
-// them, where a delegate reports its own operators, "inside NANOSECONDS NAME" by the clock below.
+// FOLDER/inputs.bin holds the subclips and then the initial states, raw. It runs STEPS steps of one stream and then the first step again; step i
+// takes subclip i modulo the number of subclips. FOLDER/outputs.bin gets every output of every step, raw. getppid is called before and after
+// each step, as a mark for the counter. With "operators", FOLDER/operators.txt lists what ran, in order: "start NAME" and "end", each with a
+// call of getuid, and between them, if a delegate reports its own operators, "inside NANOSECONDS NAME" by the clock below.
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor.h>
 #include <executorch/runtime/core/event_tracer.h>
@@ -26,8 +26,8 @@ namespace {
 bool marks_clock = false;
 }
 
-// The clock of the whole process counts how often it was asked, a millisecond each: then the time that XNNPACK reports of an operator says
-// in how many parts it ran. Where operators are asked for, each part's end is marked by a call of getpid.
+// Replaces the clock of the whole process by one that advances a millisecond with each reading: the time that XNNPACK reports for an operator
+// then says in how many parts it ran. If operators are asked for, each reading is marked by a call of getpid.
 extern "C" int clock_gettime(clockid_t, timespec *time) noexcept {
     static long calls = 0;
     calls++;
@@ -59,7 +59,7 @@ using Bytes = std::vector<char>;
 
 namespace {
 
-// Writes down the operators as ExecuTorch and its delegates name them. It asks for no output of any of them.
+// Logs the operators under the names that ExecuTorch and its delegates give them. It does not request their outputs.
 class OperatorLog final : public executorch::runtime::EventTracer {
  public:
     explicit OperatorLog(const std::string &path) : out_(path) {}

@@ -1,10 +1,13 @@
-"""Runs golden steps of an ONNX file in onnxruntime with one thread, for a counter to watch; by an ARM64 Python, with numpy alone.
+"""Run golden steps of an ONNX file in onnxruntime with one thread, while a QEMU plugin counts instructions.
+
+It runs in an ARM64 Python that has NumPy and onnxruntime only.
 
 usage: step_onnx.py FILE FOLDER STEPS [operators]
 
-FOLDER/inputs.bin: the subclips, then the initial states, raw. STEPS steps of one stream and then the first step again; step i takes
-subclip i modulo their number. FOLDER/outputs.bin: every output of every step, raw. Each step lies between two calls of getppid. With
-"operators", FOLDER/operators.json is onnxruntime's profile, whose clock and getpid calls mark each operator.
+FOLDER/inputs.bin holds the subclips and then the initial states, raw. It runs STEPS steps of one stream and then the first step again; step i
+takes subclip i modulo the number of subclips. FOLDER/outputs.bin gets every output of every step, raw. getppid is called before and after each
+step, as a mark for the counter. With "operators", FOLDER/operators.json gets onnxruntime's profile, whose clock and getpid calls mark each
+operator.
 """
 
 import os
@@ -19,7 +22,7 @@ TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
 
 def main(file: str, folder: Path, steps: int, operators: bool) -> None:
-    """Runs the steps."""
+    """Run the steps."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_profiling = operators
@@ -44,7 +47,7 @@ def main(file: str, folder: Path, steps: int, operators: bool) -> None:
 
 
 def _read(path: Path, inputs: list[Any]) -> tuple[Any, list[Any]]:
-    """Subclips ``(S, T, H, W, 3)`` and the initial states, as the model's inputs are shaped and typed."""
+    """Return the subclips ``(S, T, H, W, 3)`` and the initial states, in the shapes and types of the model's inputs."""
     given = np.frombuffer(path.read_bytes(), np.uint8)
     states: list[Any] = []
     for value in reversed(inputs[1:]):

@@ -1,4 +1,4 @@
-"""What was counted on ARM64, for people."""
+"""Tables of ARM64 counts."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ KEY = "FMAs needed: of those executed, the share that the network's arithmetic t
 
 
 def instruction_table(records: Sequence[InstructionRecord]) -> Table:
-    """One row a configuration, a step's counts in millions. ``KEY`` explains the shares."""
+    """Return a table with a row for each configuration, its step's counts in millions. `KEY` explains the shares."""
     table = new_table("what runs", "instr.\nM", "times\nnaive", "FMAs\nM", "loads\nM", "stores\nM", "FMAs\nneeded", "useful", "error")
     naive = naive_instructions(records)
     for r in records:
         ratio = f"{naive / r.step.instructions:.2f}" if naive else "-"
         table.add_row(
-            r.subject.name,
+            r.configuration.name,
             _millions(r.step.instructions),
             ratio,
             *map(_millions, (r.step.vector_fmas, r.step.loads, r.step.stores)),
@@ -30,7 +30,7 @@ def instruction_table(records: Sequence[InstructionRecord]) -> Table:
 
 
 def operator_table(record: InstructionRecord) -> Table:
-    """A step's operators, those of one kind and output shape together, the dearest first."""
+    """Return a table of a step's operators, those of one kind and output shape together, the most expensive first."""
     groups = _groups(record.operators)
     between = _positive(record.step - sum(map(_counts, record.operators), Counts.zero()))
     rows = [(kind, shape, len(members), total) for (kind, shape), (members, total) in groups[:LARGEST_GROUPS]]
@@ -39,7 +39,7 @@ def operator_table(record: InstructionRecord) -> Table:
         rest = sum((total for _, (_, total) in others), Counts.zero())
         rows.append((f"{len(others)} kinds more", "", sum(len(members) for _, (members, _) in others), rest))
     headings = ("count", "instr.\nM", "share", "FMAs\nM", "per\nFMA", "loads\nM", "stores\nM")
-    table = new_table("operator", "output", *headings, texts=2, title=f"{record.subject.name} in {record.subject.engine}, by operator")
+    table = new_table("operator", "output", *headings, texts=2, title=f"{record.configuration.name} in {record.configuration.engine}, by operator")
     for kind, shape, count, total in (*rows, ("between operators", "", 0, between)):
         per_fma = f"{total.instructions / total.vector_fmas:.2f}" if total.vector_fmas else "-"
         table.add_row(

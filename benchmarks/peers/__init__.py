@@ -1,1 +1,1 @@
-"""Other runtimes beside ours, on the same network and frames: ``clipstep peers``."""
+"""Other runtimes on the same network and frames: ``clipstep peers``."""

@@ -1,4 +1,4 @@
-"""Other runtimes as engines: each reads the rank-5 ONNX of a network, or what its own converter made from it."""
+"""Other runtimes as engines: each loads the rank-5 ONNX of a network, or what its own converter made of it."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ from clipstep.runtime.errors import ClipstepError
 
 @dataclass(frozen=True)
 class Sources:
-    """What a converter may start from: a bundle and the network behind it, its rank-5 ONNX, and a folder to write to."""
+    """The inputs of a converter: a bundle and the network behind it, its rank-5 ONNX, and a folder to write to."""
 
     bundle: Path
     network: NetworkSource
@@ -30,8 +30,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Peer:
-    """A runtime: the distributions that it is, the modules that make it, how its file is made, and how that is loaded with so many
-    threads."""
+    """Another runtime: its distributions and modules, how its file is made, and how that is loaded with a number of threads."""
 
     distributions: tuple[str, ...]
     libraries: tuple[str, ...]
@@ -85,7 +84,7 @@ class Mnn:
 
 
 class Ncnn:
-    """ncnn on the CPU, float32; frames as numbers, since it has no uint8 input."""
+    """ncnn on the CPU, float32. Frames are passed as float32, because it has no uint8 inputs."""
 
     def __init__(self, path: Path, threads: int) -> None:
         import ncnn
@@ -112,7 +111,7 @@ def _as_onnx(sources: Sources) -> Path:
 
 
 def _to_mnn(sources: Sources) -> Path:
-    """Converts with MNN's own converter; its Python front, ``MNN.tools``, installs packages when it is imported."""
+    """Convert with MNN's own converter, called directly: its Python module ``MNN.tools`` installs packages when it is imported."""
     import _tools
 
     path = sources.onnx.with_suffix(".mnn")
@@ -145,7 +144,7 @@ def _to_ncnn(sources: Sources) -> Path:
 
 def _complaints(path: Path) -> str:
     lines = path.with_suffix(".log").read_text(encoding="utf-8").splitlines()
-    return "; ".join(dict.fromkeys(line for line in lines if "not supported" in line)) or "no word why"
+    return "; ".join(dict.fromkeys(line for line in lines if "not supported" in line)) or "no reason given"
 
 
 PEERS = {
@@ -156,21 +155,21 @@ PEERS = {
 
 
 def convert(name: str, sources: Sources) -> Path:
-    """The file of a peer, made in a process of its own: converters print, and some end the process.
+    """Convert the network for a peer, and return its file. It runs in a process of its own, because converters print and some end the process.
 
     Raises:
-        ClipstepError: it cannot be made.
+        ClipstepError: the conversion fails.
     """
     task = [name, str(sources.bundle), json.dumps(sources.network.values()), str(sources.onnx), str(sources.folder)]
     done = subprocess.run([sys.executable, "-P", "-m", __name__, *task], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["it ended without a word"]
+    lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["it ended without a message"]
     if done.returncode:
         raise ClipstepError(f"{name} cannot convert the network", got=lines[-1])
     return Path(lines[-1])
 
 
 def main() -> None:
-    """Converts for one peer and says where the file is."""
+    """Convert for one peer and print the path of its file."""
     name, bundle, network, onnx, folder = sys.argv[1:]
     try:
         print(PEERS[name].convert(Sources(Path(bundle), NetworkSource(**json.loads(network)), Path(onnx), Path(folder))))

@@ -1,14 +1,15 @@
-"""MoViNet-A0-stream (Kondratyuk et al., "MoViNets: Mobile Video Networks for Efficient Video Recognition", 2021, section 3.2 and
-table 7 of the appendix), with random weights: a streaming network to compare costs with.
+"""MoViNet-A0-stream with random weights: a streaming network to compare costs with.
 
-Its states are packed into one: the buffers of its temporal convolutions and the running means of its squeeze-and-excitations and head.
+Source: Kondratyuk et al., "MoViNets: Mobile Video Networks for Efficient Video Recognition" (2021), section 3.2 and table 7 of the appendix. Its
+states are packed into one: the buffers of its temporal convolutions, and the running means of its squeeze-and-excitations and its head.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from clipstep.network.packed_state import PackedState
 
 SIZE = 172
 """Height and width of its frames, in pixels."""
@@ -18,7 +19,7 @@ STEM, PROJECTED, HEAD = 8, 480, 2048
 
 @dataclass(frozen=True)
 class Layer:
-    """A bottleneck: its output's channels, those inside, its kernel (time, rows and columns) and its stride in rows and columns."""
+    """A bottleneck: its output channels, inner channels, kernel size in time and in space, and spatial stride."""
 
     channels: int
     inside: int
@@ -46,34 +47,19 @@ LAYERS = (
 )
 
 
-class Past:
-    """The packed state during one step: what layers take from it, in order, and what they leave for the next step."""
-
-    def __init__(self, packed: Tensor) -> None:
-        self._packed, self._taken = packed, 0
-        self._left: list[Tensor] = []
-
-    def take(self, shape: Sequence[int]) -> Tensor:
-        start = self._taken
-        self._taken += torch.Size(shape).numel()
-        return self._packed[:, start : self._taken].reshape(1, *shape)
-
-    def leave(self, value: Tensor) -> None:
-        self._left.append(value.reshape(1, -1))
-
-    def packed(self) -> Tensor:
-        return torch.cat(self._left, 1)
+class MovinetState(PackedState):
+    """The packed state during one step; its last number is the count of frames before this step."""
 
     @property
     def count(self) -> Tensor:
-        """How many frames there were before this step; the last number of the state."""
-        return self._packed[:, -1:]
+        """The number of frames before this step, ``(N, 1)``."""
+        return self.packed[:, -1:]
 
 
-def mean_so_far(x: Tensor, past: Past) -> Tensor:
-    """Of ``(1, C, T, 1, 1)`` the mean of each frame and all before it."""
-    total = past.take(x.shape[1:2]).reshape(1, -1, 1, 1, 1) + x.cumsum(2)
-    past.leave(total[:, :, -1])
+def mean_so_far(x: Tensor, past: MovinetState) -> Tensor:
+    """Return, for ``x`` ``(1, C, T, 1, 1)``, the mean of each frame and all frames before it."""
+    total = past.read(x.shape[1:2]).reshape(1, -1, 1, 1, 1) + x.cumsum(2)
+    past.write(total[:, :, -1])
     counts = past.count.reshape(1, 1, 1, 1, 1) + torch.arange(1.0, x.shape[2] + 1).reshape(1, 1, -1, 1, 1)
     return total / counts
 
@@ -83,7 +69,7 @@ def _norm(channels: int) -> nn.BatchNorm3d:
 
 
 class Bottleneck(nn.Module):
-    """Expansion, a (2+1)D depthwise convolution that is causal in time, squeeze-and-excitation, projection, and the shortcut."""
+    """A bottleneck: expansion, a (2+1)D depthwise convolution that is causal in time, squeeze-and-excitation, projection, and a shortcut."""
 
     def __init__(self, before: int, layer: Layer) -> None:
         super().__init__()
@@ -104,12 +90,12 @@ class Bottleneck(nn.Module):
         same = layer.stride == 1 and before == layer.channels
         self.shortcut = nn.Identity() if same else nn.Sequential(pool, nn.Conv3d(before, layer.channels, 1, bias=False), _norm(layer.channels))
 
-    def forward(self, x: Tensor, past: Past) -> Tensor:
+    def forward(self, x: Tensor, past: MovinetState) -> Tensor:
         y = self.in_plane(self.expand(x))
         if self.time > 1:
             _, channels, _, height, width = y.shape
-            y = torch.cat([past.take((channels, self.time - 1, height, width)), y], 2)
-            past.leave(y[:, :, -(self.time - 1) :])
+            y = torch.cat([past.read((channels, self.time - 1, height, width)), y], 2)
+            past.write(y[:, :, -(self.time - 1) :])
             y = self.over_time(y)
         each = y.mean((3, 4), keepdim=True)
         y = y * self.squeeze(torch.cat([mean_so_far(each, past), each], 1))
@@ -118,7 +104,7 @@ class Bottleneck(nn.Module):
 
 
 class MoViNetA0Stream(nn.Module):
-    """``forward(frames, past)``: frames ``(1, 3, T, 172, 172)``; logits ``(1, 600)`` of the newest frame, and the next past."""
+    """The network: ``forward(frames, past)`` takes frames ``(1, 3, T, 172, 172)`` and returns logits ``(1, 600)`` and the next ``past``."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -131,17 +117,17 @@ class MoViNetA0Stream(nn.Module):
             self.head = nn.Sequential(nn.Linear(PROJECTED, HEAD), nn.Hardswish(), nn.Linear(HEAD, CLASSES))
 
     def initial_states(self) -> dict[str, Tensor]:
-        """Zeros: nothing was seen yet."""
+        """Return the state before the first frame: zeros."""
         return {"past": torch.zeros(1, sum(self._sizes()) + 1)}
 
     def forward(self, frames: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        states = Past(past)
+        states = MovinetState(past)
         x = self.stem(frames)
         for layer in self.layers:
             x = layer(x, states)
         x = mean_so_far(self.project(x).mean((3, 4), keepdim=True), states)
-        states.leave(states.count + frames.shape[2])
-        return self.head(x[:, :, -1].flatten(1)), states.packed()
+        states.write(states.count + frames.shape[2])
+        return self.head(x[:, :, -1].flatten(1)), states.next()
 
     def _sizes(self) -> list[int]:
         side, sizes = -(-SIZE // 2), []

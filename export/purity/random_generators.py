@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clipstep.network.generators import restored_generators
+from clipstep.network.rng_state import preserved_rng_state
 
 SHARED: tuple[Any, ...] = (random.getstate.__self__, np.random.get_state.__self__, torch.default_generator)  # type: ignore[attr-defined]
 """The shared generators. A bound function such as `random.random` leads to one of them."""
@@ -50,7 +50,7 @@ def shared_states() -> dict[str, Any]:
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """A context in which the shared generators are seeded; they are restored at its end."""
-    with restored_generators():
+    with preserved_rng_state():
         torch.default_generator.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from clipstep.export.compat.torch_internals import tree_leaves
 from clipstep.export.source_lines import line_of_node
 from clipstep.export.unsupported import Unsupported
-from clipstep.network.past import Past
+from clipstep.network.packed_state import PackedState
 from clipstep.runtime.errors import ClipstepError
 
 TIME = 2
@@ -48,7 +48,7 @@ class StreamInterpreter(fx.Interpreter):
         self,
         graph: fx.GraphModule,
         rules: Mapping[Any, Callable[..., Any]],
-        past: Past,
+        past: PackedState,
         position: Tensor,
         ended: Tensor | None = None,
         window: int | None = None,

@@ -27,7 +27,7 @@ from clipstep.export.lowering.lower import export_whole
 from clipstep.export.lowering.passes.channel_shuffles import find_channel_shuffles
 from clipstep.export.stream.interpreter import TIME, StreamError, StreamInterpreter
 from clipstep.export.stream.rules import RULES
-from clipstep.network.past import Past
+from clipstep.network.packed_state import PackedState
 
 
 class StreamedNetwork(nn.Module):
@@ -55,7 +55,7 @@ class StreamedNetwork(nn.Module):
         self.graph = fx.GraphModule(exported, exported.graph)  # torch.export's own module refuses eval().
         find_channel_shuffles(self.graph)
         self.frames, self.window = frames, window
-        recorded = _RecordedPast()
+        recorded = _RecordedState()
         run = StreamInterpreter(self.graph, RULES, recorded, torch.zeros(1, 1), torch.zeros(1, 1), window)
         with torch.no_grad():
             run.run(example[:, :, :1].expand(-1, -1, frames, -1, -1))
@@ -84,10 +84,10 @@ class StreamedNetwork(nn.Module):
 
     def initial_states(self) -> dict[str, Tensor]:
         ended = {"ended": torch.zeros(1, 1)} if self.flush_steps else {}
-        return {"past": Past.initial(self._shapes), "position": torch.zeros(1, 1), **ended}
+        return {"past": PackedState.initial(self._shapes), "position": torch.zeros(1, 1), **ended}
 
     def forward(self, frames: Tensor, past: Tensor, position: Tensor, ended: Tensor | None = None) -> tuple[Tensor, ...]:
-        memory = Past(past)
+        memory = PackedState(past)
         logits: Tensor = StreamInterpreter(self.graph, RULES, memory, position, ended, self.window).run(frames)
         following = position + 1
         if self.window:  # A camera may run so long that float32 would no longer count exactly.
@@ -115,14 +115,14 @@ class StreamedNetwork(nn.Module):
         return f"StreamedNetwork({self.frames} frames a step, {self.delay} late{end}{window})"
 
 
-class _RecordedPast(Past):
+class _RecordedState(PackedState):
     """Records the shapes of what layers remember."""
 
     def __init__(self) -> None:
         super().__init__(torch.zeros(1, 0))
         self.shapes: list[Sequence[int]] = []
 
-    def take(self, shape: Sequence[int]) -> Tensor:
+    def read(self, shape: Sequence[int]) -> Tensor:
         self.shapes.append(shape)
         return torch.zeros(1, *shape)
 

@@ -25,24 +25,24 @@ class _Job(NamedTuple):
 MAKE, EXPORT, RUN, MEASURE = "Make a network", "Export it", "Run it", "Measure it"
 JOBS = {
     "demo": _Job("clipstep.training.demo.command", "bench", "Export, run and measure a small network that ships with clipstep.", MAKE),
-    "train": _Job("clipstep.training.cli", "training", "Train a network on a data set in UCF101's layout.", MAKE),
-    "models": _Job("clipstep.training.commands", "training", "List the networks that can be trained, and what each costs.", MAKE),
-    "generate": _Job("clipstep.training.commands", "training", "Write a data set of which the order of motion alone decides.", MAKE),
-    "convert": _Job("clipstep.training.commands", "training", "Write a checkpoint of the paper's published code as a run.", MAKE),
+    "train": _Job("clipstep.training.train_command", "training", "Train a network on a data set in UCF101's layout.", MAKE),
+    "models": _Job("clipstep.training.cli", "training", "List the networks that can be trained, and what each costs.", MAKE),
+    "generate": _Job("clipstep.training.cli", "training", "Write a data set of which the order of motion alone decides.", MAKE),
+    "convert": _Job("clipstep.training.cli", "training", "Write a checkpoint of the paper's published code as a run.", MAKE),
     "export": _Job("clipstep.export.cli", "export", "Write a trained run, or a network of your own, as a bundle.", EXPORT),
     "verify": _Job("clipstep.export.cli", "export", "Check each artifact of a bundle against the eager network.", EXPORT),
     "inspect": _Job("clipstep.runtime.inspection", None, "Show what a bundle, or a lone artifact, is.", EXPORT),
     "sign": _Job("clipstep.runtime.sign", "sign", "Sign a bundle, so that others can check who made it.", EXPORT),
     "pack": _Job("clipstep.export.pack", None, "Write a bundle as one file, for one platform.", EXPORT),
     "run": _Job("clipstep.runtime.run", None, "Stream a video through a bundle.", RUN),
-    "evaluate": _Job("clipstep.training.commands", "training", "Measure how right a run or a bundle is on a data set.", MEASURE),
-    "explain": _Job("clipstep.training.commands", "training", "Show where a network looks in a video, and what it predicts.", MEASURE),
-    "bench": _Job("clipstep.benchmarks.cli", "bench", "Measure latency and memory, or instructions on ARM64.", MEASURE),
+    "evaluate": _Job("clipstep.training.cli", "training", "Measure the accuracy of a run or a bundle on a data set.", MEASURE),
+    "explain": _Job("clipstep.training.cli", "training", "Show where a network looks in a video, and what it predicts.", MEASURE),
+    "bench": _Job("clipstep.benchmarks.bench_command", "bench", "Measure latency and memory, or instructions on ARM64.", MEASURE),
     "report": _Job("clipstep.benchmarks.report", None, "Summarise a bundle and what was measured of it.", MEASURE),
     "peers": _Job("clipstep.benchmarks.peers.command", "peers", "Measure a bundle beside the network in other runtimes.", MEASURE),
-    "systems": _Job("clipstep.benchmarks.commands", "bench", "Export and measure every network that can be trained.", MEASURE),
-    "scaling": _Job("clipstep.benchmarks.commands", "bench", "Measure how a step grows with frames, size and streams.", MEASURE),
-    "throughput": _Job("clipstep.benchmarks.commands", "training", "Measure training in batches beside one video at a time.", MEASURE),
+    "bench-models": _Job("clipstep.benchmarks.cli", "bench", "Export and measure every network that can be trained.", MEASURE),
+    "bench-scaling": _Job("clipstep.benchmarks.cli", "bench", "Measure how a step grows with frames, size and streams.", MEASURE),
+    "bench-training": _Job("clipstep.benchmarks.cli", "training", "Measure training in batches, in videos a second.", MEASURE),
     "arm64": _Job("clipstep.benchmarks.arm64.install", "bench", "Set up what clipstep bench --arch arm64 needs.", MEASURE),
 }
 
@@ -54,7 +54,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in JOBS:
             return None
-        command: click.Command = getattr(importlib.import_module(JOBS[cmd_name].module), f"{cmd_name}_command")
+        command: click.Command = getattr(importlib.import_module(JOBS[cmd_name].module), f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
@@ -78,7 +78,7 @@ class _LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for heading in dict.fromkeys(job.group for job in JOBS.values()):
             with formatter.section(heading):
-                formatter.write_dl([(name, job.help) for name, job in JOBS.items() if job.group == heading], col_max=12)
+                formatter.write_dl([(name, job.help) for name, job in JOBS.items() if job.group == heading], col_max=14)
 
 
 @click.command(cls=_LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

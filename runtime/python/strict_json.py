@@ -64,11 +64,11 @@ def _check(value: Any, where: str, depth: int) -> None:
             _check(inner, f"{where}.{index}", depth + 1)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ClipstepError(f"has a number out of range at {where[1:]}", expected="finite numbers")
-    elif isinstance(value, str) and not _plain(value):
+    elif isinstance(value, str) and not is_printable_line(value):
         raise ClipstepError(f"holds control characters at {where[1:] or 'its start'}", got=shown(value), expected="text of one line")
 
 
-def _plain(text: str) -> bool:
+def is_printable_line(text: str) -> bool:
     """Whether a terminal shows the text as it is, in one line: no control characters, separators of lines, halves of surrogate pairs."""
     return text.isprintable() or not any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in JOINERS for c in text)
 

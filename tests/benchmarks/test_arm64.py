@@ -81,8 +81,8 @@ def test_counts_are_recorded_noted_and_reported(kit: Path, edit: Callable[..., P
     assert (code, error) == (0, "")
     timed, (naive, lowered) = read_records(out)
     assert timed == []
-    assert (naive.subject.name, naive.artifact_sha256) == ("naive rank-5 ONNX", None)
-    assert (lowered.subject.name, lowered.subject.engine, lowered.subject.threads) == ("step.onnx", "onnxruntime", 1)
+    assert (naive.configuration.name, naive.artifact_sha256) == ("naive rank-5 ONNX", None)
+    assert (lowered.configuration.name, lowered.configuration.engine, lowered.configuration.threads) == ("step.onnx", "onnxruntime", 1)
     assert (lowered.first_step, lowered.step) == (counts(2000, 400, 60, 8), counts(1000, 200, 30, 4))
     assert len(lowered.steps) == len(load_file(bundle / "golden.safetensors")["logits"])
     assert lowered.largest_error <= 1e-4

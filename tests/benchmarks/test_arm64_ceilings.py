@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from clipstep.benchmarks.arm64.ceilings import check_ceilings, read_ceilings
+from clipstep.benchmarks.models import random_run
 from clipstep.benchmarks.records import InstructionRecord
 from clipstep.benchmarks.report import read_records
-from clipstep.benchmarks.systems import random_run
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.runtime.bundle import Bundle
@@ -60,5 +60,5 @@ def _check_records(bundle: Path, out: Path) -> None:
         assert record.needed_fmas is not None and record.step.vector_fmas >= 0.95 * record.needed_fmas
         assert sum(operator.instructions for operator in record.operators) == pytest.approx(record.step.instructions, rel=0.05)
         if record.artifact_sha256:
-            step = noted[record.subject.name]
+            step = noted[record.configuration.name]
             assert step is not None and step.instructions == record.step.instructions

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clipstep.benchmarks.arm64.marks import Mark, step_counts
-from clipstep.benchmarks.arm64.operators import executorch_operators, onnxruntime_operators, settled
+from clipstep.benchmarks.arm64.operators import executorch_operators, onnxruntime_operators, without_profiling
 from clipstep.benchmarks.arm64.table import operator_table
 from clipstep.benchmarks.records import Counts, InstructionRecord, OperatorCount
 from clipstep.runtime.errors import ClipstepError
@@ -64,8 +64,8 @@ def test_what_profiling_added_is_taken_away_in_equal_parts() -> None:
     operators = [
         OperatorCount(name=n, kind="k", output_shape=None, instructions=i, vector_fmas=8, loads=0, stores=0) for n, i in (("a", 100), ("b", 500))
     ]
-    assert [o.instructions for o in settled(operators, counts(500, 16))] == [50, 450]
-    assert [o.instructions for o in settled(operators, counts(700, 16))] == [100, 500]
+    assert [o.instructions for o in without_profiling(operators, counts(500, 16))] == [50, 450]
+    assert [o.instructions for o in without_profiling(operators, counts(700, 16))] == [100, 500]
 
 
 def test_operators_of_one_kind_and_shape_are_one_row() -> None:
@@ -74,13 +74,13 @@ def test_operators_of_one_kind_and_shape_are_one_row() -> None:
         OperatorCount(name=str(n), kind="Conv", output_shape=shape, instructions=10_000_000, vector_fmas=5_000_000, loads=0, stores=0)
         for n, shape in enumerate(shapes)
     )
-    subject = {"name": "x", "target": "onnx", "form": "3d", "precision": "float32", "engine": "onnxruntime", "threads": 1, "file": None}
+    configuration = {"name": "x", "target": "onnx", "form": "3d", "precision": "float32", "engine": "onnxruntime", "threads": 1, "file": None}
     record = InstructionRecord.model_validate(
         {
             "bundle": "b",
             "manifest_sha256": "0",
             "artifact_sha256": None,
-            "subject": subject,
+            "configuration": configuration,
             "emulator": "e",
             "cpu_model": "c",
             "tool_versions": {},

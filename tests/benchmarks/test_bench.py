@@ -44,7 +44,7 @@ def test_each_configuration_has_one_record_that_says_what_ran(records_file: Path
     records, _ = read_records(records_file)
     manifest = json.loads((bundle_path / MANIFEST).read_text())
     hashes = {artifact["target"]: artifact["sha256"] for artifact in manifest["artifacts"]}
-    ran = {(r.subject.target, r.subject.form, r.subject.engine): r.artifact_sha256 for r in records}
+    ran = {(r.configuration.target, r.configuration.form, r.configuration.engine): r.artifact_sha256 for r in records}
     assert ran == {
         ("onnx", "3d", "onnxruntime"): None,
         ("pytorch", "3d", "pytorch"): None,
@@ -53,8 +53,8 @@ def test_each_configuration_has_one_record_that_says_what_ran(records_file: Path
     }
     for record in records:
         assert len(record.step_ms) == 3 * 2
-        assert record.start.threads_used == record.subject.threads == 1
-        assert record.start.largest_error <= 1e-4
+        assert record.cold_start.threads_used == record.configuration.threads == 1
+        assert record.cold_start.largest_error <= 1e-4
         assert record.manifest_sha256 == tree_sha256(bundle_path / MANIFEST)
         assert record.peak_memory_bytes >= record.memory_before_load_bytes > 0
         assert record.subclip_s == 4 / 25
@@ -75,7 +75,7 @@ def test_the_report_gives_each_artifact_its_own_ratio(records_file: Path, bundle
     text = capsys.readouterr().out
     for record in records:
         if record.artifact_sha256:
-            line = next(line for line in text.splitlines() if record.subject.name in line)
+            line = next(line for line in text.splitlines() if record.configuration.name in line)
             assert f"{naive_ms(records)[1] / record.percentile_ms(50):.2f}" in line
 
 
@@ -97,7 +97,7 @@ def test_without_the_network_the_artifacts_alone_are_measured(
 ) -> None:
     out = tmp_path / "records.jsonl"
     assert call("bench", bundle_path, *options, "--threads", "1", "--rounds", "1", "--steps", "1", "--out", out) == 0
-    assert {record.subject.form for record in read_records(out)[0]} == {"lowered"}
+    assert {record.configuration.form for record in read_records(out)[0]} == {"lowered"}
     hint = "its artifacts alone; PyTorch and naive ONNX beside them with --run RUN or --model FACTORY"
     assert (hint in capsys.readouterr().out) == (not options)
 
@@ -177,8 +177,8 @@ def test_a_network_of_ones_own_is_measured_as_it_was_trained_too(tmp_path: Path,
     measured = ("--threads", 1, "--rounds", 1, "--steps", 2, "--out", "records.jsonl")
     assert call("bench", "own.clipstep", "--model", "benched:factory", *measured) == 0
     records, _ = read_records(Path("records.jsonl"))
-    assert [record.subject.name for record in records] == ["naive rank-5 ONNX", "PyTorch eager", "step.onnx"]
-    assert all(record.start.largest_error < 1e-5 for record in records)
+    assert [record.configuration.name for record in records] == ["naive rank-5 ONNX", "PyTorch eager", "step.onnx"]
+    assert all(record.cold_start.largest_error < 1e-5 for record in records)
 
 
 def test_a_factory_that_gives_another_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,7 +221,7 @@ def test_the_weights_of_ones_own_network_are_given_beside_it(
     assert call("export", "--model", "weighted:factory", *arguments) == 0
     measured = ("--threads", 1, "--rounds", 1, "--steps", 1, "--out", "records.jsonl")
     assert call("bench", "own.clipstep", "--model", "weighted:factory", "--weights", "seven.safetensors", *measured) == 0
-    assert max(record.start.largest_error for record in read_records(Path("records.jsonl"))[0]) < 1e-5
+    assert max(record.cold_start.largest_error for record in read_records(Path("records.jsonl"))[0]) < 1e-5
     assert call("bench", "own.clipstep", "--model", "weighted:factory") == 2
     assert "with its --weights if it had any" in capsys.readouterr().err
 
@@ -233,7 +233,7 @@ def test_spinning_threads_are_measured_beside_those_that_step_models_have(
     options = ("--no-reference", "--threads", "1", "--rounds", "1", "--steps", "2", "--pause", "3", "--spinning", "--out", out)
     assert call("bench", bundle_path, *options) == 0
     records, _ = read_records(out)
-    assert [(r.subject.name, r.subject.spinning) for r in records] == [
+    assert [(r.configuration.name, r.configuration.spinning) for r in records] == [
         ("step.onnx", False),
         ("step.onnx, spinning threads", True),
         ("step.pte", False),
@@ -270,7 +270,7 @@ def test_a_base_install_measures_what_it_can_and_says_what_it_left_out(bundle_pa
     done = _bench_on_a_base_install(tmp_path, bundle_path, "--threads", 1, "--rounds", 1, "--steps", 1, "--out", out)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"left out: step.pte: engine executorch needs executorch, torch, which are not installed; {install_extra('export')}" in done.stdout
-    assert [record.subject.name for record in read_records(out)[0]] == ["step.onnx"]
+    assert [record.configuration.name for record in read_records(out)[0]] == ["step.onnx"]
     (row,) = (line for line in done.stdout.splitlines() if line.startswith("step.onnx "))
     assert len(row) <= 80
 

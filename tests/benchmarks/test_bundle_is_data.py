@@ -98,7 +98,7 @@ def watched(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
 
 def record_of(artifact: dict[str, Any], bundle: Path) -> str:
     """A record whose every text names the bait."""
-    bait, subject = (
+    bait, configuration = (
         "bait_module",
         {"target": "onnx", "form": "3d", "precision": "float32", "engine": "bait_module", "threads": 1, "file": "bait.json"},
     )
@@ -106,8 +106,8 @@ def record_of(artifact: dict[str, Any], bundle: Path) -> str:
         "bundle": bait,
         "manifest_sha256": "0" * 64,
         "artifact_sha256": artifact["sha256"],
-        "subject": {"name": bait, **subject},
-        "start": {"load_s": 1, "first_step_ms": 1, "threads_used": 1, "largest_error": 0},
+        "configuration": {"name": bait, **configuration},
+        "cold_start": {"load_s": 1, "first_step_ms": 1, "threads_used": 1, "largest_error": 0},
         "device": {"cpu_model": bait, "cores": 1, "os": bait, "machine": bait},
         "tool_versions": {bait: bait},
         "placement": {bait: 1},

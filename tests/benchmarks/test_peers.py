@@ -12,8 +12,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from clipstep.benchmarks.latency import Plan, as_trained, measure
-from clipstep.benchmarks.peers import command
+from clipstep.benchmarks.latency import as_trained, measure
+from clipstep.benchmarks.options import BenchOptions
+from clipstep.benchmarks.peers import comparison
 from clipstep.benchmarks.peers.movinet import MoViNetA0Stream
 from clipstep.benchmarks.report import read_records
 from clipstep.export.step import program_of
@@ -30,12 +31,12 @@ def test_every_runtime_is_timed_or_named_with_the_reason(bundle_path: Path, run_
     code, said, _ = clipstep("peers", bundle_path, "--run", run_folder, "--threads", 1, "--rounds", 2, "--steps", 1, "--out", out)
     assert code == 0
     records, _ = read_records(out)
-    timed = {record.subject.name for record in records}
+    timed = {record.configuration.name for record in records}
     if shutil.which("g++") is None:  # torch.compile generates C++.
         assert "not timed: torch.compile: " in said
         timed.add("torch.compile")
     assert timed == {"naive rank-5 ONNX", "PyTorch eager", "torch.compile", "openvino", "mnn", "step.onnx", "step.pte"}
-    assert all(record.start.largest_error <= 1e-4 and len(record.step_ms) == 2 for record in records)
+    assert all(record.cold_start.largest_error <= 1e-4 and len(record.step_ms) == 2 for record in records)
     arithmetic = Bundle.open(bundle_path).manifest.export.multiply_accumulates
     rate, millions, least = re.search(r"large matrices here: ([\d.]+) G .* the step's (\d+) M take ([\d.]+) ms", said).groups()  # type: ignore[union-attr]
     assert arithmetic is not None and int(millions) == round(arithmetic / 1e6)
@@ -50,9 +51,9 @@ def test_another_networks_numbers_are_refused_before_timing(
     other = Run(randomise(copy.deepcopy(run.network)), run.info, run.sample)
     program, naive = program_of(other.spec()), tmp_path / "other.onnx"
     naive.write_bytes(to_onnx(program.step, program).SerializeToString())
-    subjects = [as_trained(name, "onnx", engine, 1, naive) for name, engine in (("wrong", "onnxruntime"), ("wrong openvino", "openvino"))]
+    configurations = [as_trained(name, "onnx", engine, 1, naive) for name, engine in (("wrong", "onnxruntime"), ("wrong openvino", "openvino"))]
     refused: dict[str, str] = {}
-    records = measure(subjects, Bundle.open(bundle_path), None, Plan((1,), 1, 1), Console(quiet=True), refused)
+    records = measure(configurations, Bundle.open(bundle_path), None, BenchOptions((1,), 1, 1), Console(quiet=True), refused)
     assert records == []
     assert set(refused) == {"wrong", "wrong openvino"}
     assert all("computes something else than the golden steps" in reason for reason in refused.values())
@@ -62,7 +63,7 @@ def test_peers_that_are_not_installed_are_named(bundle_path: Path, clipstep: Cli
     def version(distribution: str) -> str:
         raise PackageNotFoundError(distribution)
 
-    monkeypatch.setattr(command, "version", version)
+    monkeypatch.setattr(comparison, "version", version)
     code, _, error = clipstep("peers", bundle_path, "--peer", "mnn", "--peer", "openvino")
     assert code == 2
     assert "peers are not installed; got no MNN, openvino; " + install_extra("peers") in error

@@ -52,7 +52,7 @@ RECORD: dict[str, Any] = {
     "bundle": "demo.clipstep",
     "manifest_sha256": "0" * 64,
     "artifact_sha256": "1" * 64,
-    "subject": {
+    "configuration": {
         "name": "step.onnx",
         "target": "onnx",
         "form": "lowered",
@@ -62,7 +62,7 @@ RECORD: dict[str, Any] = {
         "file": "step.onnx",
         "spinning": False,
     },
-    "start": {"load_s": 0.2, "first_step_ms": 31.0, "threads_used": 2, "largest_error": 1e-6},
+    "cold_start": {"load_s": 0.2, "first_step_ms": 31.0, "threads_used": 2, "largest_error": 1e-6},
     "device": {"cpu_model": "Maker Chip", "cores": 8, "os": "Android 15 (SDK 35)", "machine": "aarch64"},
     "tool_versions": {"clipstep": "0.1.0", "onnxruntime": "1.29.0"},
     "placement": {"CPUExecutionProvider": 9},

@@ -1,4 +1,4 @@
-"""``clipstep scaling``: a row a shape, with the arithmetic of each; what cannot be measured is refused."""
+"""``clipstep bench-scaling``: a row a shape, with the arithmetic of each; what cannot be measured is refused."""
 
 import re
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from clipstep.network.count import clip_multiply_accumulates
+from clipstep.network.count import clip_macs
 from clipstep.training.models import build
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -23,12 +23,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_arithmetic_and_the_time_of_each_shape(folder: Path, clipstep: Cli) -> None:
     picture = folder / "scaling.png"
     shapes = ("--frames", 4, "--frames", 8, "--size", 64, "--streams", 1, "--streams", 3)
-    code, said, _ = clipstep("scaling", DATA, "--out", folder, "--system", "shufflenet3d_0.5x", *shapes, "--rounds", 1, "--picture", picture)
+    code, said, _ = clipstep(
+        "bench-scaling", DATA, "--out", folder, "--architecture", "shufflenet3d_0.5x", *shapes, "--rounds", 1, "--picture", picture
+    )
     assert code == 0
     rows = [re.findall(r"[\d.,]+", line) for line in said.splitlines() if re.fullmatch(r"[ \d.,]+", line)]
     network = build("shufflenet3d_0.5x", {"classes": 2, "frames": 8, "size": 64})
     for row, frames in zip(rows, (4, 8), strict=False):
-        assert row[:3] == [str(frames), "64", f"{clip_multiply_accumulates(network, 3, frames, 64) / 1e6:.0f}"]
+        assert row[:3] == [str(frames), "64", f"{clip_macs(network, 3, frames, 64) / 1e6:.0f}"]
         assert all(float(number) > 0 for number in row[3:])
     assert rows[0][4] == rows[0][6] == "1.00"  # The last but one T is what others are compared with.
     assert [row[0] for row in rows[2:]] == ["1", "3"]
@@ -39,6 +41,6 @@ def test_the_arithmetic_and_the_time_of_each_shape(folder: Path, clipstep: Cli) 
 
 def test_another_network_in_its_place_is_refused(folder: Path, clipstep: Cli) -> None:
     shutil.copytree(folder / "shufflenet3d_0.5x-4x64.clipstep", folder / "shufflenet3d_0.5x-2x64.clipstep")
-    code, _, error = clipstep("scaling", DATA, "--out", folder, "--system", "shufflenet3d_0.5x", "--frames", 2, "--size", 64)
+    code, _, error = clipstep("bench-scaling", DATA, "--out", folder, "--architecture", "shufflenet3d_0.5x", "--frames", 2, "--size", 64)
     assert code == 2
     assert "shufflenet3d_0.5x-2x64.clipstep: is of another network or size; choose another --out" in error

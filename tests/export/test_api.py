@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clipstep.benchmarks import bench
 from clipstep.export import WrittenArtifact, export, verify
-from clipstep.runtime import ClipstepError, Manifest, ParityError, StepModel, inspect
+from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, Manifest, ParityError, StepModel, inspect
 
 FACTS: dict[str, Any] = {
     "frames": 3,
@@ -85,6 +85,14 @@ def test_a_sample_may_be_an_array_or_a_video(small: nn.Module, sample: Tensor, c
     assert (given.golden.content, filmed.golden.content) == (("given",), ("video",))
 
 
+def test_numbers_and_frames_may_be_of_numpy(small: nn.Module, sample: Tensor, tmp_path: Path) -> None:
+    facts = FACTS | {"frames": np.int64(3), "size": np.int32(16), "mean": np.array(FACTS["mean"]), "std": torch.tensor(FACTS["std"])}
+    reversed_view = sample.numpy()[::-1]  # A negative stride, which torch refuses.
+    manifest = export(small, tmp_path / "numpy.clipstep", sample=reversed_view, **facts).manifest
+    assert manifest.input.shape == (3, 16, 16, 3) and manifest.input.mean == FACTS["mean"]
+    np.testing.assert_array_equal(GoldenSteps.of(Bundle.open(tmp_path / "numpy.clipstep")).subclips[:5], reversed_view)
+
+
 def test_a_bundle_is_verified_against_its_module(exported: Path, small: nn.Module, clip: Path) -> None:
     recorded, computed = verify(exported), verify(exported, module=small, video=clip)
     assert [item.file for item in recorded.artifacts] == ["step.onnx"] and recorded.steps == 16
@@ -109,7 +117,7 @@ def test_verify_names_an_artifact_that_is_missing(exported: Path, tmp_path: Path
 
 def test_bench_gives_records_and_prints_nothing(exported: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (record,) = bench(exported, threads=[1], rounds=2, steps=3)
-    assert record.subject.file == "step.onnx" and len(record.step_ms) == 6 and min(record.step_ms) > 0
+    assert record.configuration.file == "step.onnx" and len(record.step_ms) == 6 and min(record.step_ms) > 0
     assert capfd.readouterr().out == ""
 
 
@@ -119,6 +127,11 @@ def test_bench_gives_records_and_prints_nothing(exported: Path, capfd: pytest.Ca
         ({"rounds": 0}, "rounds is a whole number"),
         ({"threads": []}, "threads are whole numbers"),
         ({"weights": "w.pt"}, "--weights needs the network"),
+        ({"rounds": 1.5}, "rounds is a whole number; got 1.5"),
+        ({"threads": 2}, r"threads are whole numbers; got 2; expected a list such as \[1, 2\]"),
+        ({"threads": "2"}, "threads are whole numbers; got '2'"),
+        ({"threads": [True]}, r"threads are whole numbers; got \(True,\)"),
+        ({"pause_ms": -1}, "pause_ms is a number of milliseconds; got -1"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(exported: Path, options: dict[str, Any], message: str) -> None:
@@ -159,15 +172,24 @@ def test_a_module_that_cannot_be_exported_is_refused_and_left_as_it_is(name: str
         ({"labels": ("a", "a")}, "labels name a class twice; got a"),
         ({"labels": ()}, "labels are the class names"),
         ({"labels": "ab"}, "labels are the class names"),
+        ({"labels": (" ", "b")}, r"labels are the class names; got \(' ', 'b'\)"),
+        ({"labels": ("a\nb", "c")}, r"a label holds control characters; got 'a\\nb'"),
+        ({"labels": ("a" * 1001, "c")}, "labels cannot be in a bundle; got label 0 must have 1 to 1000 characters"),
         ({"sample": torch.zeros(2, 3, 20, 20, 3, dtype=torch.uint8)}, r"the sample's frames are not the network's; got \(2, 3, 20, 20, 3\)"),
         ({"sample": torch.zeros(2, 4, 16, 16, 3, dtype=torch.uint8)}, r"expected \(S, 3, 16, 16, 3\)"),
         ({"sample": torch.zeros(0, 3, 16, 16, 3, dtype=torch.uint8)}, "at least one subclip"),
         ({"sample": torch.zeros(2, 3, 16, 16, 3)}, r"got \(2, 3, 16, 16, 3\) torch\.float32"),
         ({"sample": [[1, 2]]}, "the sample is no tensor; got list"),
         ({"sample": np.zeros((1, 3, 16, 16, 3), np.uint16)}, r"torch\.uint16"),
+        ({"sample": np.full((1, 3, 16, 16, 3), None)}, "the sample cannot be a tensor; got an array of object"),
+        ({"sample": torch.zeros(2, 3, 16, 16, 3, dtype=torch.uint8, device="meta")}, "the sample is on another device; got meta"),
         ({"sample": "no-such-file.mp4"}, r"no-such-file\.mp4"),
         ({"frames": 0}, "frames is a whole number"),
         ({"size": 16.0}, "size is a whole number"),
+        ({"size": True}, "size is a whole number; got True"),
+        ({"size": 10**9}, "the frames of a subclip are too large; got 3 of 1000000000x1000000000"),
+        ({"mean": (1.0, 2.0), "std": (1.0, 1.0)}, "mean has a number for each channel; .* give other frames by sample="),
+        ({"targets": None}, "targets are a list of names; got None"),
         ({"mean": (1.0,)}, "mean has a number for each channel"),
         ({"std": (1.0, 1.0)}, "std has a number for each channel"),
         ({"std": (1.0, 0.0, 1.0)}, "std is what frames are divided by"),

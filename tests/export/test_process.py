@@ -22,7 +22,7 @@ from clipstep.export.interrupts import interruptible
 from clipstep.export.mlprogram import MlProgram
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
-from clipstep.network.generators import restored_generators
+from clipstep.network.rng_state import preserved_rng_state
 from clipstep.runtime import Bundle, ClipstepError, EngineError, GoldenSteps, StepModel
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import load_engine
@@ -291,7 +291,7 @@ def test_training_restores_the_random_generators(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ClipstepError, match="stopped here"):
         training.train(job, None)  # type: ignore[arg-type]
     assert _generators() == before
-    with restored_generators():
+    with preserved_rng_state():
         torch.manual_seed(1), random.seed(1), np.random.seed(1)
     assert _generators() == before
 

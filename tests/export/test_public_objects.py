@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clipstep.benchmarks.records import Counts, InstructionRecord, Record, Start, Subject, this_device
+from clipstep.benchmarks.records import ColdStart, Configuration, Counts, InstructionRecord, Record, this_device
 from clipstep.export import choices
 from clipstep.export.targets import TARGETS
 from clipstep.runtime import Bundle, GoldenSteps, StepModel
@@ -15,7 +15,7 @@ from clipstep.training.models import HOME as HOME_NETWORK
 from clipstep.training.models import PRESETS as STRIDES
 from clipstep.training.run import Run
 
-SUBJECT = Subject(name="step.onnx", target="onnx", form="lowered", precision="float32", engine="onnxruntime", threads=2, file="step.onnx")
+CONFIGURATION = Configuration(name="step.onnx", target="onnx", form="lowered", precision="float32", engine="onnxruntime", threads=2, file="step.onnx")
 
 
 def test_the_repr_of_a_bundles_objects_is_short(bundle: Bundle, golden: GoldenSteps, run: Run, bundle_path: Path) -> None:
@@ -32,10 +32,10 @@ def test_the_repr_of_a_bundles_objects_is_short(bundle: Bundle, golden: GoldenSt
 
 
 def test_the_repr_of_a_record_has_its_median_and_not_all_its_steps() -> None:
-    about = {"bundle": "small.clipstep", "manifest_sha256": "a", "artifact_sha256": "b", "subject": SUBJECT, "tool_versions": {}}
+    about = {"bundle": "small.clipstep", "manifest_sha256": "a", "artifact_sha256": "b", "configuration": CONFIGURATION, "tool_versions": {}}
     timed = Record(
         **about,
-        start=Start(load_s=0, first_step_ms=1, threads_used=1, largest_error=0),
+        cold_start=ColdStart(load_s=0, first_step_ms=1, threads_used=1, largest_error=0),
         device=this_device(),
         placement={},
         outside=(),

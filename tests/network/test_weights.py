@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from clipstep.network.weights import fill_from, read_checkpoint, read_state
+from clipstep.network.weights import load_checkpoint_weights, read_checkpoint, read_state
 from clipstep.runtime.errors import ClipstepError
 
 
@@ -69,7 +69,7 @@ def test_the_weights_are_found_whatever_holds_them(name: str, tmp_path: Path) ->
     content, where = FORMS[name]
     torch.save(content, tmp_path / "c.pth")
     filled = network()
-    assert fill_from(filled, read_checkpoint(tmp_path / "c.pth"), "") == where
+    assert load_checkpoint_weights(filled, read_checkpoint(tmp_path / "c.pth"), "") == where
     for key, value in filled.state_dict().items():
         torch.testing.assert_close(value, TRAINED[key], rtol=1e-3, atol=1e-3) if name == "half precision" else torch.testing.assert_close(
             value, TRAINED[key]
@@ -82,7 +82,7 @@ def test_other_containers(tmp_path: Path) -> None:
     safetensors.torch.save_file(TRAINED, tmp_path / "a.bin")
     for file in ("old.pth.tar", "a.bin"):
         filled = network()
-        fill_from(filled, read_checkpoint(tmp_path / file), "")
+        load_checkpoint_weights(filled, read_checkpoint(tmp_path / file), "")
         assert all(torch.equal(value, TRAINED[key]) for key, value in filled.state_dict().items())
 
 
@@ -145,7 +145,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 def _refused(path: Path, message: str) -> None:
     with pytest.raises(ClipstepError) as raised:
-        fill_from(network(), read_checkpoint(path), "the fix")
+        load_checkpoint_weights(network(), read_checkpoint(path), "the fix")
     text = str(raised.value)
     assert text.startswith(f"{path}: ") and message in text and len(text.splitlines()) == 1, text
     assert "weights_only" not in text and "trusted source" not in text and "unsafe" not in text.lower(), text
@@ -154,7 +154,7 @@ def _refused(path: Path, message: str) -> None:
 def test_a_key_chooses(tmp_path: Path) -> None:
     torch.save({"model": TRAINED, "model_ema": OTHER}, tmp_path / "c.pth")
     filled = network()
-    assert fill_from(filled, read_checkpoint(tmp_path / "c.pth"), "", "model_ema") == "model_ema"
+    assert load_checkpoint_weights(filled, read_checkpoint(tmp_path / "c.pth"), "", "model_ema") == "model_ema"
     assert torch.equal(filled.conv.weight, OTHER["conv.weight"])
     with pytest.raises(ClipstepError, match="no weights under that key; got ema; expected one of model, model_ema"):
-        fill_from(network(), read_checkpoint(tmp_path / "c.pth"), "", "ema")
+        load_checkpoint_weights(network(), read_checkpoint(tmp_path / "c.pth"), "", "ema")

@@ -35,7 +35,7 @@ def test_a_package_has_its_types_and_its_link_for_type_checkers(package: str) ->
 def test_public_names_stay_functions_when_commands_are_imported() -> None:
     """A module of the same name would take a function's place as soon as something imports it."""
     code = (
-        "import clipstep.export.cli, clipstep.export.pipeline, clipstep.benchmarks.cli, clipstep.runtime.inspection\n"
+        "import clipstep.export.cli, clipstep.export.pipeline, clipstep.benchmarks.bench_command, clipstep.runtime.inspection\n"
         "from clipstep import benchmarks, export, runtime\n"
         "print(callable(export.export), callable(export.verify), callable(benchmarks.bench), callable(runtime.inspect))"
     )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import clipstep
-from clipstep.benchmarks import Record, bench
+from clipstep.benchmarks import PeersResult, Record, bench, bench_peers
 from clipstep.export import (
     ExportOptions,
     ExportResult,
@@ -80,6 +80,12 @@ def from_runs_and_factories(run: Path, out: Path) -> list[ExportResult]:
     ]
     kinds: list[str] = [spec.provenance.kind for spec in specs]
     return [export_network(spec, out / f"{kind}.clipstep", ExportOptions(("onnx",))) for spec, kind in zip(specs, kinds, strict=True)]
+
+
+def beside_other_runtimes(bundle: Path, weights: Path) -> float:
+    verify(bundle, model="package.module:factory", weights=weights)
+    result: PeersResult = bench_peers(bundle, model="package.module:factory", weights=weights, peers=["openvino"])
+    return min(record.percentile_ms(50) for record in result.records)
 
 
 def streamed(path: Path, video: Path) -> Prediction | None:

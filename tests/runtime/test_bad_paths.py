@@ -38,9 +38,9 @@ RIGHT = {
     "bench": ("BUNDLE",),
     "report": ("BUNDLE", "RECORDS"),
     "peers": ("BUNDLE",),
-    "systems": ("DATA", "--out", "NEW"),
-    "scaling": ("DATA", "--out", "NEW"),
-    "throughput": ("DATA",),
+    "bench-models": ("DATA", "--out", "NEW"),
+    "bench-scaling": ("DATA", "--out", "NEW"),
+    "bench-training": ("DATA",),
     "arm64": (),
     "demo": (),
     "sign": ("BUNDLE",),
@@ -66,7 +66,7 @@ FINE = {("train", "config", "empty"), ("train", "config", "nothing"), ("report",
 
 
 def _command(job: str) -> click.Command:
-    found: click.Command = getattr(importlib.import_module(JOBS[job].module), f"{job}_command")
+    found: click.Command = getattr(importlib.import_module(JOBS[job].module), f"{job.replace('-', '_')}_command")
     return found
 
 

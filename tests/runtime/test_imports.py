@@ -64,7 +64,7 @@ def test_importing_and_stepping_does_not_load_torch(bundle_path: Path) -> None:
         ("explain run video.mp4 --out folder", "training"),
         ("export run --out a.clipstep", "export"),
         ("verify a.clipstep", "export"),
-        ("systems data --out folder", "bench"),
+        ("bench-models data --out folder", "bench"),
     ],
 )
 def test_without_its_extra_a_subcommand_names_it_on_one_line(arguments: str, extra: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clipstep.benchmarks.records import Record, Start, Subject, record_lines, this_device
+from clipstep.benchmarks.records import ColdStart, Configuration, Record, record_lines, this_device
 from clipstep.runtime.bundle import Bundle
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -21,8 +21,8 @@ def _record(bundle: Bundle, name: str, ms: float, artifact_sha256: str | None, *
         manifest_sha256=manifest,
         artifact_sha256=artifact_sha256,
         weights_sha256=checkpoint,
-        subject=Subject(name=name, target="onnx", form="3d", precision="float32", engine=engine, threads=1, file=None),
-        start=Start(load_s=0, first_step_ms=1, threads_used=1, largest_error=0),
+        configuration=Configuration(name=name, target="onnx", form="3d", precision="float32", engine=engine, threads=1, file=None),
+        cold_start=ColdStart(load_s=0, first_step_ms=1, threads_used=1, largest_error=0),
         device=this_device(),
         tool_versions={},
         placement={},

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipstep.runtime import ClipstepError
-from clipstep.training.commands import convert_command
+from clipstep.training.cli import convert_command
 from clipstep.training.models import build
 from clipstep.training.run import load_run
 

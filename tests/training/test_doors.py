@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from clipstep.runtime import ClipstepError, read_frames
-from clipstep.training.commands import generate_command
+from clipstep.training.cli import generate_command
 from clipstep.training.data.doors import Doors, background, draw, gaps, random_doors
 from clipstep.training.data.lists import group_of, read_data_set, split_by_group
 

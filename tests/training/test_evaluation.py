@@ -21,23 +21,23 @@ from clipstep.runtime import ClipstepError, VideoError
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.hashes import tree_sha256, tree_size
 from clipstep.runtime.resize import Box
-from clipstep.training.commands import evaluate_command
+from clipstep.training.cli import evaluate_command
 from clipstep.training.data.lists import Clip
 from clipstep.training.evaluate import summarise
-from clipstep.training.evaluation import Prediction, confusion_matrix, fused, largest_share, predict_videos, top_k_share, top_k_when_seen
-from clipstep.training.predict import video_logits
+from clipstep.training.metrics import confusion_matrix, largest_share, top_k_share, top_k_when_seen
+from clipstep.training.predict import VideoPrediction, fused, predict_videos, video_logits
 from clipstep.training.run import Run
 
 QUIET = Console(quiet=True)
 
 
-def _says(label: int, *classes: int) -> Prediction:
+def _says(label: int, *classes: int) -> VideoPrediction:
     """A video of class ``label``; after each subclip the class named is the likeliest, then the others in order."""
     rows = []
     for likeliest in classes:
         order = [likeliest, *(c for c in range(7) if c != likeliest)]
         rows.append([7.0 - order.index(c) for c in range(7)])
-    return Prediction(Path(f"{label}.mp4"), label, torch.tensor(rows).softmax(dim=1))
+    return VideoPrediction(Path(f"{label}.mp4"), label, torch.tensor(rows).softmax(dim=1))
 
 
 def test_top_k_takes_the_last_subclip() -> None:
@@ -50,11 +50,11 @@ def test_top_k_takes_the_last_subclip() -> None:
 
 def test_equal_probabilities_are_not_all_right() -> None:
     """A network that always says the same is right for the first class alone, in every figure."""
-    same = [Prediction(Path(f"{label}.mp4"), label, torch.full((2, 7), 1 / 7)) for label in (0, 1, 1, 3)]
+    same = [VideoPrediction(Path(f"{label}.mp4"), label, torch.full((2, 7), 1 / 7)) for label in (0, 1, 1, 3)]
     assert top_k_share(same, 1) == top_k_when_seen(same, 1, 0.5)[0] == 1 / 4
     assert (top_k_share(same, 3), top_k_share(same, 4)) == (3 / 4, 1)
     assert confusion_matrix(same, 7)[:, 0].tolist() == [1, 2, 0, 1, 0, 0, 0]
-    saturated = Prediction(Path("a.mp4"), 2, torch.tensor([[0.2, 1.0, 1.0]]))
+    saturated = VideoPrediction(Path("a.mp4"), 2, torch.tensor([[0.2, 1.0, 1.0]]))
     assert (top_k_share([saturated], 1), top_k_share([saturated], 2)) == (0, 1)
 
 
@@ -104,8 +104,8 @@ def test_a_summary_of_everything() -> None:
     summary = summarise([_says(0, 0), _says(0, 2), _says(2, 0, 2)], names, {"x.mp4": "broken"})
     assert summary["videos"] == 3 and summary["skipped_videos"] == {"x.mp4": "broken"}
     assert summary["top1"] == 2 / 3 and summary["top5"] == 1.0 and summary["largest_class_share"] == 2 / 3
-    assert summary["per_class"]["a"] == {"videos": 2, "right": 0.5}
-    assert summary["per_class"]["b"] == {"videos": 0, "right": None}
+    assert summary["per_class"]["a"] == {"videos": 2, "accuracy": 0.5}
+    assert summary["per_class"]["b"] == {"videos": 0, "accuracy": None}
     assert summary["seen"]["0.5"] == 1 / 3 and summary["seen"]["1.0"] == 2 / 3
 
 
@@ -133,8 +133,8 @@ def test_unusable_videos_are_named(write_video: Callable[..., Path], tmp_path: P
 
 
 def test_two_streams_are_fused_by_the_mean_of_their_probabilities() -> None:
-    first = [Prediction(Path("a"), 0, torch.tensor([[0.6, 0.4], [0.3, 0.7]])), Prediction(Path("b"), 1, torch.tensor([[0.9, 0.1]]))]
-    second = [Prediction(Path("a"), 0, torch.tensor([[0.2, 0.8], [0.9, 0.1]])), Prediction(Path("b"), 1, torch.tensor([[0.3, 0.7]]))]
+    first = [VideoPrediction(Path("a"), 0, torch.tensor([[0.6, 0.4], [0.3, 0.7]])), VideoPrediction(Path("b"), 1, torch.tensor([[0.9, 0.1]]))]
+    second = [VideoPrediction(Path("a"), 0, torch.tensor([[0.2, 0.8], [0.9, 0.1]])), VideoPrediction(Path("b"), 1, torch.tensor([[0.3, 0.7]]))]
     both = fused(first, second)
     assert [(p.path, p.label) for p in both] == [(Path("a"), 0), (Path("b"), 1)]
     torch.testing.assert_close(both[0].probabilities, torch.tensor([[0.4, 0.6], [0.6, 0.4]]))
@@ -225,7 +225,7 @@ def test_tables_and_pictures(run_folder: Path, three_classes: Path, tmp_path: Pa
     summary = json.loads((out / "summary.json").read_text())
     with (out / "confusion.csv").open() as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["is", "fight", "nofight", "other"] and [[int(c) for c in row[1:]] for row in rows[1:]] == summary["confusion"]
+    assert rows[0] == ["true class", "fight", "nofight", "other"] and [[int(c) for c in row[1:]] for row in rows[1:]] == summary["confusion"]
     with (out / "seen.csv").open() as file:
         assert {row["share_seen"]: float(row["top1"]) for row in csv.DictReader(file)} == summary["seen"]
     for name in ("confusion.png", "seen.png"):
@@ -241,7 +241,7 @@ def test_without_memory_each_subclip_is_judged_alone(run: Run, run_folder: Path,
     for name, what in (("run", run_folder), ("bundle", bundle_path)):
         result = _evaluate(what, three_classes, "--reset-each-step", "--out", tmp_path / name)
         assert result.exception is None, result.output
-        assert "states reset at each step" in " ".join(result.output.split())
+        assert "accuracy without memory" in " ".join(result.output.split())
         summary = json.loads((tmp_path / name / "summary.json").read_text())
         lines = (three_classes / "testlist01.txt").read_text().split()
         alone = [video_logits(run.network, read_subclips(three_classes / "videos" / line, 4, 32)[-1:], run.info)[0] for line in lines]

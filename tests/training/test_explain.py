@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from clipstep.network.preprocess import normalise
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import read_frames
-from clipstep.training.commands import explain_command
+from clipstep.training.cli import explain_command
 from clipstep.training.explain import explain
 from clipstep.training.models import ARCHITECTURES, build
 from clipstep.training.plots import overlay

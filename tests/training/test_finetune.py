@@ -14,11 +14,11 @@ from torch import nn
 
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import ClipstepError
-from clipstep.training.cli import train_command
 from clipstep.training.data.lists import read_data_set
 from clipstep.training.data.subclips import channel_statistics
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo, load_run, save_run
+from clipstep.training.train_command import train_command
 
 STILL = ("--epochs", "1", "--workers", "0", "--batch-size", "2", "--validation", "0", "--learning-rate", "1e-12", "--weight-decay", "0")
 HEAD = ("classifier.weight", "classifier.bias")
@@ -161,7 +161,7 @@ def test_so_many_steps_and_no_more(tiny_data: Path, tmp_path: Path, monkeypatch:
     assert result.exception is None, result.output
     assert "epoch 1/2  loss" in result.output and "epoch 2/2  loss" in result.output
     with (tmp_path / "run/log.csv").open() as file:
-        assert [row["whole"] for row in csv.DictReader(file)] == ["True", "False"]
+        assert [row["complete"] for row in csv.DictReader(file)] == ["True", "False"]
     training = json.loads((tmp_path / "run/run.json").read_text())["training"]
     assert steps == 3 and (training["max_steps"], training["epochs_done"]) == (3, 1)
     more = _train(tiny_data, tmp_path / "run", *options, "--max-steps", "4", "--resume")

@@ -17,10 +17,10 @@ from clipstep.network.videos import as_channels, read_subclips
 from clipstep.runtime import ClipstepError, StepModel
 from clipstep.training.data.lists import Clip
 from clipstep.training.data.subclips import TrainingVideos
-from clipstep.training.evaluation import fused, predict_videos, top_k_share
 from clipstep.training.explain import explain
+from clipstep.training.metrics import top_k_share
 from clipstep.training.models import build
-from clipstep.training.predict import bundle_logits, video_logits
+from clipstep.training.predict import bundle_logits, fused, predict_videos, video_logits
 from clipstep.training.run import Run, RunInfo, load_run
 
 
@@ -58,7 +58,7 @@ def test_a_mirrored_video_moves_the_other_way(write_video: Callable[..., Path]) 
 
 
 def test_other_numbers_of_channels_are_refused() -> None:
-    with pytest.raises(ClipstepError, match="no input has so many channels; got 4; expected 3"):
+    with pytest.raises(ClipstepError, match="no input has that many channels; got 4; expected 3"):
         as_channels(torch.zeros(1, 2, 16, 16, 3, dtype=torch.uint8), 4)
 
 

@@ -8,11 +8,11 @@ from click.testing import CliRunner
 from torch import nn
 from torch.nn import functional as F
 
-from clipstep.network.count import clip_multiply_accumulates, parameters
+from clipstep.network.count import clip_macs, count_parameters
 from clipstep.network.states import initial_states, outputs_of
 from clipstep.runtime import ClipstepError
-from clipstep.training.commands import models_command
-from clipstep.training.count import LISTED
+from clipstep.training.cli import models_command
+from clipstep.training.list_models import PAPER_ROWS
 from clipstep.training.models import ARCHITECTURES, HOME, build
 from clipstep.training.models.r2plus1d import factored
 
@@ -29,17 +29,17 @@ def _build(name: str, config: Mapping[str, int]) -> nn.Module:
     [("shufflenet3d_0.5x", 600, 0.55), ("shufflenet3d_1.0x", 600, 1.52), ("mobilenet3d", 600, 3.91), ("r2plus1d_18", 400, 33.37)],
 )
 def test_parameters_of_table_2(name: str, classes: int, millions: float) -> None:
-    assert round(parameters(_build(name, {"classes": classes})) / 1e6, 2) == millions
+    assert round(count_parameters(_build(name, {"classes": classes})) / 1e6, 2) == millions
 
 
 def test_both_streams_of_i3d_are_the_tables_25_millions() -> None:
-    assert round(sum(parameters(_build("i3d", {"classes": 400, "channels": channels})) for channels in (3, 2)) / 1e6) == 25
+    assert round(sum(count_parameters(_build("i3d", {"classes": 400, "channels": channels})) for channels in (3, 2)) / 1e6) == 25
 
 
 def test_resnet_50_has_the_layers_of_its_2d_counterpart() -> None:
     """He et al.'s ResNet-50 has 25,557,032 parameters at 1000 classes: 3x3 kernels of 16 blocks and the 7x7 stem grow by a third axis."""
     in_blocks = sum(9 * middle * middle * count for middle, count in ((64, 3), (128, 4), (256, 6), (512, 3)))
-    assert parameters(_build("resnet3d_50", {"classes": 1000})) == 25_557_032 + 2 * in_blocks + 6 * 49 * 3 * 64
+    assert count_parameters(_build("resnet3d_50", {"classes": 1000})) == 25_557_032 + 2 * in_blocks + 6 * 49 * 3 * 64
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(64, 64), (64, 128), (256, 512)])
@@ -52,13 +52,13 @@ def test_a_factored_convolution_has_the_weights_of_the_whole_one(inputs: int, ou
 
 def test_the_published_code_has_its_size_and_arithmetic() -> None:
     network = _build("slowfast_published", {"classes": 101})
-    assert parameters(network) == 613_661
-    assert clip_multiply_accumulates(network) / 1e6 == pytest.approx(97.95, abs=0.005)
+    assert count_parameters(network) == 613_661
+    assert clip_macs(network) / 1e6 == pytest.approx(97.95, abs=0.005)
 
 
 def test_multiply_accumulates_are_outputs_times_weights(count_multiply_accumulates: Callable[..., int]) -> None:
     network = _build("mobilenet3d", {"classes": 10}).eval()
-    assert clip_multiply_accumulates(network) == count_multiply_accumulates(network, torch.zeros(1, 3, 16, 112, 112, device="meta"))
+    assert clip_macs(network) == count_multiply_accumulates(network, torch.zeros(1, 3, 16, 112, 112, device="meta"))
 
 
 @torch.no_grad()
@@ -114,10 +114,10 @@ def test_any_number_of_frames(name: str, frames: int) -> None:
 
 
 def test_the_list_names_every_network() -> None:
-    assert {name.partition(" ")[0] for name in LISTED} == ARCHITECTURES.keys()
+    assert {name.partition(" ")[0] for name in PAPER_ROWS} == ARCHITECTURES.keys()
     lines = CliRunner().invoke(models_command).output.splitlines()
     for name in ARCHITECTURES:
         assert sum(f"{name} " in line for line in lines) == 1 + 2 * (name == HOME)  # And fully causal, which has a remark.
     home, *_ = (line for line in lines if HOME in line)
     assert home.split() == [HOME, "101", "0.61", "0.61", "168.15"]
-    assert max(map(len, lines[: lines.index(home) + len(LISTED)])) <= 80
+    assert max(map(len, lines[: lines.index(home) + len(PAPER_ROWS)])) <= 80

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from clipstep.runtime import ClipstepError
 from clipstep.runtime.bundle import tree_sha256
-from clipstep.training.cli import train_command
 from clipstep.training.run import load_run
+from clipstep.training.train_command import train_command
 from clipstep.training.trainer import Trainer
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from clipstep.runtime import ClipstepError
 from clipstep.training.checkpoint import load_checkpoint
-from clipstep.training.cli import train_command
+from clipstep.training.train_command import train_command
 
 OPTIONS = (
     "--frames",
@@ -66,7 +66,7 @@ def killed(few_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_killed_training_goes_on_as_if_never_stopped(few_videos: Path, killed: Path, tmp_path: Path) -> None:
-    done = len(load_checkpoint(killed / "checkpoint.safetensors")["course"]["rows"])
+    done = len(load_checkpoint(killed / "checkpoint.safetensors")["history"]["rows"])
     assert done < 4
     with pytest.raises(ClipstepError, match=r"is of another training; got learning_rate 0\.01, seed 2; expected learning_rate 0\.1, seed 3"):
         raise _train(few_videos, killed, "--resume", "--learning-rate", "0.1", "--seed", "3").exception
@@ -81,7 +81,7 @@ def test_a_killed_training_goes_on_as_if_never_stopped(few_videos: Path, killed:
     logs = []
     for folder in (killed, tmp_path / "whole"):
         with (folder / "log.csv").open() as file:
-            logs.append([{k: v for k, v in row.items() if k not in ("seconds", "waited_share")} for row in csv.DictReader(file)])
+            logs.append([{k: v for k, v in row.items() if k not in ("seconds", "waiting_share")} for row in csv.DictReader(file)])
     assert logs[0] == logs[1] and len(logs[0]) == 4
     assert not (killed / "unfinished").exists()
 

@@ -14,12 +14,12 @@ from click.testing import CliRunner
 
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import ClipstepError, frame_rate
-from clipstep.training.cli import train_command
 from clipstep.training.data.lists import read_data_set, split_by_group
 from clipstep.training.data.subclips import channel_statistics
 from clipstep.training.models import build
 from clipstep.training.predict import video_logits
 from clipstep.training.run import Run, load_run
+from clipstep.training.train_command import train_command
 
 SMALL = ("--frames", "16", "--size", "64", "--epochs", "1", "--workers", "0", "--batch-size", "2", "--validation", "0")
 

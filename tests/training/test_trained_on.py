@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from clipstep.export.cli import export_command
-from clipstep.training.cli import train_command
 from clipstep.training.data.lists import read_data_set
 from clipstep.training.data.trained_on import TrainedOn
 from clipstep.training.run import load_run, note_in_run
+from clipstep.training.train_command import train_command
 
 Cli = Callable[..., tuple[int, str, str]]
 QUICK = ["--epochs", "1", "--workers", "0", "--batch-size", "2", "--validation", "0", "--size", "64", "--frames", "4"]

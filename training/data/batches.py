@@ -1,4 +1,4 @@
-"""Which videos make a batch: an order that the seed and the epoch alone decide."""
+"""The order of videos in batches, which only the seed and the epoch decide."""
 
 from collections.abc import Iterator
 
@@ -7,10 +7,10 @@ from torch.utils.data import Sampler
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of ``(epoch, index)``, epoch after epoch without a break, so that workers go on decoding between epochs.
+    """Batches of ``(epoch, index)``, one epoch after the other without a break, so that workers go on decoding between epochs.
 
-    ``batch_size`` is that of one of ``processes``: they split each joint batch among them, process ``rank`` taking
-    every ``processes``-th video, so that the same videos make the same batches however many processes there are.
+    ``batch_size`` is that of one process. The ``processes`` split each joint batch: process ``rank`` takes every ``processes``-th video of it, so
+    that the joint batches hold the same videos however they are split.
     """
 
     def __init__(self, videos: int, batch_size: int, seed: int, epochs: range, rank: int = 0, processes: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Decoded frames kept on disk as uint8, so that later epochs need not decode."""
+"""A cache of decoded frames on disk, as uint8, so that later epochs do not decode again."""
 
 import hashlib
 import io
@@ -18,20 +18,21 @@ from clipstep.runtime.video import VideoError, open_video, read_frames, scaled_s
 
 Frames = npt.NDArray[np.uint8]
 ABANDONED_SECONDS = 3600
+"""After this time an unfinished file is one of a killed process, and is deleted."""
 
 
 @dataclass(frozen=True)
 class FrameCache:
-    """One file a video: its frames in whole subclips, ``(S * T, h, w, 3)`` uint8.
+    """One file for each video: its frames in whole subclips, ``(S * T, h, w, 3)`` uint8.
 
-    A file is written under another name and then renamed, so that a killed writer leaves no file that could be read;
-    its name holds the video's path, size and time of change, so that a changed video is decoded again.
+    Files are written atomically, so that a killed process leaves none that could be read. The name is a hash of the video's path, size and
+    modification time, so that a changed video is decoded again.
     """
 
     folder: Path
 
     def read(self, path: Path, frames: int, short_side: int) -> Frames:
-        """The frames of a video, from the cache if they are there, and left there if they were not.
+        """Return the frames of a video from the cache; if they are not there, decode them and put them there.
 
         Raises:
             VideoError: the video is gone, or cannot be used.
@@ -46,10 +47,10 @@ class FrameCache:
         try:
             kept: Frames = np.load(file, mmap_mode="r")
             return kept
-        except (OSError, ValueError, EOFError):  # Not there, or cut short by a loss of power.
+        except (OSError, ValueError, EOFError):  # It is not there, or a power failure truncated it.
             decoded = decode(path, frames, short_side)
         new = file.with_name(f".{file.name}.{os.getpid()}")
-        content = io.BytesIO()  # Because numpy's own writing to files does not say why it failed.
+        content = io.BytesIO()  # NumPy's own writing to a file does not say why it failed.
         np.save(content, decoded)
         try:
             new.write_bytes(content.getbuffer())
@@ -60,10 +61,10 @@ class FrameCache:
         return decoded
 
     def prepare(self, videos: Sequence[Path], frames: int, short_side: int) -> tuple[int, int]:
-        """Makes the folder, removes what killed writers left, and gives the cache's size in bytes, when full and now.
+        """Make the folder, delete files that killed processes left, and return the cache's size in bytes, once full and now.
 
         Raises:
-            ClipstepError: the folder cannot be made, or its disk has not the room.
+            ClipstepError: the folder cannot be made, or its disk does not have the room.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -86,12 +87,12 @@ class FrameCache:
 
 
 def decode(path: Path, frames: int, short_side: int) -> Frames:
-    """A video's frames in whole subclips, scaled so that the short side is at most ``short_side``: ``(S * T, h, w, 3)`` uint8."""
+    """Decode a video's frames in whole subclips, scaled so that the short side is at most ``short_side``: ``(S * T, h, w, 3)`` uint8."""
     return np.stack(list(read_frames(path, whole=frames, short_side=short_side, threads=1)))
 
 
 def _decoded_bytes(path: Path, frames: int, short_side: int) -> int:
-    """As the container states it, without decoding; nothing for a broken video."""
+    """Return the bytes of the decoded frames as the container states their number, without decoding; 0 for a broken video."""
     try:
         with open_video(path) as (_, stream):
             return stream.frames // frames * frames * math.prod(scaled_size(stream.height, stream.width, short_side)) * 3

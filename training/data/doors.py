@@ -1,4 +1,4 @@
-"""Opening and closing doors over real videos: clips of which the order of the motion alone decides the class.
+"""Opening and closing doors drawn over real videos: clips whose class depends only on the order of the motion.
 
 In ``Opening`` the gap between two sliding doors sweeps from narrow to wide, in ``Closing`` over the same positions from
 wide to narrow; then, for one last whole subclip, the doors stand still at the same middle gap:
@@ -7,8 +7,8 @@ wide to narrow; then, for one last whole subclip, the doors stand still at the s
           middle  \\\\        //        .-----------------------.
           narrow   \\\\______//         |   the same in both    |
 
-So after the last subclip only what was carried over can tell the classes apart. Source: the paper's discussion, which
-finds temporally asymmetric actions (opening and closing) confused.
+After the last subclip only the states that were carried over can tell the classes apart. Source: the paper's discussion, which
+finds that temporally asymmetric actions (opening and closing) are confused.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ NARROW, MIDDLE, WIDE = 0.1, 0.5, 0.9
 
 @dataclass(frozen=True)
 class Doors:
-    """A doorway, in shares of the frame, the doors' colour, and for how many subclips they move."""
+    """A doorway with two sliding doors: its place and size as shares of the frame, the doors' colour, and how many subclips they move."""
 
     top: float
     left: float
@@ -39,7 +39,7 @@ class Doors:
 
 
 def random_doors(random: np.random.Generator) -> Doors:
-    """Doors at a random place, of a random size and colour, moving for one or two subclips."""
+    """Return doors at a random place, of a random size and colour, which move for one or two subclips."""
     height, width = random.uniform(0.4, 0.7, 2)
     top, left = random.uniform(0, 1 - height), random.uniform(0, 1 - width)
     red, green, blue = (int(value) for value in random.integers(0, 256, 3))
@@ -47,13 +47,13 @@ def random_doors(random: np.random.Generator) -> Doors:
 
 
 def gaps(label: int, moving: int, frames: int) -> npt.NDArray[np.float64]:
-    """The gap in each frame: ``moving`` subclips of ``frames`` frames in motion and one at rest."""
+    """Return the gap between the doors in each frame: ``moving`` subclips of ``frames`` frames in motion, then one at rest."""
     sweep = np.linspace(NARROW, WIDE, moving * frames)
     return np.concatenate([sweep if label == 0 else sweep[::-1], np.full(frames, MIDDLE)])
 
 
 def draw(frame: Frame, doors: Doors, gap: float) -> Frame:
-    """The frame with both doors, the gap between them in the middle of the doorway."""
+    """Return the frame with both doors drawn over it, the gap between them in the middle of the doorway."""
     size = len(frame)
     top, bottom = round(doors.top * size), round((doors.top + doors.height) * size)
     leaf = doors.width * (1 - gap) / 2
@@ -64,6 +64,6 @@ def draw(frame: Frame, doors: Doors, gap: float) -> Frame:
 
 
 def background(video: Path, size: int, count: int) -> list[Frame]:
-    """``count`` frames of the video's centre, forwards and backwards in turns if it is shorter."""
+    """Return ``count`` frames of the video's centre; a shorter video is played forwards and backwards in turns."""
     frames = [crop_resize(frame, center_box(*frame.shape[:2]), size) for frame in islice(read_frames(video), count)]
     return list(islice(cycle(chain(frames, frames[-2:0:-1])), count))

@@ -1,4 +1,4 @@
-"""What makes an accuracy look better than it is: the same video to train on and to test with, or counted twice."""
+"""Find data leakage, which makes an accuracy look better than it is: videos in both lists, or counted twice in the test list."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -12,16 +12,16 @@ from clipstep.training.data.lists import Clip, find_group
 
 @dataclass(frozen=True)
 class Leaks:
-    """Sentences, each with names: ``errors`` make a test's result wrong, ``warnings`` may."""
+    """What was found, in sentences that name the videos: ``errors`` make a test result wrong, ``warnings`` may do so."""
 
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 def find_leaks(train: Sequence[Clip], test: Sequence[Clip]) -> Leaks:
-    """What the training list and the test list share, and what each names twice.
+    """Find what the training list and the test list have in common, and what each of them names twice.
 
-    Files are compared by their content, and hashed only where another one has the same size.
+    Files are compared by content; a file is hashed only if another one has the same size.
     """
     errors, warnings = [], []
     both = sorted({clip.path for clip in train} & {clip.path for clip in test})

@@ -1,4 +1,4 @@
-"""Data sets in UCF101's layout: a class list, a list of training clips, a list of test clips, a folder of videos.
+"""Data sets in UCF101's layout: a list of classes, lists of training and test clips, and a folder of videos.
 
 ``classInd.txt`` holds ``1 ClassName`` lines, ``trainlist0N.txt`` ``ClassName/v_ClassName_gNN_cNN.mp4 1`` lines and
 ``testlist0N.txt`` the same without the number. Names may hold spaces, be quoted, or be written with backslashes.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipstep.network.text import QUOTES, existing, read_lines, unquoted
+from clipstep.network.text_files import QUOTES, as_on_disk, read_lines, unquoted
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import counted
 
@@ -22,7 +22,7 @@ CHECK = "check the data folder and --split"
 
 @dataclass(frozen=True)
 class Clip:
-    """One video of a list: its file and its class, counted from 0."""
+    """A video of a list: its file, and the index of its class."""
 
     path: Path
     label: int
@@ -30,25 +30,33 @@ class Clip:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set in UCF101's layout: class names in order, training and test clips of one split, and what is odd about them."""
+    """A data set in UCF101's layout: class names in the order of the labels, the clips of one split, and warnings about them."""
 
     classes: tuple[str, ...]
     train: tuple[Clip, ...]
     test: tuple[Clip, ...]
     warnings: tuple[str, ...] = ()
     leaks: tuple[str, ...] = ()
-    """Those of the warnings that make a test's result wrong, and were allowed."""
+    """The warnings about data leakage that make a test result wrong, but were allowed."""
 
 
 def read_data_set(folder: Path, split: int = 1, *, allow_leakage: bool = False) -> DataSet:
-    """The data set in ``folder``, which holds the lists and ``videos/``.
+    """Read the data set in ``folder``, which holds the lists and ``videos/``.
 
-    With ``allow_leakage`` what the training list and the test list must not share is a warning of the data set, not an error.
+    Example:
+        ```python
+        data = read_data_set(Path("UCF101"), split=1)
+        print(len(data.classes), len(data.train), len(data.test))
+        ```
+
+    Args:
+        folder: The folder of the data set.
+        split: N of ``trainlist0N.txt`` and ``testlist0N.txt``.
+        allow_leakage: Turn leakage between the lists into warnings of the data set.
 
     Raises:
-        ClipstepError: a list is missing, empty or malformed, names a class that ``classInd.txt`` lacks, gives a label
-            that is not its class's, names a video that is not there, or has no training clip of a class; a video is in both
-            lists, under whatever name, or twice in the test list.
+        ClipstepError: A list is missing, empty or malformed; it names an unknown class, a wrong label or a video that does not exist; a class has
+            no training clip; a video is in both lists, under whatever name, or twice in the test list.
     """
     from clipstep.training.data.leakage import find_leaks
 
@@ -74,10 +82,10 @@ def read_data_set(folder: Path, split: int = 1, *, allow_leakage: bool = False) 
 
 
 def split_by_group(clips: Sequence[Clip], share: float, seed: int) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
-    """Clips to train on and to validate on, about ``share`` of each class's groups for the latter; the seed decides which.
+    """Split clips into those to train on and those to validate on, about ``share`` of each class's groups; the seed decides which.
 
-    A group is all clips that were cut from one source video (``v_Class_gNN_cNN``): it is never on both sides. A class of
-    one group is trained on. Source: the paper's 80:20, done by group as UCF101's own lists are.
+    A group is all clips that were cut from one source video (``v_Class_gNN_cNN``), so that no source video is on both sides. The only group of a
+    class is trained on. Source: the paper's 80:20 split, done by group as in UCF101's own lists.
 
     Raises:
         ClipstepError: a name does not tell its group, or no class has two groups.
@@ -102,7 +110,7 @@ def split_by_group(clips: Sequence[Clip], share: float, seed: int) -> tuple[tupl
 
 
 def group_of(clip: Clip) -> str:
-    """The source video that a clip was cut from, ``g07`` of ``v_Fight_g07_c02.mp4``.
+    """Return the source video that a clip was cut from: ``g07`` for ``v_Fight_g07_c02.mp4``.
 
     Raises:
         ClipstepError: the name is not of that form.
@@ -114,7 +122,7 @@ def group_of(clip: Clip) -> str:
 
 
 def find_group(clip: Clip) -> str | None:
-    """As ``group_of``; None if the name does not tell it."""
+    """Return the source video of a clip, as `group_of`, or None if the name does not tell it."""
     match = re.search(r"_(g\d+)_c\d+$", clip.path.stem)
     return match[1] if match else None
 
@@ -143,7 +151,7 @@ def _read_clips(path: Path, videos: Path, classes: tuple[str, ...], *, labelled:
         expected = str(label_of[name] + 1) if labelled else ""
         if label != expected:
             raise ClipstepError(f"{path}:{number}: wrong label", got=line, expected=f"{file} {expected}".strip())
-        clips.append(Clip(existing(videos / file), label_of[name]))
+        clips.append(Clip(as_on_disk(videos / file), label_of[name]))
     missing = [str(clip.path) for clip in clips if not clip.path.is_file()]
     if missing:
         raise ClipstepError(
@@ -153,12 +161,12 @@ def _read_clips(path: Path, videos: Path, classes: tuple[str, ...], *, labelled:
 
 
 def _file_and_label(line: str) -> tuple[str, str]:
-    """A line's file, with forward slashes and without quotes, and what follows it; names of files may hold spaces."""
+    """Return the file in a line, with forward slashes and without quotes, and the label after it; file names may contain spaces."""
     if line[0] in QUOTES and (end := line.find(line[0], 1)) > 0:
         file, label = line[1:end], line[end + 1 :].strip()
     else:
         before, _, last = line.replace("\t", " ").rpartition(" ")
-        # Only a word after the ending of a file can be a label: "v_jump 2.avi" is one name.
+        # Only a word without a dot can be a label: "v_jump 2.avi" is one name.
         file, label = (before.strip(), last) if before and "." not in last else (line, "")
     if "/" not in file:
         file = file.replace("\\", "/")

@@ -1,6 +1,6 @@
-"""Videos as subclips: non-overlapping runs of T frames, cropped and resized, and how the network wants them.
+"""Data sets of videos for training and validation, cut into subclips, cropped and resized.
 
-A network of 3 channels takes RGB frames, one of 2 the optical flow between them.
+A network of 3 channels takes RGB frames, one of 2 channels the optical flow between them.
 """
 
 import math
@@ -22,11 +22,12 @@ from clipstep.training.data.cache import FrameCache, decode
 from clipstep.training.data.lists import Clip
 
 CORNER_SCALES = (1.0, 0.84, 0.71)
+"""The sides of corner crops as shares of the frame's short side."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """A decoded video: ``subclips`` is ``(S, T, size, size, channels)`` uint8."""
+    """A decoded video: its ``subclips`` ``(S, T, size, size, channels)`` uint8, and the index of its class."""
 
     path: Path
     subclips: Tensor
@@ -35,19 +36,19 @@ class Video:
 
 @dataclass(frozen=True)
 class BrokenVideo:
-    """A video that could not be used, and why."""
+    """A video that cannot be used, and why."""
 
     path: Path
     reason: str
 
 
 def short_side(size: int) -> int:
-    """To what training scales a video's short side: so far that the smallest corner crop has ``size`` pixels."""
+    """Return the short side that videos are scaled to for training, such that the smallest corner crop still has ``size`` pixels."""
     return math.ceil(size / min(CORNER_SCALES))
 
 
 def corner_box(height: int, width: int, random: np.random.Generator) -> Box:
-    """A square at a random one of the four corners, its side a random one of three shares of the short side.
+    """Return a square at a random one of the four corners, whose side is a random one of `CORNER_SCALES` of the short side.
 
     Source: the paper's "crops from the four corners"; the scales are those of Wang et al., "Towards Good Practices
     for Very Deep Two-Stream ConvNets" (2015), section 3.
@@ -56,17 +57,17 @@ def corner_box(height: int, width: int, random: np.random.Generator) -> Box:
 
 
 def corner_square(height: int, width: int, corner: int, scale: float) -> Box:
-    """The square at one of the four corners (0..3, row by row) whose side is ``scale`` of the short side."""
+    """Return the square at a ``corner`` (0..3, row by row) whose side is ``scale`` of the short side."""
     side = round(scale * min(height, width))
     return Box((height - side) * (corner // 2), (width - side) * (corner % 2), side)
 
 
 class TrainingVideos(Dataset[Video | BrokenVideo | ClipstepError]):
-    """The videos of a list, decoded when asked for, each in a random corner crop.
+    """The videos of a list, decoded on access, each in a random corner crop.
 
-    An item is asked for by epoch and index, and those and the seed alone decide what is random of it, so that a
-    training that is resumed, or spread over processes, sees what it would have seen. A broken video comes as a
-    ``BrokenVideo``; a cache that cannot be written as the error to raise, because workers wrap what they raise.
+    An item is accessed by epoch and index; these and the seed alone decide its crop, so that a training that is resumed, or spread over
+    processes, sees the same crops. A broken video is returned as a `BrokenVideo`. If the cache cannot be written, the error is returned
+    instead of raised, because a loader's worker process would wrap it in another one.
     """
 
     def __init__(
@@ -108,9 +109,9 @@ class TrainingVideos(Dataset[Video | BrokenVideo | ClipstepError]):
 
 
 class TestVideos(Dataset[Video | BrokenVideo]):
-    """The videos of a list in the centre crop, decoded when asked for; a broken one comes as a ``BrokenVideo``."""
+    """The videos of a list in the centre crop, decoded on access; a broken one is returned as a `BrokenVideo`."""
 
-    __test__ = False  # It is no test case.
+    __test__ = False  # For pytest, which takes every class named Test... for a test case.
 
     def __init__(self, clips: Sequence[Clip], frames: int, size: int, channels: int = RGB) -> None:
         self.clips = clips
@@ -130,12 +131,12 @@ class TestVideos(Dataset[Video | BrokenVideo]):
 
 
 def channel_statistics(clips: Sequence[Clip], frames: int, size: int, channels: int = RGB, *, videos: int = 32) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel in 0..255, over ``videos`` clips spread evenly over the list.
+    """Return the mean and standard deviation of each channel, in 0..255, over ``videos`` clips spread evenly over the list.
 
-    Broken videos are passed over; if all of those are, the first usable one of the others is taken.
+    Broken videos are skipped; if all of these are broken, the first usable one of the list is taken.
 
     Raises:
-        VideoError: not one of the videos can be used.
+        VideoError: none of the videos can be used.
     """
     sums = torch.zeros(2, channels, dtype=torch.float64)
     count = 0

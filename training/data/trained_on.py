@@ -1,7 +1,8 @@
-"""What a network was trained on, small enough to travel with it: digests by which a test finds its own videos again, and no names.
+"""A record of the videos that a network was trained on, by which a later test recognises videos that the network has seen.
 
-Of each video of the training list (those that chose the epoch included) it is the content's digest, and of each source video that of its
-class and group. UCF101's 9,537 training videos take 120 kB. A digest tells who has that video, or guesses that name, that it was trained on.
+The record holds digests and no names: of the content of each video of the training list (also of those held out for validation), and of the class
+and group of each source video. It is small enough to be part of a run and of a bundle: 120 kB for UCF101's 9,537 training videos. Whoever has a
+video, or guesses its name, can find out that the network was trained on it.
 """
 
 import base64
@@ -11,21 +12,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clipstep.network.text import nfc
+from clipstep.network.text_files import nfc
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import listed
 from clipstep.training.data.leakage import Leaks
 from clipstep.training.data.lists import Clip, DataSet, find_group
 
 KEY = "trained_on"
-"""Where it is in the training summary of a run, and so in a bundle's provenance."""
+"""The key of the record in the training summary of a run, and so in a bundle's manifest."""
 DIGEST_BYTES = 8
-"""How much of a SHA-256 is kept: that two of 10,000 videos have the same by chance happens once in 300 billion data sets."""
+"""How many bytes of each SHA-256 are kept: two of 10,000 videos have the same ones by chance in one of 300 billion data sets."""
 
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The digests of the videos and of their sources; ``complete`` unless the weights that training began with say nothing of theirs."""
+    """The digests of the videos and of their source videos.
+
+    It is not ``complete`` if training started from weights that do not say what they were trained on.
+    """
 
     contents: frozenset[bytes]
     sources: frozenset[bytes]
@@ -33,13 +37,13 @@ class TrainedOn:
 
     @classmethod
     def of(cls, clips: Iterable[Clip]) -> "TrainedOn":
-        """That of a training on these clips, whose files are read."""
+        """Return the record of a training on these clips, whose files are read."""
         every = list(clips)
         return cls(frozenset(_content(clip.path) for clip in every), frozenset(map(_source, every)))
 
     @classmethod
     def read(cls, training: Mapping[str, Any], what: object) -> "TrainedOn | None":
-        """Reads the record in the training summary of ``what``; None if there is none, as in runs of earlier versions.
+        """Read the record in the training summary of ``what``; None if there is none, as in runs of earlier versions.
 
         Raises:
             ClipstepError: it is malformed.
@@ -53,27 +57,27 @@ class TrainedOn:
             raise ClipstepError(f"{what}: what it was trained on is malformed", got=str(error), fix="train or export it again") from error
 
     def values(self) -> dict[str, Any]:
-        """The values that JSON holds."""
+        """Return the record as JSON values."""
         packed = {name: base64.b64encode(b"".join(sorted(digests))).decode() for name, digests in vars(self).items() if name != "complete"}
         return {"videos": len(self.contents), **packed, "complete": self.complete}
 
-    def after(self, before: "TrainedOn | None") -> "TrainedOn":
-        """What a training has seen that began with the weights of ``before``: the videos of both."""
-        if before is None:
+    def fine_tuned_from(self, initial: "TrainedOn | None") -> "TrainedOn":
+        """Return the record of a training that started from weights with the record ``initial``: the videos of both."""
+        if initial is None:
             return replace(self, complete=False)
-        return TrainedOn(self.contents | before.contents, self.sources | before.sources, self.complete and before.complete)
+        return TrainedOn(self.contents | initial.contents, self.sources | initial.sources, self.complete and initial.complete)
 
     def __repr__(self) -> str:
         return f"<TrainedOn {len(self.contents)} videos of {len(self.sources)} sources{'' if self.complete else ', and others'}>"
 
 
-def checked(data: DataSet, trained: TrainedOn | None, what: object, *, allow_leakage: bool = False, fix: str = "give other lists") -> DataSet:
-    """The data set with what has to be said of its test list as a test of ``what``, which was trained on that.
+def check_unseen(data: DataSet, trained: TrainedOn | None, what: object, *, allow_leakage: bool = False, fix: str = "give other lists") -> DataSet:
+    """Check that ``what`` was not trained on videos of the test list; return the data set with warnings about it.
 
     Raises:
-        ClipstepError: it was trained on videos of the test list, and ``allow_leakage`` does not make that a warning.
+        ClipstepError: it was trained on some of them, and ``allow_leakage`` does not turn that into a warning.
     """
-    leaks = find_trained(trained, data.test, what)
+    leaks = find_seen(trained, data.test, what)
     if leaks.errors and not allow_leakage:
         raise ClipstepError(
             f"{what}: the test would not be honest",
@@ -84,11 +88,11 @@ def checked(data: DataSet, trained: TrainedOn | None, what: object, *, allow_lea
     return replace(data, leaks=(*data.leaks, *leaks.errors), warnings=(*data.warnings, *leaks.errors, *leaks.warnings))
 
 
-def find_trained(trained: TrainedOn | None, test: Sequence[Clip], what: object) -> Leaks:
-    """Which videos of a test list ``what`` was trained on.
+def find_seen(trained: TrainedOn | None, test: Sequence[Clip], what: object) -> Leaks:
+    """Find videos of a test list that ``what`` was trained on.
 
-    The same content is an error. The same source by its name alone is a warning: it is a copy that was encoded anew, or a video of the
-    same source; or another data set whose names follow the same pattern.
+    The same content is an error. The same source video, known only by its name, is a warning: it may be the same video encoded again, another clip
+    of that source, or a video of a different data set with similar names.
     """
     warnings, seen = [], trained or TrainedOn(frozenset(), frozenset(), complete=False)
     known = [clip for clip in test if seen.contents and _content(clip.path) in seen.contents]
@@ -111,7 +115,7 @@ def _content(path: Path) -> bytes:
 
 
 def _source(clip: Clip) -> bytes:
-    """The class and the group, or the name of a clip that does not tell its group."""
+    """Return the digest of a clip's class and group, or of its class and name if the name does not tell the group."""
     name = f"{nfc(clip.path.parent.name)}/{find_group(clip) or nfc(clip.path.stem)}"
     return hashlib.sha256(name.encode()).digest()[:DIGEST_BYTES]
 

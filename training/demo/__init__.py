@@ -1,1 +1,1 @@
-"""What ``clipstep demo`` starts from: ``fight/``, 40 real clips, and ``network/``, a run trained on 176 of the data set they are from."""
+"""What ``clipstep demo`` starts from: ``fight/``, clips of a real data set, and ``network/``, a run trained on 176 videos of that data set."""

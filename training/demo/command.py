@@ -1,4 +1,4 @@
-"""``clipstep demo``: from the network that ships with clipstep to verified artifacts and their latency, one command after the other."""
+"""``clipstep demo``: run the commands from the network that ships with clipstep to verified artifacts and their latency, one after the other."""
 
 import os
 import shlex
@@ -14,23 +14,23 @@ from clipstep.runtime.options import NewFolder, command
 HERE = Path(__file__).parent
 DATA, NETWORK = HERE / "fight", HERE / "network"
 SPLIT = "2"
-"""The lists with all 62 test clips; those of split 1 have 8 of them."""
+"""The lists with all 62 test clips; those of split 1 name 8 of them."""
 CLIP = DATA / "videos/Fight/v_Fight_g16_c01.mp4"
-"""A test clip that the network gets right."""
+"""A test clip whose class the network predicts correctly."""
 FINE_TUNE = "--max-steps 8 --batch-size 8 --learning-rate 0.0001 --ema 0.9 --flip --validation 0"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A command of the demo; it is left out if ``makes`` is there already."""
+    """A command of the demo; it is skipped if the file ``makes`` exists already."""
 
     arguments: tuple[str, ...]
     makes: Path | None = None
 
 
 def stages(out: Path) -> list[Stage]:
-    """The demo's commands, which write into the folder ``out``."""
-    data, network, clip = map(_seen_from_here, (DATA, NETWORK, CLIP))
+    """Return the demo's commands, which write into the folder ``out``."""
+    data, network, clip = map(_relative_here, (DATA, NETWORK, CLIP))
     run, bundle, records = out / "run", out / "fight.clipstep", out / "records.jsonl"
     return [
         Stage(("train", data, "--split", SPLIT, "--init", network, "--out", str(run), *FINE_TUNE.split()), run / "run.json"),
@@ -43,8 +43,8 @@ def stages(out: Path) -> list[Stage]:
     ]
 
 
-def _seen_from_here(path: Path) -> str:
-    """Relative in a checkout, so that what the demo prints and notes in its bundle names no folder of this machine."""
+def _relative_here(path: Path) -> str:
+    """Return the path relative to a checkout, so that the demo's output and its bundle name no folders of this machine."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 

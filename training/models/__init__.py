@@ -1,4 +1,4 @@
-"""The architectures, one file each, and the table that names them."""
+"""The architectures, one file each, and the table of their names."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from clipstep.training.models.slowfast_published import PublishedConfig, Publish
 
 @dataclass(frozen=True)
 class Architecture:
-    """How a network of that name is built: ``network(config(classes=..., frames=..., size=..., ...))``.
+    """How a network is built from its config: ``network(config(classes=..., frames=..., size=..., ...))``.
 
-    ``explained`` names the layers whose outputs show where the network looks: the last ones with some resolution left.
+    ``explained`` names the layers that Grad-CAM explains: the last ones with some spatial resolution.
     """
 
     network: Callable[[Any], nn.Module]
@@ -52,10 +52,15 @@ __all__ = ["ARCHITECTURES", "HOME", "PRESETS", "Architecture", "SlowFastCausalSh
 
 
 def build(architecture: str, config: Mapping[str, Any]) -> nn.Module:
-    """The network of that name with random weights.
+    """Build the network of that name with random weights.
+
+    Example:
+        ```python
+        network = build("i3d", {"classes": 400, "frames": 16, "size": 112}).eval()
+        ```
 
     Raises:
-        ClipstepError: no architecture has that name, or its config refuses the values.
+        ClipstepError: No architecture has that name, or its config does not accept the values.
     """
     if architecture not in ARCHITECTURES:
         raise ClipstepError("unknown architecture", got=architecture, expected=f"one of {', '.join(ARCHITECTURES)}")

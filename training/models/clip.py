@@ -1,4 +1,4 @@
-"""What the clip networks share: their config, and parts that more than one paper uses."""
+"""The config that all networks share, and layers that several of them use."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """What a clip network needs to be rebuilt; ``channels`` is 3 for RGB frames, 2 for optical flow."""
+    """The config of a network: the number of classes, T, the size of frames in pixels, and 3 channels for RGB or 2 for optical flow."""
 
     classes: int
     frames: int = 16
@@ -21,13 +21,13 @@ class ClipConfig:
 
 
 def conv_unit(inputs: int, outputs: int, kernel: int, stride: int | tuple[int, int, int] = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution without bias, batch norm, ReLU; the size stays but for the stride."""
+    """Return a convolution without bias, padded so that only the stride changes the size, a batch norm and a ReLU."""
     convolution = nn.Conv3d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm3d(outputs), nn.ReLU())
 
 
 def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """A residual block's shortcut: nothing, or where the shape changes a 1x1x1 convolution and a batch norm."""
+    """Return the shortcut of a residual block: the identity, or a 1x1x1 convolution and a batch norm where the shape changes."""
     if stride == 1 and inputs == outputs:
         return nn.Sequential()
     return nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs))

@@ -23,11 +23,11 @@ MIXED = (
     (256, 160, 320, 32, 128, 128),
     (384, 192, 384, 48, 128, 128),
 )
-"""Channels of a module's branches: 1x1x1; 1x1x1, 3x3x3; 1x1x1, 3x3x3; after the pool. None: a pool halves time and space."""
+"""The channels of each module's branches (1x1x1; 1x1x1, 3x3x3; 1x1x1, 3x3x3; after the pool); None for a pool that halves time and space."""
 
 
 class Mixed(nn.Module):
-    """Four branches side by side, concatenated."""
+    """An Inception module: four branches, whose outputs are concatenated."""
 
     def __init__(self, inputs: int, one: int, before3: int, three: int, before5: int, five: int, pooled: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Mixed(nn.Module):
 
 
 class HalvingPool(nn.Module):
-    """Max pool, kernel 3, stride 2 on all axes, as the two later pools do it (at any T, where kernel 2 would need T >= 2)."""
+    """A max pool of kernel 3 and stride 2 on all axes. The last pool has kernel 2 in the paper, which would need T >= 2; this one takes any T."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool3d(x, 3, stride=2, padding=1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from clipstep.training.models.clip import ClipConfig, conv_unit
 
 BLOCKS = ((64, 1, 2), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 1))
-"""Output channels, blocks, and the stride of the first of them on all three axes."""
+"""For each stage, output channels, number of blocks, and the stride of the first block on all three axes."""
 
 
 class MobileNet3D(nn.Module):

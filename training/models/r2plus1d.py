@@ -1,4 +1,4 @@
-"""R(2+1)D with 18 layers: every 3D convolution factored into one in space and one in time; one stream.
+"""R(2+1)D with 18 layers, one stream: each 3D convolution is factored into one over space and one over time.
 
 Source: Tran et al., "A Closer Look at Spatiotemporal Convolutions" (2018), table 1 and section 3.5.
 """
@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from clipstep.training.models.clip import ClipConfig, shortcut
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
-"""Channels and the stride of the first of two blocks."""
+"""For each stage of two blocks, channels and the stride of the first block."""
 
 
 def factored(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """A 3x3x3 convolution as 1x3x3 to M channels and 3x1x1, M such that both have as many weights as it had."""
+    """Return a 3x3x3 convolution factored into 1x3x3 with M output channels and 3x1x1, with M such that the number of weights stays the same."""
     middle = 27 * inputs * outputs // (9 * inputs + 3 * outputs)
     return nn.Sequential(
         nn.Conv3d(inputs, middle, (1, 3, 3), (1, stride, stride), padding=(0, 1, 1), bias=False),

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from clipstep.training.models.clip import ClipConfig, shortcut
 
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
-"""Channels inside a block, blocks, and the stride of the first of them."""
+"""For each stage, the inner channels of a block, number of blocks, and the stride of the first block."""
 EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1x1x1, 3x3x3 with the stride, 1x1x1 to four times the channels; a projection as shortcut where the shape changes."""
+    """A bottleneck block: convolutions 1x1x1, 3x3x3 with the stride, and 1x1x1 to four times the channels, and a shortcut."""
 
     def __init__(self, inputs: int, middle: int, stride: int) -> None:
         super().__init__()

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipstep.network.past import Past
+from clipstep.network.packed_state import PackedState
 
 
 class ShuffleUnit(nn.Module):
     """One ShuffleNet-V1 unit: ``(N, C_in, T, H, W)`` to ``(N, C_out, T', H', W')``.
 
-    With stride 2 all three axes are halved (rounded up) and the average-pooled input is concatenated to the
-    branch; with stride 1 the input is added to it. ``paired_shortcut`` pools frames in pairs, which an odd T does not allow.
-    A ``causal`` unit keeps all frames, and its kernels reach back to what it remembers in a ``Past``.
+    With stride 2 all three axes are halved (rounded up) and the average-pooled input is concatenated to the branch; with stride 1 the
+    input is added to it. ``paired_shortcut`` pools frames in pairs, which needs an even T. A ``causal`` unit does not halve time, and its
+    temporal kernels reach back to frames that it remembers in a `PackedState`.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class ShuffleUnit(nn.Module):
         self.conv2 = nn.Conv3d(middle, branch, 1, groups=groups, bias=False)
         self.norm3 = nn.BatchNorm3d(branch)
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+    def forward(self, x: Tensor, past: PackedState | None = None) -> Tensor:
         y = F.relu(self.norm1(self.conv1(x)))
         y = F.channel_shuffle(y, self.groups)
         y = self.norm2(self.depthwise(y if past is None else past.extend(y, 2)))
         y = self.norm3(self.conv2(y))
         if self.stride == 2:
-            # Of three frames, the zeros of the padding counted, so that any T works. Padding is a step of its own because
-            # avg_pool3d refuses an input smaller than its kernel, however much padding it is given.
+            # Pooling three frames, with padding, works for any T. The padding is a separate operation because avg_pool3d
+            # refuses an input that is smaller than its kernel, even if its own padding would make up for it.
             padding = (self.pooled_frames - 1) // 2
             padded = F.pad(x, (1, 1, 1, 1, padding, padding))
             shortcut = F.avg_pool3d(padded, (self.pooled_frames, 3, 3), stride=self.strides)
@@ -55,9 +55,9 @@ class ShuffleUnit(nn.Module):
 def shuffle_stages(
     in_channels: int, channels: Sequence[int], units: Sequence[int], groups: int, *, paired_shortcut: bool = False, causal: bool = False
 ) -> nn.Sequential:
-    """The stages of a 3D ShuffleNet: stage ``i`` has ``units[i]`` units of ``channels[i]`` channels, the first with stride 2.
+    """Return the stages of a 3D ShuffleNet: stage ``i`` has ``units[i]`` units of ``channels[i]`` channels, the first of them with stride 2.
 
-    The very first unit's first convolution is not grouped, because it has few channels in; its shuffle is.
+    The first convolution of the very first unit is not grouped, because it has few input channels; its channel shuffle still has groups.
     """
     layers: list[nn.Module] = []
     for out_channels, count in zip(channels, units, strict=True):

@@ -1,4 +1,4 @@
-"""3D ShuffleNet V1: the clip network that the home network's paths are made of.
+"""3D ShuffleNet V1, the clip network of which the paths of SlowFastCausalShuffleNet are made.
 
 Source: Zhang et al., "ShuffleNet" (2018), table 1 with 3 groups; in 3D by Köpüklü et al., "Resource Efficient 3D
 Convolutional Neural Networks" (2019), table 2.

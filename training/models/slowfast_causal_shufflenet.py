@@ -20,11 +20,11 @@ GROUPS = 3
 
 @dataclass(frozen=True)
 class SlowFastConfig(ClipConfig):
-    """What is needed to rebuild a ``SlowFastCausalShuffleNet``, with that of any clip network.
+    """The config of a `SlowFastCausalShuffleNet`.
 
-    ``alpha`` and ``beta`` are the temporal strides of the slow and the fast path, ``alpha / beta = 2`` in the paper;
-    ``buffer_frames`` is the paper's b, the frames of stem output that a path carries from subclip to subclip. With
-    ``causal`` it is the network of ``clipstep.training.models.slowfast_fully_causal``.
+    Beside the config of any network: ``alpha`` and ``beta`` are the temporal strides of the slow and the fast path, with ``alpha / beta = 2`` in the
+    paper; ``buffer_frames`` is the paper's b, the frames of stem output that a path carries from subclip to subclip. ``causal`` selects the fully
+    causal network of `slowfast_fully_causal`.
     """
 
     alpha: int = 2
@@ -70,7 +70,7 @@ class CausalPath(nn.Module):
         self.stages = shuffle_stages(c, STAGE_CHANNELS, STAGE_UNITS, GROUPS)
 
     def forward(self, frames: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
-        """``(N, channels, T, H, W)`` and ``(N, 12 * b, H/2, W/2)`` to features ``(N, 480)`` and the next buffer."""
+        """Return the features ``(N, 480)`` of ``frames`` ``(N, channels, T, H, W)``, and the next ``buffer`` ``(N, 12 * b, H/2, W/2)``."""
         z = F.relu(self.stem_norm(self.stem(frames[:, :, :: self.stride])))
         past = buffer.reshape(-1, STEM_CHANNELS, self.buffer_frames, *z.shape[3:])
         y = self.causal_norm(self.causal(torch.cat([past, z], dim=2)))
@@ -81,9 +81,15 @@ class CausalPath(nn.Module):
 
 
 class SlowFastCausalShuffleNet(nn.Module):
-    """The two-path network. With 101 classes: 612,509 parameters, 168.15 M multiply-accumulates a step at T = 16.
+    """The network of the paper, with two paths. With 101 classes and T = 16: 612,509 parameters, 168.15 M multiply-accumulates in a step.
 
-    Both buffers are ``(N, 12 * b, size/2, size/2)``, channel-major, and zeros at the start of a video.
+    Its states are the buffers of both paths, ``(N, 12 * b, size/2, size/2)``, channel-major, zeros at the start of a video.
+
+    Example:
+        ```python
+        network = SlowFastCausalShuffleNet(SlowFastConfig(classes=101)).eval()
+        logits, *buffers = network(torch.zeros(1, 3, 16, 112, 112), *network.initial_states().values())
+        ```
     """
 
     def __init__(self, config: SlowFastConfig) -> None:
@@ -94,16 +100,13 @@ class SlowFastCausalShuffleNet(nn.Module):
         self.classifier = nn.Linear(2 * STAGE_CHANNELS[-1], config.classes)
 
     def initial_states(self) -> dict[str, Tensor]:
-        """The states before a video's first subclip, batch 1: zeros, named as ``forward`` names them."""
+        """Return the states before a video's first subclip, batch 1: zeros, named as ``forward`` names them."""
         side = -(-self.config.size // 2)
         shape = (1, STEM_CHANNELS * self.config.buffer_frames, side, side)
         return {"slow_buffer": torch.zeros(shape), "fast_buffer": torch.zeros(shape)}
 
     def forward(self, frames: Tensor, slow_buffer: Tensor, fast_buffer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step: normalised RGB ``(N, 3, T, size, size)`` and both buffers to ``(logits (N, classes), *next buffers)``.
-
-        Pure: no input is written to, nothing is kept.
-        """
+        """Return ``(logits (N, classes), *next buffers)`` for normalised ``frames`` ``(N, 3, T, size, size)`` and both buffers. Pure."""
         slow, slow_next = self.slow(frames, slow_buffer)
         fast, fast_next = self.fast(frames, fast_buffer)
         return self.classifier(torch.cat([slow, fast], dim=1)), slow_next, fast_next

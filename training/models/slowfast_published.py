@@ -1,6 +1,6 @@
-"""The network of the paper's published code, which is another one than its text describes: frames are buffered, not features.
+"""The network of the paper's published code. It differs from the paper's text: it buffers frames instead of features.
 
-Each path keeps one RGB frame, the running mean of what it saw, and puts it before the frames of the next subclip.
+Each path carries one RGB frame from subclip to subclip, a running mean of the frames that it saw, and puts it before the frames of the next one.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ SLOW_STRIDE = 2
 
 @dataclass(frozen=True)
 class PublishedConfig(ClipConfig):
-    """As of any clip network; the shortcuts' pools take frames in pairs, so T must stay even down to the last stage."""
+    """The config of a `PublishedSlowFast`. Its shortcuts pool frames in pairs, so that T must be even in all stages."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -28,9 +28,9 @@ class PublishedConfig(ClipConfig):
 
 
 class PublishedSlowFast(nn.Module):
-    """With 101 classes: 613,661 parameters, 97.95 M multiply-accumulates a step at T = 16.
+    """The network of the published code. With 101 classes and T = 16: 613,661 parameters, 97.95 M multiply-accumulates in a step.
 
-    The slow path's buffer is ``(N, 3, size, size)``, the fast path's ``(N, 3, size/2, size/2)``; zeros at the start of a video.
+    Its states are the buffers of the slow path ``(N, 3, size, size)`` and of the fast path ``(N, 3, size/2, size/2)``; zeros at the start of a video.
     """
 
     def __init__(self, config: PublishedConfig) -> None:
@@ -47,12 +47,12 @@ class PublishedSlowFast(nn.Module):
         self.classifier = nn.Linear(2 * STAGE_CHANNELS[-1], config.classes)
 
     def initial_states(self) -> dict[str, Tensor]:
-        """The states before a video's first subclip, batch 1: black frames, named as ``forward`` names them."""
+        """Return the states before a video's first subclip, batch 1: zeros, named as ``forward`` names them."""
         c, size = self.config.channels, self.config.size
         return {"slow_buffer": torch.zeros(1, c, size, size), "fast_buffer": torch.zeros(1, c, size // 2, size // 2)}
 
     def forward(self, frames: Tensor, slow_buffer: Tensor, fast_buffer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step: normalised RGB ``(N, 3, T, size, size)`` and both buffers to ``(logits (N, classes), *next buffers)``."""
+        """Return ``(logits (N, classes), *next buffers)`` for normalised ``frames`` ``(N, 3, T, size, size)`` and both buffers. Pure."""
         slow = torch.cat([slow_buffer[:, :, None], frames[:, :, ::SLOW_STRIDE]], dim=2)
         small = F.avg_pool3d(frames, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         fast = torch.cat([fast_buffer[:, :, None], small], dim=2)

@@ -115,7 +115,7 @@ class BenchActivity : Activity(), Benchmark.Listener {
     }
 
     private fun row(record: Record): String = getString(
-        R.string.bench_row, record.subject.engine, threads(record.subject.threads), record.percentilesMs["p50"], record.realTimeFactor,
+        R.string.bench_row, record.configuration.engine, threads(record.configuration.threads), record.percentilesMs["p50"], record.realTimeFactor,
         (record.peakMemoryBytes / 1_000_000).toInt(),
     )
 

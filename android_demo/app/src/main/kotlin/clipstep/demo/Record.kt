@@ -9,8 +9,8 @@ data class Record(
     val bundle: String,
     @SerialName("manifest_sha256") val manifestSha256: String,
     @SerialName("artifact_sha256") val artifactSha256: String,
-    val subject: SubjectRecord,
-    val start: StartRecord,
+    val configuration: ConfigurationRecord,
+    @SerialName("cold_start") val coldStart: ColdStartRecord,
     val device: DeviceRecord,
     @SerialName("tool_versions") val toolVersions: Map<String, String>,
     val placement: Map<String, Int>,
@@ -28,11 +28,11 @@ data class Record(
 
 /** What was measured. */
 @Serializable
-data class SubjectRecord(val name: String, val target: String, val form: String, val precision: String, val engine: String, val threads: Int, val file: String)
+data class ConfigurationRecord(val name: String, val target: String, val form: String, val precision: String, val engine: String, val threads: Int, val file: String)
 
 /** How it started. ExecuTorch and onnxruntime do not say how many threads they use: those that they were given. */
 @Serializable
-data class StartRecord(
+data class ColdStartRecord(
     @SerialName("load_s") val loadS: Double,
     @SerialName("first_step_ms") val firstStepMs: Double,
     @SerialName("threads_used") val threadsUsed: Int,

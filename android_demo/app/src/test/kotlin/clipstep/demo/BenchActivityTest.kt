@@ -40,7 +40,7 @@ class BenchActivityTest {
         activity.awaitText(R.id.status, "Done. The records are in run.jsonl")
         assertEquals(listOf("run.jsonl"), folder.list().orEmpty().toList())
         val records = File(folder, "run.jsonl").readLines().map { Json.decodeFromString<Record>(it) }
-        assertEquals(listOf(1, 2), records.map { it.subject.threads })
+        assertEquals(listOf(1, 2), records.map { it.configuration.threads })
         for (record in records) {
             assertEquals(2 * 3, record.stepMs.size)
             assertTrue("${record.start}", record.start.largestError <= 1e-4)

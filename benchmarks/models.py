@@ -1,4 +1,4 @@
-"""``clipstep systems``: every network that can be trained, through the export to all targets and measured, in one table."""
+"""``clipstep bench-models``: export every network that can be trained to all targets and measure it, in one table."""
 
 import copy
 import os
@@ -17,12 +17,13 @@ from rich.table import Table
 from torch import nn
 
 from clipstep.benchmarks.arm64.measure import count_bundle
-from clipstep.benchmarks.latency import Plan, bench_bundle
+from clipstep.benchmarks.latency import bench_bundle
+from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms, record_lines
 from clipstep.benchmarks.report import read_records
 from clipstep.export.network_source import NetworkSource
 from clipstep.export.step import program_of
-from clipstep.network.count import clip_multiply_accumulates, parameters
+from clipstep.network.count import clip_macs, count_parameters
 from clipstep.network.preprocess import RGB, normalise
 from clipstep.network.states import outputs_of
 from clipstep.runtime.bundle import Bundle
@@ -30,40 +31,41 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.lock import one_writer
 from clipstep.runtime.terminal import new_console, new_table, print_table
 from clipstep.training.data.lists import DataSet, read_data_set
-from clipstep.training.facts import check_trainable, sample_subclips
 from clipstep.training.models import ARCHITECTURES, build
 from clipstep.training.predict import video_logits
+from clipstep.training.probe import check_trainable, sample_subclips
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
 SUBCLIPS = 3
 
 
-class Export(BaseModel):
-    """What an export took, in a process of its own, and how far the network itself in float32 is from float64."""
+class ExportCost(BaseModel):
+    """The time and memory of an export in a process of its own, and the float32 rounding error of the network itself."""
 
     seconds: float
     peak_bytes: int
-    rounding: float
+    float32_error: float
+    """The largest error of eager float32 against float64; see `float32_error`."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One network: its run, what its export took, its bundle, what was measured of it."""
+    """One network: its run, the cost of its export, its bundle, and the measurements."""
 
     run: Run
-    export: Export
+    export: ExportCost
     bundle: Bundle
     records: Sequence[Record]
     counts: Sequence[InstructionRecord]
-    """What was counted on ARM64; empty unless it was asked for."""
+    """Counts of ARM64 instructions; empty unless they were asked for."""
 
 
-def systems_command(data: Path, out: Path, names: tuple[str, ...], frames: int, size: int, arm64: bool, rounds: int, steps: int) -> None:
-    """``clipstep systems``, whose options are in commands.py."""
+def bench_models_command(data: Path, out: Path, names: tuple[str, ...], frames: int, size: int, arm64: bool, rounds: int, steps: int) -> None:
+    """``clipstep bench-models``, whose options are in cli.py."""
     click.get_current_context().with_resource(one_writer(out))
     data_set, console = read_data_set(data, allow_leakage=True), new_console()
-    plan = Plan((1,), rounds, steps)
-    every = {name: _measure(name, data_set, frames, size, out, plan, console, arm64=arm64) for name in names or ARCHITECTURES}
+    options = BenchOptions((1,), rounds, steps)
+    every = {name: _measure(name, data_set, frames, size, out, options, console, arm64=arm64) for name in names or ARCHITECTURES}
     print_table(console, _exported(every))
     console.print("GiB: peak of the export; delegates: XNNPACK calls in step.pte")
     print_table(console, _measured(every))
@@ -74,7 +76,7 @@ def systems_command(data: Path, out: Path, names: tuple[str, ...], frames: int, 
         console.print("ARM64 instructions of a step, M; times naive: above 1 is fewer than rank-5 ONNX in onnxruntime")
 
 
-def _measure(name: str, data: DataSet, frames: int, size: int, out: Path, plan: Plan, console: Console, *, arm64: bool) -> Measured:
+def _measure(name: str, data: DataSet, frames: int, size: int, out: Path, options: BenchOptions, console: Console, *, arm64: bool) -> Measured:
     folder, bundle, took, records = out / name, out / f"{name}.clipstep", out / f"{name}.export.json", out / f"{name}.jsonl"
     counts = out / f"{name}.arm64.jsonl"
     out.mkdir(parents=True, exist_ok=True)
@@ -88,20 +90,23 @@ def _measure(name: str, data: DataSet, frames: int, size: int, out: Path, plan: 
         took.write_text(_export(folder, bundle, run).model_dump_json())
     if not records.exists():
         console.print(f"measuring {name}")
-        measured = bench_bundle(Bundle.open(bundle), NetworkSource(str(folder)), plan, console)
+        measured = bench_bundle(Bundle.open(bundle), NetworkSource(str(folder)), options, console)
         records.write_text(record_lines(measured), encoding="utf-8")
     if arm64 and not counts.exists():
         console.print(f"counting {name}")
         counted = count_bundle(Bundle.open(bundle), NetworkSource(str(folder)), console, steps=1)
         counts.write_text(record_lines(counted), encoding="utf-8")
     seen = read_records(counts)[1] if arm64 else []
-    return Measured(run, Export.model_validate_json(took.read_text()), Bundle.open(bundle), read_records(records)[0], seen)
+    return Measured(run, ExportCost.model_validate_json(took.read_text()), Bundle.open(bundle), read_records(records)[0], seen)
 
 
 @torch.no_grad()
 def random_run(name: str, data: DataSet, frames: int, size: int) -> Run:
-    """A network nobody trained: random weights, statistics measured on real subclips so that numbers stay as they are in a
-    trained one, and a clear favourite among the classes, so that rounding to float16 does not decide."""
+    """Return a network with random weights that can be measured like a trained one.
+
+    Its batch norms get the statistics of real subclips, so that activations have a realistic size. The bias of the last layer favours one class
+    clearly, so that float16 rounding does not change the top class.
+    """
     config = {"classes": len(data.classes), "frames": frames, "size": size}
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
@@ -112,7 +117,7 @@ def random_run(name: str, data: DataSet, frames: int, size: int) -> Run:
     info = RunInfo(name, config, data.classes, tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist()), 25.0, weights="random")
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
     for norm in norms:
-        norm.momentum = None  # Statistics are then means over all that is seen.
+        norm.momentum = None  # Running statistics are then plain means over all batches.
     video_logits(network.train(), sample, info)
     *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
     last.bias.copy_(torch.linspace(1, -1, len(data.classes)))
@@ -120,9 +125,9 @@ def random_run(name: str, data: DataSet, frames: int, size: int) -> Run:
 
 
 @torch.no_grad()
-def rounding(run: Run) -> float:
-    """The largest relative error of the network itself in float32 against float64 on its sample's first subclips: no artifact is
-    expected to be closer."""
+def float32_error(run: Run) -> float:
+    """Return the largest relative error of the network in float32 against float64 on its first sample subclips: artifacts cannot be expected to do
+    better."""
     exact, states = copy.deepcopy(run.network).double(), tuple(program_of(run.spec()).states.values())
     errors = []
     for subclip in run.sample[:SUBCLIPS]:
@@ -133,7 +138,7 @@ def rounding(run: Run) -> float:
     return max(errors)
 
 
-def _export(folder: Path, bundle: Path, run: Run) -> Export:
+def _export(folder: Path, bundle: Path, run: Run) -> ExportCost:
     started = time.monotonic()
     command = [sys.executable, "-P", "-c", "from clipstep.runtime.cli import main; main()", "export", str(folder), "--out", str(bundle), "--force"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
@@ -142,18 +147,18 @@ def _export(folder: Path, bundle: Path, run: Run) -> Export:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise ClipstepError(f"exporting {folder} failed", got=(error.strip().splitlines() or ["no word why"])[-1].removeprefix("error: "))
-    return Export(seconds=time.monotonic() - started, peak_bytes=usage.ru_maxrss * 1024, rounding=rounding(run))
+        raise ClipstepError(f"exporting {folder} failed", got=(error.strip().splitlines() or ["no reason given"])[-1].removeprefix("error: "))
+    return ExportCost(seconds=time.monotonic() - started, peak_bytes=usage.ru_maxrss * 1024, float32_error=float32_error(run))
 
 
 def _exported(every: dict[str, Measured]) -> Table:
-    table = new_table("system", "param.\nM", "MAC\nM", "export\ns", "GiB", "onnx\nMB", "pte\nMB", "Core ML\nMB", "dele-\ngates")
+    table = new_table("network", "param.\nM", "MAC\nM", "export\ns", "GiB", "onnx\nMB", "pte\nMB", "Core ML\nMB", "dele-\ngates")
     for name, m in every.items():
         artifacts = {item.file: item for item in m.bundle.manifest.artifacts}
         table.add_row(
             name,
-            f"{parameters(m.run.network) / 1e6:.2f}",
-            f"{clip_multiply_accumulates(m.run.network, *_order(m.run)) / 1e6:,.0f}",
+            f"{count_parameters(m.run.network) / 1e6:.2f}",
+            f"{clip_macs(m.run.network, *_input_shape(m.run)) / 1e6:,.0f}",
             f"{m.export.seconds:.0f}",
             f"{m.export.peak_bytes / 2**30:.1f}",
             *(f"{artifacts[file].size_bytes / 1e6:.1f}" for file in ("step.onnx", "step.pte", "step-float32.mlpackage")),
@@ -163,24 +168,24 @@ def _exported(every: dict[str, Measured]) -> Table:
 
 
 def _measured(every: dict[str, Measured]) -> Table:
-    table = new_table("system", "naive\nms", "step.onnx\nx", "step.pte\nx", "PyTorch\nx", "error", "eager's")
+    table = new_table("network", "naive\nms", "step.onnx\nx", "step.pte\nx", "PyTorch\nx", "error", "eager's")
     for name, m in every.items():
         (naive,) = naive_ms(m.records).values()
-        times = {record.subject.name: f"{naive / record.percentile_ms(50):.2f}" for record in m.records}
+        times = {record.configuration.name: f"{naive / record.percentile_ms(50):.2f}" for record in m.records}
         error = max(item.parity.max_relative_error for item in m.bundle.manifest.artifacts if item.precision == "float32")
         ratios = (times[what] for what in ("step.onnx", "step.pte", "PyTorch eager"))
-        table.add_row(name, f"{naive:.1f}", *ratios, f"{error:.0e}", f"{m.export.rounding:.0e}")
+        table.add_row(name, f"{naive:.1f}", *ratios, f"{error:.0e}", f"{m.export.float32_error:.0e}")
     return table
 
 
 def _counted(every: dict[str, Measured]) -> Table:
-    table = new_table("system", "naive\nM", "step.onnx\nM", "times\nnaive", "step.pte\nM", "times\nnaive")
+    table = new_table("network", "naive\nM", "step.onnx\nM", "times\nnaive", "step.pte\nM", "times\nnaive")
     for name, m in every.items():
         naive, *ours = (record.step.instructions / 1e6 for record in m.counts)
         table.add_row(name, f"{naive:,.1f}", *(cell for count in ours for cell in (f"{count:,.1f}", f"{naive / count:.2f}")))
     return table
 
 
-def _order(run: Run) -> tuple[int, int, int]:
+def _input_shape(run: Run) -> tuple[int, int, int]:
     frames, size, channels = run.info.shape
     return channels, frames, size

@@ -1,4 +1,4 @@
-"""The process' random generators, left as they were found."""
+"""Preserve the state of the process' random number generators."""
 
 import os
 import random
@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
-"""Where Lightning notes its seed for the processes that it starts."""
+"""Environment variables by which Lightning passes its seed to the processes that it starts."""
 
 
 @contextmanager
-def restored_generators() -> Iterator[None]:
-    """Gives torch's, numpy's and Python's global generators, and Lightning's variables, the state back that they had before."""
+def preserved_rng_state() -> Iterator[None]:
+    """Restore the global generators of torch, NumPy and Python, and Lightning's variables, to their state before the block."""
     variables = {name: os.environ.get(name) for name in VARIABLES}
     python, numpy = random.getstate(), np.random.get_state()
     try:

@@ -1,4 +1,4 @@
-"""What is found out about the videos before training begins."""
+"""Checks and measurements before a training begins: does the network accept the subclips, what is the frame rate, which frames are the sample."""
 
 import copy
 import statistics
@@ -18,10 +18,10 @@ SAMPLE_SUBCLIPS = 8
 
 
 def check_trainable(network: nn.Module, frames: int, size: int, channels: int) -> None:
-    """One video may be left in a batch, and batch norms need more than one value a channel.
+    """Check that the network can train on a batch of a single video, which may be left at the end of an epoch.
 
     Raises:
-        ClipstepError: they would not have that.
+        ClipstepError: subclips are so small that a batch norm would see only one value for each channel.
     """
     probe = copy.deepcopy(network).train()
     try:
@@ -33,10 +33,10 @@ def check_trainable(network: nn.Module, frames: int, size: int, channels: int) -
 
 
 def sample_subclips(clips: Sequence[Clip], frames: int, size: int, channels: int = RGB) -> Tensor:
-    """The first subclips of the usable videos, one video after the other: ``(S, T, size, size, channels)`` uint8.
+    """Return the first subclips of the usable videos, one video after the other, ``(S, T, size, size, channels)`` uint8.
 
     Raises:
-        VideoError: not one of the videos can be used.
+        VideoError: none of the videos can be used.
     """
     found: list[Tensor] = []
     for clip in clips:
@@ -52,10 +52,10 @@ def sample_subclips(clips: Sequence[Clip], frames: int, size: int, channels: int
 
 
 def median_rate(clips: Sequence[Clip]) -> float:
-    """The median of the videos' frames per second.
+    """Return the median of the videos' frame rates, in frames per second.
 
     Raises:
-        VideoError: not one of the videos states its rate.
+        VideoError: none of the videos states its rate.
     """
     rates = []
     for clip in clips:

@@ -1,4 +1,4 @@
-"""``clipstep throughput``: videos a second of training in batches of subclips, beside a plain loop over one video at a time."""
+"""``clipstep bench-training``: the throughput of training in batches, in videos a second, beside a plain loop over one video at a time."""
 
 import statistics
 import time
@@ -23,10 +23,10 @@ from clipstep.training.train import launch, loader
 from clipstep.training.trainer import Item, Trainer
 
 
-def throughput_command(
+def bench_training_command(
     data: Path, architecture: str, batch_size: int, devices: int, workers: int, videos: int, rounds: int, frames: int, size: int
 ) -> None:
-    """``clipstep throughput``, whose options are in commands.py."""
+    """``clipstep bench-training``, whose options are in cli.py."""
     data_set = read_data_set(data, allow_leakage=True)
     clips = data_set.train[:videos]
     trainer = _trainer(architecture, clips, data_set.classes, frames, size, devices)

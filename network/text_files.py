@@ -1,4 +1,4 @@
-"""Text files that people write: class names and lists, from any editor and system."""
+"""Text files that people write (class names, lists of videos), from any editor and system."""
 
 import re
 import unicodedata
@@ -12,11 +12,13 @@ QUOTES = "\"'"
 
 
 def read_lines(path: Path, *, expected: str, fix: str = "check the path") -> list[tuple[int, str]]:
-    """The lines that are not blank, with their numbers, without the white space at their ends and without byte order marks; in
-    composed Unicode (NFC), because macOS decomposes the names of files.
+    """Return the lines that are not blank, each with its number, counted from 1.
+
+    White space at both ends and byte order marks are removed. The text is in composed Unicode (NFC), because macOS decomposes names of files.
+    ``expected`` and ``fix`` say in an error what the file should be and what to do.
 
     Raises:
-        ClipstepError: it cannot be read, is not UTF-8 text, or has no such line.
+        ClipstepError: the file cannot be read, is not UTF-8 text, holds control characters, or has no line that is not blank.
     """
     check_file(path, expected, fix=fix)
     try:
@@ -36,17 +38,17 @@ def read_lines(path: Path, *, expected: str, fix: str = "check the path") -> lis
 
 
 def nfc(text: str) -> str:
-    """The text in composed Unicode."""
+    """Return the text in composed Unicode (NFC)."""
     return unicodedata.normalize("NFC", text)
 
 
 def unquoted(text: str) -> str:
-    """The text without the quotes around it, if it is quoted."""
+    """Return the text without the quotes around it, if there are any."""
     return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in QUOTES else text
 
 
-def existing(path: Path) -> Path:
-    """The path as it is called on this disk: composed, decomposed, or as given if there is neither."""
+def as_on_disk(path: Path) -> Path:
+    """Return the path in the Unicode form that exists on this disk, composed or decomposed; as given if there is neither."""
     if path.exists():
         return path
     forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))

@@ -1,4 +1,4 @@
-"""``clipstep throughput``: both ways of training see the same videos, and the ratio is that of their times."""
+"""``clipstep bench-training``: both ways of training see the same videos, and the ratio is that of their times."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from torch import Tensor
 
-from clipstep.benchmarks.commands import throughput_command
+from clipstep.benchmarks.cli import bench_training_command
 from clipstep.training.data.subclips import Video
 from clipstep.training.trainer import Trainer
 
@@ -26,7 +26,7 @@ def test_both_train_on_the_same_videos(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Trainer, "losses", spy)
     options = ["--videos", "3", "--batch-size", "2", "--workers", "1", "--rounds", "1", "--size", "64"]
-    result = CliRunner().invoke(throughput_command, [str(FIGHT), *options], standalone_mode=False)
+    result = CliRunner().invoke(bench_training_command, [str(FIGHT), *options], standalone_mode=False)
     assert result.exception is None, result.output
     assert [len(batch) for batch in seen] == [1, 1, 1, 1, 2, 1]
     names = [path.name for path in (FIGHT / "videos/Fight").iterdir()]

@@ -1,0 +1,234 @@
+"""``clipstep train``."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from clipstep.runtime.cores import available_cores
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.interval import share_text
+from clipstep.runtime.options import NewFolder, command
+from clipstep.runtime.places import check_no_url
+from clipstep.runtime.terminal import new_console
+from clipstep.training.choices import ARCHITECTURES, HOME, INPUTS, LOSSES, PRESETS
+from clipstep.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig
+
+if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
+    from clipstep.training.finetune import InitialWeights
+
+CONFIGS = ("paper",)
+DEFAULTS = TrainingConfig()
+"""The defaults of the options."""
+
+GROUPS = {
+    "Where": ("out", "force", "resume", "init", "config", "cache"),
+    "The data": ("split", "validation", "flip"),
+    "The network": ("architecture", "preset", "seen", "frames", "size"),
+    "How long": ("epochs", "max_minutes", "max_steps"),
+    "How it learns": (
+        "optimizer",
+        "learning_rate",
+        "momentum",
+        "weight_decay",
+        "schedule",
+        "patience",
+        "batch_size",
+        "accumulate",
+        "loss",
+        "truncate",
+        "ema",
+        "precision",
+        "seed",
+    ),
+    "On what": ("accelerator", "devices", "nodes", "workers"),
+}
+"""The headings of the options in the help."""
+
+
+def _read_config(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    """Make the options in the file ``value`` the defaults, so that those on the command line override them."""
+    if value is None:
+        return
+    source: Any = resources.files("clipstep.training") / f"{value}.toml" if value in CONFIGS else Path(value)
+    if isinstance(source, Path):
+        check_no_url(source)
+    try:
+        options = tomllib.loads(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ClipstepError(f"--config {value}: cannot be read", got=error.strerror, expected=f"a TOML file, or {', '.join(CONFIGS)}") from error
+    except ValueError as error:
+        raise ClipstepError(f"--config {value}: is not TOML", got=error, fix="correct the file") from error
+    every = {str(parameter.name) for parameter in context.command.params if isinstance(parameter, click.Option)}
+    known = every - {"config", "out", "resume", "force"}
+    unknown = [key for key in options if key.replace("-", "_") not in known]
+    if unknown:
+        names = ", ".join(sorted(name.replace("_", "-") for name in known))
+        raise ClipstepError(f"--config {value}: unknown option", got=", ".join(unknown), expected=f"some of {names}")
+    context.default_map = {key.replace("-", "_"): option for key, option in options.items()}
+
+
+ONLY_WITH = [("momentum", "optimizer", ("sgd",)), ("patience", "schedule", ("plateau",))]
+
+
+@command("train", groups=GROUPS, only_with=ONLY_WITH, loads=["clipstep.training.train"])
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", type=NewFolder(), required=True, help="Folder to write the run to.")
+@click.option("--config", callback=_read_config, is_eager=True, expose_value=False, help="A TOML file of these options, or 'paper'.")
+@click.option("--resume", is_flag=True, help="Go on with the training in --out: a stopped one, or a finished one with more --epochs.")
+@click.option("--force", is_flag=True, help="Replace a finished run in --out, once the new one is whole.")
+@click.option(
+    "--init", type=click.Path(path_type=Path), help="Fine-tune this run, or the weights in this file; a new head is made for other classes."
+)
+@click.option("--split", default=1, show_default=True, help="N of trainlist0N.txt and testlist0N.txt.")
+@click.option("--allow-leakage", is_flag=True, help="Only warn of videos that are tested with and trained on, or twice in the test list.")
+@click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), default=HOME, show_default=True, help="See clipstep models.")
+@click.option(
+    "--preset", type=click.Choice(list(PRESETS)), help=f"Of {HOME}: its temporal strides alpha and beta, or fully causal; a2b1 unless given."
+)
+@click.option(
+    "--input", "seen", type=click.Choice(list(INPUTS)), default="rgb", show_default=True, help="RGB frames, or the optical flow between them."
+)
+@click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
+@click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
+@click.option("--epochs", default=DEFAULTS.epochs, show_default=True, type=click.IntRange(1))
+@click.option("--batch-size", default=DEFAULTS.batch_size, show_default=True, type=click.IntRange(1), help="Videos in a batch of one process.")
+@click.option(
+    "--accumulate",
+    default=DEFAULTS.accumulate,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Batches whose gradients are added up for one optimizer step.",
+)
+@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default=DEFAULTS.optimizer, show_default=True)
+@click.option("--learning-rate", default=DEFAULTS.learning_rate, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--momentum", default=DEFAULTS.momentum, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="Of sgd.")
+@click.option("--weight-decay", default=DEFAULTS.weight_decay, show_default=True, type=click.FloatRange(0))
+@click.option("--schedule", type=click.Choice(list(SCHEDULES)), default=DEFAULTS.schedule, show_default=True, help="How the learning rate falls.")
+@click.option(
+    "--patience",
+    default=DEFAULTS.patience,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Epochs without a lower loss before the learning rate falls (plateau).",
+)
+@click.option(
+    "--loss",
+    type=click.Choice(LOSSES),
+    default=DEFAULTS.loss,
+    show_default=True,
+    help="Compute the loss after every subclip of a video, or after its last one.",
+)
+@click.option(
+    "--truncate",
+    default=DEFAULTS.truncate,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Subclips that a loss is back-propagated through (truncated BPTT).",
+)
+@click.option(
+    "--ema",
+    default=DEFAULTS.ema,
+    show_default=True,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Decay of an exponential moving average of the weights; 0 for none.",
+)
+@click.option("--precision", type=click.Choice(PRECISIONS), default=DEFAULTS.precision, show_default=True, help="bf16 computes in mixed precision.")
+@click.option("--flip/--no-flip", default=DEFAULTS.flip, show_default=True, help="Mirror half of the videos; actions may have a direction.")
+@click.option(
+    "--validation",
+    default=DEFAULTS.validation,
+    show_default=True,
+    type=click.FloatRange(0, 0.5),
+    help="Share of the source videos held out to choose the best epoch.",
+)
+@click.option("--cache", type=NewFolder(), help="Folder to keep decoded frames in.")
+@click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop after that many minutes.")
+@click.option("--max-steps", type=click.IntRange(1), help="Stop after that many optimizer steps in total.")
+@click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default=DEFAULTS.accelerator, show_default=True)
+@click.option(
+    "--devices",
+    default=DEFAULTS.devices,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Processes on this machine: one for each GPU, or on the CPU.",
+)
+@click.option(
+    "--nodes", default=DEFAULTS.nodes, show_default=True, type=click.IntRange(1), help="Machines; start the command on each, or use torchrun."
+)
+@click.option(
+    "--workers", default=min(2, available_cores()), show_default=True, type=click.IntRange(0), help="Decoding processes of each training process."
+)
+@click.option("--seed", default=DEFAULTS.seed, show_default=True, type=click.IntRange(0))
+@click.pass_context
+def train_command(
+    context: click.Context,
+    /,
+    data: Path,
+    out: Path,
+    resume: bool,
+    force: bool,
+    init: Path | None,
+    split: int,
+    allow_leakage: bool,
+    cache: Path | None,
+    **options: Any,
+) -> None:
+    """Train a network on DATA, a folder in UCF101's layout (classInd.txt, lists, videos/)."""
+    from clipstep.training.data.lists import read_data_set
+    from clipstep.training.data.trained_on import check_unseen
+    from clipstep.training.finetune import read_initial_weights
+    from clipstep.training.run import check_out
+    from clipstep.training.train import Job, train
+
+    check_out(out, resume=resume, force=force)
+    if out.resolve().is_relative_to(data.resolve()):
+        raise ClipstepError(f"--out {out}: lies in the data folder", expected="a folder outside of it", fix="choose another --out")
+    asked = {name: options.pop(name) for name in ("architecture", "preset", "seen", "frames", "size")}
+    initial = None if init is None else read_initial_weights(init)
+    data_set = read_data_set(data, split, allow_leakage=allow_leakage)
+    if initial is not None:
+        data_set = check_unseen(data_set, initial.trained_on, init, allow_leakage=allow_leakage, fix="start from another run")
+    architecture, model_config = _network(asked, _given(context), initial, len(data_set.classes))
+    console = new_console()
+    run = train(Job(data_set, architecture, model_config, TrainingConfig(**options), out, cache, resume, initial, force), console)
+    if run is not None:
+        summary = run.info.training
+        console.print(
+            f"test top-1 {share_text(summary['test_top1'], summary['test_videos'])}, "
+            f"the larger class {summary['test_largest_class_share']:.1%}; "
+            f"{len(summary['skipped_videos']) + len(summary['skipped_test_videos'])} broken videos skipped; written to {out}",
+            soft_wrap=True,
+        )
+
+
+def _given(context: click.Context) -> set[str]:
+    """Return the options that the command line or ``--config`` gives."""
+    return {name for name in context.params if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)}
+
+
+def _network(asked: Mapping[str, Any], given: set[str], initial: InitialWeights | None, classes: int) -> tuple[str, dict[str, int]]:
+    """Return the architecture and its config; what is not given comes from the run to fine-tune, or from the defaults."""
+    from clipstep.network.preprocess import RGB
+    from clipstep.training.finetune import fine_tuning_config
+    from clipstep.training.models import PRESETS as STRIDES
+
+    info = initial.info if initial is not None else None
+    architecture = info.architecture if info is not None and "architecture" not in given else asked["architecture"]
+    if asked["preset"] is not None and architecture != HOME:
+        raise ClipstepError(f"{architecture} has no presets", got=f"--preset {asked['preset']}", fix=f"leave it out, or train {HOME}")
+    strides = STRIDES[asked["preset"] or "a2b1"] if architecture == HOME else {}
+    if initial is None or info is None:
+        return architecture, {"classes": classes, "frames": asked["frames"], "size": asked["size"], **strides, **INPUTS[asked["seen"]]}
+    changes: dict[str, int] = {name: asked[name] for name in ("frames", "size") if name in given}
+    if "preset" in given:
+        changes |= {"causal": False, **strides} if info.config.get("causal") else strides
+    if "seen" in given:
+        changes |= {"channels": INPUTS[asked["seen"]].get("channels", RGB)}
+    return fine_tuning_config(initial, architecture, changes, classes)
