@@ -152,7 +152,7 @@ def test_records_are_pulled_shown_and_appended(phone: Callable[..., Path], tmp_p
         ({"gone": True}, "failed; got error: device offline"),
         ({"jsonl": '{"bundle": 3}\n'}, "the phone's records:1: is not a record"),
         ({"jsonl": ""}, "the phone gave no record"),
-        ({}, "the phone is not through; got nothing in 1 s; leave its screen on"),
+        ({}, "the phone has not finished; got nothing in 1 s; leave its screen on"),
     ],
 )
 def test_what_goes_wrong_is_explained(phone: Callable[..., Path], clipstep: Call, changes: dict[str, Any], words: str) -> None:
