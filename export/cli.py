@@ -257,7 +257,7 @@ def _network_of_options(
         raise ClipstepError("--std is what frames are divided by", got=std, expected="numbers above 0")
     sys.path.insert(0, "")  # As `python` itself does: modules in this folder can be imported.
     if weights_key is not None and weights is None:
-        raise ClipstepError("--weights-key is of a file", got="no --weights", expected="--weights FILE beside it")
+        raise ClipstepError("--weights-key chooses from a file", got="no --weights", expected="--weights FILE, too")
     return network_of_factory(
         model,
         frames=frames,

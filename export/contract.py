@@ -28,7 +28,7 @@ def initial_states_of(network: nn.Module) -> dict[str, Tensor]:
         raise ClipstepError("initial_states() fails", got=describe_error(error), fix=f"it comes from {line_of_error(error)}") from error
     if not isinstance(states, Mapping):
         raise ClipstepError(
-            "initial_states() gives no states by name", got=_kind(states), expected='a dictionary such as {"memory": torch.zeros(1, 8)}'
+            "initial_states() does not return a dictionary", got=_kind(states), expected='a dictionary such as {"memory": torch.zeros(1, 8)}'
         )
     _check_names(list(states))
     for name, value in states.items():
@@ -74,12 +74,12 @@ def check_weights(network: nn.Module) -> None:
             continue
         if nn.parameter.is_lazy(value):
             raise ClipstepError(
-                f"{name} has no numbers yet", got="a lazy module", fix="run the network once in the factory, or load its weights there"
+                f"{name} is not initialised", got="a lazy module", fix="run the network once in the factory, or load its weights there"
             )
         if value.device.type != "cpu":
             raise ClipstepError(f"{name} is on another device", got=value.device, expected="cpu", fix="call .cpu()")
         if (value.is_floating_point() or value.is_complex()) and value.dtype != torch.float32:
-            raise ClipstepError(f"{name} is of another type", got=value.dtype, expected=torch.float32, fix="call .float()")
+            raise ClipstepError(f"{name} has the wrong dtype", got=value.dtype, expected=torch.float32, fix="call .float()")
 
 
 @torch.no_grad()
@@ -114,7 +114,7 @@ def check_step(
 def _check_names(names: Sequence[Any]) -> None:
     for name in names:
         if not isinstance(name, str) or not name.isidentifier() or not name.isascii():
-            raise ClipstepError("a state's name must do in every format", got=repr(name), expected="letters, digits and _, such as memory")
+            raise ClipstepError("a state's name is not valid in every format", got=repr(name), expected="letters, digits and _, such as memory")
     every = Counter((*input_names(names), *output_names(names)))
     for name in names:
         twice = next((one for one in (name, f"{name}_out") if every[one] > 1), None)
@@ -127,9 +127,9 @@ def _check_names(names: Sequence[Any]) -> None:
 
 def _check_state(name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
-        raise ClipstepError(f"state {name} is no tensor", got=_kind(value), expected="its value before a video, such as torch.zeros(1, 8)")
+        raise ClipstepError(f"state {name} is not a tensor", got=_kind(value), expected="its value before a video, such as torch.zeros(1, 8)")
     if value.dtype != torch.float32:
-        raise ClipstepError(f"state {name} is of another type", got=value.dtype, expected=torch.float32, fix="call .float()")
+        raise ClipstepError(f"state {name} has the wrong dtype", got=value.dtype, expected=torch.float32, fix="call .float()")
     if value.ndim not in RANKS or not value.numel():
         raise ClipstepError(
             f"state {name} does not fit the contract",
@@ -150,15 +150,15 @@ def _check_outputs(outputs: tuple[Any, ...], states: Mapping[str, Tensor], class
     logits, *following = outputs or (None,)
     if not isinstance(logits, Tensor):
         advice = "return its logits" if isinstance(logits, Mapping) else None
-        raise ClipstepError("the network returns no tensors that can be used", got=_kind(logits), expected=RETURNS, fix=advice)
+        raise ClipstepError("the network does not return its logits as a tensor", got=_kind(logits), expected=RETURNS, fix=advice)
     if logits.shape != (1, classes) or logits.dtype != torch.float32:
         expected = f"{(1, classes)} {torch.float32}"
         raise ClipstepError("the first output is not the logits", got=f"{tuple(logits.shape)} {logits.dtype}", expected=expected)
     if len(following) != len(states):
-        raise ClipstepError("the network returns another number of states", got=len(following), expected=len(states))
+        raise ClipstepError("the network returns the wrong number of states", got=len(following), expected=len(states))
     for (name, old), new in zip(states.items(), following, strict=True):
         if not isinstance(new, Tensor):
-            raise ClipstepError(f"the next {name} is no tensor", got=_kind(new), expected=f"{tuple(old.shape)} {old.dtype}")
+            raise ClipstepError(f"the next {name} is not a tensor", got=_kind(new), expected=f"{tuple(old.shape)} {old.dtype}")
         if new.shape != old.shape or new.dtype != old.dtype:
             raise ClipstepError(
                 f"state {name} does not fit the contract",

@@ -103,16 +103,16 @@ def _random_weights_error(factory: str, names: Sequence[str], weights: Path | No
     some = listed(names, SHOWN)
     if weights is None:
         return ClipstepError(
-            f"--model {factory}: its weights are random, each call gives others",
+            f"--model {factory}: its weights are random, and differ from call to call",
             got=some,
             expected="--weights FILE",
-            fix="or say by --random-weights that they are meant",
+            fix="or allow them with --random-weights",
         )
     return ClipstepError(
-        f"--model {factory}: some of its weights are not in {weights} and random",
+        f"--model {factory}: some of its weights are not in {weights}, and are random",
         got=some,
         expected="all of them in the network's state_dict()",
-        fix="register what is in plain lists by nn.ModuleList, or say by --random-weights that they are meant",
+        fix="register what is in plain lists by nn.ModuleList, or allow them with --random-weights",
     )
 
 
@@ -126,14 +126,14 @@ def load_network(factory: str, seed: int = FACTORY_SEED, *, reimport: bool = Fal
     """
     module, _, name = factory.partition(":")
     if not module or not name:
-        raise ClipstepError("--model names no factory", got=factory, expected="package.module:factory")
+        raise ClipstepError("--model does not name a factory", got=factory, expected="package.module:factory")
     try:
         with seeded(seed):
             found: Any = _reimported(importlib.import_module(module)) if reimport else importlib.import_module(module)
     except ModuleNotFoundError as error:
         if module == error.name or module.startswith(f"{error.name}."):
             raise ClipstepError(
-                f"--model {factory}: cannot be imported", got=str(error), expected="a module that is installed, or lies in this folder"
+                f"--model {factory}: cannot be imported", got=str(error), expected="a module that is installed, or is in this folder"
             ) from error
         raise _failed(factory, error) from error
     except Exception as error:  # Whatever a user's file raises.
@@ -149,7 +149,7 @@ def load_network(factory: str, seed: int = FACTORY_SEED, *, reimport: bool = Fal
     except Exception as error:  # Whatever a user's factory raises.
         raise _failed(factory, error) from error
     if not isinstance(network, nn.Module):
-        raise ClipstepError(f"--model {factory}: gives no network", got=type(network).__name__, expected="a torch.nn.Module")
+        raise ClipstepError(f"--model {factory}: does not return a module", got=type(network).__name__, expected="a torch.nn.Module")
     return network
 
 

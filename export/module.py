@@ -46,7 +46,7 @@ def network_of_module(
             video cannot be used.
     """
     if not isinstance(module, nn.Module):
-        raise ClipstepError("the network is no module", got=type(module).__name__, expected="a torch.nn.Module")
+        raise ClipstepError("the network is not a module", got=type(module).__name__, expected="a torch.nn.Module")
     _check_eval(module)
     check_weights(module)
     frames, size = _whole("frames", frames), _whole("size", size)

@@ -119,7 +119,7 @@ class _Lowering(fx.Interpreter):
             return self.call_function(n.target, args, kwargs)
         try:
             if n.target not in RULES:
-                raise Unsupported("this operation")
+                raise Unsupported("it has no rule")
             if n.target in CONVOLUTIONS and self.strategies is not None:
                 self.strategies[n.name] = strategy_for(self.profile, convolution_of(*args, **kwargs)).name
             with metadata_of(n):  # `explain` reads from it which node a lowered one comes from.

@@ -100,7 +100,7 @@ def avg_pool3d(
     kernel, padding = triple(kernel), triple(padding)
     stride = triple(stride or kernel)
     if (ceil_mode and stride[0] > 1) or (padding[0] and not count_padding and not divisor):
-        raise Unsupported("divides by how many frames are there (ceil_mode, or a padding that is not counted)")
+        raise Unsupported("divides by the number of frames in the window (ceil_mode, or a padding that is not counted)")
     frames = stream.kernel_input(x, kernel[0], stride[0], padding[0], padding[0])
     return _kernel_output(stream, frames, F.avg_pool3d(frames.data, kernel, stride, (0, *padding[1:]), ceil_mode, count_padding, divisor))
 
@@ -109,7 +109,7 @@ def pad_time(stream: StreamInterpreter, _: fx.Node, x: Chunk, amounts: Sequence[
     """Padding with zeros in time changes which frames are counted: the delay and the extra frames, and no frame of a step."""
     plane, (front, back) = list(amounts[:4]), (*amounts[4:6], 0, 0)[:2]
     if back < 0 or ((front or back) and (mode != "constant" or value)):
-        raise Unsupported("pads time with something else than zeros, or cuts its end off")
+        raise Unsupported("pads time with other values than zeros, or removes frames at the end")
     data = stream.fill_outside(x, 0, 0.0, before=front > 0 and x.delay > 0, after=back > 0)
     return Chunk(F.pad(data, plane, mode, value) if any(plane) else data, x.delay - front, x.extra + front + back)
 
@@ -124,7 +124,7 @@ def slice_time(
     kept = range(length)[start:end:step]
     left_out = (length - 1 - kept.start) // step + 1 - len(kept)
     if left_out and step != 1:
-        raise Unsupported("takes every other frame, and not to the end")
+        raise Unsupported("takes every other frame, but not up to the last one")
     frames = stream.kernel_input(x, 1, step, -kept.start, 0)
     late = max(frames.delay, kept.start + left_out)
     every = Chunk(frames.data[:, :, ::step], frames.delay, frames.extra - left_out)
@@ -133,14 +133,14 @@ def slice_time(
 
 def cat(stream: StreamInterpreter, node: fx.Node, parts: Sequence[Any], dim: int = 0) -> Any:
     if not all(isinstance(part, Chunk) for part in parts) or dim % parts[0].data.ndim == TIME:
-        raise Unsupported("joins something along time")
+        raise Unsupported("concatenates along time")
     return framewise(stream, node, parts, dim)
 
 
 def binary(stream: StreamInterpreter, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     for value in args:
         if isinstance(value, Tensor) and value.ndim > TIME and value.shape[-3] > 1 and any(isinstance(x, Chunk) and x.data.ndim == 5 for x in args):
-            raise Unsupported("takes other numbers for each frame")
+            raise Unsupported("has an operand that differs from frame to frame")
     return framewise(stream, node, *args, **kwargs)
 
 
@@ -194,7 +194,7 @@ def _window_mean(stream: StreamInterpreter, total: Tensor, x: Chunk, given: Tens
 
 def adaptive_avg_pool3d(stream: StreamInterpreter, node: fx.Node, x: Chunk, sizes: Sequence[int]) -> Any:
     if sizes[0] != 1:
-        raise Unsupported("divides all of time into parts")
+        raise Unsupported("has more than one output frame")
     (x,) = stream.align([x])
     return over_time(stream, node, replace(x, data=F.adaptive_avg_pool3d(x.data, (x.frames, sizes[1], sizes[2]))))
 
@@ -202,7 +202,7 @@ def adaptive_avg_pool3d(stream: StreamInterpreter, node: fx.Node, x: Chunk, size
 def squeeze(stream: StreamInterpreter, node: fx.Node, x: Chunk, dims: int | Sequence[int]) -> Any:
     asked = [d % x.data.ndim for d in ([dims] if isinstance(dims, int) else dims)]
     if min(asked) <= TIME:
-        raise Unsupported("takes away the axis of time, or one before it")
+        raise Unsupported("removes the axis of time, or one before it")
     return framewise(stream, node, x, dims)
 
 

@@ -148,9 +148,9 @@ BAD_MODULES: dict[str, tuple[Callable[[], Any], str]] = {
     "training mode": (lambda: Small(), r"the module is in training mode; got training is True of .*; expected eval mode; call module\.eval\(\)"),
     "a part in training mode": (lambda: _trains(Small().eval()), "got training is True of dropout"),
     "another device": (lambda: Small().eval().to("meta"), r"is on another device; got meta; expected cpu; call \.cpu\(\)"),
-    "float64": (lambda: Small().eval().double(), r"is of another type; got torch\.float64; expected torch\.float32; call \.float\(\)"),
-    "half": (lambda: Small().eval().half(), r"is of another type; got torch\.float16"),
-    "no module": (lambda: torch.relu, "the network is no module"),
+    "float64": (lambda: Small().eval().double(), r"has the wrong dtype; got torch\.float64; expected torch\.float32; call \.float\(\)"),
+    "half": (lambda: Small().eval().half(), r"has the wrong dtype; got torch\.float16"),
+    "no module": (lambda: torch.relu, "the network is not a module"),
 }
 
 

@@ -235,7 +235,7 @@ def test_an_output_that_is_always_the_same_is_said_plainly(own: Command) -> None
 @pytest.mark.parametrize(
     ("factory", "options", "message"),
     [
-        ("nets", (), "--model names no factory; got nets; expected package.module:factory"),
+        ("nets", (), "--model does not name a factory; got nets; expected package.module:factory"),
         ("nowhere:Plain", (), "--model nowhere:Plain: cannot be imported; got No module named 'nowhere'"),
         ("raises:Plain", (), '--model raises:Plain: fails; got ZeroDivisionError: division by zero; it comes from File "{folder}/raises.py", line 3'),
         ("needs:Plain", (), "--model needs:Plain: fails; got ModuleNotFoundError: No module named 'not_installed_anywhere'"),
@@ -252,15 +252,15 @@ def test_an_output_that_is_always_the_same_is_said_plainly(own: Command) -> None
         (
             "nets:Random",
             (),
-            "--model nets:Random: its weights are random, each call gives others; got conv.weight, conv.bias, linear.weight and 1 more; "
-            "expected --weights FILE; or say by --random-weights that they are meant",
+            "--model nets:Random: its weights are random, and differ from call to call; got conv.weight, conv.bias, linear.weight and 1 more; "
+            "expected --weights FILE; or allow them with --random-weights",
         ),
-        ("nets:kept", (), "--model nets:kept: its weights are random, each call gives others; got conv.weight"),
-        ("nets:always_the_same", (), "--model nets:always_the_same: its weights are random, each call gives others"),
+        ("nets:kept", (), "--model nets:kept: its weights are random, and differ from call to call; got conv.weight"),
+        ("nets:always_the_same", (), "--model nets:always_the_same: its weights are random, and differ from call to call"),
         (
             "nets:Unregistered",
             ("--weights", "random.pth"),
-            "--model nets:Unregistered: some of its weights are not in random.pth and random; got parts[0].weight, parts[0].bias",
+            "--model nets:Unregistered: some of its weights are not in random.pth, and are random; got parts[0].weight, parts[0].bias",
         ),
         (
             "nets:Random",
@@ -268,7 +268,7 @@ def test_an_output_that_is_always_the_same_is_said_plainly(own: Command) -> None
             "two.pth: holds several weights that fit; got model, ema; expected one; choose it by --weights-key",
         ),
         ("nets:Random", ("--weights", "two.pth", "--weights-key", "b"), "two.pth: no weights under that key; got b; expected one of model, ema"),
-        ("nets:Random", ("--weights-key", "ema"), "--weights-key is of a file; got no --weights; expected --weights FILE beside it"),
+        ("nets:Random", ("--weights-key", "ema"), "--weights-key chooses from a file; got no --weights; expected --weights FILE, too"),
         ("nets:Plain", ("--classes", "none.txt"), "none.txt: no such file; expected a text file with a class a line"),
         ("nets:Plain", ("--std", 1, 0, 1), "--std is what frames are divided by"),
         (
@@ -279,10 +279,10 @@ def test_an_output_that_is_always_the_same_is_said_plainly(own: Command) -> None
         ("nets:Spoils", (), "the network writes into its input past; expected a pure function"),
         ("nets:Decides", (), "torch.export cannot capture the network"),
         ("nets:Breaks", (), "the network cannot run a step; got RuntimeError: Given groups=1"),
-        ("nets:Other", (), "no lowering for aten.conv_transpose3d.input: this operation; got shapes"),
+        ("nets:Other", (), "no lowering for aten.conv_transpose3d.input: it has no rule; got shapes"),
         ("nets:Grows", (), "state past does not fit the contract; got (1, 4) torch.float32 in, (1, 8) torch.float32 out"),
         ("nets:Swapped", (), "the first output is not the logits; got (1, 4) torch.float32; expected (1, 2) torch.float32"),
-        ("nets:double", (), "seen is of another type; got torch.float64; expected torch.float32"),
+        ("nets:double", (), "seen has the wrong dtype; got torch.float64; expected torch.float32"),
     ],
 )
 def test_mistakes(factory: str, options: tuple[object, ...], message: str, own: Command, tmp_path: Path) -> None:

@@ -372,7 +372,7 @@ def test_max_pool_pads_below_every_value(kernel: tuple[int, ...], padding: tuple
 
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
-    "transposed convolution": (lambda x: F.conv_transpose3d(x, WEIGHT), "conv_transpose3d", "this operation"),
+    "transposed convolution": (lambda x: F.conv_transpose3d(x, WEIGHT), "conv_transpose3d", "it has no rule"),
     "interpolation over time": (lambda x: F.interpolate(x, scale_factor=2.0, mode="trilinear"), "upsample_trilinear3d", "interpolation over time"),
     "padding by reflection": (lambda x: F.pad(x, (1, 1, 1, 1, 1, 1), "reflect"), "pad", "padding of mode 'reflect'"),
     "frames of several batches": (
@@ -380,7 +380,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
         "max_pool3d",
         "a value that is not one batch of frames",
     ),
-    "sorting": (lambda x: x.sort(2)[0], "sort", "this operation"),
+    "sorting": (lambda x: x.sort(2)[0], "sort", "it has no rule"),
 }
 
 

@@ -139,7 +139,7 @@ def slice_scatter(
     """An assignment to a slice: the concatenation of the entries before it, `source`, and the entries after it."""
     kept = range(x.shape[dim])[start:end:step]
     if step != 1:
-        raise Unsupported("an assignment to every other place")
+        raise Unsupported("an assignment to a strided slice")
     parts = [slice_tensor(profile, x, dim, 0, kept.start)] if kept.start else []
     parts.append(source)
     if kept.stop < x.shape[dim]:
