@@ -21,14 +21,16 @@ from clipstep.runtime.terminal import new_console
 
 @command("pack")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--for", "place", type=click.Choice(list(places())), required=True, help="Where it is used: its artifacts alone are packed.")
+@click.option(
+    "--for", "place", type=click.Choice(list(places())), required=True, help="Where the pack is used; it holds the artifacts for that place alone."
+)
 @click.option("--out", type=NewFile(), required=True, help="The file to write, NAME.clipstep.zip.")
 @click.option(
     "--golden",
     type=click.Choice(GOLDEN),
     default="full",
     show_default=True,
-    help="Golden steps: all, the first few, or drawn scenes in place of the frames that the bundle was exported with.",
+    help="Golden steps: all, the first few, or synthetic scenes in place of the frames that the bundle was exported with.",
 )
 @network_options
 @signer_option
@@ -36,9 +38,9 @@ from clipstep.runtime.terminal import new_console
 def pack_command(
     bundle: Path, place: str, out: Path, golden: str, run: Path | None, model: str | None, weights: Path | None, signer: Path | None, force: bool
 ) -> None:
-    """Write BUNDLE as one file, which runs as it is: the artifacts of one platform, and golden steps.
+    """Write BUNDLE as one file, which runs directly: the artifacts of one platform, and golden steps.
 
-    Synthetic golden steps are recorded by the float32 artifact, or given --run or --model by the network itself.
+    Synthetic golden steps are recorded from the float32 artifact or, with --run or --model, from the network itself.
     """
     check_pack_name(out)
     network = given_network(run, model, weights)
@@ -50,18 +52,18 @@ def pack_command(
     console = new_console()
     opened = click.get_current_context().with_resource(opened_for(bundle, signer))
     artifacts = artifacts_for(opened, place)
-    packed = golden_of(opened, golden) if network is None else _by_network(opened, network)
+    packed = golden_of(opened, golden) if network is None else _golden_of_network(opened, network)
     if golden == "synthetic":
         _check(opened, artifacts, packed, console)
     size = write_pack(opened, artifacts, packed, out)
     for artifact in artifacts:
         console.print(f"{artifact.file}: {artifact.size_bytes / 1e6:.2f} MB, for {artifact.platform}", soft_wrap=True, highlight=False)
-    console.print(f"golden steps: {_words(packed.golden, golden)}", soft_wrap=True, highlight=False)
+    console.print(f"golden steps: {_golden_text(packed.golden, golden)}", soft_wrap=True, highlight=False)
     console.print(f"wrote {out}: {size / 1e6:.2f} MB of the bundle's {opened.size_bytes / 1e6:.2f} MB", soft_wrap=True, highlight=False)
 
 
 def _check(bundle: Bundle, artifacts: Sequence[Artifact], packed: PackedGolden, console: Console) -> None:
-    """Runs the new golden steps through every artifact that this computer can run, so that none fails them first at a user's."""
+    """Verify every artifact that this computer can run on the new golden steps, so that it does not fail them on a user's device first."""
     with tempfile.TemporaryDirectory(prefix="clipstep-pack-") as folder:
         file = Path(folder) / packed.golden.file
         file.write_bytes(packed.data)
@@ -74,18 +76,20 @@ def _check(bundle: Bundle, artifacts: Sequence[Artifact], packed: PackedGolden, 
             interface = bundle.manifest.interface(artifact.input_dtype)
             check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden)
         except ModuleNotFoundError as error:
-            console.print(f"{artifact.file}: not run on these golden steps, for want of {error.name}", soft_wrap=True, highlight=False)
+            console.print(
+                f"{artifact.file}: not verified on these golden steps, because {error.name} is not installed", soft_wrap=True, highlight=False
+            )
 
 
-def _words(golden: Golden, kind: str) -> str:
-    frames = f"frames: {', '.join(golden.content)}" if golden.content else "frames: not noted at export, and of videos if it was given any"
+def _golden_text(golden: Golden, kind: str) -> str:
+    frames = f"frames: {', '.join(golden.content)}" if golden.content else "frames: not recorded at export, of videos if it was given any"
     by = f"; outputs by {golden.outputs_by}" if golden.outputs_by else ""
     advice = "" if kind == "synthetic" or golden.content == ("synthetic",) else "; --golden synthetic ships no footage"
     return f"{golden.size_bytes / 1e6:.2f} MB, {kind}; {frames}{by}{advice}"
 
 
-def _by_network(bundle: Bundle, network: NetworkSource) -> PackedGolden:
-    """Synthetic golden steps of the eager network."""
+def _golden_of_network(bundle: Bundle, network: NetworkSource) -> PackedGolden:
+    """Record synthetic golden steps from the eager network."""
     import_quietly("clipstep.export.reference", "clipstep.export.verification")
     import torch
 
