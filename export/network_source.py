@@ -16,7 +16,7 @@ from clipstep.runtime.errors import ClipstepError
 
 @dataclass(frozen=True)
 class NetworkSource:
-    """The network that a bundle was exported from: the folder `run` of a training, or a factory `package.module:name` with its weights."""
+    """The network that a bundle was exported from: the folder of a run, or a factory `package.module:name` with a file of weights."""
 
     run: str | None = None
     model: str | None = None
@@ -41,7 +41,7 @@ class NetworkSource:
 
 
 def given_network(run: Path | str | None, model: str | None, weights: Path | str | None) -> NetworkSource | None:
-    """What the options of `network_options` say; None if none of them was given.
+    """Return the network that the options of `network_options` name; None if none of them was given.
 
     Raises:
         ClipstepError: they contradict each other.
@@ -52,7 +52,7 @@ def given_network(run: Path | str | None, model: str | None, weights: Path | str
 
 
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--run`, `--model` and `--weights` to a command, the network behind its bundle; see `given_network`."""
+    """Add the options `--run`, `--model` and `--weights` to a command; `given_network` reads them."""
     options = (
         click.option("--run", type=click.Path(path_type=Path), help="The folder of the run that the bundle was exported from."),
         click.option("--model", help="Instead of --run: package.module:factory, the network that the bundle was exported from."),

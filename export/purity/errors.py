@@ -23,8 +23,10 @@ SHOWN = 3
 
 
 def refuse_training(trial: Trial, paths: Sequence[str], after_first: Snapshot) -> None:
-    """Raises:
-    ClipstepError: the first step, which changed the values at `paths`, switched a module to training mode.
+    """Refuse a network that switches a module to training mode.
+
+    Raises:
+        ClipstepError: the first step, which changed the values at `paths`, did so.
     """
     switched = [path for path in paths if path.endswith(".training") and after_first.at(path).value is True]
     if switched:
@@ -36,9 +38,11 @@ def refuse_training(trial: Trial, paths: Sequence[str], after_first: Snapshot) -
 
 
 def refuse_random_numbers(trial: Trial, first: FirstStep, paths: Sequence[str]) -> None:
-    """Raises:
-    ClipstepError: the first step, which changed the values at `paths`, drew random numbers: by an operation of torch, from a shared
-        generator, or from a generator of the network's own.
+    """Refuse a network that draws random numbers.
+
+    Raises:
+        ClipstepError: the first step, which changed the values at `paths`, drew some: by an operation of torch, from a shared generator, or
+            from a generator of the network's own.
     """
     drawing = next((operation for operation in first.operations if operation.random), None)
     if drawing is not None and drawing.dropout:
@@ -62,8 +66,10 @@ def refuse_random_numbers(trial: Trial, first: FirstStep, paths: Sequence[str]) 
 
 
 def refuse_statistics(trial: Trial, first: FirstStep, paths: Sequence[str], after_stream: Snapshot) -> None:
-    """Raises:
-    ClipstepError: one of the values at `paths`, which every step changes, is a running statistic of a normalisation in training mode.
+    """Refuse a network with a normalisation in training mode.
+
+    Raises:
+        ClipstepError: one of the values at `paths`, which every step changes, is a running statistic of such a normalisation.
     """
     line = next((operation.line for operation in first.operations if operation.training), None)
     for path in paths:

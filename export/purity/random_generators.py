@@ -26,7 +26,7 @@ class RandomGenerator:
 
     @classmethod
     def of(cls, thing: Any) -> "RandomGenerator | None":
-        """The generator `thing`; None if it is no random number generator, or a shared one."""
+        """Return `thing` as a generator; None if it is no random number generator, or a shared one."""
         if any(thing is shared for shared in SHARED):
             return None
         if isinstance(thing, torch.Generator):
@@ -49,7 +49,7 @@ def shared_states() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """A context in which the shared generators are seeded; they are restored at its end."""
+    """Seed the shared generators inside of the context, and restore them after it."""
     with preserved_rng_state():
         torch.default_generator.manual_seed(seed)
         np.random.seed(seed % 2**32)

@@ -15,7 +15,7 @@ from clipstep.export.source_lines import is_user_class, is_user_file
 
 
 def of_function(function: types.FunctionType, path: str, undo: Undo) -> Iterator[Child]:
-    """The paths of its values start with the function's name, however it was reached."""
+    """Yield the values of a function; their paths start with its name, however it was reached."""
     if not is_user_file(function.__code__.co_filename):
         return
     where = f"{function.__module__}.{function.__qualname__}"
@@ -32,7 +32,7 @@ def of_function(function: types.FunctionType, path: str, undo: Undo) -> Iterator
 
 
 def of_class(kind: type, path: str, undo: Undo) -> Iterator[Child]:
-    """The paths of its values start with the class's name."""
+    """Yield the values of a class; their paths start with its name."""
     if not is_user_class(kind):
         return
     undo.new_attributes(kind)
@@ -66,7 +66,7 @@ def _globals(function: types.FunctionType, undo: Undo) -> Iterator[Child]:
 
 
 def _variable(module: str, variables: dict[str, Any], name: str, names: set[str], undo: Undo) -> Iterator[Child]:
-    """A global variable; if its value is a module of the user's, those of that module's variables whose names the code contains."""
+    """Yield a global variable; if its value is a module of the user's, those of that module's variables whose names the code contains."""
     value = variables[name]
     if not isinstance(value, types.ModuleType):
         ref = Ref(variables, name)

@@ -33,7 +33,7 @@ PICKLED = ".<state>"
 
 
 def items(thing: dict[Any, Any], path: Callable[[Any], str], undo: Undo, skip: Sequence[str] = (), *, registered: bool = False) -> Iterator[Child]:
-    """The values of a dictionary; `path` gives the path of the value at a key."""
+    """Yield the values of a dictionary; `path` gives the path of the value at a key."""
     undo.members(thing)
     for key, value in list(thing.items()):
         if key not in skip:
@@ -62,7 +62,7 @@ def of_set(thing: set[Any], path: str, undo: Undo) -> Iterator[Child]:
 
 
 def of_array(thing: Array, path: str, undo: Undo) -> Iterator[Child]:
-    """All elements as one value: a tensor, whose shape a message can name, if they are a numpy array of a type that torch has, else bytes."""
+    """Yield all elements as one value: a tensor, whose shape a message can name, if torch has the array's type, else bytes."""
     kept = thing.copy() if isinstance(thing, np.ndarray) else thing[:]
     undo.numbers(thing, kept)
     numbers: Any = None
@@ -83,7 +83,7 @@ def of_context_variable(thing: contextvars.ContextVar[Any], path: str, undo: Und
 
 
 def of_random_generator(thing: Any, path: str, undo: Undo) -> Iterator[Child]:
-    """Its state; nothing for the shared generators, which the purity check watches separately."""
+    """Yield the state of a generator; nothing for the shared generators, which the purity check watches separately."""
     generator = RandomGenerator.of(thing)
     if generator is None:
         return
@@ -96,7 +96,7 @@ def of_random_generator(thing: Any, path: str, undo: Undo) -> Iterator[Child]:
 
 
 def of_object(thing: Any, path: str, undo: Undo) -> Iterator[Child]:
-    """The attributes and slots of an object, and its classes if they are the user's."""
+    """Yield the attributes and slots of an object, and its classes if they are the user's."""
     kind = type(thing)
     outside = kind.__module__.partition(".")[0] in OPAQUE and not isinstance(thing, nn.Module | threading.local)
     if isinstance(thing, types.ModuleType) or outside:
@@ -128,7 +128,7 @@ def _slots(thing: Any) -> list[str]:
 
 
 def _of_c_object(thing: Any, path: str) -> Iterator[Child]:
-    """The state of an object written in C, such as an iterator, from its repr or from pickling it."""
+    """Yield the state of an object written in C, such as an iterator, from its repr or from pickling it."""
     if isinstance(thing, itertools.count | itertools.repeat):
         yield Child(f"{path}{PICKLED}", repr(thing))
         return

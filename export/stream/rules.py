@@ -106,7 +106,7 @@ def avg_pool3d(
 
 
 def pad_time(stream: StreamInterpreter, _: fx.Node, x: Chunk, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Chunk:
-    """Padding with zeros in time changes which frames are counted: the delay and the extra frames, and no frame of a step."""
+    """A padding. With zeros in time it only changes how frames are counted, the delay and the extra frames; a step's own frames stay."""
     plane, (front, back) = list(amounts[:4]), (*amounts[4:6], 0, 0)[:2]
     if back < 0 or ((front or back) and (mode != "constant" or value)):
         raise Unsupported("pads time with other values than zeros, or removes frames at the end")
@@ -161,7 +161,7 @@ def mean(stream: StreamInterpreter, node: fx.Node, x: Chunk, dims: Sequence[int]
 
 
 def over_time(stream: StreamInterpreter, node: fx.Node, x: Chunk) -> Tensor:
-    """The mean over all frames so far or, with a window, over those of its steps. The axis of time is kept, with length 1."""
+    """Return the mean over all frames so far or, with a window, over those of its steps. The axis of time is kept, with length 1."""
     stream.require_frame(x)
     stream.means[node] = x
     stream.after_mean.add(node)
@@ -187,7 +187,7 @@ def _running_mean(stream: StreamInterpreter, total: Tensor, x: Chunk, given: Ten
 
 
 def _window_mean(stream: StreamInterpreter, total: Tensor, x: Chunk, given: Tensor, after: Tensor | int, window: int) -> Tensor:
-    """The mean over the newest steps, from the remembered sum of each."""
+    """Return the mean over the newest steps, from the remembered sum of each."""
     count = (given.clamp(max=window * x.frames) - after).clamp(min=1)
     return stream.past.sum_of_newest(total.flatten(1), window) / count
 

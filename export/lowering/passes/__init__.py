@@ -31,11 +31,11 @@ BEFORE_LOWERING: tuple[Pass, ...] = (
     move_relus,
     fold_scales,
 )
-"""On the rank-5 graph, whatever the engine."""
+"""The passes on the rank-5 graph, in order, for all engines."""
 
 
 def after_lowering(profile: EngineProfile) -> tuple[Pass, ...]:
-    """On the rank-4 graph."""
+    """Return the passes on the rank-4 graph, in order."""
     return (fold_constants, merge_duplicates, *([slice_early] if profile.slice_early else []), depth_first)
 
 

@@ -11,7 +11,7 @@ aten = torch.ops.aten
 
 
 def fold_batch_norms(graph: fx.GraphModule) -> None:
-    """Folds each batch norm in eval mode that is the only user of a convolution into it.
+    """Fold each batch norm in eval mode that is the only user of a convolution into it.
 
     Before: `batch_norm(conv3d(x, w))`. After: `conv3d(x, w', b')`.
     """

@@ -10,7 +10,7 @@ aten = torch.ops.aten
 
 
 def find_channel_shuffles(graph: fx.GraphModule) -> None:
-    """Replaces a reshape, a transposition and a reshape that together are a channel shuffle by that operator.
+    """Replace a reshape, a transposition and a reshape that together are a channel shuffle by that operator.
 
     Before: `x.view(1, g, c, T, H, W).transpose(1, 2).reshape(x.shape)`. After: `channel_shuffle(x, g)`.
     """
@@ -35,7 +35,7 @@ def find_channel_shuffles(graph: fx.GraphModule) -> None:
 
 
 def sink_channel_shuffles(graph: fx.GraphModule) -> None:
-    """Moves a channel shuffle after the depthwise convolution that follows it: if that has a stride, fewer elements are shuffled.
+    """Move a channel shuffle after the depthwise convolution that follows it: if that has a stride, fewer elements are shuffled.
 
     Before: `conv3d(channel_shuffle(x, g), w)`. After: `channel_shuffle(conv3d(x, w'), g)`, with the kernels in the opposite order.
     """
@@ -60,7 +60,7 @@ def sink_channel_shuffles(graph: fx.GraphModule) -> None:
 
 
 def fold_channel_shuffles(graph: fx.GraphModule) -> None:
-    """Folds a channel shuffle into the convolution before it, whose output channels are permuted. ReLUs may stand between the two.
+    """Fold a channel shuffle into the convolution before it, whose output channels are permuted. ReLUs may stand between the two.
 
     A grouped convolution is left alone: its permuted channels would not be contiguous groups.
     Before: `channel_shuffle(relu(conv3d(x, w)), g)`. After: `relu(conv3d(x, w'))`.

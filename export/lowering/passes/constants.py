@@ -11,7 +11,7 @@ aten = torch.ops.aten
 
 
 def fold_constants(graph: fx.GraphModule) -> None:
-    """Replaces an operation that depends on constants alone, such as the slice of a weight for one tap, by its value.
+    """Replace an operation that depends on constants alone, such as the slice of a weight for one tap, by its value.
 
     A sliced weight left in the graph makes a convolution fifty times slower in XNNPACK, which needs constant weights.
     """
@@ -37,7 +37,7 @@ def fold_constants(graph: fx.GraphModule) -> None:
 
 
 def merge_duplicates(graph: fx.GraphModule) -> None:
-    """Keeps one of several equal operations or constants, such as the slice of a frame that two taps read.
+    """Keep one of several equal operations or constants, such as the slice of a frame that two taps read.
 
     It does not merge the only two parts of a concatenation, because XNNPACK has no concatenation of one value.
     """

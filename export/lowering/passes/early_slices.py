@@ -12,7 +12,7 @@ aten = torch.ops.aten
 
 
 def slice_early(module: fx.GraphModule) -> None:
-    """Slices a value before an operation whose result is only used in slices, so that the result is never held whole.
+    """Slice a value before an operation of whose result only slices are used, so that the whole result is never in memory.
 
     Before: `y = x.float(); y[0:1], y[1:2]`. After: `x[0:1].float(), x[1:2].float()`.
     """

@@ -10,7 +10,7 @@ aten = torch.ops.aten
 
 
 def move_relus(graph: fx.GraphModule) -> None:
-    """Moves a ReLU before a concatenation, if it can be fused into the operations that give its parts, or else after a max pool, which
+    """Move a ReLU before a concatenation, if it can be fused into the operations that give its parts, or else after a max pool, which
     leaves fewer elements.
 
     Before: `relu(cat([a, b]))`, `max_pool3d(relu(x))`. After: `cat([relu(a), relu(b)])`, `relu(max_pool3d(x))`.

@@ -10,7 +10,7 @@ aten = torch.ops.aten
 
 
 def fold_scales(graph: fx.GraphModule) -> None:
-    """Folds the scale of `x * scale + shift`, one number a channel, into the weights of the convolutions that read it.
+    """Fold the scale of `x * scale + shift`, one number a channel, into the weights of the convolutions that read it.
 
     They then read `x + shift / scale`. Only reshapes, permutations and slices may stand between.
     """

@@ -10,7 +10,7 @@ aten = torch.ops.aten
 
 
 def fold_paddings(graph: fx.GraphModule) -> None:
-    """Folds a padding with zeros into the average pool after it, which then counts the padding, if the pool has no padding itself.
+    """Fold a padding with zeros into the average pool after it, which then counts the padding, if the pool has no padding itself.
 
     Before: `avg_pool3d(pad(x, [1, 1, 1, 1, 1, 1]), 3)`. After: `avg_pool3d(x, 3, padding=1)`.
     """
@@ -28,7 +28,7 @@ def fold_paddings(graph: fx.GraphModule) -> None:
 
 
 def fold_temporal_strides(graph: fx.GraphModule) -> None:
-    """Folds a slice of every n-th frame into the convolution after it, with n times the stride, dilation and padding in time.
+    """Fold a slice of every n-th frame into the convolution after it, with n times the stride, dilation and padding in time.
 
     Convolutions of one video at several frame rates then have the same input, and share its im2col matrices.
     Before: `conv3d(x[:, :, ::2], w)`. After: `conv3d(x, w, stride=[2, 1, 1], dilation=[2, 1, 1])`.

@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 def conv3d(profile: EngineProfile, *args: Any, **kwargs: Any) -> Value:
-    """A convolution with the arguments of `convolution_of`, by the first strategy that applies."""
+    """A convolution, with the arguments of `convolution_of`, by the first strategy that applies."""
     convolution = convolution_of(*args, **kwargs)
     return strategy_for(profile, convolution).lower(profile, convolution)
 
@@ -31,7 +31,7 @@ def convolution_of(
     dilation: Triple = (1,),
     groups: int = 1,
 ) -> Convolution:
-    """The convolution of `aten.conv3d.default` or `aten.conv3d.padding`: `padding` is a number for each axis, "valid" or "same"."""
+    """Return the convolution of the arguments of `aten.conv3d`: `padding` is a number for each axis, "valid" or "same"."""
     if isinstance(padding, str):
         x, padding = _explicit_padding(x, weight, padding, triple(dilation))
     return Convolution(x, weight, bias, triple(stride), triple(padding), triple(dilation), groups)

@@ -39,5 +39,5 @@ STRATEGIES = (
 
 
 def strategy_for(profile: EngineProfile, convolution: Convolution) -> Strategy:
-    """The first strategy that applies."""
+    """Return the first strategy that applies."""
     return next(strategy for strategy in STRATEGIES if strategy.applies(profile, convolution))
