@@ -22,7 +22,7 @@ from clipstep.runtime.options import NewFolder, command, json_option, signer_opt
 from clipstep.runtime.terminal import Steps, new_console, new_table, print_json, print_table, quiet, quiet_stderr
 from clipstep.runtime.wording import counted, listed
 
-if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
+if TYPE_CHECKING:  # PyTorch is imported in the functions that need it, so that --help is fast.
     from clipstep.export.pipeline import ExportResult, WrittenArtifact
     from clipstep.export.verified import StreamCheck
     from clipstep.network.spec import NetworkSpec

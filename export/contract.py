@@ -24,7 +24,7 @@ def initial_states_of(network: nn.Module) -> dict[str, Tensor]:
     given: Any = getattr(network, "initial_states", dict)
     try:
         states = given()
-    except Exception as error:  # Whatever a user's method raises.
+    except Exception as error:  # User code may raise anything.
         raise ClipstepError("initial_states() fails", got=describe_error(error), fix=f"it comes from {line_of_error(error)}") from error
     if not isinstance(states, Mapping):
         raise ClipstepError(
@@ -96,7 +96,7 @@ def check_step(
         outputs = purity.run_first()
     except ClipstepError:
         raise
-    except Exception as error:  # Whatever a user's network raises.
+    except Exception as error:  # User code may raise anything.
         raise ClipstepError("the network cannot run a step", got=describe_error(error), fix=f"it comes from {line_of_error(error)}") from error
     states = dict(list(inputs.items())[1:])
     _check_outputs(outputs, states, classes)

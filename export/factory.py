@@ -92,7 +92,7 @@ def _random_tensors(factory: str, network: nn.Module, checkpoint: Checkpoint | N
         if second is network:
             return []
         _fill(second, checkpoint, key)
-    except Exception:  # A factory that works once only: it cannot be found out.
+    except Exception:  # The factory works only once, so that its weights cannot be compared.
         return []
     ours, others = snapshot(network, "network").entries, snapshot(second, "network").entries
     tensors = {path: found.value for path, found in ours.items() if path.startswith("network") and isinstance(found.value, Tensor)}
@@ -136,7 +136,7 @@ def load_network(factory: str, seed: int = FACTORY_SEED, *, reimport: bool = Fal
                 f"--model {factory}: cannot be imported", got=str(error), expected="a module that is installed, or is in this folder"
             ) from error
         raise _failed(factory, error) from error
-    except Exception as error:  # Whatever a user's file raises.
+    except Exception as error:  # User code may raise anything.
         raise _failed(factory, error) from error
     for part in name.split("."):
         if not hasattr(found, part):
@@ -146,7 +146,7 @@ def load_network(factory: str, seed: int = FACTORY_SEED, *, reimport: bool = Fal
     try:
         with seeded(seed):
             network = found if isinstance(found, nn.Module) else found()
-    except Exception as error:  # Whatever a user's factory raises.
+    except Exception as error:  # User code may raise anything.
         raise _failed(factory, error) from error
     if not isinstance(network, nn.Module):
         raise ClipstepError(f"--model {factory}: does not return a module", got=type(network).__name__, expected="a torch.nn.Module")

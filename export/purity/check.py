@@ -82,7 +82,7 @@ class PurityCheck:
         try:
             self._trial.run_stream(others)
             return self._trial.snapshot(), self._trial.run()
-        except Exception as error:  # Whatever a user's network raises.
+        except Exception as error:  # User code may raise anything.
             after_stream = self._trial.snapshot()
             paths = changed(after_first, after_stream) or changed(self._trial.initial, after_stream)
             if paths:
@@ -97,7 +97,7 @@ class PurityCheck:
         A value that is computed once, whatever the frames, is the same in this order as in the usual one.
         """
         self._trial.initial.restore()
-        with contextlib.suppress(Exception):  # A network that runs in one order only has memory: its outputs below are none.
+        with contextlib.suppress(Exception):  # A network that fails in this order has memory: no outputs are returned below.
             self._trial.run(frames)
             return self._trial.snapshot(), self._trial.run()
         return self._trial.snapshot(), ()

@@ -20,7 +20,7 @@ def of_function(function: types.FunctionType, path: str, undo: Undo) -> Iterator
         return
     where = f"{function.__module__}.{function.__qualname__}"
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # Still empty.
+        with contextlib.suppress(ValueError):  # The cell is still empty.
             yield Child(f"{name} in {where}", cell.cell_contents, undo.value(Ref(cell, "cell_contents", item=False), cell.cell_contents))
     arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
     defaults = function.__defaults__ or ()
@@ -37,7 +37,7 @@ def of_class(kind: type, path: str, undo: Undo) -> Iterator[Child]:
         return
     undo.new_attributes(kind)
     for name, value in list(vars(kind).items()):
-        value = getattr(value, "__func__", value)  # Of static and class methods.
+        value = getattr(value, "__func__", value)  # The function of a static or class method.
         if name.startswith("__") and not isinstance(value, types.FunctionType):
             continue
         where = f"{kind.__module__}.{kind.__qualname__}.{name}"

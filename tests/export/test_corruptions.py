@@ -123,7 +123,7 @@ CORRUPTED: dict[str, Callable[[Run], Run]] = {
 def test_a_corrupted_artifact_of_each_target_is_caught_alone(name: str, right: tuple[Run, Path], tmp_path: Path, clipstep: Cli) -> None:
     run, bundle = right
     other = tmp_path / "other.clipstep"
-    targets = tuple(FILES) if name in ("states swapped", "another mean", "BGR for RGB") else ("onnx", "executorch")  # Core ML's takes longest.
+    targets = tuple(FILES) if name in ("states swapped", "another mean", "BGR for RGB") else ("onnx", "executorch")  # Core ML takes longest.
     export_network(CORRUPTED[name](run).spec("small"), other, ExportOptions(targets))
     for target in targets:
         file = FILES[target]
@@ -165,7 +165,7 @@ def _embed(file: Path, facts: str) -> None:
         file.write_bytes(data[:start] + facts.encode().ljust(end - start) + data[end:])  # JSON may end in spaces.
 
 
-LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+WRONG_VALUES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "initial value": (lambda values: values["states"][0].update(initial=0.6), "states.slow.initial"),
     "mean": (lambda values: values["input"].update(mean=[104, 101, 90]), "input.mean"),
     "std": (lambda values: values["input"].update(std=[58, 57, 60]), "input.std"),
@@ -179,12 +179,12 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 def _lie(bundle: Path, name: str) -> None:
     values = json.loads((bundle / MANIFEST).read_text())
-    LIES[name][0](values)
+    WRONG_VALUES[name][0](values)
     (bundle / MANIFEST).write_text(json.dumps(values))
 
 
 @pytest.mark.parametrize("file", FILES.values())
-@pytest.mark.parametrize("name", LIES)
+@pytest.mark.parametrize("name", WRONG_VALUES)
 def test_a_wrong_manifest_is_caught_by_the_metadata_in_the_artifacts(
     name: str, file: str, right: tuple[Run, Path], tmp_path: Path, clipstep: Cli
 ) -> None:
@@ -194,10 +194,10 @@ def test_a_wrong_manifest_is_caught_by_the_metadata_in_the_artifacts(
     (copy / MANIFEST).write_text(json.dumps(values))
     _lie(copy, name)
     code, _, err = clipstep("verify", copy)
-    assert code == 2 and f"error: {file}: the manifest's {LIES[name][1]}" in err and "is not the artifact's own" in err, err
+    assert code == 2 and f"error: {file}: the manifest's {WRONG_VALUES[name][1]}" in err and "is not the artifact's own" in err, err
 
 
-@pytest.mark.parametrize("name", sorted(LIES.keys() - {"output"}))  # Whether classes exclude each other is not in a network.
+@pytest.mark.parametrize("name", sorted(WRONG_VALUES.keys() - {"output"}))  # A network does not tell whether classes exclude each other.
 def test_a_wrong_value_in_the_manifest_and_the_artifacts_is_caught_with_the_network(
     name: str, right: tuple[Run, Path], tmp_path: Path, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

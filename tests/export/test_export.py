@@ -56,7 +56,7 @@ def wrong_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_written_if_an_artifact_fails_verification(wrong_onnx: None, pooled_run: Run, tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"step\.onnx: logits is off at step 0; got an error of 0\.01"):
         export_network(pooled_run.spec(tmp_path), tmp_path / "deep/small.clipstep", ExportOptions(("onnx",)))
-    assert list(tmp_path.iterdir()) == []  # Nor the folder that was to hold it.
+    assert list(tmp_path.iterdir()) == []  # The temporary folder is removed, too.
 
 
 def test_an_older_bundle_stays_if_the_new_one_fails(wrong_onnx: None, pooled_run: Run, bundle_copy: Path) -> None:

@@ -1,4 +1,4 @@
-"""The first of the damaged bundles that `make fuzz` tries by the thousand."""
+"""A few of the damaged bundles that `make fuzz` tries by the thousand."""
 
 import importlib
 from pathlib import Path
@@ -17,8 +17,8 @@ def fuzz(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize("kind", COUNTS)
 def test_every_damaged_bundle_is_run_or_refused(fuzz: ModuleType, bundle_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """In this process, which must live through all of them and not grow."""
-    monkeypatch.setattr(fuzz, "MEGABYTES", 8000)  # Other tests ran here before.
+    """In this process, which must survive all of them without growing."""
+    monkeypatch.setattr(fuzz, "MEGABYTES", 8000)  # Other tests have used memory in this process.
     outcomes, faults = fuzz.fuzz(bundle_path, kind, COUNTS[kind])
     assert not faults, faults[0]
     assert outcomes.total() == COUNTS[kind] and len(outcomes) > 1

@@ -100,7 +100,7 @@ def test_the_flushed_videos_are_those_of_the_clip_network(late_bundle: Path, lat
     assert list(golden.flushed) == [1, 5, 16] and "flushed after 1, 5, 16" in repr(golden)
     for steps, logits in golden.flushed.items():
         np.testing.assert_allclose(logits, _whole(late_run, golden, steps), atol=1e-5)
-    assert np.abs(golden.flushed[16] - golden.logits[15]).max() > 1e-3  # The last step alone does not give it.
+    assert np.abs(golden.flushed[16] - golden.logits[15]).max() > 1e-3  # They are not those of the last step.
 
 
 @pytest.mark.parametrize(("target", "wrong"), [("onnx", Ignores), ("onnx", Early), ("executorch", Ignores), ("coreml", Early)])

@@ -54,7 +54,7 @@ def test_three_chained_steps_equal_the_eager_network(
             lowered_logits, *lowered_states = lowered.run(clip, *lowered_states)
             for value, expected in zip([lowered_logits, *lowered_states], [logits, *eager_states], strict=True):
                 torch.testing.assert_close(value, expected, rtol=0, atol=1e-5)
-    assert all(state.abs().max() > 0.1 for state in eager_states)  # Else the comparison would say little.
+    assert all(state.abs().max() > 0.1 for state in eager_states)  # Otherwise the comparison would prove little.
     assert max(lowered.seen) == 4
 
 

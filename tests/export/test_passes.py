@@ -306,9 +306,9 @@ class Scaled(nn.Module):
     ("factor", "other", "folded"),
     [
         (torch.arange(1.0, 7.0).repeat(5), False, True),
-        (torch.arange(1.0, 7.0).repeat(5), True, False),  # Another operation sees the scaled numbers.
+        (torch.arange(1.0, 7.0).repeat(5), True, False),  # Another operation reads the scaled numbers.
         (torch.arange(1.0, 31.0), False, False),  # A channel has several scales.
-        (torch.arange(6.0).repeat(5), False, False),  # What is zero has lost its shift.
+        (torch.arange(6.0).repeat(5), False, False),  # A scale of zero cannot be divided by.
     ],
 )
 def test_a_scale_is_folded_into_the_weights(factor: Tensor, other: bool, folded: bool) -> None:

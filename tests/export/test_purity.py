@@ -152,7 +152,7 @@ MEMORIES: dict[str, tuple[str, str]] = {
         "class Net(Base):\n def start(self): self.clock = itertools.count(1)\n def use(self, f):\n  return f * next(self.clock) # HERE",
         "network.clock.<state>, which no artifact would have",
     ),
-    "an iterator over a cycle": (  # As long as the trial's steps, so that what they compute does not tell.
+    "an iterator over a cycle": (  # Its period is the trial's number of steps, so that the outputs do not reveal it.
         "class Net(Base):\n def start(self): self.clock = itertools.cycle([1, 2, 3])\n def use(self, f):\n  return f * next(self.clock) # HERE",
         "network.clock.<state>",
     ),
@@ -333,7 +333,7 @@ def test_memory_inside_the_network_is_named(name: str, load: Callable[[str], tup
     if "cannot be walked" not in name and "the clock" not in name:
         assert "the network keeps memory in " in str(raised.value) and "make it a state: forward(frames, " in str(raised.value)
     if "iterator" not in name and "generator" not in name:
-        assert changed(before, snapshot(run.network, "network")) == []  # Left as it was.
+        assert changed(before, snapshot(run.network, "network")) == []  # The network was restored.
 
 
 @pytest.mark.parametrize("name", CHANCE)

@@ -219,7 +219,7 @@ def test_networks_of_table_2(name: str, delay: int, randomise: Callable[[nn.Modu
         logits, *states = streamed(subclip, *states)
     expected = streamed.clip(video)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
-    assert (expected - network(video)).abs().max() > 1e-3  # Whose last outputs take the end of the clip for the end of the video.
+    assert (expected - network(video)).abs().max() > 1e-3  # Its last outputs depend on the padding at the end of the clip.
     _check_the_end(streamed, network, states, video)
 
 

@@ -187,7 +187,7 @@ def test_evaluate_predicts_as_the_clip_network_for_every_video(
         right["each"] += CLASSES[expected.argmax()] == line.split("/")[0]
         right["alone"] += CLASSES[eager(late_run, subclips[-1].numpy()).argmax()] == line.split("/")[0]
     assert summary["top1"] == right["each"] / 4 and summary["reset_each_step"]["top1"] == right["alone"] / 4
-    # The real video is long; of 20 frames something is said after 7 of 10 steps, of 6 and 8 frames after the last of 3 and of 4.
+    # The real video is long. One of 20 frames has a prediction after 7 of 10 steps; those of 6 and 8 frames have one after their last step.
     assert [summary["seen_videos"][seen] for seen in ("0.1", "0.6", "0.7", "0.8", "1.0")] == [0, 1, 3, 4, 4]
     assert summary["seen"]["0.1"] is None
 
