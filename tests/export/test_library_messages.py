@@ -1,4 +1,4 @@
-"""Standard error holds clipstep's own lines and the user's own warnings, and nothing that torch or a converter says by itself."""
+"""Standard error holds clipstep's lines and the user's warnings, and no messages of torch or of a converter."""
 
 import re
 import subprocess
@@ -60,8 +60,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("network", ["Plain", "Compiled", "Old"])
-def test_a_bundle_through_every_command(network: str, folder: Path, clip: Path, clipstep: Cli) -> None:
-    """Each of these networks makes torch warn somewhere; a stream is what makes it warn for the plain one."""
+def test_every_command_prints_nothing_to_standard_error(network: str, folder: Path, clip: Path, clipstep: Cli) -> None:
+    """torch warns about each of these networks somewhere, about the plain one in an export as a stream."""
     stream = ("--stream", "2") if network == "Plain" else ()
     model = ("--model", f"some:{network}")
     for line in (
@@ -76,14 +76,14 @@ def test_a_bundle_through_every_command(network: str, folder: Path, clip: Path, 
         assert (code, err) == (0, ""), line
 
 
-def test_a_network_may_warn_and_the_filters_stay(folder: Path, clipstep: Cli) -> None:
+def test_a_warning_of_the_network_is_shown_and_the_filters_stay(folder: Path, clipstep: Cli) -> None:
     before = (warnings.showwarning, list(warnings.filters))
     code, _, err = clipstep("export", "--model", "some:Warns", *SHAPE, "--target", "onnx", "--out", "a.clipstep")
     assert code == 0 and set(err.splitlines()) == {"UserWarning: the frames are large"}
     assert (warnings.showwarning, list(warnings.filters)) == before
 
 
-def test_what_comes_with_an_import_is_not_shown(folder: Path, clipstep: Cli) -> None:
+def test_messages_at_import_are_not_shown(folder: Path, clipstep: Cli) -> None:
     """In a process of its own, which imports torch and the converters anew."""
     assert clipstep("export", "--model", "some:Plain", *SHAPE, "--target", "onnx", "--out", "a.clipstep")[0] == 0
     command = ("pack", "a.clipstep", "--for", "python", "--golden", "synthetic", "--model", "some:Plain", "--out", "a.clipstep.zip")
