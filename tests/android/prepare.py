@@ -30,7 +30,7 @@ VIDEOS = Path(__file__).parents[2] / "training/demo/fight/videos"
 CLIP = VIDEOS / "Fight/v_Fight_g10_c01.mp4"
 CONVERTED = (CLIP, VIDEOS / "NoFight/v_NoFight_g13_c01.mp4")
 ARCHITECTURE, LABELS = "slowfast_causal_shufflenet", ("Fight", "NoFight")
-LATE_VIDEOS = (2, 3, 5, 12, 24)
+DELAYED_VIDEOS = (2, 3, 5, 12, 24)
 """Frames of the videos for the bundle with a delay: some are shorter than it, and some end within a step."""
 COLORS = {
     "bt601_full": (0.299, 0.114, 0, 1.0, 1.0),
@@ -125,7 +125,7 @@ def streamed(path: Path) -> dict[str, np.ndarray]:
     return values
 
 
-class Late(nn.Module):
+class Delayed(nn.Module):
     """A clip network that looks ahead: by one frame, then by two of half the rate."""
 
     def __init__(self) -> None:
@@ -143,23 +143,23 @@ class Late(nn.Module):
         return self.head(self.layers(frames).mean(dim=(2, 3, 4)))
 
 
-def late(out: Path) -> dict[str, np.ndarray]:
-    """``late.clipstep``, steps of two frames and a delay, and what the eager clip network says of whole videos of its frames."""
+def delayed(out: Path) -> dict[str, np.ndarray]:
+    """``delayed.clipstep``, steps of two frames and a delay, and what the eager clip network says of whole videos of its frames."""
     torch.manual_seed(4)
-    info = RunInfo("late", {}, LABELS, (108.3, 103.4, 106.2), (64.8, 65.6, 64.6), 25.0, "0" * 64)
-    run = Run(Late().eval(), info, read_subclips(CLIP, 8, 16)[:3])
-    export_network(run.spec("late"), out, ExportOptions(targets=["onnx"], stream=2))
+    info = RunInfo("delayed", {}, LABELS, (108.3, 103.4, 106.2), (64.8, 65.6, 64.6), 25.0, "0" * 64)
+    run = Run(Delayed().eval(), info, read_subclips(CLIP, 8, 16)[:3])
+    export_network(run.spec("delayed"), out, ExportOptions(targets=["onnx"], stream=2))
     frames = run.sample.flatten(0, 1)
-    values = {"late.frames": frames.numpy()}
+    values = {"delayed.frames": frames.numpy()}
     with torch.no_grad():
-        for count in LATE_VIDEOS:
+        for count in DELAYED_VIDEOS:
             video = normalise(frames[None, : count // 2 * 2], info.mean, info.std)
-            values[f"late.logits.{count}"] = run.network(video).numpy()
+            values[f"delayed.logits.{count}"] = run.network(video).numpy()
     return values
 
 
 def main(out: Path, folder: Path | None) -> None:
-    """Writes ``demo.clipstep``, ``small.clipstep`` (float32 frames, signed), ``small.clipstep.zip``, ``late.clipstep`` (with a delay), the
+    """Writes ``demo.clipstep``, ``small.clipstep`` (float32 frames, signed), ``small.clipstep.zip``, ``delayed.clipstep`` (with a delay), the
     signer's keys and ``python.safetensors`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     run = load_run(folder) if folder else untrained(out / "untrained", 16, 112)
@@ -173,7 +173,7 @@ def main(out: Path, folder: Path | None) -> None:
     sign_bundle(out / "small.clipstep", key)
     with Bundle.open(out / "small.clipstep") as bundle:
         write_pack(bundle, artifacts_for(bundle, "python"), golden_of(bundle, "synthetic"), out / "small.clipstep.zip")
-    values = late(out / "late.clipstep") | conversions() | stepped(out / "demo.clipstep") | streamed(out / "demo.clipstep")
+    values = delayed(out / "delayed.clipstep") | conversions() | stepped(out / "demo.clipstep") | streamed(out / "demo.clipstep")
     save_file({name: np.ascontiguousarray(value) for name, value in values.items()}, out / "python.safetensors")
 
 

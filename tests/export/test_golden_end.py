@@ -31,7 +31,7 @@ CLASSES = ("a", "b", "c")
 MEAN, STD = (104.0, 101.0, 97.0), (58.0, 57.0, 59.0)
 
 
-class Late(nn.Module):
+class Delayed(nn.Module):
     """Two kernels that need later frames: one frame, then two at half the rate; a delay of 6 frames."""
 
     def __init__(self) -> None:
@@ -66,23 +66,23 @@ class Early(Step):
 
 
 @pytest.fixture(scope="module")
-def late_run() -> Run:
+def delayed_run() -> Run:
     torch.manual_seed(4)
-    info = RunInfo("late", {"frames": 4}, CLASSES, MEAN, STD, 25.0, "0" * 64)
-    return Run(Late().eval(), info, torch.from_numpy(synthetic_subclips(8, 4, 16, 16)), "synthetic")
+    info = RunInfo("delayed", {"frames": 4}, CLASSES, MEAN, STD, 25.0, "0" * 64)
+    return Run(Delayed().eval(), info, torch.from_numpy(synthetic_subclips(8, 4, 16, 16)), "synthetic")
 
 
 @pytest.fixture(scope="module")
-def late_bundle(late_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("late") / "late.clipstep"
-    export_network(late_run.spec("late"), out, ExportOptions(("onnx",), stream=2))
+def delayed_bundle(delayed_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("delayed") / "delayed.clipstep"
+    export_network(delayed_run.spec("delayed"), out, ExportOptions(("onnx",), stream=2))
     return out
 
 
 @pytest.fixture
-def earlier_bundle(late_bundle: Path, tmp_path: Path, rehash: Rehash) -> Path:
+def earlier_bundle(delayed_bundle: Path, tmp_path: Path, rehash: Rehash) -> Path:
     """A bundle whose golden steps hold no flushed videos, as an earlier clipstep wrote it."""
-    path = Path(shutil.copytree(late_bundle, tmp_path / "earlier.clipstep"))
+    path = Path(shutil.copytree(delayed_bundle, tmp_path / "earlier.clipstep"))
     replace(GoldenSteps.of(Bundle.open(path)), flushed={}).save(path / "golden.safetensors")
     rehash(path)
     return path
@@ -95,17 +95,17 @@ def _whole(run: Run, golden: GoldenSteps, steps: int) -> np.ndarray:
         return run.network(normalise(torch.from_numpy(frames)[None], MEAN, STD))[0].numpy()
 
 
-def test_the_flushed_videos_are_those_of_the_clip_network(late_bundle: Path, late_run: Run) -> None:
-    golden = GoldenSteps.of(Bundle.open(late_bundle))
+def test_the_flushed_videos_are_those_of_the_clip_network(delayed_bundle: Path, delayed_run: Run) -> None:
+    golden = GoldenSteps.of(Bundle.open(delayed_bundle))
     assert list(golden.flushed) == [1, 5, 16] and "flushed after 1, 5, 16" in repr(golden)
     for steps, logits in golden.flushed.items():
-        np.testing.assert_allclose(logits, _whole(late_run, golden, steps), atol=1e-5)
+        np.testing.assert_allclose(logits, _whole(delayed_run, golden, steps), atol=1e-5)
     assert np.abs(golden.flushed[16] - golden.logits[15]).max() > 1e-3  # They are not those of the last step.
 
 
 @pytest.mark.parametrize(("target", "wrong"), [("onnx", Ignores), ("onnx", Early), ("executorch", Ignores), ("coreml", Early)])
 def test_an_artifact_with_another_end_is_refused_at_export_and_caught_by_verify_alone(
-    target: str, wrong: type[Step], late_run: Run, tmp_path: Path, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
+    target: str, wrong: type[Step], delayed_run: Run, tmp_path: Path, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every step before the end is right. Export refuses all targets by the same check."""
 
@@ -118,66 +118,66 @@ def test_an_artifact_with_another_end_is_refused_at_export_and_caught_by_verify_
     out, ask = tmp_path / "wrong.clipstep", ExportOptions((target,), stream=2)
     if target == "onnx":
         with pytest.raises(ParityError, match=r"step\.onnx: logits are off where a video of 1 step is flushed; got an error of .*; expected at most"):
-            export_network(late_run.spec("late"), out, ask)
+            export_network(delayed_run.spec("delayed"), out, ask)
         assert not out.exists()
     monkeypatch.setattr(pipeline, "check_artifact", lambda *_: Errors(16, 0.0, 0.0))
-    export_network(late_run.spec("late"), out, ask)
+    export_network(delayed_run.spec("delayed"), out, ask)
     code, _, err = clipstep("verify", out)
     assert code == 2 and "logits are off where a video of 1 step is flushed" in err
 
 
-def test_verify_prints_which_ends_it_checked(late_bundle: Path, clipstep: Cli) -> None:
-    code, out, err = clipstep("verify", late_bundle)
+def test_verify_prints_which_ends_it_checked(delayed_bundle: Path, clipstep: Cli) -> None:
+    code, out, err = clipstep("verify", delayed_bundle)
     assert (
         (code, err) == (0, "")
         and "16 steps and a reset (and videos flushed after 1, 5, 16 of them) against the golden steps" in out
         and "not checked" not in out
     )
-    assert json.loads(clipstep("verify", late_bundle, "--json")[1])["flushed_after_steps"] == [1, 5, 16]
-    assert ", flushed after 1, 5, 16, " in clipstep("inspect", late_bundle)[1]
+    assert json.loads(clipstep("verify", delayed_bundle, "--json")[1])["flushed_after_steps"] == [1, 5, 16]
+    assert ", flushed after 1, 5, 16, " in clipstep("inspect", delayed_bundle)[1]
 
 
 def test_an_earlier_bundle_verifies_with_a_line_that_its_end_is_not_checked(
-    earlier_bundle: Path, late_run: Run, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
+    earlier_bundle: Path, delayed_run: Run, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, err = clipstep("verify", earlier_bundle)
     assert (code, err) == (0, "") and "not checked: the end of a video, because these golden steps hold no flushed one" in out
     assert json.loads(clipstep("verify", earlier_bundle, "--json")[1])["flushed_after_steps"] == []
-    monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: late_run.spec())
+    monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: delayed_run.spec())
     code, out, err = clipstep("verify", earlier_bundle, "--run", "RUN")
     assert (code, err) == (0, "") and "not checked" not in out and "videos flushed after 1, 5, 16 of them" in out
 
 
 def test_flushed_logits_that_are_not_the_networks_are_caught(
-    late_bundle: Path, late_run: Run, tmp_path: Path, rehash: Rehash, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
+    delayed_bundle: Path, delayed_run: Run, tmp_path: Path, rehash: Rehash, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = Path(shutil.copytree(late_bundle, tmp_path / "copy.clipstep"))
+    path = Path(shutil.copytree(delayed_bundle, tmp_path / "copy.clipstep"))
     golden = GoldenSteps.of(Bundle.open(path))
     replace(golden, flushed={**golden.flushed, 5: golden.flushed[5] + np.float32(0.01)}).save(path / "golden.safetensors")
     rehash(path)
     assert "logits are off where a video of 5 steps is flushed" in clipstep("verify", path)[2]
-    monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: late_run.spec())
+    monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: delayed_run.spec())
     assert "golden logits of a flushed video of 5 steps are not the eager network's" in clipstep("verify", path, "--run", "RUN")[2]
 
 
 @pytest.mark.parametrize(("kind", "after"), [("full", [1, 5, 16]), ("short", [1, 5]), ("synthetic", [1, 5, 16])])
-def test_a_pack_keeps_the_flushed_videos(kind: str, after: list[int], late_bundle: Path, late_run: Run, tmp_path: Path, clipstep: Cli) -> None:
-    out = tmp_path / "late.clipstep.zip"
-    code, _, err = clipstep("pack", late_bundle, "--for", "python", "--golden", kind, "--out", out)
+def test_a_pack_keeps_the_flushed_videos(kind: str, after: list[int], delayed_bundle: Path, delayed_run: Run, tmp_path: Path, clipstep: Cli) -> None:
+    out = tmp_path / "delayed.clipstep.zip"
+    code, _, err = clipstep("pack", delayed_bundle, "--for", "python", "--golden", kind, "--out", out)
     assert (code, err) == (0, "")
     with Bundle.open(out) as bundle:
         golden = GoldenSteps.of(bundle)
     assert list(golden.flushed) == after and len(golden.logits) == after[-1]
     for steps, logits in golden.flushed.items():
-        np.testing.assert_allclose(logits, _whole(late_run, golden, steps), atol=1e-4)
+        np.testing.assert_allclose(logits, _whole(delayed_run, golden, steps), atol=1e-4)
     assert clipstep("verify", out)[0] == 0
 
 
 def test_the_eager_network_records_ends_of_synthetic_steps(
-    earlier_bundle: Path, late_run: Run, tmp_path: Path, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
+    earlier_bundle: Path, delayed_run: Run, tmp_path: Path, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An artifact of an earlier bundle records none, because its own end was never verified."""
-    monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: late_run.spec())
+    monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: delayed_run.spec())
     for options, after in (((), []), (("--run", "RUN"), [1, 5, 16])):
         out = tmp_path / f"{len(options)}.clipstep.zip"
         assert clipstep("pack", earlier_bundle, "--for", "python", "--golden", "synthetic", "--out", out, *options)[0] == 0
@@ -185,9 +185,9 @@ def test_the_eager_network_records_ends_of_synthetic_steps(
             assert list(GoldenSteps.of(bundle).flushed) == after
 
 
-def test_an_ignored_end_is_undetected_in_a_network_on_which_the_end_has_no_effect(late_run: Run) -> None:
-    program = program_of(late_run.spec(), 2)
-    golden = record_golden(program, program.subclips(late_run.sample.flatten(0, 1)))
+def test_an_ignored_end_is_undetected_in_a_network_on_which_the_end_has_no_effect(delayed_run: Run) -> None:
+    program = program_of(delayed_run.spec(), 2)
+    golden = record_golden(program, program.subclips(delayed_run.sample.flatten(0, 1)))
     assert END_IGNORED not in undetected_faults(program, golden)
     blind = replace(program, step=Ignores(program.step.network, program.step.mean, program.step.std).eval())
     assert END_IGNORED in undetected_faults(blind, record_golden(blind, torch.from_numpy(golden.subclips)))

@@ -85,7 +85,7 @@ def engines() -> Callable[[Path], Iterator[StepModel]]:
 
 
 @pytest.fixture(scope="session")
-def late_run(clip: Path) -> Run:
+def delayed_run(clip: Path) -> Run:
     """Looks ahead by 1 frame, then by 2 of half the rate, then by 3: a delay of 12 frames; no video is too short for it."""
     torch.manual_seed(9)
     layers = (
@@ -102,9 +102,9 @@ def late_run(clip: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def late_bundle(late_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("late") / "late.clipstep"
-    export_network(late_run.spec("late"), out, ExportOptions(stream=2))
+def delayed_bundle(delayed_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("delayed") / "delayed.clipstep"
+    export_network(delayed_run.spec("delayed"), out, ExportOptions(stream=2))
     return out
 
 

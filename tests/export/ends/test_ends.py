@@ -28,9 +28,9 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def earlier_bundle(late_bundle: Path, tmp_path: Path, rehash: Callable[..., Bundle]) -> Path:
+def earlier_bundle(delayed_bundle: Path, tmp_path: Path, rehash: Callable[..., Bundle]) -> Path:
     """A bundle as an earlier clipstep wrote it: with a delay, and without `flush` in the manifest and in the artifact."""
-    path = Path(shutil.copytree(late_bundle, tmp_path / "earlier.clipstep"))
+    path = Path(shutil.copytree(delayed_bundle, tmp_path / "earlier.clipstep"))
     values, model = json.loads((path / "manifest.json").read_text()), onnx.load(path / "step.onnx")
     (entry,) = model.metadata_props
     facts = json.loads(entry.value)
@@ -38,7 +38,7 @@ def earlier_bundle(late_bundle: Path, tmp_path: Path, rehash: Callable[..., Bund
         del said["flush"], said["average"], said["window_frames"]
     entry.value = json.dumps(facts)
     onnx.save(model, path / "step.onnx")
-    replace(GoldenSteps.of(Bundle.open(late_bundle)), flushed={}).save(path / "golden.safetensors")
+    replace(GoldenSteps.of(Bundle.open(delayed_bundle)), flushed={}).save(path / "golden.safetensors")
     (path / "manifest.json").write_text(json.dumps(values))
     rehash(path, "step.onnx")
     return path
@@ -46,12 +46,12 @@ def earlier_bundle(late_bundle: Path, tmp_path: Path, rehash: Callable[..., Bund
 
 @pytest.mark.parametrize("frames", [2, 3, 8, 12, 15, 32])
 def test_a_flushed_stream_predicts_as_the_clip_network_on_the_whole_video(
-    frames: int, late_bundle: Path, late_run: Run, eager: Eager, noise: Noise, engines: Engines
+    frames: int, delayed_bundle: Path, delayed_run: Run, eager: Eager, noise: Noise, engines: Engines
 ) -> None:
     """In every target, twice in one stream, also for videos shorter than the delay; frames that do not fill a step are dropped."""
     video = noise(frames)
-    expected = eager(late_run, video[: frames // 2 * 2])
-    for model in engines(late_bundle):
+    expected = eager(delayed_run, video[: frames // 2 * 2])
+    for model in engines(delayed_bundle):
         stream = model.stream()
         for _ in range(2):
             pushed = [stream.push(frame) for frame in video]
@@ -62,8 +62,8 @@ def test_a_flushed_stream_predicts_as_the_clip_network_on_the_whole_video(
         model.close()
 
 
-def test_a_flush_without_pending_frames_returns_none(late_bundle: Path, windowed_bundle: Path, earlier_bundle: Path, noise: Noise) -> None:
-    for path, frames in ((late_bundle, 0), (late_bundle, 1), (windowed_bundle, 9), (earlier_bundle, 20)):
+def test_a_flush_without_pending_frames_returns_none(delayed_bundle: Path, windowed_bundle: Path, earlier_bundle: Path, noise: Noise) -> None:
+    for path, frames in ((delayed_bundle, 0), (delayed_bundle, 1), (windowed_bundle, 9), (earlier_bundle, 20)):
         with StepModel.load(path) as model:
             stream = model.stream()
             for frame in noise(frames):
@@ -71,8 +71,8 @@ def test_a_flush_without_pending_frames_returns_none(late_bundle: Path, windowed
             assert stream.flush() is None
 
 
-def test_a_flush_that_fails_leaves_the_stream_as_it_was(late_bundle: Path, late_run: Run, eager: Eager, noise: Noise) -> None:
-    with StepModel.load(late_bundle) as model:
+def test_a_flush_that_fails_leaves_the_stream_as_it_was(delayed_bundle: Path, delayed_run: Run, eager: Eager, noise: Noise) -> None:
+    with StepModel.load(delayed_bundle) as model:
         stream, video = model.stream(), noise(4)
         for frame in video:
             stream.push(frame)
@@ -89,13 +89,13 @@ def test_a_flush_that_fails_leaves_the_stream_as_it_was(late_bundle: Path, late_
             stream.flush()
         whole = stream.flush()
     assert whole is not None
-    np.testing.assert_allclose(whole.logits, eager(late_run, video), atol=1e-4)
+    np.testing.assert_allclose(whole.logits, eager(delayed_run, video), atol=1e-4)
 
 
 def test_a_flush_whose_logits_are_not_finite_is_an_error_and_leaves_the_stream_as_it_was(
-    late_bundle: Path, late_run: Run, eager: Eager, noise: Noise, monkeypatch: pytest.MonkeyPatch
+    delayed_bundle: Path, delayed_run: Run, eager: Eager, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with StepModel.load(late_bundle) as model:
+    with StepModel.load(delayed_bundle) as model:
         stream, video = model.stream(), noise(4)
         for frame in video:
             stream.push(frame)
@@ -106,13 +106,13 @@ def test_a_flush_whose_logits_are_not_finite_is_an_error_and_leaves_the_stream_a
         monkeypatch.undo()
         whole = stream.flush()
     assert whole is not None
-    np.testing.assert_allclose(whole.logits, eager(late_run, video), atol=1e-4)
+    np.testing.assert_allclose(whole.logits, eager(delayed_run, video), atol=1e-4)
 
 
-def test_steps_that_end_wrongly_are_not_exported(late_run: Run) -> None:
+def test_steps_that_end_wrongly_are_not_exported(delayed_run: Run) -> None:
     """One step too few after the end, and a mask that is off by a frame, are caught."""
-    program = program_of(late_run.spec(), 2)
-    subclips = program.subclips(late_run.sample.flatten(0, 1))
+    program = program_of(delayed_run.spec(), 2)
+    subclips = program.subclips(delayed_run.sample.flatten(0, 1))
     check_steps(program, subclips)
     assert program.flush == Flush(state="ended", steps=6, min_frames=2)
     fewer = program.flush.model_copy(update={"steps": 5})
@@ -122,16 +122,16 @@ def test_steps_that_end_wrongly_are_not_exported(late_run: Run) -> None:
 
 
 def test_run_prints_the_flushed_prediction_or_how_many_frames_are_missing(
-    clipstep: Command, late_bundle: Path, earlier_bundle: Path, write_video: Callable[..., Path], late_run: Run
+    clipstep: Command, delayed_bundle: Path, earlier_bundle: Path, write_video: Callable[..., Path], delayed_run: Run
 ) -> None:
     short, single = write_video(6), write_video(1, "single.mp4")
-    code, out, err = clipstep("run", late_bundle, short)
-    with StepModel.load(late_bundle) as model:
+    code, out, err = clipstep("run", delayed_bundle, short)
+    with StepModel.load(delayed_bundle) as model:
         whole = _run_through(model, short)
     lines = out.splitlines()
     assert (code, err, len(lines)) == (0, "", 2)
     assert lines[1].split() == ["end", *(word for label, p in whole.top(3) for word in (label, f"{p:.3f}"))]
-    code, out, err = clipstep("run", late_bundle, single)
+    code, out, err = clipstep("run", delayed_bundle, single)
     assert code == 2 and err == f"error: {single}: too short; got 1 frames; expected at least 2; use a longer video\n"
     code, out, err = clipstep("run", earlier_bundle, short)
     assert code == 2 and err == f"error: {short}: too short; got 6 frames; expected at least 14; use a longer video\n"
@@ -173,19 +173,19 @@ def _rows(out: Path) -> dict[str, list[float]]:
 
 
 def test_evaluate_predicts_as_the_clip_network_for_every_video(
-    clipstep: Command, late_bundle: Path, late_run: Run, videos: Path, tmp_path: Path, eager: Eager
+    clipstep: Command, delayed_bundle: Path, delayed_run: Run, videos: Path, tmp_path: Path, eager: Eager
 ) -> None:
-    code, out, err = clipstep("evaluate", late_bundle, videos, "--out", tmp_path / "out", "--reset-each-step")
+    code, out, err = clipstep("evaluate", delayed_bundle, videos, "--out", tmp_path / "out", "--reset-each-step")
     assert (code, err) == (0, "") and "skipped" not in out
     found = _rows(tmp_path / "out")
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     right = {"each": 0, "alone": 0}
     for line in (videos / "testlist01.txt").read_text().split():
         subclips = read_subclips(videos / "videos" / line, 2, SIZE)
-        expected = eager(late_run, subclips.flatten(0, 1).numpy())
+        expected = eager(delayed_run, subclips.flatten(0, 1).numpy())
         np.testing.assert_allclose(found[Path(line).name], torch.from_numpy(expected).softmax(0), atol=1e-5)
         right["each"] += CLASSES[expected.argmax()] == line.split("/")[0]
-        right["alone"] += CLASSES[eager(late_run, subclips[-1].numpy()).argmax()] == line.split("/")[0]
+        right["alone"] += CLASSES[eager(delayed_run, subclips[-1].numpy()).argmax()] == line.split("/")[0]
     assert summary["top1"] == right["each"] / 4 and summary["reset_each_step"]["top1"] == right["alone"] / 4
     # The real video is long. One of 20 frames has a prediction after 7 of 10 steps; those of 6 and 8 frames have one after their last step.
     assert [summary["seen_videos"][seen] for seen in ("0.1", "0.6", "0.7", "0.8", "1.0")] == [0, 1, 3, 4, 4]
@@ -193,7 +193,7 @@ def test_evaluate_predicts_as_the_clip_network_for_every_video(
 
 
 def test_evaluate_names_and_counts_videos_that_are_too_short_for_a_delay(
-    clipstep: Command, earlier_bundle: Path, late_bundle: Path, videos: Path, tmp_path: Path
+    clipstep: Command, earlier_bundle: Path, delayed_bundle: Path, videos: Path, tmp_path: Path
 ) -> None:
     code, out, err = clipstep("evaluate", earlier_bundle, videos, "--record", "--out", tmp_path / "out")
     skipped = [f"{videos}/videos/{name}" for name in ("fight/v_fight_g01_c01.mp4", "nofight/v_nofight_g01_c01.mp4")]
@@ -205,7 +205,7 @@ def test_evaluate_names_and_counts_videos_that_are_too_short_for_a_delay(
     assert summary["videos"] == 2 and list(summary["skipped_videos"]) == skipped
     accuracy = Bundle.open(earlier_bundle).artifact("onnx").accuracy
     assert accuracy is not None and accuracy.videos == 2
-    code, out, err = clipstep("evaluate", late_bundle, videos, "--with", earlier_bundle, "--out", tmp_path / "both")
+    code, out, err = clipstep("evaluate", delayed_bundle, videos, "--with", earlier_bundle, "--out", tmp_path / "both")
     assert (code, err) == (0, "") and "2 of 4 videos were skipped" in out
     fused = json.loads((tmp_path / "both/summary.json").read_text())
     assert [one["videos"] for one in (fused, *fused["each_alone"])] == [2, 2, 2]

@@ -62,20 +62,20 @@ def test_a_window_predicts_the_new_scene_and_the_mean_over_all_frames_does_not(
     assert moved < 0.07 * due  # 50 of 800 frames.
 
 
-def test_a_window_of_a_network_with_a_delay_is_the_mean_of_its_newest_features(late_run: Run, tmp_path: Path, noise: Noise) -> None:
+def test_a_window_of_a_network_with_a_delay_is_the_mean_of_its_newest_features(delayed_run: Run, tmp_path: Path, noise: Noise) -> None:
     """Features see frames before the window, where the clip network on the window alone has padding; flushed, the last ones see the
     video's end. A stream of 3,000 steps is as exact as a short one."""
-    export_network(late_run.spec("late"), tmp_path / "late.clipstep", ExportOptions(("onnx",), stream=2, window=0.8))
-    manifest = Bundle.open(tmp_path / "late.clipstep").manifest
+    export_network(delayed_run.spec("delayed"), tmp_path / "delayed.clipstep", ExportOptions(("onnx",), stream=2, window=0.8))
+    manifest = Bundle.open(tmp_path / "delayed.clipstep").manifest
     assert manifest.window_frames == 20 and manifest.flush is not None
     video = noise(120, seed=4)
     with torch.no_grad():
-        features = late_run.network.features(normalise(torch.from_numpy(video)[None], MEAN, STD))
+        features = delayed_run.network.features(normalise(torch.from_numpy(video)[None], MEAN, STD))
 
         def head(start: int, stop: int) -> np.ndarray:
-            return late_run.network.head(features[:, :, max(0, start) : stop].mean(dim=(2, 3, 4)))[0].numpy()
+            return delayed_run.network.head(features[:, :, max(0, start) : stop].mean(dim=(2, 3, 4)))[0].numpy()
 
-        with StepModel.load(tmp_path / "late.clipstep") as model:
+        with StepModel.load(tmp_path / "delayed.clipstep") as model:
             stream = model.stream()
             for step in range(3000):
                 stream.push(video[step % 2])

@@ -83,7 +83,7 @@ class GoldenTest {
 
     @Test
     fun `an artifact that is wrong only where a video ends is found`() {
-        val bundle = Bundle.open(Prepared.late)
+        val bundle = Bundle.open(Prepared.delayed)
         val golden = GoldenSteps.of(bundle)
         assertEquals(listOf(1L, 5L, 16L), golden.flushedAfter)
         StepModel.load(bundle).use { model ->
@@ -95,7 +95,7 @@ class GoldenTest {
             val flushes = model.spec.flush!!.steps // Those after the first step come first.
             assertExplains("logits of the flushed video are not finite at step 1") { checkGolden(broken(model, flushes) { it.logits[0] = Float.NaN }, golden) }
         }
-        val without = rewritten(Prepared.late) { it - "flushed" - "flushed_after" } // As an earlier clipstep wrote it.
+        val without = rewritten(Prepared.delayed) { it - "flushed" - "flushed_after" } // As an earlier clipstep wrote it.
         assertEquals(emptyList<Long>(), GoldenSteps.of(without).flushedAfter)
         StepModel.load(without).use { checkGolden(it, GoldenSteps.of(without)) }
     }
@@ -104,7 +104,7 @@ class GoldenTest {
     fun `flushed videos that are none of these steps are refused`() {
         val after = { steps: Long -> StoredTensor("I64", listOf(1), ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(0, steps)) }
         val logits = StoredTensor("F32", listOf(1, 2), ByteBuffer.allocate(8))
-        fun refused(text: String, bundle: File = Prepared.late, change: (Map<String, StoredTensor>) -> Map<String, StoredTensor>) {
+        fun refused(text: String, bundle: File = Prepared.delayed, change: (Map<String, StoredTensor>) -> Map<String, StoredTensor>) {
             assertExplains(text) { GoldenSteps.of(rewritten(bundle, change)) }
         }
         refused("got no flushed_after") { it - "flushed_after" }

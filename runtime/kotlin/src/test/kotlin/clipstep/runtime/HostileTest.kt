@@ -212,7 +212,7 @@ class HostileTest {
     @Test
     fun `damaged manifests and headers are explained, whatever the damage`() {
         val random = Random(7)
-        val bundle = folder.copied(Prepared.late)
+        val bundle = folder.copied(Prepared.delayed)
         val manifest = File(bundle, MANIFEST).readBytes()
         repeat(3000) {
             File(bundle, MANIFEST).writeBytes(damaged(manifest, random))

@@ -24,7 +24,7 @@ internal object Prepared {
     val pack = File(folder, "small.clipstep.zip")
 
     /** A clip network as steps of two frames, with a delay. */
-    val late = File(folder, "late.clipstep")
+    val delayed = File(folder, "delayed.clipstep")
     val python: Map<String, StoredTensor> by lazy { readSafetensors(File(folder, "python.safetensors")) }
 
     fun bytes(name: String): ByteArray = python.getValue(name).let { tensor -> ByteArray(tensor.data.capacity()).also { tensor.data.duplicate().get(it) } }

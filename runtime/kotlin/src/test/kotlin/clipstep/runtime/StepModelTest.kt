@@ -124,8 +124,8 @@ class StepModelTest {
         }
         refused("output is not the artifact's own; got multilabel_logits; expected logits") { it["output"] = JsonPrimitive("multilabel_logits") }
         refused("delay_frames is not the artifact's own; got 3; expected 0") { it["delay_frames"] = JsonPrimitive(3) }
-        refused("flush is not the artifact's own; got nothing; expected {\"state\":\"ended\"", Prepared.late) { it["flush"] = JsonNull }
-        refused("average is not the artifact's own; got nothing; expected all", Prepared.late) { it["average"] = JsonNull }
+        refused("flush is not the artifact's own; got nothing; expected {\"state\":\"ended\"", Prepared.delayed) { it["flush"] = JsonNull }
+        refused("average is not the artifact's own; got nothing; expected all", Prepared.delayed) { it["average"] = JsonNull }
     }
 
     @Test

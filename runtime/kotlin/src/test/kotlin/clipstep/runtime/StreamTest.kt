@@ -84,13 +84,13 @@ class StreamTest {
 
     @Test
     fun `a flushed stream gives the clip network on the whole video`() {
-        val frames = Prepared.python.getValue("late.frames")
+        val frames = Prepared.python.getValue("delayed.frames")
         val (count, height, width) = frames.shape
         assertEquals(24, count)
-        StepModel.load(Prepared.late).use { model ->
+        StepModel.load(Prepared.delayed).use { model ->
             model.stream().use { stream ->
                 for (length in listOf(2, 3, 5, 12, 24)) {
-                    val expected = Prepared.python.getValue("late.logits.$length").floats(0)
+                    val expected = Prepared.python.getValue("delayed.logits.$length").floats(0)
                     val pushed = (0 until length).map { stream.push(Frame(height, width, frames.bytes(it))) }
                     assertTrue(pushed.take(model.spec.delayFrames + 1).all { it == null })
                     val whole = stream.flush()!!
