@@ -30,8 +30,7 @@ from clipstep.runtime.terminal import quiet
 TOOLS: dict[str, Sequence[str]] = {
     "pytorch": ["torch"],
     "torch.compile": ["torch"],
-    "onnxruntime": ["onnxruntime"],
-    "executorch": ["executorch", "torch"],
+    **{name: info.libraries for name, info in ENGINES.items()},
     **{name: peer.distributions for name, peer in PEERS.items()},
 }
 """For each engine, the distributions whose versions go into a record."""
@@ -39,6 +38,8 @@ Around = Callable[[], AbstractContextManager[object]]
 """Gives the context in which a converter runs, for example one that silences it."""
 WARM_UP_STEPS = 3
 NAIVE = "naive rank-5 ONNX"
+EAGER = "PyTorch eager"
+"""What records call the network as it was trained, in onnxruntime and in PyTorch."""
 
 
 class Worker:
@@ -169,7 +170,7 @@ def configurations_of(bundle: Bundle, naive: Path | None, threads: int, *, spinn
     configurations = []
     if naive is not None:
         configurations.append(as_trained(NAIVE, "onnx", "onnxruntime", threads, naive))
-        configurations.append(as_trained("PyTorch eager", "pytorch", "pytorch", threads))
+        configurations.append(as_trained(EAGER, "pytorch", "pytorch", threads))
     for engine, info in ENGINES.items():
         artifact = _artifact(bundle, info.target)
         for spins in (False, True) if spinning and info.spins else (False,):
@@ -201,7 +202,7 @@ def write_naive(bundle: Bundle, network: NetworkSource, path: Path, console: Con
     """Write the network behind a bundle as ONNX of rank 5, as it was trained and without lowering; return ``path``."""
     with around():
         from clipstep.export.reference import reference_program
-        from clipstep.export.targets.onnx import to_onnx
+        from clipstep.export.targets.onnx_writer import to_onnx
 
     with console.status("exporting the naive rank-5 ONNX"), around():
         program = reference_program(bundle, network)

@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import nn
 
 from clipstep.benchmarks.arm64.measure import count_bundle
-from clipstep.benchmarks.latency import bench_bundle
+from clipstep.benchmarks.latency import EAGER, bench_bundle
 from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms, record_lines
 from clipstep.benchmarks.report import read_records
@@ -29,6 +29,7 @@ from clipstep.network.states import outputs_of
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.lock import one_writer
+from clipstep.runtime.targets import TARGETS, targets_at
 from clipstep.runtime.terminal import new_console, new_table, print_table
 from clipstep.training.data.lists import DataSet, read_data_set
 from clipstep.training.models import ARCHITECTURES, build
@@ -37,6 +38,8 @@ from clipstep.training.probe import check_trainable, sample_subclips
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
 SUBCLIPS = 3
+HERE = targets_at("python")
+"""The targets that run on this computer."""
 
 
 class ExportCost(BaseModel):
@@ -67,7 +70,7 @@ def bench_models_command(data: Path, out: Path, names: tuple[str, ...], frames: 
     options = BenchOptions((1,), rounds, steps)
     every = {name: _measure(name, data_set, frames, size, out, options, console, arm64=arm64) for name in names or ARCHITECTURES}
     print_table(console, _exported(every))
-    console.print("GiB: peak of the export; delegates: XNNPACK calls in step.pte")
+    console.print("GiB: peak of the export; delegates: how many the network is split into, in the artifact with the most")
     print_table(console, _measured(every))
     console.print("one thread; x: times as fast as naive, the rank-5 ONNX in onnxruntime")
     console.print("error: the largest of the float32 artifacts against PyTorch, relative; eager's: PyTorch's own against float64")
@@ -152,34 +155,35 @@ def _export(folder: Path, bundle: Path, run: Run) -> ExportCost:
 
 
 def _exported(every: dict[str, Measured]) -> Table:
-    table = new_table("network", "param.\nM", "MAC\nM", "export\ns", "GiB", "onnx\nMB", "pte\nMB", "Core ML\nMB", "dele-\ngates")
+    sizes = [f"{info.suffix}\nMB" for info in TARGETS.values()]
+    table = new_table("network", "param.\nM", "MAC\nM", "export\ns", "GiB", *sizes, "dele-\ngates")
     for name, m in every.items():
-        artifacts = {item.file: item for item in m.bundle.manifest.artifacts}
+        artifacts = [m.bundle.artifact(target) for target in TARGETS]
         table.add_row(
             name,
             f"{count_parameters(m.run.network) / 1e6:.2f}",
             f"{clip_macs(m.run.network, *_input_shape(m.run)) / 1e6:,.0f}",
             f"{m.export.seconds:.0f}",
             f"{m.export.peak_bytes / 2**30:.1f}",
-            *(f"{artifacts[file].size_bytes / 1e6:.1f}" for file in ("step.onnx", "step.pte", "step-float32.mlpackage")),
-            str(len(artifacts["step.pte"].placement.delegated)),
+            *(f"{artifact.size_bytes / 1e6:.1f}" for artifact in artifacts),
+            str(max(len(artifact.placement.delegated) for artifact in artifacts)),
         )
     return table
 
 
 def _measured(every: dict[str, Measured]) -> Table:
-    table = new_table("network", "naive\nms", "step.onnx\nx", "step.pte\nx", "PyTorch\nx", "error", "eager's")
+    table = new_table("network", "naive\nms", *(f"{TARGETS[target].suffix}\nx" for target in HERE), "PyTorch\nx", "error", "eager's")
     for name, m in every.items():
         (naive,) = naive_ms(m.records).values()
         times = {record.configuration.name: f"{naive / record.percentile_ms(50):.2f}" for record in m.records}
         error = max(item.parity.max_relative_error for item in m.bundle.manifest.artifacts if item.precision == "float32")
-        ratios = (times[what] for what in ("step.onnx", "step.pte", "PyTorch eager"))
+        ratios = (times[what] for what in (*(m.bundle.artifact(target).file for target in HERE), EAGER))
         table.add_row(name, f"{naive:.1f}", *ratios, f"{error:.0e}", f"{m.export.float32_error:.0e}")
     return table
 
 
 def _counted(every: dict[str, Measured]) -> Table:
-    table = new_table("network", "naive\nM", "step.onnx\nM", "times\nnaive", "step.pte\nM", "times\nnaive")
+    table = new_table("network", "naive\nM", *(cell for target in HERE for cell in (f"{TARGETS[target].suffix}\nM", "times\nnaive")))
     for name, m in every.items():
         naive, *ours = (record.step.instructions / 1e6 for record in m.counts)
         table.add_row(name, f"{naive:,.1f}", *(cell for count in ours for cell in (f"{count:,.1f}", f"{naive / count:.2f}")))

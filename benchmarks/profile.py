@@ -12,9 +12,10 @@ import numpy as np
 from rich.table import Table
 
 from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.engine import Array
 from clipstep.runtime.engine_executorch import POOL
 from clipstep.runtime.engine_onnxruntime import onnxruntime_session
-from clipstep.runtime.engines import ENGINES, Array
+from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import check_output
 from clipstep.runtime.golden import GoldenSteps

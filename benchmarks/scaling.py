@@ -19,19 +19,19 @@ from clipstep.benchmarks.records import Record
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.engine import Array
 from clipstep.runtime.engine_onnxruntime import onnxruntime_session
-from clipstep.runtime.engines import ENGINES, Array
+from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.executorch_internals import binding
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.lock import one_writer
 from clipstep.runtime.model import StepModel
+from clipstep.runtime.targets import targets_at
 from clipstep.runtime.terminal import new_console, new_table, print_table, quiet
 from clipstep.runtime.whole import write_file
 from clipstep.training.data.lists import DataSet, read_data_set
 from clipstep.training.run import load_run, save_run
-
-TARGETS = ("onnx", "executorch")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _bundle(architecture: str, data: DataSet, frames: int, size: int, out: Path,
         with console.status(f"exporting T = {frames}, {size}x{size}"):
             if not folder.exists():
                 save_run(folder, random_run(architecture, data, frames, size))
-            export_network(load_run(folder).spec(folder), path, ExportOptions(targets=TARGETS), around=quiet)
+            export_network(load_run(folder).spec(folder), path, ExportOptions(targets=targets_at("python")), around=quiet)
     bundle = Bundle.open(path)
     if bundle.manifest.architecture != architecture or bundle.manifest.input.shape[:2] != (frames, size):
         raise ClipstepError(f"{path}: is of another network or size", fix="choose another --out")

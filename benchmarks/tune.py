@@ -10,11 +10,12 @@ import numpy as np
 from clipstep.benchmarks.arm64.emulate import emulate
 from clipstep.benchmarks.arm64.kit import Kit
 from clipstep.benchmarks.arm64.measure import first_steps
-from clipstep.runtime.engines import ENGINES, load_engine
+from clipstep.runtime.engines import ENGINES, engine_of, load_engine
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.manifest import Interface
 from clipstep.runtime.model import StepModel
+from clipstep.runtime.wording import either
 
 ROUNDS, STEPS, WARM_UP_ROUNDS = 20, 3, 2
 COUNTED_STEPS = 2
@@ -29,7 +30,12 @@ def tune(platform: str, target: str, files: Mapping[str, Path], interface: Inter
     Raises:
         ClipstepError: this computer is no x86_64, or has no ARM64 engines; a file does not run.
     """
-    engine = next(name for name, info in ENGINES.items() if info.target == target)
+    info = engine_of(target)
+    if info is None:
+        raise ClipstepError(
+            f"{target} cannot be tuned", got="no engine on this computer runs it", expected=either([e.target for e in ENGINES.values()])
+        )
+    engine = info.name
     if platform == "arm64":
         return "M ARM64 instructions", _count(engine, files, interface, golden)
     if machine.machine() not in ("x86_64", "AMD64"):

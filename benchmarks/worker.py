@@ -16,8 +16,8 @@ from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import ColdStart, Configuration
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.engines import Array, Engine, load_engine
-from clipstep.runtime.executorch_internals import BINDING, binding
+from clipstep.runtime.engine import Array, Engine
+from clipstep.runtime.engines import ENGINES, load_engine
 from clipstep.runtime.golden import GoldenSteps, error_at
 from clipstep.runtime.model import StepModel
 
@@ -44,11 +44,10 @@ class Eager:
         del self._step
 
 
-LIBRARIES = {
+LIBRARIES: dict[str, Sequence[str]] = {
     "pytorch": ["clipstep.export.step"],
     "torch.compile": ["clipstep.export.step"],
-    "executorch": [BINDING],
-    "onnxruntime": ["onnxruntime"],
+    **{name: [info.module] for name, info in ENGINES.items()},
     **{name: peer.libraries for name, peer in PEERS.items()},
 }
 """The modules of each engine. They are imported before memory is measured, because they do not count as the model's memory."""
@@ -75,9 +74,8 @@ def threads_used(configuration: Configuration) -> int:
         import torch
 
         return torch.get_num_threads()
-    if configuration.engine == "executorch":
-        return binding().thread_count()
-    return configuration.threads
+    info = ENGINES.get(configuration.engine)
+    return configuration.threads if info is None or info.threads_used is None else info.threads_used()
 
 
 def memory_bytes(key: str) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clipstep.export.options import ExportOptions
     from clipstep.export.pipeline import ExportResult, WrittenArtifact, export_network
     from clipstep.export.reference import network_of_run
-    from clipstep.export.verified import StreamCheck, VerifiedArtifact, VerifyResult
+    from clipstep.export.verification import StreamCheck, VerifiedArtifact, VerifyResult
 
 __all__ = [
     "ExportOptions",
@@ -47,6 +47,6 @@ __getattr__ = lazy_names(
         "options": ("ExportOptions",),
         "pipeline": ("ExportResult", "WrittenArtifact", "export_network"),
         "reference": ("network_of_run",),
-        "verified": ("StreamCheck", "VerifiedArtifact", "VerifyResult"),
+        "verification": ("StreamCheck", "VerifiedArtifact", "VerifyResult"),
     },
 )

@@ -4,7 +4,7 @@ The functions print nothing and raise `clipstep.runtime.ClipstepError`. The conv
 program may redirect.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import ExportResult, WrittenArtifact, export_network
 from clipstep.export.reference import reference_module, reference_network
 from clipstep.export.tuning import tune_by_measuring
-from clipstep.export.verified import Reference, VerifyResult, fresh_reference, verify_opened
+from clipstep.export.verification import Reference, VerifyResult, fresh_reference, verify_opened
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import BUNDLE, check_bundle_name, check_output
@@ -44,6 +44,7 @@ def export(
     window: float | None = None,
     output: str | None = None,
     tune: bool = False,
+    format_versions: Mapping[str, int] | None = None,
     on_artifact: Callable[[WrittenArtifact], object] | None = None,
     force: bool = False,
 ) -> ExportResult:
@@ -61,7 +62,7 @@ def export(
         std: of each channel, what frames are divided by after `mean` was subtracted.
         fps: frames per second of the videos that the module was trained on.
         sample: the frames of the golden steps: subclips `(S, frames, size, size, 3)` uint8, or a video's path; None for synthetic scenes.
-        targets: of `onnx`, `executorch` and `coreml`.
+        targets: the names of targets, of `clipstep.export.targets.TARGETS`; by default all.
         platforms: of `any`, `arm64` and `x86_64`: the processors that the artifacts are optimised for.
         form: `auto`, `lowered` (operators of rank 4 or less) or `3d` (as trained, for onnx alone).
         input_dtype: of the frames: `auto`, `uint8` or `float32`.
@@ -69,6 +70,7 @@ def export(
         window: predictions are from the newest `window` seconds instead; needs `stream`.
         output: what the first output holds: `logits`, `probabilities` or `multilabel`; None to infer it.
         tune: measure every variant of each artifact and keep the fastest on its platform; needs clipstep[bench].
+        format_versions: of the targets' file formats, such as `{"opset": 17, "ios": 16}`; by default those of the command line.
         on_artifact: called after each artifact.
         force: replace a bundle at `out`.
 
@@ -86,7 +88,15 @@ def export(
     check_bundle_name(path)
     check_output(path, BUNDLE, force=force)
     options = ExportOptions(
-        _names("targets", targets), form, input_dtype, stream, _names("platforms", platforms), tune_by_measuring() if tune else None, window, output
+        targets=_names("targets", targets),
+        form=form,
+        input_dtype=input_dtype,
+        stream=stream,
+        platforms=_names("platforms", platforms),
+        tune=tune_by_measuring() if tune else None,
+        window=window,
+        output=output,
+        format_versions=format_versions or {},
     )
     spec = network_of_module(module, frames=frames, size=size, labels=labels, mean=mean, std=std, fps=fps, sample=sample)
     return export_network(spec, path, options, on_artifact or (lambda _: None), force=force)

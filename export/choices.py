@@ -1,12 +1,10 @@
-"""The choices of the commands' options, in a file that imports no PyTorch; a test checks that they are those of the code."""
+"""What the commands' options may be, from the table of targets; it is read without PyTorch."""
 
-TARGETS = ("onnx", "executorch", "coreml")
-FORMS = ("auto", "lowered", "3d")
-PLATFORMS = ("any", "arm64", "x86_64")
-INPUT_DTYPES = ("auto", "uint8", "float32")
+from clipstep.export.targets import TARGETS as _TARGETS
+from clipstep.export.targets.target import ANY
+
+TARGETS = tuple(_TARGETS)
+FORMS = ("auto", *dict.fromkeys(form for target in _TARGETS.values() for form in target.forms))
+PLATFORMS = (ANY, *dict.fromkeys(platform for target in _TARGETS.values() for platform in target.platforms))
+INPUT_DTYPES = ("auto", *dict.fromkeys(dtype for target in _TARGETS.values() for dtype in target.input_dtypes))
 OUTPUTS = ("logits", "probabilities", "multilabel")
-OPSETS = range(13, 21)
-"""ONNX's operator sets that are written, the last one unless another is asked for."""
-IOS = (15, 16, 17, 18)
-"""The versions of iOS that Core ML models are written for."""
-IOS_DEFAULT = 17

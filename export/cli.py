@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from clipstep.export.choices import FORMS, INPUT_DTYPES, IOS, IOS_DEFAULT, OPSETS, OUTPUTS, PLATFORMS, TARGETS
+from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUTS, PLATFORMS
 from clipstep.export.network_source import given_network, network_options
+from clipstep.export.targets import TARGETS
+from clipstep.export.targets.target import ANY, Target
 from clipstep.runtime.bundle import Bundle, opened_for
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.finished import BUNDLE, check_bundle_name, check_output
@@ -24,12 +26,28 @@ from clipstep.runtime.wording import counted, listed
 
 if TYPE_CHECKING:  # PyTorch is imported in the functions that need it, so that --help is fast.
     from clipstep.export.pipeline import ExportResult, WrittenArtifact
-    from clipstep.export.verified import StreamCheck
+    from clipstep.export.verification import StreamCheck
     from clipstep.network.spec import NetworkSpec
 
 GOLDEN_CONTENT = {"run sample": "the run's sample", "given": "the sample given", "video": "the video", "synthetic": "synthetic scenes"}
 MODEL_OPTIONS = ("model", "weights", "weights_key", "random_weights", "classes", "frames", "size", "mean", "std", "fps", "video")
 """The options that describe a network of the user's own; a run records these values itself."""
+
+
+FORMAT_VERSIONS = [target.format_version for target in TARGETS.values() if target.format_version is not None]
+
+
+def _names(targets: Iterable[Target]) -> str:
+    return " and ".join(target.name for target in targets)
+
+
+def _format_version_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for each file format whose version can be chosen."""
+    for version in reversed(FORMAT_VERSIONS):
+        advice = f": {version.advice}" if version.advice else ""
+        text = f"{version.meaning}, {version.numbers[0]} to {version.numbers[-1]}{advice}. [default: {version.default}]"
+        function = click.option(f"--{version.option}", type=int, help=text)(function)
+    return function
 
 
 class FixedSize(click.ParamType[int]):
@@ -54,10 +72,10 @@ class FixedSize(click.ParamType[int]):
         "Output": ("out", "force"),
         "A network of your own": (*MODEL_OPTIONS, "output"),
         "A clip network as a stream": ("stream", "window"),
-        "Artifacts": ("targets", "form", "platforms", "tune", "explain", "input_dtype", "opset", "ios"),
+        "Artifacts": ("targets", "form", "platforms", "tune", "explain", "input_dtype", *(version.option for version in FORMAT_VERSIONS)),
     },
     needs=[(name, "model") for name in MODEL_OPTIONS[1:]],
-    loads=["clipstep.export.pipeline", "clipstep.export.factory"],
+    loads=["clipstep.export.pipeline", "clipstep.export.factory", *(target.writer for target in TARGETS.values())],
 )
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=NewFolder(), required=True, help="The bundle to write, NAME.clipstep.")
@@ -91,22 +109,22 @@ class FixedSize(click.ParamType[int]):
     type=click.FloatRange(0, min_open=True),
     help="With --stream: predict from the newest SECONDS, not from all frames so far.",
 )
-@click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True, help="May be given several times.")
+@click.option("--target", "targets", multiple=True, default=tuple(TARGETS), show_default=True, help="May be given several times.")
 @click.option(
     "--form",
     type=click.Choice(FORMS),
     default="auto",
     show_default=True,
-    help="lowered: operators of rank 4 or less; 3d: as trained, for onnx alone.",
+    help=f"lowered: operators of rank 4 or less; 3d: as trained, for {_names(t for t in TARGETS.values() if '3d' in t.forms)} alone.",
 )
 @click.option(
     "--platform",
     "platforms",
     multiple=True,
-    default=("any",),
+    default=(ANY,),
     show_default=True,
     type=click.Choice(PLATFORMS),
-    help="The processor that onnx and executorch artifacts are optimised for; may be given several times.",
+    help=f"The processor that {_names(t for t in TARGETS.values() if t.platforms)} artifacts are optimised for; may be given several times.",
 )
 @click.option(
     "--tune",
@@ -123,10 +141,7 @@ class FixedSize(click.ParamType[int]):
     help="The type of the frames; auto: uint8 if the target has it.",
 )
 @click.option("--output", type=click.Choice(OUTPUTS), help="What the network's output holds; unless given, it is inferred.")
-@click.option(
-    "--opset", type=int, help=f"ONNX's operator set, {OPSETS[0]} to {OPSETS[-1]}: a lower one runs in older runtimes. [default: {OPSETS[-1]}]"
-)
-@click.option("--ios", type=int, help=f"The lowest iOS of the Core ML models, {IOS[0]} to {IOS[-1]}. [default: {IOS_DEFAULT}]")
+@_format_version_options
 def export_command(
     run: Path | None,
     out: Path,
@@ -141,9 +156,7 @@ def export_command(
     stream: int | None,
     window: float | None,
     output: str | None,
-    opset: int | None,
-    ios: int | None,
-    **own: Any,
+    **others: Any,
 ) -> None:
     """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one of them fails verification."""
     from clipstep.export.interrupts import interruptible
@@ -154,17 +167,17 @@ def export_command(
 
     check_bundle_name(out)
     check_output(out, BUNDLE, force=force)
+    versions = {version.option: others.pop(version.option) for version in FORMAT_VERSIONS}
     options = ExportOptions(
-        tuple(dict.fromkeys(targets)),
-        form,
-        input_dtype,
-        stream,
-        tuple(dict.fromkeys(platforms)),
-        tune_by_measuring() if tune else None,
-        window,
-        output,
-        opset,
-        ios,
+        targets=tuple(dict.fromkeys(targets)),
+        form=form,
+        input_dtype=input_dtype,
+        stream=stream,
+        platforms=tuple(dict.fromkeys(platforms)),
+        tune=tune_by_measuring() if tune else None,
+        window=window,
+        output=output,
+        format_versions={option: number for option, number in versions.items() if number is not None},
     )
     if explain and form == "3d":
         raise ClipstepError("--explain is about the lowered form", got="--form 3d", fix="leave one of them out")
@@ -173,7 +186,7 @@ def export_command(
         if run is not None and model is None:
             spec = network_of_run(run)
         elif model is not None and run is None:
-            spec = _network_of_options(model, **own)
+            spec = _network_of_options(model, **others)
         else:
             raise ClipstepError("which network to export?", got="RUN and --model" if run else "neither RUN nor --model", expected="one of them")
         stop()
@@ -286,7 +299,7 @@ def _artifact_line(written: WrittenArtifact) -> str:
     )
 
 
-@command("verify", loads=["clipstep.export.verified"])
+@command("verify", loads=["clipstep.export.verification"])
 @click.argument("bundle", type=click.Path(path_type=Path))
 @network_options
 @click.option("--classes", type=click.Path(path_type=Path), help="The class names that --model was trained on, to compare.")
@@ -305,7 +318,7 @@ def verify_command(
     what the manifest says of the network is compared with it.
     """
     from clipstep.export.reference import reference_network
-    from clipstep.export.verified import Reference, fresh_reference, verify_opened
+    from clipstep.export.verification import Reference, fresh_reference, verify_opened
 
     console = new_console(quiet=as_json)
     opened = click.get_current_context().with_resource(opened_for(bundle, signer))
@@ -330,7 +343,7 @@ def verify_command(
         result = verify_opened(opened, reference, Steps(console))
     table = new_table("artifact", "runtime", "verdict", "largest\nerror", "of its\nrange", "bound", texts=3)
     for a in result.artifacts:
-        runtime = a.runtime + " *" * (a.target == "coreml")
+        runtime = a.runtime + " *" * (TARGETS[a.target].evaluator is not None)
         table.add_row(a.file, runtime, "equal", f"{a.max_absolute_error:.1e}", f"{a.max_relative_error:.1e}", f"{a.bound:g}")
     print_table(console, table)
     if opened.extra:
@@ -341,8 +354,9 @@ def verify_command(
             "not checked: the end of a video, because these golden steps hold no flushed one; give --run or --model, or export again", soft_wrap=True
         )
     result.check_whole()
-    if any(artifact.target == "coreml" for artifact in opened.manifest.artifacts):
-        console.print("* Core ML itself runs on Apple devices only; here its saved packages are evaluated operation by operation")
+    for target in dict.fromkeys(artifact.target for artifact in opened.manifest.artifacts):
+        if (evaluator := TARGETS[target].evaluator) is not None:
+            console.print(f"* {evaluator.note}")
     if as_json:
         rows = [
             {

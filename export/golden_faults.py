@@ -12,8 +12,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from clipstep.export.golden_steps import flush, record_golden
 from clipstep.export.step import Step, StepProgram
-from clipstep.export.verification import flush, record_golden
 from clipstep.network.preprocess import RGB
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.manifest import GoldenContent

@@ -13,7 +13,7 @@ from clipstep.network.preprocess import RGB
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.embedded import check_embedded_facts, differences
-from clipstep.runtime.engines import Array
+from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.files import FACTS, FileFacts
 from clipstep.runtime.golden import ParityError

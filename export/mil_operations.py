@@ -1,7 +1,7 @@
-"""What each operation of an ML Program computes, with torch, by coremltools' MIL operation reference, iOS 17.
+"""Computes each operation of an ML Program with torch, as coremltools' reference of MIL operations (iOS 17) defines it.
 
-A function takes an operation's inputs by their names and refuses settings that it does not know. float16 is computed in
-float32 and rounded afterwards by the caller, as accumulators on devices are at least as wide.
+A function takes an operation's inputs by name, and refuses settings that it does not know. float16 is computed in float32, and the caller
+rounds the result, because accumulators on devices are at least as wide.
 """
 
 from collections.abc import Callable, Sequence
@@ -81,7 +81,7 @@ def _reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda *, x, axes, keep_dims: function(_wide(x), _numbers(axes), keepdim=keep_dims)
 
 
-def _pool_mean(
+def _avg_pool(
     *, x: Tensor, kernel_sizes: Tensor, strides: Tensor, pad_type: str, pad: Tensor, ceil_mode: bool, exclude_padding_from_average: bool
 ) -> Tensor:
     _expect(pad_type in ("valid", "custom") and not ceil_mode and x.ndim == 4, f"avg_pool with pad_type {pad_type}, ceil_mode {ceil_mode}")
@@ -148,7 +148,7 @@ def _expand_dims(*, x: Tensor, axes: Tensor) -> Tensor:
 OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "abs": lambda *, x: x.abs(),
     "add": lambda *, x, y: x + y,
-    "avg_pool": _pool_mean,
+    "avg_pool": _avg_pool,
     "batch_norm": _batch_norm,
     "cast": _cast,
     "clip": lambda *, x, alpha, beta: x.clamp(alpha, beta),

@@ -20,7 +20,7 @@ from clipstep.export.mil_operations import OPERATIONS
 from clipstep.runtime.checks.coreml import check_blob
 from clipstep.runtime.declared import Declared
 from clipstep.runtime.declared import Tensor as Described
-from clipstep.runtime.engines import Array
+from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError, EngineError, first_line
 
 DTYPES: dict[int, Any] = {
@@ -35,11 +35,11 @@ STORED = {MIL.FLOAT32: 4, MIL.FLOAT16: 2}
 
 
 class MlProgram:
-    """A saved ``.mlpackage`` as an engine; inputs and outputs in the order of its description.
+    """A saved ``.mlpackage`` as an engine; inputs and outputs are in the order of its description.
 
-    Given the ``.mlpackage`` in ``exact``, of the same network in float32, a float16 program is run with the weights
-    that its own were rounded from, and nothing is rounded: it then has to be as close to the network as float32 is,
-    whereas the noise of rounding would hide a small mistake.
+    ``exact`` is the ``.mlpackage`` of the same network in float32. Given that, a float16 program is run with the float32 weights that its
+    own were rounded from, and nothing is rounded. It then has to be as close to the network as a float32 program, whereas the noise of
+    rounding would hide a small mistake.
     """
 
     def __init__(self, path: Path, exact: Path | None = None) -> None:
@@ -51,7 +51,7 @@ class MlProgram:
             self._constants = {o.outputs[0].name: _constant(o.attributes["val"], path) for o in block.operations if o.type == "const"}
         except ClipstepError:
             raise
-        except Exception as error:  # protobuf and the blob reader raise what they like on damaged files.
+        except Exception as error:  # protobuf and the blob reader raise many types on damaged files.
             raise ClipstepError(f"{path}: cannot be read as an ML Program", got=first_line(error)) from error
         self._declared: Declared = {"inputs": _features(spec.description.input), "outputs": _features(spec.description.output)}
         self._operations = [o for o in block.operations if o.type != "const"]
@@ -88,7 +88,7 @@ class MlProgram:
 
 
 def load_mlprogram(path: Path, exact: str | None) -> MlProgram:
-    """The package at ``path``, as a process of its own is asked for it."""
+    """Loads the package at ``path``; paths come as texts from another process."""
     return MlProgram(path, None if exact is None else Path(exact))
 
 
@@ -98,6 +98,11 @@ def _features(features: Any) -> list[Described]:
 
 
 def _unrounded(rounded: dict[str, Any], exact: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Replaces the float16 constants of a program by the float32 ones that they were rounded from.
+
+    Raises:
+        ClipstepError: a constant is not the rounded float32 one.
+    """
     values = dict(rounded)
     for name, value in rounded.items():
         original = exact.get(name.removesuffix("_to_fp16"))
@@ -112,6 +117,11 @@ def _unrounded(rounded: dict[str, Any], exact: dict[str, Any], path: Path) -> di
 
 
 def _evaluate(operation: Any, values: dict[str, Any], rounding: bool) -> Tensor:
+    """Computes one operation, and checks that its result has the declared shape.
+
+    Raises:
+        ClipstepError: an operation, input, setting or type that this evaluator does not know.
+    """
     known = OPERATIONS.get(operation.type)
     if known is None:
         raise ClipstepError(f"unknown ML Program operation {operation.type}", expected=f"one of {', '.join(OPERATIONS)}")
@@ -155,7 +165,7 @@ def _constant(value: Any, package: Path) -> Any:
 
 
 def _immediate(value: Any) -> Any:
-    """Tensors of numbers as tensors or, of rank 0, as Python values; strings as they are."""
+    """Returns a tensor of numbers as a tensor or, of rank 0, as a Python value, and a string as it is."""
     kind, tensor = value.type.tensorType, value.immediateValue.tensor
     field = tensor.WhichOneof("value")
     if kind.dataType not in DTYPES or field is None:

@@ -1,76 +1,63 @@
-"""What an export writes, and which of it contradicts itself."""
+"""What an export writes, and which options contradict each other."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipstep.export.choices import FORMS, INPUT_DTYPES, IOS, OPSETS, OUTPUTS, PLATFORMS
+from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUTS, PLATFORMS
 from clipstep.export.targets import TARGETS
-from clipstep.export.targets.common import Versions
+from clipstep.export.targets.target import ANY
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.manifest import Interface
 
 Tune = Callable[[str, str, Mapping[str, Path], Interface, GoldenSteps], tuple[str, dict[str, float]]]
-"""``(platform, target, files by the variant they hold, facts, golden steps)`` gives what a step of each costs there, and the unit."""
+"""``(platform, target, files by the name of their variant, interface, golden steps)`` returns the unit, and what a step of each file costs on
+that platform."""
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What an export writes.
+    """What an export writes. Values that contradict each other are refused.
 
-    ``form`` and ``input_dtype`` ``"auto"`` are each target's usual ones; ``stream`` is the number of new frames a step, as
-    ``clipstep.export.step.program_of`` takes it, and ``window`` how many seconds its predictions go back, None for all.
-    For each of ``platforms`` a target that may differ by processor gets an artifact: by ``tune``, if it is given,
-    the cheapest of all its variants. ``opset`` is ONNX's operator set,
-    and ``ios`` the lowest iOS of Core ML models; None stands for those of ``clipstep.export.targets.common.Versions``.
+    Raises:
+        ClipstepError: a value is unknown, or does nothing beside the others.
     """
 
-    targets: Sequence[str] = tuple(TARGETS)
+    targets: Sequence[str] = field(default_factory=lambda: tuple(TARGETS))
     form: str = "auto"
+    """One of ``clipstep.export.choices.FORMS``; ``auto`` is each target's default."""
     input_dtype: str = "auto"
+    """One of ``clipstep.export.choices.INPUT_DTYPES``; ``auto`` is each target's default."""
     stream: int | None = None
-    platforms: Sequence[str] = ("any",)
+    """The number of new frames in a step of a clip network, as ``clipstep.export.step.program_of`` takes it."""
+    platforms: Sequence[str] = (ANY,)
+    """The processors to write for: each target that differs by processor gets an artifact for each of them."""
     tune: Tune | None = None
+    """If given, it measures all variants of an artifact, and the cheapest is kept."""
     window: float | None = None
+    """How many seconds back the predictions of a stream go; None for all frames so far."""
     output: str | None = None
-    """What the first output holds, one of ``clipstep.export.choices.OUTPUTS``; None for what is recognised."""
-    opset: int | None = None
-    ios: int | None = None
+    """What the first output holds, one of ``clipstep.export.choices.OUTPUTS``; None to recognise it."""
+    format_versions: Mapping[str, int] = field(default_factory=dict)
+    """The versions of targets' formats by the name of their option, such as ``{"opset": 17, "ios": 16}``; otherwise the defaults."""
 
-    @property
-    def versions(self) -> Versions:
-        return Versions(**{name: value for name, value in (("opset", self.opset), ("ios", self.ios)) if value is not None})
+    def format_version(self, target: str) -> int | None:
+        """Returns the version of the target's format; None where it has none to choose."""
+        chosen = TARGETS[target].format_version
+        return None if chosen is None else self.format_versions.get(chosen.option, chosen.default)
 
     def __post_init__(self) -> None:
         self._check_values()
+        self._check_targets()
+        self._check_tuning()
+        self._check_format_versions()
         if self.window is not None and self.stream is None:
             raise ClipstepError("--window is for a stream", got="no --stream", fix="add --stream K, the new frames of a step")
-        if self.tune is not None and "any" in self.platforms:
-            raise ClipstepError("what is cheapest depends on the processor", got="any", expected="--platform arm64 or x86_64 beside --tune")
-        unknown = [target for target in self.targets if target not in TARGETS]
-        if unknown or not self.targets:
-            raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
-        if not any(TARGETS[name].platforms for name in self.targets) and (self.tune is not None or set(self.platforms) != {"any"}):
-            option = "--tune" if self.tune is not None else "--platform"
-            raise ClipstepError(f"{option} does nothing for {', '.join(self.targets)}, which is the same for all", fix=f"leave {option} out")
-        if self.tune is not None and self.form == "3d":
-            raise ClipstepError("--tune does nothing with --form 3d, which has one variant", fix="leave one of them out")
-        for option, number, known, target in (("--opset", self.opset, OPSETS, "onnx"), ("--ios", self.ios, IOS, "coreml")):
-            if number is not None and number not in known:
-                raise ClipstepError(f"{option} is not one that {target} is written for", got=number, expected=f"{known[0]} to {known[-1]}")
-            if number is not None and target not in self.targets:
-                raise ClipstepError(f"{option} is for {target}", got=f"--target {' '.join(self.targets)}", expected=f"--target {target} among them")
-        for name in self.targets:
-            for what, asked, takes in (("form", self.form, TARGETS[name].forms), ("input", self.input_dtype, TARGETS[name].input_dtypes)):
-                if asked not in ("auto", *takes):
-                    raise ClipstepError(
-                        f"{name} does not take the {what}", got=asked, expected=f"auto or {' or '.join(takes)}", fix=f"export {name} by itself"
-                    )
 
     def _check_values(self) -> None:
-        """Each by itself."""
+        """Checks each value by itself."""
         for name, names in (("targets", self.targets), ("platforms", self.platforms)):
             if isinstance(names, str):
                 raise ClipstepError(f"{name} are a list of names", got=repr(names), expected=f"{[names]!r}")
@@ -86,6 +73,42 @@ class ExportOptions:
         if self.window is not None and not 0 < self.window < math.inf:
             raise ClipstepError("window is a number of seconds", got=self.window, expected="a finite number above 0")
 
+    def _check_targets(self) -> None:
+        """Checks that the targets exist, and take the form and the frames."""
+        unknown = [target for target in self.targets if target not in TARGETS]
+        if unknown or not self.targets:
+            raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
+        for name in self.targets:
+            for what, asked, takes in (("form", self.form, TARGETS[name].forms), ("input", self.input_dtype, TARGETS[name].input_dtypes)):
+                if asked not in ("auto", *takes):
+                    raise ClipstepError(
+                        f"{name} does not take the {what}", got=asked, expected=f"auto or {' or '.join(takes)}", fix=f"export {name} by itself"
+                    )
+
+    def _check_tuning(self) -> None:
+        """Checks that the platforms make a difference, and that there is something to tune for."""
+        if self.tune is not None and ANY in self.platforms:
+            raise ClipstepError("what is cheapest depends on the processor", got=ANY, expected="--platform arm64 or x86_64 beside --tune")
+        if not any(TARGETS[name].platforms for name in self.targets) and (self.tune is not None or set(self.platforms) != {ANY}):
+            option = "--tune" if self.tune is not None else "--platform"
+            raise ClipstepError(f"{option} does nothing for {', '.join(self.targets)}, which is the same for all", fix=f"leave {option} out")
+        if self.tune is not None and self.form == "3d":
+            raise ClipstepError("--tune does nothing with --form 3d, which has one variant", fix="leave one of them out")
+
+    def _check_format_versions(self) -> None:
+        known = {target.format_version.option: target for target in TARGETS.values() if target.format_version is not None}
+        for option, number in self.format_versions.items():
+            if option not in known:
+                raise ClipstepError("unknown version of a format", got=option, expected=f"some of {', '.join(known)}")
+            target, version = known[option].name, known[option].format_version
+            assert version is not None
+            if number not in version.numbers:
+                raise ClipstepError(
+                    f"--{option} is not one that {target} is written for", got=number, expected=f"{version.numbers[0]} to {version.numbers[-1]}"
+                )
+            if target not in self.targets:
+                raise ClipstepError(f"--{option} is for {target}", got=f"--target {' '.join(self.targets)}", expected=f"--target {target} among them")
+
 
 USUAL = ExportOptions()
-"""Every target in its usual form, for any processor."""
+"""Every target in its default form, for any processor."""

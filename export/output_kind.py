@@ -7,7 +7,7 @@ import torch
 
 from clipstep.export.compat.torch_internals import TorchDispatchMode
 from clipstep.export.step import StepProgram
-from clipstep.runtime.engines import Array
+from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import ParityError
 from clipstep.runtime.outputs import Output

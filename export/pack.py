@@ -70,10 +70,11 @@ def _check(bundle: Bundle, artifacts: Sequence[Artifact], packed: PackedGolden, 
         golden = GoldenSteps.load(file, [state.name for state in bundle.manifest.states])
     for artifact in artifacts:
         try:
-            import_quietly("clipstep.export.verification")
-            from clipstep.export.verification import check_artifact
+            import_quietly("clipstep.export.parity")
+            from clipstep.export.parity import check_artifact, runtime_module
 
             interface = bundle.manifest.interface(artifact.input_dtype)
+            import_quietly(runtime_module(artifact.target))
             check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden)
         except ModuleNotFoundError as error:
             console.print(
@@ -90,11 +91,11 @@ def _golden_text(golden: Golden, kind: str) -> str:
 
 def _golden_of_network(bundle: Bundle, network: NetworkSource) -> PackedGolden:
     """Record synthetic golden steps from the eager network."""
-    import_quietly("clipstep.export.reference", "clipstep.export.verification")
+    import_quietly("clipstep.export.reference", "clipstep.export.golden_steps")
     import torch
 
+    from clipstep.export.golden_steps import record_golden
     from clipstep.export.reference import reference_program
-    from clipstep.export.verification import record_golden
     from clipstep.runtime.pack import SYNTHETIC_SUBCLIPS, synthetic_steps
     from clipstep.runtime.synthetic import synthetic_subclips
 

@@ -1,4 +1,4 @@
-"""What measures the variants of an artifact, for ``clipstep export --tune``."""
+"""Finds the function that measures the variants of an artifact, for ``clipstep export --tune``."""
 
 import importlib
 
@@ -8,10 +8,10 @@ from clipstep.runtime.install import install_extra
 
 
 def tune_by_measuring() -> Tune:
-    """The function that measures; it imports this package, so that it is imported when it is asked for.
+    """Returns the function of ``clipstep.benchmarks`` that measures variants. That package imports this one, so it is imported here.
 
     Raises:
-        ClipstepError: what it needs is not installed.
+        ClipstepError: a library that it needs is not installed.
     """
     try:
         measure: Tune = importlib.import_module("clipstep.benchmarks.tune").tune

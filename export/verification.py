@@ -1,187 +1,133 @@
-"""Every artifact of a bundle against the eager network, each in its own runtime."""
+"""The verification of a bundle: what ``clipstep verify`` and ``clipstep.export.verify`` do."""
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from clipstep.export.interface import check_embedded
-from clipstep.export.mlprogram import MlProgram
-from clipstep.export.output_kind import check_output_kind
-from clipstep.export.step import StepProgram
-from clipstep.export.targets import TARGETS
+from clipstep.export.golden_steps import GOLDEN_STEPS, check_steps, record_golden, same_golden
+from clipstep.export.interface import check_network
+from clipstep.export.parity import runtime_of, verify_bundle
+from clipstep.export.reference import reference_program_of
+from clipstep.network.spec import NetworkSpec
+from clipstep.network.videos import read_subclips
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.engines import ENGINES, Engine, load_engine
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.executorch_internals import BINDING
-from clipstep.runtime.golden import BOUNDS, Errors, GoldenSteps, ParityError, check_golden, flush_points, scale_of, shortest_steps
-from clipstep.runtime.isolated import Child, IsolatedEngine, fresh_child
-from clipstep.runtime.manifest import Artifact, Interface
-from clipstep.runtime.model import StepModel
-from clipstep.runtime.targets import check_file
+from clipstep.runtime.golden import BOUNDS, GoldenSteps
 from clipstep.runtime.terminal import Doing, not_told
 
-GOLDEN_STEPS = 16
-IMPORTS = {"onnx": "onnxruntime", "executorch": BINDING, "coreml": "clipstep.export.mlprogram"}
-"""What the process that runs artifacts of a target imports first."""
-GOLDEN_STATE_BYTES = 8_000_000
-"""Larger states are recorded after the last steps only."""
+
+@dataclass(frozen=True)
+class VerifiedArtifact:
+    """An artifact that computes what the eager network computes, and its largest errors over all steps and outputs."""
+
+    file: str
+    target: str
+    runtime: str
+    """What ran it: an engine, or clipstep's own evaluator."""
+    max_absolute_error: float
+    max_relative_error: float
+    """A share of the output's range."""
+    bound: float
+    """The largest relative error that is allowed."""
 
 
-@torch.no_grad()
-def record_golden(program: StepProgram, subclips: torch.Tensor, steps: int | None = None) -> GoldenSteps:
-    """Runs the eager network for ``steps`` steps of one stream over ``subclips`` ``(S, T, H, W, 3)``, again from the
-    first when they are used up; after a few of them also to the end that a video would have there, where it has one.
+@dataclass(frozen=True)
+class StreamCheck:
+    """The steps of a stream compared with the clip network on all frames so far, or on the newest ``window`` of them."""
 
-    Unless given, there are ``GOLDEN_STEPS``, or as many as the shortest video has.
-    """
-    frames = len(program.frames)
-    steps = steps or max(GOLDEN_STEPS, shortest_steps(program.flush, frames) if program.flush else 0)
-    points, flushed = flush_points(program.flush, frames, program.delay, steps), dict[int, np.ndarray]()
-    states = list(program.states.values())
-    size = sum(state.nbytes for state in states)
-    logits: list[np.ndarray] = []
-    kept: deque[list[np.ndarray]] = deque(maxlen=max(1, min(steps, GOLDEN_STATE_BYTES // max(1, size))))
-    for step in range(steps):
-        out, *states = program.step(subclips[step % len(subclips)], *states)
-        logits.append(out[0].numpy())
-        kept.append([state.numpy() for state in states])
-        if step + 1 in points:
-            flushed[step + 1] = flush(program, states)[0].numpy()
-    after = {name: np.stack(values) for name, values in zip(program.states, zip(*kept, strict=True), strict=True)}
-    return GoldenSteps(subclips[:steps].numpy(), np.stack(logits), after, flushed)
+    steps: int
+    frames: int
+    """The number of new frames in a step."""
+    window: int | None
+    delay: int
+    """How many of the newest frames a prediction does not take in yet."""
+    flushed: bool
+    """Whether the flushed logits at the end of a video were compared too."""
+    max_relative_error: float
 
 
-@torch.no_grad()
-def check_steps(program: StepProgram, subclips: torch.Tensor) -> tuple[int, float]:
-    """Compares the eager steps of a stream with the clip network on all the frames so far, after 1, 2, 4, ... steps and the last one;
-    and, where a stream is flushed, on the shortest video and on all of this one.
+@dataclass(frozen=True)
+class VerifyResult:
+    """What the verification of a bundle found."""
 
-    ``subclips`` ``(S, T, H, W, 3)`` are taken again from the first where they are shorter than the delay, or than a window. Gives
-    the number of steps and the largest error, a share of the logits' range.
+    bundle: Path
+    steps: int
+    """How many consecutive steps of one stream were compared; a reset follows them."""
+    artifacts: tuple[VerifiedArtifact, ...]
+    missing: tuple[str, ...]
+    """The files of artifacts that the manifest names and that are missing, so that they were not verified."""
+    extra: tuple[str, ...]
+    """Files that the manifest does not name and that nothing reads."""
+    flushed_after_steps: tuple[int, ...] | None
+    """After how many steps flushed logits were compared; None if a stream of this network is not flushed at the end of a video."""
+    undetected_faults: tuple[str, ...]
+    """The mistakes that the golden steps would not show."""
+    stream: StreamCheck | None = None
 
-    Raises:
-        ParityError: they differ.
-    """
-    assert program.clip is not None
-    states, pairs, frames = list(program.states.values()), [], len(program.frames)
-    count = max(GOLDEN_STEPS, len(subclips), program.delay // frames + 4, (program.window or 0) // frames + 2)
-    video = subclips[torch.arange(count) % len(subclips)]
-    flushed = {shortest_steps(program.flush, frames), count} if program.flush else set()
-    for step, subclip in enumerate(video, 1):
-        logits, *states = program.step(subclip, *states)
-        so_far = f"after {step} steps of {frames} frames"
-        if not step & (step - 1) or step == count:
-            pairs.append((so_far, logits, program.clip(video[:step].flatten(0, 1), False)))
-        if step in flushed:
-            pairs.append((f"{so_far}, flushed,", flush(program, states), program.clip(video[:step].flatten(0, 1), True)))
-    return count, _largest_difference([(when, logits, expected) for when, logits, expected in pairs if expected is not None])
+    def check_whole(self) -> None:
+        """Checks that no artifact is missing.
 
-
-def flush(program: StepProgram, states: Sequence[torch.Tensor], *, told: bool = True) -> torch.Tensor:
-    """The logits ``(1, classes)`` of the whole video, from the states after its last step; unless the network is ``told`` that it has
-    ended, they are what a network that ignores it would give."""
-    assert program.flush is not None
-    ended, names = program.flush.state if told else None, program.input_names[1:]
-    states = tuple(torch.ones_like(state) if name == ended else state for name, state in zip(names, states, strict=True))
-    for _ in range(program.flush.steps):
-        outputs: tuple[torch.Tensor, ...] = program.step(torch.zeros_like(program.frames), *states)
-        states = outputs[1:]
-    return outputs[0]
-
-
-def _largest_difference(pairs: Sequence[tuple[str, torch.Tensor, torch.Tensor]]) -> float:
-    """The largest difference of logits from expected ones, each pair with the moment it is of, as a share of the range of all expected ones."""
-    scale = scale_of(torch.stack([expected for _, _, expected in pairs]).numpy())
-    errors = []
-    for when, logits, expected in pairs:
-        errors.append(float((logits - expected).abs().max()) / scale)
-        if not errors[-1] <= BOUNDS["float32"]:
-            raise ParityError(
-                f"{when} the logits are not those of the network on all of them",
-                got=f"an error of {errors[-1]:.3g} of their range",
-                expected=f"at most {BOUNDS['float32']:g}",
-                fix="export it without --stream",
+        Raises:
+            ClipstepError: one is.
+        """
+        if self.missing:
+            raise ClipstepError(
+                f"{self.bundle}: not verified, for it is missing: {', '.join(self.missing)}", fix="copy the bundle again, whole, or export it without"
             )
-    return max(errors)
 
 
-def load_for_verification(target: str, path: Path, exact: Path | None = None, child: Child | None = None) -> Engine:
-    """The artifact in its own runtime; a Core ML one in our evaluator, for want of Core ML, with the weights of ``exact`` if given.
+@dataclass(frozen=True)
+class Reference:
+    """The golden steps that artifacts are compared with, and the comparison with the clip network if they were computed anew."""
 
-    ``child`` is the process that it is loaded into, if not this one.
-    """
-    check_file(target, path)
-    if target == "coreml":
-        if child is not None:
-            given = None if exact is None else str(exact.absolute())
-            return IsolatedEngine("clipstep.export.mlprogram:load_mlprogram", path, "the evaluator of ML Programs", child, exact=given)
-        return MlProgram(path, exact)
-    engine = next(name for name, info in ENGINES.items() if info.target == target)
-    if child is not None:
-        return IsolatedEngine("clipstep.runtime.engines:load_engine", path, engine, child, name=engine, threads=1)
-    return load_engine(engine, path, 1)
+    golden: GoldenSteps
+    stream: StreamCheck | None = None
 
 
-def check_artifact(target: str, path: Path, precision: str, interface: Interface, golden: GoldenSteps, child: Child | None = None) -> Errors:
-    """The artifact's largest errors over the golden steps, run in the process ``child`` if it is given.
+def fresh_reference(bundle: Bundle, spec: NetworkSpec, video: Path | None) -> Reference:
+    """Computes golden steps anew with the eager network, on the bundle's golden frames or on those of a video.
 
-    A float16 one is also checked to be the float32 one, which lies beside it, with rounded weights.
+    On the golden frames the network must compute what was recorded, in either case.
 
     Raises:
-        ParityError: it is off, named by its file.
+        ParityError: the network does not compute the bundle's golden steps, or is not what the manifest says of it.
+        VideoError: the video cannot be used.
     """
-    try:
-        if precision == "float16":
-            exact = path.with_name(TARGETS[target].file.format("float32"))
-            _check(load_for_verification(target, path, exact, child), path, "float32", interface, golden)
-        return _check(load_for_verification(target, path, None, child), path, precision, interface, golden)
-    except ClipstepError as error:
-        raise ParityError(f"{path.name}: {error}") from error
+    golden = GoldenSteps.of(bundle)
+    program = reference_program_of(bundle, spec, check=True)
+    subclips = torch.from_numpy(golden.subclips)
+    fresh = record_golden(program, subclips, len(golden.logits))
+    check_network(bundle.manifest, spec, program, fresh.logits)
+    same_golden(golden, fresh)
+    if video is not None:
+        frames, size, _, channels = program.frames.shape
+        subclips = read_subclips(video, frames, size, channels)
+    stream = None
+    if program.clip is not None:
+        steps, error = check_steps(program, subclips)
+        stream = StreamCheck(steps, len(program.frames), program.window, program.delay, program.flush is not None, error)
+    return Reference(fresh if video is None else record_golden(program, subclips, max(GOLDEN_STEPS, len(subclips))), stream)
 
 
-def _check(engine: Engine, path: Path, precision: str, interface: Interface, golden: GoldenSteps) -> Errors:
-    with StepModel(interface, engine, path.name) as model:
-        return check_golden(model, golden, precision)
-
-
-def verify_bundle(bundle: Bundle, golden: GoldenSteps, doing: Doing = not_told) -> Iterator[tuple[Artifact, Errors]]:
-    """Checks the artifacts that are there, one after the other, in a process of their own: the facts that they carry, and what they compute.
-
-    Each is checked inside what ``doing`` gives for its name.
+def verify_opened(bundle: Bundle, reference: Reference, doing: Doing = not_told) -> VerifyResult:
+    """Verifies the artifacts that are not missing, each inside the context that ``doing`` returns for its name.
 
     Raises:
-        ParityError: at the first one that is off or carries other facts than the manifest, or if the golden steps are too few to say,
-            or are not what the manifest says of the output.
+        ParityError: one does not compute what the reference computes.
     """
-    check_output_kind(bundle.manifest.output, golden.logits)
-    if len(golden.logits) + bundle.manifest.golden.left_out_steps < GOLDEN_STEPS:
-        raise ParityError("too few golden steps", got=len(golden.logits), expected=f"at least {GOLDEN_STEPS}", fix="export it again")
-    targets = sorted({artifact.target for artifact in bundle.manifest.artifacts if artifact.file not in bundle.missing})
-    with fresh_child([IMPORTS[target] for target in targets]) as child:
-        for artifact in bundle.manifest.artifacts:
-            if artifact.file in bundle.missing:
-                continue
-            interface = bundle.manifest.interface(artifact.input_dtype)
-            with doing(f"verifying {artifact.file}", False):
-                check_embedded(bundle, artifact, child)
-                errors = check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden, child)
-            yield artifact, errors
-
-
-def same_golden(recorded: GoldenSteps, computed: GoldenSteps) -> None:
-    """Checks that golden steps in a bundle are what the eager network gives today; states of those last steps that both have.
-
-    Raises:
-        ParityError: they are not.
-    """
-    for (name, new), old in zip(computed.outputs.items(), recorded.outputs.values(), strict=True):
-        both = min(len(old), len(new))
-        difference = np.abs(old[len(old) - both :] - new[len(new) - both :]).max(initial=0)
-        if not difference <= BOUNDS["float32"] * scale_of(new):
-            raise ParityError(f"the bundle's golden {name} are not what the eager network computes", fix="export it again")
-    for steps in recorded.flushed.keys() & computed.flushed.keys():
-        if not np.abs(recorded.flushed[steps] - computed.flushed[steps]).max() <= BOUNDS["float32"] * computed.scale("logits"):
-            raise ParityError(f"the bundle's golden logits of a flushed video of {steps} steps are not the eager network's", fix="export it again")
+    manifest, golden = bundle.manifest, reference.golden
+    verified = tuple(
+        VerifiedArtifact(artifact.file, artifact.target, runtime_of(artifact.target), errors.absolute, errors.relative, BOUNDS[artifact.precision])
+        for artifact, errors in verify_bundle(bundle, golden, doing)
+    )
+    return VerifyResult(
+        bundle.path,
+        len(golden.logits),
+        verified,
+        tuple(artifact.file for artifact in manifest.artifacts if artifact.file in bundle.missing),
+        tuple(bundle.extra),
+        tuple(golden.flushed) if manifest.flush else None,
+        tuple(manifest.golden.undetected_faults),
+        reference.stream,
+    )

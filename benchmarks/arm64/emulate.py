@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from clipstep.benchmarks.arm64.kit import CPU, EMULATOR, HERE, Kit
 from clipstep.benchmarks.arm64.marks import Mark, step_counts
 from clipstep.benchmarks.arm64.operators import executorch_operators, onnxruntime_operators
 from clipstep.benchmarks.records import Counts, OperatorCount
-from clipstep.runtime.engines import Array
+from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.manifest import Interface
@@ -44,11 +44,14 @@ def emulate(kit: Kit, engine: str, file: Path, interface: Interface, golden: Gol
         inputs = [golden.subclips.astype(interface.input.dtype, copy=False), *states]
         (folder / "inputs.bin").write_bytes(b"".join(value.tobytes() for value in inputs))
         run_guest(
-            kit, [*_program(kit, engine), file.absolute(), folder, steps, *(["operators"] if operators else [])], folder / "counts.txt", file.name
+            kit,
+            [*GUESTS[engine].command(kit), file.absolute(), folder, steps, *(["operators"] if operators else [])],
+            folder / "counts.txt",
+            file.name,
         )
         marks = Mark.read(folder / "counts.txt")
-        read = onnxruntime_operators if engine == "onnxruntime" else executorch_operators
-        return Emulated(_outputs(folder / "outputs.bin", interface), step_counts(marks), read(folder, marks) if operators else ())
+        counted = GUESTS[engine].operators(folder, marks) if operators else ()
+        return Emulated(_outputs(folder / "outputs.bin", interface), step_counts(marks), counted)
 
 
 def run_guest(kit: Kit, command: Sequence[object], counts: Path, name: str) -> None:
@@ -72,10 +75,29 @@ def run_guest(kit: Kit, command: Sequence[object], counts: Path, name: str) -> N
         raise ClipstepError(f"{name} does not run on ARM64", got=said[-1])
 
 
-def _program(kit: Kit, engine: str) -> list[object]:
-    if engine == "onnxruntime":
-        return ["-E", "PYTHONPATH=site", "-E", "PYTHONDONTWRITEBYTECODE=1", "-E", "OMP_NUM_THREADS=1", kit.python, HERE / "step_onnx.py"]
+def _onnxruntime(kit: Kit) -> list[object]:
+    return ["-E", "PYTHONPATH=site", "-E", "PYTHONDONTWRITEBYTECODE=1", "-E", "OMP_NUM_THREADS=1", kit.python, HERE / "step_onnx.py"]
+
+
+def _executorch(kit: Kit) -> list[object]:
     return ["-E", "LD_LIBRARY_PATH=site/executorch/lib", "./step_executorch"]
+
+
+@dataclass(frozen=True)
+class Guest:
+    """How the ARM64 build of an engine is run under QEMU."""
+
+    command: Callable[[Kit], list[object]]
+    """Returns QEMU's options and the program, which takes the file, a folder with ``inputs.bin`` and the number of steps."""
+    operators: Callable[[Path, Sequence[Mark]], tuple[OperatorCount, ...]]
+    """Reads what each operator of the last step cost."""
+
+
+GUESTS = {
+    "onnxruntime": Guest(_onnxruntime, onnxruntime_operators),
+    "executorch": Guest(_executorch, executorch_operators),
+}
+"""Each engine's."""
 
 
 def _outputs(path: Path, interface: Interface) -> list[list[Array]]:

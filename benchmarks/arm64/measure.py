@@ -15,7 +15,8 @@ from clipstep.benchmarks.latency import NAIVE, write_naive
 from clipstep.benchmarks.records import Configuration, InstructionRecord
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, BundleError
-from clipstep.runtime.engines import ENGINES, Array
+from clipstep.runtime.engine import Array
+from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import Errors, GoldenSteps, ParityError, check_golden
 from clipstep.runtime.manifest import Arm64Step, Artifact

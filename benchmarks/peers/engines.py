@@ -14,7 +14,7 @@ import numpy as np
 
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.engines import Array, Engine
+from clipstep.runtime.engine import Array, Engine
 from clipstep.runtime.errors import ClipstepError
 
 

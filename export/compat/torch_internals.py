@@ -23,6 +23,7 @@ __all__ = [
     "TorchDispatchMode",
     "argument_names",
     "keeping_metadata",
+    "keyword_only_arguments",
     "metadata_of",
     "trace",
     "tree_flatten",
@@ -52,3 +53,8 @@ def metadata_of(node: fx.Node) -> AbstractContextManager[Any]:
 def argument_names(operator: Any) -> tuple[str, ...]:
     """The names of the arguments of an operator that a ``TorchDispatchMode`` is given, in their order."""
     return tuple(argument.name for argument in operator._schema.arguments)
+
+
+def keyword_only_arguments(operator: Any) -> tuple[str, ...]:
+    """The names of those of an operator's arguments that are given by name alone."""
+    return tuple(argument.name for argument in operator._schema.arguments if argument.kwarg_only)

@@ -1,35 +1,82 @@
-"""What the writers of graphs share."""
+"""What the writers of graphs share: how the function that writes an operator is called, and settings of ATen operators."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
 
 import torch
+from torch import fx
 
-from clipstep.export.choices import IOS_DEFAULT, OPSETS
+from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 Pair = int | Sequence[int]
-"""A setting of a 2D operation: one number for rows and columns, or one each."""
-
+"""A setting of a 2D operator: one number for rows and columns, or one each."""
 IDENTITY = (aten.contiguous.default, aten.clone.default, aten.detach.default, aten.alias.default, aten.dropout.default)
 """Operators that return their input, in a graph for inference."""
+signature = cache(inspect.signature)
 
 
-@dataclass(frozen=True)
-class Versions:
-    """The formats' versions: ONNX's operator set, and the lowest iOS that a Core ML model runs on."""
+def write_operator(
+    operators: Mapping[Any, Callable[..., Any]], node: fx.Node, leading: Sequence[Any], found: Mapping[fx.Node, Any], **more: Any
+) -> Any:
+    """Calls the function that writes the operator of a node, and returns what it returns.
 
-    opset: int = OPSETS[-1]
-    ios: int = IOS_DEFAULT
+    The function gets ``leading``, then the node's arguments with ``found`` in place of other nodes. If it has keyword parameters
+    ``before``, ``after`` or one of ``more``, it gets them too: the shapes of the node's first argument and of its result, as tuples.
+
+    Raises:
+        Unsupported: there is no such function, it has no parameter for an argument of the node, or it refuses a setting.
+    """
+    if node.target not in operators:
+        raise Unsupported(str(node.target))
+    function = operators[node.target]
+    known = {"before": _shape(node.args[0] if node.args else None), "after": _shape(node), **more}
+    given = {name: known[name] for name in signature(function).parameters if name in known}
+    args, kwargs = fx.map_arg((node.args, node.kwargs), found.__getitem__)
+    try:
+        bound = signature(function).bind(*leading, *args, **kwargs, **given)
+    except TypeError as error:
+        raise Unsupported(f"{node.target}: {error}") from error
+    return function(*bound.args, **bound.kwargs)
 
 
-USUAL = Versions()
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.meta["val"].shape) if isinstance(value, fx.Node) and isinstance(value.meta.get("val"), torch.Tensor) else None
+
+
+def check_result(dtype: torch.dtype | None) -> None:
+    """Checks the ``dtype`` of an operator's result, None for that of its input.
+
+    Raises:
+        Unsupported: it is not float32.
+    """
+    if dtype not in (None, torch.float32):
+        raise Unsupported("a result other than float32")
+
+
+def check_scales(scales: Sequence[float] | None, align_corners: bool, before: Sequence[int], after: Sequence[int]) -> None:
+    """Checks that the scale factors of a resize, if given, are the ratios of the sizes ``(N, C, H, W)`` after and before.
+
+    Engines compute with those ratios, and PyTorch with the factors, unless corners are aligned.
+
+    Raises:
+        Unsupported: a factor gives a size that was rounded.
+    """
+    if (
+        scales is not None
+        and not align_corners
+        and any(size * scale != result for size, scale, result in zip(before[2:], scales, after[2:], strict=True))
+    ):
+        raise Unsupported("`scale_factors` that give rounded sizes")
 
 
 def pair(values: Pair) -> tuple[int, int]:
+    """Returns the setting for rows and for columns."""
     return (values, values) if isinstance(values, int) else (values[0], values[-1])
 
 
 def clamp_bounds(low: float | None = None, high: float | None = None, **named: float) -> tuple[float | None, float | None]:
-    """The bounds of ``aten.clamp``, positional or named ``min`` and ``max``; None for no bound."""
+    """Returns the bounds of ``aten.clamp``, which are given by position or as ``min`` and ``max``; None for no bound."""
     return named.get("min", low), named.get("max", high)

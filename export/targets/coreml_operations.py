@@ -1,6 +1,6 @@
-"""A lowered graph as an ML Program, one small function for each of PyTorch's operations.
+"""Writes a lowered graph as an ML Program: one small function for each ATen operator.
 
-coremltools would have the graph exported once more, and then rewrites it in a hundred passes: four times as long.
+coremltools' own converter would export the graph once more and run a hundred passes over it, which takes four times as long.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,17 +15,17 @@ from torch import fx
 from clipstep.export.compat.coremltools_internals import Function, Program, types
 from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.lowering.operators import RESHAPES
-from clipstep.export.targets.common import IDENTITY, Pair, clamp_bounds, pair
+from clipstep.export.targets.common import IDENTITY, Pair, check_result, check_scales, clamp_bounds, pair, write_operator
 from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 
 
 def ml_program(module: fx.GraphModule, input_names: Sequence[str], output_names: Sequence[str], target: Any = ct.target.iOS17) -> Program:
-    """The program of a graph, all its inputs float32.
+    """Writes the program of a graph, whose inputs are float32.
 
     Raises:
-        Unsupported: it has an operation that is not written here.
+        Unsupported: it has an operator, or a setting of one, that is not written here.
     """
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     inputs = {
@@ -41,56 +41,49 @@ def ml_program(module: fx.GraphModule, input_names: Sequence[str], output_names:
             elif node.op == "output":
                 outputs = [_named(found[source], name) for source, name in zip(node.args[0], output_names, strict=True)]
             elif node.op == "call_function":
-                found[node] = _written(node, found)
+                found[node] = write_operator(OPERATORS, node, [], found)
         function.set_outputs(outputs)
     program.add_function("main", function)
     return program
 
 
 def _named(x: Any, name: str) -> Any:
-    """The value as an output: an operation's result by its new name, an input or a constant, or one that is one already, by a copy."""
+    """Returns the value as an output of that name: renamed if it is an operation's result; a copy if it is an input, a constant or an output
+    already."""
     if x.op is None or x.val is not None or x.op.name != x.name:
         return mb.identity(x=x, name=name)
     x.name = name
     return x
 
 
-def _written(node: fx.Node, found: dict[fx.Node, Any]) -> Any:
-    args, kwargs = fx.map_arg((node.args, node.kwargs), found.__getitem__)
-    if node.target in RESHAPES:
-        return _reshaped(args[0], node.meta["val"].shape)
-    if node.target not in WRITERS:
-        raise Unsupported(str(node.target))
-    if node.target in BY_SHAPE:
-        kwargs = {**kwargs, "after": tuple(node.meta["val"].shape)}
-    return WRITERS[node.target](*args, **kwargs)
-
-
-def _reshaped(x: Any, shape: Sequence[int]) -> Any:
-    return mb.reshape(x=x, shape=list(shape))
+def reshape(x: Any, *_: Any, after: Sequence[int]) -> Any:
+    return mb.reshape(x=x, shape=list(after))
 
 
 def number(value: Any) -> Any:
-    """A value of the program, or a number as float32."""
+    """Returns a value of the program as it is, and a number as float32."""
     return np.float32(value) if isinstance(value, int | float) else value
 
 
-def around(padding: Pair) -> list[int]:
-    """The same rows and columns at both ends."""
+def symmetric(padding: Pair) -> list[int]:
+    """Returns the padding as MIL has it: before and after the rows, before and after the columns."""
     rows, columns = pair(padding)
     return [rows, rows, columns, columns]
 
 
+def _check_constant(*values: Any) -> None:
+    if any(value is not None and value.val is None for value in values):
+        raise Unsupported("weights that are computed")
+
+
 def conv2d(x: Any, weight: Any, bias: Any = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1) -> Any:
-    if any(value is not None and value.val is None for value in (weight, bias)):
-        raise Unsupported("a convolution whose weights are computed")
-    settings = {"strides": pair(stride), "pad_type": "custom", "pad": around(padding), "dilations": pair(dilation), "groups": groups}
+    _check_constant(weight, bias)
+    settings = {"strides": pair(stride), "pad_type": "custom", "pad": symmetric(padding), "dilations": pair(dilation), "groups": groups}
     return mb.conv(x=x, weight=weight, **settings, **({} if bias is None else {"bias": bias}))
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    if any(value is not None and value.val is None for value in (weight, bias)):
-        raise Unsupported("a linear layer whose weights are computed")
+    _check_constant(weight, bias)
     return mb.linear(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
 
 
@@ -117,7 +110,8 @@ def clamp(x: Any, low: float | None = None, high: float | None = None, **named: 
     return mb.minimum(x=x, y=number(high)) if low is None else mb.clip(x=x, alpha=number(low), beta=number(high))
 
 
-def softmax(x: Any, dim: int, dtype: Any = None) -> Any:
+def softmax(x: Any, dim: int, dtype: torch.dtype | None = None) -> Any:
+    check_result(dtype)
     return mb.softmax(x=x, axis=dim)
 
 
@@ -133,7 +127,7 @@ def slice_tensor(x: Any, dim: int = 0, start: int | None = None, end: int | None
 
 
 def select(x: Any, dim: int, index: int, *, after: Sequence[int]) -> Any:
-    return _reshaped(slice_tensor(x, dim, index % x.shape[dim], index % x.shape[dim] + 1), after)
+    return reshape(slice_tensor(x, dim, index % x.shape[dim], index % x.shape[dim] + 1), after=after)
 
 
 def permute(x: Any, dims: Sequence[int]) -> Any:
@@ -145,51 +139,57 @@ def transpose(x: Any, first: int, second: int) -> Any:
 
 
 def pad(x: Any, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
-    if mode != "constant" or min(amounts) < 0:
-        raise Unsupported("a padding that is not with a constant, or cuts off")
-    pairs = [amounts[i : i + 2] for i in range(len(amounts) - 2, -1, -2)]
-    return mb.pad(x=x, pad=[amount for both in pairs for amount in both], mode="constant", constant_val=number(value or 0.0))
+    if mode != "constant":
+        raise Unsupported("a `mode` other than `constant`")
+    return constant_pad(x, amounts, value or 0.0)
 
 
 def constant_pad(x: Any, amounts: Sequence[int], value: float = 0.0) -> Any:
-    return pad(x, amounts, "constant", value)
+    if min(amounts) < 0:
+        raise Unsupported("negative amounts")
+    pairs = [amounts[i : i + 2] for i in range(len(amounts) - 2, -1, -2)]
+    return mb.pad(x=x, pad=[amount for both in pairs for amount in both], mode="constant", constant_val=number(value))
 
 
 def max_pool2d(
     x: Any, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False, *, after: Sequence[int]
 ) -> Any:
-    """A window over the end sees what padding there would show it: nothing."""
+    """A window that ends after the last element, by ``ceil_mode``, is written as more padding, which never is the maximum."""
     if pair(dilation) != (1, 1):
-        raise Unsupported("a pool with dilation")
+        raise Unsupported("`dilation`")
     kernels, strides, paddings = pair(kernel), pair(stride or kernel), pair(padding)
-    behind = [max(p, (n - 1) * s + k - p - size) for n, s, k, p, size in zip(after[2:], strides, kernels, paddings, x.shape[2:], strict=True)]
-    pads = [paddings[0], behind[0], paddings[1], behind[1]]
+    trailing = [max(p, (n - 1) * s + k - p - size) for n, s, k, p, size in zip(after[2:], strides, kernels, paddings, x.shape[2:], strict=True)]
+    pads = [paddings[0], trailing[0], paddings[1], trailing[1]]
     return mb.max_pool(x=x, kernel_sizes=kernels, strides=strides, pad_type="custom", pad=pads)
 
 
 def avg_pool2d(
     x: Any, kernel: Pair, stride: Pair = (), padding: Pair = 0, ceil_mode: bool = False, count_padding: bool = True, divisor: int | None = None
 ) -> Any:
-    if ceil_mode or divisor:
-        raise Unsupported("an average pool over the end")
+    if ceil_mode:
+        raise Unsupported("`ceil_mode`")
+    if divisor:
+        raise Unsupported("`divisor_override`")
     return mb.avg_pool(
         x=x,
         kernel_sizes=pair(kernel),
         strides=pair(stride or kernel),
         pad_type="custom",
-        pad=around(padding),
+        pad=symmetric(padding),
         exclude_padding_from_average=not count_padding,
     )
 
 
-def resize(x: Any, sizes: Any, align_corners: bool, *scales: Any, after: Sequence[int]) -> Any:
+def resize(x: Any, sizes: Any, align_corners: bool, scales: Sequence[float] | None = None, *, before: Sequence[int], after: Sequence[int]) -> Any:
+    check_scales(scales, align_corners, before, after)
     height, width = after[2:]
     mode = "STRICT_ALIGN_CORNERS" if align_corners else "UNALIGN_CORNERS"
     return mb.resize_bilinear(x=x, target_size_height=height, target_size_width=width, sampling_mode=mode)
 
 
 def reduction(operation: Callable[..., Any]) -> Callable[..., Any]:
-    def write(x: Any, dims: Any = None, keep: bool = False, dtype: Any = None) -> Any:
+    def write(x: Any, dims: Any = None, keep: bool = False, dtype: torch.dtype | None = None) -> Any:
+        check_result(dtype)
         axes = [dims] if isinstance(dims, int) else list(dims or range(x.rank))
         return operation(x=x, axes=axes, keep_dims=keep)
 
@@ -197,8 +197,7 @@ def reduction(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cast(x: Any, dtype: torch.dtype) -> Any:
-    if dtype != torch.float32:
-        raise Unsupported(f"a conversion to {dtype}")
+    check_result(dtype)
     return x
 
 
@@ -206,9 +205,7 @@ def identity(x: Any, *args: Any, **kwargs: Any) -> Any:
     return x
 
 
-BY_SHAPE = (aten.select.int, aten.max_pool2d.default, aten.upsample_bilinear2d.vec)
-"""Operations whose writers need the shape of the result."""
-WRITERS: dict[Any, Callable[..., Any]] = {
+OPERATORS: dict[Any, Callable[..., Any]] = {
     aten.conv2d.default: conv2d,
     aten.linear.default: linear,
     aten.matmul.default: binary(mb.matmul),
@@ -257,4 +254,5 @@ WRITERS: dict[Any, Callable[..., Any]] = {
     aten.sum.dim_IntList: reduction(mb.reduce_sum),
     aten.to.dtype: cast,
     **dict.fromkeys(IDENTITY, identity),
+    **dict.fromkeys(RESHAPES, reshape),
 }

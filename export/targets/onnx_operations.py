@@ -1,6 +1,6 @@
-"""A lowered graph as ONNX, one small function for each of PyTorch's operations.
+"""Writes a lowered graph as an ONNX model: one small function for each ATen operator.
 
-torch.onnx takes more than half a minute for a graph of a thousand operations, because it traces the graph anew several times.
+torch.onnx takes more than half a minute for a graph of a thousand operators, because it traces the graph anew several times.
 """
 
 import math
@@ -13,10 +13,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx
 
-from clipstep.export.choices import OPSETS
 from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.lowering.operators import RESHAPES
-from clipstep.export.targets.common import IDENTITY, Pair, clamp_bounds, pair
+from clipstep.export.targets.common import IDENTITY, Pair, check_result, check_scales, clamp_bounds, pair, write_operator
+from clipstep.export.targets.onnx import OPSETS
 from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
@@ -24,25 +24,25 @@ TYPES = {torch.float32: TensorProto.FLOAT, torch.uint8: TensorProto.UINT8, torch
 
 
 class OnnxGraph:
-    """Nodes in the order in which they stand in the file, and their constants."""
+    """The nodes of a model in their order, and their constants."""
 
     def __init__(self, opset: int) -> None:
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[bytes, TensorProto] = {}
         self.cuts: dict[str, tuple[str, dict[int, tuple[int, int]]]] = {}
-        """For each slice with steps of 1: the value that is sliced, and the start and end on each axis."""
+        """For each slice with a step of 1: the value that is sliced, and the start and end along each axis."""
         self.reshaped: dict[str, str] = {}
-        """For each reshape, the value that is reshaped."""
+        """For each reshape: the value that is reshaped."""
 
     def add(self, operation: str, *inputs: str, **attributes: Any) -> str:
-        """The name of an operation's result, which is also the node's: onnxruntime 1.21 and before fuse nodes without names wrongly."""
+        """Adds a node and returns the name of its result. The node has that name too: onnxruntime 1.21 and older fuse nodes without names wrongly."""
         name = f"{operation.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operation, list(inputs), [name], name=name, **attributes))
         return name
 
     def constant(self, value: Tensor | Sequence[int] | float) -> str:
-        """The name of a constant: a tensor, whole numbers, or one float32."""
+        """Adds a constant, a tensor, integers or one float32, and returns its name. Equal constants are stored once."""
         if isinstance(value, Tensor):
             array = value.detach().contiguous().numpy()
         else:
@@ -53,15 +53,15 @@ class OnnxGraph:
         return str(self.initializers[key].name)
 
     def name(self, value: Any) -> str:
-        """The name of a value: one of the graph, a constant or a number."""
+        """Returns the name of a value, which is a name already, a tensor or a number."""
         return value if isinstance(value, str) else self.constant(value if isinstance(value, Tensor) else float(value))
 
 
 def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names: Sequence[str], opset: int = OPSETS[-1]) -> onnx.ModelProto:
-    """The model of a graph in that operator set, and in the oldest file format that has it.
+    """Writes the model of a graph in that operator set, and in the oldest version of the file format that has it.
 
     Raises:
-        Unsupported: it has an operation that is not written here.
+        Unsupported: it has an operator, or a setting of one, that is not written here.
     """
     graph, found, inputs = OnnxGraph(opset), dict[fx.Node, Any](), []
     names, outputs = iter(input_names), []
@@ -75,15 +75,8 @@ def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names:
             for source, name in zip(node.args[0], output_names, strict=True):
                 graph.nodes.append(helper.make_node("Identity", [graph.name(found[source])], [name], name=name))
                 outputs.append(_described(name, source))
-        elif node.target in RESHAPES:
-            found[node] = reshape(graph, graph.name(found[node.args[0]]), node.meta["val"].shape)
-        elif node.target in WRITERS:
-            args, kwargs = fx.map_arg((node.args, node.kwargs), found.__getitem__)
-            if node.target in BY_SHAPE:
-                kwargs = {**kwargs, "before": node.args[0].meta["val"].shape, "after": node.meta["val"].shape}
-            found[node] = WRITERS[node.target](graph, *args, **kwargs)
-        else:
-            raise Unsupported(str(node.target))
+        elif node.op == "call_function":
+            found[node] = write_operator(OPERATORS, node, [graph], found)
     nodes = _used(graph.nodes, output_names)
     inputs_of_nodes = {name for node in nodes for name in node.input}
     constants = [constant for constant in graph.initializers.values() if constant.name in inputs_of_nodes]
@@ -93,7 +86,7 @@ def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names:
 
 
 def _used(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
-    """The nodes that an output depends on; a slice that was only sliced again is none of them."""
+    """Returns the nodes that an output depends on, without those that were merged into later ones."""
     needed, used = set(outputs), []
     for node in reversed(nodes):
         if needed & {*node.output}:
@@ -121,13 +114,14 @@ def conv2d(
     return graph.add("Conv", *inputs, strides=pair(stride), pads=pair(padding) * 2, dilations=pair(dilation), group=groups)
 
 
-def linear(graph: OnnxGraph, x: str, weight: Tensor, bias: Any = None) -> str:
-    product = graph.add("MatMul", x, graph.constant(weight.t()))
+def linear(graph: OnnxGraph, x: str, weight: str | Tensor, bias: Any = None) -> str:
+    transposed = graph.constant(weight.t()) if isinstance(weight, Tensor) else graph.add("Transpose", weight, perm=[1, 0])
+    product = graph.add("MatMul", x, transposed)
     return product if bias is None else graph.add("Add", product, graph.name(bias))
 
 
 def operator(name: str, **attributes: Any) -> Callable[..., str]:
-    """One of the same number of operands."""
+    """Returns a function that writes an operator as the ONNX operator of that name, with the same operands."""
     return lambda graph, *operands: graph.add(name, *(graph.name(operand) for operand in operands), **attributes)
 
 
@@ -152,7 +146,8 @@ def clamp(graph: OnnxGraph, x: str, low: float | None = None, high: float | None
     return graph.add("Clip", x, *("" if bound is None else graph.constant(float(bound)) for bound in (low, high)))
 
 
-def softmax(graph: OnnxGraph, x: str, dim: int, dtype: Any = None) -> str:
+def softmax(graph: OnnxGraph, x: str, dim: int, dtype: torch.dtype | None = None) -> str:
+    check_result(dtype)
     return graph.add("Softmax", x, axis=dim)
 
 
@@ -160,10 +155,11 @@ def cat(graph: OnnxGraph, values: Sequence[Any], dim: int = 0) -> str:
     return graph.add("Concat", *(graph.name(value) for value in values), axis=dim)
 
 
-def reshape(graph: OnnxGraph, x: str, shape: Sequence[int]) -> str:
-    """A reshape of a reshape is one of what that was of."""
-    source = graph.reshaped.get(x, x)
-    result = graph.add("Reshape", source, graph.constant(list(shape)))
+def reshape(graph: OnnxGraph, x: Any, *_: Any, after: Sequence[int]) -> str:
+    """A reshape of a reshape is written as one reshape."""
+    name = graph.name(x)
+    source = graph.reshaped.get(name, name)
+    result = graph.add("Reshape", source, graph.constant(list(after)))
     graph.reshaped[result] = source
     return result
 
@@ -177,9 +173,8 @@ def slice_tensor(
     step: int = 1,
     *,
     before: Sequence[int],
-    after: Sequence[int],
 ) -> str:
-    """A slice of a slice is one of what that was of."""
+    """A slice of a slice is written as one slice."""
     first, last, _ = slice(start, end).indices(before[dim])
     if step != 1:
         return graph.add("Slice", x, *(graph.constant([bound]) for bound in (first, last, dim, step)))
@@ -199,7 +194,7 @@ def permute(graph: OnnxGraph, x: str, dims: Sequence[int]) -> str:
     return graph.add("Transpose", x, perm=[dim % len(dims) for dim in dims])
 
 
-def transpose(graph: OnnxGraph, x: str, first: int, second: int, *, before: Sequence[int], after: Sequence[int]) -> str:
+def transpose(graph: OnnxGraph, x: str, first: int, second: int, *, before: Sequence[int]) -> str:
     return permute(graph, x, swapped_axes(len(before), first, second))
 
 
@@ -211,20 +206,23 @@ def pad(
     value: float | None = None,
     *,
     before: Sequence[int],
-    after: Sequence[int],
 ) -> str:
-    """All axes are given: where only some are, onnxruntime 1.32 breaks the model when it moves a transposition past it."""
     if mode != "constant":
-        raise Unsupported("a padding that is not with a constant")
+        raise Unsupported("a `mode` other than `constant`")
+    return constant_pad(graph, x, amounts, value or 0.0, before=before)
+
+
+def constant_pad(graph: OnnxGraph, x: str, amounts: Sequence[int], value: float = 0.0, *, before: Sequence[int]) -> str:
+    """All axes are given: where only some are, onnxruntime 1.32 breaks the model when it moves a transposition past it."""
     pairs = [*([0, 0] for _ in range(len(before) - len(amounts) // 2)), *(amounts[i : i + 2] for i in range(len(amounts) - 2, -1, -2))]
     pads = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
-    return graph.add("Pad", x, graph.constant(pads), graph.constant(float(value or 0)))
+    return graph.add("Pad", x, graph.constant(pads), graph.constant(float(value)))
 
 
-def pixel_unshuffle(graph: OnnxGraph, x: str, factor: int, *, before: Sequence[int], after: Sequence[int]) -> str:
-    """ONNX puts the channels of one place side by side, PyTorch the places of one channel."""
+def pixel_unshuffle(graph: OnnxGraph, x: str, factor: int, *, before: Sequence[int]) -> str:
+    """The results' channels have another order in ONNX, except for a single channel."""
     if before[1] > 1:
-        raise Unsupported("pixels of several channels, unshuffled")
+        raise Unsupported("several channels")
     return graph.add("SpaceToDepth", x, blocksize=factor)
 
 
@@ -250,24 +248,32 @@ def avg_pool2d(
     count_padding: bool = True,
     divisor: int | None = None,
 ) -> str:
-    if ceil_mode or divisor:
-        raise Unsupported("an average pool over the end")
+    if ceil_mode:
+        raise Unsupported("`ceil_mode`")
+    if divisor:
+        raise Unsupported("`divisor_override`")
     return graph.add(
         "AveragePool", x, kernel_shape=pair(kernel), strides=pair(stride or kernel), pads=pair(padding) * 2, count_include_pad=int(count_padding)
     )
 
 
-def resize(graph: OnnxGraph, x: str, sizes: Any, align_corners: bool, *scales: Any, before: Sequence[int], after: Sequence[int]) -> str:
+def resize(
+    graph: OnnxGraph,
+    x: str,
+    sizes: Any,
+    align_corners: bool,
+    scales: Sequence[float] | None = None,
+    *,
+    before: Sequence[int],
+    after: Sequence[int],
+) -> str:
+    check_scales(scales, align_corners, before, after)
     how = "align_corners" if align_corners else "half_pixel"
     return graph.add("Resize", x, "", "", graph.constant(list(after)), mode="linear", coordinate_transformation_mode=how)
 
 
-def constant_pad(graph: OnnxGraph, x: str, amounts: Sequence[int], value: float = 0.0, **shapes: Sequence[int]) -> str:
-    return pad(graph, x, amounts, "constant", value, **shapes)
-
-
 AXES_ARE_AN_INPUT = {"ReduceMean": 18, "ReduceSum": 13}
-"""Since which operator set, instead of an attribute."""
+"""The operator set since which the axes of a reduction are an input instead of an attribute."""
 
 
 def hardswish(graph: OnnxGraph, x: str) -> str:
@@ -277,7 +283,8 @@ def hardswish(graph: OnnxGraph, x: str) -> str:
 
 
 def gelu(graph: OnnxGraph, x: str, approximate: str = "none") -> str:
-    """Before operator set 20, x / 2 * (1 + erf(x / sqrt(2))), or by tanh(sqrt(2 / pi) * (x + 0.044715 x^3)) in place of the error function."""
+    """Before operator set 20 it is written out: x / 2 * (1 + erf(x / sqrt(2))), with tanh(sqrt(2 / pi) * (x + 0.044715 x^3)) in place of erf
+    if approximated."""
     if graph.opset >= 20:
         return graph.add("Gelu", x, approximate=approximate)
     if approximate == "none":
@@ -290,7 +297,8 @@ def gelu(graph: OnnxGraph, x: str, approximate: str = "none") -> str:
 
 
 def reduction(name: str) -> Callable[..., str]:
-    def write(graph: OnnxGraph, x: str, dims: Any = None, keep: bool = False, dtype: Any = None) -> str:
+    def write(graph: OnnxGraph, x: str, dims: Any = None, keep: bool = False, dtype: torch.dtype | None = None) -> str:
+        check_result(dtype)
         axes = [dims] if isinstance(dims, int) else list(dims or ())
         if axes and graph.opset < AXES_ARE_AN_INPUT[name]:
             return graph.add(name, x, axes=axes, keepdims=int(keep))
@@ -307,16 +315,7 @@ def identity(_: OnnxGraph, x: Any, *args: Any, **kwargs: Any) -> Any:
     return x
 
 
-BY_SHAPE = (
-    aten.slice.Tensor,
-    aten.transpose.int,
-    aten.pad.default,
-    aten.constant_pad_nd.default,
-    aten.pixel_unshuffle.default,
-    aten.upsample_bilinear2d.vec,
-)
-"""Operations whose writers need the shape that a value has before and after."""
-WRITERS: dict[Any, Callable[..., Any]] = {
+OPERATORS: dict[Any, Callable[..., Any]] = {
     aten.conv2d.default: conv2d,
     aten.linear.default: linear,
     aten.matmul.default: operator("MatMul"),
@@ -366,4 +365,5 @@ WRITERS: dict[Any, Callable[..., Any]] = {
     aten.sum.dim_IntList: reduction("ReduceSum"),
     aten.to.dtype: cast,
     **dict.fromkeys(IDENTITY, identity),
+    **dict.fromkeys(RESHAPES, reshape),
 }

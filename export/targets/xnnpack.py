@@ -1,4 +1,4 @@
-"""An XNNPACK graph, in the format that ExecuTorch's XNNPACK delegate reads.
+"""Builds an XNNPACK graph in the format that ExecuTorch's XNNPACK delegate reads.
 
 ExecuTorch's own conversion from PyTorch to this format transposes every value back to PyTorch's layout at each reshape, and takes a minute for
 a thousand operations. Here a value keeps the layout in which it was computed, a permutation only changes the description of its axes, and
@@ -25,7 +25,7 @@ from clipstep.export.compat.executorch_internals import (
 NHWC = (0, 2, 3, 1)
 NO_HANDLE = 65535
 SHORT = 8
-"""Transposition kernels move blocks of this many rows and columns."""
+"""XNNPACK's transposition kernels move blocks of this many rows and columns."""
 NONE = flags.XNN_INVALID_VALUE_ID
 Clamp = tuple[float, float] | None
 """The bounds that an operation clamps its result to, (lowest, highest), or None."""
@@ -33,11 +33,14 @@ Clamp = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class XnnValue:
-    """A value of the graph and its layout: its number, its shape in memory and, for each axis in memory, which axis of the value it is."""
+    """A value of the graph and its layout in memory."""
 
     number: int
+    """Its identifier in the graph."""
     memory: tuple[int, ...]
+    """Its shape in memory, outermost axis first."""
     axes: tuple[int, ...]
+    """For each axis in memory, which axis of the value it is: `NHWC` for a value `(N, C, H, W)` that is channels last."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,7 +63,7 @@ class Graph:
         self._cuts: dict[int, tuple[int, tuple[int, ...]]] = {}
 
     def prune(self) -> None:
-        """Leaves out the operations whose results nobody uses."""
+        """Removes the operations whose results are not used."""
         used, kept = set(self._outputs), []
         for node in reversed(self.nodes):
             fields = vars(node.xnode_union)
@@ -70,7 +73,7 @@ class Graph:
         self.nodes = kept[::-1]
 
     def serialized(self) -> tuple[bytes, NamedDataStoreOutput]:
-        """The delegate's bytes, and the constants that they name."""
+        """Returns the delegate's bytes, and the constants that they refer to by name."""
         graph = schema.XNNGraph(
             version="0",
             xnodes=self.nodes,
@@ -83,7 +86,7 @@ class Graph:
         return serialize_xnnpack_binary(graph, bytearray()), self._data.get_named_data_store_output()
 
     def input(self, shape: Sequence[int]) -> XnnValue:
-        """The next input, with its axes in order in memory."""
+        """Adds the next input, whose axes are in order in memory."""
         value = self._value(shape)
         self._expose(value.number, flags.XNN_VALUE_FLAG_EXTERNAL_INPUT, self._inputs)
         return value
@@ -99,7 +102,7 @@ class Graph:
         self._expose(value.number, flags.XNN_VALUE_FLAG_EXTERNAL_OUTPUT, self._outputs)
 
     def constant(self, tensor: Tensor) -> int:
-        """The number of a constant that lies in memory as ``tensor`` is given."""
+        """Adds a constant that lies in memory in the order of the axes of ``tensor``, and returns its number."""
         data = tensor.detach().float().contiguous().numpy().tobytes()
         key = (tuple(tensor.shape), data)
         if key not in self._constants:
@@ -110,21 +113,21 @@ class Graph:
         return self._constants[key]
 
     def add(self, operation: Any, memory: Sequence[int], axes: Sequence[int], clamp: Clamp = None, **fields: Any) -> XnnValue:
-        """Adds an operation, with ``clamp`` fused into it, and gives its result."""
+        """Adds an operation, with ``clamp`` fused into it, and returns its result."""
         result = self._value(memory, axes)
         bounds = None if clamp is None else schema.OutputMinMax(*(_json(bound) for bound in clamp))
         self.nodes.append(schema.XNode(operation(output_id=result.number, **{"flags": 0, **fields}), NO_HANDLE, bounds))
         return result
 
     def elementwise(self, operation: Any, value: XnnValue, clamp: Clamp = None, **fields: Any) -> XnnValue:
-        """An elementwise operation, done before a reshape rather than after it, because the next reshape may undo that one."""
+        """Adds an elementwise operation. It is done before a reshape instead of after it, because the next reshape may undo that one."""
         source = self._reshapes.get(value.number, value.number)
         dims = self._values[source].dims
         done = self.add(operation, dims, range(len(dims)), clamp, input_id=source, **fields)
         return self._reshaped(done, value.memory, value.axes)
 
     def to_layout(self, value: XnnValue, axes: Sequence[int]) -> XnnValue:
-        """The value with its axes in the given order in memory: transposed if it has another."""
+        """Returns the value with its axes in the given order in memory, transposed if it has another."""
         axes = tuple(axes)
         if value.axes == axes:
             return value
@@ -142,7 +145,7 @@ class Graph:
         return XnnValue(self._layouts[value.number, order], tuple(memory), axes)
 
     def _swapped(self, value: XnnValue, order: tuple[int, ...]) -> XnnValue:
-        """A permutation of two short last axes as two transpositions of long rows: the short axes first go before the others."""
+        """Exchanges the last two axes, of which one is short, by two transpositions of long rows: the last two axes first go before the others."""
         axes = [value.axes[place] for place in order]
         first = self.to_layout(value, [*axes[-2:], *axes[:-2]])
         rows = math.prod(first.memory[2:])
@@ -150,7 +153,8 @@ class Graph:
         return self._reshaped(self.to_layout(flat, (1, 0)), [value.memory[place] for place in order], axes)
 
     def reshape(self, value: XnnValue, shape: Sequence[int], channels_last: bool = False) -> XnnValue:
-        """Reshapes without moving elements if the axes that are joined are adjacent in memory; else to row-major or, if asked for, NHWC."""
+        """Reshapes the value. Elements move only if axes that are joined are not adjacent in memory: then to row-major order or, with
+        ``channels_last``, to NHWC."""
         shape = tuple(shape) or (1,)
         if shape == value.shape:
             return value
@@ -170,7 +174,7 @@ class Graph:
         return self._reshaped(value, memory, axes)
 
     def operand(self, value: Any, like: XnnValue) -> tuple[int, tuple[int, ...]]:
-        """The number and the shape in memory of an operand, brought to the layout of ``like``, the other operand."""
+        """Brings an operand to the layout of ``like``, the other operand, and returns its number and its shape in memory."""
         rank = len(like.axes)
         if not isinstance(value, XnnValue):
             tensor = value if isinstance(value, Tensor) else Tensor([value])
@@ -182,7 +186,7 @@ class Graph:
         return value.number, value.memory
 
     def cut(self, value: XnnValue, starts: Sequence[int], sizes: Sequence[int]) -> XnnValue:
-        """A slice of the value, given along its axes in memory. A slice of a slice is taken from the original value."""
+        """Slices the value along its axes in memory. A slice of a slice is taken from the original value."""
         if tuple(sizes) == value.memory:
             return value
         if (unshaped := self._cut_before_reshape(value, starts, sizes)) is not None:
@@ -194,7 +198,7 @@ class Graph:
         return result
 
     def _cut_before_reshape(self, value: XnnValue, starts: Sequence[int], sizes: Sequence[int]) -> XnnValue | None:
-        """The slice taken from the value before its reshape, if it is a slice there too."""
+        """Takes the slice from the value before its reshape, if it is a slice there too; else returns None."""
         if value.number not in self._reshapes:
             return None
         source = self._reshapes[value.number]
@@ -237,10 +241,10 @@ class Graph:
         )
         return XnnValue(number, tuple(dims), tuple(range(len(dims))) if axes is None else tuple(axes))
 
-    def _expose(self, number: int, kind: int, those: list[int]) -> None:
+    def _expose(self, number: int, kind: int, numbers: list[int]) -> None:
         self._values[number].flags |= kind
         self._values[number].external_id = len(self._inputs) + len(self._outputs)
-        those.append(number)
+        numbers.append(number)
 
 
 def _swaps_short_axes(memory: Sequence[int], order: tuple[int, ...]) -> bool:
@@ -250,12 +254,12 @@ def _swaps_short_axes(memory: Sequence[int], order: tuple[int, ...]) -> bool:
 
 
 def _json(bound: float) -> float | str:
-    """How the schema's JSON writes a bound, which may be infinite."""
+    """Returns a bound as the schema's JSON has it, where infinity is a string."""
     return {float("inf"): "+inf", float("-inf"): "-inf"}.get(bound, float(bound))
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """The smallest runs of axes of a reshape that hold the same elements: those of the value and those of the result."""
+    """Splits a reshape into the smallest runs of axes that hold the same elements: pairs of the value's axes and the result's axes."""
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
@@ -278,7 +282,7 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
 
 
 def _order_of_groups(value: XnnValue, groups: Sequence[Sequence[int]]) -> list[int] | None:
-    """The order in which the groups of axes lie in memory, if each lies there in one piece and in order."""
+    """Returns the order in which the groups of axes lie in memory, if the axes of each group are adjacent and in order there, else None."""
     size = dict(zip(value.axes, value.memory, strict=True))
     place = {axis: index for index, axis in enumerate(axis for axis in value.axes if size[axis] > 1)}
     order = []

@@ -1,4 +1,4 @@
-"""A lowered graph as one XNNPACK graph: the walk over its operations, which fuses a clamp into the operation before it."""
+"""Writes a lowered graph as one XNNPACK graph, with clamps fused into the operators before them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +7,10 @@ import torch
 from torch import fx
 
 from clipstep.export.lowering.operators import RESHAPES
+from clipstep.export.targets.common import write_operator
 from clipstep.export.targets.xnnpack import Graph
-from clipstep.export.targets.xnnpack_operations import CLAMPS, WRITERS, xnn_value
-from clipstep.export.unsupported import Unsupported
+from clipstep.export.targets.xnnpack_arithmetic import CLAMPS
+from clipstep.export.targets.xnnpack_operations import OPERATORS
 
 aten = torch.ops.aten
 LAYOUT_ONLY = (*RESHAPES, aten.permute.default, aten.transpose.int)
@@ -28,14 +29,14 @@ FUSES_CLAMP = (
 
 
 def xnnpack_graph(module: fx.GraphModule) -> Graph:
-    """A graph of float32 values of rank 4 or less, its inputs and outputs with their axes in order.
+    """Writes a graph of float32 values of rank 4 or less, whose inputs and outputs have their axes in order in memory.
 
     Raises:
-        Unsupported: it has an operation that is not written here.
+        Unsupported: it has an operator, or a setting of one, that is not written.
     """
     graph = Graph()
     found: dict[fx.Node, Any] = {}
-    fused: dict[fx.Node, fx.Node] = {}  # Clamps that are fused into the operation given, which has their result.
+    fused: dict[fx.Node, fx.Node] = {}  # Clamps, each with the operator that it is fused into.
     for node in module.graph.nodes:
         if node.op == "placeholder":
             found[node] = graph.input(node.meta["val"].shape)
@@ -46,22 +47,18 @@ def xnnpack_graph(module: fx.GraphModule) -> Graph:
                 graph.output(found[source])
         elif node in fused:
             found[node] = found[node.args[0]]
-        elif node.target in RESHAPES:
-            found[node] = graph.reshape(xnn_value(found[node.args[0]]), node.meta["val"].shape, channels_last=_feeds_spatial(node))
-        elif node.target in WRITERS:
-            args, kwargs = fx.map_arg((node.args, node.kwargs), found.__getitem__)
+        elif node.op == "call_function":
+            more: dict[str, Any] = {"channels_last": _feeds_spatial(node)}
             if node.target in FUSES_CLAMP and (clamp_node := _fusable_clamp(node)) is not None:
                 fused[clamp_node] = node
-                kwargs = {**kwargs, "clamp": CLAMPS[clamp_node.target](*clamp_node.args[1:], **clamp_node.kwargs)}
-            found[node] = WRITERS[node.target](graph, *args, **kwargs)
-        else:
-            raise Unsupported(str(node.target))
+                more["clamp"] = CLAMPS[clamp_node.target](*clamp_node.args[1:], **clamp_node.kwargs)
+            found[node] = write_operator(OPERATORS, node, [graph], found, **more)
     graph.prune()
     return graph
 
 
 def _users(node: fx.Node) -> Iterator[fx.Node]:
-    """The users of a node; permutations and reshapes are replaced by their own users."""
+    """Yields the users of a node, where permutations and reshapes are replaced by their own users."""
     for user in node.users:
         if user.target in LAYOUT_ONLY:
             yield from _users(user)
@@ -74,7 +71,7 @@ def _feeds_spatial(node: fx.Node) -> bool:
 
 
 def _fusable_clamp(node: fx.Node) -> fx.Node | None:
-    """The clamp that is the only user of a node, directly or through permutations and reshapes."""
+    """Returns the clamp that is the only user of a node, directly or through permutations and reshapes, or None."""
     (user, *others) = node.users
     while user.target in LAYOUT_ONLY and not others:
         (user, *others) = user.users

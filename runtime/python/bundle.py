@@ -18,8 +18,9 @@ from clipstep.runtime.hashes import file_digest, tree_digest, tree_sha256, tree_
 from clipstep.runtime.manifest import Artifact, Golden, Manifest
 from clipstep.runtime.signature import SIGNATURE, check_signature
 from clipstep.runtime.strict_json import LARGEST_BYTES, parse_json
-from clipstep.runtime.targets import targets_at
-from clipstep.runtime.wording import listed
+from clipstep.runtime.target import PLACES
+from clipstep.runtime.targets import TARGETS, targets_at
+from clipstep.runtime.wording import either, listed
 
 MANIFEST = "manifest.json"
 LONGEST_QUOTE = 300
@@ -142,16 +143,20 @@ class Bundle:
         return artifact
 
     def check_runs_on_computers(self) -> None:
-        """Checks that some artifact is for an engine of this computer's; it may be for another processor.
+        """Checks that a computer has an engine for some artifact, which may be written for another processor.
 
         Raises:
-            BundleError: all are Core ML packages.
+            BundleError: there is none, as for a bundle of Core ML packages.
         """
-        if not any(artifact.target in targets_at("python") for artifact in self.manifest.artifacts):
+        here = targets_at("python")
+        if not any(artifact.target in here for artifact in self.manifest.artifacts):
+            infos = [TARGETS[target] for target in dict.fromkeys(artifact.target for artifact in self.manifest.artifacts)]
+            names = " and ".join(info.display_name for info in infos)
+            elsewhere = " and ".join(dict.fromkeys(PLACES[place] for info in infos for place in info.places))
             raise BundleError(
-                f"{self.path}: holds Core ML packages alone, which run on Apple devices only",
-                expected="an onnx or executorch artifact to run here",
-                fix="export or pack the network with one; clipstep verify and clipstep inspect read Core ML packages here too",
+                f"{self.path}: holds {names} artifacts alone, which run on {elsewhere} only",
+                expected=f"an {either(here)} artifact to run here",
+                fix=f"export or pack the network with one; clipstep verify and clipstep inspect read {names} artifacts here too",
             )
 
     def _items(self) -> tuple[Artifact | Golden, ...]:

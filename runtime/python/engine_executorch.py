@@ -1,4 +1,4 @@
-"""ExecuTorch's portable runtime with XNNPACK, as an engine."""
+"""The engine ``executorch``: ExecuTorch's portable runtime with XNNPACK."""
 
 import os
 import threading
@@ -9,19 +9,20 @@ from typing import Any
 from weakref import WeakSet
 
 from clipstep.runtime.declared import METADATA, Declared, Tensor
+from clipstep.runtime.engine import EngineInfo
 from clipstep.runtime.errors import ClipstepError, EngineError, first_line
-from clipstep.runtime.executorch_internals import Binding, binding
+from clipstep.runtime.executorch_internals import BINDING, Binding, binding
 from clipstep.runtime.forks import FIX, LoadedHere
 
 
 class _User:
-    """Somebody who uses the pool."""
+    """A user of the pool that is no model."""
 
 
 class ThreadPool:
-    """ExecuTorch's thread pool, which is one for the whole process, and which is replaced to change its number of threads.
+    """ExecuTorch's thread pool. There is one for the whole process, and changing its number of threads means replacing it.
 
-    It is never replaced while anything uses it: an open model, running or not, holds on to the pool that it was loaded with.
+    It is never replaced while something uses it: an open model, running or not, keeps a reference to the pool that it was loaded with.
     """
 
     def __init__(self) -> None:
@@ -32,9 +33,9 @@ class ThreadPool:
 
     @contextmanager
     def loading(self, user: object, threads: int) -> Iterator[Binding]:
-        """ExecuTorch's binding, while ``user`` loads a model to be run by ``threads`` threads. One loads at a time.
+        """Gives ExecuTorch's binding, with which ``user`` loads a model that is run by ``threads`` threads. One user loads at a time.
 
-        ``user`` keeps the pool as it is until it is gone, or given to ``leave``.
+        The pool stays as it is until ``user`` is garbage-collected, or given to ``leave``.
 
         Raises:
             ClipstepError: a model that is open uses another number of threads; the process was forked from one that uses ExecuTorch.
@@ -62,7 +63,7 @@ class ThreadPool:
 
     @contextmanager
     def held(self, threads: int) -> Iterator[Binding]:
-        """ExecuTorch's binding, with the pool as it is until the end of the context, for models loaded and run inside it."""
+        """Gives ExecuTorch's binding, for models that are loaded and run inside the context; until its end the pool stays as it is."""
         user = _User()
         with self.loading(user, threads) as executorch:
             pass
@@ -72,15 +73,13 @@ class ThreadPool:
             self.leave(user)
 
     def leave(self, user: object) -> None:
-        """``user`` runs nothing any more."""
+        """Says that ``user`` runs nothing any more."""
         self._users.discard(user)
 
 
 POOL = ThreadPool()
-
-
 DTYPES = {0: "uint8", 5: "float16", 6: "float32"}
-"""numpy's types by the numbers of torch's ScalarType."""
+"""The names of numpy's types by the numbers of torch's ScalarType."""
 
 
 def _declared(value: Any) -> Tensor:
@@ -88,15 +87,15 @@ def _declared(value: Any) -> Tensor:
 
 
 class ExecuTorch:
-    """An artifact in ExecuTorch. Steps of one model take turns: a module of ExecuTorch runs one at a time."""
+    """An artifact in ExecuTorch. Steps of one model take turns, because a module of ExecuTorch runs one call at a time."""
 
     def __init__(self, path: Path, threads: int) -> None:
         self._path, self._lock, self._loaded = path, threading.Lock(), LoadedHere()
         with POOL.loading(self, threads) as executorch:
             try:
                 self._module: Any = executorch.load(str(path))
-                self._inputs: int = self._module.method_meta("forward").num_inputs()  # Loading alone does not look into the file.
-            except Exception as error:  # The binding raises RuntimeError, and others for files that it does not expect.
+                self._inputs: int = self._module.method_meta("forward").num_inputs()  # Loading alone reads nothing of the file.
+            except Exception as error:  # Mostly RuntimeError, but other types too for damaged files.
                 raise EngineError(f"{path}: ExecuTorch cannot load it", got=first_line(error)) from error
 
     def declared(self) -> Declared:
@@ -109,7 +108,7 @@ class ExecuTorch:
         return {"inputs": inputs, "outputs": outputs, "facts": self._facts()}
 
     def _facts(self) -> str | None:
-        """What the constant method gives, if the file has it."""
+        """Returns what the constant method of clipstep's facts gives, or None if the file has no such method."""
         if METADATA not in self._module.method_names():
             return None
         try:
@@ -125,17 +124,35 @@ class ExecuTorch:
         with self._lock:
             if self._module is None:
                 raise EngineError(f"{self._path}: the engine is closed", fix="load it again")
-            if len(inputs) != self._inputs:  # ExecuTorch would compute with what lies there.
+            if len(inputs) != self._inputs:  # ExecuTorch would compute with whatever is in memory there.
                 raise EngineError(f"{self._path}: wrong number of inputs", got=len(inputs), expected=self._inputs)
             try:
                 given = [torch.from_numpy(value) for value in inputs]
-                # Copied by numpy: torch's own copy of a state would wake its OpenMP threads, whatever number of threads was asked for.
+                # Copied by numpy, because torch's own copy would start its OpenMP threads, however many threads were asked for.
                 return [output.numpy().copy() for output in self._module.forward(given, clone_outputs=False)]
             except Exception as error:
                 raise EngineError(f"{self._path}: ExecuTorch failed in a step", got=first_line(error)) from error
 
     def close(self) -> None:
-        """Waits for a step under way."""
+        """Frees the module, once a step that is running has ended."""
         with self._lock:
             self._module = None
         POOL.leave(self)
+
+
+def threads_used() -> int:
+    """Returns the number of threads in ExecuTorch's pool."""
+    return binding().thread_count()
+
+
+EXECUTORCH = EngineInfo(
+    name="executorch",
+    display_name="ExecuTorch",
+    target="executorch",
+    load=ExecuTorch,
+    spins=False,
+    libraries=("executorch", "torch"),
+    module=BINDING,
+    extra="export",
+    threads_used=threads_used,
+)

@@ -1,19 +1,20 @@
-"""onnxruntime on the CPU, as an engine."""
+"""The engine ``onnxruntime``: onnxruntime on the CPU."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from clipstep.runtime.declared import METADATA, Declared, Tensor
+from clipstep.runtime.engine import EngineInfo
 from clipstep.runtime.errors import EngineError, first_line
 from clipstep.runtime.forks import LoadedHere, survive_forks
 
 
 def onnxruntime_session(path: Path, threads: int, *, spinning: bool = False, **options: Any) -> Any:
-    """A session of onnxruntime on the CPU; ``options`` are more attributes of its ``SessionOptions``.
+    """Opens a session of onnxruntime on the CPU; ``options`` are further attributes of its ``SessionOptions``.
 
     With ``spinning``, onnxruntime's own default, its threads wait busily for the next step: a step is a little shorter, and
-    processor time goes into waiting (docs/measurements.md says how much). It starts no threads of its own for ``threads`` 1.
+    processor time goes into waiting (docs/measurements.md says how much). With ``threads`` 1 it starts no threads of its own.
     """
     import onnxruntime
 
@@ -21,7 +22,7 @@ def onnxruntime_session(path: Path, threads: int, *, spinning: bool = False, **o
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-    settings.enable_mem_pattern = False  # One block for all values of a step is a quarter larger than what they take in turn.
+    settings.enable_mem_pattern = False  # It allocates one block for all values of a step, a quarter larger than what they take in turn.
     for name, value in options.items():
         setattr(settings, name, value)
     return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
@@ -38,7 +39,7 @@ class OnnxRuntime:
     """An artifact in onnxruntime."""
 
     def __init__(self, path: Path, threads: int, spinning: bool = False) -> None:
-        import onnxruntime  # noqa: F401  An absent one is not a file that does not load.
+        import onnxruntime  # noqa: F401  If it is not installed, that is not the file's fault.
 
         self._path = path
         self._loaded = LoadedHere() if threads > 1 else None
@@ -58,7 +59,7 @@ class OnnxRuntime:
         return {"inputs": inputs, "outputs": outputs, "facts": facts}
 
     def with_threads(self) -> Any:
-        """The session, if it has threads of its own."""
+        """Returns the session if it has threads of its own, else None; see ``clipstep.runtime.forks.survive_forks``."""
         return None if self._loaded is None else self._session
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
@@ -69,8 +70,20 @@ class OnnxRuntime:
             raise EngineError(f"{self._path}: the engine is closed", fix="load it again")
         try:
             return list(session.run(None, dict(zip(self._names, inputs, strict=True))))
-        except Exception as error:  # As above.
+        except Exception as error:  # The same holds here.
             raise EngineError(f"{self._path}: onnxruntime failed in a step", got=first_line(error)) from error
 
     def close(self) -> None:
         self._session = None
+
+
+ONNXRUNTIME = EngineInfo(
+    name="onnxruntime",
+    display_name="onnxruntime",
+    target="onnx",
+    load=OnnxRuntime,
+    spins=True,
+    libraries=("onnxruntime",),
+    module="onnxruntime",
+    extra=None,
+)

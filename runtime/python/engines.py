@@ -1,58 +1,31 @@
-"""What executes an artifact on this machine, behind one small interface."""
+"""The table of engines, which execute artifacts on this machine: a new one is a file ``engine_NAME.py`` and a line here."""
 
 import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from clipstep.runtime.cores import available_cores
-from clipstep.runtime.engine_executorch import ExecuTorch
-from clipstep.runtime.engine_onnxruntime import OnnxRuntime
+from clipstep.runtime.engine import Array, Engine, EngineInfo
+from clipstep.runtime.engine_executorch import EXECUTORCH
+from clipstep.runtime.engine_onnxruntime import ONNXRUNTIME
 from clipstep.runtime.errors import ClipstepError, EngineError, first_line
 from clipstep.runtime.install import install_extra
 
-Array = npt.NDArray[Any]
-
-
-class Engine(Protocol):
-    """A loaded artifact. It may be shared by threads."""
-
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
-        """Frames and states in the manifest's order to logits and next states; inputs are not written to.
-
-        Raises:
-            EngineError: the engine fails; this process was forked from the one that loaded it, and lacks its threads.
-        """
-
-    def close(self) -> None:
-        """Gives the memory back; using the engine afterwards is an error of the caller's."""
-
-
-@dataclass(frozen=True)
-class EngineInfo:
-    """How an engine is reached: the target it runs, the extra that it needs, how it loads a file, and whether its threads can be told
-    to spin between steps, which ``load`` then takes too. ``libraries`` are the modules that it imports."""
-
-    target: str
-    extra: str | None
-    load: Callable[..., Engine]
-    spins: bool
-    libraries: tuple[str, ...] = ()
-
-
-ENGINES = {
-    "onnxruntime": EngineInfo("onnx", None, OnnxRuntime, True, ("onnxruntime",)),
-    "executorch": EngineInfo("executorch", "export", ExecuTorch, False, ("executorch", "torch")),
+ENGINES: dict[str, EngineInfo] = {
+    ONNXRUNTIME.name: ONNXRUNTIME,
+    EXECUTORCH.name: EXECUTORCH,
 }
 """The engines by name: `onnxruntime` and `executorch`. Each says which target it runs and which extra installs it."""
 
 
+def engine_of(target: str) -> EngineInfo | None:
+    """The engine that runs artifacts of that target on this machine; None if there is none."""
+    return next((info for info in ENGINES.values() if info.target == target), None)
+
+
 def load_engine(name: str, path: Path, threads: int, *, spinning: bool = False) -> Engine:
-    """The artifact at ``path`` in the engine of that name. With ``spinning`` its threads wait busily between steps.
+    """Loads the artifact at ``path`` into the engine of that name. With ``spinning`` its threads wait busily between steps.
 
     Raises:
         ClipstepError: an unknown engine, one that is not installed or has no such setting, a thread count this machine does not
@@ -72,7 +45,7 @@ def load_engine(name: str, path: Path, threads: int, *, spinning: bool = False) 
 
 
 def missing_library(name: str) -> str | None:
-    """What the engine of that name lacks, and the command that installs it; None if it is installed. Nothing is imported."""
+    """Says which libraries the engine of that name lacks, and the command that installs them; None if it is installed. Imports nothing."""
     info = engine_info(name)
     missing = [library for library in info.libraries if not _is_installed(library)]
     are = "are" if len(missing) > 1 else "is"
@@ -94,7 +67,7 @@ def check_threads(threads: int) -> None:
     """Checks that this process may use that many cores.
 
     Raises:
-        ClipstepError: it may not.
+        ClipstepError: it may use fewer.
     """
     cores = available_cores()
     if not 1 <= threads <= cores:
@@ -113,10 +86,10 @@ def engine_info(name: str) -> EngineInfo:
 
 
 def as_array(value: object, dtype: str, shape: tuple[int, ...], name: str) -> Array:
-    """``value`` as a contiguous array, if it is one of exactly that type and shape.
+    """Returns ``value`` as a contiguous array.
 
     Raises:
-        ClipstepError: it is not.
+        ClipstepError: it is not an array of exactly that type and shape.
     """
     if not isinstance(value, np.ndarray):
         raise ClipstepError(f"{name} must be a numpy array", got=type(value).__name__, expected=f"{dtype} {shape}")

@@ -1,5 +1,6 @@
-"""What a lone artifact says of itself, read by its own format's tools; with the facts that clipstep embeds, if it has them."""
+"""What a lone artifact says of itself, read with its format's own tools, and the facts that clipstep embedded, if it has them."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from clipstep.runtime.hashes import tree_size
 from clipstep.runtime.install import install_extra
 from clipstep.runtime.manifest import Interface
 from clipstep.runtime.target import Tensor
-from clipstep.runtime.targets import TARGETS, by_suffix
+from clipstep.runtime.targets import by_suffix, suffixes
 from clipstep.runtime.terminal import quiet_stderr
 
 
 class FileFacts(BaseModel):
-    """What is in a file: ``operations`` counts nodes by their type, those of an ExecuTorch delegate as one call."""
+    """A lone artifact: what its file says of itself, and what clipstep embedded in it. ``operations`` counts nodes by type."""
 
     model_config = ConfigDict(frozen=True)
     file: str
@@ -36,37 +37,36 @@ class FileFacts(BaseModel):
 
 
 def read_file(path: Path) -> FileFacts:
-    """The facts of a ``.onnx``, ``.pte`` or ``.mlpackage``.
+    """Reads a lone artifact of any target.
 
     Raises:
         ClipstepError: there is no such file, it is damaged or of another kind, the tools to read it are not installed, or what
-            clipstep embedded in it is not what the file is.
+            clipstep embedded in it does not fit the file.
     """
     target = by_suffix(path)
     if target is None:
-        known = ", ".join(info.suffix for info in TARGETS.values())
-        raise ClipstepError(f"{path}: is not an artifact", expected=f"a bundle, or a file that ends in {known}")
+        raise ClipstepError(f"{path}: is not an artifact", expected=f"a bundle, or a file that ends in {', '.join(suffixes())}")
     check_present(path, "check the path")
     try:
         with quiet_stderr():
-            values = target.read(path)
+            content = asdict(target.read(path))
     except ModuleNotFoundError as error:
         raise ClipstepError(f"reading {path.suffix} needs {error.name}, which is not installed", fix=install_extra("export")) from error
     except ClipstepError:
         raise
-    except Exception as error:  # Each format's tools raise what they like on a damaged file.
+    except Exception as error:  # Each format's tools raise their own types on a damaged file.
         reason = next(iter(str(error).strip().splitlines()), "")
         raise ClipstepError(f"{path}: cannot be read", got=f"{type(error).__name__}: {reason}", expected=f"a {path.suffix} file") from error
-    text = values.pop("metadata")
+    text = content.pop("metadata")
     interface, ignored = (None, ()) if text is None else interface_in(text, path)
-    facts = FileFacts(file=path.name, size_bytes=tree_size(path), interface=interface, ignored=ignored, **values)
+    facts = FileFacts(file=path.name, target=target.name, size_bytes=tree_size(path), interface=interface, ignored=ignored, **content)
     if interface is not None:
         _check(path, facts, interface)
     return facts
 
 
 def facts_of(path: Path) -> str:
-    """``read_file`` as JSON, as a process of its own is asked for it."""
+    """:func:`read_file` as JSON, as a process of its own is asked for it."""
     return read_file(path).model_dump_json()
 
 

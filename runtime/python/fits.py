@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clipstep.runtime.declared import Declared
-from clipstep.runtime.engines import Array
+from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError, EngineError
 from clipstep.runtime.manifest import Interface
 

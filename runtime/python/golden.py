@@ -9,13 +9,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.engines import Array
+from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError, in_step
 from clipstep.runtime.manifest import Flush, Interface
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.session import end_video
 from clipstep.runtime.wording import counted
 
+GOLDEN_FILE = "golden.safetensors"
+"""The file of the golden steps in a bundle."""
 BOUNDS = {"float32": 1e-4, "float16": 2e-2}
 """How far an artifact of that precision may be off, as a share of each output's ``scale_of``.
 

@@ -15,9 +15,9 @@ from clipstep.runtime.interval import share_text
 from clipstep.runtime.isolated import call_isolated
 from clipstep.runtime.manifest import Artifact, Interface, Manifest
 from clipstep.runtime.options import command, signer_option
-from clipstep.runtime.targets import TARGETS, by_suffix
+from clipstep.runtime.targets import TARGETS, by_suffix, suffixes
 from clipstep.runtime.terminal import new_console
-from clipstep.runtime.wording import listed
+from clipstep.runtime.wording import either, listed
 
 SHOWN_LABELS = 8
 HELD = {
@@ -32,7 +32,7 @@ HELD = {
 def inspect(path: Path | str) -> Manifest | FileFacts:
     """What a bundle, or a lone artifact, is: the manifest of a bundle, whose files are as its hashes say, or the facts of a file.
 
-    A lone ``.onnx``, ``.pte`` or ``.mlpackage`` is read in a process of its own, so that a damaged one cannot end this one.
+    A lone artifact is read in a process of its own, so that a damaged one cannot end this one.
 
     Raises:
         ClipstepError: there is no such bundle or file, or it is damaged.
@@ -54,12 +54,14 @@ def _file_facts(path: Path) -> FileFacts:
     return FileFacts.model_validate_json(call_isolated(FACTS, path, f"the reader of {path.suffix} files", imports))
 
 
-@command("inspect")
+@command(
+    "inspect",
+    help=f"Show what FILE is, a bundle or a lone {either(suffixes())}: inputs, states, outputs, labels, sizes, placement.",
+)
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 @signer_option
 def inspect_command(path: Path, as_json: bool, signer: Path | None) -> None:
-    """Show what FILE is, a bundle or a lone .onnx, .pte or .mlpackage: inputs, states, outputs, labels, sizes, placement."""
     if _is_lone_file(path):
         if signer is not None:
             raise ClipstepError(f"{path}: only a bundle is signed", got="a lone file", expected="a bundle beside --signer")
@@ -150,7 +152,7 @@ def _show_file(facts: FileFacts, console: Console) -> None:
         for tensor in tensors:
             console.print(f"{kind:<14}{tensor.name or '(no name)'} {tensor.dtype} {tensor.shape}")
     operations = ", ".join(f"{count} {name}" for name, count in facts.operations.items())
-    console.print(f"{TARGETS[facts.target].operations:<14}{sum(facts.operations.values())}: {operations}", soft_wrap=True)
+    console.print(f"{TARGETS[facts.target].nodes:<14}{sum(facts.operations.values())}: {operations}", soft_wrap=True)
     if facts.interface is None:
         console.print("It carries no clipstep facts: initial states, labels and normalisation are not in it.")
         return

@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 
 from clipstep.runtime.declared import Declared
-from clipstep.runtime.engines import Array
+from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError, EngineError
 
 TIMEOUT_S = 300

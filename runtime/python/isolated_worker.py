@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clipstep.runtime.engines import Array, Engine
+from clipstep.runtime.engine import Array, Engine
 from clipstep.runtime.errors import ClipstepError, EngineError, first_line
 from clipstep.runtime.isolated import Message, receive, send
 

@@ -3,12 +3,13 @@
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from clipstep.runtime.checks.limits import check_files, check_labels, check_shapes, check_states
 from clipstep.runtime.format_version import OF_THIS_MAJOR, SCHEMA_VERSION
 from clipstep.runtime.outputs import Output
-from clipstep.runtime.wording import counted
+from clipstep.runtime.targets import TARGETS
+from clipstep.runtime.wording import counted, either
 
 RESERVED = ("manifest.json", "signature.json")
 """The bundle's own files."""
@@ -21,12 +22,20 @@ def _inside(file: str) -> str:
     return file
 
 
+def _target(name: str) -> str:
+    if name not in TARGETS:
+        raise ValueError(f"{name!r} is not {either(tuple(TARGETS))}")
+    return name
+
+
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Version = Annotated[str, Field(pattern=OF_THIS_MAJOR)]
 PerChannel = Annotated[tuple[float, ...], Field(min_length=2, max_length=3)]
+Target = Annotated[str, AfterValidator(_target), WithJsonSchema({"enum": list(TARGETS), "type": "string"})]
+"""The name of a target, an entry of :data:`clipstep.runtime.targets.TARGETS`."""
 
 
 GoldenContent = Literal["run sample", "given", "video", "synthetic"]
@@ -232,7 +241,7 @@ class Requires(_Model):
 class Artifact(_Model):
     """One file of one target."""
 
-    target: Literal["onnx", "executorch", "coreml"]
+    target: Target
     platform: Literal["any", "arm64", "x86_64"]
     form: Literal["3d", "lowered"]
     precision: Literal["float32", "float16"]

@@ -12,7 +12,8 @@ import numpy as np
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.declared import Declares
 from clipstep.runtime.embedded import check_embedded_facts, interface_in
-from clipstep.runtime.engines import Array, Engine, as_array, engine_info, load_engine
+from clipstep.runtime.engine import Array, Engine
+from clipstep.runtime.engines import as_array, engine_info, load_engine
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.fits import check_declared, check_outputs, expected_tensors
 from clipstep.runtime.isolated import IsolatedEngine

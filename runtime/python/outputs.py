@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from clipstep.runtime.engines import Array
+from clipstep.runtime.engine import Array
 
 Output = Literal["logits", "probabilities", "multilabel_logits", "multilabel_probabilities"]
 """What the artifact's first output, which is always called ``logits``, holds:

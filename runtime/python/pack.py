@@ -12,10 +12,11 @@ from safetensors.numpy import save
 
 from clipstep.runtime.bundle import MANIFEST, Bundle, BundleError, this_machine
 from clipstep.runtime.contents import PACK_SUFFIX, is_clutter
-from clipstep.runtime.engines import ENGINES, Array
+from clipstep.runtime.engine import Array
+from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.format_version import SCHEMA_VERSION
-from clipstep.runtime.golden import GoldenSteps, check_golden, flush_points, short_steps, shortest_steps
+from clipstep.runtime.golden import GOLDEN_FILE, GoldenSteps, check_golden, flush_points, short_steps, shortest_steps
 from clipstep.runtime.manifest import Artifact, Golden, Interface
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.session import end_video
@@ -23,11 +24,11 @@ from clipstep.runtime.synthetic import synthetic_subclips
 from clipstep.runtime.target import PlaceName
 from clipstep.runtime.targets import targets_at
 from clipstep.runtime.whole import write_file
+from clipstep.runtime.wording import either
 
 GOLDEN = ("full", "short", "synthetic")
 SYNTHETIC_STEPS, SYNTHETIC_SUBCLIPS = 16, 4
 """Steps that are recorded anew, and the subclips that they take in turns."""
-GOLDEN_FILE = "golden.safetensors"
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 """The first that a zip file can say: packs of one bundle are the same to the byte."""
 
@@ -165,7 +166,7 @@ def _recorded(bundle: Bundle) -> tuple[GoldenSteps, str]:
         return recorded, f"{artifact.file} in {engine}, which proved itself on the bundle's own golden steps"
     raise ClipstepError(
         f"{bundle.path}: has no artifact that runs here to record synthetic golden steps with",
-        expected="onnx or executorch",
+        expected=either(targets_at("python")),
         fix="give the network: --run RUN or --model FACTORY",
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clipstep.runtime.engines import Array
+from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import in_step
 from clipstep.runtime.fits import check_finite
 from clipstep.runtime.model import StepModel

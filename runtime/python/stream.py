@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipstep.runtime.engines import Array
+from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.outputs import Output, probabilities_of

@@ -7,7 +7,7 @@ own and get faster. Nothing in it is symmetric: not left and right with up and d
 import numpy as np
 import numpy.typing as npt
 
-from clipstep.runtime.engines import Array
+from clipstep.runtime.engine import Array
 
 WAVES = 3
 

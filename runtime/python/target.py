@@ -1,14 +1,17 @@
-"""What a target is to a runtime: how its file is known, read and checked before an engine sees it, and where it runs."""
+"""What a target is to a runtime: how its file is recognised, read and checked before an engine gets it, and where it runs."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 PlaceName = Literal["android", "ios", "python"]
+"""Where a target may run: what a pack can be made for."""
+PLACES: dict[PlaceName, str] = {"android": "Android", "ios": "Apple devices", "python": "computers"}
+"""What messages call these places."""
 
 
 class Tensor(BaseModel):
@@ -20,26 +23,41 @@ class Tensor(BaseModel):
     shape: tuple[int | str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class FileContent:
+    """What a lone file says of itself."""
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    operations: dict[str, int]
+    """How many nodes of each type its graph has; those of an ExecuTorch delegate count as one."""
+    weights_bytes: int | None
+    """None where the format does not say."""
+    written_by: str
+    metadata: str | None
+    """The text of the facts that clipstep embedded; None if there are none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetInfo:
     """A target, as an entry of ``clipstep.runtime.targets.TARGETS``."""
 
+    name: str
     display_name: str
     suffix: str
     """How the names of its files end."""
-    read: Callable[[Path], dict[str, Any]]
-    """Reads a lone file by the format's own tools: the keys of ``clipstep.runtime.files.FileFacts``, and under ``metadata`` the text of
-    the facts that clipstep embedded, or None."""
+    read: Callable[[Path], FileContent]
+    """Reads a lone file with the format's own tools, and may raise whatever they raise."""
     imports: tuple[str, ...]
     """The modules that ``read`` imports."""
     places: tuple[PlaceName, ...]
-    """Where an engine runs it: a pack for such a place takes it along."""
+    """Where an engine runs it: a pack for such a place includes it."""
     check: Callable[[Path], None] | None = None
-    """What is checked of a file before an engine sees it, beside that it is there."""
-    operations: str = "operations"
+    """Checks a file before an engine gets it, beyond that it is there; None if there is nothing more to check."""
+    nodes: str = "operations"
     """What the nodes of its graph are called."""
 
 
 def counted_by_type(names: Iterable[str]) -> dict[str, int]:
-    """How many there are of each, the most first."""
+    """Counts each name, the most frequent first."""
     return dict(Counter(names).most_common())

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from clipstep.runtime.declared import METADATA
-from clipstep.runtime.target import TargetInfo, Tensor, counted_by_type
+from clipstep.runtime.target import FileContent, TargetInfo, Tensor, counted_by_type
 
 
-def read_coreml(path: Path) -> dict[str, Any]:
+def read_coreml(path: Path) -> FileContent:
     import coremltools
 
     spec = coremltools.utils.load_spec(str(path))
     if not spec.HasField("mlProgram"):
-        raise ValueError("it is no ML Program")
+        raise ValueError("it is not an ML Program")
     kinds = {value.number: name.lower() for name, value in _array_types(spec).items()}
 
     def tensors(features: Any) -> list[Tensor]:
@@ -22,15 +22,14 @@ def read_coreml(path: Path) -> dict[str, Any]:
 
     function = spec.mlProgram.functions["main"]
     operations = function.block_specializations[function.opset].operations
-    return {
-        "target": "coreml",
-        "inputs": tensors(spec.description.input),
-        "outputs": tensors(spec.description.output),
-        "operations": counted_by_type(operation.type for operation in operations if operation.type != "const"),
-        "weights_bytes": sum(file.stat().st_size for file in path.rglob("weight.bin")),
-        "written_by": f"Core ML, {function.opset}",
-        "metadata": dict(spec.description.metadata.userDefined).get(METADATA),
-    }
+    return FileContent(
+        inputs=tensors(spec.description.input),
+        outputs=tensors(spec.description.output),
+        operations=counted_by_type(operation.type for operation in operations if operation.type != "const"),
+        weights_bytes=sum(file.stat().st_size for file in path.rglob("weight.bin")),
+        written_by=f"Core ML, {function.opset}",
+        metadata=dict(spec.description.metadata.userDefined).get(METADATA),
+    )
 
 
 def _array_types(spec: Any) -> Mapping[str, Any]:
@@ -39,4 +38,11 @@ def _array_types(spec: Any) -> Mapping[str, Any]:
     return values
 
 
-COREML = TargetInfo("Core ML", ".mlpackage", read_coreml, ("coremltools",), ("ios",))
+COREML = TargetInfo(
+    name="coreml",
+    display_name="Core ML",
+    suffix=".mlpackage",
+    read=read_coreml,
+    imports=("coremltools",),
+    places=("ios",),
+)

@@ -6,10 +6,10 @@ from typing import Any
 
 from clipstep.runtime.declared import METADATA
 from clipstep.runtime.executorch_internals import READER, program_reader
-from clipstep.runtime.target import TargetInfo, Tensor, counted_by_type
+from clipstep.runtime.target import FileContent, TargetInfo, Tensor, counted_by_type
 
 
-def read_executorch(path: Path) -> dict[str, Any]:
+def read_executorch(path: Path) -> FileContent:
     read, schema = program_reader()
     plans = {plan.name: plan for plan in read(path.read_bytes()).execution_plan}
     forward = plans["forward"]
@@ -28,15 +28,22 @@ def read_executorch(path: Path) -> dict[str, Any]:
             calls.append(forward.operators[instruction.op_index].name)
     constant = plans.get(METADATA)
     value = constant.values[constant.outputs[0]].val if constant else None
-    return {
-        "target": "executorch",
-        "inputs": tensors(forward.inputs),
-        "outputs": tensors(forward.outputs),
-        "operations": counted_by_type(calls),
-        "weights_bytes": None,
-        "written_by": "ExecuTorch",
-        "metadata": value.string_val if isinstance(value, schema.String) else None,
-    }
+    return FileContent(
+        inputs=tensors(forward.inputs),
+        outputs=tensors(forward.outputs),
+        operations=counted_by_type(calls),
+        weights_bytes=None,
+        written_by="ExecuTorch",
+        metadata=value.string_val if isinstance(value, schema.String) else None,
+    )
 
 
-EXECUTORCH = TargetInfo("ExecuTorch", ".pte", read_executorch, (READER,), ("android", "python"), operations="calls")
+EXECUTORCH = TargetInfo(
+    name="executorch",
+    display_name="ExecuTorch",
+    suffix=".pte",
+    read=read_executorch,
+    imports=(READER,),
+    places=("android", "python"),
+    nodes="calls",
+)

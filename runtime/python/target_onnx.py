@@ -5,10 +5,10 @@ from typing import Any
 
 from clipstep.runtime.checks.onnx import check_onnx
 from clipstep.runtime.declared import METADATA
-from clipstep.runtime.target import TargetInfo, Tensor, counted_by_type
+from clipstep.runtime.target import FileContent, TargetInfo, Tensor, counted_by_type
 
 
-def read_onnx(path: Path) -> dict[str, Any]:
+def read_onnx(path: Path) -> FileContent:
     import onnx
 
     model = onnx.load(str(path))
@@ -25,15 +25,22 @@ def read_onnx(path: Path) -> dict[str, Any]:
         return found
 
     opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), "?")
-    return {
-        "target": "onnx",
-        "inputs": tensors(value for value in graph.input if value.name not in weights),
-        "outputs": tensors(graph.output),
-        "operations": counted_by_type(node.op_type for node in graph.node),
-        "weights_bytes": sum(weights.values()),
-        "written_by": f"{model.producer_name} {model.producer_version}, opset {opset}",
-        "metadata": {entry.key: entry.value for entry in model.metadata_props}.get(METADATA),
-    }
+    return FileContent(
+        inputs=tensors(value for value in graph.input if value.name not in weights),
+        outputs=tensors(graph.output),
+        operations=counted_by_type(node.op_type for node in graph.node),
+        weights_bytes=sum(weights.values()),
+        written_by=f"{model.producer_name} {model.producer_version}, opset {opset}",
+        metadata={entry.key: entry.value for entry in model.metadata_props}.get(METADATA),
+    )
 
 
-ONNX = TargetInfo("ONNX", ".onnx", read_onnx, ("onnx",), ("android", "python"), check_onnx)
+ONNX = TargetInfo(
+    name="onnx",
+    display_name="ONNX",
+    suffix=".onnx",
+    read=read_onnx,
+    imports=("onnx",),
+    places=("android", "python"),
+    check=check_onnx,
+)

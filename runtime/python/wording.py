@@ -12,6 +12,12 @@ def listed(names: Sequence[str], shown: int = SHOWN) -> str:
     return ", ".join(name if name.isprintable() else ascii(name) for name in names[:shown]) + more
 
 
+def either(names: Sequence[str]) -> str:
+    """``a``, ``a or b``, ``a, b or c``."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def counted(number: int, thing: str) -> str:
     """``1 state``, ``2 states``."""
     return f"{number} {thing}{'s' * (number != 1)}"

@@ -167,7 +167,7 @@ def another_hash(values: dict[str, Any]) -> None:
     ("change", "options", "expected"),
     [
         (other_engine, (), "step.onnx was verified with another onnxruntime than the ARM64 one; got 1.0; expected 0.9"),
-        (only_core_ml, (), "holds Core ML packages alone, which run on Apple devices only"),
+        (only_core_ml, (), "holds Core ML artifacts alone, which run on Apple devices only"),
         (only_x86, (), "has no artifact that runs on ARM64 here; got onnx for x86_64"),
         (another_hash, (), "step.onnx was altered"),
         (unchanged, ("--steps", 1000), "the bundle has fewer golden steps; got 1000"),

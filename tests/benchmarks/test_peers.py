@@ -18,7 +18,7 @@ from clipstep.benchmarks.peers import comparison
 from clipstep.benchmarks.peers.movinet import MoViNetA0Stream
 from clipstep.benchmarks.report import read_records
 from clipstep.export.step import program_of
-from clipstep.export.targets.onnx import to_onnx
+from clipstep.export.targets.onnx_writer import to_onnx
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.install import install_extra
 from clipstep.training.run import Run

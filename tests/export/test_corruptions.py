@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clipstep.export.golden_steps import same_golden
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
-from clipstep.export.verification import same_golden
 from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256, tree_size
 from clipstep.runtime.golden import GoldenSteps, ParityError
 from clipstep.runtime.synthetic import synthetic_subclips

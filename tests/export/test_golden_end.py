@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from clipstep.export import pipeline
 from clipstep.export.golden_faults import END_IGNORED, undetected_faults
+from clipstep.export.golden_steps import record_golden
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.step import Step, program_of
-from clipstep.export.verification import record_golden
 from clipstep.network.preprocess import normalise
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.golden import Errors, GoldenSteps, ParityError, flush_points

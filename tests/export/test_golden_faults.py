@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.export.golden_faults import record_assessed_golden, undetected_faults
+from clipstep.export.golden_steps import record_golden
 from clipstep.export.output_kind import infer_output_kind
 from clipstep.export.step import StepProgram, program_of
-from clipstep.export.verification import record_golden
 from clipstep.runtime import Bundle, ClipstepError, StepModel
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.manifest import Interface

@@ -64,7 +64,7 @@ def test_a_pack_for_ios_does_not_run_here_and_says_so(clipstep: Cli, bundle_path
         ("evaluate", pack, FIGHT),
     ):
         code, _, error = clipstep(*command)
-        assert code == 2 and "holds Core ML packages alone, which run on Apple devices only" in error and "another engine" not in error, command
+        assert code == 2 and "holds Core ML artifacts alone, which run on Apple devices only" in error and "another engine" not in error, command
     assert clipstep("verify", pack)[0] == clipstep("inspect", pack)[0] == 0
 
 

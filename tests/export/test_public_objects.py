@@ -7,6 +7,7 @@ import pytest
 from clipstep.benchmarks.records import ColdStart, Configuration, Counts, InstructionRecord, Record, this_device
 from clipstep.export import choices
 from clipstep.export.targets import TARGETS
+from clipstep.export.targets.coreml import MACOS
 from clipstep.runtime import Bundle, GoldenSteps, StepModel
 from clipstep.training.choices import ARCHITECTURES, HOME, INPUTS, LOSSES, PRESETS
 from clipstep.training.config import TrainingConfig
@@ -66,10 +67,10 @@ def test_the_choices_of_export_are_what_the_targets_take() -> None:
     assert set(choices.FORMS) == {"auto", *(form for target in every for form in target.forms)}
     assert set(choices.PLATFORMS) == {"any", *(platform for target in every for platform in target.platforms)}
     assert set(choices.INPUT_DTYPES) == {"auto", *(dtype for target in every for dtype in target.input_dtypes)}
-    assert choices.IOS_DEFAULT in choices.IOS
+    assert all(version.default in version.numbers for target in every if (version := target.format_version) is not None)
 
 
-@pytest.mark.parametrize("number", choices.IOS)
+@pytest.mark.parametrize("number", MACOS)
 def test_every_ios_is_one_of_coremltools(number: int) -> None:
     import coremltools
 

@@ -17,7 +17,8 @@ from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.lower import LoweringError, lower
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules import RULES
-from clipstep.export.targets import coreml, executorch, onnx
+from clipstep.export.targets import TARGETS, coreml, executorch, onnx
+from clipstep.export.targets.operators import LEFT_TO_CONVERTERS
 
 aten = torch.ops.aten
 
@@ -46,6 +47,10 @@ PROFILES: tuple[EngineProfile, ...] = (
 """With the first two values are computed frame by frame, with the others all frames in one batch, with the last one in their original order."""
 
 
+KNOWN_OPERATORS = {*LEFT_TO_CONVERTERS, *(operator for target in TARGETS.values() for operator in target.load_writer().OPERATORS)}
+"""The operators of docs/operators.md."""
+
+
 def check(module: nn.Module, x: Tensor) -> None:
     """Check that a lowered module computes what the module does, without a value of rank 5."""
     for profile in PROFILES:
@@ -54,6 +59,7 @@ def check(module: nn.Module, x: Tensor) -> None:
         assert value.shape == expected.shape
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
         assert not any(str(node.target).startswith(("aten.conv3d", "aten.max_pool3d", "aten.avg_pool3d")) for node in lowered.graph.nodes)
+        assert {node.target for node in lowered.graph.nodes if node.op == "call_function"} <= KNOWN_OPERATORS
 
 
 class Ranks(TorchDispatchMode):

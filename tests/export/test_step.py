@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clipstep.export.lowering.lower import lower
 from clipstep.export.step import Step, program_of
-from clipstep.export.targets import onnx
+from clipstep.export.targets import onnx, onnx_writer
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.terminal import quiet
 from clipstep.training.run import Run, RunInfo
@@ -190,7 +190,7 @@ def test_a_plain_clip_network_has_no_states_and_exports(tmp_path: Path) -> None:
     program = program_of(run_of(Clip()).spec())
     assert program.states == {} and program.input_names == ["frames"] and program.output_names == ["logits"]
     with quiet():
-        onnx.write(lower(program.step, program.inputs, onnx.PROFILE), program, "float32", "{}", tmp_path / "clip.onnx")
+        onnx_writer.write(lower(program.step, program.inputs, onnx.PROFILE), program, "float32", "{}", tmp_path / "clip.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "clip.onnx", providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"frames": SAMPLE[1].numpy()})
     np.testing.assert_allclose(logits, program.step(SAMPLE[1])[0].detach().numpy(), rtol=0, atol=1e-5)

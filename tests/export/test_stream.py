@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clipstep.export.golden_steps import check_steps
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.step import program_of
 from clipstep.export.stream.interpreter import StreamError
 from clipstep.export.stream.network import StreamedNetwork
-from clipstep.export.verification import ParityError, check_steps
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import Manifest, StepModel
+from clipstep.runtime.golden import ParityError
 from clipstep.runtime.manifest import Flush
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo

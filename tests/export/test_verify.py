@@ -15,10 +15,10 @@ from torch import fx
 
 from clipstep.export.lowering.lower import lower
 from clipstep.export.options import ExportOptions
+from clipstep.export.parity import verify_bundle
 from clipstep.export.pipeline import export_network
 from clipstep.export.step import StepProgram, program_of
-from clipstep.export.targets import executorch
-from clipstep.export.verification import verify_bundle
+from clipstep.export.targets import executorch, executorch_writer
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps, ParityError
@@ -178,7 +178,7 @@ def test_an_executorch_program_of_a_damaged_graph_is_caught(
         graph = lower(program.step, program.inputs, executorch.PROFILE)
         damage(graph.graph)
         graph.recompile()
-        executorch.write(graph, program, "float32", bundle.manifest.interface("uint8").model_dump_json(), bundle.path / "step.pte")
+        executorch_writer.write(graph, program, "float32", bundle.manifest.interface("uint8").model_dump_json(), bundle.path / "step.pte")
     changed = rehash(bundle.path)
     with pytest.raises(ParityError, match=r"step\.pte: .* is off at step 0"):
         verify(changed)

@@ -13,10 +13,11 @@ from coremltools.models.utils import load_spec
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.choices import IOS, OPSETS
 from clipstep.export.lowering.lower import simplified
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
+from clipstep.export.targets.coreml import COREML
+from clipstep.export.targets.onnx import OPSETS
 from clipstep.export.targets.onnx_operations import onnx_model
 from clipstep.runtime import Bundle, ClipstepError, StepModel, check_golden
 from clipstep.runtime.golden import GoldenSteps
@@ -45,10 +46,14 @@ def test_each_operator_set_computes_what_pytorch_does(opset: int) -> None:
         np.testing.assert_allclose(got, expected.numpy(), atol=2e-6)
 
 
+def chosen(option: str, number: int | None) -> dict[str, int]:
+    return {} if number is None else {option: number}
+
+
 @pytest.mark.parametrize(("opset", "expected"), [(None, (20, 9, ">=1.17")), (13, (13, 7, ">=1.15")), (19, (19, 9, ">=1.16"))])
 def test_the_manifest_says_what_the_onnx_file_is(pooled_run: Run, tmp_path: Path, opset: int | None, expected: tuple[int, int, str]) -> None:
     out = tmp_path / "lower.clipstep"
-    (artifact,) = export_network(pooled_run.spec("pooled"), out, ExportOptions(("onnx",), opset=opset)).manifest.artifacts
+    (artifact,) = export_network(pooled_run.spec("pooled"), out, ExportOptions(("onnx",), format_versions=chosen("opset", opset))).manifest.artifacts
     model = onnx.load(out / "step.onnx")
     assert artifact.requires == Requires(opset=model.opset_import[0].version, ir_version=model.ir_version, onnxruntime=expected[2])
     assert (artifact.requires.opset, artifact.requires.ir_version) == expected[:2]
@@ -62,7 +67,7 @@ def test_the_manifest_says_what_the_onnx_file_is(pooled_run: Run, tmp_path: Path
 def test_the_manifest_says_what_the_core_ml_package_is(pooled_run: Run, tmp_path: Path, ios: int | None, macos: int, specification: int) -> None:
     """Apple's specification versions of iOS 15 to 18 are 6 to 9; both precisions pass their golden steps on the way."""
     out = tmp_path / "lower.clipstep"
-    artifacts = export_network(pooled_run.spec("pooled"), out, ExportOptions(("coreml",), ios=ios)).manifest.artifacts
+    artifacts = export_network(pooled_run.spec("pooled"), out, ExportOptions(("coreml",), format_versions=chosen("ios", ios))).manifest.artifacts
     assert [artifact.precision for artifact in artifacts] == ["float32", "float16"]
     for artifact in artifacts:
         assert load_spec(str(out / artifact.file)).specificationVersion == specification
@@ -72,11 +77,12 @@ def test_the_manifest_says_what_the_core_ml_package_is(pooled_run: Run, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"opset": 12}, "--opset is not one that onnx is written for; got 12; expected 13 to 20"),
-        ({"opset": 21}, "--opset is not one that onnx is written for; got 21; expected 13 to 20"),
-        ({"ios": 14}, "--ios is not one that coreml is written for; got 14; expected 15 to 18"),
-        ({"opset": 17, "targets": ("coreml",)}, "--opset is for onnx; got --target coreml; expected --target onnx among them"),
-        ({"ios": 15, "targets": ("onnx",)}, "--ios is for coreml; got --target onnx; expected --target coreml among them"),
+        ({"format_versions": {"opset": 12}}, "--opset is not one that onnx is written for; got 12; expected 13 to 20"),
+        ({"format_versions": {"opset": 21}}, "--opset is not one that onnx is written for; got 21; expected 13 to 20"),
+        ({"format_versions": {"ios": 14}}, "--ios is not one that coreml is written for; got 14; expected 15 to 18"),
+        ({"format_versions": {"opset": 17}, "targets": ("coreml",)}, "--opset is for onnx; got --target coreml; expected --target onnx among them"),
+        ({"format_versions": {"ios": 15}, "targets": ("onnx",)}, "--ios is for coreml; got --target onnx; expected --target coreml among them"),
+        ({"format_versions": {"opsets": 17}}, "unknown version of a format; got opsets; expected some of opset, ios"),
     ],
 )
 def test_versions_that_are_not_written_are_refused_with_those_that_are(options: dict[str, object], message: str) -> None:
@@ -86,10 +92,10 @@ def test_versions_that_are_not_written_are_refused_with_those_that_are(options: 
 
 def test_what_torch_onnx_writes_has_fewer_operator_sets(pooled_run: Run, tmp_path: Path) -> None:
     with pytest.raises(ClipstepError, match=r"needs torch\.onnx, which does not write that operator set; got opset 13; expected 18 to 20"):
-        export_network(pooled_run.spec("pooled"), tmp_path / "no.clipstep", ExportOptions(("onnx",), "3d", opset=13))
+        export_network(pooled_run.spec("pooled"), tmp_path / "no.clipstep", ExportOptions(("onnx",), "3d", format_versions={"opset": 13}))
     assert not (tmp_path / "no.clipstep").exists()
     out = tmp_path / "as-trained.clipstep"
-    (artifact,) = export_network(pooled_run.spec("pooled"), out, ExportOptions(("onnx",), "3d", opset=18)).manifest.artifacts
+    (artifact,) = export_network(pooled_run.spec("pooled"), out, ExportOptions(("onnx",), "3d", format_versions={"opset": 18})).manifest.artifacts
     assert artifact.requires == Requires(opset=18, ir_version=8, onnxruntime=">=1.15")
     _check_names(onnx.load(out / "step.onnx"))
 
@@ -123,4 +129,4 @@ def test_the_command_line_takes_versions(clipstep: Callable[..., tuple[int, str,
     assert (code, err) == (2, "error: --opset is not one that onnx is written for; got 9; expected 13 to 20\n")
     code, _, err = clipstep("export", run_folder, "--out", tmp_path / "x.clipstep", "--ios", "26")
     assert (code, err) == (2, "error: --ios is not one that coreml is written for; got 26; expected 15 to 18\n")
-    assert IOS == (15, 16, 17, 18)
+    assert COREML.format_version is not None and COREML.format_version.numbers == (15, 16, 17, 18)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from clipstep.export.parity import load_for_verification
 from clipstep.export.step import StepProgram
-from clipstep.export.verification import load_for_verification
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import Bundle
 from clipstep.training.data.lists import read_data_set

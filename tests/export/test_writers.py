@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from clipstep.export.lowering.passes import fold_constants
 from clipstep.export.mlprogram import MlProgram
-from clipstep.export.targets import coreml, executorch
+from clipstep.export.targets import coreml_writer, executorch_writer
 from clipstep.export.targets.coreml_operations import ml_program
 from clipstep.export.targets.onnx_operations import onnx_model
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
@@ -42,7 +42,7 @@ def in_executorch(graph: fx.GraphModule, inputs: tuple[Tensor, ...], folder: Pat
 
     xnnpack_graph(graph)  # Otherwise ExecuTorch's own partitioner would be tested.
     program: Any = SimpleNamespace(inputs=inputs)
-    placement = executorch.write(graph, program, "float32", "{}", folder / "step.pte")
+    placement = executorch_writer.write(graph, program, "float32", "{}", folder / "step.pte")
     assert placement.outside == () and list(placement.delegated) == ["XnnpackBackend"]
     return list(portable_lib._load_for_executorch(str(folder / "step.pte")).forward(list(inputs)))
 
@@ -59,7 +59,7 @@ def in_onnxruntime(graph: fx.GraphModule, inputs: tuple[Tensor, ...], folder: Pa
 def in_an_ml_program(graph: fx.GraphModule, inputs: tuple[Tensor, ...], folder: Path) -> list[Tensor]:
     outputs: Any = graph.graph.output_node().args[0]
     program: Any = SimpleNamespace(input_names=[f"in_{i}" for i in range(len(inputs))], output_names=[f"out_{i}" for i in range(len(outputs))])
-    coreml.to_ml_program(graph, program, "float32").save(str(folder / "step.mlpackage"))
+    coreml_writer.to_ml_program(graph, program, "float32").save(str(folder / "step.mlpackage"))
     return [torch.from_numpy(value) for value in MlProgram(folder / "step.mlpackage").run([x.numpy() for x in inputs])]
 
 
@@ -147,6 +147,11 @@ def test_an_operation(name: str, single: dict[str, tuple[Tensor, Tensor]]) -> No
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_onnx_has_linear_layers_of_computed_weights(tmp_path: Path) -> None:
+    for got, expected in run("onnxruntime", [lambda a, b, m: F.linear(a, b[0, 0])], tmp_path):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
 def chain(seed: int) -> Function:
     """Some random permutations, reshapes, slices, concatenations and convolutions in a row."""
 
@@ -187,7 +192,7 @@ def test_only_the_frames_are_taken_as_floats(tmp_path: Path) -> None:
     x = torch.randint(256, (4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     graph = traced(lambda x: ((x[1:].to(torch.float32) * 0.3).to(torch.int32).to(torch.float32) + 1.0,), x)
     program: Any = SimpleNamespace(inputs=(x,))
-    executorch.write(graph, program, "float32", "{}", tmp_path / "step.pte")
+    executorch_writer.write(graph, program, "float32", "{}", tmp_path / "step.pte")
     (got,) = portable_lib._load_for_executorch(str(tmp_path / "step.pte")).forward([x])
     assert torch.equal(got, graph(x)[0])
 

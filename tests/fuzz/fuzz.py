@@ -21,7 +21,8 @@ import numpy as np
 from mutations import damaged, damaged_json
 from small import export_small
 
-from clipstep.export.verification import IMPORTS, check_artifact
+from clipstep.export.parity import check_artifact, runtime_module
+from clipstep.export.targets import TARGETS
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, StepModel
 from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
 from clipstep.runtime.inspection import show_bundle
@@ -42,7 +43,7 @@ class Fuzz:
         shutil.copytree(source, self.path)
         self.text = (source / MANIFEST).read_text(encoding="utf-8")
         self.files = {file: (source / file).read_bytes() for file in self._files()}
-        self.child = Child(list(IMPORTS.values()), SECONDS // 2)
+        self.child = Child([runtime_module(target) for target in TARGETS], SECONDS // 2)
         self.child.renewed()  # What it imports first is not a file's time.
         self.nowhere = new_console(io.StringIO())
 

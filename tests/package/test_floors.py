@@ -146,7 +146,7 @@ def test_the_lowest_versions_run_bundles_and_decode_videos(environment: Path, ru
     for opset in OPSETS:
         bundles.append(str(tmp_path / f"opset{opset}.clipstep"))
         exported = run if opset == OPSETS[-1] else _averages()
-        export_network(exported.spec("small"), Path(bundles[-1]), ExportOptions(("onnx",), opset=opset))
+        export_network(exported.spec("small"), Path(bundles[-1]), ExportOptions(("onnx",), format_versions={"opset": opset}))
     shown = _rotated_and_tagged(tmp_path / "tagged.mp4")
     arguments = (json.dumps(bundles), json.dumps(list(floors())), CLIP, tmp_path / "tagged.mp4")
     said = json.loads(_run(environment / "python", "-c", CHECK, *arguments, cwd=tmp_path))

@@ -117,7 +117,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "have"),
     [
-        ({"target": "coreml"}, "holds Core ML packages alone, which run on Apple devices only"),
+        ({"target": "coreml"}, "holds Core ML artifacts alone, which run on Apple devices only"),
         ({"precision": "float16"}, "no float32 onnx artifact for this processor; got onnx for any"),
         ({"platform": "arm64"}, "no float32 onnx artifact for this processor; got onnx for arm64"),
     ],

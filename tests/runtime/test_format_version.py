@@ -105,7 +105,7 @@ def test_nothing_is_ignored_in_a_bundle_of_ones_own_version(edit_manifest: Edit,
     ("change", "where"),
     [
         (lambda values: values["input"].pop("fps"), "input.fps; got Field required"),
-        (lambda values: values["artifacts"][0].update(target="litert"), "artifacts.0.target; got Input should be 'onnx'"),
+        (lambda values: values["artifacts"][0].update(target="litert"), "artifacts.0.target; got 'litert' is not onnx, executorch or coreml;"),
         (lambda values: values["provenance"].update(kind="registry"), "provenance; got Input tag 'registry'"),
         (lambda values: values.update(labels="red"), "labels; got Input should be a valid"),
         (lambda values: values.update(input=[1]), "input; got Input should be an object"),

@@ -26,8 +26,9 @@ def test_the_kotlin_runtime_knows_them() -> None:
 
 def test_the_engines_of_both_runtimes_are_for_some_of_them() -> None:
     assert {info.target for info in ENGINES.values()} == set(targets_at("python"))
-    kotlin = re.findall(r'^    "\w+" to EngineInfo\("(\w+)"', (KOTLIN / "Engines.kt").read_text(encoding="utf-8"), re.M)
-    assert set(kotlin) == set(targets_at("android"))
+    kotlin = dict(re.findall(r'^    "(\w+)" to EngineInfo\("(\w+)"', (KOTLIN / "Engines.kt").read_text(encoding="utf-8"), re.M))
+    assert set(kotlin.values()) == set(targets_at("android"))
+    assert kotlin == {name: info.target for name, info in ENGINES.items()}
 
 
 def test_the_places_of_packs_are_those_where_they_run() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from clipstep.runtime import ClipstepError, Prediction, StepModel
-from clipstep.runtime.engines import Array, Engine, load_engine
+from clipstep.runtime.engine import Array, Engine
+from clipstep.runtime.engines import load_engine
 
 FRAMES = np.random.default_rng(3).integers(0, 256, (8, 8, 8, 3), np.uint8)
 

@@ -12,10 +12,11 @@ import onnx
 import pytest
 import torch
 
+from clipstep.export.golden_steps import check_steps
 from clipstep.export.step import program_of
-from clipstep.export.verification import ParityError, check_steps
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, Prediction, StepModel
+from clipstep.runtime.golden import ParityError
 from clipstep.runtime.manifest import Flush
 from clipstep.training.run import Run
 

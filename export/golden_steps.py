@@ -1,0 +1,116 @@
+"""Golden steps of the eager network: recorded, compared with the clip network, and computed anew."""
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from clipstep.export.step import StepProgram
+from clipstep.runtime.golden import BOUNDS, GoldenSteps, ParityError, flush_points, scale_of, shortest_steps
+
+GOLDEN_STEPS = 16
+"""The least number of consecutive steps that an artifact is compared over."""
+GOLDEN_STATE_BYTES = 8_000_000
+"""What all recorded states may take; larger ones are recorded after the last steps only."""
+
+
+@torch.no_grad()
+def record_golden(program: StepProgram, subclips: torch.Tensor, steps: int | None = None) -> GoldenSteps:
+    """Runs the eager network for ``steps`` steps of one stream over ``subclips`` ``(S, T, H, W, channels)``, which are repeated as needed.
+
+    Where a stream is flushed at the end of a video, the flushed logits are recorded too, as if the video ended after some of the steps.
+    Unless given, ``steps`` is ``GOLDEN_STEPS``, or the number of steps of the shortest video if that is larger.
+    """
+    frames = len(program.frames)
+    steps = steps or max(GOLDEN_STEPS, shortest_steps(program.flush, frames) if program.flush else 0)
+    points, flushed = flush_points(program.flush, frames, program.delay, steps), dict[int, np.ndarray]()
+    states = list(program.states.values())
+    size = sum(state.nbytes for state in states)
+    logits: list[np.ndarray] = []
+    kept: deque[list[np.ndarray]] = deque(maxlen=max(1, min(steps, GOLDEN_STATE_BYTES // max(1, size))))
+    for step in range(steps):
+        out, *states = program.step(subclips[step % len(subclips)], *states)
+        logits.append(out[0].numpy())
+        kept.append([state.numpy() for state in states])
+        if step + 1 in points:
+            flushed[step + 1] = flush(program, states)[0].numpy()
+    after = {name: np.stack(values) for name, values in zip(program.states, zip(*kept, strict=True), strict=True)}
+    return GoldenSteps(subclips[:steps].numpy(), np.stack(logits), after, flushed)
+
+
+@torch.no_grad()
+def check_steps(program: StepProgram, subclips: torch.Tensor) -> tuple[int, float]:
+    """Compares the eager steps of a stream with the clip network on all frames so far, after 1, 2, 4, ... steps and after the last one.
+
+    Where a stream is flushed, the flushed logits are compared too, for the shortest video and for all of this one. ``subclips``
+    ``(S, T, H, W, channels)`` are repeated where they are shorter than the delay or the window.
+
+    Returns:
+        The number of steps, and the largest error as a share of the logits' range.
+
+    Raises:
+        ParityError: the steps do not give the clip network's logits.
+    """
+    assert program.clip is not None
+    states, pairs, frames = list(program.states.values()), [], len(program.frames)
+    count = max(GOLDEN_STEPS, len(subclips), program.delay // frames + 4, (program.window or 0) // frames + 2)
+    video = subclips[torch.arange(count) % len(subclips)]
+    flushed = {shortest_steps(program.flush, frames), count} if program.flush else set()
+    for step, subclip in enumerate(video, 1):
+        logits, *states = program.step(subclip, *states)
+        so_far = f"after {step} steps of {frames} frames"
+        if not step & (step - 1) or step == count:
+            pairs.append((so_far, logits, program.clip(video[:step].flatten(0, 1), False)))
+        if step in flushed:
+            pairs.append((f"{so_far}, flushed,", flush(program, states), program.clip(video[:step].flatten(0, 1), True)))
+    return count, _largest_difference([(when, logits, expected) for when, logits, expected in pairs if expected is not None])
+
+
+def flush(program: StepProgram, states: Sequence[torch.Tensor], *, told: bool = True) -> torch.Tensor:
+    """Computes the logits ``(1, classes)`` of a whole video from the states after its last step.
+
+    With ``told`` False the network is not told that the video has ended, as if an artifact ignored it."""
+    assert program.flush is not None
+    ended, names = program.flush.state if told else None, program.input_names[1:]
+    states = tuple(torch.ones_like(state) if name == ended else state for name, state in zip(names, states, strict=True))
+    for _ in range(program.flush.steps):
+        outputs: tuple[torch.Tensor, ...] = program.step(torch.zeros_like(program.frames), *states)
+        states = outputs[1:]
+    return outputs[0]
+
+
+def _largest_difference(pairs: Sequence[tuple[str, torch.Tensor, torch.Tensor]]) -> float:
+    """Returns the largest difference between logits and expected logits, as a share of the range of all expected ones.
+
+    Each of ``pairs`` is (when, logits, expected)."""
+    scale = scale_of(torch.stack([expected for _, _, expected in pairs]).numpy())
+    errors = []
+    for when, logits, expected in pairs:
+        errors.append(float((logits - expected).abs().max()) / scale)
+        if not errors[-1] <= BOUNDS["float32"]:
+            raise ParityError(
+                f"{when} the logits are not those of the network on all of them",
+                got=f"an error of {errors[-1]:.3g} of their range",
+                expected=f"at most {BOUNDS['float32']:g}",
+                fix="export it without --stream",
+            )
+    return max(errors)
+
+
+def same_golden(recorded: GoldenSteps, computed: GoldenSteps) -> None:
+    """Checks that the golden steps recorded in a bundle are what the eager network computes today.
+
+    States are compared after those of the last steps for which both have them.
+
+    Raises:
+        ParityError: they differ.
+    """
+    for (name, new), old in zip(computed.outputs.items(), recorded.outputs.values(), strict=True):
+        both = min(len(old), len(new))
+        difference = np.abs(old[len(old) - both :] - new[len(new) - both :]).max(initial=0)
+        if not difference <= BOUNDS["float32"] * scale_of(new):
+            raise ParityError(f"the bundle's golden {name} are not what the eager network computes", fix="export it again")
+    for steps in recorded.flushed.keys() & computed.flushed.keys():
+        if not np.abs(recorded.flushed[steps] - computed.flushed[steps]).max() <= BOUNDS["float32"] * computed.scale("logits"):
+            raise ParityError(f"the bundle's golden logits of a flushed video of {steps} steps are not the eager network's", fix="export it again")

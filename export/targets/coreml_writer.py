@@ -1,0 +1,89 @@
+"""Writes Core ML packages: an ML Program, operator by operator or, where an operator is not written here, by coremltools' converter."""
+
+from pathlib import Path
+
+import coremltools as ct
+import numpy as np
+import torch
+from coremltools.models.utils import load_spec
+from torch import fx, nn
+
+from clipstep.export.step import StepProgram
+from clipstep.export.targets.coreml import DEFAULT_IOS, MACOS
+from clipstep.export.targets.coreml_operations import OPERATORS, ml_program
+from clipstep.export.unsupported import Unsupported
+from clipstep.runtime.declared import METADATA
+from clipstep.runtime.manifest import Placement, Requires
+
+__all__ = ["OPERATORS", "requires", "to_ml_program", "write"]
+
+SHARED_CONSTANTS = ("common::noop_elimination", "common::dead_code_elimination", "common::const_deduplication")
+ROUNDED = ("common::add_fp16_cast", "common::remove_redundant_ops", "common::cast_optimization", "common::const_elimination")
+"""The passes of coremltools that a graph needs after ours; ``ROUNDED`` are those for float16."""
+
+
+def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path, format_version: int | None = None) -> Placement:
+    """Writes ``path`` with the metadata in the user-defined metadata ``clipstep``; frames are float32 holding 0..255.
+
+    ``format_version`` is the lowest iOS that the model runs on. Core ML decides on the device which processor runs what, so the placement
+    names the ML Program alone.
+    """
+    assert isinstance(graph, fx.GraphModule)
+    ios = format_version or DEFAULT_IOS
+    try:
+        model = to_ml_program(graph, program, precision, ios)
+    except Unsupported:
+        model = converted(graph, program, precision, ios)
+    model.user_defined_metadata[METADATA] = metadata
+    model.save(str(path))
+    function = model.get_spec().mlProgram.functions["main"]
+    operations = function.block_specializations[function.opset].operations
+    return Placement(delegated={"ML Program": sum(operation.type != "const" for operation in operations)}, outside=())
+
+
+def requires(path: Path) -> Requires:
+    """Reads the specification's version from the package, and finds the systems that take it."""
+    number = load_spec(str(path)).specificationVersion
+    ios = next(ios for ios in MACOS if _target(ios).value == number)
+    return Requires(specification_version=number, ios=f">={ios}", macos=f">={MACOS[ios]}")
+
+
+def _target(ios: int) -> ct.target:
+    return ct.target[f"iOS{ios}"]
+
+
+def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str, ios: int = DEFAULT_IOS) -> ct.models.MLModel:
+    """Writes the model of a graph operator by operator.
+
+    Raises:
+        Unsupported: it has an operator that is not written here.
+    """
+    passes = (*(ROUNDED if precision == "float16" else ()), *SHARED_CONSTANTS)
+    return ct.convert(
+        ml_program(graph, program.input_names, program.output_names, _target(ios)),
+        minimum_deployment_target=_target(ios),
+        compute_precision=_precision(precision),
+        pass_pipeline=ct.PassPipeline(list(passes), "clipstep"),
+        skip_model_load=True,
+    )
+
+
+def converted(graph: nn.Module, program: StepProgram, precision: str, ios: int = DEFAULT_IOS) -> ct.models.MLModel:
+    """Converts a step module with coremltools."""
+    exported = torch.export.export(graph, (program.frames.float(), *program.states.values())).run_decompositions({})
+    model = ct.convert(
+        exported,
+        minimum_deployment_target=_target(ios),
+        compute_precision=_precision(precision),
+        skip_model_load=True,
+        # Inputs are not named here, because coremltools would reorder them. Without a type the outputs would be float16.
+        outputs=[ct.TensorType(name=name, dtype=np.float32) for name in program.output_names],
+    )
+    spec = model.get_spec()
+    for old, new in zip([value.name for value in spec.description.input], program.input_names, strict=True):
+        ct.utils.rename_feature(spec, old, new, rename_outputs=False)
+    return ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
+
+
+def _precision(name: str) -> ct.precision:
+    return ct.precision.FLOAT16 if name == "float16" else ct.precision.FLOAT32

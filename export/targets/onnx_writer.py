@@ -1,0 +1,81 @@
+"""Writes ONNX files: operator by operator or, where an operator is not written here, by torch.onnx."""
+
+from pathlib import Path
+
+import onnx
+import torch
+from torch import fx, nn
+
+from clipstep.export.step import StepProgram
+from clipstep.export.targets.onnx import OPSETS
+from clipstep.export.targets.onnx_operations import OPERATORS, onnx_model
+from clipstep.export.unsupported import Unsupported
+from clipstep.runtime.declared import METADATA
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.manifest import Placement, Requires
+
+__all__ = ["OPERATORS", "requires", "to_onnx", "write"]
+
+TORCH_OPSETS = range(18, OPSETS[-1] + 1)
+"""The operator sets that torch.onnx writes."""
+ONNXRUNTIMES = (("1.15", 18, 8), ("1.16", 19, 9), ("1.17", 20, 9), ("1.18", 21, 10))
+"""Releases of onnxruntime, and the newest operator set and file format that each takes: https://onnxruntime.ai/docs/reference/compatibility.html
+and the table of ONNX releases that it points to, tried with those releases (1.15 reads operator set 19, but lacks its Pad). Older releases
+than the first were not tried."""
+
+
+def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path, format_version: int | None = None) -> Placement:
+    """Writes ``path`` with the metadata in ``metadata_props["clipstep"]``. onnxruntime's CPU provider runs every node.
+
+    ``format_version`` is ONNX's operator set.
+
+    Raises:
+        ClipstepError: the network has an operator that is left to torch.onnx, which does not write that operator set.
+    """
+    opset = format_version or OPSETS[-1]
+    try:
+        if not isinstance(graph, fx.GraphModule):
+            raise Unsupported("a network as it was trained")
+        model = onnx_model(graph, program.input_names, program.output_names, opset)
+    except Unsupported:
+        model = to_onnx(graph, program, opset)
+    model.metadata_props.add(key=METADATA, value=metadata)
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return Placement(delegated={"CPUExecutionProvider": len(model.graph.node)}, outside=())
+
+
+def requires(path: Path) -> Requires:
+    """Reads the operator set and the format's version from the file, and finds the onnxruntime that takes them."""
+    model = onnx.load(path, load_external_data=False)
+    (opset,) = (item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+    lowest = next((release for release, newest, ir in ONNXRUNTIMES if opset <= newest and model.ir_version <= ir), None)
+    return Requires(opset=opset, ir_version=model.ir_version, onnxruntime=lowest and f">={lowest}")
+
+
+def to_onnx(step: nn.Module, program: StepProgram, opset: int = OPSETS[-1]) -> onnx.ModelProto:
+    """Converts a step module, as trained or lowered, with torch.onnx into a model whose inputs and outputs have the contract's names.
+
+    Raises:
+        ClipstepError: torch.onnx does not write that operator set.
+    """
+    exported = torch.export.export(step, program.inputs)
+    onnx_program = torch.onnx.export(
+        exported, input_names=program.input_names, output_names=program.output_names, opset_version=opset, dynamo=True, verbose=False
+    )
+    assert onnx_program is not None
+    model: onnx.ModelProto = onnx_program.model_proto
+    got = next(item.version for item in model.opset_import if not item.domain)
+    if got != opset:
+        raise ClipstepError(
+            "the network, or its form, needs torch.onnx, which does not write that operator set",
+            got=f"opset {opset}",
+            expected=f"{TORCH_OPSETS[0]} to {TORCH_OPSETS[-1]}",
+        )
+    model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+    for node in model.graph.node:  # torch.onnx notes source paths of this machine.
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    return model

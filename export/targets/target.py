@@ -1,0 +1,124 @@
+"""What a target is to an export: how its files are named, written and verified, and what it can be asked for."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from clipstep.export.lowering.profile import EngineProfile
+from clipstep.runtime.target import TargetInfo
+
+if TYPE_CHECKING:  # The table of targets is read by the command line's help, which loads no PyTorch.
+    from torch import nn
+
+    from clipstep.export.step import StepProgram
+    from clipstep.runtime.manifest import Placement, Requires
+
+ANY = "any"
+"""The platform of an artifact that is the same for all processors."""
+
+
+class Writer(Protocol):
+    """A module that writes a target's files; importing it loads PyTorch and the target's own tools."""
+
+    @property
+    def OPERATORS(self) -> Mapping[Any, Callable[..., Any]]:
+        """The ATen operators of a lowered graph that it writes, each with the function that does."""
+
+    def write(
+        self, graph: "nn.Module", program: "StepProgram", precision: str, metadata: str, path: Path, format_version: int | None = None
+    ) -> "Placement":
+        """Writes an artifact and returns where its nodes will run.
+
+        Args:
+            graph: the step in the form that the artifact has: the module as trained, or a lowered ``torch.fx.GraphModule``.
+            program: the step's inputs and outputs.
+            precision: one of the target's.
+            metadata: the facts to embed, as JSON.
+            path: the file or folder to write.
+            format_version: one of the target's ``FormatVersion``; None for its default.
+
+        Raises:
+            ClipstepError: the target's tools cannot write the step.
+        """
+
+    def requires(self, path: Path) -> "Requires":
+        """Reads from a written file which versions of its format and of what runs it are needed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatVersion:
+    """A version of a file format that users choose with an option."""
+
+    option: str
+    """The option's name, without dashes."""
+    numbers: Sequence[int]
+    default: int
+    meaning: str
+    """What the number is, for the option's help."""
+    advice: str = ""
+    """Why one would choose another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Clipstep's own evaluator of a target's files, for a target that no engine on this computer runs."""
+
+    load: str
+    """``module:function``. The function takes ``path`` and ``exact``, the path of the float32 artifact whose weights to use in place of
+    rounded ones, or None, and returns an ``clipstep.runtime.engine.Engine``. It is imported in the process that verifies."""
+    name: str
+    """What messages call it."""
+    display_name: str
+    note: str
+    """What is to be known where its verdict is shown."""
+
+    @property
+    def module(self) -> str:
+        return self.load.partition(":")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A target, as an entry of ``clipstep.export.targets.TARGETS``."""
+
+    info: TargetInfo
+    """The runtime's entry: its name, the suffix of its files, how they are read and checked."""
+    writer: str
+    """The name of the module that writes its files, a ``Writer``."""
+    precisions: tuple[str, ...] = ("float32",)
+    forms: tuple[str, ...] = ("lowered",)
+    """The forms of a step that it takes, its default first."""
+    input_dtypes: tuple[str, ...] = ("uint8", "float32")
+    """The types of frames that it takes, its default first."""
+    variants: Mapping[str, EngineProfile]
+    """The variants of its lowered form by name, the default first: the engine profile of each."""
+    platforms: Mapping[str, str]
+    """The processors for which an artifact may differ, and the default variant for each; empty if artifacts are the same for all."""
+    tools: tuple[str, ...]
+    """The distributions whose versions an artifact records."""
+    format_version: FormatVersion | None = None
+    """The version of its format that can be chosen, if there is one."""
+    evaluator: Evaluator | None = None
+    """What computes its files for verification; None for the engine that runs the target on this computer."""
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    def load_writer(self) -> Writer:
+        """Imports the module that writes its files."""
+        return cast(Writer, importlib.import_module(self.writer))
+
+    def file_name(self, precision: str, platform: str = ANY) -> str:
+        """Returns the name of an artifact's file: ``step.onnx``, ``step-arm64.onnx``, ``step-float16.mlpackage``."""
+        parts = ["step", *([precision] if len(self.precisions) > 1 else []), *([platform] if platform != ANY else [])]
+        return "-".join(parts) + self.info.suffix
+
+    def default_variant(self, platform: str) -> str:
+        return self.platforms.get(platform, next(iter(self.variants)))
+
+    def tool_versions(self) -> dict[str, str]:
+        return {tool: version(tool) for tool in self.tools}

@@ -1,0 +1,307 @@
+"""Writes ATen operators that compute as XNNPACK's: one small function for each."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clipstep.export.compat.executorch_internals import flags, schema
+from clipstep.export.targets.common import Pair, check_result, check_scales, pair
+from clipstep.export.targets.xnnpack import NHWC, NONE, Clamp, Graph, XnnValue
+from clipstep.export.targets.xnnpack_movement import constant, largest, with_last_axis
+from clipstep.export.unsupported import Unsupported
+
+aten = torch.ops.aten
+TILE = 8
+"""How many output channels XNNPACK's GEMM kernels compute at a time on ARM64."""
+INFINITY = float("inf")
+
+
+def _between(low: float | None = None, high: float | None = None) -> tuple[float, float]:
+    return (-INFINITY if low is None else low, INFINITY if high is None else high)
+
+
+CLAMPS: dict[Any, Callable[..., tuple[float, float]]] = {
+    aten.relu.default: lambda: (0.0, INFINITY),
+    aten.relu6.default: lambda: (0.0, 6.0),
+    aten.hardtanh.default: lambda low=-1.0, high=1.0: (low, high),
+    aten.clamp.default: _between,
+    aten.clamp_min.default: lambda low: (low, INFINITY),
+    aten.clamp_max.default: lambda high: (-INFINITY, high),
+}
+
+
+def _check_constant(*values: Any) -> None:
+    if any(isinstance(value, XnnValue) for value in values):
+        raise Unsupported("weights that are computed")
+
+
+def conv2d(
+    graph: Graph,
+    x: XnnValue,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    clamp: Clamp = None,
+) -> XnnValue:
+    _check_constant(weight, bias)
+    x = graph.to_layout(x, NHWC)
+    batch, *sizes, _ = x.memory
+    out_channels, in_group, *kernel = weight.shape
+    pads, steps, dilations = pair(padding), pair(stride), pair(dilation)
+    height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(sizes, pads, dilations, kernel, steps, strict=True))
+    depthwise = in_group == 1 and groups > 1
+    if groups == 1 and (*kernel, *steps, *pads) == (1, 1, 1, 1, 0, 0) and (wide := _whole_tiles(weight, bias)):
+        computed = conv2d(graph, x, *wide, clamp=clamp)
+        return graph.cut(computed, (0, 0, 0, 0), (batch, height, width, out_channels))
+    return graph.add(
+        schema.XNNDepthwiseConv2d if depthwise else schema.XNNConv2d,
+        (batch, height, width, out_channels),
+        NHWC,
+        clamp,
+        padding_top=pads[0],
+        padding_bottom=pads[0],
+        padding_left=pads[1],
+        padding_right=pads[1],
+        kernel_height=kernel[0],
+        kernel_width=kernel[1],
+        subsampling_height=steps[0],
+        subsampling_width=steps[1],
+        dilation_height=dilations[0],
+        dilation_width=dilations[1],
+        group_input_channels=in_group,
+        group_output_channels=out_channels // groups,
+        groups=groups,
+        adjustment_height=0,
+        adjustment_width=0,
+        input1_id=x.number,
+        filter_id=graph.constant(weight.permute((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))),
+        bias_id=NONE if bias is None else graph.constant(bias),
+    )
+
+
+def _whole_tiles(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
+    """Pads the weights with zeros to whole tiles of output channels, if that adds a fifth at most, else returns None.
+
+    For the rest of an incomplete tile XNNPACK takes kernels of two channels, which cost twice as much."""
+    more = -len(weight) % TILE
+    if not more or more * 5 > len(weight):
+        return None
+    padding = [0, 0] * (weight.ndim - 1) + [0, more]
+    return F.pad(weight, padding), None if bias is None else F.pad(bias, (0, more))
+
+
+def linear(graph: Graph, x: XnnValue, weight: Tensor, bias: Tensor | None = None, clamp: Clamp = None) -> XnnValue:
+    _check_constant(weight, bias)
+    x = with_last_axis(graph, x, len(x.axes) - 1)
+    return graph.add(
+        schema.XNNFullyConnected,
+        (*x.memory[:-1], len(weight)),
+        x.axes,
+        clamp,
+        input1_id=x.number,
+        filter_id=graph.constant(weight),
+        bias_id=NONE if bias is None else graph.constant(bias),
+    )
+
+
+def matmul(graph: Graph, a: XnnValue, b: XnnValue | Tensor) -> XnnValue:
+    if isinstance(b, Tensor) and b.ndim == 2:
+        return linear(graph, a, b.t())
+    a, b = (constant(graph, value, range(value.ndim)) if isinstance(value, Tensor) else value for value in (a, b))
+    if len(a.axes) != len(b.axes) or a.shape[:-2] != b.shape[:-2]:
+        raise Unsupported("a matrix that is broadcast along the batch")
+    first, second = (graph.to_layout(value, range(len(value.axes))) for value in (a, b))
+    memory = (*first.memory[:-1], second.memory[-1])
+    return graph.add(schema.XNNBatchMatrixMultiply, memory, range(len(memory)), input1_id=first.number, input2_id=second.number)
+
+
+def binary(operation: Any) -> Callable[..., XnnValue]:
+    def write(graph: Graph, a: Any, b: Any, clamp: Clamp = None) -> XnnValue:
+        like = largest([value for value in (a, b) if isinstance(value, XnnValue)])
+        (first, shape), (second, other) = (graph.operand(value, like) for value in (a, b))
+        memory = [max(sizes) for sizes in zip(shape, other, strict=True)]
+        return graph.add(operation, memory, like.axes, clamp, input1_id=first, input2_id=second)
+
+    return write
+
+
+def reversed_subtraction(graph: Graph, a: XnnValue, b: Any) -> XnnValue:
+    return binary(schema.XNNSubtract)(graph, b, a)
+
+
+def unary(operation: Any, **fields: Any) -> Callable[..., XnnValue]:
+    return lambda graph, x: graph.elementwise(operation, x, **fields)
+
+
+def leaky_relu(graph: Graph, x: XnnValue, slope: float = 0.01) -> XnnValue:
+    return unary(schema.XNNLeakyReLU, negative_slope=float(slope))(graph, x)
+
+
+def elu(graph: Graph, x: XnnValue, alpha: float = 1.0) -> XnnValue:
+    return unary(schema.XNNELU, alpha=float(alpha))(graph, x)
+
+
+def gelu(graph: Graph, x: XnnValue, approximate: str = "none") -> XnnValue:
+    if approximate != "none":
+        raise Unsupported("the approximation by tanh")
+    return unary(schema.XNNGelu)(graph, x)
+
+
+def hard_sigmoid(graph: Graph, x: XnnValue) -> XnnValue:
+    return binary(schema.XNNAdd)(graph, binary(schema.XNNMultiply)(graph, x, 1 / 6), 0.5, (0.0, 1.0))
+
+
+def silu(graph: Graph, x: XnnValue) -> XnnValue:
+    return binary(schema.XNNMultiply)(graph, x, unary(schema.XNNSigmoid)(graph, x))
+
+
+def clamp_writer(target: Any) -> Callable[..., XnnValue]:
+    def write(graph: Graph, x: XnnValue, *given: float) -> XnnValue:
+        return graph.elementwise(schema.XNNClamp, x, CLAMPS[target](*given))
+
+    return write
+
+
+def softmax(graph: Graph, x: XnnValue, dim: int, dtype: torch.dtype | None = None) -> XnnValue:
+    check_result(dtype)
+    x = with_last_axis(graph, x, dim % len(x.axes))
+    return graph.add(schema.XNNSoftmax, x.memory, x.axes, input_id=x.number)
+
+
+def max_pool2d(
+    graph: Graph, x: XnnValue, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False, clamp: Clamp = None
+) -> XnnValue:
+    """A window that ends after the last element, by ``ceil_mode``, is written as more padding, which never is the maximum."""
+    x = graph.to_layout(x, NHWC)
+    batch, *lengths, channels = x.memory
+    kernels, pads, dilations = pair(kernel), pair(padding), pair(dilation)
+    steps = pair(stride or kernel)
+    sizes, trailing = [], []
+    for n, k, s, p, d in zip(lengths, kernels, steps, pads, dilations, strict=True):
+        room = n + 2 * p - d * (k - 1) - 1
+        more = ceil_mode and room % s > 0 and (room // s + 1) * s < n + p
+        sizes.append(room // s + 1 + more)
+        trailing.append(p + (s - room % s if more else 0))
+    return graph.add(
+        schema.XNNMaxPooling2d,
+        (batch, *sizes, channels),
+        NHWC,
+        clamp,
+        padding_top=pads[0],
+        padding_left=pads[1],
+        padding_bottom=trailing[0],
+        padding_right=trailing[1],
+        pooling_height=kernels[0],
+        pooling_width=kernels[1],
+        stride_height=steps[0],
+        stride_width=steps[1],
+        dilation_height=dilations[0],
+        dilation_width=dilations[1],
+        input_id=x.number,
+        flags=flags.XNN_FLAG_KEEP_DIMS,
+    )
+
+
+def avg_pool2d(
+    graph: Graph,
+    x: XnnValue,
+    kernel: Pair,
+    stride: Pair = (),
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_padding: bool = True,
+    divisor: int | None = None,
+) -> XnnValue:
+    if any(pair(padding)):
+        raise Unsupported("`padding`")
+    if ceil_mode:
+        raise Unsupported("`ceil_mode`")
+    if divisor:
+        raise Unsupported("`divisor_override`")
+    x = graph.to_layout(x, NHWC)
+    batch, *lengths, channels = x.memory
+    kernels, steps = pair(kernel), pair(stride or kernel)
+    sizes = [(n - k) // s + 1 for n, k, s in zip(lengths, kernels, steps, strict=True)]
+    if list(kernels) == lengths:
+        return _mean(graph, XnnValue(x.number, x.memory, NHWC), (2, 3), keep=True)
+    return graph.add(
+        schema.XNNAvgPooling2d,
+        (batch, *sizes, channels),
+        NHWC,
+        padding_top=0,
+        padding_left=0,
+        padding_bottom=0,
+        padding_right=0,
+        pooling_height=kernels[0],
+        pooling_width=kernels[1],
+        stride_height=steps[0],
+        stride_width=steps[1],
+        dilation_height=0,
+        dilation_width=0,
+        input_id=x.number,
+        flags=flags.XNN_FLAG_KEEP_DIMS,
+    )
+
+
+def mean(graph: Graph, x: XnnValue, dims: Any = None, keep: bool = False, dtype: torch.dtype | None = None) -> XnnValue:
+    check_result(dtype)
+    return _mean(graph, x, dims, keep)
+
+
+def _mean(graph: Graph, x: XnnValue, dims: Any, keep: bool) -> XnnValue:
+    """Makes the axes adjacent in memory and joins them, so that XNNPACK's global average pool takes their mean."""
+    rank = len(x.axes)
+    gone = set(range(rank)) if not dims and dims != 0 else {dim % rank for dim in ([dims] if isinstance(dims, int) else dims)}
+    places = [place for place, axis in enumerate(x.axes) if axis in gone]
+    if places != list(range(places[0], places[-1] + 1)):
+        x = graph.to_layout(x, [*(axis for axis in x.axes if axis not in gone), *sorted(gone)])
+        places = list(range(rank - len(gone), rank))
+    outer, inner = math.prod(x.memory[: places[0]]), math.prod(x.memory[places[-1] + 1 :])
+    plane = XnnValue(x.number, x.memory, tuple(range(rank)))
+    plane = graph.reshape(plane, (outer, math.prod(x.memory) // outer // inner, 1, inner))
+    pooled = graph.add(schema.XNNGlobalAvgPooling2d, (outer, 1, 1, inner), range(4), input_id=plane.number, flags=flags.XNN_FLAG_KEEP_DIMS)
+    kept = graph.reshape(pooled, [1 if axis in gone else size for axis, size in zip(x.axes, x.memory, strict=True)])
+    result = XnnValue(kept.number, kept.memory, x.axes)
+    return result if keep else graph.reshape(result, [size for axis, size in enumerate(result.shape) if axis not in gone])
+
+
+def total(graph: Graph, x: XnnValue, dims: Any = None, keep: bool = False, dtype: torch.dtype | None = None) -> XnnValue:
+    averaged = mean(graph, x, dims, keep, dtype)
+    return binary(schema.XNNMultiply)(graph, averaged, float(math.prod(x.memory) // math.prod(averaged.memory)))
+
+
+def resize(
+    graph: Graph,
+    x: XnnValue,
+    sizes: Any,
+    align_corners: bool,
+    scales: Sequence[float] | None = None,
+    *,
+    before: Sequence[int],
+    after: Sequence[int],
+) -> XnnValue:
+    check_scales(scales, align_corners, before, after)
+    x = graph.to_layout(x, NHWC)
+    height, width = after[2:]
+    return graph.add(
+        schema.XNNStaticResizeBilinear2D,
+        (x.memory[0], height, width, x.memory[3]),
+        NHWC,
+        new_height=height,
+        new_width=width,
+        input_id=x.number,
+        flags=flags.XNN_FLAG_ALIGN_CORNERS if align_corners else 0,
+    )
+
+
+def power(graph: Graph, x: XnnValue, exponent: float) -> XnnValue:
+    if exponent != 2:
+        raise Unsupported("an exponent other than 2")
+    return unary(schema.XNNSquare)(graph, x)

@@ -1,0 +1,102 @@
+"""The variants in which a target can write the same step: all of them, and the one that is kept."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import fx, nn
+
+from clipstep.export.lowering.lower import lower_graph, simplified
+from clipstep.export.lowering.profile import EngineProfile
+from clipstep.export.options import ExportOptions
+from clipstep.export.step import StepProgram
+from clipstep.export.targets.target import Target
+from clipstep.runtime.bundle import tree_sha256
+from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.manifest import Interface, Placement, Tuning
+
+Around = Callable[[], AbstractContextManager[object]]
+"""Returns the context in which converters and engines run, such as ``clipstep.runtime.terminal.quiet`` for a command."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the ways in which a target can write a step."""
+
+    name: str
+    form: str
+    profile: EngineProfile
+
+
+def variants_of(target: Target, form: str, platform: str) -> list[Variant]:
+    """Returns a target's variants of that form (``auto`` for any) on a platform, the default first."""
+    forms = target.forms if form == "auto" else (form,)
+    default = target.default_variant(platform)
+    names = [default, *(name for name in target.variants if name != default)]
+    lowered = [Variant(name, "lowered", target.variants[name]) for name in names] if "lowered" in forms else []
+    return [*lowered, *([Variant("3d", "3d", target.variants[default])] if "3d" in forms else [])]
+
+
+class Graphs:
+    """A step in each form, lowered for each engine profile once."""
+
+    def __init__(self, program: StepProgram) -> None:
+        self._program = program
+        self._simplified: fx.GraphModule | None = None
+        self._lowered: dict[EngineProfile, fx.GraphModule] = {}
+
+    def of(self, variant: Variant) -> nn.Module:
+        """Returns the step in the variant's form: the module as trained, or the lowered graph."""
+        if variant.form == "3d":
+            return self._program.step
+        if self._simplified is None:
+            self._simplified = simplified(self._program.step, self._program.inputs)
+        if variant.profile not in self._lowered:
+            self._lowered[variant.profile] = lower_graph(self._simplified, self._program.inputs, variant.profile)
+        return self._lowered[variant.profile]
+
+
+@dataclass(frozen=True)
+class Written:
+    """The variant that was written, where its nodes run, and what was measured if it was chosen by tuning."""
+
+    variant: Variant
+    placement: Placement
+    tuning: Tuning | None
+
+
+@dataclass(frozen=True)
+class VariantWriter:
+    """Writes one step for targets, platforms and precisions."""
+
+    program: StepProgram
+    golden: GoldenSteps
+    options: ExportOptions
+    around: Around
+    graphs: Graphs
+
+    def write(self, target: Target, platform: str, precision: str, interface: Interface, path: Path) -> Written:
+        """Writes ``path`` as the default variant or, with ``options.tune``, as the cheapest of those that give different files."""
+        variants = {variant.name: variant for variant in variants_of(target, self.options.form, platform)}
+        if self.options.tune is None or not target.platforms:
+            default = next(iter(variants.values()))
+            return Written(default, self._write(target, default, precision, interface, path), None)
+        with tempfile.TemporaryDirectory(prefix="clipstep-tune-") as temporary:
+            files = {name: Path(temporary) / f"{name}{path.suffix}" for name in variants}
+            placements = {name: self._write(target, variant, precision, interface, files[name]) for name, variant in variants.items()}
+            different: dict[str, str] = {}
+            for name, file in files.items():
+                different.setdefault(tree_sha256(file), name)
+            unit, measured = self.options.tune(platform, target.name, {name: files[name] for name in different.values()}, interface, self.golden)
+            chosen = min(measured, key=lambda name: measured[name])
+            shutil.move(files[chosen], path)
+        tuning = Tuning.model_validate({"unit": unit, "chosen": chosen, "measured": {name: round(cost, 3) for name, cost in measured.items()}})
+        return Written(variants[chosen], placements[chosen], tuning)
+
+    def _write(self, target: Target, variant: Variant, precision: str, interface: Interface, path: Path) -> Placement:
+        version = self.options.format_version(target.name)
+        with self.around():
+            return target.load_writer().write(self.graphs.of(variant), self.program, precision, interface.model_dump_json(), path, version)

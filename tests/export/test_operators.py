@@ -1,0 +1,102 @@
+"""The page of operators is what the code says, and the code does what the page says."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
+
+from clipstep.export.targets import TARGETS, operators
+from clipstep.export.targets.coreml_operations import ml_program
+from clipstep.export.targets.onnx_operations import onnx_model
+from clipstep.export.targets.xnnpack_graph import xnnpack_graph
+from clipstep.export.unsupported import Unsupported
+
+PAGE = Path(__file__).parents[2] / "docs/operators.md"
+NO = ("no", "no", "no")
+X = (1, 4, 6, 5)
+WRITERS: dict[str, Callable[[fx.GraphModule], Any]] = {
+    "onnx": lambda graph: onnx_model(graph, ["x"], ["y"]),
+    "executorch": xnnpack_graph,
+    "coreml": lambda graph: ml_program(graph, ["x"], ["y"]),
+}
+REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str, str, tuple[str, ...]]] = {
+    "another factor": (lambda x: torch.add(x, x, alpha=2), "aten.add.Tensor", "`alpha`", ("onnx", "executorch", "coreml")),
+    "another type": (lambda x: x.softmax(1, torch.float64), "aten.softmax.int", "a result other than float32", ("onnx", "executorch", "coreml")),
+    "rounded sizes": (
+        lambda x: F.interpolate(x, scale_factor=1.5, mode="bilinear"),
+        "aten.upsample_bilinear2d.vec",
+        "`scale_factors` that give rounded sizes",
+        ("onnx", "executorch", "coreml"),
+    ),
+    "selu, as an elu with scales": (lambda x: torch.ops.aten.elu(x, 1.5, 1.1), "aten.elu.default", "`scale`", ("onnx", "executorch", "coreml")),
+    "every second row": (lambda x: x[:, :, ::2], "aten.slice.Tensor", "a `step` other than 1", ("executorch",)),
+    "a cube": (lambda x: x**3, "aten.pow.Tensor_Scalar", "an exponent other than 2", ("executorch",)),
+    "gelu by tanh": (lambda x: F.gelu(x, approximate="tanh"), "aten.gelu.default", "the approximation by tanh", ("executorch",)),
+    "a dilated pool": (lambda x: F.max_pool2d(x, 2, 1, dilation=2), "aten.max_pool2d.default", "`dilation`", ("coreml",)),
+    "computed weights": (lambda x: F.linear(x, x[0, 0]), "aten.linear.default", "weights that are computed", ("executorch", "coreml")),
+    "unshuffled pixels": (lambda x: F.pixel_unshuffle(x[:, :, :, :4], 2), "aten.pixel_unshuffle.default", "several channels", ("onnx",)),
+}
+
+
+def _table(heading: str) -> dict[str, tuple[str, ...]]:
+    text = PAGE.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): tuple(row[1:]) for row in rows}
+
+
+def test_the_page_is_what_the_command_prints() -> None:
+    assert PAGE.read_text(encoding="utf-8") == operators.page(), "run: python -m clipstep.export.targets.operators > docs/operators.md"
+
+
+def test_the_page_says_of_each_operator_whether_a_writer_has_a_function_for_it() -> None:
+    taken = {
+        name: {operator for operator, cells in _table("Operators of lowered graphs").items() if cells[place] != "no"}
+        for place, name in enumerate(TARGETS)
+    }
+    assert taken == {name: {str(operator) for operator in target.load_writer().OPERATORS} for name, target in TARGETS.items()}
+    assert {operator for operator, cells in _table("Operators of lowered graphs").items() if cells == NO} == set(
+        map(str, operators.LEFT_TO_CONVERTERS)
+    )
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_writer_refuses_what_the_page_says_and_nothing_else(case: str, name: str) -> None:
+    function, operator, reason, refusing = REFUSED[case]
+    graph = make_fx(lambda x: (function(x),), pre_dispatch=True)(torch.randn(*X))
+    assert any(str(node.target) == operator for node in graph.graph.nodes)
+    said = _table("Operators of lowered graphs")[operator][list(TARGETS).index(name)]
+    if name in refusing:
+        assert reason in said
+        with pytest.raises(Unsupported):
+            WRITERS[name](graph)
+    elif said != "no":
+        assert reason not in said
+        WRITERS[name](graph)
+
+
+def test_reasons_are_found_in_the_functions_that_a_function_calls() -> None:
+    def inner(x: int) -> None:
+        if x > 1:
+            raise Unsupported("more than one")
+
+    def outer(x: int) -> None:
+        inner(x)
+        raise Unsupported("anything")
+
+    for function in (inner, outer):
+        function.__module__ = operators.WRITERS
+    assert operators.refusals(outer) == ["anything", "more than one"]
+
+
+def test_a_reason_that_is_not_a_constant_is_a_mistake() -> None:
+    def refuse(x: int) -> None:
+        raise Unsupported(f"{x}")
+
+    with pytest.raises(TypeError, match="is not a constant text"):
+        operators.refusals(refuse)
