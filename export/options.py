@@ -110,5 +110,5 @@ class ExportOptions:
                 raise ClipstepError(f"--{option} is for {target}", got=f"--target {' '.join(self.targets)}", expected=f"--target {target} among them")
 
 
-USUAL = ExportOptions()
+DEFAULT_OPTIONS = ExportOptions()
 """Every target in its default form, for any processor."""

@@ -13,14 +13,14 @@ from clipstep.export.golden_steps import check_steps
 from clipstep.export.interface import interface_of
 from clipstep.export.interrupts import interruptible, stopping
 from clipstep.export.manifest import artifact_of, manifest_of
-from clipstep.export.options import USUAL, ExportOptions
+from clipstep.export.options import DEFAULT_OPTIONS, ExportOptions
 from clipstep.export.output_kind import infer_output_kind
 from clipstep.export.parity import check_artifact
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.stream.adapt import window_frames
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY
-from clipstep.export.variants import Around, Graphs, VariantWriter
+from clipstep.export.variants import ContextFactory, Graphs, VariantWriter
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import MANIFEST
 from clipstep.runtime.finished import BUNDLE, check_output
@@ -66,16 +66,16 @@ def _one_at_a_time() -> Iterator[None]:
 def export_network(
     spec: NetworkSpec,
     out: Path,
-    options: ExportOptions = USUAL,
+    options: ExportOptions = DEFAULT_OPTIONS,
     report: Callable[[WrittenArtifact], object] = lambda _: None,
-    around: Around = nullcontext,
+    library_context: ContextFactory = nullcontext,
     *,
     force: bool = False,
     doing: Doing = not_told,
 ) -> ExportResult:
     """Writes the bundle ``out`` with an artifact for each target asked for and each of its precisions, verified; whole, or not at all.
 
-    ``report`` is called after each artifact. The converters write warnings and progress to the process' own streams, unless ``around``
+    ``report`` is called after each artifact. The converters write warnings and progress to the process' own streams, unless `library_context`
     keeps them quiet. Calls of several threads take turns. Each step runs inside what ``doing`` gives for its name. A bundle that is there
     is replaced if ``force`` says so, once the new one is whole.
 
@@ -84,11 +84,18 @@ def export_network(
             network computes, ``out`` exists and is not a bundle to replace, or somebody else is writing there.
     """
     with one_writer(out), interruptible() as stop:
-        return _export(spec, out, options, report, around, force=force, doing=stopping(doing, stop))
+        return _export(spec, out, options, report, library_context, force=force, doing=stopping(doing, stop))
 
 
 def _export(
-    spec: NetworkSpec, out: Path, options: ExportOptions, report: Callable[[WrittenArtifact], object], around: Around, *, force: bool, doing: Doing
+    spec: NetworkSpec,
+    out: Path,
+    options: ExportOptions,
+    report: Callable[[WrittenArtifact], object],
+    library_context: ContextFactory,
+    *,
+    force: bool,
+    doing: Doing,
 ) -> ExportResult:
     check_output(out, BUNDLE, force=force)
     window = window_frames(options.window, spec.fps, options.stream) if options.window is not None and options.stream is not None else None
@@ -105,7 +112,7 @@ def _export(
     interface = interface_of(spec, program, out.name.removesuffix(".clipstep"), output)
     with write_whole(out, replace=force) as folder:
         artifacts = []
-        for written in _write_artifacts(program, golden, interface, options, folder, around, doing):
+        for written in _write_artifacts(program, golden, interface, options, folder, library_context, doing):
             artifacts.append(written.artifact)
             report(written)
         with doing(f"writing {MANIFEST}", True):
@@ -116,11 +123,17 @@ def _export(
 
 
 def _write_artifacts(
-    program: StepProgram, golden: GoldenSteps, interface: Interface, options: ExportOptions, folder: Path, around: Around, doing: Doing
+    program: StepProgram,
+    golden: GoldenSteps,
+    interface: Interface,
+    options: ExportOptions,
+    folder: Path,
+    library_context: ContextFactory,
+    doing: Doing,
 ) -> Iterator[WrittenArtifact]:
     if options.input_dtype == "float32":
         program = replace(program, frames=program.frames.float())
-    writer = VariantWriter(program, golden, options, around, Graphs(program))
+    writer = VariantWriter(program, golden, options, library_context, Graphs(program))
     for name in options.targets:
         target = TARGETS[name]
         input_dtype = target.input_dtypes[0] if options.input_dtype == "auto" else options.input_dtype
@@ -132,7 +145,7 @@ def _write_artifacts(
                 with doing(f"writing {path.name}", True):
                     written = writer.write(target, platform, precision, embedded, path)
                 verifying = time.monotonic()
-                with doing(f"verifying {path.name}", True), around():
+                with doing(f"verifying {path.name}", True), library_context():
                     errors = check_artifact(name, path, precision, embedded, golden)
                 verified = time.monotonic()
                 artifact = artifact_of(target, platform, precision, input_dtype, path, written, errors)
