@@ -20,12 +20,12 @@ from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import SPINNING, ColdStart, Configuration, Record, this_device
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.bundle.manifest import Artifact
+from clipstep.runtime.command_line.terminal import quiet
 from clipstep.runtime.engines import ENGINES, missing_library
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS
-from clipstep.runtime.manifest import Artifact
-from clipstep.runtime.openmp import engines_environment
-from clipstep.runtime.terminal import quiet
+from clipstep.runtime.openmp import environment_for_timing
 
 TOOLS: dict[str, Sequence[str]] = {
     "pytorch": ["torch"],
@@ -63,7 +63,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=engines_environment(),
+            env=environment_for_timing(),
         )
         task = {
             "configuration": configuration.model_dump(),
@@ -264,7 +264,7 @@ def _record(worker: Worker) -> Record:
         device=this_device(),
         tool_versions={tool: version(tool) for tool in ("clipstep", *tools)},
         placement=artifact.placement.delegated if artifact else {},
-        outside=artifact.placement.outside if artifact else (),
+        not_delegated=artifact.placement.not_delegated if artifact else (),
         file_bytes=artifact.size_bytes if artifact else Path(configuration.file).stat().st_size if configuration.file else None,
         subclip_s=spec.shape[0] * spec.frame_stride / spec.fps,
         peak_memory_bytes=worker.peak_memory_bytes,

@@ -23,12 +23,12 @@ from clipstep.export.targets.target import ANY
 from clipstep.export.variants import ContextFactory, Graphs, VariantWriter
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import MANIFEST
-from clipstep.runtime.finished import BUNDLE, check_output
+from clipstep.runtime.bundle.manifest import Artifact, Interface, Manifest
+from clipstep.runtime.command_line.terminal import ProgressReporter, no_progress
+from clipstep.runtime.filesystem.atomic import atomic_folder
+from clipstep.runtime.filesystem.locking import write_lock
+from clipstep.runtime.filesystem.overwrite import BUNDLE, check_overwrite
 from clipstep.runtime.golden import GOLDEN_FILE, GoldenSteps
-from clipstep.runtime.lock import one_writer
-from clipstep.runtime.manifest import Artifact, Interface, Manifest
-from clipstep.runtime.terminal import Doing, not_told
-from clipstep.runtime.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,20 @@ def export_network(
     library_context: ContextFactory = nullcontext,
     *,
     force: bool = False,
-    doing: Doing = not_told,
+    progress: ProgressReporter = no_progress,
 ) -> ExportResult:
     """Writes the bundle ``out`` with an artifact for each target asked for and each of its precisions, verified; whole, or not at all.
 
     ``report`` is called after each artifact. The converters write warnings and progress to the process' own streams, unless `library_context`
-    keeps them quiet. Calls of several threads take turns. Each step runs inside what ``doing`` gives for its name. A bundle that is there
+    keeps them quiet. Calls of several threads take turns. Each step runs inside what ``progress`` gives for its name. A bundle that is there
     is replaced if ``force`` says so, once the new one is whole.
 
     Raises:
         ClipstepError: the network breaks the step contract or cannot be lowered, an artifact is not what the eager
             network computes, ``out`` exists and is not a bundle to replace, or somebody else is writing there.
     """
-    with one_writer(out), interruptible() as stop:
-        return _export(spec, out, options, report, library_context, force=force, doing=stopping(doing, stop))
+    with write_lock(out), interruptible() as stop:
+        return _export(spec, out, options, report, library_context, force=force, progress=stopping(progress, stop))
 
 
 def _export(
@@ -95,27 +95,27 @@ def _export(
     library_context: ContextFactory,
     *,
     force: bool,
-    doing: Doing,
+    progress: ProgressReporter,
 ) -> ExportResult:
-    check_output(out, BUNDLE, force=force)
+    check_overwrite(out, BUNDLE, force=force)
     window = window_frames(options.window, spec.fps, options.stream) if options.window is not None and options.stream is not None else None
-    with doing("tracing the network", False):
+    with progress("tracing the network", False):
         program = program_of(spec, options.stream, window)
     subclips = program.subclips(spec.sample.flatten(0, 1))
-    with doing("recording golden steps", False):
-        recorded = record_assessed_golden(program, subclips, spec.content)
+    with progress("recording golden steps", False):
+        recorded = record_assessed_golden(program, subclips, spec.sample_source)
     golden = recorded.golden
-    output = infer_output_kind(options.output, program, golden.logits)
+    output = infer_output_kind(options.output_kind, program, golden.logits)
     if options.stream is not None:
-        with doing("checking the stream against the clip network", False):
+        with progress("checking the stream against the clip network", False):
             check_steps(program, subclips)
     interface = interface_of(spec, program, out.name.removesuffix(".clipstep"), output)
-    with write_whole(out, replace=force) as folder:
+    with atomic_folder(out, replace=force) as folder:
         artifacts = []
-        for written in _write_artifacts(program, golden, interface, options, folder, library_context, doing):
+        for written in _write_artifacts(program, golden, interface, options, folder, library_context, progress):
             artifacts.append(written.artifact)
             report(written)
-        with doing(f"writing {MANIFEST}", True):
+        with progress(f"writing {MANIFEST}", True):
             golden.save(folder / GOLDEN_FILE)
             manifest = manifest_of(spec, program, options.stream, interface, artifacts, recorded, folder / GOLDEN_FILE)
             (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
@@ -129,7 +129,7 @@ def _write_artifacts(
     options: ExportOptions,
     folder: Path,
     library_context: ContextFactory,
-    doing: Doing,
+    progress: ProgressReporter,
 ) -> Iterator[WrittenArtifact]:
     if options.input_dtype == "float32":
         program = replace(program, frames=program.frames.float())
@@ -142,10 +142,10 @@ def _write_artifacts(
             for precision in target.precisions:
                 path = folder / target.file_name(precision, platform)
                 started = time.monotonic()
-                with doing(f"writing {path.name}", True):
+                with progress(f"writing {path.name}", True):
                     written = writer.write(target, platform, precision, embedded, path)
                 verifying = time.monotonic()
-                with doing(f"verifying {path.name}", True), library_context():
+                with progress(f"verifying {path.name}", True), library_context():
                     errors = check_artifact(name, path, precision, embedded, golden)
                 verified = time.monotonic()
                 artifact = artifact_of(target, platform, precision, input_dtype, path, written, errors)

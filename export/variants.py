@@ -15,11 +15,11 @@ from clipstep.export.options import ExportOptions
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.target import Target
 from clipstep.runtime.bundle import tree_sha256
+from clipstep.runtime.bundle.manifest import Interface, Placement, Tuning
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.manifest import Interface, Placement, Tuning
 
 ContextFactory = Callable[[], AbstractContextManager[object]]
-"""Returns the context in which converters and engines run, such as ``clipstep.runtime.terminal.quiet`` for a command."""
+"""Returns the context in which converters and engines run, such as ``clipstep.runtime.command_line.terminal.quiet`` for a command."""
 
 
 @dataclass(frozen=True)

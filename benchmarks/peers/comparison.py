@@ -15,9 +15,9 @@ from clipstep.benchmarks.peers.engines import PEERS, Sources, convert
 from clipstep.benchmarks.records import Configuration, Record
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.command_line.terminal import quiet
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.install import install_extra
-from clipstep.runtime.terminal import quiet
+from clipstep.runtime.install_hints import install_extra
 
 GEMM, GEMM_ROUNDS = 1024, 12
 """Rows and columns of the matrices, and how often they are multiplied."""
