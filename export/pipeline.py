@@ -13,22 +13,22 @@ from clipstep.export.golden_steps import check_steps
 from clipstep.export.interface import interface_of
 from clipstep.export.interrupts import interruptible, stopping
 from clipstep.export.manifest import artifact_of, manifest_of
-from clipstep.export.options import DEFAULT_OPTIONS, ExportOptions
+from clipstep.export.options import USUAL, ExportOptions
 from clipstep.export.output_kind import infer_output_kind
 from clipstep.export.parity import check_artifact
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.stream.adapt import window_frames
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY
-from clipstep.export.variants import ContextFactory, Graphs, VariantWriter
+from clipstep.export.variants import Around, Graphs, VariantWriter
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import MANIFEST
-from clipstep.runtime.bundle.manifest import Artifact, Interface, Manifest
-from clipstep.runtime.command_line.terminal import ProgressReporter, no_progress
-from clipstep.runtime.filesystem.atomic import atomic_folder
-from clipstep.runtime.filesystem.locking import write_lock
-from clipstep.runtime.filesystem.overwrite import BUNDLE, check_overwrite
+from clipstep.runtime.finished import BUNDLE, check_output
 from clipstep.runtime.golden import GOLDEN_FILE, GoldenSteps
+from clipstep.runtime.lock import one_writer
+from clipstep.runtime.manifest import Artifact, Interface, Manifest
+from clipstep.runtime.terminal import Doing, not_told
+from clipstep.runtime.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -66,56 +66,49 @@ def _one_at_a_time() -> Iterator[None]:
 def export_network(
     spec: NetworkSpec,
     out: Path,
-    options: ExportOptions = DEFAULT_OPTIONS,
+    options: ExportOptions = USUAL,
     report: Callable[[WrittenArtifact], object] = lambda _: None,
-    library_context: ContextFactory = nullcontext,
+    around: Around = nullcontext,
     *,
     force: bool = False,
-    progress: ProgressReporter = no_progress,
+    doing: Doing = not_told,
 ) -> ExportResult:
     """Writes the bundle ``out`` with an artifact for each target asked for and each of its precisions, verified; whole, or not at all.
 
-    ``report`` is called after each artifact. The converters write warnings and progress to the process' own streams, unless `library_context`
-    keeps them quiet. Calls of several threads take turns. Each step runs inside what ``progress`` gives for its name. A bundle that is there
+    ``report`` is called after each artifact. The converters write warnings and progress to the process' own streams, unless ``around``
+    keeps them quiet. Calls of several threads take turns. Each step runs inside what ``doing`` gives for its name. A bundle that is there
     is replaced if ``force`` says so, once the new one is whole.
 
     Raises:
         ClipstepError: the network breaks the step contract or cannot be lowered, an artifact is not what the eager
             network computes, ``out`` exists and is not a bundle to replace, or somebody else is writing there.
     """
-    with write_lock(out), interruptible() as stop:
-        return _export(spec, out, options, report, library_context, force=force, progress=stopping(progress, stop))
+    with one_writer(out), interruptible() as stop:
+        return _export(spec, out, options, report, around, force=force, doing=stopping(doing, stop))
 
 
 def _export(
-    spec: NetworkSpec,
-    out: Path,
-    options: ExportOptions,
-    report: Callable[[WrittenArtifact], object],
-    library_context: ContextFactory,
-    *,
-    force: bool,
-    progress: ProgressReporter,
+    spec: NetworkSpec, out: Path, options: ExportOptions, report: Callable[[WrittenArtifact], object], around: Around, *, force: bool, doing: Doing
 ) -> ExportResult:
-    check_overwrite(out, BUNDLE, force=force)
+    check_output(out, BUNDLE, force=force)
     window = window_frames(options.window, spec.fps, options.stream) if options.window is not None and options.stream is not None else None
-    with progress("tracing the network", False):
+    with doing("tracing the network", False):
         program = program_of(spec, options.stream, window)
     subclips = program.subclips(spec.sample.flatten(0, 1))
-    with progress("recording golden steps", False):
-        recorded = record_assessed_golden(program, subclips, spec.sample_source)
+    with doing("recording golden steps", False):
+        recorded = record_assessed_golden(program, subclips, spec.content)
     golden = recorded.golden
-    output = infer_output_kind(options.output_kind, program, golden.logits)
+    output = infer_output_kind(options.output, program, golden.logits)
     if options.stream is not None:
-        with progress("checking the stream against the clip network", False):
+        with doing("checking the stream against the clip network", False):
             check_steps(program, subclips)
     interface = interface_of(spec, program, out.name.removesuffix(".clipstep"), output)
-    with atomic_folder(out, replace=force) as folder:
+    with write_whole(out, replace=force) as folder:
         artifacts = []
-        for written in _write_artifacts(program, golden, interface, options, folder, library_context, progress):
+        for written in _write_artifacts(program, golden, interface, options, folder, around, doing):
             artifacts.append(written.artifact)
             report(written)
-        with progress(f"writing {MANIFEST}", True):
+        with doing(f"writing {MANIFEST}", True):
             golden.save(folder / GOLDEN_FILE)
             manifest = manifest_of(spec, program, options.stream, interface, artifacts, recorded, folder / GOLDEN_FILE)
             (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
@@ -123,17 +116,11 @@ def _export(
 
 
 def _write_artifacts(
-    program: StepProgram,
-    golden: GoldenSteps,
-    interface: Interface,
-    options: ExportOptions,
-    folder: Path,
-    library_context: ContextFactory,
-    progress: ProgressReporter,
+    program: StepProgram, golden: GoldenSteps, interface: Interface, options: ExportOptions, folder: Path, around: Around, doing: Doing
 ) -> Iterator[WrittenArtifact]:
     if options.input_dtype == "float32":
         program = replace(program, frames=program.frames.float())
-    writer = VariantWriter(program, golden, options, library_context, Graphs(program))
+    writer = VariantWriter(program, golden, options, around, Graphs(program))
     for name in options.targets:
         target = TARGETS[name]
         input_dtype = target.input_dtypes[0] if options.input_dtype == "auto" else options.input_dtype
@@ -142,10 +129,10 @@ def _write_artifacts(
             for precision in target.precisions:
                 path = folder / target.file_name(precision, platform)
                 started = time.monotonic()
-                with progress(f"writing {path.name}", True):
+                with doing(f"writing {path.name}", True):
                     written = writer.write(target, platform, precision, embedded, path)
                 verifying = time.monotonic()
-                with progress(f"verifying {path.name}", True), library_context():
+                with doing(f"verifying {path.name}", True), around():
                     errors = check_artifact(name, path, precision, embedded, golden)
                 verified = time.monotonic()
                 artifact = artifact_of(target, platform, precision, input_dtype, path, written, errors)

@@ -82,6 +82,14 @@ def test_the_reference_shows_each_public_name(package: str, site: Path) -> None:
     assert shown == {f"clipstep.{package}.{name}" for name in importlib.import_module(f"clipstep.{package}").__all__}
 
 
+def test_docstrings_are_markdown() -> None:
+    """A role or a literal block of reStructuredText would stand in the reference as it is."""
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert [
+        name for name in listed if re.search(r":(func|class|mod|meth|attr|data|exc|obj):`|^ *::$", (ROOT / name).read_text(encoding="utf-8"), re.M)
+    ] == []
+
+
 def test_the_reference_shows_the_version(site: Path) -> None:
     assert "clipstep.__version__" in _Page(site / "api/clipstep.html").ids
 
@@ -107,16 +115,15 @@ def _anchors(page: Path) -> set[str]:
     return {slug(re.sub("[`*]", "", heading), "-") for heading in HEADING.findall(FENCE.sub("", page.read_text(encoding="utf-8")))}
 
 
-def _pages() -> list[str]:
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return listed.stdout.split()
+def _sources(suffix: str) -> list[Path]:
+    """The repository's files whose names end so."""
+    folders = ("android_demo", "benchmarks", "docs", "export", "network", "runtime", "tests", "training")
+    return sorted([*ROOT.glob(f"*{suffix}"), *(path for folder in folders for path in (ROOT / folder).rglob(f"*{suffix}"))])
 
 
-@pytest.mark.parametrize("page", _pages())
-def test_no_link_in_the_repository_is_dead(page: str) -> None:
-    assert dead_links(ROOT / page) == []
+@pytest.mark.parametrize("page", _sources(".md"), ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_link_in_the_repository_is_dead(page: Path) -> None:
+    assert dead_links(page) == []
 
 
 def test_dead_links_are_found(tmp_path: Path) -> None:
@@ -129,9 +136,12 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
     assert dead_links(page) == ["other.md#none", "none.md", "#none", "none.png", "other.png"]
 
 
-def test_files_that_contributing_names_are_there() -> None:
-    """A stranger who is told which files to touch finds them."""
+def test_files_and_tables_that_contributing_names_are_there() -> None:
+    """A stranger who is told which files to touch finds them, and the tables in them."""
     text = FENCE.sub("", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
     named = re.findall(r"`((?:[\w.]+/)+[\w.*]*)`", text)
     absent = [path for path in named if "NAME" not in path and not path.startswith((".venv/", "build/")) and not list(ROOT.glob(path.rstrip("/")))]
     assert len(named) > 40 and absent == []
+    code = "".join(path.read_text(encoding="utf-8") for path in _sources(".py"))
+    tables = re.findall(r"`([A-Z_]{4,})`", text)
+    assert len(tables) > 10 and [name for name in tables if not re.search(rf"^{name}\b.* = ", code, re.M)] == []

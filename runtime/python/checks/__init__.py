@@ -1,1 +1,1 @@
-"""Checks of manifests and artifacts before anything uses them; each module checks one kind."""
+"""What is checked of manifests and artifacts before anything uses them; each file has the checks of one thing."""

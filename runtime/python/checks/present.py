@@ -1,4 +1,4 @@
-"""Check that a file exists and is not empty."""
+"""Whether a file is there at all, and has anything in it."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from clipstep.runtime.errors import ClipstepError
 
 
 def check_present(path: Path, fix: str) -> None:
-    """Check that a file, or a folder of a format whose files are folders, exists and is not empty; `fix` says what to do if not.
+    """Checks that a file, or a folder that is one of a format's files, is there and not empty; ``fix`` is what to do if not.
 
     Raises:
         ClipstepError: it is absent or empty.

@@ -4,9 +4,9 @@ import android.app.Application
 import android.net.Uri
 import android.os.Handler
 
-/** Creates the frame sources and the measurer; tests replace them. */
+/** Where frames come from and measuring happens: what a test replaces. */
 open class DemoApplication : Application() {
-    /** Returns camera number [turn], modulo the number of cameras. */
+    /** The camera numbered [turn], counted on past the last one. */
     open fun camera(turn: Int, fps: Double, size: Int): FrameSource = CameraSource(this, turn, fps, size)
 
     open fun video(uri: Uri): FrameSource = VideoSource(this, uri)

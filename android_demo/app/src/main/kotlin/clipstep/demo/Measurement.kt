@@ -10,11 +10,11 @@ import java.io.File
 import kotlin.math.abs
 import kotlinx.serialization.Serializable
 
-/** One measurement of one configuration. */
+/** One turn of one configuration. */
 @Serializable
 data class Task(val bundle: String, val engine: String, val threads: Int, val warmUp: Int, val steps: Int)
 
-/** The result of a task; [processId] shows that it had a process of its own. */
+/** What a turn gave; [processId] tells that it had a process of its own. */
 @Serializable
 data class Measurement(
     val loadS: Double,
@@ -26,7 +26,7 @@ data class Measurement(
     val processId: Int,
 )
 
-/** Loads the model, compares the first step with the golden steps, warms up, then times steps on golden subclips. */
+/** Loads, proves the first step, warms up, then times steps on golden subclips. [processId] is this process's. */
 internal fun measure(task: Task, processId: Int): Measurement {
     val bundle = Bundle.open(File(task.bundle))
     val golden = GoldenSteps.of(bundle)
@@ -59,7 +59,7 @@ internal fun memoryBytes(key: String): Long {
     return line.filter { it.isDigit() }.toLong() * 1024
 }
 
-/** Returns a record, as `clipstep bench` writes it, of all measurements of a configuration. */
+/** A record as `clipstep bench` writes it, of a configuration's turns. */
 internal fun record(task: Task, turns: List<Measurement>, facts: DeviceFacts, phone: PhoneRecord): Record {
     val bundle = Bundle.open(File(task.bundle))
     val artifact = bundle.artifact(engineInfo(task.engine).target)
@@ -75,7 +75,7 @@ internal fun record(task: Task, turns: List<Measurement>, facts: DeviceFacts, ph
         device = facts.device,
         toolVersions = mapOf("clipstep" to facts.appVersion, task.engine to facts.engineVersion(task.engine)),
         placement = artifact.placement.delegated,
-        notDelegated = artifact.placement.notDelegated,
+        outside = artifact.placement.outside,
         fileBytes = artifact.sizeBytes,
         subclipS = subclipS,
         peakMemoryBytes = turns.maxOf { it.peakMemoryBytes },
@@ -88,7 +88,7 @@ internal fun record(task: Task, turns: List<Measurement>, facts: DeviceFacts, ph
     )
 }
 
-/** Returns a percentile, interpolated between the two nearest values as numpy does. */
+/** Between the two nearest values, as numpy does. */
 internal fun percentile(values: List<Double>, percent: Int): Double {
     val sorted = values.sorted()
     val position = percent / 100.0 * (sorted.size - 1)

@@ -9,31 +9,31 @@ import kotlinx.serialization.json.encodeToJsonElement
 /** The file that makes a folder a bundle. */
 const val MANIFEST: String = "manifest.json"
 
-/** Files that belong to a bundle although its manifest does not name them. */
+/** What may lie in a bundle without being named by its manifest. */
 private val BESIDE_MANIFEST = listOf(SIGNATURE)
 
 /**
- * A bundle, the folder `NAME.clipstep` or the pack `NAME.clipstep.zip`, open for reading. No file is used before its hash was checked.
+ * A bundle, the folder `NAME.clipstep` or the pack `NAME.clipstep.zip`: opened read-only, each file trusted only after its hash was checked.
  *
- * [close] deletes the files that were unpacked from a pack; a bundle that is a folder need not be closed.
+ * [close] removes what was unpacked of a pack; a bundle that is a folder needs none.
  */
 class Bundle private constructor(
     /** The folder, or the pack. */
     val path: File,
     val manifest: Manifest,
-    /** The SHA-256 of the manifest's bytes. */
+    /** Of the manifest as it lies there. */
     val manifestSha256: String,
-    /** The keys of a manifest of a newer minor version that this runtime does not know, and so has not read. */
+    /** The manifest's keys that were not read: those that this runtime does not know, in a manifest of a newer minor version. */
     val ignored: List<String>,
     private val contents: Contents,
 ) : Closeable {
     private val checked = mutableSetOf<String>()
     private val items: List<BundleFile> get() = manifest.artifacts + manifest.golden
 
-    /** The files that the manifest names and that are not there; an error only once they are needed. */
+    /** What the manifest names and is not there: it matters to whoever needs it. */
     val missing: List<String> get() = items.filter { parts(it).isEmpty() }.map { it.file }
 
-    /** The files that are there and that the manifest does not name; nothing reads them. */
+    /** Files that are there and that the manifest does not name: nothing reads them. */
     val extra: List<String>
         get() {
             val named = items.flatMap { parts(it) } + MANIFEST + BESIDE_MANIFEST
@@ -41,7 +41,7 @@ class Bundle private constructor(
         }
 
     /**
-     * Returns an artifact's file or that of the golden steps, checked against the manifest; from a pack it is unpacked first.
+     * Where an artifact or the golden steps lie, whole and as the manifest says; of a pack, unpacked into a private folder.
      *
      * @throws BundleException it is missing, altered, or lies outside the bundle.
      */
@@ -52,7 +52,7 @@ class Bundle private constructor(
     }
 
     /**
-     * Returns the float32 artifact of a target for this processor or, if there is none, the one for any processor.
+     * The float32 artifact of that target for this processor, else the one for any.
      *
      * @throws BundleException the bundle has none.
      */
@@ -66,12 +66,12 @@ class Bundle private constructor(
         return artifact
     }
 
-    /** Deletes the files that were unpacked from a pack. It may be called twice. */
+    /** Removes what was unpacked of a pack. Closing twice is allowed. */
     override fun close() = contents.close()
 
     override fun toString(): String = "Bundle(${manifest.name} at $path: ${manifest.artifacts.joinToString { it.file }})"
 
-    /** The names of an item's files, several if it is a folder. */
+    /** The files that an item is. */
     private fun parts(item: BundleFile): List<String> {
         val whole = plainParts(item.file).joinToString("/")
         return (contents.sizes.keys + contents.unusable.keys).filter { it == whole || (it.startsWith("$whole/") && !isClutter(it)) }
@@ -98,8 +98,8 @@ class Bundle private constructor(
 
     companion object {
         /**
-         * Reads the manifest, and checks the size and the hash of every file that is there and, if [signer] is given, that this key
-         * signed the manifest.
+         * Reads the manifest and checks the size and hash of every file that is there and, if [signer] is given, that this key signed
+         * the manifest.
          *
          * @throws BundleException no such bundle, one of another major version of the format, a malformed manifest, a file that is altered or outside
          *   the folder; it is not signed by that key.
@@ -127,9 +127,9 @@ class Bundle private constructor(
         }
 
         /**
-         * Unpacks a pack, checked, to [folder], which is a bundle then.
+         * Writes what a pack holds, checked, into [folder], as a bundle that is a folder.
          *
-         * @throws BundleException see [open].
+         * @throws BundleException as [open].
          */
         @JvmStatic
         fun unpack(pack: File, folder: File) = open(pack).use { bundle ->
@@ -140,7 +140,7 @@ class Bundle private constructor(
     }
 }
 
-/** This processor as manifests call it, or `any` for one that no artifact is made for. */
+/** The processor in the manifest's words; `any` for one that no artifact is made for. */
 internal fun platform(architecture: String = System.getProperty("os.arch").orEmpty()): String =
     when (architecture.lowercase()) {
         "amd64", "x86_64" -> "x86_64"
@@ -156,7 +156,7 @@ private fun text(path: File, contents: Contents, name: String): ByteArray? {
     return reading(path, name) { contents.open(name).use { it.readBytes() } }
 }
 
-/** Converts the exceptions of a disk or of a damaged zip file to a [BundleException]. */
+/** What a disk or a damaged zip file throws, as a [BundleException]. */
 private fun <T> reading(path: File, name: String, action: () -> T): T = try {
     action()
 } catch (error: IOException) {
