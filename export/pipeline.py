@@ -73,15 +73,31 @@ def export_network(
     force: bool = False,
     doing: Doing = not_told,
 ) -> ExportResult:
-    """Writes the bundle ``out`` with an artifact for each target asked for and each of its precisions, verified; whole, or not at all.
+    """Writes a network as a bundle with a verified artifact for each target and precision asked for: whole, or not at all.
 
-    ``report`` is called after each artifact. The converters write warnings and progress to the process' own streams, unless ``around``
-    keeps them quiet. Calls of several threads take turns. Each step runs inside what ``doing`` gives for its name. A bundle that is there
-    is replaced if ``force`` says so, once the new one is whole.
+    Calls of several threads take turns.
+
+    Args:
+        spec: the network; `network_of_module`, `network_of_factory` and `network_of_run` make one.
+        out: a folder `NAME.clipstep`.
+        options: what to write.
+        report: is called after each artifact.
+        around: what the converters and engines run inside. They write warnings and progress to the process' own streams, unless it keeps them quiet.
+        force: whether a bundle that is there is replaced, once the new one is whole.
+        doing: gives for the name of each step what that step runs inside.
+
+    Returns:
+        The bundle's folder and its manifest.
 
     Raises:
         ClipstepError: the network breaks the step contract or cannot be lowered, an artifact is not what the eager
-            network computes, ``out`` exists and is not a bundle to replace, or somebody else is writing there.
+            network computes, `out` exists and is not a bundle to replace, or somebody else is writing there.
+
+    Example:
+        ```python
+        spec = network_of_run(Path("runs/fight"))
+        result = export_network(spec, Path("fight.clipstep"), ExportOptions(targets=("onnx",)))
+        ```
     """
     with one_writer(out), interruptible() as stop:
         return _export(spec, out, options, report, around, force=force, doing=stopping(doing, stop))
