@@ -129,7 +129,7 @@ def _print_training(bundle: Bundle, console: Console) -> None:
         how = f"fine-tuned from {init['from']}" if init else "trained"
         line = (
             f"{how} {training['minutes']:.1f} min on {training['train_videos']} videos; test top-1 "
-            f"{share_text(training['test_top1'], training['test_videos'])}, the larger class {training['test_largest_class_share']:.1%}"
+            f"{share_text(training['test_top1'], training['test_videos'])}, largest class {training['test_largest_class_share']:.1%}"
         )
         warnings = [str(warning) for warning in training.get("warnings", ())]
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:

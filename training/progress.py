@@ -75,10 +75,12 @@ def load_progress(out: Path, settings: Mapping[str, Any], epochs: int) -> dict[s
     if other:
         got = ", ".join(f"{key} {value}" if len(str(value)) < 40 else f"another {key}" for key, value in other.items())
         expected = ", ".join(f"{key} {settings[key]}" if len(str(settings[key])) < 40 else f"this {key}" for key in other)
-        raise ClipstepError(f"{path}: is of another training", got=got, expected=expected, fix="give the options of then, or choose another --out")
+        raise ClipstepError(
+            f"{path}: belongs to another training", got=got, expected=expected, fix="give the same options as before, or choose another --out"
+        )
     done = len(saved["history"]["rows"])
     if done > epochs:
-        raise ClipstepError(f"{path}: is after epoch {done} already", got=f"--epochs {epochs}", expected=f"at least {done}")
+        raise ClipstepError(f"{path}: has {done} epochs already", got=f"--epochs {epochs}", expected=f"at least {done}")
     return saved
 
 
@@ -100,9 +102,9 @@ def resume(trainer: Trainer, saved: Mapping[str, Any], config: TrainingConfig) -
     """
     trainer.load(saved["trainer"])
     history = History(**saved["history"])
-    said = f"going on after epoch {len(history.rows)} of {config.epochs}"
+    said = f"resuming after epoch {len(history.rows)} of {config.epochs}"
     if history.epochs != config.epochs:
-        said += f", which were to be {history.epochs}"
+        said += f" ({history.epochs} planned before)"
         if config.schedule == "cosine":
             before = trainer.learning_rate
             _follow_cosine(trainer, config.epochs)
@@ -111,7 +113,7 @@ def resume(trainer: Trainer, saved: Mapping[str, Any], config: TrainingConfig) -
                 f"not exactly what {config.epochs} epochs from the start would give"
             )
         else:
-            said += "; the learning rate goes on as if there had been so many from the start"
+            said += "; the learning rate continues as if all had been planned from the start"
         history.epochs = config.epochs
     return history, said
 

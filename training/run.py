@@ -57,7 +57,7 @@ class RunInfo:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of a subclip: frames, height, width and channels (3 for RGB, 2 for optical flow)."""
+        """The shape ``(T, size, channels)`` of a subclip, with 3 channels for RGB and 2 for optical flow."""
         return subclip_shape(self.config)
 
 

@@ -60,7 +60,7 @@ class Job:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of a subclip: frames, height, width and channels."""
+        """The shape ``(T, size, channels)`` of a subclip."""
         return subclip_shape(self.model_config)
 
 
@@ -163,7 +163,7 @@ def _data_warnings(job: Job) -> dict[str, Any]:
 def _untouched(job: Job, done: int) -> str:
     """Return a sentence that says what an interrupt before the end of an epoch has left."""
     if is_finished(job.out):
-        return f"interrupted before an epoch was over: the finished run in {job.out} is as it was"
+        return f"interrupted before an epoch was over: the finished run in {job.out} is unchanged"
     if done:
         return f"interrupted before another epoch was over: --resume goes on after epoch {done}"
     return "interrupted before the first epoch was over: nothing is kept"

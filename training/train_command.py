@@ -202,7 +202,7 @@ def train_command(
         summary = run.info.training
         console.print(
             f"test top-1 {share_text(summary['test_top1'], summary['test_videos'])}, "
-            f"the larger class {summary['test_largest_class_share']:.1%}; "
+            f"largest class {summary['test_largest_class_share']:.1%}; "
             f"{len(summary['skipped_videos']) + len(summary['skipped_test_videos'])} broken videos skipped; written to {out}",
             soft_wrap=True,
         )

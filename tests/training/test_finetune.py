@@ -139,10 +139,10 @@ def test_a_training_goes_on_from_the_same_start_only(tiny_data: Path, tmp_path: 
     start = trained(("Fight", "NoFight"))
     first = _train(tiny_data, tmp_path / "run", "--init", start, "--epochs", "2", "--max-steps", "1")
     assert first.exception is None, first.output
-    with pytest.raises(ClipstepError, match=r"is of another training; .*init"):
+    with pytest.raises(ClipstepError, match=r"belongs to another training; .*init"):
         raise _train(tiny_data, tmp_path / "run", "--epochs", "2", "--resume", "--frames", "8", "--size", "64", "--preset", "a4b2").exception
     second = _train(tiny_data, tmp_path / "run", "--init", start, "--epochs", "2", "--resume")
-    assert second.exception is None and "going on after epoch 1 of 2" in second.output, second.output
+    assert second.exception is None and "resuming after epoch 1 of 2" in second.output, second.output
 
 
 def test_so_many_steps_and_no_more(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,5 +165,5 @@ def test_so_many_steps_and_no_more(tiny_data: Path, tmp_path: Path, monkeypatch:
     training = json.loads((tmp_path / "run/run.json").read_text())["training"]
     assert steps == 3 and (training["max_steps"], training["epochs_done"]) == (3, 1)
     more = _train(tiny_data, tmp_path / "run", *options, "--max-steps", "4", "--resume")
-    assert more.exception is None and "going on after epoch 1 of 4" in more.output
+    assert more.exception is None and "resuming after epoch 1 of 4" in more.output
     assert steps == 5 and json.loads((tmp_path / "run/run.json").read_text())["training"]["epochs_done"] == 2

@@ -251,7 +251,7 @@ def test_what_both_lists_share_is_named(tmp_path: Path, test: str, kind: str, me
     if kind == "error":
         with pytest.raises(ClipstepError) as error:
             read_data_set(folder)
-        assert f"the test would not be honest; got {message}; expected" in str(error.value) and "--allow-leakage" in str(error.value)
+        assert f"data leakage; got {message}; expected" in str(error.value) and "--allow-leakage" in str(error.value)
     assert read_data_set(folder, allow_leakage=True).warnings == ((message,) if message else ())
 
 

@@ -90,7 +90,7 @@ def test_interrupted_before_the_first_epoch_the_finished_run_is_as_it_was(copy: 
     dies(0, KeyboardInterrupt)
     code, out, err = clipstep("train", data, "--out", run, *SMALL, "--force", "--seed", 5)
     assert code == 130 and "Traceback" not in err
-    assert f"interrupted before an epoch was over: the finished run in {run} is as it was" in out
+    assert f"interrupted before an epoch was over: the finished run in {run} is unchanged" in out
     assert tree_sha256(run) == before
 
 
@@ -117,7 +117,7 @@ def test_killed_while_it_is_replaced_the_finished_run_is_whole_and_the_new_one_g
     dies(None)
     with pytest.raises(ClipstepError, match="holds a finished run"):
         raise _train(data, run, *options).exception
-    assert "going on after epoch 1 of 2" in _done(_train(data, run, *options, "--resume"))
+    assert "resuming after epoch 1 of 2" in _done(_train(data, run, *options, "--resume"))
     _done(_train(data, tmp_path / "straight", *options))
     assert all(torch.equal(value, _weights(tmp_path / "straight")[name]) for name, value in _weights(run).items())
     assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in (tmp_path / "straight").iterdir())
@@ -146,7 +146,7 @@ def test_more_epochs_go_on_with_a_finished_run_exactly(copy: tuple[Path, Path], 
     assert (run / "model.safetensors").read_bytes() == before and load_run(run).info.training["epochs_done"] == 1
     dies(None)
     said = _done(_train(data, run, "--epochs", 2, "--resume"))
-    assert "going on after epoch 1 of 2, which were to be 1; the learning rate goes on as if there had been so many from the start" in said
+    assert "resuming after epoch 1 of 2 (1 planned before); the learning rate continues as if all had been planned from the start" in said
     _done(_train(data, tmp_path / "straight", "--epochs", 2))
     assert all(torch.equal(value, _weights(tmp_path / "straight")[name]) for name, value in _weights(run).items())
     assert (run / "model.safetensors").read_bytes() != before and load_run(run).info.training["epochs"] == 2
@@ -174,7 +174,7 @@ def test_nothing_is_left_to_do(copy: tuple[Path, Path]) -> None:
 
 def test_fewer_epochs_than_are_done(finished: tuple[Path, Path], tmp_path: Path) -> None:
     _done(_train(finished[0], tmp_path / "run", "--epochs", 2))
-    with pytest.raises(ClipstepError, match="is after epoch 2 already; got --epochs 1; expected at least 2"):
+    with pytest.raises(ClipstepError, match="has 2 epochs already; got --epochs 1; expected at least 2"):
         raise _train(finished[0], tmp_path / "run", "--epochs", 1, "--resume").exception
 
 
@@ -207,7 +207,7 @@ def test_a_test_that_is_not_honest_is_refused_or_said(finished: tuple[Path, Path
         file.write("Fight/v_Fight_g02_c01.mp4\n")
     for command in (("train", data, "--out", tmp_path / "run", *SMALL), ("evaluate", finished[1], data)):
         code, _, err = clipstep(*command)
-        assert code == 2 and "the test would not be honest; got 1 video is in both lists: v_Fight_g02_c01.mp4" in err
+        assert code == 2 and "data leakage; got 1 video is in both lists: v_Fight_g02_c01.mp4" in err
         code, out, _ = clipstep(*command, "--allow-leakage")
         assert code == 0 and "warning: 1 video is in both lists: v_Fight_g02_c01.mp4" in out
     assert "1 video is in both lists: v_Fight_g02_c01.mp4" in load_run(tmp_path / "run").info.training["warnings"]

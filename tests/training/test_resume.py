@@ -68,11 +68,11 @@ def killed(few_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_training_goes_on_as_if_never_stopped(few_videos: Path, killed: Path, tmp_path: Path) -> None:
     done = len(load_checkpoint(killed / "checkpoint.safetensors")["history"]["rows"])
     assert done < 4
-    with pytest.raises(ClipstepError, match=r"is of another training; got learning_rate 0\.01, seed 2; expected learning_rate 0\.1, seed 3"):
+    with pytest.raises(ClipstepError, match=r"belongs to another training; got learning_rate 0\.01, seed 2; expected learning_rate 0\.1, seed 3"):
         raise _train(few_videos, killed, "--resume", "--learning-rate", "0.1", "--seed", "3").exception
     resumed, whole = _train(few_videos, killed, "--resume"), _train(few_videos, tmp_path / "whole")
     assert resumed.exception is None and whole.exception is None, (resumed, whole)
-    assert f"going on after epoch {done} of 4" in resumed.output
+    assert f"resuming after epoch {done} of 4" in resumed.output
     for name in ("model.safetensors", "last/model.safetensors"):
         a, b = (safetensors.torch.load_file(folder / name) for folder in (killed, tmp_path / "whole"))
         assert a.keys() == b.keys()

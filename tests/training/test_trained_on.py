@@ -88,7 +88,7 @@ def test_a_split_whose_test_videos_it_was_trained_on_is_refused(trained: Path, e
     for what, other in ((trained, ()), (exported, ()), (trained, ("--with", exported))):
         code, said, err = clipstep("evaluate", what, data, "--split", 2, *other)
         assert code == 2 and "top-1" not in said and len(err.splitlines()) == 1
-        assert f"{what}: the test would not be honest; got {what} was trained on 2 of the 2 test videos: v_Fight_g02_c01.mp4, v_NoFight_g02" in err
+        assert f"{what}: data leakage; got {what} was trained on 2 of the 2 test videos: v_Fight_g02_c01.mp4, v_NoFight_g02" in err
 
 
 def test_allowed_it_is_a_warning_also_in_json_and_in_what_is_noted(exported: Path, data: Path, clipstep: Cli, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_run_of_before_says_that_it_does_not_know_and_learns_it_by_resume(run:
 
 def test_another_training_list_is_not_noted(run: Path, data: Path) -> None:
     result = _train(data, _without_record(run), "--resume", "--split", 3)
-    assert "is of another training; got another training list" in str(result.exception)
+    assert "belongs to another training; got another training list" in str(result.exception)
     assert "trained_on" not in load_run(run).info.training
 
 

@@ -73,7 +73,7 @@ def read_data_set(folder: Path, split: int = 1, *, allow_leakage: bool = False) 
     leaks = find_leaks(data.train, data.test)
     if leaks.errors and not allow_leakage:
         raise ClipstepError(
-            f"{folder}: the test would not be honest",
+            f"{folder}: data leakage",
             got="; ".join(leaks.errors),
             expected="no video in both lists, or twice in the test list",
             fix="correct the lists, or allow it with --allow-leakage",

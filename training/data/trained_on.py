@@ -80,7 +80,7 @@ def check_unseen(data: DataSet, trained: TrainedOn | None, what: object, *, allo
     leaks = find_seen(trained, data.test, what)
     if leaks.errors and not allow_leakage:
         raise ClipstepError(
-            f"{what}: the test would not be honest",
+            f"{what}: data leakage",
             got="; ".join(leaks.errors),
             expected="test videos that it was not trained on",
             fix=f"{fix}, or allow it with --allow-leakage",

@@ -48,7 +48,7 @@ class HalvingPool(nn.Module):
 
 
 class I3D(nn.Module):
-    """``(N, channels, T, size, size)`` to logits ``(N, classes)``."""
+    """The network: ``forward`` maps frames ``(N, channels, T, size, size)`` to logits ``(N, classes)``."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ BLOCKS = ((64, 1, 2), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 1))
 
 
 class MobileNet3D(nn.Module):
-    """``(N, channels, T, size, size)`` to logits ``(N, classes)``, at width 1.0."""
+    """The network: ``forward`` maps frames ``(N, channels, T, size, size)`` to logits ``(N, classes)``, at width 1.0."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ class BasicBlock(nn.Module):
 
 
 class R2Plus1D(nn.Module):
-    """``(N, channels, T, size, size)`` to logits ``(N, classes)``."""
+    """The network: ``forward`` maps frames ``(N, channels, T, size, size)`` to logits ``(N, classes)``."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()

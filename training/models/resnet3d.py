@@ -32,7 +32,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """``(N, channels, T, size, size)`` to logits ``(N, classes)``."""
+    """The network: ``forward`` maps frames ``(N, channels, T, size, size)`` to logits ``(N, classes)``."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ GROUPS = 3
 
 
 class ShuffleNet3D(nn.Module):
-    """``(N, channels, T, size, size)`` to logits ``(N, classes)``; ``width`` scales the channels of every layer."""
+    """The network: ``forward`` maps frames ``(N, channels, T, size, size)`` to logits ``(N, classes)``; ``width`` scales all channels."""
 
     def __init__(self, config: ClipConfig, width: float) -> None:
         super().__init__()
