@@ -15,8 +15,8 @@ from clipstep.benchmarks.records import Record
 from clipstep.export.network_source import given_network
 from clipstep.export.reference import reference_network
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.command_line.terminal import new_console
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.terminal import new_console
 
 
 def bench(

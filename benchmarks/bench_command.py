@@ -17,12 +17,12 @@ from clipstep.benchmarks.phone import WithPhone
 from clipstep.benchmarks.profile import check_picture, draw, profile_bundle, profile_table
 from clipstep.benchmarks.records import InstructionRecord, Record
 from clipstep.export.network_source import NetworkSource, given_network, network_options
-from clipstep.runtime.bundle import MANIFEST, Bundle, opened_for
+from clipstep.runtime.bundle import MANIFEST, Bundle, open_for_command
+from clipstep.runtime.bundle.recording import check_recordable, record_arm64
+from clipstep.runtime.command_line.options import OutputFile, import_quietly, signer_option
+from clipstep.runtime.command_line.terminal import new_console, print_table
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.lock import one_writer
-from clipstep.runtime.options import NewFile, import_quietly, signer_option
-from clipstep.runtime.recording import check_recordable, record_arm64
-from clipstep.runtime.terminal import new_console, print_table
+from clipstep.runtime.filesystem.locking import write_lock
 from clipstep.runtime.wording import counted
 
 ARM64 = "arm64"
@@ -50,11 +50,11 @@ GROUPS = {
 @click.option("--arch", help="arm64: count the instructions of a step on ARM64 under QEMU, in place of measuring this computer.")
 @click.option("--operators", is_flag=True, help="With --arch: also count each operator.")
 @click.option(
-    "--profile", type=NewFile(), help="Profile each operator of a step: print a table for each artifact, and plot them to this file, .png or .svg."
+    "--profile", type=OutputFile(), help="Profile each operator of a step: print a table for each artifact, and plot them to this file, .png or .svg."
 )
 @click.option("--record", is_flag=True, help="With --arch: record the counts in the bundle's manifest.")
 @click.option("--ceilings", type=click.Path(path_type=Path), help="With --arch: fail if a count is above its ceiling in this JSON file.")
-@click.option("--out", type=NewFile(), help="Append the records to this file, one JSON object a line.")
+@click.option("--out", type=OutputFile(), help="Append the records to this file, one JSON object a line.")
 @click.option("--force", is_flag=True, help="Replace an older plot of --profile.")
 def bench_command(
     bundle: Path,
@@ -95,11 +95,11 @@ def bench_command(
             },
         )
     if profile is not None:
-        click.get_current_context().with_resource(one_writer(profile))
+        click.get_current_context().with_resource(write_lock(profile))
         check_picture(profile, "--profile", force=force)
     allowed = None if ceilings is None else read_ceilings(ceilings)
     threads = thread_counts(threads or None)
-    opened, console = click.get_current_context().with_resource(opened_for(bundle, signer)), new_console()
+    opened, console = click.get_current_context().with_resource(open_for_command(bundle, signer)), new_console()
     if record:
         check_recordable(opened)
     if network is not None:

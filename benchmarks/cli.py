@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from clipstep.runtime.options import NewFile, NewFolder, command
+from clipstep.runtime.command_line.options import OutputFile, OutputFolder, command
 from clipstep.training.choices import ARCHITECTURES, HOME
 
 
@@ -34,7 +34,7 @@ def bench_training_command(**given: Any) -> None:
 
 @command("bench-models", loads=["clipstep.benchmarks.models"])
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=NewFolder(), required=True, help="Folder for runs, bundles and records; those that exist are reused.")
+@click.option("--out", type=OutputFolder(), required=True, help="Folder for runs, bundles and records; those that exist are reused.")
 @click.option("--architecture", "names", multiple=True, type=click.Choice(list(ARCHITECTURES)), help="May be given several times. [default: all]")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
 @click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
@@ -50,7 +50,7 @@ def bench_models_command(**given: Any) -> None:
 
 @command("bench-scaling", needs=[("force", "picture")], loads=["clipstep.benchmarks.scaling"])
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=NewFolder(), required=True, help="Folder for runs and bundles; those that exist are reused.")
+@click.option("--out", type=OutputFolder(), required=True, help="Folder for runs and bundles; those that exist are reused.")
 @click.option("--architecture", default="slowfast_causal_shufflenet", show_default=True, type=click.Choice(list(ARCHITECTURES)), help="The network.")
 @click.option(
     "--frames",
@@ -78,7 +78,7 @@ def bench_models_command(**given: Any) -> None:
     help="Streams on one model. May be given several times.",
 )
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
-@click.option("--picture", type=NewFile(), help="Also plot the results to this file, .png or .svg.")
+@click.option("--picture", type=OutputFile(), help="Also plot the results to this file, .png or .svg.")
 @click.option("--force", is_flag=True, help="Replace an older plot.")
 def bench_scaling_command(**given: Any) -> None:
     """Measure how the step of a network with random weights scales with T, with the size of frames and with the number of streams, in one thread.

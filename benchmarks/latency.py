@@ -20,12 +20,12 @@ from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import SPINNING, ColdStart, Configuration, Record, this_device
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.bundle.manifest import Artifact
+from clipstep.runtime.command_line.terminal import quiet
 from clipstep.runtime.engines import ENGINES, missing_library
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS
-from clipstep.runtime.manifest import Artifact
-from clipstep.runtime.openmp import engines_environment
-from clipstep.runtime.terminal import quiet
+from clipstep.runtime.openmp import environment_for_timing
 
 TOOLS: dict[str, Sequence[str]] = {
     "pytorch": ["torch"],
@@ -34,7 +34,7 @@ TOOLS: dict[str, Sequence[str]] = {
     **{name: peer.distributions for name, peer in PEERS.items()},
 }
 """For each engine, the distributions whose versions go into a record."""
-Around = Callable[[], AbstractContextManager[object]]
+ContextFactory = Callable[[], AbstractContextManager[object]]
 """Gives the context in which a converter runs, for example one that silences it."""
 WARM_UP_STEPS = 3
 NAIVE = "naive rank-5 ONNX"
@@ -63,7 +63,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=engines_environment(),
+            env=environment_for_timing(),
         )
         task = {
             "configuration": configuration.model_dump(),
@@ -116,10 +116,12 @@ class Worker:
         self._process.communicate()
 
 
-def bench_bundle(bundle: Bundle, network: NetworkSource | None, options: BenchOptions, console: Console, around: Around = quiet) -> list[Record]:
+def bench_bundle(
+    bundle: Bundle, network: NetworkSource | None, options: BenchOptions, console: Console, library_context: ContextFactory = quiet
+) -> list[Record]:
     """Measure every artifact that runs here and, given the ``network`` behind the bundle, PyTorch and the naive rank-5 ONNX.
 
-    Outputs are compared with the golden steps before anything is timed. The naive ONNX is written inside the context that ``around`` gives.
+    Outputs are compared with the golden steps before anything is timed. The naive ONNX is written inside the context that `library_context` gives.
 
     Raises:
         ClipstepError: a configuration does not load, or computes something else than the golden steps.
@@ -129,7 +131,7 @@ def bench_bundle(bundle: Bundle, network: NetworkSource | None, options: BenchOp
     for file, reason in left_out.items():
         console.print(f"left out: {file}: {reason}", soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
-        naive = None if network is None else write_naive(bundle, network, Path(temporary) / "naive.onnx", console, around)
+        naive = None if network is None else write_naive(bundle, network, Path(temporary) / "naive.onnx", console, library_context)
         for threads in options.threads:
             records += measure(configurations_of(bundle, naive, threads, spinning=options.spinning), bundle, network, options, console)
     return records
@@ -198,13 +200,13 @@ def _artifact(bundle: Bundle, target: str) -> Artifact | None:
         return None
 
 
-def write_naive(bundle: Bundle, network: NetworkSource, path: Path, console: Console, around: Around = quiet) -> Path:
+def write_naive(bundle: Bundle, network: NetworkSource, path: Path, console: Console, library_context: ContextFactory = quiet) -> Path:
     """Write the network behind a bundle as ONNX of rank 5, as it was trained and without lowering; return ``path``."""
-    with around():
+    with library_context():
         from clipstep.export.reference import reference_program
         from clipstep.export.targets.onnx_writer import to_onnx
 
-    with console.status("exporting the naive rank-5 ONNX"), around():
+    with console.status("exporting the naive rank-5 ONNX"), library_context():
         program = reference_program(bundle, network)
         path.write_bytes(to_onnx(program.step, program).SerializeToString())
     return path
@@ -262,7 +264,7 @@ def _record(worker: Worker) -> Record:
         device=this_device(),
         tool_versions={tool: version(tool) for tool in ("clipstep", *tools)},
         placement=artifact.placement.delegated if artifact else {},
-        outside=artifact.placement.outside if artifact else (),
+        not_delegated=artifact.placement.not_delegated if artifact else (),
         file_bytes=artifact.size_bytes if artifact else Path(configuration.file).stat().st_size if configuration.file else None,
         subclip_s=spec.shape[0] * spec.frame_stride / spec.fps,
         peak_memory_bytes=worker.peak_memory_bytes,

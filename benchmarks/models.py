@@ -27,10 +27,10 @@ from clipstep.network.count import clip_macs, count_parameters
 from clipstep.network.preprocess import RGB, normalise
 from clipstep.network.states import outputs_of
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.command_line.terminal import new_console, new_table, print_table
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.lock import one_writer
-from clipstep.runtime.targets import TARGETS, targets_at
-from clipstep.runtime.terminal import new_console, new_table, print_table
+from clipstep.runtime.filesystem.locking import write_lock
+from clipstep.runtime.targets import TARGETS, targets_for
 from clipstep.training.data.lists import DataSet, read_data_set
 from clipstep.training.models import ARCHITECTURES, build
 from clipstep.training.predict import video_logits
@@ -38,7 +38,7 @@ from clipstep.training.probe import check_trainable, sample_subclips
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
 SUBCLIPS = 3
-HERE = targets_at("python")
+HERE = targets_for("python")
 """The targets that run on this computer."""
 
 
@@ -65,7 +65,7 @@ class Measured:
 
 def bench_models_command(data: Path, out: Path, names: tuple[str, ...], frames: int, size: int, arm64: bool, rounds: int, steps: int) -> None:
     """``clipstep bench-models``, whose options are in cli.py."""
-    click.get_current_context().with_resource(one_writer(out))
+    click.get_current_context().with_resource(write_lock(out))
     data_set, console = read_data_set(data, allow_leakage=True), new_console()
     options = BenchOptions((1,), rounds, steps)
     every = {name: _measure(name, data_set, frames, size, out, options, console, arm64=arm64) for name in names or ARCHITECTURES}
@@ -117,7 +117,7 @@ def random_run(name: str, data: DataSet, frames: int, size: int) -> Run:
     sample = sample_subclips(data.test, frames, size)
     check_trainable(network, frames, size, RGB)
     pixels = sample.float().flatten(0, 3)
-    info = RunInfo(name, config, data.classes, tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist()), 25.0, weights="random")
+    info = RunInfo(name, config, data.classes, tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist()), 25.0, weights_source="random")
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
     for norm in norms:
         norm.momentum = None  # Running statistics are then plain means over all batches.
@@ -143,7 +143,17 @@ def float32_error(run: Run) -> float:
 
 def _export(folder: Path, bundle: Path, run: Run) -> ExportCost:
     started = time.monotonic()
-    command = [sys.executable, "-P", "-c", "from clipstep.runtime.cli import main; main()", "export", str(folder), "--out", str(bundle), "--force"]
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        "from clipstep.runtime.command_line.cli import main; main()",
+        "export",
+        str(folder),
+        "--out",
+        str(bundle),
+        "--force",
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         error = process.stderr.read()

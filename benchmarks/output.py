@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clipstep.benchmarks.records import Record, naive_ms, record_lines
-from clipstep.runtime.terminal import new_table
+from clipstep.runtime.command_line.terminal import new_table
 from clipstep.runtime.wording import counted
 
 

@@ -14,9 +14,9 @@ import click
 from clipstep.benchmarks.output import append_records, record_table
 from clipstep.benchmarks.records import Record
 from clipstep.benchmarks.report import read_records
+from clipstep.runtime.command_line.options import Command, OutputFile, command
+from clipstep.runtime.command_line.terminal import new_console, print_table
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.options import Command, NewFile, command
-from clipstep.runtime.terminal import new_console, print_table
 from clipstep.runtime.wording import counted
 
 PACKAGE = "clipstep.demo"
@@ -66,7 +66,7 @@ class Adb:
 @click.option("--serial", help="Which phone, as adb devices names it; needed where there are several.")
 @click.option("--adb", default="adb", show_default=True, help="The adb program.")
 @click.option("--timeout", default=900, show_default=True, type=click.IntRange(1), help="Seconds to wait for the phone.")
-@click.option("--out", type=NewFile(), help="Append the records to this file, one JSON object a line.")
+@click.option("--out", type=OutputFile(), help="Append the records to this file, one JSON object a line.")
 def phone_command(
     app: bool,
     bundle: str | None,

@@ -12,15 +12,15 @@ import numpy as np
 from rich.table import Table
 
 from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.command_line.terminal import new_table, quiet
 from clipstep.runtime.engine import Array
 from clipstep.runtime.engine_executorch import POOL
 from clipstep.runtime.engine_onnxruntime import onnxruntime_session
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.finished import check_output
+from clipstep.runtime.filesystem.atomic import atomic_file
+from clipstep.runtime.filesystem.overwrite import check_overwrite
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.terminal import new_table, quiet
-from clipstep.runtime.whole import write_file
 
 LARGEST = 15
 """How many kinds of operators tables and plots show; the others are added up."""
@@ -157,7 +157,7 @@ def draw(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> Non
         axis.set_xlabel(unit)
         axis.margins(x=0.12)
         axis.spines[["top", "right"]].set_visible(False)
-    with write_file(path) as new:
+    with atomic_file(path) as new:
         figure.savefig(new, dpi=110)
 
 
@@ -171,4 +171,4 @@ def check_picture(path: Path, option: str, *, force: bool) -> None:
         raise ClipstepError(f"{path}: is no picture's name", got=path.suffix or "no ending", expected=".png or .svg")
     if not path.parent.is_dir():
         raise ClipstepError(f"{path}: no such folder", fix="make it first")
-    check_output(path, force=force, option=option)
+    check_overwrite(path, force=force, option=option)

@@ -89,7 +89,7 @@ class Record(_Model):
     device: Device
     tool_versions: dict[str, str]
     placement: dict[str, int]
-    outside: tuple[str, ...]
+    not_delegated: tuple[str, ...]
     file_bytes: int | None
     subclip_s: float
     """Seconds of video in one step, at the nominal frame rate."""

@@ -12,13 +12,13 @@ from rich.table import Table
 
 from clipstep.benchmarks.arm64.table import KEY, instruction_table
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
-from clipstep.runtime.bundle import Bundle, opened_for
-from clipstep.runtime.errors import ClipstepError, first_line
-from clipstep.runtime.interval import share_text
-from clipstep.runtime.manifest import Accuracy, Arm64Step
-from clipstep.runtime.options import command, json_option, signer_option
-from clipstep.runtime.places import check_file
-from clipstep.runtime.terminal import new_console, new_table, print_json, print_table
+from clipstep.runtime.bundle import Bundle, open_for_command
+from clipstep.runtime.bundle.manifest import Accuracy, Arm64Step
+from clipstep.runtime.command_line.confidence_interval import proportion_text
+from clipstep.runtime.command_line.options import command, json_option, signer_option
+from clipstep.runtime.command_line.terminal import new_console, new_table, print_json, print_table
+from clipstep.runtime.errors import ClipstepError, error_summary
+from clipstep.runtime.filesystem.path_checks import check_file
 
 
 @command("report")
@@ -28,7 +28,7 @@ from clipstep.runtime.terminal import new_console, new_table, print_json, print_
 @json_option
 def report_command(bundle: Path, records: Path, signer: Path | None, as_json: bool) -> None:
     """Summarise BUNDLE with the RECORDS that clipstep bench --out wrote: training, artifacts, parity, latency, ARM64 instructions."""
-    opened = click.get_current_context().with_resource(opened_for(bundle, signer))
+    opened = click.get_current_context().with_resource(open_for_command(bundle, signer))
     timed, counted, others = _select(opened, *read_records(records), records)
     if as_json:
         manifest = opened.manifest
@@ -103,7 +103,7 @@ def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except ValueError as error:
-        raise ClipstepError(f"{path}: is not a file of records", got=first_line(error), expected="what clipstep bench --out wrote") from error
+        raise ClipstepError(f"{path}: is not a file of records", got=error_summary(error), expected="what clipstep bench --out wrote") from error
     for number, line in enumerate(lines, 1):
         try:
             values = json.loads(line)
@@ -112,7 +112,7 @@ def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
             else:
                 timed.append(_validated(Record, values))
         except (ValueError, AttributeError) as error:
-            raise ClipstepError(f"{path}:{number}: is not a record", got=first_line(error), fix="measure again") from error
+            raise ClipstepError(f"{path}:{number}: is not a record", got=error_summary(error), fix="measure again") from error
     return timed, counted
 
 
@@ -129,7 +129,7 @@ def _print_training(bundle: Bundle, console: Console) -> None:
         how = f"fine-tuned from {init['from']}" if init else "trained"
         line = (
             f"{how} {training['minutes']:.1f} min on {training['train_videos']} videos; test top-1 "
-            f"{share_text(training['test_top1'], training['test_videos'])}, largest class {training['test_largest_class_share']:.1%}"
+            f"{proportion_text(training['test_top1'], training['test_videos'])}, largest class {training['test_largest_class_share']:.1%}"
         )
         warnings = [str(warning) for warning in training.get("warnings", ())]
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
@@ -162,7 +162,7 @@ def _table(bundle: Bundle, records: list[Record]) -> Table:
 def _accuracy(file: str, accuracy: Accuracy) -> str:
     top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.1%}"
     crops = f", {accuracy.crops} crops" if accuracy.crops > 1 else ""
-    return f"{file} in {accuracy.engine}: top-1 {share_text(accuracy.top1, accuracy.videos)}{top5}: {accuracy.data}{crops}"
+    return f"{file} in {accuracy.engine}: top-1 {proportion_text(accuracy.top1, accuracy.videos)}{top5}: {accuracy.dataset}{crops}"
 
 
 def _arm64(file: str, step: Arm64Step) -> str:

@@ -19,17 +19,17 @@ from clipstep.benchmarks.records import Record
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.command_line.terminal import new_console, new_table, print_table, quiet
 from clipstep.runtime.engine import Array
 from clipstep.runtime.engine_onnxruntime import onnxruntime_session
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.executorch_internals import binding
+from clipstep.runtime.filesystem.atomic import atomic_file
+from clipstep.runtime.filesystem.locking import write_lock
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.lock import one_writer
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.targets import targets_at
-from clipstep.runtime.terminal import new_console, new_table, print_table, quiet
-from clipstep.runtime.whole import write_file
+from clipstep.runtime.targets import targets_for
 from clipstep.training.data.lists import DataSet, read_data_set
 from clipstep.training.run import load_run, save_run
 
@@ -57,9 +57,9 @@ def bench_scaling_command(
 ) -> None:
     """``clipstep bench-scaling``, whose options are in cli.py."""
     if picture is not None:
-        click.get_current_context().with_resource(one_writer(picture))
+        click.get_current_context().with_resource(write_lock(picture))
         check_picture(picture, "--picture", force=force)
-    click.get_current_context().with_resource(one_writer(out))
+    click.get_current_context().with_resource(write_lock(out))
     data_set, console = read_data_set(data, allow_leakage=True), new_console()
     usual = sorted(frames)[-2] if len(frames) > 1 else frames[0]
     shapes = list(dict.fromkeys([*((t, sizes[0]) for t in frames), *((usual, size) for size in sizes)]))
@@ -85,7 +85,7 @@ def _bundle(architecture: str, data: DataSet, frames: int, size: int, out: Path,
         with console.status(f"exporting T = {frames}, {size}x{size}"):
             if not folder.exists():
                 save_run(folder, random_run(architecture, data, frames, size))
-            export_network(load_run(folder).spec(folder), path, ExportOptions(targets=targets_at("python")), around=quiet)
+            export_network(load_run(folder).spec(folder), path, ExportOptions(targets=targets_for("python")), library_context=quiet)
     bundle = Bundle.open(path)
     if bundle.manifest.architecture != architecture or bundle.manifest.input.shape[:2] != (frames, size):
         raise ClipstepError(f"{path}: is of another network or size", fix="choose another --out")
@@ -205,5 +205,5 @@ def _draw(points: Sequence[Point], usual: int, counts: Sequence[int], several: d
     for axis in (left, right):
         axis.legend()
         axis.spines[["top", "right"]].set_visible(False)
-    with write_file(path) as new:
+    with atomic_file(path) as new:
         figure.savefig(new, dpi=110)

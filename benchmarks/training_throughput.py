@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from clipstep.runtime.command_line.terminal import new_console, new_table, print_table
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.terminal import new_console, new_table, print_table
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.wording import counted
 from clipstep.training.config import TrainingConfig

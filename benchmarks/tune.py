@@ -10,10 +10,10 @@ import numpy as np
 from clipstep.benchmarks.arm64.emulate import emulate
 from clipstep.benchmarks.arm64.kit import Kit
 from clipstep.benchmarks.arm64.measure import first_steps
+from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.engines import ENGINES, engine_of, load_engine
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.manifest import Interface
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.wording import either
 

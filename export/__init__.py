@@ -12,7 +12,7 @@ Example:
 
 from typing import TYPE_CHECKING
 
-from clipstep.runtime.lazy import lazy_names
+from clipstep.runtime.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from clipstep.export.api import export, verify

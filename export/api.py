@@ -21,7 +21,7 @@ from clipstep.export.tuning import tune_by_measuring
 from clipstep.export.verification import Reference, VerifyResult, fresh_reference, verify_opened
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.finished import BUNDLE, check_bundle_name, check_output
+from clipstep.runtime.filesystem.overwrite import BUNDLE, check_bundle_name, check_overwrite
 from clipstep.runtime.golden import GoldenSteps
 
 
@@ -42,7 +42,7 @@ def export(
     input_dtype: str = "auto",
     stream: int | None = None,
     window: float | None = None,
-    output: str | None = None,
+    output_kind: str | None = None,
     tune: bool = False,
     format_versions: Mapping[str, int] | None = None,
     on_artifact: Callable[[WrittenArtifact], object] | None = None,
@@ -68,7 +68,7 @@ def export(
         input_dtype: of the frames: `auto`, `uint8` or `float32`.
         stream: the number of new frames of a step, in place of a whole subclip; predictions are then from all frames so far.
         window: predictions are from the newest `window` seconds instead; needs `stream`.
-        output: what the first output holds: `logits`, `probabilities` or `multilabel`; None to infer it.
+        output_kind: what the first output holds: `logits`, `probabilities` or `multilabel`; None to infer it.
         tune: measure every variant of each artifact and keep the fastest on its platform; needs clipstep[bench].
         format_versions: of the targets' file formats, such as `{"opset": 17, "ios": 16}`; by default those of the command line.
         on_artifact: called after each artifact.
@@ -86,7 +86,7 @@ def export(
     """
     path = Path(out)
     check_bundle_name(path)
-    check_output(path, BUNDLE, force=force)
+    check_overwrite(path, BUNDLE, force=force)
     options = ExportOptions(
         targets=_names("targets", targets),
         form=form,
@@ -95,7 +95,7 @@ def export(
         platforms=_names("platforms", platforms),
         tune=tune_by_measuring() if tune else None,
         window=window,
-        output=output,
+        output_kind=output_kind,
         format_versions=format_versions or {},
     )
     spec = network_of_module(module, frames=frames, size=size, labels=labels, mean=mean, std=std, fps=fps, sample=sample)

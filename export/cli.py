@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUTS, PLATFORMS
+from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS
 from clipstep.export.network_source import given_network, network_options
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY, Target
-from clipstep.runtime.bundle import Bundle, opened_for
+from clipstep.runtime.bundle import Bundle, open_for_command
+from clipstep.runtime.bundle.manifest import Manifest
+from clipstep.runtime.command_line.options import OutputFolder, command, json_option, signer_option
+from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, new_table, print_json, print_table, quiet, quiet_stderr
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.finished import BUNDLE, check_bundle_name, check_output
+from clipstep.runtime.filesystem.overwrite import BUNDLE, check_bundle_name, check_overwrite
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.manifest import Manifest
-from clipstep.runtime.options import NewFolder, command, json_option, signer_option
-from clipstep.runtime.terminal import Steps, new_console, new_table, print_json, print_table, quiet, quiet_stderr
 from clipstep.runtime.wording import counted, listed
 
 if TYPE_CHECKING:  # PyTorch is imported in the functions that need it, so that --help is fast.
@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # PyTorch is imported in the functions that need it, so that 
     from clipstep.export.verification import StreamCheck
     from clipstep.network.spec import NetworkSpec
 
-GOLDEN_CONTENT = {"run sample": "the run's sample", "given": "the sample given", "video": "the video", "synthetic": "synthetic scenes"}
-MODEL_OPTIONS = ("model", "weights", "weights_key", "random_weights", "classes", "frames", "size", "mean", "std", "fps", "video")
+FRAME_SOURCES = {"run_sample": "the run's sample", "sample": "the sample given", "video": "the video", "synthetic": "synthetic scenes"}
+MODEL_OPTIONS = ("model", "weights", "weights_key", "random_weights", "labels", "frames", "size", "mean", "std", "fps", "video")
 """The options that describe a network of the user's own; a run records these values itself."""
 
 
@@ -70,7 +70,7 @@ class FixedSize(click.ParamType[int]):
     "export",
     groups={
         "Output": ("out", "force"),
-        "A network of your own": (*MODEL_OPTIONS, "output"),
+        "A network of your own": (*MODEL_OPTIONS, "output_kind"),
         "A clip network as a stream": ("stream", "window"),
         "Artifacts": ("targets", "form", "platforms", "tune", "explain", "input_dtype", *(version.option for version in FORMAT_VERSIONS)),
     },
@@ -78,13 +78,13 @@ class FixedSize(click.ParamType[int]):
     loads=["clipstep.export.pipeline", "clipstep.export.factory", *(target.writer for target in TARGETS.values())],
 )
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--out", type=NewFolder(), required=True, help="The bundle to write, NAME.clipstep.")
+@click.option("--out", type=OutputFolder(), required=True, help="The bundle to write, NAME.clipstep.")
 @click.option("--force", is_flag=True, help="Replace a bundle at --out, once the new one is whole.")
 @click.option("--model", help="Instead of RUN: package.module:factory, which gives a torch.nn.Module.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The model's state dict: safetensors, or what torch.save wrote.")
 @click.option("--weights-key", metavar="KEY", help="The state dict to take from a file that holds several, such as model_ema.")
 @click.option("--random-weights", is_flag=True, help="Allow a model whose weights are random.")
-@click.option("--classes", type=click.Path(path_type=Path), help="Text file with the model's class names, one a line.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Text file with the model's class names, one a line.")
 @click.option("--frames", type=FixedSize(), help="The model's T, frames a subclip.")
 @click.option("--size", type=FixedSize(), help="Height and width of the model's frames, in pixels.")
 @click.option("--mean", nargs=3, type=float, default=(0.0, 0.0, 0.0), show_default=True, help="The model's normalisation: R G B, of 0..255.")
@@ -140,7 +140,7 @@ class FixedSize(click.ParamType[int]):
     show_default=True,
     help="The type of the frames; auto: uint8 if the target has it.",
 )
-@click.option("--output", type=click.Choice(OUTPUTS), help="What the network's output holds; unless given, it is inferred.")
+@click.option("--output-kind", type=click.Choice(OUTPUT_KINDS), help="What the network's output holds; unless given, it is inferred.")
 @_format_version_options
 def export_command(
     run: Path | None,
@@ -155,7 +155,7 @@ def export_command(
     input_dtype: str,
     stream: int | None,
     window: float | None,
-    output: str | None,
+    output_kind: str | None,
     **others: Any,
 ) -> None:
     """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one of them fails verification."""
@@ -166,7 +166,7 @@ def export_command(
     from clipstep.export.tuning import tune_by_measuring
 
     check_bundle_name(out)
-    check_output(out, BUNDLE, force=force)
+    check_overwrite(out, BUNDLE, force=force)
     versions = {version.option: others.pop(version.option) for version in FORMAT_VERSIONS}
     options = ExportOptions(
         targets=tuple(dict.fromkeys(targets)),
@@ -176,7 +176,7 @@ def export_command(
         platforms=tuple(dict.fromkeys(platforms)),
         tune=tune_by_measuring() if tune else None,
         window=window,
-        output=output,
+        output_kind=output_kind,
         format_versions={option: number for option, number in versions.items() if number is not None},
     )
     if explain and form == "3d":
@@ -191,7 +191,7 @@ def export_command(
             raise ClipstepError("which network to export?", got="RUN and --model" if run else "neither RUN nor --model", expected="one of them")
         stop()
         result = export_network(
-            spec, out, options, lambda w: console.print(_artifact_line(w), soft_wrap=True), quiet, force=force, doing=Steps(console)
+            spec, out, options, lambda w: console.print(_artifact_line(w), soft_wrap=True), quiet, force=force, progress=ConsoleProgress(console)
         )
     _print_result(result, console)
     if explain:
@@ -200,7 +200,7 @@ def export_command(
 
 def _print_result(result: ExportResult, console: Console) -> None:
     manifest = result.manifest
-    if manifest.provenance.weights == "random":
+    if manifest.provenance.weights_source == "random":
         console.print("a warning: the weights are random, so that its predictions mean nothing", soft_wrap=True)
     _print_average(manifest, console)
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
@@ -222,7 +222,7 @@ def _explain(spec: NetworkSpec, manifest: Manifest, console: Console) -> None:
 
 
 def _print_average(manifest: Manifest, console: Console) -> None:
-    if manifest.average == "all":
+    if manifest.temporal_average == "cumulative":
         console.print(
             "a warning: predictions are a mean over all frames so far. On a camera that runs for long a new scene shows ever less: "
             f"export with {'--window SECONDS' if manifest.export.stream_frames else 'states that forget'}, or reset the stream now and then",
@@ -240,10 +240,10 @@ def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
         "multilabel_probabilities": "output: a probability for each class by itself, with sigmoid inside the artifacts; the runtimes apply none",
         "multilabel_logits": "output: logits of classes that do not exclude each other; the runtimes apply sigmoid",
     }
-    if manifest.output in applied:
-        yield applied[manifest.output]
+    if manifest.output_kind in applied:
+        yield applied[manifest.output_kind]
     golden = manifest.golden
-    yield f"golden steps: frames of {', then '.join(GOLDEN_CONTENT[content] for content in golden.content)}"
+    yield f"golden steps: frames of {', then '.join(FRAME_SOURCES[source] for source in golden.frame_sources)}"
     if golden.undetected_faults:
         faults = ", ".join(golden.undetected_faults)
         yield f"a warning: faults that the golden steps do not detect, because no output moves beyond the bound: {faults}"
@@ -252,7 +252,7 @@ def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
 def _network_of_options(
     model: str,
     weights: Path | None,
-    classes: Path | None,
+    labels: Path | None,
     frames: int | None,
     size: int | None,
     mean: tuple[float, ...],
@@ -264,8 +264,8 @@ def _network_of_options(
 ) -> NetworkSpec:
     from clipstep.export.factory import network_of_factory, read_labels
 
-    if classes is None or frames is None or size is None:
-        raise ClipstepError("--model needs --classes, --frames and --size")
+    if labels is None or frames is None or size is None:
+        raise ClipstepError("--model needs --labels, --frames and --size")
     if min(std) <= 0:
         raise ClipstepError("--std is what frames are divided by", got=std, expected="numbers above 0")
     sys.path.insert(0, "")  # As `python` itself does: modules in this folder can be imported.
@@ -275,7 +275,7 @@ def _network_of_options(
         model,
         frames=frames,
         size=size,
-        labels=read_labels(classes),
+        labels=read_labels(labels),
         mean=mean,
         std=std,
         fps=fps,
@@ -289,8 +289,8 @@ def _network_of_options(
 def _artifact_line(written: WrittenArtifact) -> str:
     a = written.artifact
     inside = ", ".join(f"{count} nodes in {name}" for name, count in a.placement.delegated.items())
-    counts = Counter(a.placement.outside)
-    outside = f", outside: {', '.join(name if n == 1 else f'{name} x {n}' for name, n in counts.items())}" if counts else ""
+    counts = Counter(a.placement.not_delegated)
+    outside = f", not delegated: {', '.join(name if n == 1 else f'{name} x {n}' for name, n in counts.items())}" if counts else ""
     split = f"; a warning: the delegate is split into {len(a.placement.delegated)} calls" if len(a.placement.delegated) > 1 else ""
     tuned = f"; {a.tuning}" if a.tuning else ""
     return (
@@ -302,7 +302,7 @@ def _artifact_line(written: WrittenArtifact) -> str:
 @command("verify", loads=["clipstep.export.verification"])
 @click.argument("bundle", type=click.Path(path_type=Path))
 @network_options
-@click.option("--classes", type=click.Path(path_type=Path), help="The class names that --model was trained on, to compare.")
+@click.option("--labels", type=click.Path(path_type=Path), help="The class names that --model was trained on, to compare.")
 @click.option("--mean", nargs=3, type=float, help="The normalisation that --model was trained with, to compare.")
 @click.option("--std", nargs=3, type=float, help="The same: what frames are divided by.")
 @click.option("--fps", type=float, help="Frames per second of the videos that --model was trained on, to compare.")
@@ -321,15 +321,15 @@ def verify_command(
     from clipstep.export.verification import Reference, fresh_reference, verify_opened
 
     console = new_console(quiet=as_json)
-    opened = click.get_current_context().with_resource(opened_for(bundle, signer))
+    opened = click.get_current_context().with_resource(open_for_command(bundle, signer))
     if signer is not None:
         console.print(f"{bundle}: signed by {signer}", soft_wrap=True)
     reference, against = Reference(GoldenSteps.of(opened)), "golden steps"
     network = given_network(run, model, weights)
     if model is None and any(value is not None for value in given.values()):
-        raise ClipstepError("--classes, --mean, --std and --fps are of --model", fix="a run has its own: leave them out")
+        raise ClipstepError("--labels, --mean, --std and --fps are of --model", fix="a run has its own: leave them out")
     if network is not None:
-        with Steps(console)("computing the reference with the eager network"):
+        with ConsoleProgress(console)("computing the reference with the eager network"):
             reference = fresh_reference(opened, reference_network(opened, network), video)
         _print_stream_check(reference.stream, console)
         against = f"eager network of {network}, {video or 'golden frames'}"
@@ -340,7 +340,7 @@ def verify_command(
     golden = reference.golden
     console.print(f"{bundle}: {len(golden.logits)} steps and a reset{_flushed_text(golden)} against the {against}", soft_wrap=True)
     with quiet_stderr():
-        result = verify_opened(opened, reference, Steps(console))
+        result = verify_opened(opened, reference, ConsoleProgress(console))
     table = new_table("artifact", "runtime", "verdict", "largest\nerror", "of its\nrange", "bound", texts=3)
     for a in result.artifacts:
         runtime = a.runtime + " *" * (TARGETS[a.target].evaluator is not None)
@@ -392,8 +392,8 @@ def _compare_given(bundle: Bundle, given: dict[str, Any], console: Console) -> N
     from clipstep.export.factory import read_labels
     from clipstep.export.interface import check_given
 
-    labels = None if given["classes"] is None else read_labels(given["classes"])
-    missing = check_given(bundle.manifest, {**given, "classes": labels})
+    labels = None if given["labels"] is None else read_labels(given["labels"])
+    missing = check_given(bundle.manifest, {**given, "labels": labels})
     if missing:
         console.print(f"not compared, because the network does not record it: {', '.join(missing)}; give --{' --'.join(missing)}", soft_wrap=True)
 

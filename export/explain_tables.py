@@ -8,8 +8,8 @@ from clipstep.export.lowering.explain import LoweredLayer, explain
 from clipstep.export.lowering.lower import simplified
 from clipstep.export.step import StepProgram
 from clipstep.export.targets import TARGETS
-from clipstep.runtime.manifest import Artifact
-from clipstep.runtime.terminal import new_table
+from clipstep.runtime.bundle.manifest import Artifact
+from clipstep.runtime.command_line.terminal import new_table
 
 
 def explanations(program: StepProgram, artifacts: Sequence[Artifact]) -> Iterator[Table]:

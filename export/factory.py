@@ -18,8 +18,8 @@ from clipstep.export.source_lines import describe_error, line_of_error
 from clipstep.network.spec import NetworkSpec, weights_sha256
 from clipstep.network.text_files import read_lines, unquoted
 from clipstep.network.weights import Checkpoint, load_checkpoint_weights, read_checkpoint
+from clipstep.runtime.bundle.manifest import FactoryProvenance
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.manifest import FactoryProvenance
 from clipstep.runtime.wording import listed
 
 SHOWN = 3
@@ -72,7 +72,7 @@ def network_of_factory(
         source=factory,
         weights_sha256=weights_sha256(network.state_dict()),
         config={"frames": frames, "size": size},
-        weights="random" if random else "factory" if weights is None else weights.name,
+        weights_source="random" if random else "factory" if weights is None else weights.name,
         weights_key=key or None,
     )
     sample, content = sample_frames(frames, size, video)

@@ -15,9 +15,9 @@ from torch import Tensor
 from clipstep.export.golden_steps import flush, record_golden
 from clipstep.export.step import Step, StepProgram
 from clipstep.network.preprocess import RGB
+from clipstep.runtime.bundle.manifest import FrameSource
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
-from clipstep.runtime.manifest import GoldenContent
-from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.runtime.synthetic_frames import synthetic_subclips
 
 MEAN_OFFSET = 2.55
 """How much the faulty mean of each channel is off, in levels of 0..255: 1 %."""
@@ -47,11 +47,11 @@ class AssessedGolden:
     """Golden steps, where their frames are from, and the names of the faults that they do not detect."""
 
     golden: GoldenSteps
-    content: tuple[GoldenContent, ...]
+    frame_sources: tuple[FrameSource, ...]
     undetected_faults: tuple[str, ...]
 
 
-def record_assessed_golden(program: StepProgram, subclips: Tensor, content: GoldenContent) -> AssessedGolden:
+def record_assessed_golden(program: StepProgram, subclips: Tensor, content: FrameSource) -> AssessedGolden:
     """Record golden steps on `subclips` `(S, T, H, W, channels)`, followed by synthetic ones if these detect more faults."""
     golden = record_golden(program, subclips)
     given = AssessedGolden(golden, (content,), undetected_faults(program, golden))

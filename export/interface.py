@@ -11,19 +11,19 @@ from clipstep.export.step import StepProgram
 from clipstep.export.stream.averaging import averages_over_all_frames
 from clipstep.network.preprocess import RGB
 from clipstep.network.spec import NetworkSpec
+from clipstep.runtime.artifact_info import READER, ArtifactInfo
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.embedded import check_embedded_facts, differences
+from clipstep.runtime.bundle.embedded_metadata import check_embedded_metadata, differences
+from clipstep.runtime.bundle.manifest import Artifact, Input, Interface, Manifest, State
 from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.files import FACTS, FileFacts
 from clipstep.runtime.golden import ParityError
-from clipstep.runtime.isolated import Child
-from clipstep.runtime.manifest import Artifact, Input, Interface, Manifest, State
-from clipstep.runtime.outputs import Output
+from clipstep.runtime.output_kind import OutputKind
 from clipstep.runtime.targets import check_file
+from clipstep.runtime.worker_process import WorkerProcess
 
 
-def interface_of(spec: NetworkSpec, program: StepProgram, name: str, output: Output) -> Interface:
+def interface_of(spec: NetworkSpec, program: StepProgram, name: str, output_kind: OutputKind) -> Interface:
     """Return the interface of a step: its inputs, states, outputs and labels.
 
     The manifest has one number for all elements of an initial state, as the step contract asks for.
@@ -47,14 +47,14 @@ def interface_of(spec: NetworkSpec, program: StepProgram, name: str, output: Out
         labels=program.labels,
         delay_frames=program.delay,
         flush=program.flush,
-        average=program.average or ("all" if averages_over_all_frames(program) else None),
+        temporal_average=program.temporal_average or ("cumulative" if averages_over_all_frames(program) else None),
         window_frames=program.window,
-        output=output,
+        output_kind=output_kind,
     )
 
 
-def check_embedded(bundle: Bundle, artifact: Artifact, child: Child) -> None:
-    """Check that the metadata embedded in an artifact, by which a lone file is used, is the manifest's. The process `child` reads the file.
+def check_embedded(bundle: Bundle, artifact: Artifact, worker: WorkerProcess) -> None:
+    """Check that the metadata embedded in an artifact, by which a lone file is used, is the manifest's. The process `worker` reads the file.
 
     Raises:
         ParityError: there is none, or it differs.
@@ -62,11 +62,11 @@ def check_embedded(bundle: Bundle, artifact: Artifact, child: Child) -> None:
     """
     path = bundle.file(artifact)
     check_file(artifact.target, path)
-    embedded = FileFacts.model_validate_json(child.call(FACTS, path, f"the reader of {path.suffix} files")).interface
+    embedded = ArtifactInfo.model_validate_json(worker.call(READER, path, f"the reader of {path.suffix} files")).interface
     if embedded is None:
         raise ParityError(f"{artifact.file}: carries no clipstep metadata", expected="that of the manifest", fix="export it again")
     try:
-        check_embedded_facts(bundle.manifest.interface(artifact.input_dtype), embedded, artifact.file)
+        check_embedded_metadata(bundle.manifest.interface(artifact.input_dtype), embedded, artifact.file)
     except ClipstepError as error:
         raise ParityError(str(error)) from error
 
@@ -79,14 +79,14 @@ def check_network(manifest: Manifest, spec: NetworkSpec, program: StepProgram, l
     Raises:
         ParityError: something differs.
     """
-    requested = {"logits": "logits", "probabilities": "probabilities"}.get(manifest.output, "multilabel")
+    requested = {"logits": "logits", "probabilities": "probabilities"}.get(manifest.output_kind, "multilabel")
     try:
-        output = infer_output_kind(requested, program, logits)
+        output_kind = infer_output_kind(requested, program, logits)
     except ClipstepError as error:
-        raise ParityError(f"the manifest's output is {manifest.output}, and the network's is not: {error}") from error
-    own = interface_of(spec, program, manifest.name, output)
-    if manifest.average is None:  # Written by an earlier version.
-        own = own.model_copy(update={"average": None})
+        raise ParityError(f"the manifest's output is {manifest.output_kind}, and the network's is not: {error}") from error
+    own = interface_of(spec, program, manifest.name, output_kind)
+    if manifest.temporal_average is None:  # Written by an earlier version.
+        own = own.model_copy(update={"temporal_average": None})
     for key, got, expected in differences(manifest.interface(own.input.dtype), own):
         raise ParityError(f"the manifest's {key} is not the network's", got=got, expected=expected, fix="export it again")
 
@@ -94,12 +94,12 @@ def check_network(manifest: Manifest, spec: NetworkSpec, program: StepProgram, l
 def check_given(manifest: Manifest, given: Mapping[str, Any]) -> tuple[str, ...]:
     """Compare what a user gives of their own network with the manifest, and return the names of the values that are None.
 
-    `given` holds `classes`, `mean`, `std` and `fps`.
+    `given` holds `labels`, `mean`, `std` and `fps`.
 
     Raises:
         ParityError: one differs.
     """
-    recorded = {"classes": manifest.labels, "mean": manifest.input.mean, "std": manifest.input.std, "fps": manifest.input.fps}
+    recorded = {"labels": manifest.labels, "mean": manifest.input.mean, "std": manifest.input.std, "fps": manifest.input.fps}
     for name, value in given.items():
         if value is not None and value != recorded[name]:
             raise ParityError(f"the manifest's {name} is not what --{name} says", got=recorded[name], expected=value, fix="export it again")

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from clipstep.runtime.terminal import Doing
+from clipstep.runtime.command_line.terminal import ProgressReporter
 
 
 class _Handler:
@@ -50,12 +50,12 @@ def interruptible() -> Iterator[Callable[[], None]]:
             signal.signal(signal.SIGINT, before)
 
 
-def stopping(doing: Doing, stop: Callable[[], None]) -> Doing:
-    """`doing`, whose steps call `stop` when they are over."""
+def stopping(progress: ProgressReporter, stop: Callable[[], None]) -> ProgressReporter:
+    """`progress`, whose steps call `stop` when they are over."""
 
     @contextlib.contextmanager
-    def step(name: str, told: bool = False) -> Iterator[None]:
-        with doing(name, told):
+    def step(name: str, reported: bool = False) -> Iterator[None]:
+        with progress(name, reported):
             yield
         stop()
 

@@ -13,11 +13,11 @@ from clipstep.export.variants import Written
 from clipstep.network.count import count_macs
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import tree_sha256, tree_size
-from clipstep.runtime.golden import Errors, bound_text
-from clipstep.runtime.manifest import Artifact, Export, Golden, Interface, Manifest, Parity
+from clipstep.runtime.bundle.manifest import Artifact, Export, Golden, Interface, Manifest, Parity
+from clipstep.runtime.golden import GoldenErrors, bound_text
 
 
-def artifact_of(target: Target, platform: str, precision: str, input_dtype: str, path: Path, written: Written, errors: Errors) -> Artifact:
+def artifact_of(target: Target, platform: str, precision: str, input_dtype: str, path: Path, written: Written, errors: GoldenErrors) -> Artifact:
     """Describes an artifact that was written to ``path``, and verified with those errors."""
     return Artifact.model_validate(
         {
@@ -61,7 +61,7 @@ def manifest_of(
             file=golden_file.name,
             size_bytes=tree_size(golden_file),
             sha256=tree_sha256(golden_file),
-            content=recorded.content,
+            frame_sources=recorded.frame_sources,
             undetected_faults=recorded.undetected_faults,
         ),
         provenance=spec.provenance,

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from clipstep.export.compat.coremltools_internals import ARRAY_TYPES, MIL, BlobStorageReader
 from clipstep.export.mil_operations import OPERATIONS
+from clipstep.runtime.artifact_io import ArtifactIO
+from clipstep.runtime.artifact_io import Tensor as Described
 from clipstep.runtime.checks.coreml import check_blob
-from clipstep.runtime.declared import Declared
-from clipstep.runtime.declared import Tensor as Described
 from clipstep.runtime.engine import Array
-from clipstep.runtime.errors import ClipstepError, EngineError, first_line
+from clipstep.runtime.errors import ClipstepError, EngineError, error_summary
 
 DTYPES: dict[int, Any] = {
     MIL.FLOAT32: torch.float32,
@@ -52,8 +52,8 @@ class MlProgram:
         except ClipstepError:
             raise
         except Exception as error:  # protobuf and the blob reader raise many types on damaged files.
-            raise ClipstepError(f"{path}: cannot be read as an ML Program", got=first_line(error)) from error
-        self._declared: Declared = {"inputs": _features(spec.description.input), "outputs": _features(spec.description.output)}
+            raise ClipstepError(f"{path}: cannot be read as an ML Program", got=error_summary(error)) from error
+        self._io: ArtifactIO = {"inputs": _features(spec.description.input), "outputs": _features(spec.description.output)}
         self._operations = [o for o in block.operations if o.type != "const"]
         self._inputs = [value.name for value in spec.description.input]
         self._outputs = [value.name for value in spec.description.output]
@@ -64,8 +64,8 @@ class MlProgram:
         if exact is not None:
             self._constants = _unrounded(self._constants, MlProgram(exact)._constants, path)
 
-    def declared(self) -> Declared:
-        return self._declared
+    def describe_io(self) -> ArtifactIO:
+        return self._io
 
     @torch.no_grad()
     def run(self, inputs: Sequence[Array]) -> list[Array]:
@@ -74,7 +74,7 @@ class MlProgram:
         except ClipstepError as error:
             raise EngineError(f"{self._path}: {error}") from error
         except Exception as error:  # torch raises a dozen types on shapes and types that do not fit.
-            raise EngineError(f"{self._path}: our evaluator of ML Programs failed in a step", got=first_line(error)) from error
+            raise EngineError(f"{self._path}: our evaluator of ML Programs failed in a step", got=error_summary(error)) from error
 
     def _run(self, inputs: Sequence[Array]) -> list[Array]:
         values: dict[str, Any] = dict(self._constants)

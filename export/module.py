@@ -13,8 +13,8 @@ from clipstep.export.contract import check_weights
 from clipstep.export.sample import sample_frames
 from clipstep.network.preprocess import RGB
 from clipstep.network.spec import NetworkSpec, check_frames, weights_sha256
+from clipstep.runtime.bundle.manifest import FrameSource, ModuleProvenance
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.manifest import GoldenContent, ModuleProvenance
 from clipstep.runtime.wording import listed
 
 
@@ -56,7 +56,7 @@ def network_of_module(
         source=path,
         weights_sha256=weights_sha256(module.state_dict()),
         config={"frames": frames, "size": size},
-        weights="module",
+        weights_source="module",
     )
     names, means, deviations = _tuple("labels", labels), _numbers("mean", mean), _numbers("std", std)
     subclips, content = _sample(sample, frames, size, means)
@@ -72,16 +72,16 @@ def _check_eval(module: nn.Module) -> None:
         )
 
 
-def _sample(sample: Tensor | np.ndarray[Any, Any] | Path | str | None, frames: int, size: int, mean: Sequence[float]) -> tuple[Tensor, GoldenContent]:
+def _sample(sample: Tensor | np.ndarray[Any, Any] | Path | str | None, frames: int, size: int, mean: Sequence[float]) -> tuple[Tensor, FrameSource]:
     if sample is None or isinstance(sample, Path | str):
         check_frames(frames, size, RGB)
         if len(mean) != RGB:
             raise ClipstepError("mean has a number for each channel", got=mean, expected="3 numbers for RGB", fix="give other frames by sample=")
         return sample_frames(frames, size, None if sample is None else Path(sample))
     if not isinstance(sample, np.ndarray):
-        return sample, "given"
+        return sample, "sample"
     try:
-        return torch.from_numpy(np.ascontiguousarray(sample)), "given"
+        return torch.from_numpy(np.ascontiguousarray(sample)), "sample"
     except (TypeError, ValueError) as error:
         raise ClipstepError("the sample cannot be a tensor", got=f"an array of {sample.dtype}", expected="an array of uint8") from error
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUTS, PLATFORMS
+from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY
+from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.manifest import Interface
 
 Tune = Callable[[str, str, Mapping[str, Path], Interface, GoldenSteps], tuple[str, dict[str, float]]]
 """``(platform, target, files by the name of their variant, interface, golden steps)`` returns the unit, and what a step of each file costs on
@@ -38,8 +38,8 @@ class ExportOptions:
     """If given, it measures all variants of an artifact, and the cheapest is kept."""
     window: float | None = None
     """How many seconds back the predictions of a stream go; None for all frames so far."""
-    output: str | None = None
-    """What the first output holds, one of ``clipstep.export.choices.OUTPUTS``; None to recognise it."""
+    output_kind: str | None = None
+    """What the first output holds, one of ``clipstep.export.choices.OUTPUT_KINDS``; None to recognise it."""
     format_versions: Mapping[str, int] = field(default_factory=dict)
     """The versions of targets' formats by the name of their option, such as ``{"opset": 17, "ios": 16}``; otherwise the defaults."""
 
@@ -63,8 +63,8 @@ class ExportOptions:
                 raise ClipstepError(f"{name} are a list of names", got=repr(names), expected=f"{[names]!r}")
         if not self.platforms:
             raise ClipstepError("unknown platform", got="none", expected=f"some of {', '.join(PLATFORMS)}")
-        known = {"platform": PLATFORMS, "form": FORMS, "input_dtype": INPUT_DTYPES, "output": (None, *OUTPUTS)}
-        given = [*(("platform", name) for name in self.platforms), *((name, getattr(self, name)) for name in ("form", "input_dtype", "output"))]
+        known = {"platform": PLATFORMS, "form": FORMS, "input_dtype": INPUT_DTYPES, "output_kind": (None, *OUTPUT_KINDS)}
+        given = [*(("platform", name) for name in self.platforms), *((name, getattr(self, name)) for name in ("form", "input_dtype", "output_kind"))]
         for name, value in given:
             if value not in known[name]:
                 raise ClipstepError(f"unknown {name}", got=value, expected=f"one of {', '.join(filter(None, known[name]))}")
@@ -110,5 +110,5 @@ class ExportOptions:
                 raise ClipstepError(f"--{option} is for {target}", got=f"--target {' '.join(self.targets)}", expected=f"--target {target} among them")
 
 
-USUAL = ExportOptions()
+DEFAULT_OPTIONS = ExportOptions()
 """Every target in its default form, for any processor."""

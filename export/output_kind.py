@@ -10,7 +10,7 @@ from clipstep.export.step import StepProgram
 from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import ParityError
-from clipstep.runtime.outputs import Output
+from clipstep.runtime.output_kind import OutputKind
 
 SUM_TOLERANCE = 1e-4
 MOST_DOUBLINGS = 24
@@ -42,11 +42,11 @@ RANGE_PRESERVING = (
 """Operations whose results lie between 0 and 1 if their inputs do."""
 
 
-def infer_output_kind(requested: str | None, program: StepProgram, logits: Array) -> Output:
+def infer_output_kind(requested: str | None, program: StepProgram, logits: Array) -> OutputKind:
     """Infer what the first output holds from its values over the golden steps and from the network's last operations.
 
     Args:
-        requested: one of `clipstep.export.choices.OUTPUTS`, or None to infer it.
+        requested: one of `clipstep.export.choices.OUTPUT_KINDS`, or None to infer it.
         program: the step.
         logits: `(N, classes)`, the first outputs of the golden steps.
 
@@ -56,16 +56,16 @@ def infer_output_kind(requested: str | None, program: StepProgram, logits: Array
     rows, exclusive = logits.sum(axis=1), _sum_to_one(logits)
     if requested == "probabilities" and not exclusive:
         raise ClipstepError(
-            "--output probabilities: the network's outputs are none",
+            "--output-kind probabilities: the network's outputs are none",
             got=f"values from {logits.min():.3g} to {logits.max():.3g}, which sum to {rows.min():.4g} to {rows.max():.4g} over the classes",
             expected="values of at least 0 that sum to 1, as softmax gives them",
-            fix="leave --output away, or add the softmax to the network",
+            fix="leave --output-kind away, or add the softmax to the network",
         )
     if requested == "multilabel" and exclusive:
         raise ClipstepError(
-            "--output multilabel: the network's outputs always sum to 1",
+            "--output-kind multilabel: the network's outputs always sum to 1",
             expected="classes that do not exclude each other",
-            fix="leave --output away",
+            fix="leave --output-kind away",
         )
     if requested == "logits":
         return "logits"
@@ -76,7 +76,7 @@ def infer_output_kind(requested: str | None, program: StepProgram, logits: Array
     return "multilabel_logits" if requested == "multilabel" else "logits"
 
 
-def check_output_kind(output: Output, logits: Array) -> None:
+def check_output_kind(output: OutputKind, logits: Array) -> None:
     """Check that golden logits `(N, classes)` can be the `output` that a manifest declares.
 
     Raises:

@@ -9,22 +9,36 @@ import click
 from rich.console import Console
 
 from clipstep.export.network_source import NetworkSource, given_network, network_options
-from clipstep.runtime.bundle import Bundle, opened_for
+from clipstep.runtime.bundle import Bundle, open_for_command
+from clipstep.runtime.bundle.manifest import Artifact, Golden
+from clipstep.runtime.bundle.pack import (
+    GOLDEN,
+    PackedGolden,
+    artifacts_for,
+    check_pack_name,
+    destinations,
+    golden_of,
+    packed_golden,
+    synthetic_golden,
+    write_pack,
+)
+from clipstep.runtime.command_line.options import OutputFile, command, import_quietly, signer_option
+from clipstep.runtime.command_line.terminal import new_console
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.filesystem.locking import write_lock
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.lock import one_writer
-from clipstep.runtime.manifest import Artifact, Golden
-from clipstep.runtime.options import NewFile, command, import_quietly, signer_option
-from clipstep.runtime.pack import GOLDEN, PackedGolden, artifacts_for, check_pack_name, golden_of, packed_golden, places, synthetic_golden, write_pack
-from clipstep.runtime.terminal import new_console
 
 
 @command("pack")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
-    "--for", "place", type=click.Choice(list(places())), required=True, help="Where the pack is used; it holds the artifacts for that place alone."
+    "--for",
+    "place",
+    type=click.Choice(list(destinations())),
+    required=True,
+    help="Where the pack is used; it holds the artifacts for that place alone.",
 )
-@click.option("--out", type=NewFile(), required=True, help="The file to write, NAME.clipstep.zip.")
+@click.option("--out", type=OutputFile(), required=True, help="The file to write, NAME.clipstep.zip.")
 @click.option(
     "--golden",
     type=click.Choice(GOLDEN),
@@ -46,11 +60,11 @@ def pack_command(
     network = given_network(run, model, weights)
     if network is not None and golden != "synthetic":
         raise ClipstepError("--run and --model record synthetic golden steps", got=f"--golden {golden}", fix="add --golden synthetic")
-    click.get_current_context().with_resource(one_writer(out))
+    click.get_current_context().with_resource(write_lock(out))
     if out.exists() and not force:
         raise ClipstepError(f"{out}: is there already", fix="give --force to replace it, or choose another --out")
     console = new_console()
-    opened = click.get_current_context().with_resource(opened_for(bundle, signer))
+    opened = click.get_current_context().with_resource(open_for_command(bundle, signer))
     artifacts = artifacts_for(opened, place)
     packed = golden_of(opened, golden) if network is None else _golden_of_network(opened, network)
     if golden == "synthetic":
@@ -83,9 +97,9 @@ def _check(bundle: Bundle, artifacts: Sequence[Artifact], packed: PackedGolden, 
 
 
 def _golden_text(golden: Golden, kind: str) -> str:
-    frames = f"frames: {', '.join(golden.content)}" if golden.content else "frames: not recorded at export, of videos if it was given any"
-    by = f"; outputs by {golden.outputs_by}" if golden.outputs_by else ""
-    advice = "" if kind == "synthetic" or golden.content == ("synthetic",) else "; --golden synthetic ships no footage"
+    frames = f"frames: {', '.join(golden.frame_sources)}" if golden.frame_sources else "frames: not recorded at export, of videos if it was given any"
+    by = f"; outputs by {golden.recorded_by}" if golden.recorded_by else ""
+    advice = "" if kind == "synthetic" or golden.frame_sources == ("synthetic",) else "; --golden synthetic ships no footage"
     return f"{golden.size_bytes / 1e6:.2f} MB, {kind}; {frames}{by}{advice}"
 
 
@@ -96,8 +110,8 @@ def _golden_of_network(bundle: Bundle, network: NetworkSource) -> PackedGolden:
 
     from clipstep.export.golden_steps import record_golden
     from clipstep.export.reference import reference_program
-    from clipstep.runtime.pack import SYNTHETIC_SUBCLIPS, synthetic_steps
-    from clipstep.runtime.synthetic import synthetic_subclips
+    from clipstep.runtime.bundle.pack import SYNTHETIC_SUBCLIPS, synthetic_steps
+    from clipstep.runtime.synthetic_frames import synthetic_subclips
 
     program = reference_program(bundle, network)
     subclips = torch.from_numpy(synthetic_subclips(SYNTHETIC_SUBCLIPS, *program.frames.shape))

@@ -9,15 +9,15 @@ from clipstep.export.interface import check_embedded
 from clipstep.export.output_kind import check_output_kind
 from clipstep.export.targets import TARGETS
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle.manifest import Artifact, Interface
+from clipstep.runtime.command_line.terminal import ProgressReporter, no_progress
 from clipstep.runtime.engine import Engine, EngineInfo
 from clipstep.runtime.engines import engine_of, load_engine
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.golden import Errors, GoldenSteps, ParityError, check_golden
-from clipstep.runtime.isolated import Child, IsolatedEngine, fresh_child
-from clipstep.runtime.manifest import Artifact, Interface
+from clipstep.runtime.golden import GoldenErrors, GoldenSteps, ParityError, check_golden
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.targets import check_file
-from clipstep.runtime.terminal import Doing, not_told
+from clipstep.runtime.worker_process import IsolatedEngine, WorkerProcess, fresh_worker
 
 
 def runtime_of(target: str) -> str:
@@ -38,10 +38,10 @@ def _engine(target: str) -> EngineInfo:
     return info
 
 
-def load_for_verification(target: str, path: Path, exact: Path | None = None, child: Child | None = None) -> Engine:
+def load_for_verification(target: str, path: Path, exact: Path | None = None, worker: WorkerProcess | None = None) -> Engine:
     """Loads an artifact into the engine on this computer that runs its target, or into the target's own evaluator.
 
-    An evaluator uses the weights of the float32 artifact ``exact``, if given. ``child`` is the process that loads it, if not this one.
+    An evaluator uses the weights of the float32 artifact ``exact``, if given. ``worker`` is the process that loads it, if not this one.
 
     Raises:
         ClipstepError: it cannot be loaded.
@@ -50,19 +50,21 @@ def load_for_verification(target: str, path: Path, exact: Path | None = None, ch
     evaluator = TARGETS[target].evaluator
     if evaluator is None:
         engine = _engine(target).name
-        if child is None:
+        if worker is None:
             return load_engine(engine, path, 1)
-        return IsolatedEngine("clipstep.runtime.engines:load_engine", path, engine, child, name=engine, threads=1)
+        return IsolatedEngine("clipstep.runtime.engines:load_engine", path, engine, worker, name=engine, threads=1)
     given = None if exact is None else str(exact.absolute())
-    if child is not None:
-        return IsolatedEngine(evaluator.load, path, evaluator.name, child, exact=given)
+    if worker is not None:
+        return IsolatedEngine(evaluator.load, path, evaluator.name, worker, exact=given)
     module, _, function = evaluator.load.partition(":")
     loaded: Engine = getattr(importlib.import_module(module), function)(path, given)
     return loaded
 
 
-def check_artifact(target: str, path: Path, precision: str, interface: Interface, golden: GoldenSteps, child: Child | None = None) -> Errors:
-    """Returns the largest errors of an artifact over the golden steps, run in the process ``child`` if it is given.
+def check_artifact(
+    target: str, path: Path, precision: str, interface: Interface, golden: GoldenSteps, worker: WorkerProcess | None = None
+) -> GoldenErrors:
+    """Returns the largest errors of an artifact over the golden steps, run in the process ``worker`` if it is given.
 
     A float16 artifact is also checked to be the float32 one, which lies beside it, with rounded weights.
 
@@ -72,36 +74,36 @@ def check_artifact(target: str, path: Path, precision: str, interface: Interface
     try:
         if precision == "float16":
             exact = path.with_name(path.name.replace(precision, "float32"))
-            _check(load_for_verification(target, path, exact, child), path, "float32", interface, golden)
-        return _check(load_for_verification(target, path, None, child), path, precision, interface, golden)
+            _check(load_for_verification(target, path, exact, worker), path, "float32", interface, golden)
+        return _check(load_for_verification(target, path, None, worker), path, precision, interface, golden)
     except ClipstepError as error:
         raise ParityError(f"{path.name}: {error}") from error
 
 
-def _check(engine: Engine, path: Path, precision: str, interface: Interface, golden: GoldenSteps) -> Errors:
+def _check(engine: Engine, path: Path, precision: str, interface: Interface, golden: GoldenSteps) -> GoldenErrors:
     with StepModel(interface, engine, path.name) as model:
         return check_golden(model, golden, precision)
 
 
-def verify_bundle(bundle: Bundle, golden: GoldenSteps, doing: Doing = not_told) -> Iterator[tuple[Artifact, Errors]]:
+def verify_bundle(bundle: Bundle, golden: GoldenSteps, progress: ProgressReporter = no_progress) -> Iterator[tuple[Artifact, GoldenErrors]]:
     """Checks the artifacts that are not missing, one after the other, in another process: the facts embedded in them, and what they compute.
 
-    Each is checked inside the context that ``doing`` returns for its name.
+    Each is checked inside the context that ``progress`` returns for its name.
 
     Raises:
         ParityError: an artifact is off, or its embedded facts are not the manifest's; there are too few golden steps, or they do not fit
             what the manifest says of the output.
     """
-    check_output_kind(bundle.manifest.output, golden.logits)
-    if len(golden.logits) + bundle.manifest.golden.left_out_steps < GOLDEN_STEPS:
+    check_output_kind(bundle.manifest.output_kind, golden.logits)
+    if len(golden.logits) + bundle.manifest.golden.omitted_steps < GOLDEN_STEPS:
         raise ParityError("too few golden steps", got=len(golden.logits), expected=f"at least {GOLDEN_STEPS}", fix="export it again")
     targets = sorted({artifact.target for artifact in bundle.manifest.artifacts if artifact.file not in bundle.missing})
-    with fresh_child([runtime_module(target) for target in targets]) as child:
+    with fresh_worker([runtime_module(target) for target in targets]) as worker:
         for artifact in bundle.manifest.artifacts:
             if artifact.file in bundle.missing:
                 continue
             interface = bundle.manifest.interface(artifact.input_dtype)
-            with doing(f"verifying {artifact.file}", False):
-                check_embedded(bundle, artifact, child)
-                errors = check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden, child)
+            with progress(f"verifying {artifact.file}", False):
+                check_embedded(bundle, artifact, worker)
+                errors = check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden, worker)
             yield artifact, errors

@@ -13,22 +13,22 @@ from clipstep.export.golden_steps import check_steps
 from clipstep.export.interface import interface_of
 from clipstep.export.interrupts import interruptible, stopping
 from clipstep.export.manifest import artifact_of, manifest_of
-from clipstep.export.options import USUAL, ExportOptions
+from clipstep.export.options import DEFAULT_OPTIONS, ExportOptions
 from clipstep.export.output_kind import infer_output_kind
 from clipstep.export.parity import check_artifact
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.stream.adapt import window_frames
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY
-from clipstep.export.variants import Around, Graphs, VariantWriter
+from clipstep.export.variants import ContextFactory, Graphs, VariantWriter
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import MANIFEST
-from clipstep.runtime.finished import BUNDLE, check_output
+from clipstep.runtime.bundle.manifest import Artifact, Interface, Manifest
+from clipstep.runtime.command_line.terminal import ProgressReporter, no_progress
+from clipstep.runtime.filesystem.atomic import atomic_folder
+from clipstep.runtime.filesystem.locking import write_lock
+from clipstep.runtime.filesystem.overwrite import BUNDLE, check_overwrite
 from clipstep.runtime.golden import GOLDEN_FILE, GoldenSteps
-from clipstep.runtime.lock import one_writer
-from clipstep.runtime.manifest import Artifact, Interface, Manifest
-from clipstep.runtime.terminal import Doing, not_told
-from clipstep.runtime.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ def _one_at_a_time() -> Iterator[None]:
 def export_network(
     spec: NetworkSpec,
     out: Path,
-    options: ExportOptions = USUAL,
+    options: ExportOptions = DEFAULT_OPTIONS,
     report: Callable[[WrittenArtifact], object] = lambda _: None,
-    around: Around = nullcontext,
+    library_context: ContextFactory = nullcontext,
     *,
     force: bool = False,
-    doing: Doing = not_told,
+    progress: ProgressReporter = no_progress,
 ) -> ExportResult:
     """Writes a network as a bundle with a verified artifact for each target and precision asked for: whole, or not at all.
 
@@ -82,9 +82,9 @@ def export_network(
         out: a folder `NAME.clipstep`.
         options: what to write.
         report: is called after each artifact.
-        around: what the converters and engines run inside. They write warnings and progress to the process' own streams, unless it keeps them quiet.
+        library_context: returns the context in which converters and engines run; they print to the process' own streams unless it silences them.
         force: whether a bundle that is there is replaced, once the new one is whole.
-        doing: gives for the name of each step what that step runs inside.
+        progress: returns the context in which a stage runs, given the stage's name; by default nothing is shown.
 
     Returns:
         The bundle's folder and its manifest.
@@ -99,32 +99,39 @@ def export_network(
         result = export_network(spec, Path("fight.clipstep"), ExportOptions(targets=("onnx",)))
         ```
     """
-    with one_writer(out), interruptible() as stop:
-        return _export(spec, out, options, report, around, force=force, doing=stopping(doing, stop))
+    with write_lock(out), interruptible() as stop:
+        return _export(spec, out, options, report, library_context, force=force, progress=stopping(progress, stop))
 
 
 def _export(
-    spec: NetworkSpec, out: Path, options: ExportOptions, report: Callable[[WrittenArtifact], object], around: Around, *, force: bool, doing: Doing
+    spec: NetworkSpec,
+    out: Path,
+    options: ExportOptions,
+    report: Callable[[WrittenArtifact], object],
+    library_context: ContextFactory,
+    *,
+    force: bool,
+    progress: ProgressReporter,
 ) -> ExportResult:
-    check_output(out, BUNDLE, force=force)
+    check_overwrite(out, BUNDLE, force=force)
     window = window_frames(options.window, spec.fps, options.stream) if options.window is not None and options.stream is not None else None
-    with doing("tracing the network", False):
+    with progress("tracing the network", False):
         program = program_of(spec, options.stream, window)
     subclips = program.subclips(spec.sample.flatten(0, 1))
-    with doing("recording golden steps", False):
-        recorded = record_assessed_golden(program, subclips, spec.content)
+    with progress("recording golden steps", False):
+        recorded = record_assessed_golden(program, subclips, spec.sample_source)
     golden = recorded.golden
-    output = infer_output_kind(options.output, program, golden.logits)
+    output = infer_output_kind(options.output_kind, program, golden.logits)
     if options.stream is not None:
-        with doing("checking the stream against the clip network", False):
+        with progress("checking the stream against the clip network", False):
             check_steps(program, subclips)
     interface = interface_of(spec, program, out.name.removesuffix(".clipstep"), output)
-    with write_whole(out, replace=force) as folder:
+    with atomic_folder(out, replace=force) as folder:
         artifacts = []
-        for written in _write_artifacts(program, golden, interface, options, folder, around, doing):
+        for written in _write_artifacts(program, golden, interface, options, folder, library_context, progress):
             artifacts.append(written.artifact)
             report(written)
-        with doing(f"writing {MANIFEST}", True):
+        with progress(f"writing {MANIFEST}", True):
             golden.save(folder / GOLDEN_FILE)
             manifest = manifest_of(spec, program, options.stream, interface, artifacts, recorded, folder / GOLDEN_FILE)
             (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
@@ -132,11 +139,17 @@ def _export(
 
 
 def _write_artifacts(
-    program: StepProgram, golden: GoldenSteps, interface: Interface, options: ExportOptions, folder: Path, around: Around, doing: Doing
+    program: StepProgram,
+    golden: GoldenSteps,
+    interface: Interface,
+    options: ExportOptions,
+    folder: Path,
+    library_context: ContextFactory,
+    progress: ProgressReporter,
 ) -> Iterator[WrittenArtifact]:
     if options.input_dtype == "float32":
         program = replace(program, frames=program.frames.float())
-    writer = VariantWriter(program, golden, options, around, Graphs(program))
+    writer = VariantWriter(program, golden, options, library_context, Graphs(program))
     for name in options.targets:
         target = TARGETS[name]
         input_dtype = target.input_dtypes[0] if options.input_dtype == "auto" else options.input_dtype
@@ -145,10 +158,10 @@ def _write_artifacts(
             for precision in target.precisions:
                 path = folder / target.file_name(precision, platform)
                 started = time.monotonic()
-                with doing(f"writing {path.name}", True):
+                with progress(f"writing {path.name}", True):
                     written = writer.write(target, platform, precision, embedded, path)
                 verifying = time.monotonic()
-                with doing(f"verifying {path.name}", True), around():
+                with progress(f"verifying {path.name}", True), library_context():
                     errors = check_artifact(name, path, precision, embedded, golden)
                 verified = time.monotonic()
                 artifact = artifact_of(target, platform, precision, input_dtype, path, written, errors)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from clipstep.network.videos import read_subclips
-from clipstep.runtime.manifest import GoldenContent
-from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.runtime.bundle.manifest import FrameSource
+from clipstep.runtime.synthetic_frames import synthetic_subclips
 
 SAMPLE_SUBCLIPS = 8
 
 
-def sample_frames(frames: int, size: int, video: Path | None) -> tuple[Tensor, GoldenContent]:
+def sample_frames(frames: int, size: int, video: Path | None) -> tuple[Tensor, FrameSource]:
     """Return sample subclips `(S, T, size, size, 3)` uint8, the first of a video or else synthetic scenes, and which of the two they are.
 
     Raises:

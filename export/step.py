@@ -17,7 +17,7 @@ from clipstep.export.stream.adapt import streamed
 from clipstep.network.preprocess import normalise
 from clipstep.network.spec import NetworkSpec
 from clipstep.network.states import outputs_of
-from clipstep.runtime.manifest import Flush
+from clipstep.runtime.bundle.manifest import Flush
 
 
 class Step(nn.Module):
@@ -54,7 +54,7 @@ class StepProgram:
     None for a step that is not of a stream."""
     flush: Flush | None = None
     """How the step is told that a video has ended, for a network whose predictions then change."""
-    average: Literal["all", "window"] | None = None
+    temporal_average: Literal["cumulative", "sliding_window"] | None = None
     """Which frames a prediction is the mean over, if that is known."""
     window: int | None = None
     """The number of frames of that window."""

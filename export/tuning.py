@@ -4,7 +4,7 @@ import importlib
 
 from clipstep.export.options import Tune
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.install import install_extra
+from clipstep.runtime.install_hints import install_extra
 
 
 def tune_by_measuring() -> Tune:

@@ -15,11 +15,11 @@ from clipstep.export.options import ExportOptions
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.target import Target
 from clipstep.runtime.bundle import tree_sha256
+from clipstep.runtime.bundle.manifest import Interface, Placement, Tuning
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.manifest import Interface, Placement, Tuning
 
-Around = Callable[[], AbstractContextManager[object]]
-"""Returns the context in which converters and engines run, such as ``clipstep.runtime.terminal.quiet`` for a command."""
+ContextFactory = Callable[[], AbstractContextManager[object]]
+"""Returns the context in which converters and engines run, such as ``clipstep.runtime.command_line.terminal.quiet`` for a command."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class VariantWriter:
     program: StepProgram
     golden: GoldenSteps
     options: ExportOptions
-    around: Around
+    library_context: ContextFactory
     graphs: Graphs
 
     def write(self, target: Target, platform: str, precision: str, interface: Interface, path: Path) -> Written:
@@ -98,5 +98,5 @@ class VariantWriter:
 
     def _write(self, target: Target, variant: Variant, precision: str, interface: Interface, path: Path) -> Placement:
         version = self.options.format_version(target.name)
-        with self.around():
+        with self.library_context():
             return target.load_writer().write(self.graphs.of(variant), self.program, precision, interface.model_dump_json(), path, version)

@@ -12,9 +12,9 @@ from clipstep.export.reference import reference_program_of
 from clipstep.network.spec import NetworkSpec
 from clipstep.network.videos import read_subclips
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.command_line.terminal import ProgressReporter, no_progress
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
-from clipstep.runtime.terminal import Doing, not_told
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def fresh_reference(bundle: Bundle, spec: NetworkSpec, video: Path | None) -> Re
     return Reference(fresh if video is None else record_golden(program, subclips, max(GOLDEN_STEPS, len(subclips))), stream)
 
 
-def verify_opened(bundle: Bundle, reference: Reference, doing: Doing = not_told) -> VerifyResult:
-    """Verifies the artifacts that are not missing, each inside the context that ``doing`` returns for its name.
+def verify_opened(bundle: Bundle, reference: Reference, progress: ProgressReporter = no_progress) -> VerifyResult:
+    """Verifies the artifacts that are not missing, each inside the context that ``progress`` returns for its name.
 
     Raises:
         ParityError: one does not compute what the reference computes.
@@ -119,7 +119,7 @@ def verify_opened(bundle: Bundle, reference: Reference, doing: Doing = not_told)
     manifest, golden = bundle.manifest, reference.golden
     verified = tuple(
         VerifiedArtifact(artifact.file, artifact.target, runtime_of(artifact.target), errors.absolute, errors.relative, BOUNDS[artifact.precision])
-        for artifact, errors in verify_bundle(bundle, golden, doing)
+        for artifact, errors in verify_bundle(bundle, golden, progress)
     )
     return VerifyResult(
         bundle.path,

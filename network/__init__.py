@@ -33,7 +33,7 @@ Such a module, together with the size of its frames, its normalisation, frame ra
 
 from typing import TYPE_CHECKING
 
-from clipstep.runtime.lazy import lazy_names
+from clipstep.runtime.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from clipstep.network.preprocess import normalise

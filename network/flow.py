@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipstep.network.preprocess import FLOW
-from clipstep.runtime.process import Shared
+from clipstep.runtime.refcounted_context import RefCountedContext
 
 LARGEST = 20.0
 """Motion in pixels a frame that is mapped to the end of the scale; more is clipped."""
@@ -30,7 +30,7 @@ def _no_threads() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-_NO_THREADS = Shared(_no_threads)
+_NO_THREADS = RefCountedContext(_no_threads)
 """Turns OpenCV's threads off while flow is computed: frames are small, and a forked decoding process does not have the threads that its parent
 had started, so that OpenCV would wait for them forever."""
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from clipstep.network.preprocess import FLOW, RGB
+from clipstep.runtime.bundle.manifest import FrameSource, Provenance
+from clipstep.runtime.bundle.strict_json import is_printable_line, quoted
 from clipstep.runtime.checks.limits import TENSOR_BYTES, check_labels, check_shapes
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.manifest import GoldenContent, Provenance
-from clipstep.runtime.strict_json import is_printable_line, shown
 from clipstep.runtime.wording import listed
 
 
@@ -48,7 +48,7 @@ class NetworkSpec:
     """Subclips ``(S, T, size, size, channels)`` uint8 on which the golden steps are recorded."""
     provenance: Provenance
     """Where the network comes from, as the bundle's manifest will say it."""
-    content: GoldenContent = "run sample"
+    sample_source: FrameSource = "run_sample"
     """What the sample's frames are: from the run, given by the caller, of a video, or synthetic scenes."""
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ def _check_labels(labels: Sequence[str]) -> None:
         raise ClipstepError("labels are the class names", got=repr(labels)[:80], expected="a list of at least one text, none of them empty")
     odd = next((label for label in labels if not is_printable_line(label)), None)
     if odd is not None:
-        raise ClipstepError("a label holds control characters", got=shown(odd), expected="text of one line")
+        raise ClipstepError("a label holds control characters", got=quoted(odd), expected="text of one line")
     try:
         check_labels(labels)
     except ValueError as error:

@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.places import check_file
+from clipstep.runtime.filesystem.path_checks import check_file
 
 BOM = "\ufeff"
 QUOTES = "\"'"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clipstep.network.preprocess import FLOW, RGB
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.install import install_extra
+from clipstep.runtime.install_hints import install_extra
 from clipstep.runtime.resize import Box, center_box, crop_resize
 from clipstep.runtime.video import Frame, read_frames
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.places import check_file
+from clipstep.runtime.filesystem.path_checks import check_file
 from clipstep.runtime.wording import listed
 
 DEEPEST = 4

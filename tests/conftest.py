@@ -16,7 +16,7 @@ from clipstep.export.pipeline import export_network
 from clipstep.export.step import StepProgram, program_of
 from clipstep.network.videos import read_subclips
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.cli import main
+from clipstep.runtime.command_line.cli import main
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
@@ -100,7 +100,7 @@ def record(bundle_path: Path) -> Record:
         device=this_device(),
         tool_versions={},
         placement={},
-        outside=(),
+        not_delegated=(),
         file_bytes=1,
         subclip_s=0.64,
         peak_memory_bytes=1,

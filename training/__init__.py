@@ -3,13 +3,13 @@
 Example:
     ```python
     run = load_run(Path("runs/fight"))
-    print(run.info.architecture, run.info.classes, run.info.training["test_top1"])
+    print(run.info.architecture, run.info.labels, run.info.training["test_top1"])
     ```
 """
 
 from typing import TYPE_CHECKING
 
-from clipstep.runtime.lazy import lazy_names
+from clipstep.runtime.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from clipstep.training.data.lists import Clip, DataSet, read_data_set

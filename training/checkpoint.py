@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from clipstep.runtime.errors import ClipstepError, first_line
-from clipstep.runtime.places import check_file
+from clipstep.runtime.errors import ClipstepError, error_summary
+from clipstep.runtime.filesystem.path_checks import check_file
 
 KEY = "clipstep"
 
@@ -53,7 +53,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  An open file, not a dictionary.
         state: dict[str, Any] = _with_tensors(json.loads(text), tensors)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ClipstepError(f"{path}: cannot be read", got=first_line(error), fix="delete it and train anew") from error
+        raise ClipstepError(f"{path}: cannot be read", got=error_summary(error), fix="delete it and train anew") from error
     return state
 
 

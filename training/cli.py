@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from clipstep.runtime.command_line.options import OutputFolder, command, json_option, signer_option
 from clipstep.runtime.engines import ENGINES
-from clipstep.runtime.options import NewFolder, command, json_option, signer_option
 
 
 @command("models", loads=["clipstep.training.list_models"])
@@ -23,7 +23,7 @@ def models_command(**given: Any) -> None:
 
 @command("generate", loads=["clipstep.training.generate"])
 @click.argument("backgrounds", type=click.Path(path_type=Path))
-@click.option("--out", type=NewFolder(), required=True, help="Data set to write, in UCF101's layout.")
+@click.option("--out", type=OutputFolder(), required=True, help="Data set to write, in UCF101's layout.")
 @click.option("--pairs", default=60, show_default=True, type=click.IntRange(4), help="Pairs to write, a quarter of them for the test list.")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(2), help="T, frames a subclip.")
 @click.option("--size", default=112, show_default=True, type=click.IntRange(32), help="Height and width of a frame, in pixels; even.")
@@ -42,7 +42,7 @@ def generate_command(**given: Any) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("video", type=click.Path(path_type=Path))
 @click.option("--label", help="The class to explain. [default: the most probable at the end of the video]")
-@click.option("--out", type=NewFolder(), required=True, help="Folder for explanation.png and explanation.mp4.")
+@click.option("--out", type=OutputFolder(), required=True, help="Folder for explanation.png and explanation.mp4.")
 @click.option("--force", is_flag=True, help="Replace an older explanation in --out, once the new one is whole.")
 def explain_command(**given: Any) -> None:
     """Show where the network of RUN looks in VIDEO: a Grad-CAM heat map over its frames, and the predictions over time."""
@@ -54,7 +54,7 @@ def explain_command(**given: Any) -> None:
 @command("convert", loads=["clipstep.training.convert"])
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=NewFolder(), required=True, help="Folder to write the run to.")
+@click.option("--out", type=OutputFolder(), required=True, help="Folder to write the run to.")
 @click.option("--force", is_flag=True, help="Replace a finished run in --out, once the new one is whole.")
 @click.option("--split", default=1, show_default=True, help="N of trainlist0N.txt and testlist0N.txt.")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
@@ -96,7 +96,7 @@ def convert_command(**given: Any) -> None:
 @click.option("--reset-each-step", is_flag=True, help="Also measure without memory: reset the states before each subclip.")
 @click.option("--with", "other", type=click.Path(path_type=Path), help="Average the probabilities with those of this run or bundle.")
 @click.option("--record", is_flag=True, help="Record the accuracy in the bundle's manifest.")
-@click.option("--out", type=NewFolder(), help="Folder for tables and plots.")
+@click.option("--out", type=OutputFolder(), help="Folder for tables and plots.")
 @click.option("--force", is_flag=True, help="Replace an older evaluation in --out, once the new one is whole.")
 @click.option("--allow-leakage", is_flag=True, help="Only warn of videos that are tested with and trained on, or twice in the test list.")
 @json_option

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from clipstep.network.weights import Checkpoint, load_checkpoint_weights, read_checkpoint, without_prefixes
+from clipstep.runtime.command_line.terminal import new_console
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.lock import one_writer
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.filesystem.locking import write_lock
 from clipstep.training.data.lists import read_data_set
 from clipstep.training.data.subclips import channel_statistics
 from clipstep.training.data.trained_on import KEY, TrainedOn
@@ -28,7 +28,7 @@ UNIT = {"conv1": "conv1", "bn1": "norm1", "conv2": "depthwise", "bn2": "norm2", 
 
 def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split: int, frames: int, size: int) -> None:
     """``clipstep convert``, whose options are in cli.py."""
-    click.get_current_context().with_resource(one_writer(out))
+    click.get_current_context().with_resource(write_lock(out))
     check_out(out, force=force)
     found = read_checkpoint(checkpoint)
     found = replace(found, sets={key: rename_published(without_prefixes(weights)) for key, weights in found.sets.items()})

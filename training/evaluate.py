@@ -13,20 +13,20 @@ import click
 from rich.table import Table
 from torch import Tensor
 
-from clipstep.runtime.bundle import MANIFEST, Bundle, is_bundle, opened_for
+from clipstep.runtime.bundle import MANIFEST, Bundle, is_bundle, open_for_command
+from clipstep.runtime.bundle.manifest import Accuracy
+from clipstep.runtime.bundle.recording import check_recordable, record_accuracy
+from clipstep.runtime.command_line.confidence_interval import wilson_interval
+from clipstep.runtime.command_line.options import is_given
+from clipstep.runtime.command_line.terminal import new_console, new_table, print_json, print_table
 from clipstep.runtime.engines import engine_info
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.finished import Kind, check_output
-from clipstep.runtime.interval import share_interval
-from clipstep.runtime.lock import one_writer
-from clipstep.runtime.manifest import Accuracy
+from clipstep.runtime.filesystem.atomic import atomic_folder
+from clipstep.runtime.filesystem.locking import write_lock
+from clipstep.runtime.filesystem.overwrite import FolderKind, check_overwrite
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.options import given
-from clipstep.runtime.outputs import Output
-from clipstep.runtime.recording import check_recordable, record_accuracy
-from clipstep.runtime.terminal import new_console, new_table, print_json, print_table
+from clipstep.runtime.output_kind import OutputKind
 from clipstep.runtime.video import VideoError
-from clipstep.runtime.whole import write_whole
 from clipstep.training.data.lists import DataSet, read_data_set
 from clipstep.training.data.trained_on import TrainedOn, check_unseen
 from clipstep.training.metrics import SEEN, confusion_matrix, largest_share, top_k_share, top_k_when_seen
@@ -34,7 +34,7 @@ from clipstep.training.plots import plot_confusion, plot_seen
 from clipstep.training.predict import VideoPrediction, bundle_logits, fused, predict_videos, video_logits
 from clipstep.training.run import load_run
 
-EVALUATION = Kind(
+EVALUATION = FolderKind(
     "evaluation", "summary.json", lambda _: ("predictions.csv", "per_class.csv", "confusion.csv", "seen.csv", "confusion.png", "seen.png")
 )
 
@@ -53,7 +53,7 @@ class EvaluatedModel:
     logits: Callable[..., Tensor]
     trained_on: TrainedOn | None = None
     """What it was trained on; None if it does not say."""
-    output: Output = "logits"
+    output_kind: OutputKind = "logits"
     """What these outputs hold: logits, probabilities, or several labels at once."""
 
 
@@ -87,7 +87,9 @@ def evaluate_command(
         for line in (*(f"warning: {warning}" for warning in data_set.warnings), *(model.description for model in models)):
             console.print(line, soft_wrap=True)
         found = {
-            heading: predict_videos(partial(model.logits, reset=reset), data_set.test, model.shape, console, crops=int(crops), output=model.output)
+            heading: predict_videos(
+                partial(model.logits, reset=reset), data_set.test, model.shape, console, crops=int(crops), output_kind=model.output_kind
+            )
             for heading, model, reset in _columns(models, reset_each_step)
         }
     predictions, unusable = _of_all(found)
@@ -113,7 +115,7 @@ def evaluate_command(
 
 
 def _check_options(what: Path, other: Path | None, reset_each_step: bool, record: bool, out: Path | None, force: bool) -> None:
-    options = [f"--{name}" for name in ("signer", "engine", "threads") if given(click.get_current_context(), name)]
+    options = [f"--{name}" for name in ("signer", "engine", "threads") if is_given(click.get_current_context(), name)]
     if options and not any(is_bundle(path) for path in (what, other) if path is not None):
         raise ClipstepError(f"{' and '.join(options)} is for a bundle; a run is evaluated in PyTorch", fix=f"leave {' and '.join(options)} out")
     if other is not None and (reset_each_step or record):
@@ -124,8 +126,8 @@ def _check_options(what: Path, other: Path | None, reset_each_step: bool, record
         with Bundle.open(what, lazily=True) as bundle:
             check_recordable(bundle)
     if out is not None:
-        click.get_current_context().with_resource(one_writer(out))
-        check_output(out, EVALUATION, force=force)
+        click.get_current_context().with_resource(write_lock(out))
+        check_overwrite(out, EVALUATION, force=force)
 
 
 def _of_all(found: Mapping[str, tuple[Sequence[VideoPrediction], Mapping[str, str]]]) -> tuple[dict[str, Sequence[VideoPrediction]], dict[str, str]]:
@@ -141,7 +143,7 @@ def _of_all(found: Mapping[str, tuple[Sequence[VideoPrediction], Mapping[str, st
 
 def _record(what: Path, engine: str, data: str, crops: int, summary: Mapping[str, Any]) -> None:
     bundle = Bundle.open(what)
-    accuracy = Accuracy(data=data, engine=engine, videos=summary["videos"], crops=crops, top1=summary["top1"], top5=summary["top5"])
+    accuracy = Accuracy(dataset=data, engine=engine, videos=summary["videos"], crops=crops, top1=summary["top1"], top5=summary["top5"])
     record_accuracy(bundle, bundle.artifact(engine_info(engine).target).file, accuracy)
 
 
@@ -161,11 +163,11 @@ def _check_comparable(model: EvaluatedModel, first: EvaluatedModel, data: Path, 
             expected=", ".join(model.classes),
             fix="evaluate on the classes that were trained",
         )
-    if model.output.startswith("multilabel") != first.output.startswith("multilabel"):
+    if model.output_kind.startswith("multilabel") != first.output_kind.startswith("multilabel"):
         raise ClipstepError(
-            f"{model.what}: its classes {'exclude each other' if first.output.startswith('multilabel') else 'do not exclude each other'}",
-            got=model.output,
-            expected=f"{first.output} as of the first, to average the probabilities",
+            f"{model.what}: its classes {'exclude each other' if first.output_kind.startswith('multilabel') else 'do not exclude each other'}",
+            got=model.output_kind,
+            expected=f"{first.output_kind} as of the first, to average the probabilities",
         )
     if model.shape[0] != first.shape[0]:
         raise ClipstepError(
@@ -198,7 +200,7 @@ def write_evaluation(
     out: Path, summary: Mapping[str, Any], predictions: Sequence[VideoPrediction], classes: Sequence[str], *, replace: bool = False
 ) -> None:
     """Write ``summary.json``, every prediction, and tables and plots, all of them or none."""
-    with write_whole(out, replace=replace) as new:
+    with atomic_folder(out, replace=replace) as new:
         (new / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         _csv(new / "predictions.csv", ["video", "class", *classes], ([p.path, classes[p.label], *p.probabilities[-1].tolist()] for p in predictions))
         _csv(new / "per_class.csv", ["class", "videos", "accuracy"], ([name, *row.values()] for name, row in summary["per_class"].items()))
@@ -216,7 +218,7 @@ def write_evaluation(
 def _evaluated_model(what: Path, signer: Path | None, engine: str, threads: int, reset_each_step: bool) -> Iterator[EvaluatedModel]:
     if is_bundle(what):
         with ExitStack() as stack:
-            bundle = stack.enter_context(opened_for(what, signer, lazily=True))
+            bundle = stack.enter_context(open_for_command(what, signer, lazily=True))
             model = stack.enter_context(StepModel.load(bundle, engine, threads, isolated=True))
             frames, size, _, channels = model.interface.input.shape
             if reset_each_step and model.interface.frames_needed > frames:
@@ -233,14 +235,14 @@ def _evaluated_model(what: Path, signer: Path | None, engine: str, threads: int,
                 (frames, size, channels),
                 lambda subclips, reset: bundle_logits(model, subclips, reset=reset),
                 TrainedOn.read(bundle.manifest.training, what),
-                model.interface.output,
+                model.interface.output_kind,
             )
         return
     run = load_run(what)
     yield EvaluatedModel(
         what,
         f"{what}: the network in PyTorch",
-        run.info.classes,
+        run.info.labels,
         run.info.shape,
         lambda subclips, reset: video_logits(run.network, subclips, run.info, reset=reset),
         TrainedOn.read(run.info.training, what),
@@ -266,7 +268,7 @@ def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _interval(summary: Mapping[str, Any]) -> str:
-    low, high = share_interval(summary["top1"], summary["videos"])
+    low, high = wilson_interval(summary["top1"], summary["videos"])
     return f"{low:.0%} to {high:.0%}"
 
 

@@ -19,18 +19,18 @@ from torch.nn import functional as F
 from clipstep.network.preprocess import normalise
 from clipstep.network.states import initial_states, outputs_of
 from clipstep.network.videos import as_channels, read_subclips
+from clipstep.runtime.command_line.terminal import new_console
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.finished import Kind, check_output
-from clipstep.runtime.lock import one_writer
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.filesystem.atomic import atomic_folder
+from clipstep.runtime.filesystem.locking import write_lock
+from clipstep.runtime.filesystem.overwrite import FolderKind, check_overwrite
 from clipstep.runtime.video import frame_rate
-from clipstep.runtime.whole import write_whole
 from clipstep.training.data.encode import write_video
 from clipstep.training.models import ARCHITECTURES
 from clipstep.training.plots import explained_frames, plot_explanation
 from clipstep.training.run import Run, load_run
 
-EXPLANATION = Kind("explanation", "explanation.png", lambda _: ("explanation.mp4",))
+EXPLANATION = FolderKind("explanation", "explanation.png", lambda _: ("explanation.mp4",))
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class Explanation:
 
 def explain_command(run: Path, video: Path, label: str | None, out: Path, force: bool) -> None:
     """``clipstep explain``, whose options are in cli.py."""
-    click.get_current_context().with_resource(one_writer(out))
-    check_output(out, EXPLANATION, force=force)
+    click.get_current_context().with_resource(write_lock(out))
+    check_overwrite(out, EXPLANATION, force=force)
     loaded = load_run(run)
-    if label is not None and label not in loaded.info.classes:
-        raise ClipstepError("unknown class", got=label, expected=f"one of {', '.join(loaded.info.classes)}")
+    if label is not None and label not in loaded.info.labels:
+        raise ClipstepError("unknown class", got=label, expected=f"one of {', '.join(loaded.info.labels)}")
     subclips = read_subclips(video, *loaded.info.shape[:2])
     rate, console = frame_rate(video), new_console()
-    explanation, index = explain(loaded, subclips, None if label is None else loaded.info.classes.index(label), console.is_terminal)
-    name = loaded.info.classes[index]
-    with write_whole(out, replace=force) as new:
-        plot_explanation(new / "explanation.png", explanation.frames, explanation.heat, explanation.probabilities, loaded.info.classes, name, rate)
+    explanation, index = explain(loaded, subclips, None if label is None else loaded.info.labels.index(label), console.is_terminal)
+    name = loaded.info.labels[index]
+    with atomic_folder(out, replace=force) as new:
+        plot_explanation(new / "explanation.png", explanation.frames, explanation.heat, explanation.probabilities, loaded.info.labels, name, rate)
         write_video(new / "explanation.mp4", explained_frames(explanation.frames, explanation.heat, explanation.probabilities[:, index]), round(rate))
     last = explanation.probabilities[-1, index]
     console.print(f"{name}: {last:.3f} after {len(subclips)} subclips; wrote {out}/explanation.png and explanation.mp4")

@@ -82,7 +82,7 @@ def load_initial_weights(
     wider = build(architecture, {**config, "classes": config["classes"] + 1}).state_dict()
     head = [name for name, value in fresh.items() if value.shape != wider[name].shape]
     fits = all(name in weights and weights[name].shape == fresh[name].shape for name in head)
-    kept = fits and (initial.info is None or tuple(initial.info.classes) == tuple(classes))
+    kept = fits and (initial.info is None or tuple(initial.info.labels) == tuple(classes))
     load_weights(
         network,
         weights if kept else {**weights, **{name: fresh[name] for name in head}},
@@ -92,7 +92,7 @@ def load_initial_weights(
     return {
         "from": str(initial.source),
         "checkpoint_sha256": initial.sha256,
-        "classes": None if initial.info is None else list(initial.info.classes),
+        "labels": None if initial.info is None else list(initial.info.labels),
         "head": "kept" if kept else "replaced",
         "normalisation": "measured" if initial.info is None else "kept",
     }
@@ -101,7 +101,7 @@ def load_initial_weights(
 def describe_initial_weights(init: Mapping[str, Any], classes: Sequence[str]) -> str:
     """Return a sentence that says where a fine-tuning starts from."""
     count = f"{len(classes)} class{'es' * (len(classes) != 1)}"
-    of = "a file without class names" if init["classes"] is None else f"trained on {len(init['classes'])} classes"
+    of = "a file without class names" if init["labels"] is None else f"trained on {len(init['labels'])} classes"
     head = f"its head is kept for {count}" if init["head"] == "kept" else f"its head is replaced by a new one for {count}"
     normalisation = "its normalisation is kept" if init["normalisation"] == "kept" else "the normalisation is measured on the training videos"
     return f"starting from {init['from']} ({of}): {head}, {normalisation}"

@@ -7,10 +7,10 @@ import click
 import numpy as np
 from rich.progress import track
 
+from clipstep.runtime.command_line.terminal import new_console
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.lock import one_writer
-from clipstep.runtime.terminal import new_console
-from clipstep.runtime.whole import write_whole
+from clipstep.runtime.filesystem.atomic import atomic_folder
+from clipstep.runtime.filesystem.locking import write_lock
 from clipstep.training.data.doors import CLASSES, background, draw, gaps, random_doors
 from clipstep.training.data.encode import write_video
 from clipstep.training.data.lists import read_data_set
@@ -20,7 +20,7 @@ RATE = 25
 
 def generate_command(backgrounds: Path, out: Path, pairs: int, frames: int, size: int, seed: int) -> None:
     """``clipstep generate``, whose options are in cli.py."""
-    click.get_current_context().with_resource(one_writer(out))
+    click.get_current_context().with_resource(write_lock(out))
     if out.exists():
         raise ClipstepError(f"{out}: exists", expected="a new folder", fix="choose another --out")
     if size % 2:
@@ -28,7 +28,7 @@ def generate_command(backgrounds: Path, out: Path, pairs: int, frames: int, size
     data, console = read_data_set(backgrounds, allow_leakage=True), new_console()
     tested = pairs // 4
     sources = [*islice(cycle(data.train), pairs - tested), *islice(cycle(data.test), tested)]
-    with write_whole(out) as new:
+    with atomic_folder(out) as new:
         lists: dict[str, list[str]] = {"trainlist01.txt": [], "testlist01.txt": []}
         for name in CLASSES:
             (new / "videos" / name).mkdir(parents=True)

@@ -15,9 +15,9 @@ from clipstep.network.states import initial_states, outputs_of
 from clipstep.network.videos import read_views
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.outputs import Output, probabilities_of
+from clipstep.runtime.output_kind import OutputKind, probabilities_of
 from clipstep.runtime.resize import Box, center_box
-from clipstep.runtime.session import Session
+from clipstep.runtime.subclip_stream import SubclipStream
 from clipstep.runtime.video import VideoError
 from clipstep.training.data.lists import Clip
 from clipstep.training.data.subclips import CORNER_SCALES, corner_square
@@ -49,7 +49,7 @@ def bundle_logits(model: StepModel, subclips: Tensor, *, reset: bool = False) ->
     Raises:
         VideoError: the video is shorter than the bundle needs.
     """
-    session, every = Session(model), []
+    session, every = SubclipStream(model), []
     for index, subclip in enumerate(subclips, 1):
         logits = session.step(subclip.numpy())
         if reset or index == len(subclips):
@@ -87,12 +87,12 @@ def predict_videos(
     console: Console,
     *,
     crops: int = 1,
-    output: Output = "logits",
+    output_kind: OutputKind = "logits",
 ) -> tuple[list[VideoPrediction], Mapping[str, str]]:
     """Predict the videos of a list, one at a time: return the predictions in the list's order, and the unusable videos with the reason.
 
     ``logits`` is called with the subclips of a video, ``(S, T, size, size, channels)`` uint8, and returns the network's output after each of them,
-    or after all but the first ones; ``output`` says whether that is logits or already probabilities. ``shape`` is ``(T, size, channels)``. With 5
+    or after all but the first ones; ``output_kind`` says whether that is logits or probabilities. ``shape`` is ``(T, size, channels)``. With 5
     ``crops`` the probabilities of the centre and of the four corners are averaged.
 
     Raises:
@@ -103,7 +103,7 @@ def predict_videos(
     for clip in track(clips, "predicting", console=console, disable=not console.is_terminal, transient=True):
         try:
             views = read_views(clip.path, *shape, _boxes(crops))
-            probabilities = torch.stack([torch.from_numpy(probabilities_of(logits(view).cpu().numpy(), output)) for view in views]).mean(dim=0)
+            probabilities = torch.stack([torch.from_numpy(probabilities_of(logits(view).cpu().numpy(), output_kind)) for view in views]).mean(dim=0)
         except VideoError as error:
             unusable[str(clip.path)] = str(error)
             continue

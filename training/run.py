@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from clipstep.network.preprocess import RGB
 from clipstep.network.spec import NetworkSpec, weights_sha256
-from clipstep.runtime.errors import ClipstepError, first_line
-from clipstep.runtime.finished import Kind, check_output
-from clipstep.runtime.manifest import GoldenContent, RunProvenance
-from clipstep.runtime.places import check_file_place
-from clipstep.runtime.whole import write_file, write_whole
+from clipstep.runtime.bundle.manifest import FrameSource, RunProvenance
+from clipstep.runtime.errors import ClipstepError, error_summary
+from clipstep.runtime.filesystem.atomic import atomic_file, atomic_folder
+from clipstep.runtime.filesystem.overwrite import FolderKind, check_overwrite
+from clipstep.runtime.filesystem.path_checks import check_file_writable
 from clipstep.runtime.wording import counted
 from clipstep.training.models import build
 
@@ -38,19 +38,19 @@ UNFINISHED = "unfinished"
 class RunInfo:
     """What ``run.json`` holds.
 
-    ``classes`` are the class names in the order of the logits; ``mean`` and ``std`` are those of each channel of the training frames, in 0..255;
+    ``labels`` are the class names in the order of the logits; ``mean`` and ``std`` are those of each channel of the training frames, in 0..255;
     ``fps`` is the median frame rate of the training videos, in frames per second; ``training`` summarises the training and its test results.
     """
 
     architecture: str
     config: Mapping[str, int]
-    classes: tuple[str, ...]
+    labels: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fps: float
     checkpoint_sha256: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
+    weights_source: str | None = None
     """Where the weights come from, if not from a training by clipstep: a file's name, ``factory`` (the user's own code), or ``random``."""
     weights_key: str | None = None
     """The key of that file that they were found under, if there was a choice."""
@@ -73,7 +73,7 @@ class Run:
     network: nn.Module
     info: RunInfo
     sample: Tensor
-    content: GoldenContent = "run sample"
+    sample_source: FrameSource = "run_sample"
     """What the sample's frames are."""
 
     def spec(self, folder: Path | str = "") -> NetworkSpec:
@@ -84,16 +84,16 @@ class Run:
             source=str(folder),
             weights_sha256=weights_sha256(self.network.state_dict()),
             config=dict(info.config),
-            weights=info.weights,
+            weights_source=info.weights_source,
             weights_key=info.weights_key,
             architecture=info.architecture,
             training=dict(info.training),
         )
-        return NetworkSpec(self.network, frames, size, info.classes, info.mean, info.std, info.fps, self.sample, provenance, self.content)
+        return NetworkSpec(self.network, frames, size, info.labels, info.mean, info.std, info.fps, self.sample, provenance, self.sample_source)
 
     def __repr__(self) -> str:
         frames, size, _ = self.info.shape
-        return f"<Run of {self.info.architecture}: {frames} frames of {size}x{size} a subclip, {len(self.info.classes)} classes>"
+        return f"<Run of {self.info.architecture}: {frames} frames of {size}x{size} a subclip, {len(self.info.labels)} classes>"
 
 
 def describe_run(folder: Path) -> str:
@@ -101,12 +101,12 @@ def describe_run(folder: Path) -> str:
     try:
         values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         epochs = values["training"].get("epochs_done")
-        return f"{values['architecture']}, {len(values['classes'])} classes" + ("" if epochs is None else f", {counted(epochs, 'epoch')}")
+        return f"{values['architecture']}, {len(values['labels'])} classes" + ("" if epochs is None else f", {counted(epochs, 'epoch')}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "damaged"
 
 
-RUN = Kind("run", "run.json", lambda _: ("model.safetensors", "sample.safetensors", LOG, CHECKPOINT, "last", UNFINISHED), describe_run)
+RUN = FolderKind("run", "run.json", lambda _: ("model.safetensors", "sample.safetensors", LOG, CHECKPOINT, "last", UNFINISHED), describe_run)
 
 
 def check_out(folder: Path, *, resume: bool = False, force: bool = False) -> None:
@@ -123,9 +123,9 @@ def check_out(folder: Path, *, resume: bool = False, force: bool = False) -> Non
             raise ClipstepError(
                 f"{folder}: holds a training that was stopped", fix="go on with --resume, begin anew with --force, or choose another --out"
             )
-        check_file_place(folder / CHECKPOINT)
+        check_file_writable(folder / CHECKPOINT)
         return
-    check_output(folder, RUN, force=force or resume, instead=", go on with it by --resume and more --epochs")
+    check_overwrite(folder, RUN, force=force or resume, instead=", go on with it by --resume and more --epochs")
 
 
 def save_run(folder: Path, run: Run, last: nn.Module | None = None, kept: Sequence[Path] = (), *, replace: bool = False) -> None:
@@ -141,7 +141,7 @@ def save_run(folder: Path, run: Run, last: nn.Module | None = None, kept: Sequen
     Raises:
         ClipstepError: There is something in ``folder`` that must not be replaced.
     """
-    with write_whole(folder, replace=replace) as new:
+    with atomic_folder(folder, replace=replace) as new:
         _write(new, run)
         if last is not None:
             (new / "last").mkdir()
@@ -162,7 +162,7 @@ def note_in_run(folder: Path, values: Mapping[str, Any]) -> None:
     for path in (folder / RUN.marker, folder / "last" / RUN.marker):
         if path.is_file():
             info = json.loads(path.read_text(encoding="utf-8"))
-            with write_file(path) as new:
+            with atomic_file(path) as new:
                 new.write_text(json.dumps({**info, "training": {**info["training"], **values}}, indent=2) + "\n", encoding="utf-8")
 
 
@@ -193,7 +193,7 @@ def load_run(folder: Path) -> Run:
         weights = safetensors.torch.load_file(folder / "model.safetensors")
         sample = safetensors.torch.load_file(folder / "sample.safetensors")["subclips"]
     except (ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
-        raise ClipstepError(f"{folder}: cannot be read", got=first_line(error), fix="train it again") from error
+        raise ClipstepError(f"{folder}: cannot be read", got=error_summary(error), fix="train it again") from error
     if _sha256(folder / "model.safetensors") != info.checkpoint_sha256:
         raise ClipstepError(f"{folder}: model.safetensors is not the file that training wrote", fix="train it again")
     network = build(info.architecture, info.config).eval()

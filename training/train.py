@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from clipstep.network.rng_state import preserved_rng_state
-from clipstep.runtime.errors import ClipstepError, first_line
-from clipstep.runtime.lock import one_writer
+from clipstep.runtime.errors import ClipstepError, error_summary
+from clipstep.runtime.filesystem.locking import write_lock
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.wording import counted
 from clipstep.training.config import FREE_TO_CHANGE, TrainingConfig
@@ -77,7 +77,7 @@ def train(job: Job, console: Console) -> Run | None:
     Raises:
         ClipstepError: the data, the sizes, the checkpoint or the disk do not allow it; the loss is not finite; another process writes to ``job.out``.
     """
-    with one_writer(job.out) if _is_first_process() else nullcontext():
+    with write_lock(job.out) if _is_first_process() else nullcontext():
         return _train(job, console)
 
 
@@ -251,7 +251,7 @@ def launch(config: TrainingConfig) -> Fabric:
         fabric = Fabric(accelerator=config.accelerator, devices=local, num_nodes=world // local, strategy="ddp" if world > 1 else "auto")
     except (MisconfigurationException, RuntimeError) as error:
         raise ClipstepError(
-            f"cannot train on {local} {config.accelerator}", got=first_line(error), fix="choose another --accelerator or fewer --devices"
+            f"cannot train on {local} {config.accelerator}", got=error_summary(error), fix="choose another --accelerator or fewer --devices"
         ) from error
     fabric.launch()
     return fabric

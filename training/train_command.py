@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from clipstep.runtime.command_line.confidence_interval import proportion_text
+from clipstep.runtime.command_line.options import OutputFolder, command
+from clipstep.runtime.command_line.terminal import new_console
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.interval import share_text
-from clipstep.runtime.options import NewFolder, command
-from clipstep.runtime.places import check_no_url
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.filesystem.path_checks import check_no_url
 from clipstep.training.choices import ARCHITECTURES, HOME, INPUTS, LOSSES, PRESETS
 from clipstep.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig
 
@@ -79,7 +79,7 @@ ONLY_WITH = [("momentum", "optimizer", ("sgd",)), ("patience", "schedule", ("pla
 
 @command("train", groups=GROUPS, only_with=ONLY_WITH, loads=["clipstep.training.train"])
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=NewFolder(), required=True, help="Folder to write the run to.")
+@click.option("--out", type=OutputFolder(), required=True, help="Folder to write the run to.")
 @click.option("--config", callback=_read_config, is_eager=True, expose_value=False, help="A TOML file of these options, or 'paper'.")
 @click.option("--resume", is_flag=True, help="Go on with the training in --out: a stopped one, or a finished one with more --epochs.")
 @click.option("--force", is_flag=True, help="Replace a finished run in --out, once the new one is whole.")
@@ -148,7 +148,7 @@ ONLY_WITH = [("momentum", "optimizer", ("sgd",)), ("patience", "schedule", ("pla
     type=click.FloatRange(0, 0.5),
     help="Share of the source videos held out to choose the best epoch.",
 )
-@click.option("--cache", type=NewFolder(), help="Folder to keep decoded frames in.")
+@click.option("--cache", type=OutputFolder(), help="Folder to keep decoded frames in.")
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop after that many minutes.")
 @click.option("--max-steps", type=click.IntRange(1), help="Stop after that many optimizer steps in total.")
 @click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default=DEFAULTS.accelerator, show_default=True)
@@ -201,7 +201,7 @@ def train_command(
     if run is not None:
         summary = run.info.training
         console.print(
-            f"test top-1 {share_text(summary['test_top1'], summary['test_videos'])}, "
+            f"test top-1 {proportion_text(summary['test_top1'], summary['test_videos'])}, "
             f"largest class {summary['test_largest_class_share']:.1%}; "
             f"{len(summary['skipped_videos']) + len(summary['skipped_test_videos'])} broken videos skipped; written to {out}",
             soft_wrap=True,

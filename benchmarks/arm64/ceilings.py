@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from clipstep.benchmarks.records import InstructionRecord
-from clipstep.runtime.errors import ClipstepError, first_line
-from clipstep.runtime.places import check_file
+from clipstep.runtime.errors import ClipstepError, error_summary
+from clipstep.runtime.filesystem.path_checks import check_file
 
 MARGIN = 0.01
 """The margin of a recorded ceiling over the count: counts of one artifact hardly vary, but those of a new export do after harmless changes."""
@@ -27,7 +27,7 @@ def read_ceilings(path: Path) -> dict[str, int]:
     try:
         return _CEILINGS.validate_json(path.read_text(encoding="utf-8"), strict=True)
     except ValueError as error:
-        raise ClipstepError(f"{path}: is not a file of ceilings", got=first_line(error), expected='as {"step.onnx": 120000000}') from error
+        raise ClipstepError(f"{path}: is not a file of ceilings", got=error_summary(error), expected='as {"step.onnx": 120000000}') from error
 
 
 def ceilings_text(records: Sequence[InstructionRecord]) -> str:

@@ -13,10 +13,10 @@ from clipstep.benchmarks.arm64.kit import CPU, EMULATOR, HERE, Kit
 from clipstep.benchmarks.arm64.marks import Mark, step_counts
 from clipstep.benchmarks.arm64.operators import executorch_operators, onnxruntime_operators
 from clipstep.benchmarks.records import Counts, OperatorCount
+from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.manifest import Interface
 
 
 @dataclass(frozen=True)

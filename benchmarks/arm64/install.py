@@ -13,12 +13,12 @@ from pathlib import Path
 from rich.console import Console
 
 from clipstep.benchmarks.arm64.kit import CPU, EMULATOR, HERE, KIT_FILE, Kit, emulator_version, kit_folder, sources_sha256
+from clipstep.runtime.command_line.options import command
+from clipstep.runtime.command_line.terminal import new_console
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.finished import Kind, check_output
-from clipstep.runtime.install import install_extra
-from clipstep.runtime.options import command
-from clipstep.runtime.terminal import new_console
-from clipstep.runtime.whole import write_whole
+from clipstep.runtime.filesystem.atomic import atomic_folder
+from clipstep.runtime.filesystem.overwrite import FolderKind, check_overwrite
+from clipstep.runtime.install_hints import install_extra
 
 TOOLS = {EMULATOR: "qemu-user", "gcc": "gcc libc6-dev", "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu"}
 WHEELS = ("onnxruntime", "executorch", "numpy")
@@ -26,7 +26,7 @@ PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_
 PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 LIBRARIES = ("executorch", "executorch_kernels_optimized", "executorch_backend_xnnpack", "executorch_threadpool")
 CORES = 2
-KIT = Kind("kit of ARM64 engines", KIT_FILE, lambda _: ("root", "site", "counter.so", "step_executorch"))
+KIT = FolderKind("kit of ARM64 engines", KIT_FILE, lambda _: ("root", "site", "counter.so", "step_executorch"))
 
 
 @command("arm64")
@@ -39,10 +39,10 @@ def arm64_command() -> None:
     if _is_current(folder, versions):
         console.print(f"{folder}: ready")
         return
-    check_output(folder, KIT, force=True, option="CLIPSTEP_ARM64")  # An outdated kit is useless, so it is always replaced.
+    check_overwrite(folder, KIT, force=True, option="CLIPSTEP_ARM64")  # An outdated kit is useless, so it is always replaced.
     _install_tools(console)
     emulator_version()
-    with write_whole(folder, replace=True) as new:
+    with atomic_folder(folder, replace=True) as new:
         _unpack_python(new / "root", new / "apt", console)
         python = next((new / "root/usr/bin").glob("python3.*")).name
         _unpack_wheels(new, python.removeprefix("python"), versions, console)

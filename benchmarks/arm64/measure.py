@@ -15,11 +15,11 @@ from clipstep.benchmarks.latency import NAIVE, write_naive
 from clipstep.benchmarks.records import Configuration, InstructionRecord
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.bundle.manifest import Arm64Step, Artifact
 from clipstep.runtime.engine import Array
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.golden import Errors, GoldenSteps, ParityError, check_golden
-from clipstep.runtime.manifest import Arm64Step, Artifact
+from clipstep.runtime.golden import GoldenErrors, GoldenSteps, ParityError, check_golden
 from clipstep.runtime.model import StepModel
 
 
@@ -151,7 +151,7 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
     return record.model_copy(update={"operators": without_profiling(profiled.operators, record.step)})
 
 
-def _check(model: StepModel, golden: GoldenSteps) -> Errors:
+def _check(model: StepModel, golden: GoldenSteps) -> GoldenErrors:
     try:
         return check_golden(model, golden, "float32")
     except ParityError as error:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from clipstep.benchmarks.records import Counts, InstructionRecord, OperatorCount, naive_instructions
-from clipstep.runtime.terminal import new_table
+from clipstep.runtime.command_line.terminal import new_table
 
 LARGEST_GROUPS = 15
 KEY = "FMAs needed: of those executed, the share that the network's arithmetic takes; useful: its share of all instructions"

@@ -9,9 +9,9 @@ from clipstep.benchmarks.output import append_records, record_table
 from clipstep.benchmarks.peers.comparison import compare_peers
 from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.export.network_source import given_network, network_options
-from clipstep.runtime.bundle import opened_for
-from clipstep.runtime.options import NewFile, command, signer_option
-from clipstep.runtime.terminal import new_console, print_table
+from clipstep.runtime.bundle import open_for_command
+from clipstep.runtime.command_line.options import OutputFile, command, signer_option
+from clipstep.runtime.command_line.terminal import new_console, print_table
 from clipstep.runtime.wording import counted
 
 
@@ -23,7 +23,7 @@ from clipstep.runtime.wording import counted
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1 and 2]")
 @click.option("--rounds", default=ROUNDS, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
 @click.option("--steps", default=STEPS, show_default=True, type=click.IntRange(1), help="Steps a turn.")
-@click.option("--out", type=NewFile(), help="Append the records to this file, one JSON object a line.")
+@click.option("--out", type=OutputFile(), help="Append the records to this file, one JSON object a line.")
 def peers_command(
     bundle: Path,
     run: Path | None,
@@ -41,7 +41,7 @@ def peers_command(
     Each runs in a process of its own, taking turns; what does not load, or computes other numbers, is named and not timed.
     """
     network, options = given_network(run, model, weights), BenchOptions(thread_counts(threads or None), rounds, steps)
-    opened, console = click.get_current_context().with_resource(opened_for(bundle, signer)), new_console()
+    opened, console = click.get_current_context().with_resource(open_for_command(bundle, signer)), new_console()
     result = compare_peers(opened, network, names or tuple(PEERS), options, console)
     device = result.records[0].device
     console.print(

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from clipstep.benchmarks.latency import NAIVE, Around, as_trained, configurations_of, measure, write_naive
+from clipstep.benchmarks.latency import NAIVE, ContextFactory, as_trained, configurations_of, measure, write_naive
 from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.peers.engines import PEERS, Sources, convert
 from clipstep.benchmarks.records import Configuration, Record
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.command_line.terminal import quiet
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.install import install_extra
-from clipstep.runtime.terminal import quiet
+from clipstep.runtime.install_hints import install_extra
 
 GEMM, GEMM_ROUNDS = 1024, 12
 """Rows and columns of the matrices, and how often they are multiplied."""
@@ -36,11 +36,16 @@ class PeersResult:
 
 
 def compare_peers(
-    bundle: Bundle, network: NetworkSource | None, names: Sequence[str], options: BenchOptions, console: Console, around: Around = quiet
+    bundle: Bundle,
+    network: NetworkSource | None,
+    names: Sequence[str],
+    options: BenchOptions,
+    console: Console,
+    library_context: ContextFactory = quiet,
 ) -> PeersResult:
     """Measure the artifacts of ``bundle`` beside the network behind it in the runtimes ``names``, each in a process of its own.
 
-    The converter of the naive ONNX is run inside what ``around`` gives.
+    The converter of the naive ONNX is run inside what `library_context` gives.
 
     Raises:
         ClipstepError: there is no network, or it is another one; a runtime is unknown or not installed.
@@ -48,14 +53,14 @@ def compare_peers(
     _check_peers(names)
     if network is None:
         raise ClipstepError("other runtimes convert the network behind the bundle", got="none", fix="give --run RUN, or --model FACTORY")
-    with around():
+    with library_context():
         from clipstep.export.reference import reference_network
     reference_network(bundle, network)
     records: list[Record] = []
     not_measured: dict[str, str] = {}
     rates: dict[int, float] = {}
     with tempfile.TemporaryDirectory(prefix="clipstep-peers-") as temporary:
-        naive = write_naive(bundle, network, Path(temporary) / "naive.onnx", console, around)
+        naive = write_naive(bundle, network, Path(temporary) / "naive.onnx", console, library_context)
         files = _converted(names, Sources(bundle.folder(), network, naive, Path(temporary)), not_measured)
         for count in options.threads:
             rates[count] = gemm_rate(count)

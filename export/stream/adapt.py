@@ -9,8 +9,8 @@ from clipstep.export.stream.network import StreamedNetwork
 from clipstep.network.preprocess import normalise
 from clipstep.network.spec import NetworkSpec
 from clipstep.network.states import named_states, outputs_of
+from clipstep.runtime.bundle.manifest import Flush
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.manifest import Flush
 
 
 def streamed(spec: NetworkSpec, frames: int, window: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
@@ -23,7 +23,7 @@ def streamed(spec: NetworkSpec, frames: int, window: int | None = None) -> tuple
     """
     if len(spec.sample.flatten(0, 1)) < frames:
         raise ClipstepError("the sample is shorter than a step", got=f"{frames} frames a step", expected="fewer")
-    properties: dict[str, Any] = {"window": window, "average": "all" if window is None else "window"}
+    properties: dict[str, Any] = {"window": window, "temporal_average": "cumulative" if window is None else "sliding_window"}
 
     def normal(clip: Tensor) -> Tensor:
         return normalise(clip[None], spec.mean, spec.std)
@@ -57,8 +57,8 @@ def _with_states(network: nn.Module, frames: int, window: int | None, normal: Ca
     make: Callable[[int, int], Any] | None = getattr(network, "windowed", None)
     states = tuple(named_states(network).values())
     if window is None:
-        average = None if make is None else "all"
-        return network, {"clip": lambda clip, ended: outputs_of(network(normal(clip), *states))[0], "average": average}
+        temporal_average = None if make is None else "cumulative"
+        return network, {"clip": lambda clip, ended: outputs_of(network(normal(clip), *states))[0], "temporal_average": temporal_average}
     if make is None:
         raise ClipstepError(
             "the network has states of its own, among which a window would have to be",
@@ -67,4 +67,4 @@ def _with_states(network: nn.Module, frames: int, window: int | None, normal: Ca
             fix="export it without --window, or keep the newest steps in a state of the network",
         )
     windowed = make(frames, window)
-    return windowed, {"clip": lambda clip, ended: windowed.clip(normal(clip)), "average": "window", "window": window}
+    return windowed, {"clip": lambda clip, ended: windowed.clip(normal(clip)), "temporal_average": "sliding_window", "window": window}

@@ -12,8 +12,8 @@ from clipstep.export.step import StepProgram
 from clipstep.export.targets.coreml import DEFAULT_IOS, MACOS
 from clipstep.export.targets.coreml_operations import OPERATORS, ml_program
 from clipstep.export.unsupported import Unsupported
-from clipstep.runtime.declared import METADATA
-from clipstep.runtime.manifest import Placement, Requires
+from clipstep.runtime.artifact_io import METADATA
+from clipstep.runtime.bundle.manifest import Placement, Requires
 
 __all__ = ["OPERATORS", "requires", "to_ml_program", "write"]
 
@@ -38,7 +38,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     model.save(str(path))
     function = model.get_spec().mlProgram.functions["main"]
     operations = function.block_specializations[function.opset].operations
-    return Placement(delegated={"ML Program": sum(operation.type != "const" for operation in operations)}, outside=())
+    return Placement(delegated={"ML Program": sum(operation.type != "const" for operation in operations)}, not_delegated=())
 
 
 def requires(path: Path) -> Requires:

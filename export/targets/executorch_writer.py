@@ -23,9 +23,9 @@ from clipstep.export.targets.xnnpack import Graph
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.export.targets.xnnpack_operations import OPERATORS
 from clipstep.export.unsupported import Unsupported
-from clipstep.runtime.declared import METADATA
+from clipstep.runtime.artifact_io import METADATA
+from clipstep.runtime.bundle.manifest import Placement, Requires
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.manifest import Placement, Requires
 
 __all__ = ["OPERATORS", "requires", "write"]
 
@@ -51,11 +51,11 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
         placement = _placement(edge.exported_program().graph_module)
         if not placement.delegated:
             raise ClipstepError(
-                "XNNPACK takes nothing of the network", got=f"outside: {', '.join(placement.outside)}", fix="export other targets"
+                "XNNPACK takes nothing of the network", got=f"outside: {', '.join(placement.not_delegated)}", fix="export other targets"
             ) from None
     else:
         edge = _calling_delegate(inner, graph, program, metadata)
-        placement = Placement(delegated={BACKEND: len(inner.nodes)}, outside=_placement(edge.exported_program().graph_module).outside)
+        placement = Placement(delegated={BACKEND: len(inner.nodes)}, not_delegated=_placement(edge.exported_program().graph_module).not_delegated)
     path.write_bytes(edge.to_executorch().buffer)
     return placement
 
@@ -126,4 +126,4 @@ def _placement(graph: fx.GraphModule) -> Placement:
             delegated[f"{lowered.backend_id}{len(delegated) or ''}"] = count
         else:
             outside.append(node.target.name())
-    return Placement(delegated=delegated, outside=tuple(outside))
+    return Placement(delegated=delegated, not_delegated=tuple(outside))

@@ -10,9 +10,9 @@ from clipstep.export.step import StepProgram
 from clipstep.export.targets.onnx import OPSETS
 from clipstep.export.targets.onnx_operations import OPERATORS, onnx_model
 from clipstep.export.unsupported import Unsupported
-from clipstep.runtime.declared import METADATA
+from clipstep.runtime.artifact_io import METADATA
+from clipstep.runtime.bundle.manifest import Placement, Requires
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.manifest import Placement, Requires
 
 __all__ = ["OPERATORS", "requires", "to_onnx", "write"]
 
@@ -42,7 +42,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     model.metadata_props.add(key=METADATA, value=metadata)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
-    return Placement(delegated={"CPUExecutionProvider": len(model.graph.node)}, outside=())
+    return Placement(delegated={"CPUExecutionProvider": len(model.graph.node)}, not_delegated=())
 
 
 def requires(path: Path) -> Requires:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # The table of targets is read by the command line's help, wh
     from torch import nn
 
     from clipstep.export.step import StepProgram
-    from clipstep.runtime.manifest import Placement, Requires
+    from clipstep.runtime.bundle.manifest import Placement, Requires
 
 ANY = "any"
 """The platform of an artifact that is the same for all processors."""

@@ -1,4 +1,4 @@
-"""A toolchain from PyTorch video networks to verified artifacts: ``network``, ``training``, ``export``, ``runtime``, ``benchmarks``."""
+"""A toolchain from PyTorch video networks to verified artifacts: `network`, `training`, `export`, `runtime`, `benchmarks`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""``clipstep`` and ``python -m clipstep``. Ctrl-C is heard from the first line on, while libraries are still being imported, too."""
+"""`clipstep` and `python -m clipstep`. Ctrl-C is heard from the first line on, while libraries are still being imported, too."""
 
 import sys
 
@@ -6,10 +6,10 @@ import sys
 def main() -> None:
     """Runs the command line."""
     try:
-        from clipstep.runtime.cli import main as run
-        from clipstep.runtime.openmp import wait_asleep
+        from clipstep.runtime.command_line.cli import main as run
+        from clipstep.runtime.openmp import use_passive_waiting
 
-        wait_asleep()
+        use_passive_waiting()
         run()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

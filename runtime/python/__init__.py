@@ -13,26 +13,26 @@ Example:
 from typing import TYPE_CHECKING
 
 from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.bundle.manifest import Manifest
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError, EngineError
 from clipstep.runtime.golden import GoldenSteps, ParityError, check_golden
-from clipstep.runtime.lazy import lazy_names
-from clipstep.runtime.manifest import Manifest
+from clipstep.runtime.lazy_imports import lazy_names
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.stream import Prediction, Stream
 from clipstep.runtime.video import VideoError, frame_rate, read_frames
 
 if TYPE_CHECKING:
-    from clipstep.runtime.files import FileFacts
+    from clipstep.runtime.artifact_info import ArtifactInfo
     from clipstep.runtime.inspection import inspect
 
 __all__ = [
     "ENGINES",
+    "ArtifactInfo",
     "Bundle",
     "BundleError",
     "ClipstepError",
     "EngineError",
-    "FileFacts",
     "GoldenSteps",
     "Manifest",
     "ParityError",
@@ -46,4 +46,4 @@ __all__ = [
     "read_frames",
 ]
 
-__getattr__ = lazy_names(__name__, {"files": ("FileFacts",), "inspection": ("inspect",)})  # They bring what only commands need.
+__getattr__ = lazy_names(__name__, {"artifact_info": ("ArtifactInfo",), "inspection": ("inspect",)})  # They bring what only commands need.

@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def available_cores(system: Path = Path("/")) -> int:
-    """The cores that this process may run on: those of its affinity, and no more than its container's share of processor time, rounded up.
+    """Return how many cores this process may use: those of its affinity mask, at most its container's CPU quota, rounded up.
 
-    One thread more than that only takes time from the others. ``system`` is the root of the file system that the share is read from.
+    More threads than that would only take time from each other. `system` is the root of the file system that the quota is read from.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([cores, *(math.ceil(share) for share in _shares(system))]))
 
 
 def _shares(system: Path) -> Iterator[float]:
-    """Cores' worth of processor time that Linux' control groups allow: version 2's ``cpu.max`` of this process' group and of those
-    around it, and version 1's quota."""
+    """Yield the CPU quotas of Linux control groups, in cores: version 2's `cpu.max` of this process's group and of those above it, and
+    version 1's quota."""
     groups = system / "sys/fs/cgroup"
     inside = [line[3:].strip("/") for line in _text(system / "proc/self/cgroup").splitlines() if line.startswith("0::")]
     own = groups / (inside[0] if inside else "")

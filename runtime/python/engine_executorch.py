@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from clipstep.runtime.declared import METADATA, Declared, Tensor
+from clipstep.runtime.artifact_io import METADATA, ArtifactIO, Tensor
 from clipstep.runtime.engine import EngineInfo
-from clipstep.runtime.errors import ClipstepError, EngineError, first_line
+from clipstep.runtime.errors import ClipstepError, EngineError, error_summary
 from clipstep.runtime.executorch_internals import BINDING, Binding, binding
-from clipstep.runtime.forks import FIX, LoadedHere
+from clipstep.runtime.fork_safety import FIX, OwnerProcess
 
 
 class _User:
@@ -90,32 +90,32 @@ class ExecuTorch:
     """An artifact in ExecuTorch. Steps of one model take turns, because a module of ExecuTorch runs one call at a time."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        self._path, self._lock, self._loaded = path, threading.Lock(), LoadedHere()
+        self._path, self._lock, self._loaded = path, threading.Lock(), OwnerProcess()
         with POOL.loading(self, threads) as executorch:
             try:
                 self._module: Any = executorch.load(str(path))
                 self._inputs: int = self._module.method_meta("forward").num_inputs()  # Loading alone reads nothing of the file.
             except Exception as error:  # Mostly RuntimeError, but other types too for damaged files.
-                raise EngineError(f"{path}: ExecuTorch cannot load it", got=first_line(error)) from error
+                raise EngineError(f"{path}: ExecuTorch cannot load it", got=error_summary(error)) from error
 
-    def declared(self) -> Declared:
+    def describe_io(self) -> ArtifactIO:
         meta = self._module.method_meta("forward")
         try:
             inputs = [_declared(meta.input_tensor_meta(index)) for index in range(meta.num_inputs())]
             outputs = [_declared(meta.output_tensor_meta(index)) for index in range(meta.num_outputs())]
         except Exception as error:
-            raise EngineError(f"{self._path}: takes or gives something that is no tensor", got=first_line(error)) from error
-        return {"inputs": inputs, "outputs": outputs, "facts": self._facts()}
+            raise EngineError(f"{self._path}: takes or gives something that is no tensor", got=error_summary(error)) from error
+        return {"inputs": inputs, "outputs": outputs, "metadata": self._metadata()}
 
-    def _facts(self) -> str | None:
+    def _metadata(self) -> str | None:
         """Returns what the constant method of clipstep's facts gives, or None if the file has no such method."""
         if METADATA not in self._module.method_names():
             return None
         try:
-            (facts,) = self._module.run_method(METADATA, [])
+            (metadata,) = self._module.run_method(METADATA, [])
         except Exception as error:
-            raise EngineError(f"{self._path}: the clipstep facts in it cannot be read", got=first_line(error), fix="export it again") from error
-        return facts if isinstance(facts, str) else None
+            raise EngineError(f"{self._path}: the clipstep metadata in it cannot be read", got=error_summary(error), fix="export it again") from error
+        return metadata if isinstance(metadata, str) else None
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         import torch  # ExecuTorch's Python binding takes and gives torch tensors.
@@ -131,7 +131,7 @@ class ExecuTorch:
                 # Copied by numpy, because torch's own copy would start its OpenMP threads, however many threads were asked for.
                 return [output.numpy().copy() for output in self._module.forward(given, clone_outputs=False)]
             except Exception as error:
-                raise EngineError(f"{self._path}: ExecuTorch failed in a step", got=first_line(error)) from error
+                raise EngineError(f"{self._path}: ExecuTorch failed in a step", got=error_summary(error)) from error
 
     def close(self) -> None:
         """Frees the module, once a step that is running has ended."""

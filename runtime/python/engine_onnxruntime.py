@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clipstep.runtime.declared import METADATA, Declared, Tensor
+from clipstep.runtime.artifact_io import METADATA, ArtifactIO, Tensor
 from clipstep.runtime.engine import EngineInfo
-from clipstep.runtime.errors import EngineError, first_line
-from clipstep.runtime.forks import LoadedHere, survive_forks
+from clipstep.runtime.errors import EngineError, error_summary
+from clipstep.runtime.fork_safety import OwnerProcess, make_fork_safe
 
 
 def onnxruntime_session(path: Path, threads: int, *, spinning: bool = False, **options: Any) -> Any:
@@ -42,24 +42,24 @@ class OnnxRuntime:
         import onnxruntime  # noqa: F401  If it is not installed, that is not the file's fault.
 
         self._path = path
-        self._loaded = LoadedHere() if threads > 1 else None
+        self._loaded = OwnerProcess() if threads > 1 else None
         try:
             self._session: Any = onnxruntime_session(path, threads, spinning=spinning)
             self._names = [value.name for value in self._session.get_inputs()]
         except Exception as error:  # onnxruntime's exceptions share no base class of its own.
-            raise EngineError(f"{path}: onnxruntime cannot load it", got=first_line(error)) from error
-        survive_forks(self)
+            raise EngineError(f"{path}: onnxruntime cannot load it", got=error_summary(error)) from error
+        make_fork_safe(self)
 
-    def declared(self) -> Declared:
+    def describe_io(self) -> ArtifactIO:
         inputs, outputs = _declared(self._session.get_inputs()), _declared(self._session.get_outputs())
         try:
-            facts = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
+            metadata = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
         except Exception as error:  # Such as text that is not UTF-8.
-            raise EngineError(f"{self._path}: its metadata cannot be read", got=first_line(error), fix="export it again") from error
-        return {"inputs": inputs, "outputs": outputs, "facts": facts}
+            raise EngineError(f"{self._path}: its metadata cannot be read", got=error_summary(error), fix="export it again") from error
+        return {"inputs": inputs, "outputs": outputs, "metadata": metadata}
 
-    def with_threads(self) -> Any:
-        """Returns the session if it has threads of its own, else None; see ``clipstep.runtime.forks.survive_forks``."""
+    def threaded_resource(self) -> Any:
+        """Returns the session if it has threads of its own, else None; see ``clipstep.runtime.fork_safety.make_fork_safe``."""
         return None if self._loaded is None else self._session
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
@@ -71,7 +71,7 @@ class OnnxRuntime:
         try:
             return list(session.run(None, dict(zip(self._names, inputs, strict=True))))
         except Exception as error:  # The same holds here.
-            raise EngineError(f"{self._path}: onnxruntime failed in a step", got=first_line(error)) from error
+            raise EngineError(f"{self._path}: onnxruntime failed in a step", got=error_summary(error)) from error
 
     def close(self) -> None:
         self._session = None

@@ -9,8 +9,8 @@ from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engine import Array, Engine, EngineInfo
 from clipstep.runtime.engine_executorch import EXECUTORCH
 from clipstep.runtime.engine_onnxruntime import ONNXRUNTIME
-from clipstep.runtime.errors import ClipstepError, EngineError, first_line
-from clipstep.runtime.install import install_extra
+from clipstep.runtime.errors import ClipstepError, EngineError, error_summary
+from clipstep.runtime.install_hints import install_extra
 
 ENGINES: dict[str, EngineInfo] = {
     ONNXRUNTIME.name: ONNXRUNTIME,
@@ -41,7 +41,7 @@ def load_engine(name: str, path: Path, threads: int, *, spinning: bool = False) 
     except ModuleNotFoundError as error:
         raise ClipstepError(f"engine {name} needs {error.name}, which is not installed", fix=_install(info)) from error
     except ImportError as error:  # Such as a library built for another version of numpy.
-        raise EngineError(f"engine {name} cannot be imported", got=first_line(error), fix=f"install it anew: {_install(info)}") from error
+        raise EngineError(f"engine {name} cannot be imported", got=error_summary(error), fix=f"install it anew: {_install(info)}") from error
 
 
 def missing_library(name: str) -> str | None:

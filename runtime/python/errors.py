@@ -1,4 +1,4 @@
-"""The one error type that users see."""
+"""The errors that users see."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -6,9 +6,21 @@ from contextlib import contextmanager
 
 
 class ClipstepError(Exception):
-    """Something the user can put right: one line that says what, what was got, what was expected and what to do.
+    """An error that the user can put right. Its message is one line that says what is wrong, what was found, what was expected and what to do.
 
     The command line prints it without a traceback and exits with code 2.
+
+    Args:
+        what: what is wrong, and of which file, option or value.
+        got: what was found.
+        expected: what was expected in its place.
+        fix: what the user can do.
+
+    Example:
+        ```python
+        raise ClipstepError("wrong number of states", got=1, expected=2, fix="pass model.initial_states()")
+        # wrong number of states; got 1; expected 2; pass model.initial_states()
+        ```
     """
 
     def __init__(self, what: str, *, got: object = None, expected: object = None, fix: str | None = None) -> None:
@@ -23,23 +35,23 @@ class ClipstepError(Exception):
 
 
 def _one_line(text: str) -> str:
-    """The text with control characters as escapes: what it quotes may come from a file, and terminals obey them."""
+    """Return the text with control characters escaped: it may quote a file, and terminals act on them."""
     return "".join(c if unicodedata.category(c) not in ("Cc", "Zl", "Zp") else c.encode("unicode_escape").decode() for c in text)
 
 
 class EngineError(ClipstepError):
-    """An engine that does not load an artifact, or fails in a step of it."""
+    """An engine cannot load an artifact, or fails in a step."""
 
 
 @contextmanager
-def in_step(number: int) -> Iterator[None]:
-    """Names the step of a stream, counted from 0, in an error of the engine that runs it."""
+def step_error_context(number: int) -> Iterator[None]:
+    """Add the number of a stream's step, counted from 0, to an `EngineError` that is raised inside."""
     try:
         yield
     except EngineError as error:
         raise EngineError(f"step {number}: {error}") from error
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says in its first line that says anything; the name of its type if there is none."""
+def error_summary(error: BaseException) -> str:
+    """Return the first line of an error's message that is not blank, or the name of its type if there is none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,7 +1,7 @@
 """All that clipstep runs and reads ExecuTorch's files by and that is not public there.
 
-``executorch.runtime``, the public way to run a file, neither sets the number of threads nor gives outputs without a copy, and nothing public
-reads a file. What writes one is in ``clipstep.export.compat``: this package imports ExecuTorch, which brings PyTorch, only when it is used.
+`executorch.runtime`, the public way to run a file, neither sets the number of threads nor gives outputs without a copy, and nothing public
+reads a file. What writes one is in `clipstep.export.compat`: this package imports ExecuTorch, which brings PyTorch, only when it is used.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from clipstep.runtime.supported import SupportedRange
 
 EXECUTORCH = SupportedRange("executorch", "1.5.1", "1.6", version_in="executorch.version")
 BINDING = "executorch.extension.pybindings.portable_lib"
-"""The module of ``binding``."""
+"""The module of `binding`."""
 READER = "executorch.exir._serialize._program"
-"""The module of ``program_reader``."""
+"""The module of `program_reader`."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Binding:
     """ExecuTorch's runtime in this process."""
 
     load: Callable[..., Any]
-    """Loads the file of that name, a string, with ``enable_etdump=True`` if it is to be profiled. What it gives has ``forward``, ``method_meta``,
-    ``method_names``, ``run_method`` and ``write_etdump_result_to_file``."""
+    """Loads the file of that name, a string, with `enable_etdump=True` if it is to be profiled. What it gives has `forward`, `method_meta`,
+    `method_names`, `run_method` and `write_etdump_result_to_file`."""
     thread_count: Callable[[], int]
     set_thread_count: Callable[[int], None]
     """Replaces the thread pool of the process: nothing may be using it."""

@@ -1,4 +1,4 @@
-"""Golden steps: recorded inputs and expected outputs of one stream, by which an artifact proves itself anywhere."""
+"""Golden steps: recorded inputs and expected outputs of consecutive steps, against which an artifact can be checked on any device."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,17 +9,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle.manifest import Flush, Interface
 from clipstep.runtime.engine import Array
-from clipstep.runtime.errors import ClipstepError, in_step
-from clipstep.runtime.manifest import Flush, Interface
+from clipstep.runtime.errors import ClipstepError, step_error_context
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.session import end_video
+from clipstep.runtime.subclip_stream import run_flush_steps
 from clipstep.runtime.wording import counted
 
 GOLDEN_FILE = "golden.safetensors"
 """The file of the golden steps in a bundle."""
 BOUNDS = {"float32": 1e-4, "float16": 2e-2}
-"""How far an artifact of that precision may be off, as a share of each output's ``scale_of``.
+"""The largest error that an artifact of that precision may have, as a fraction of each output's `scale_of`.
 
 Float32 networks differ from float64 by up to 2e-5 of it (resnet3d_50, random weights), the home network in float16 by 7e-3 and
 others by up to 1.6e-2 (docs/measurements.md).
@@ -27,27 +27,33 @@ others by up to 1.6e-2 (docs/measurements.md).
 LEAST_SHARE = 1 / 20
 LEAST_SCALE = 1e-2
 SHORT_STEPS = 4
-"""What is kept of golden steps that are shortened, unless a prediction comes later."""
+"""How many golden steps a shortened recording keeps, or more if the first prediction comes later."""
 
 
 class ParityError(ClipstepError):
-    """An artifact that does not compute the golden steps."""
+    """An artifact computes something else than the network, or declares something else."""
 
 
 @dataclass(frozen=True)
 class GoldenSteps:
-    """N consecutive steps of one stream.
+    """N consecutive steps of one stream, with the outputs that are expected of them.
 
-    ``subclips`` is ``(S, T, H, W, 3)`` uint8; step ``i`` takes subclip ``i % S``. ``logits`` is ``(N, classes)`` and
-    ``states`` holds for each state, in the manifest's order, its value after each of the last M steps, ``(M, *shape)``: of all
-    of them, unless they are large. ``flushed`` holds logits ``(classes,)`` of whole videos by their number of steps: of the first
-    so many steps of the stream, flushed. It is empty where there is nothing to flush, and in bundles of before it was recorded.
+    Example:
+        ```python
+        with Bundle.open("gestures.clipstep") as bundle, StepModel.load(bundle) as model:
+            print(check_golden(model, GoldenSteps.of(bundle), "float32").relative)
+        ```
     """
 
     subclips: Array
+    """`(S, T, H, W, 3)` uint8; step `i` takes subclip `i % S`."""
     logits: Array
+    """`(N, classes)` float32."""
     states: dict[str, Array]
+    """For each state, in the manifest's order, its values after the last M steps, `(M, *shape)`; M is N, unless the states are large."""
     flushed: Mapping[int, Array] = field(default_factory=dict)
+    """By number of steps, the logits `(classes,)` of the video that consists of the first so many steps, after it was flushed. Empty if there
+    is nothing to flush, and in bundles that do not record it."""
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {'x'.join(map(str, value.shape[1:]))}" for name, value in self.states.items())
@@ -56,18 +62,18 @@ class GoldenSteps:
 
     @property
     def outputs(self) -> dict[str, Array]:
-        """What was recorded of each output: ``logits``, then the states."""
+        """The recorded values by output: `logits`, then the states."""
         return {"logits": self.logits, **self.states}
 
     def scale(self, output: str) -> float:
-        """What the errors of an output are measured by, over all these steps."""
+        """Return the scale by which the errors of an output are divided; see `scale_of`."""
         return scale_of(self.outputs[output])
 
     def check(self, interface: Interface) -> None:
-        """Makes sure that these are golden steps of such a network.
+        """Check that the golden steps fit an interface.
 
         Raises:
-            ClipstepError: there are none; something has another type, shape or number than the interface says, or is not finite.
+            ClipstepError: there are none; or a tensor has another type, shape or length than the interface says, or is not finite.
         """
         missing = [f"no states.{state.name}" for state in interface.states if state.name not in self.states]
         if missing:
@@ -101,22 +107,23 @@ class GoldenSteps:
             raise _unusable(f"flushes after {', '.join(map(str, self.flushed))} steps", f"after {shortest} to {len(self.logits)}")
 
     def tensors(self) -> dict[str, Array]:
-        """What is in the file, by name: ``subclips``, ``logits`` and ``states.NAME`` as above and, where videos were flushed, ``flushed``
-        ``(F, classes)`` and ``flushed_after`` ``(F,)`` int64, the number of steps of each."""
+        """Return the tensors of the file by name: `subclips`, `logits`, `states.NAME` and, if videos were flushed, `flushed`
+        `(F, classes)` and `flushed_after` `(F,)` int64, the number of steps of each of them."""
         named = {"subclips": self.subclips, "logits": self.logits, **{f"states.{name}": value for name, value in self.states.items()}}
         if self.flushed:
             named |= {"flushed": np.stack(list(self.flushed.values())), "flushed_after": np.array(list(self.flushed), np.int64)}
         return {name: np.ascontiguousarray(value) for name, value in named.items()}
 
     def save(self, path: Path) -> None:
+        """Write the golden steps to a safetensors file."""
         save_file(self.tensors(), path)
 
     @classmethod
     def of(cls, bundle: Bundle) -> "GoldenSteps":
-        """The golden steps that a bundle ships, checked against its manifest.
+        """Return the golden steps of a bundle, checked against its manifest.
 
         Raises:
-            ClipstepError: they cannot be read, or are not those of such a network.
+            ClipstepError: they cannot be read, or do not fit the manifest.
         """
         golden = cls.load(path := bundle.file(bundle.manifest.golden), [state.name for state in bundle.manifest.states])
         try:
@@ -127,7 +134,7 @@ class GoldenSteps:
 
     @classmethod
     def load(cls, path: Path, state_names: Sequence[str]) -> "GoldenSteps":
-        """The golden steps in a file, as they are: ``check`` tells whether they can be used."""
+        """Read the golden steps in a file, without a check; see `check`."""
         try:
             values = load_file(path)
             states = {name: values[f"states.{name}"] for name in state_names}
@@ -148,19 +155,18 @@ def _flushed(values: Mapping[str, Array]) -> dict[int, Array]:
 
 
 def shortest_steps(flush: Flush, frames: int) -> int:
-    """The steps of ``frames`` frames that the shortest video has of which the network says something."""
+    """Return how many steps of `frames` frames the shortest video has for which the network gives a prediction."""
     return -(-flush.min_frames // frames)
 
 
 def short_steps(flush: Flush | None, frames: int, delay: int, steps: int) -> int:
-    """How many of so many golden steps are kept where they are shortened: a prediction must have come, and a video be flushed."""
+    """Return how many of `steps` golden steps to keep in a shortened recording: enough for a prediction and for a flushed video."""
     needed = shortest_steps(flush, frames) if flush else 0
     return min(steps, max(SHORT_STEPS, delay // frames + 2, needed))
 
 
 def flush_points(flush: Flush | None, frames: int, delay: int, steps: int) -> tuple[int, ...]:
-    """After how many golden steps the video is flushed too: the fewest that the network takes, those that are kept of shortened
-    ones, and all."""
+    """Return after how many golden steps to record a flush: the fewest that the network allows, as many as `short_steps`, and all."""
     if flush is None:
         return ()
     shortest = shortest_steps(flush, frames)
@@ -173,10 +179,10 @@ def _unusable(got: str, expected: str) -> ClipstepError:
 
 
 def scale_of(values: Array) -> float:
-    """What errors of an output are measured by: its range over all golden steps and elements.
+    """Return the scale by which the errors of an output are divided: its range over all golden steps and elements.
 
-    At least a twentieth of its largest magnitude, because a float holds a small change of a large number, or a number that stays
-    the same, no better than that; 0.01 where the output is zero everywhere.
+    It is at least a twentieth of the largest magnitude, because floats resolve small changes of large numbers no better; and 0.01 if the
+    output is zero everywhere.
     """
     if not values.size:
         return LEAST_SCALE
@@ -185,30 +191,33 @@ def scale_of(values: Array) -> float:
 
 
 def bound_text(precision: str) -> str:
-    """The bound in words."""
+    """Return the bound of a precision in words."""
     return f"{BOUNDS[precision]:g} of each output's range over the golden steps, and so top-1 wherever its lead is twice that"
 
 
 @dataclass(frozen=True)
-class Errors:
-    """The largest errors over the golden steps."""
+class GoldenErrors:
+    """The largest errors of an artifact over the golden steps."""
 
     steps: int
     absolute: float
     relative: float
-    """The largest error that was found, as a share of its output's ``scale_of``."""
+    """The largest error as a fraction of its output's `scale_of`."""
 
 
-def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> Errors:
-    """Runs the golden steps, flushes the videos that were recorded so, runs the first step again after a reset, and compares everything.
+def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> GoldenErrors:
+    """Run the golden steps, the recorded flushes, and the first step again after a reset, and compare all outputs.
 
-    Where every output is within its bound, top-1 is the reference's wherever that leads by more than twice the bound; a nearer
-    tie may go either way.
+    If every output is within its bound, the likeliest class is the reference's wherever that leads by more than twice the bound.
+
+    Args:
+        model: the loaded artifact.
+        golden: the golden steps of its bundle.
+        precision: the artifact's precision, which decides the bound: `float32` or `float16`.
 
     Raises:
-        ParityError: an output is further from the reference than the precision's bound, a value is not finite, or the reset does
-            not bring back the first step's outputs.
-        ClipstepError: the golden steps are not those of such a network.
+        ParityError: an error exceeds the bound, a value is not finite, or the first step gives other outputs after the reset.
+        ClipstepError: the golden steps do not fit the model.
     """
     golden.check(model.interface)
     scales = {name: golden.scale(name) for name in golden.outputs}
@@ -216,7 +225,7 @@ def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> Error
     first: list[Array] = []
     absolute = relative = 0.0
     for step in range(len(golden.logits)):
-        with in_step(step):
+        with step_error_context(step):
             logits, states = model.step(_subclip(model, golden, step), states)
         for name, reference, value in _compared(golden, step, logits, states):
             error, bound = error_at(name, step, reference, value), BOUNDS[precision] * scales[name]
@@ -230,12 +239,12 @@ def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> Error
     logits, states = model.step(_subclip(model, golden, 0), model.initial_states())
     if not all(np.array_equal(value, old) for value, old in zip((logits, *states), first, strict=True)):
         raise ParityError("after a reset the first step gives other outputs than before", expected="the same, bit for bit")
-    return Errors(len(golden.logits), absolute, relative)
+    return GoldenErrors(len(golden.logits), absolute, relative)
 
 
 def _check_flush(model: StepModel, golden: GoldenSteps, steps: int, states: Sequence[Array], bound: float) -> float:
-    """The error of the logits of a video of so many steps."""
-    error = error_at("logits of the flushed video", steps, golden.flushed[steps], end_video(model, states, steps))
+    """Flush a video of `steps` steps, and return the error of its logits."""
+    error = error_at("logits of the flushed video", steps, golden.flushed[steps], run_flush_steps(model, states, steps))
     if error > bound:
         raise ParityError(
             f"logits are off where a video of {counted(steps, 'step')} is flushed",
@@ -246,7 +255,7 @@ def _check_flush(model: StepModel, golden: GoldenSteps, steps: int, states: Sequ
 
 
 def error_at(name: str, step: int, reference: Array, value: Array) -> float:
-    """The largest absolute error of an output.
+    """Return the largest absolute error of an output.
 
     Raises:
         ParityError: it has another shape than the reference, or a value that is not finite.
@@ -259,7 +268,7 @@ def error_at(name: str, step: int, reference: Array, value: Array) -> float:
 
 
 def _compared(golden: GoldenSteps, step: int, logits: Array, states: Sequence[Array]) -> Iterator[tuple[str, Array, Array]]:
-    """Each output's name, its recorded value and the one that was computed."""
+    """Yield each output's name, its recorded value and the computed one."""
     yield "logits", golden.logits[step], logits
     for (name, recorded), value in zip(golden.states.items(), states, strict=True):
         left_out = len(golden.logits) - len(recorded)

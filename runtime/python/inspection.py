@@ -1,4 +1,4 @@
-"""``clipstep inspect``: what a bundle, or a lone artifact, is."""
+"""`clipstep inspect`: describe a bundle or a lone artifact."""
 
 import json
 from pathlib import Path
@@ -6,18 +6,18 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from clipstep.runtime.bundle import Bundle, opened_for
+from clipstep.runtime.artifact_info import READER, ArtifactInfo
+from clipstep.runtime.bundle import Bundle, open_for_command
+from clipstep.runtime.bundle.format_version import version_text
+from clipstep.runtime.bundle.manifest import Artifact, Interface, Manifest
+from clipstep.runtime.command_line.confidence_interval import proportion_text
+from clipstep.runtime.command_line.options import command, signer_option
+from clipstep.runtime.command_line.terminal import new_console
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.files import FACTS, FileFacts
-from clipstep.runtime.format_version import version_text
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.interval import share_text
-from clipstep.runtime.isolated import call_isolated
-from clipstep.runtime.manifest import Artifact, Interface, Manifest
-from clipstep.runtime.options import command, signer_option
 from clipstep.runtime.targets import TARGETS, by_suffix, suffixes
-from clipstep.runtime.terminal import new_console
 from clipstep.runtime.wording import either, listed
+from clipstep.runtime.worker_process import call_in_worker
 
 SHOWN_LABELS = 8
 HELD = {
@@ -26,16 +26,21 @@ HELD = {
     "multilabel_logits": ": of classes that do not exclude each other, sigmoid is to be applied",
     "multilabel_probabilities": ": a probability for each class by itself, sigmoid is inside",
 }
-"""What the first output holds, after its shape."""
+"""What the first output holds, as it is printed after its shape."""
 
 
-def inspect(path: Path | str) -> Manifest | FileFacts:
-    """What a bundle, or a lone artifact, is: the manifest of a bundle, whose files are as its hashes say, or the facts of a file.
+def inspect(path: Path | str) -> Manifest | ArtifactInfo:
+    """Read a bundle, and check its files against their hashes; or read a lone artifact.
 
     A lone artifact is read in a process of its own, so that a damaged one cannot end this one.
 
     Raises:
         ClipstepError: there is no such bundle or file, or it is damaged.
+
+    Example:
+        ```python
+        print(inspect("gestures.clipstep").labels)
+        ```
     """
     path = Path(path)
     if _is_lone_file(path):
@@ -48,10 +53,10 @@ def _is_lone_file(path: Path) -> bool:
     return by_suffix(path) is not None or (path.is_file() and path.suffix != ".zip")
 
 
-def _file_facts(path: Path) -> FileFacts:
+def _file_facts(path: Path) -> ArtifactInfo:
     target = by_suffix(path)
     imports = () if target is None else target.imports
-    return FileFacts.model_validate_json(call_isolated(FACTS, path, f"the reader of {path.suffix} files", imports))
+    return ArtifactInfo.model_validate_json(call_in_worker(READER, path, f"the reader of {path.suffix} files", imports))
 
 
 @command(
@@ -71,20 +76,20 @@ def inspect_command(path: Path, as_json: bool, signer: Path | None) -> None:
         else:
             _show_file(facts, new_console())
         return
-    with opened_for(path, signer) as bundle:
+    with open_for_command(path, signer) as bundle:
         if as_json:
             click.echo(bundle.manifest.text(), nl=False)
-            if bundle.ignored:
-                click.echo(f"note: {path}: format {version_text(bundle.manifest.schema_version, bundle.ignored)}", err=True)
+            if bundle.ignored_keys:
+                click.echo(f"note: {path}: format {version_text(bundle.manifest.schema_version, bundle.ignored_keys)}", err=True)
         else:
             show_bundle(bundle, new_console())
 
 
 def show_bundle(bundle: Bundle, console: Console) -> None:
-    """Prints what a bundle is."""
+    """Print the description of a bundle."""
     manifest = bundle.manifest
     _show_interface(manifest, console)
-    _show_version(manifest.schema_version, bundle.ignored, console)
+    _show_version(manifest.schema_version, bundle.ignored_keys, console)
     for artifact in manifest.artifacts:
         console.print(f"artifact      {_artifact(artifact)}{'; MISSING' if artifact.file in bundle.missing else ''}", soft_wrap=True)
     _show_golden(bundle, console)
@@ -106,7 +111,7 @@ def _show_golden(bundle: Bundle, console: Console) -> None:
         console.print("golden steps  MISSING")
         return
     golden, sizes = GoldenSteps.of(bundle), (bundle.manifest.golden.size_bytes / 1e6, bundle.size_bytes / 1e6)
-    content = f" ({', '.join(bundle.manifest.golden.content)})" if bundle.manifest.golden.content else ""
+    content = f" ({', '.join(bundle.manifest.golden.frame_sources)})" if bundle.manifest.golden.frame_sources else ""
     flushed = f", flushed after {', '.join(map(str, golden.flushed))}" if golden.flushed else ""
     on = f"{len(golden.logits)} on {len(golden.subclips)} subclips{content}{flushed}"
     console.print(f"golden steps  {on}, {sizes[0]:.1f} MB of the bundle's {sizes[1]:.1f} MB", soft_wrap=True)
@@ -121,22 +126,22 @@ def _show_interface(interface: Interface, console: Console) -> None:
     late = f", {interface.delay_frames} frames late" if interface.delay_frames else ""
     console.print(f"{interface.name}: a step takes {frames} frames of {width}x{height}, {every} at {spec.fps:g} a second{late}", soft_wrap=True)
     console.print(f"frames        {spec.dtype} {spec.shape} {spec.layout}, {spec.color}, 0 to 255; {spec.crop}, {spec.resize}; the tail: {spec.tail}")
-    if interface.average is not None:
+    if interface.temporal_average is not None:
         newest = "all frames so far" if interface.window_frames is None else f"the newest {interface.window_frames} frames"
         console.print(f"predictions   the mean over {newest}{', at the end of a video all of it' if interface.flush else ''}", soft_wrap=True)
     mean, std = (" ".join(f"{value:.1f}" for value in values) for values in (spec.mean, spec.std))
     console.print(f"normalised    inside: minus {mean}, divided by {std}")
     for state, output in zip(interface.states, interface.outputs[1:], strict=True):
         console.print(f"state         {state.name} {state.dtype} {state.shape}, {state.initial:g} at the start; then {output}")
-    console.print(f"logits        float32 (1, {len(interface.labels)}){HELD[interface.output]}")
+    console.print(f"logits        float32 (1, {len(interface.labels)}){HELD[interface.output_kind]}")
     more = len(interface.labels) - SHOWN_LABELS
     console.print(f"labels        {', '.join(interface.labels[:SHOWN_LABELS])}{f' and {more} more' if more > 0 else ''}", soft_wrap=True)
 
 
 def _artifact(item: Artifact) -> str:
     where = ", ".join(f"{count} nodes in {name}" for name, count in item.placement.delegated.items())
-    outside = f", outside: {', '.join(item.placement.outside)}" if item.placement.outside else ""
-    right = f"; top-1 {share_text(item.accuracy.top1, item.accuracy.videos)} of {item.accuracy.data}" if item.accuracy else ""
+    outside = f", not delegated: {', '.join(item.placement.not_delegated)}" if item.placement.not_delegated else ""
+    right = f"; top-1 {proportion_text(item.accuracy.top1, item.accuracy.videos)} of {item.accuracy.dataset}" if item.accuracy else ""
     tools = ", ".join(f"{tool} {version}" for tool, version in item.tool_versions.items())
     return (
         f"{item.file}: {item.target}, {item.form}, {item.precision}, {item.input_dtype} frames, for {item.platform}; "
@@ -145,7 +150,7 @@ def _artifact(item: Artifact) -> str:
     )
 
 
-def _show_file(facts: FileFacts, console: Console) -> None:
+def _show_file(facts: ArtifactInfo, console: Console) -> None:
     weights = "" if facts.weights_bytes is None else f", {facts.weights_bytes / 1e6:.2f} MB of it weights"
     console.print(f"{facts.file}: {facts.size_bytes / 1e6:.2f} MB{weights}; {facts.written_by}")
     for kind, tensors in (("input", facts.inputs), ("output", facts.outputs)):
@@ -154,8 +159,8 @@ def _show_file(facts: FileFacts, console: Console) -> None:
     operations = ", ".join(f"{count} {name}" for name, count in facts.operations.items())
     console.print(f"{TARGETS[facts.target].nodes:<14}{sum(facts.operations.values())}: {operations}", soft_wrap=True)
     if facts.interface is None:
-        console.print("It carries no clipstep facts: initial states, labels and normalisation are not in it.")
+        console.print("It carries no clipstep metadata: initial states, labels and normalisation are not in it.")
         return
-    console.print("clipstep's facts in it, which fit its inputs and outputs:")
+    console.print("clipstep's metadata in it, which fits its inputs and outputs:")
     _show_interface(facts.interface, console)
-    _show_version(facts.interface.schema_version, facts.ignored, console)
+    _show_version(facts.interface.schema_version, facts.ignored_keys, console)

@@ -1,4 +1,4 @@
-"""A bundle's step function, loaded: immutable, and shared by any number of streams and threads."""
+"""The step function of a bundle, loaded into an engine. It is immutable; any number of streams and threads can share it."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipstep.runtime.artifact_io import DescribesIO
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.declared import Declares
-from clipstep.runtime.embedded import check_embedded_facts, interface_in
+from clipstep.runtime.bundle.embedded_metadata import check_embedded_metadata, parse_interface
+from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.engine import Array, Engine
 from clipstep.runtime.engines import as_array, engine_info, load_engine
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.fits import check_declared, check_outputs, expected_tensors
-from clipstep.runtime.isolated import IsolatedEngine
-from clipstep.runtime.manifest import Interface
+from clipstep.runtime.io_check import check_io, check_outputs, expected_tensors
 from clipstep.runtime.targets import check_file
 from clipstep.runtime.wording import counted
+from clipstep.runtime.worker_process import IsolatedEngine
 
 if TYPE_CHECKING:
     from clipstep.runtime.stream import Stream
@@ -28,23 +28,30 @@ States = tuple[Array, ...]
 
 
 class StepModel:
-    """``step(frames, states) -> (logits, next_states)`` of one artifact in one engine."""
+    """One artifact, loaded into one engine: `step(frames, states) -> (logits, next_states)`.
+
+    Example:
+        ```python
+        with StepModel.load("gestures.clipstep", engine="onnxruntime", threads=1) as model:
+            logits, states = model.step(frames, model.initial_states())
+        ```
+    """
 
     def __init__(self, interface: Interface, engine: Engine, description: str, opened: Bundle | None = None) -> None:
         self.interface = interface
         self._opened = opened
         self.description = description
-        """The artifact and the engine that run, and for which processor the artifact was made."""
+        """The artifact, the processor that it was made for, the engine, and its threads."""
         self._engine = engine
         self._lock = threading.Lock()
         self._closed = False
         self._outputs = expected_tensors(interface)[1]
         self._under_way = 0
-        if isinstance(engine, Declares) and (declared := engine.declared()) is not None:
+        if isinstance(engine, DescribesIO) and (io := engine.describe_io()) is not None:
             try:
-                check_declared(declared, interface, description)
-                if (facts := declared.get("facts")) is not None:
-                    check_embedded_facts(interface, interface_in(facts, description)[0], description)
+                check_io(io, interface, description)
+                if (metadata := io.get("metadata")) is not None:
+                    check_embedded_metadata(interface, parse_interface(metadata, description)[0], description)
             except ClipstepError:
                 engine.close()
                 raise
@@ -60,20 +67,21 @@ class StepModel:
         isolated: bool = False,
         signer: Path | None = None,
     ) -> "StepModel":
-        """Opens a bundle, a folder or a pack, and loads its artifact for ``engine``, on this processor, with ``threads`` threads.
+        """Open a bundle and load its artifact for an engine on this processor. There is no fallback to another engine or thread count.
 
-        Only that artifact needs to be whole. A ``Bundle`` that is open already stays so.
-
-        With ``spinning``, onnxruntime's threads wait busily for the next step, as is its own default: for steps that follow each
-        other at once. Between the steps of a live stream that is processor time and battery for nothing.
-
-        ``isolated``: in a process of its own, so that a file that crashes the engine, or never comes back, is a ClipstepError;
-        a step then takes about a millisecond more. ``signer`` is the public key, PEM, that must have signed the bundle.
+        Args:
+            path: the bundle, a folder or a pack; or an open `Bundle`, which stays open. Its other artifacts may be missing.
+            engine: one of `ENGINES`.
+            threads: how many threads the engine computes with.
+            spinning: let onnxruntime's threads wait busily for the next step, as is its own default. That is a little faster for steps that
+                follow each other at once, and wastes processor time and battery between the steps of a live stream.
+            isolated: run the engine in a process of its own, so that a file that crashes or blocks it is a `ClipstepError`. A step then takes
+                about a millisecond more.
+            signer: a PEM file with the public key that must have signed the bundle.
 
         Raises:
-            ClipstepError: the bundle is damaged, has no artifact for the engine, or the engine or the thread count is
-                not available; the artifact's inputs, outputs or the facts that it carries are not those of the manifest.
-                Nothing falls back.
+            ClipstepError: the bundle is damaged or has no artifact for the engine; the engine or the thread count is not available; or the
+                artifact's inputs, outputs or embedded metadata are not those of the manifest.
         """
         engine_info(engine)
         if isinstance(path, Bundle):
@@ -102,19 +110,25 @@ class StepModel:
 
     @property
     def labels(self) -> tuple[str, ...]:
+        """The names of the classes."""
         return self.interface.labels
 
     def initial_states(self) -> States:
-        """The states before a video's first step, in the manifest's order."""
+        """Return the states before a video's first step, in the manifest's order."""
         return tuple(np.full(state.shape, state.initial, state.dtype) for state in self.interface.states)
 
     def step(self, frames: Array, states: Sequence[Array]) -> tuple[Array, States]:
-        """One step: frames exactly as the manifest says, ``(T, H, W, 3)``, and the states of the step before.
+        """Run one step. Inputs are not changed.
 
-        Returns the logits ``(classes,)`` float32 and the next states. No input is written to.
+        Args:
+            frames: `(T, H, W, 3)`, of the shape and type in `interface.input`.
+            states: the states that the last step returned, or `initial_states()`.
+
+        Returns:
+            The logits `(classes,)` float32, and the next states.
 
         Raises:
-            ClipstepError: frames or states of another shape, type or number; the model is closed.
+            ClipstepError: frames or states have another shape, type or number; the engine fails; or the model is closed.
         """
         spec = self.interface.input
         if len(states) != len(self.interface.states):
@@ -128,10 +142,10 @@ class StepModel:
         return logits[0], tuple(following)
 
     def stream(self) -> "Stream":
-        """A new stream: the states and the position of one video source.
+        """Return a new stream, which holds the states and the position of one video source.
 
         Raises:
-            ClipstepError: the model is closed, or takes no RGB frames.
+            ClipstepError: the model is closed, or does not take RGB frames.
         """
         from clipstep.runtime.stream import Stream
 
@@ -139,9 +153,9 @@ class StepModel:
             return Stream(self)
 
     def close(self) -> None:
-        """Gives the engine's memory back. Closing twice is allowed.
+        """Free the engine's memory. It may be called twice.
 
-        Steps that are under way in other threads go on to their end; the last one gives the memory back.
+        Steps that other threads are running are finished first; the last of them frees the memory.
         """
         with self._lock:
             if not self._closed and not self._under_way:

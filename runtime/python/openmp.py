@@ -1,7 +1,7 @@
-"""How the threads that PyTorch computes with wait for each other: the commands let them sleep.
+"""Let PyTorch's OpenMP threads sleep while they wait for each other, in place of spinning.
 
-By default each waits busily after every operation. Where another program needs one of the processors, that has made a check of a second take
-one and a half minutes. OpenMP's library reads the setting once, when it is loaded, from the environment.
+They spin after every operation by default. Beside another program that used one of the cores, a check of one second took one and a half
+minutes because of that. OpenMP reads the setting from the environment, once, when its library is loaded.
 """
 
 import os
@@ -10,14 +10,14 @@ VARIABLE = "OMP_WAIT_POLICY"
 _set_here = False
 
 
-def wait_asleep() -> None:
-    """To be called before PyTorch is imported, by a command, whose process is its own. What the user has set stays."""
+def use_passive_waiting() -> None:
+    """Set OpenMP's wait policy, unless the user has set it. Commands call this, in their own process, before PyTorch is imported."""
     global _set_here
     if VARIABLE not in os.environ:
         os.environ[VARIABLE] = "PASSIVE"
         _set_here = True
 
 
-def engines_environment() -> dict[str, str]:
-    """The environment for a process that is timed: what is measured waits as it does elsewhere."""
+def environment_for_timing() -> dict[str, str]:
+    """Return the environment for a process that is timed: without that setting, so that threads wait as they do outside clipstep."""
     return {name: value for name, value in os.environ.items() if not (_set_here and name == VARIABLE)}

@@ -1,6 +1,6 @@
-"""Cropping and resizing of frames: the one way used in training, in evaluation and on a stream.
+"""Crop and resize frames, in the same way in training, in evaluation and on a stream.
 
-Written out in numpy, because the other runtimes have to repeat it to the bit.
+It is written in numpy, because the other runtimes have to compute the same bits.
 """
 
 from functools import lru_cache
@@ -14,7 +14,7 @@ from clipstep.runtime.video import Frame
 
 
 class Box(NamedTuple):
-    """A square of a frame, in pixels: its upper left corner and its side."""
+    """A square of a frame: its upper left corner and its side, in pixels."""
 
     top: int
     left: int
@@ -22,16 +22,16 @@ class Box(NamedTuple):
 
 
 def center_box(height: int, width: int) -> Box:
-    """The largest centred square of a frame: what evaluation and streams look at."""
+    """Return the largest centred square of a frame, which evaluation and streams use."""
     side = min(height, width)
     return Box((height - side) // 2, (width - side) // 2, side)
 
 
 def crop_resize(frame: Frame, box: Box, size: int) -> Frame:
-    """The square ``box`` of an ``(H, W, 3)`` uint8 frame as ``(size, size, 3)`` uint8.
+    """Crop the square `box` of an `(H, W, 3)` uint8 frame and resize it to `(size, size, 3)` uint8.
 
-    Bilinear with half-pixel centres; when it shrinks, the triangle is as wide as the step, so that nothing aliases.
-    Rows first, then columns, in float32, rounded half up.
+    The interpolation is bilinear with half-pixel centres; when it shrinks, the triangle filter is widened against aliasing. Rows come first,
+    then columns, in float32, and the result is rounded half up.
     """
     crop = frame[box.top : box.top + box.side, box.left : box.left + box.side]
     if box.side == size:
@@ -44,10 +44,10 @@ def crop_resize(frame: Frame, box: Box, size: int) -> Frame:
 
 
 def check_frame(frame: object) -> Frame:
-    """The frame itself if it is an ``(H, W, 3)`` uint8 array.
+    """Return the frame if it is an `(H, W, 3)` uint8 array.
 
     Raises:
-        ClipstepError: it is anything else.
+        ClipstepError: it is not.
     """
     if not isinstance(frame, np.ndarray):
         raise ClipstepError("a frame must be a numpy array", got=type(frame).__name__, expected="uint8 (H, W, 3), RGB")
@@ -58,7 +58,7 @@ def check_frame(frame: object) -> Frame:
 
 @lru_cache(maxsize=64)
 def _triangle_weights(old: int, new: int) -> npt.NDArray[np.float32]:
-    """``(new, old)``: each row holds one output pixel's share of the input pixels, and sums to 1."""
+    """Return weights `(new, old)`: each row holds the weights of the input pixels for one output pixel, and sums to 1."""
     step = old / new
     centers = (np.arange(new) + 0.5) * step - 0.5
     distance = np.abs(np.arange(old)[None, :] - centers[:, None]) / max(step, 1.0)

@@ -1,4 +1,6 @@
-"""One video source: its states, its position, and the frames that wait for their subclip to fill.
+"""Run a model on the frames of one video source. A stream holds the states, the position, and the frames of the next subclip.
+
+What `push` and `flush` return:
 
 push  push  push  push | push  push  push  push | flush
 none  none  none  pred | none  none  none  pred | none       (T = 4)
@@ -15,33 +17,33 @@ import numpy as np
 from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.outputs import Output, probabilities_of
+from clipstep.runtime.output_kind import OutputKind, probabilities_of
 from clipstep.runtime.resize import center_box, check_frame, crop_resize
-from clipstep.runtime.session import Session
+from clipstep.runtime.subclip_stream import SubclipStream
 from clipstep.runtime.video import Frame
 from clipstep.runtime.wording import counted
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of a video after a subclip."""
+    """The model's prediction after a subclip of a video."""
 
     step: int
-    """Counted from 0 since the start of the stream or its last reset."""
+    """The number of the step, counted from 0 since the start of the video."""
     frames_seen: int
+    """How many frames of the video were pushed."""
     logits: Array
-    """The artifact's first output, ``(classes,)`` float32; ``output`` says what it holds."""
+    """The artifact's first output, `(classes,)` float32; `output_kind` says what it holds."""
     labels: tuple[str, ...]
-    output: Output = "logits"
+    output_kind: OutputKind = "logits"
 
     @property
     def probabilities(self) -> Array:
-        """The probability of each class, ``(classes,)``: softmax or sigmoid of the logits, or what the artifact gives, as
-        ``output`` says. A new array."""
-        return probabilities_of(self.logits, self.output)
+        """The probability of each class, `(classes,)`: softmax or sigmoid of the logits, or the logits themselves, depending on `output_kind`."""
+        return probabilities_of(self.logits, self.output_kind)
 
     def top(self, count: int) -> list[tuple[str, float]]:
-        """The ``count`` likeliest labels and their probabilities, the likeliest first."""
+        """Return the `count` likeliest labels with their probabilities, the likeliest first."""
         probabilities = self.probabilities
         return [(self.labels[i], float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:count]]
 
@@ -51,19 +53,29 @@ class Prediction:
 
 
 class Stream:
-    """Belongs to one thread at a time; the model behind it may be shared. To use it in two at once is an error."""
+    """The stream of one video source: push frames, get predictions. Only one thread may use it at a time; its model may be shared.
+
+    Example:
+        ```python
+        stream = model.stream()
+        for frame in read_frames("video.mp4"):
+            if prediction := stream.push(frame):  # once every T frames
+                print(prediction.top(1))
+        last = stream.flush()
+        ```
+    """
 
     def __init__(self, model: StepModel) -> None:
         if model.interface.input.color != "RGB":
             raise ClipstepError("a stream takes RGB frames", got=f"a bundle for {model.interface.input.color}", fix="call step with subclips of that")
         self._model = model
-        self._session = Session(model)
+        self._session = SubclipStream(model)
         self._pending = np.empty(model.interface.input.shape, np.uint8)
         self._in_use = threading.Lock()
         self._restart()
 
     def reset(self) -> None:
-        """Forgets everything: the next frame is the first of a new video.
+        """Start a new video with the next frame.
 
         Raises:
             ClipstepError: another thread is using the stream.
@@ -76,14 +88,17 @@ class Stream:
         self._seen = self._waiting = 0
 
     def push(self, frame: Frame) -> Prediction | None:
-        """Takes the next frame, ``(H, W, 3)`` uint8 RGB of any size; gives a prediction once every T frames, as soon as the
-        bundle's delay has passed.
+        """Take the next frame. Its largest centred square is resized to the model's size, as in evaluation.
 
-        The largest centred square is resized to the model's size, as in evaluation.
+        Args:
+            frame: `(H, W, 3)` uint8 RGB, of any size.
+
+        Returns:
+            A prediction once every T frames, after the network's delay has passed; otherwise None.
 
         Raises:
-            ClipstepError: the frame has another rank, type or number of channels; the model is closed; another thread is
-                using the stream. The stream is then as it was before the frame.
+            ClipstepError: the frame has another rank, type or number of channels; the model is closed; or another thread is using the
+                stream. The stream is then as it was before the frame.
         """
         with self._alone():
             return self._push(frame)
@@ -99,22 +114,21 @@ class Stream:
             self._waiting += 1
             self._seen += 1
             return None
-        # Should this step fail, the next frame takes the place of the one that led to it.
+        # If this step fails, the next frame replaces the one that was just added.
         logits = self._session.step(self._pending.astype(spec.dtype, copy=False))
         self._waiting = 0
         self._seen += 1
         return self._prediction(logits, self._session.steps, self._seen)
 
     def flush(self) -> Prediction | None:
-        """Ends the video: frames that did not fill a subclip are dropped, as in training, and the next frame is the first of a new
-        video.
+        """End the video. Frames that do not fill a subclip are dropped, as in training, and the next frame starts a new video.
 
-        With a delay it gives the prediction of the whole video, its last frames too, with the end that the network saw in
-        training. None if ``push`` has given that already, if the bundle has none (one of an earlier clipstep), or if the
-        video is shorter than ``model.interface.frames_needed``.
+        Returns:
+            The prediction for the whole video, with its end padded as in training, if the network has a delay. None if `push` has returned
+            it already, if the bundle has no flush, or if the video is shorter than `model.interface.frames_needed`.
 
         Raises:
-            ClipstepError: the model is closed; another thread is using the stream. The stream is then as it was before.
+            ClipstepError: the model is closed, or another thread is using the stream. The stream is then as it was before.
         """
         with self._alone():
             steps, seen = self._session.steps, self._seen
@@ -123,7 +137,7 @@ class Stream:
             return self._prediction(logits, steps, seen)
 
     def _prediction(self, logits: Array | None, steps: int, seen: int) -> Prediction | None:
-        return None if logits is None else Prediction(steps - 1, seen, logits, self._model.labels, self._model.interface.output)
+        return None if logits is None else Prediction(steps - 1, seen, logits, self._model.labels, self._model.interface.output_kind)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from clipstep.runtime.errors import ClipstepError, first_line
+from clipstep.runtime.errors import ClipstepError, error_summary
 
 
 @dataclass(frozen=True)
 class SupportedRange:
-    """The supported versions of a library: those from ``lowest`` on and before ``below``.
+    """The supported versions of a library: those from `lowest` on and before `below`.
 
     What is not public may change in any minor version, so a version of the next one is refused until clipstep was tested with it. The extra
     of pyproject.toml that brings the library states the same range, and a test compares the two.
@@ -25,11 +25,11 @@ class SupportedRange:
     lowest: str
     below: str
     version_in: str
-    """The module whose ``__version__`` is the library's."""
+    """The module whose `__version__` is the library's."""
 
     @property
     def requirement(self) -> str:
-        """The range as pip reads it, such as ``torch>=2.13,<2.14``."""
+        """The range as pip reads it, such as `torch>=2.13,<2.14`."""
         return f"{self.library}>={self.lowest},<{self.below}"
 
     def installed(self) -> str:
@@ -84,7 +84,7 @@ class SupportedRange:
         """What to raise when something that clipstep uses is missing from the library."""
         return ClipstepError(
             f"{self.library} {self.installed()} lacks what clipstep uses of it",
-            got=first_line(error),
+            got=error_summary(error),
             expected=f"that of {self.requirement}",
             fix=f"pip install --force-reinstall {shlex.quote(self.requirement)}",
         )
@@ -102,7 +102,7 @@ class _Guarded:
 
 
 def _numbers(version_text: str) -> tuple[int, ...]:
-    """The release of a version, ``(2, 13, 1)`` of ``2.13.1rc1+cpu``; without zeros at its end, so that 2.13 is 2.13.0."""
+    """The release of a version, `(2, 13, 1)` of `2.13.1rc1+cpu`; without zeros at its end, so that 2.13 is 2.13.0."""
     release = re.match(r"\d+(\.\d+)*", version_text)
     numbers = [int(number) for number in release[0].split(".")] if release else []
     while numbers and numbers[-1] == 0:

@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-PlaceName = Literal["android", "ios", "python"]
+DestinationName = Literal["android", "ios", "python"]
 """Where a target may run: what a pack can be made for."""
-PLACES: dict[PlaceName, str] = {"android": "Android", "ios": "Apple devices", "python": "computers"}
+PLACES: dict[DestinationName, str] = {"android": "Android", "ios": "Apple devices", "python": "computers"}
 """What messages call these places."""
 
 
@@ -50,7 +50,7 @@ class TargetInfo:
     """Reads a lone file with the format's own tools, and may raise whatever they raise."""
     imports: tuple[str, ...]
     """The modules that ``read`` imports."""
-    places: tuple[PlaceName, ...]
+    places: tuple[DestinationName, ...]
     """Where an engine runs it: a pack for such a place includes it."""
     check: Callable[[Path], None] | None = None
     """Checks a file before an engine gets it, beyond that it is there; None if there is nothing more to check."""

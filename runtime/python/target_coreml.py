@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clipstep.runtime.declared import METADATA
+from clipstep.runtime.artifact_io import METADATA
 from clipstep.runtime.target import FileContent, TargetInfo, Tensor, counted_by_type
 
 

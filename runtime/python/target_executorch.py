@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clipstep.runtime.declared import METADATA
+from clipstep.runtime.artifact_io import METADATA
 from clipstep.runtime.executorch_internals import READER, program_reader
 from clipstep.runtime.target import FileContent, TargetInfo, Tensor, counted_by_type
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from clipstep.runtime.artifact_io import METADATA
 from clipstep.runtime.checks.onnx import check_onnx
-from clipstep.runtime.declared import METADATA
 from clipstep.runtime.target import FileContent, TargetInfo, Tensor, counted_by_type
 
 

@@ -7,7 +7,7 @@ or is compared with them by ``tests/package/test_targets.py``.
 from pathlib import Path
 
 from clipstep.runtime.checks.present import check_present
-from clipstep.runtime.target import PlaceName, TargetInfo
+from clipstep.runtime.target import DestinationName, TargetInfo
 from clipstep.runtime.target_coreml import COREML
 from clipstep.runtime.target_executorch import EXECUTORCH
 from clipstep.runtime.target_onnx import ONNX
@@ -19,7 +19,7 @@ TARGETS: dict[str, TargetInfo] = {
 }
 
 
-def targets_at(place: PlaceName) -> tuple[str, ...]:
+def targets_for(place: DestinationName) -> tuple[str, ...]:
     """Returns the names of the targets that run there."""
     return tuple(name for name, info in TARGETS.items() if place in info.places)
 

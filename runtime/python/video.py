@@ -1,4 +1,4 @@
-"""Video files to RGB frames, through PyAV."""
+"""Read the frames of video files with PyAV."""
 
 import errno
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.places import check_file
+from clipstep.runtime.filesystem.path_checks import check_file
 
 Frame = npt.NDArray[np.uint8]
 
@@ -52,24 +52,32 @@ DEMUXERS = (
     "apng",
     "yuv4mpegpipe",
 )
-"""FFmpeg's demuxers of files that hold their video themselves. A playlist (ffconcat, HLS, DASH, SDP) names other files or addresses,
-whatever the file is called, and FFmpeg would draw a text file as a terminal: both are refused."""
+"""FFmpeg's demuxers for files that contain their video. All others are refused: a playlist (ffconcat, HLS, DASH, SDP), whatever its file is
+called, makes FFmpeg open other files or addresses, and a text file is rendered as a terminal."""
 ONLY_THIS_FILE = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
 
 
 class VideoError(ClipstepError):
-    """A video that cannot be read, or is too short to be used."""
+    """A video cannot be read, or is too short."""
 
 
 def read_frames(path: str | Path, *, whole: int = 1, short_side: int | None = None, threads: int = 0) -> Iterator[Frame]:
-    """The frames of a video in display order, each ``(H, W, 3)`` uint8 RGB, upright.
+    """Yield the frames of a video in display order, each `(H, W, 3)` uint8 RGB, upright: the container's rotation is applied.
 
-    A rotation that the container asks for (phones record sideways) is applied. Frames that are left over at the end and
-    make no run of ``whole`` frames are not converted. With ``short_side`` larger frames are scaled down to it (bilinear,
-    whole pixels) while they are converted. ``threads`` decode; 0 stands for as many as there are cores.
+    Args:
+        path: the video file.
+        whole: yield frames in groups of this number only, and drop the frames at the end that do not fill one.
+        short_side: scale larger frames down (bilinear) so that their short side has this many pixels.
+        threads: how many threads decode; 0 for as many as there are cores.
 
     Raises:
-        VideoError: the file is missing, has no video stream, cannot be decoded, or has fewer than ``whole`` frames.
+        VideoError: the file is missing, has no video stream, cannot be decoded, or has fewer than `whole` frames.
+
+    Example:
+        ```python
+        for frame in read_frames("video.mp4"):
+            prediction = stream.push(frame)
+        ```
     """
     try:
         with open_video(path) as (container, stream):
@@ -93,10 +101,10 @@ def read_frames(path: str | Path, *, whole: int = 1, short_side: int | None = No
 
 
 def frame_rate(path: str | Path) -> float:
-    """The nominal frames per second: FFmpeg's guess, because the average that a container states can be far off.
+    """Return the nominal frames per second of a video: FFmpeg's guess, because the average in the container can be far off.
 
     Raises:
-        VideoError: the file cannot be opened, has no video stream, or states no frame rate.
+        VideoError: the file cannot be opened, has no video stream, or has no frame rate.
     """
     with open_video(path) as (_, stream):
         rate: Fraction | None = stream.guessed_rate
@@ -107,17 +115,17 @@ def frame_rate(path: str | Path) -> float:
 
 @contextmanager
 def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Opens a video file for reading, and nothing but that file: see ``DEMUXERS``.
+    """Open a video file for reading, and no other file that it may name; see `DEMUXERS`.
 
     Raises:
-        VideoError: the file is missing, is no media file, has no video stream, or one whose codec FFmpeg does not know.
+        VideoError: the file is missing, is not a media file, has no video stream, or FFmpeg does not know its codec.
     """
     path = Path(path)
     check_file(path, "a video file", error=VideoError)
     try:
         container = av.open(f"file:{path}", options=ONLY_THIS_FILE)
     except (av.FFmpegError, ValueError) as error:  # PyAV raises ValueError for an unknown name of a channel layout, for example.
-        unlisted = getattr(error, "errno", None) == errno.EINVAL  # FFmpeg's answer to a format that is not on the list.
+        unlisted = getattr(error, "errno", None) == errno.EINVAL  # FFmpeg's error for a format that is not on the whitelist.
         raise _undecodable(path, "a playlist or another format that holds no video itself" if unlisted else _reason(error)) from error
     with container:
         yield container, _video_stream(container, path)
@@ -132,13 +140,13 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
             fix="choose another file",
         )
     stream = container.streams.video[0]
-    if stream.codec_context is None:  # PyAV types it as always there.
+    if stream.codec_context is None:  # PyAV's types say that it never is.
         raise _undecodable(path, "a video codec that FFmpeg does not know")
     return stream
 
 
 def _reason(error: Exception) -> str:
-    """What FFmpeg says, without the number and the path around it."""
+    """Return FFmpeg's message without its number and path."""
     return str(getattr(error, "strerror", None) or error)
 
 
@@ -147,7 +155,7 @@ def _undecodable(path: str | Path, reason: str) -> VideoError:
 
 
 def scaled_size(height: int, width: int, short_side: int | None) -> tuple[int, int]:
-    """Height and width when a frame's short side is scaled down to ``short_side`` pixels, if it is longer."""
+    """Return the height and width of a frame after its short side was scaled down to `short_side` pixels, if it is longer."""
     scale = min(1.0, short_side / min(height, width)) if short_side else 1.0
     return round(height * scale), round(width * scale)
 

@@ -1,4 +1,4 @@
-"""How messages count things and list names."""
+"""Counts and lists of names in messages."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,10 @@ SHOWN = 5
 
 
 def listed(names: Sequence[str], shown: int = SHOWN) -> str:
-    """The first ``shown`` names, and how many more there are: ``a, b and 3 more``. Names of files that nobody checked can hold
-    anything, so that those with characters which a terminal would obey are quoted."""
+    """Return the first `shown` names and how many more there are, such as `a, b and 3 more`.
+
+    Names with control characters, on which a terminal would act, are quoted: file names can contain anything.
+    """
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(name if name.isprintable() else ascii(name) for name in names[:shown]) + more
 
@@ -19,5 +21,5 @@ def either(names: Sequence[str]) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """``1 state``, ``2 states``."""
+    """Return a number with its noun, such as `1 state` or `2 states`."""
     return f"{number} {thing}{'s' * (number != 1)}"

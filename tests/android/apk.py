@@ -1,6 +1,6 @@
 """The app's resources before its Kotlin is compiled, and its APK after: Debian's aapt2, zipalign and apksigner, and D8.
 
-``python tests/android/apk.py resources OUT`` and ``python tests/android/apk.py package OUT``; OUT is what prepare.py filled.
+`python tests/android/apk.py resources OUT` and `python tests/android/apk.py package OUT`; OUT is what prepare.py filled.
 """
 
 import re
@@ -45,7 +45,7 @@ def fetched(group: str, name: str, version: str, kind: str = "jar") -> Path:
 
 
 def resources(out: Path) -> None:
-    """Compiles and links resources and manifest: ``gen/`` with R.java, ``resources.apk``, and Robolectric's settings."""
+    """Compiles and links resources and manifest: `gen/` with R.java, `resources.apk`, and Robolectric's settings."""
     app = out / "app"
     shutil.rmtree(app, ignore_errors=True)
     assets = app / "assets"

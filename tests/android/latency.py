@@ -1,6 +1,6 @@
 """A step in the JVM beside one in Python, taking turns, and the conversion of a camera's frame in the JVM. After make test-android.
 
-``python tests/android/latency.py OUT [THREADS [STEPS]]``; OUT is what prepare.py filled. Both must have the same onnxruntime.
+`python tests/android/latency.py OUT [THREADS [STEPS]]`; OUT is what prepare.py filled. Both must have the same onnxruntime.
 """
 
 import subprocess

@@ -1,6 +1,6 @@
 """Writes what the JVM's tests compare with: an exported bundle, and Python's results on real frames.
 
-``python tests/android/prepare.py OUT [RUN]``; without a run the home network with random weights is exported.
+`python tests/android/prepare.py OUT [RUN]`; without a run the home network with random weights is exported.
 """
 
 import sys
@@ -18,10 +18,10 @@ from clipstep.export.pipeline import export_network
 from clipstep.network.preprocess import normalise
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import Bundle, GoldenSteps, StepModel
-from clipstep.runtime.pack import artifacts_for, golden_of, write_pack
+from clipstep.runtime.bundle.pack import artifacts_for, golden_of, write_pack
+from clipstep.runtime.bundle.signature import new_key
+from clipstep.runtime.command_line.sign import sign_bundle
 from clipstep.runtime.resize import center_box, crop_resize
-from clipstep.runtime.sign import sign_bundle
-from clipstep.runtime.signature import new_key
 from clipstep.runtime.video import read_frames
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo, load_run, save_run
@@ -57,7 +57,7 @@ def untrained(folder: Path, frames: int, size: int) -> Run:
 
 
 def yuv_frames(path: Path) -> Iterator[np.ndarray]:
-    """The planes of a video's frames one after the other, ``(H * W * 3 / 2,)`` uint8."""
+    """The planes of a video's frames one after the other, `(H * W * 3 / 2,)` uint8."""
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             yield frame.to_ndarray(format="yuv420p").reshape(-1)

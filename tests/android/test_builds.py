@@ -40,7 +40,7 @@ def test_the_app_says_executorchs_version() -> None:
 
 @pytest.mark.parametrize("folder", ["runtime/kotlin", "android_demo/app"])
 def test_both_compile_the_same_sources(folder: str) -> None:
-    """Gradle's own place for Kotlin is ``src/main/kotlin``; no build file names another, and Maven names that."""
+    """Gradle's own place for Kotlin is `src/main/kotlin`; no build file names another, and Maven names that."""
     assert text(pom(folder), "build/sourceDirectory") == "src/main/kotlin"
     named = re.findall(r"srcDirs?\(([^)]*)\)", (ROOT / folder / "build.gradle.kts").read_text())
     assert [name for name in named if "kotlin" in name] == []

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from clipstep.benchmarks.records import Record, naive_ms
 from clipstep.benchmarks.report import read_records
 from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256
-from clipstep.runtime.cli import main
-from clipstep.runtime.install import install_extra
-from clipstep.runtime.manifest import Accuracy
-from clipstep.runtime.recording import record_accuracy
+from clipstep.runtime.bundle.manifest import Accuracy
+from clipstep.runtime.bundle.recording import record_accuracy
+from clipstep.runtime.command_line.cli import main
+from clipstep.runtime.install_hints import install_extra
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_the_report_says_the_accuracy_that_was_noted(
     records_file: Path, bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = Path(shutil.copytree(bundle_path, tmp_path / "noted.clipstep"))
-    accuracy = Accuracy(data="ucf101, testlist02", engine="executorch", videos=40, crops=5, top1=0.725, top5=0.95)
+    accuracy = Accuracy(dataset="ucf101, testlist02", engine="executorch", videos=40, crops=5, top1=0.725, top5=0.95)
     record_accuracy(Bundle.open(copy), "step.pte", accuracy)
     assert call("report", copy, records_file) == 0
     text = capsys.readouterr().out
@@ -172,7 +172,7 @@ def test_a_network_of_ones_own_is_measured_as_it_was_trained_too(tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     Path("benched.py").write_text(OWN.format(seed=5))
     Path("classes.txt").write_text("a\nb\nc\n")
-    arguments = ("--classes", "classes.txt", "--frames", 4, "--size", 24, "--target", "onnx", "--out", "own.clipstep")
+    arguments = ("--labels", "classes.txt", "--frames", 4, "--size", 24, "--target", "onnx", "--out", "own.clipstep")
     assert call("export", "--model", "benched:factory", *arguments) == 0
     measured = ("--threads", 1, "--rounds", 1, "--steps", 2, "--out", "records.jsonl")
     assert call("bench", "own.clipstep", "--model", "benched:factory", *measured) == 0
@@ -185,7 +185,7 @@ def test_a_factory_that_gives_another_network_is_refused(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     Path("another.py").write_text(OWN.format(seed="torch.seed() % 2**31"))
     Path("classes.txt").write_text("a\nb\nc\n")
-    arguments = ("--classes", "classes.txt", "--frames", 4, "--size", 24, "--target", "onnx", "--out", "own.clipstep")
+    arguments = ("--labels", "classes.txt", "--frames", 4, "--size", 24, "--target", "onnx", "--out", "own.clipstep")
     assert call("export", "--model", "another:factory", *arguments) == 2
     assert "another:factory: its weights are random, and differ from call to call" in capsys.readouterr().err
     assert call("export", "--model", "another:factory", "--random-weights", *arguments) == 0
@@ -207,7 +207,7 @@ def test_the_weights_of_ones_own_network_are_given_beside_it(
     arguments = (
         "--weights",
         "seven.safetensors",
-        "--classes",
+        "--labels",
         "classes.txt",
         "--frames",
         4,

@@ -33,7 +33,7 @@ sys.addaudithook(seen)
 
 DRIVER = """
 import json, sys
-from clipstep.runtime.cli import main
+from clipstep.runtime.command_line.cli import main
 for arguments in json.loads(sys.argv[1]):
     sys.argv = ["clipstep", *arguments]
     try:
@@ -59,7 +59,7 @@ def hostile(bundle_copy: Path, tmp_path: Path) -> Path:
     values["labels"] = ["bait_module:factory", "../bait.json", f"file://{bait}"]
     for artifact in values["artifacts"]:
         artifact["tool_versions"] = {"bait_module": bait}
-        artifact["placement"]["outside"] = ["bait_module"]
+        artifact["placement"]["not_delegated"] = ["bait_module"]
         artifact["parity"]["reference"] = bait
     values["artifacts"] = values["artifacts"][:1]  # The one whose embedded facts are changed along with the manifest's.
     values["artifacts"][0].update(_say(bundle_copy / "step.onnx", values))
@@ -111,7 +111,7 @@ def record_of(artifact: dict[str, Any], bundle: Path) -> str:
         "device": {"cpu_model": bait, "cores": 1, "os": bait, "machine": bait},
         "tool_versions": {bait: bait},
         "placement": {bait: 1},
-        "outside": [bait],
+        "not_delegated": [bait],
         "file_bytes": 1,
         "subclip_s": 1,
         "peak_memory_bytes": 1,
@@ -159,7 +159,7 @@ def test_a_module_that_lies_in_a_bundle_is_not_imported(bundle_copy: Path, tmp_p
     """Not even by the processes that bench starts, where the bundle is this folder: Python would take numpy from here first."""
     for name in ("numpy", "json", "torch", "clipstep"):
         (bundle_copy / f"{name}.py").write_text("raise SystemExit('a stranger runs')")
-    code = "import sys; from clipstep.runtime.cli import main; sys.argv[0] = 'clipstep'; main()"
+    code = "import sys; from clipstep.runtime.command_line.cli import main; sys.argv[0] = 'clipstep'; main()"
     arguments = ("bench", ".", "--threads", "1", "--rounds", "1", "--steps", "1", "--out", str(tmp_path / "records.jsonl"))
     done = subprocess.run([sys.executable, "-P", "-c", code, *arguments], cwd=bundle_copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ from clipstep.benchmarks.report import read_records
 from clipstep.export.step import program_of
 from clipstep.export.targets.onnx_writer import to_onnx
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.install import install_extra
+from clipstep.runtime.install_hints import install_extra
 from clipstep.training.run import Run
 
 Cli = Callable[..., tuple[int, str, str]]

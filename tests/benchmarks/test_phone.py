@@ -66,7 +66,7 @@ RECORD: dict[str, Any] = {
     "device": {"cpu_model": "Maker Chip", "cores": 8, "os": "Android 15 (SDK 35)", "machine": "aarch64"},
     "tool_versions": {"clipstep": "0.1.0", "onnxruntime": "1.29.0"},
     "placement": {"CPUExecutionProvider": 9},
-    "outside": [],
+    "not_delegated": [],
     "file_bytes": 4000000,
     "subclip_s": 0.5,
     "peak_memory_bytes": 90000000,

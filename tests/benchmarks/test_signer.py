@@ -9,14 +9,14 @@ import pytest
 
 from clipstep.benchmarks.records import Record, record_lines
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.cli import JOBS, group
-from clipstep.runtime.sign import sign_bundle
-from clipstep.runtime.signature import new_key
+from clipstep.runtime.bundle.signature import new_key
+from clipstep.runtime.command_line.cli import COMMANDS, group
+from clipstep.runtime.command_line.sign import sign_bundle
 
 Cli = Callable[..., tuple[int, str, str]]
 FIGHT = Path(__file__).parents[2] / "training/demo/fight/videos"
 
-COMMANDS = {
+INVOCATIONS = {
     "run": "run BUNDLE CLIP",
     "verify": "verify BUNDLE",
     "inspect": "inspect BUNDLE",
@@ -40,7 +40,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path, run_folder: Path, clip: Path, keys: tuple[Path, ...]) -> dict[str, Path]:
-    """What stands for the words of ``COMMANDS``: the bundle is signed, the data set has its classes."""
+    """What stands for the words of ``INVOCATIONS``: the bundle is signed, the data set has its classes."""
     folder = tmp_path_factory.mktemp("signed")
     bundle, data = Path(shutil.copytree(bundle_path, folder / "small.clipstep")), folder / "data"
     sign_bundle(bundle, keys[0])
@@ -62,22 +62,22 @@ def test_every_command_that_takes_a_bundle_takes_its_signer() -> None:
     context = click.Context(group)
     takers = {
         name: {str(parameter.name) for parameter in command.params}
-        for name in JOBS
+        for name in COMMANDS
         if (command := group.get_command(context, name)) is not None
         and any(isinstance(p, click.Argument) and ("bundle" in str(p.name) or "bundle" in str(command.help).lower()) for p in command.params)
         and name not in OPENS_NO_SIGNED_BUNDLE
     }
     without = sorted(name for name, parameters in takers.items() if not {"signer"} <= parameters)
     assert not set(without) - {"export"}  # It writes one.
-    assert set(takers) - {"export"} == {words.split()[0] for words in COMMANDS.values()}
+    assert set(takers) - {"export"} == {words.split()[0] for words in INVOCATIONS.values()}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", INVOCATIONS)
 def test_the_right_signer_is_taken_and_another_refused(
     name: str, places: dict[str, Path], record: Record, keys: tuple[Path, Path, Path], clipstep: Cli
 ) -> None:
     places["RECORDS"].write_text(record_lines([record]))
-    words = [places.get(word, word) for word in COMMANDS[name].split()]
+    words = [places.get(word, word) for word in INVOCATIONS[name].split()]
     places["PACK"].unlink(missing_ok=True)
     code, _, err = clipstep(*words, "--signer", keys[2])
     assert code == 2 and "is signed by another key" in err and len(err.splitlines()) == 1

@@ -74,7 +74,7 @@ def test_what_was_exported_is_in_the_result(small: nn.Module, tmp_path: Path, ca
     manifest = inspect(result.bundle)
     assert isinstance(manifest, Manifest) and manifest == result.manifest
     assert [item.artifact for item in written] == list(result.manifest.artifacts) and not result.constant_output
-    assert (manifest.input.fps, manifest.labels, manifest.golden.content) == (12.5, ("fight", "nofight"), ("synthetic",))
+    assert (manifest.input.fps, manifest.labels, manifest.golden.frame_sources) == (12.5, ("fight", "nofight"), ("synthetic",))
     assert manifest.architecture.endswith("Small")
     assert capfd.readouterr().out == ""
 
@@ -82,7 +82,7 @@ def test_what_was_exported_is_in_the_result(small: nn.Module, tmp_path: Path, ca
 def test_a_sample_may_be_an_array_or_a_video(small: nn.Module, sample: Tensor, clip: Path, tmp_path: Path) -> None:
     given = export(small, tmp_path / "array.clipstep", sample=sample.numpy(), **FACTS).manifest
     filmed = export(small, tmp_path / "video.clipstep", sample=clip, **FACTS).manifest
-    assert (given.golden.content, filmed.golden.content) == (("given",), ("video",))
+    assert (given.golden.frame_sources, filmed.golden.frame_sources) == (("sample",), ("video",))
 
 
 def test_numbers_and_frames_may_be_of_numpy(small: nn.Module, sample: Tensor, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_module_that_cannot_be_exported_is_refused_and_left_as_it_is(name: str
         ({"platforms": ()}, "unknown platform; got none"),
         ({"platforms": ("riscv",)}, "unknown platform; got riscv"),
         ({"form": "2d"}, "unknown form; got 2d"),
-        ({"output": "odds"}, "unknown output; got odds"),
+        ({"output_kind": "odds"}, "unknown output_kind; got odds"),
         ({"stream": 0}, "stream is a number of new frames"),
         ({"stream": 1, "window": 0.0}, "window is a number of seconds"),
         ({"input_dtype": "int8"}, "unknown input_dtype; got int8"),

@@ -22,7 +22,7 @@ from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256, tree_size
 from clipstep.runtime.golden import GoldenSteps, ParityError
-from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.runtime.synthetic_frames import synthetic_subclips
 from clipstep.training.run import Run, RunInfo
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -173,7 +173,7 @@ WRONG_VALUES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "fps": (lambda values: values["input"].update(fps=24), "input.fps"),
     "states renamed": (lambda values: values.update(states=values["states"][::-1], outputs=["logits", *values["outputs"][:0:-1]]), "states."),
     "delay": (lambda values: values.update(delay_frames=3), "delay_frames"),
-    "output": (lambda values: values.update(output="multilabel_logits"), "output"),
+    "output_kind": (lambda values: values.update(output_kind="multilabel_logits"), "output_kind"),
 }
 
 
@@ -242,7 +242,7 @@ def test_logits_that_are_called_probabilities_everywhere_are_caught_alone(
 ) -> None:
     copy = Path(shutil.copytree(right[1], tmp_path / "small.clipstep"))
     values = json.loads((copy / MANIFEST).read_text())
-    (copy / MANIFEST).write_text(json.dumps({**values, "output": output}))
+    (copy / MANIFEST).write_text(json.dumps({**values, "output_kind": output}))
     assert f"the manifest's output is {output}, which the golden steps are not" in clipstep("verify", copy)[2]
 
 

@@ -15,8 +15,8 @@ from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.runtime import Bundle, ClipstepError, StepModel
 from clipstep.runtime.bundle import MANIFEST
-from clipstep.runtime.embedded import differences
-from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.runtime.bundle.embedded_metadata import differences
+from clipstep.runtime.synthetic_frames import synthetic_subclips
 from clipstep.training.run import Run, RunInfo
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -69,10 +69,13 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "mean": (lambda values: values["input"].update(mean=[0, 0, 0]), "input.mean; got (0.0, 0.0, 0.0); expected (104.0, 101.0, 97.0)"),
     "std": (lambda values: values["input"].update(std=[58, 57, 60]), "input.std; got (58.0, 57.0, 60.0)"),
     "initial value": (lambda values: values["states"][0].update(initial=0), "states.slow.initial; got 0.0; expected 0.5"),
-    "output": (lambda values: values.update(output="probabilities"), "output; got probabilities; expected logits"),
+    "output kind": (lambda values: values.update(output_kind="probabilities"), "output_kind; got probabilities; expected logits"),
     "delay": (lambda values: values.update(delay_frames=3), "delay_frames; got 3; expected 0"),
     "flush": (lambda values: values.update(flush={"state": "slow", "steps": 1, "min_frames": 1}), "flush; got {'state': 'slow'"),
-    "window": (lambda values: values.update(average="window", window_frames=30), "average; got window; expected nothing"),
+    "window": (
+        lambda values: values.update(temporal_average="sliding_window", window_frames=30),
+        "temporal_average; got sliding_window; expected nothing",
+    ),
     "name": (lambda values: values.update(name="other"), "name; got other; expected small"),
 }
 
@@ -120,7 +123,7 @@ def test_an_artifact_without_metadata_loads(copy: Path, rehash: Rehash) -> None:
 
 def test_metadata_without_a_newer_key_has_its_default(copy: Path, rehash: Rehash) -> None:
     facts = Bundle.open(copy).manifest.interface("uint8").model_dump(mode="json")
-    for key in ("flush", "average", "window_frames", "output", "delay_frames"):
+    for key in ("flush", "temporal_average", "window_frames", "output_kind", "delay_frames"):
         del facts[key]
     _metadata(copy, json.dumps(facts))
     rehash(copy)
@@ -140,7 +143,7 @@ def test_metadata_of_a_newer_minor_version_is_read_without_its_new_keys(copy: Pa
     code, out, err = clipstep("inspect", file)
     assert (code, err) == (0, "") and "format        2.1, newer than this clipstep's 2.0; not read: input.gamma\n" in out
     code, out, _ = clipstep("inspect", file, "--json")
-    assert code == 0 and json.loads(out)["ignored"] == ["input.gamma"]
+    assert code == 0 and json.loads(out)["ignored_keys"] == ["input.gamma"]
     code, _, err = clipstep("verify", copy)
     assert code == 0, err
     StepModel.load(copy).close()
@@ -149,7 +152,7 @@ def test_metadata_of_a_newer_minor_version_is_read_without_its_new_keys(copy: Pa
 @pytest.mark.parametrize(
     ("version", "said"),
     [
-        ("2.0", "the clipstep facts in it are malformed at input.gamma; got Extra inputs are not permitted; export it again"),
+        ("2.0", "the clipstep metadata in it is malformed at input.gamma; got Extra inputs are not permitted; export it again"),
         ("1.3", "what clipstep embedded in it was written by an older clipstep; got schema_version 1.3; expected 2.x; export the network again"),
         ("3.0", "what clipstep embedded in it was written by a newer clipstep; got schema_version 3.0; expected 2.x; install a newer clipstep"),
     ],
@@ -166,10 +169,10 @@ def test_metadata_of_another_major_version_is_refused_by_every_command(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no facts", "the clipstep facts in it are malformed at their start; got is not JSON"),
+        ("no facts", "the clipstep metadata in it is malformed at its start; got is not JSON"),
         ("{}", "what clipstep embedded in it was written by an older clipstep; got no schema_version; expected 2.x"),
-        ('{"schema_version": "2.0"}', "the clipstep facts in it are malformed at name; got Field required"),
-        ("[]", "the clipstep facts in it are malformed at their start; got a list"),
+        ('{"schema_version": "2.0"}', "the clipstep metadata in it is malformed at name; got Field required"),
+        ("[]", "the clipstep metadata in it is malformed at its start; got a list"),
         ('{"name": 1, "name": 2}', "is ambiguous; got the key 'name' twice"),
     ],
 )

@@ -23,9 +23,9 @@ from clipstep.export.targets import TARGETS
 from clipstep.network.spec import weights_sha256
 from clipstep.network.videos import read_subclips
 from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.bundle.manifest import Manifest, Placement
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import ParityError
-from clipstep.runtime.manifest import Manifest, Placement
 from clipstep.training.models import build, slowfast_causal_shufflenet
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 

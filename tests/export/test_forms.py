@@ -40,7 +40,7 @@ def test_float32_frames_hold_what_uint8_ones_do(pooled_run: Run, tmp_path: Path)
     frames = onnx.load(tmp_path / "float.clipstep/step.onnx").graph.input[0].type.tensor_type
     assert frames.elem_type == onnx.TensorProto.FLOAT
     assert GoldenSteps.of(Bundle.open(tmp_path / "float.clipstep")).subclips.dtype == "uint8"
-    assert manifest.artifacts[1].placement.outside == ()  # The conversion from uint8 is what XNNPACK does not take.
+    assert manifest.artifacts[1].placement.not_delegated == ()  # The conversion from uint8 is what XNNPACK does not take.
 
 
 @pytest.mark.parametrize(

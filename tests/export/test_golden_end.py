@@ -20,9 +20,9 @@ from clipstep.export.pipeline import export_network
 from clipstep.export.step import Step, program_of
 from clipstep.network.preprocess import normalise
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.golden import Errors, GoldenSteps, ParityError, flush_points
-from clipstep.runtime.manifest import Flush
-from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.runtime.bundle.manifest import Flush
+from clipstep.runtime.golden import GoldenErrors, GoldenSteps, ParityError, flush_points
+from clipstep.runtime.synthetic_frames import synthetic_subclips
 from clipstep.training.run import Run, RunInfo
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -120,7 +120,7 @@ def test_an_artifact_with_another_end_is_refused_at_export_and_caught_by_verify_
         with pytest.raises(ParityError, match=r"step\.onnx: logits are off where a video of 1 step is flushed; got an error of .*; expected at most"):
             export_network(delayed_run.spec("delayed"), out, ask)
         assert not out.exists()
-    monkeypatch.setattr(pipeline, "check_artifact", lambda *_: Errors(16, 0.0, 0.0))
+    monkeypatch.setattr(pipeline, "check_artifact", lambda *_: GoldenErrors(16, 0.0, 0.0))
     export_network(delayed_run.spec("delayed"), out, ask)
     code, _, err = clipstep("verify", out)
     assert code == 2 and "logits are off where a video of 1 step is flushed" in err

@@ -16,9 +16,9 @@ from clipstep.export.golden_steps import record_golden
 from clipstep.export.output_kind import infer_output_kind
 from clipstep.export.step import StepProgram, program_of
 from clipstep.runtime import Bundle, ClipstepError, StepModel
+from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.golden import BOUNDS
-from clipstep.runtime.manifest import Interface
-from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.runtime.synthetic_frames import synthetic_subclips
 from clipstep.training.run import Run, RunInfo
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -76,9 +76,9 @@ def test_the_output_kind_is_inferred(last: str) -> None:
         ("sigmoid", "multilabel", "multilabel_probabilities"),
         ("softmax", "probabilities", "probabilities"),
         ("softmax", "logits", "logits"),
-        ("linear", "probabilities", "--output probabilities: the network's outputs are none; got values from"),
-        ("sigmoid", "probabilities", "--output probabilities: the network's outputs are none; got values from"),
-        ("softmax", "multilabel", "--output multilabel: the network's outputs always sum to 1"),
+        ("linear", "probabilities", "--output-kind probabilities: the network's outputs are none; got values from"),
+        ("sigmoid", "probabilities", "--output-kind probabilities: the network's outputs are none; got values from"),
+        ("softmax", "multilabel", "--output-kind multilabel: the network's outputs always sum to 1"),
     ],
 )
 def test_the_user_overrides_the_output_kind(last: str, requested: str, expected: str) -> None:
@@ -123,7 +123,7 @@ def test_a_grey_sample_is_followed_by_synthetic_scenes() -> None:
     program = _program(Head(), still)
     assert set(undetected_faults(program, record_golden(program, still))) >= {"red and blue exchanged", "height and width exchanged", "time reversed"}
     recorded = record_assessed_golden(program, still, "video")
-    assert recorded.content == ("video", "synthetic") and recorded.undetected_faults == ()
+    assert recorded.frame_sources == ("video", "synthetic") and recorded.undetected_faults == ()
     assert recorded.golden.subclips.shape == (16, 3, 12, 12, 3) and len(recorded.golden.logits) == 16
     np.testing.assert_array_equal(recorded.golden.subclips[:8], still.numpy())
 
@@ -185,7 +185,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clipstep: Cli) -> Cli:
     torch.save(weights.state_dict(), tmp_path / "heads.pth")
 
     def call(factory: str, *options: object) -> tuple[int, str, str]:
-        fixed = ("--weights", "heads.pth", "--classes", "labels.txt", "--frames", 3, "--size", 12, "--target", "onnx", "--out", "own.clipstep")
+        fixed = ("--weights", "heads.pth", "--labels", "labels.txt", "--frames", 3, "--size", 12, "--target", "onnx", "--out", "own.clipstep")
         return clipstep("export", "--model", f"heads:{factory}", "--mean", 100, 100, 100, "--std", 60, 60, 60, *fixed, *options)
 
     return call
@@ -197,7 +197,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clipstep: Cli) -> Cli:
         ("Raw", (), "logits", "softmax", ""),
         ("Softmax", (), "probabilities", "none", "output: probabilities, made inside the artifacts"),
         ("Sigmoid", (), "multilabel_probabilities", "none", "with sigmoid inside"),
-        ("Raw", ("--output", "multilabel"), "multilabel_logits", "sigmoid", "the runtimes apply sigmoid"),
+        ("Raw", ("--output-kind", "multilabel"), "multilabel_logits", "sigmoid", "the runtimes apply sigmoid"),
     ],
 )
 def test_no_second_softmax_from_export_to_the_stream(
@@ -206,9 +206,9 @@ def test_no_second_softmax_from_export_to_the_stream(
     """The stream's probabilities are the eager network's; the output kind is in the manifest and in the lone file."""
     code, out, err = own(factory, *options)
     assert code == 0 and said in out and "golden steps: frames of synthetic scenes" in out, err
-    assert Bundle.open("own.clipstep").manifest.output == output
+    assert Bundle.open("own.clipstep").manifest.output_kind == output
     embedded = Interface.model_validate_json(onnx.load("own.clipstep/step.onnx").metadata_props[0].value)
-    assert embedded.output == output and Bundle.open("own.clipstep").manifest.golden.content == ("synthetic",)
+    assert embedded.output_kind == output and Bundle.open("own.clipstep").manifest.golden.frame_sources == ("synthetic",)
     import heads  # type: ignore[import-not-found]
 
     network = getattr(heads, factory)().eval()
@@ -226,8 +226,8 @@ def test_no_second_softmax_from_export_to_the_stream(
 
 
 def test_output_that_contradicts_the_network_is_refused(own: Cli) -> None:
-    code, _, err = own("Raw", "--output", "probabilities")
-    assert code == 2 and err.startswith("error: --output probabilities: the network's outputs are none") and not Path("own.clipstep").exists()
+    code, _, err = own("Raw", "--output-kind", "probabilities")
+    assert code == 2 and err.startswith("error: --output-kind probabilities: the network's outputs are none") and not Path("own.clipstep").exists()
 
 
 def test_an_undetected_fault_is_warned_of_and_in_the_manifest(own: Cli, clipstep: Cli) -> None:
@@ -241,8 +241,8 @@ def test_verify_with_a_network_of_ones_own(own: Cli, clipstep: Cli) -> None:
     assert own("Raw")[0] == 0
     network = ("--model", "heads:Raw", "--weights", "heads.pth")
     code, out, err = clipstep("verify", "own.clipstep", *network)
-    assert code == 0 and "equal" in out and "not compared, because the network does not record it: classes, mean, std, fps" in out, err
-    known = ("--classes", "labels.txt", "--mean", 100, 100, 100, "--std", 60, 60, 60, "--fps", 25)
+    assert code == 0 and "equal" in out and "not compared, because the network does not record it: labels, mean, std, fps" in out, err
+    known = ("--labels", "labels.txt", "--mean", 100, 100, 100, "--std", 60, 60, 60, "--fps", 25)
     code, out, err = clipstep("verify", "own.clipstep", *network, *known)
     assert code == 0 and "not compared" not in out, err
     Path("permuted.txt").write_text("b\na\nc\n")
@@ -250,7 +250,7 @@ def test_verify_with_a_network_of_ones_own(own: Cli, clipstep: Cli) -> None:
         (("--mean", 100, 100, 99), "the manifest's mean is not what --mean says; got (100.0, 100.0, 100.0); expected (100.0, 100.0, 99.0)"),
         (("--std", 60, 60, 61), "the manifest's std is not what --std says"),
         (("--fps", 24), "the manifest's fps is not what --fps says; got 25.0; expected 24.0"),
-        (("--classes", "permuted.txt"), "the manifest's classes is not what --classes says"),
+        (("--labels", "permuted.txt"), "the manifest's labels is not what --labels says"),
     ):
         code, _, err = clipstep("verify", "own.clipstep", *network, *options)
         assert code == 2 and err.startswith(f"error: {message}"), err

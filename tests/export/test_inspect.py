@@ -46,7 +46,7 @@ def test_a_lone_file_says_its_inputs_and_carries_the_bundles_interface(
     assert [[value["dtype"], value["shape"]] for value in facts["outputs"]] == [["float32", [1, 3]], *states]
     assert facts["interface"] == json.loads(bundle.manifest.interface(frames[0]).model_dump_json())
     code, text, _ = clipstep("inspect", bundle.path / FILES[target])
-    assert code == 0 and "clipstep's facts in it, which fit its inputs and outputs:" in text
+    assert code == 0 and "clipstep's metadata in it, which fits its inputs and outputs:" in text
 
 
 def test_operations_and_weights_are_those_that_other_readers_count(inspected: Callable[[Path], dict], bundle: Bundle) -> None:
@@ -69,7 +69,7 @@ def test_another_onnx_file_shows_its_own_inputs_and_that_it_carries_nothing(
     facts = inspected(tmp_path / "relu.onnx")
     assert facts["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 3]}] and facts["outputs"][0]["shape"] == ["?", 3]
     assert facts["interface"] is None and facts["operations"] == {"Relu": 1}
-    assert "It carries no clipstep facts" in clipstep("inspect", tmp_path / "relu.onnx")[1]
+    assert "It carries no clipstep metadata" in clipstep("inspect", tmp_path / "relu.onnx")[1]
 
 
 def renamed_state(facts: dict) -> None:
@@ -84,7 +84,7 @@ def renamed_state(facts: dict) -> None:
         (lambda facts: (facts["states"].pop(), facts["outputs"].pop()), "got 3 inputs; expected 2 inputs"),
         (lambda facts: facts["input"].update(dtype="float32"), "got frames uint8 (4, 32, 32, 3); expected frames float32 (4, 32, 32, 3)"),
         (lambda facts: facts["labels"].append("more"), "got logits float32 (1, 3); expected logits float32 (1, 4)"),
-        (lambda facts: facts.update(colour=1), "the clipstep facts in it are malformed at colour"),
+        (lambda facts: facts.update(colour=1), "the clipstep metadata in it is malformed at colour"),
     ],
 )
 def test_facts_that_do_not_fit_the_file_are_said(clipstep: Command, bundle: Bundle, tmp_path: Path, change: Callable, message: str) -> None:
@@ -105,7 +105,7 @@ def test_facts_that_are_no_json(clipstep: Command, bundle: Bundle, tmp_path: Pat
     (path,) = (tmp_path / "x.mlpackage").rglob("*.mlmodel")
     path.write_bytes(spec.SerializeToString())
     code, _, error = clipstep("inspect", tmp_path / "x.mlpackage")
-    assert code == 2 and "the clipstep facts in it are malformed at their start" in error
+    assert code == 2 and "the clipstep metadata in it is malformed at its start" in error
 
 
 @pytest.mark.parametrize("name", FILES.values())

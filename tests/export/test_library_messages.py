@@ -39,7 +39,7 @@ class Warns(Plain):
         warnings.warn("the frames are large")
         return super().forward(frames)
 """
-SHAPE = ("--classes", "labels.txt", "--frames", "4", "--size", "16")
+SHAPE = ("--labels", "labels.txt", "--frames", "4", "--size", "16")
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))
-        words = ["--classes", "classes.txt", "--frames", "3", "--size", "16", "--target", "onnx", "--out", "own.clipstep"]
+        words = ["--labels", "classes.txt", "--frames", "3", "--size", "16", "--target", "onnx", "--out", "own.clipstep"]
         exec(compile(OWN, "own_behind_bundle.py", "exec"), {"__name__": "own_behind_bundle"})  # It saves the weights.
         done = CliRunner().invoke(export_command, ["--model", FACTORY["model"], "--weights", FACTORY["weights"], *words], catch_exceptions=False)
     assert done.exit_code == 0, done.output

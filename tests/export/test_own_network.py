@@ -216,7 +216,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clipstep: Command) -> C
         monkeypatch.delitem(sys.modules, name, raising=False)
 
     def call(factory: str, *options: object) -> tuple[int, str, str]:
-        fixed = ("--classes", "labels.txt", "--frames", 4, "--size", 16, "--target", "onnx", "--out", "own.clipstep")
+        fixed = ("--labels", "labels.txt", "--frames", 4, "--size", 16, "--target", "onnx", "--out", "own.clipstep")
         return clipstep("export", "--model", factory, *fixed, *options)
 
     return call
@@ -269,7 +269,7 @@ def test_an_output_that_is_always_the_same_is_said_plainly(own: Command) -> None
         ),
         ("nets:Random", ("--weights", "two.pth", "--weights-key", "b"), "two.pth: no weights under that key; got b; expected one of model, ema"),
         ("nets:Random", ("--weights-key", "ema"), "--weights-key chooses from a file; got no --weights; expected --weights FILE, too"),
-        ("nets:Plain", ("--classes", "none.txt"), "none.txt: no such file; expected a text file with a class a line"),
+        ("nets:Plain", ("--labels", "none.txt"), "none.txt: no such file; expected a text file with a class a line"),
         ("nets:Plain", ("--std", 1, 0, 1), "--std is what frames are divided by"),
         (
             "nets:Writes",
@@ -298,7 +298,7 @@ def test_neither_or_both(clipstep: Command, run_folder: Path) -> None:
     assert clipstep("export", run_folder, "--model", "a:b", "--out", "x.clipstep")[2].startswith(
         "error: which network to export?; got RUN and --model"
     )
-    assert clipstep("export", "--model", "a:b", "--out", "x.clipstep")[2].startswith("error: --model needs --classes, --frames and --size")
+    assert clipstep("export", "--model", "a:b", "--out", "x.clipstep")[2].startswith("error: --model needs --labels, --frames and --size")
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_where_the_weights_are_from_is_said(
     assert code == 0, err
     assert ("the weights are random" in out) == (weights == "random")
     provenance = Manifest.model_validate_json((tmp_path / "own.clipstep/manifest.json").read_text()).provenance
-    assert (provenance.weights, provenance.weights_key) == (weights, key)
+    assert (provenance.weights_source, provenance.weights_key) == (weights, key)
 
 
 def test_random_weights_are_the_same_whenever_they_are_made(own: Command, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_eager_network_records_the_steps_if_it_is_given(clipstep: Cli, bundl
     assert code == 0 and "outputs by the eager network" in said
     with Bundle.open(out) as bundle:
         golden = GoldenSteps.of(bundle)
-        assert bundle.manifest.golden.outputs_by == "the eager network" and bundle.manifest.golden.content == ("synthetic",)
+        assert bundle.manifest.golden.recorded_by == "the eager network" and bundle.manifest.golden.frame_sources == ("synthetic",)
     from clipstep.export.step import program_of
 
     program = program_of(run.spec())

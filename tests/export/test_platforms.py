@@ -9,9 +9,9 @@ import pytest
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.manifest import Interface
 from clipstep.training.run import Run
 
 Cli = Callable[..., tuple[int, str, str]]

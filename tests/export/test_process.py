@@ -215,14 +215,14 @@ def test_a_swallowed_ctrl_c_still_ends_the_export(tmp_path: Path) -> None:
     steps: list[str] = []
 
     @contextlib.contextmanager
-    def doing(name: str, told: bool) -> Iterator[None]:
+    def progress(name: str, reported: bool) -> Iterator[None]:
         steps.append(name)
         yield
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            export_network(run.spec("deaf"), tmp_path / "deaf.clipstep", ExportOptions(("onnx",)), doing=doing)
+            export_network(run.spec("deaf"), tmp_path / "deaf.clipstep", ExportOptions(("onnx",)), progress=progress)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)

@@ -15,7 +15,7 @@ from torch import nn
 from clipstep.export.factory import load_network, network_of_factory
 from clipstep.export.module import network_of_module
 from clipstep.network.spec import weights_sha256
-from clipstep.runtime.manifest import FactoryProvenance, ModuleProvenance, Provenance, RunProvenance
+from clipstep.runtime.bundle.manifest import FactoryProvenance, ModuleProvenance, Provenance, RunProvenance
 from clipstep.training.run import Run, RunInfo
 
 

@@ -39,7 +39,7 @@ def test_the_repr_of_a_record_has_its_median_and_not_all_its_steps() -> None:
         cold_start=ColdStart(load_s=0, first_step_ms=1, threads_used=1, largest_error=0),
         device=this_device(),
         placement={},
-        outside=(),
+        not_delegated=(),
         file_bytes=1,
         subclip_s=0.64,
         peak_memory_bytes=1,

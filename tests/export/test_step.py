@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from clipstep.export.lowering.lower import lower
 from clipstep.export.step import Step, program_of
 from clipstep.export.targets import onnx, onnx_writer
+from clipstep.runtime.command_line.terminal import quiet
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.terminal import quiet
 from clipstep.training.run import Run, RunInfo
 
 MEAN, STD = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)

@@ -19,8 +19,8 @@ from clipstep.export.stream.interpreter import StreamError
 from clipstep.export.stream.network import StreamedNetwork
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import Manifest, StepModel
+from clipstep.runtime.bundle.manifest import Flush
 from clipstep.runtime.golden import ParityError
-from clipstep.runtime.manifest import Flush
 from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo
 
@@ -245,7 +245,7 @@ def test_a_bundle_of_steps_has_its_delay_and_predicts_after_it(streamed_bundle: 
     assert (manifest.input.shape, manifest.delay_frames, manifest.export.stream_frames) == ((2, 16, 16, 3), 2, 2)
     assert [(state.name, state.initial) for state in manifest.states] == [("past", 0.0), ("position", 0.0), ("ended", 0.0)]
     assert manifest.flush == Flush(state="ended", steps=1, min_frames=2)
-    assert (manifest.average, manifest.window_frames, manifest.frames_needed) == ("all", None, 2)
+    assert (manifest.temporal_average, manifest.window_frames, manifest.frames_needed) == ("cumulative", None, 2)
     assert [artifact.target for artifact in manifest.artifacts] == ["onnx", "executorch", "coreml", "coreml"]
     frames = clip_run.sample.flatten(0, 1)
     with StepModel.load(streamed_bundle) as model, torch.no_grad():

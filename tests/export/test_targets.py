@@ -22,10 +22,10 @@ from clipstep.export.step import StepProgram, program_of
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.onnx import PROFILE
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle.manifest import Interface
+from clipstep.runtime.command_line.terminal import quiet
 from clipstep.runtime.golden import BOUNDS
-from clipstep.runtime.manifest import Interface
 from clipstep.runtime.targets import TARGETS as RUNTIME_TARGETS
-from clipstep.runtime.terminal import quiet
 from clipstep.training.run import Run, RunInfo
 
 
@@ -59,7 +59,7 @@ def test_the_writers_are_those_of_the_runtimes_table() -> None:
 def test_a_lone_artifact_carries_what_is_needed_to_use_it(file: str, read: Callable[[Path], str], dtype: str, bundle: Bundle, run: Run) -> None:
     interface = Interface.model_validate_json(read(bundle.path / file))
     assert interface.schema_version == json.loads(read(bundle.path / file))["schema_version"] == "2.0"
-    assert interface.labels == run.info.classes and interface.input.fps == run.info.fps
+    assert interface.labels == run.info.labels and interface.input.fps == run.info.fps
     assert interface.input.mean == run.info.mean and interface.input.std == run.info.std
     assert (interface.input.shape, interface.input.dtype) == ((4, 32, 32, 3), dtype)
     states = {state.name: (state.shape, state.initial) for state in interface.states}
@@ -90,7 +90,7 @@ def test_the_executorch_file_has_one_delegate_and_one_conversion(bundle: Bundle)
     kinds = [type(instruction.instr_args).__name__ for instruction in plan.chains[0].instructions]
     assert sorted(kind for kind in kinds if kind != "FreeCall") == ["DelegateCall", "KernelCall"]
     placement = bundle.artifact("executorch").placement
-    assert placement.outside == ("aten::_to_copy",) and list(placement.delegated) == ["XnnpackBackend"]
+    assert placement.not_delegated == ("aten::_to_copy",) and list(placement.delegated) == ["XnnpackBackend"]
 
 
 def program_in(path: Path) -> Any:
@@ -117,7 +117,7 @@ def test_what_xnnpack_does_not_take_runs_beside_it_and_is_named(pooled_run: Run,
         written.append,
     )
     placement = written[0].artifact.placement
-    assert placement.outside.count("aten::cumsum") == 3 and sum(placement.delegated.values()) > 10
+    assert placement.not_delegated.count("aten::cumsum") == 3 and sum(placement.delegated.values()) > 10
     assert written[0].artifact.parity.max_absolute_error < 1e-4
 
 

@@ -20,8 +20,8 @@ from clipstep.export.targets.coreml import COREML
 from clipstep.export.targets.onnx import OPSETS
 from clipstep.export.targets.onnx_operations import onnx_model
 from clipstep.runtime import Bundle, ClipstepError, StepModel, check_golden
+from clipstep.runtime.bundle.manifest import Requires
 from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.manifest import Requires
 from clipstep.training.run import Run
 
 

@@ -43,7 +43,7 @@ def in_executorch(graph: fx.GraphModule, inputs: tuple[Tensor, ...], folder: Pat
     xnnpack_graph(graph)  # Otherwise ExecuTorch's own partitioner would be tested.
     program: Any = SimpleNamespace(inputs=inputs)
     placement = executorch_writer.write(graph, program, "float32", "{}", folder / "step.pte")
-    assert placement.outside == () and list(placement.delegated) == ["XnnpackBackend"]
+    assert placement.not_delegated == () and list(placement.delegated) == ["XnnpackBackend"]
     return list(portable_lib._load_for_executorch(str(folder / "step.pte")).forward(list(inputs)))
 
 

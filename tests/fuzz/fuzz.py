@@ -25,9 +25,9 @@ from clipstep.export.parity import check_artifact, runtime_module
 from clipstep.export.targets import TARGETS
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, StepModel
 from clipstep.runtime.bundle import MANIFEST, tree_sha256, tree_size
+from clipstep.runtime.command_line.terminal import new_console
 from clipstep.runtime.inspection import show_bundle
-from clipstep.runtime.isolated import Child
-from clipstep.runtime.terminal import new_console
+from clipstep.runtime.worker_process import WorkerProcess
 
 KINDS = {"manifest": MANIFEST, "onnx": "step.onnx", "pte": "step.pte", "mlpackage": "step-float32.mlpackage", "safetensors": "golden.safetensors"}
 COUNTS = {"manifest": 20_000}
@@ -43,8 +43,8 @@ class Fuzz:
         shutil.copytree(source, self.path)
         self.text = (source / MANIFEST).read_text(encoding="utf-8")
         self.files = {file: (source / file).read_bytes() for file in self._files()}
-        self.child = Child([runtime_module(target) for target in TARGETS], SECONDS // 2)
-        self.child.renewed()  # What it imports first is not a file's time.
+        self.worker = WorkerProcess([runtime_module(target) for target in TARGETS], SECONDS // 2)
+        self.worker.renewed()  # What it imports first is not a file's time.
         self.nowhere = new_console(io.StringIO())
 
     def _files(self) -> list[str]:
@@ -93,7 +93,7 @@ class Fuzz:
         short = GoldenSteps(golden.subclips, golden.logits[:STEPS], {name: value[:0] for name, value in golden.states.items()})
         artifact = next(item for item in bundle.manifest.artifacts if item.file == KINDS.get(kind if kind != "safetensors" else "onnx"))
         interface = bundle.manifest.interface(artifact.input_dtype)
-        check_artifact(artifact.target, self.path / artifact.file, artifact.precision, interface, short, self.child)
+        check_artifact(artifact.target, self.path / artifact.file, artifact.precision, interface, short, self.worker)
         return "computes the golden steps"
 
 
@@ -136,7 +136,7 @@ def fuzz(source: Path, kind: str, count: int, seed: int = 0) -> tuple[Counter[st
             if (took := time.monotonic() - started) > SECONDS:
                 faults.append(f"{kind} {number}: took {took:.0f} s")
             outcomes[outcome] += 1
-        tried.child.stop()
+        tried.worker.stop()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     if grown > MEGABYTES:
         faults.append(f"{kind}: this process grew to {grown} MB")

@@ -15,10 +15,10 @@ import pytest
 
 from clipstep.export.compat.coremltools_internals import COREMLTOOLS
 from clipstep.export.compat.torch_internals import TORCH
+from clipstep.runtime.artifact_info import read_artifact
 from clipstep.runtime.engines import load_engine
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.executorch_internals import EXECUTORCH
-from clipstep.runtime.files import read_file
 from clipstep.runtime.supported import SupportedRange
 
 ROOT = Path(__file__).parents[2]
@@ -217,7 +217,7 @@ def test_a_version_is_in_the_range_or_refused(installed: str, fits: bool, monkey
 
 def _clipstep(prepared: str, *arguments: object) -> str:
     """The command line in a process where ``prepared`` ran before; what it writes to standard error."""
-    code = f"import sys\n{prepared}\nfrom clipstep.runtime.cli import main; main()"
+    code = f"import sys\n{prepared}\nfrom clipstep.runtime.command_line.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, ""), done
     return "".join(line for line in done.stderr.splitlines(keepends=True) if line.startswith(("error", "Traceback")))
@@ -252,6 +252,6 @@ def test_a_name_that_is_gone_from_a_module_of_many_names_is_a_sentence() -> None
 def test_the_runtime_refuses_another_executorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("executorch.version.__version__", "1.6.0")
     (path := tmp_path / "step.pte").write_bytes(b"not looked at")
-    for use in (lambda: read_file(path), lambda: load_engine("executorch", path, 1)):
+    for use in (lambda: read_artifact(path), lambda: load_engine("executorch", path, 1)):
         with pytest.raises(ClipstepError, match=re.escape("got 1.6.0; expected executorch>=1.5.1,<1.6; pip install")):
             use()

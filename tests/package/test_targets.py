@@ -37,7 +37,7 @@ FOURTH = {
     "runtime/target_pt2.py": '''
 """The target ``pt2``: a program of torch.export."""
 
-from clipstep.runtime.declared import METADATA
+from clipstep.runtime.artifact_io import METADATA
 from clipstep.runtime.target import FileContent, TargetInfo, Tensor, counted_by_type
 
 
@@ -68,8 +68,8 @@ PT2 = TargetInfo(name="pt2", display_name="PT2", suffix=".pt2", read=read_pt2, i
 
 from clipstep.export.targets.onnx import PROFILE
 from clipstep.export.targets.target import Evaluator, FormatVersion, Target
-from clipstep.runtime.declared import METADATA
-from clipstep.runtime.manifest import Placement, Requires
+from clipstep.runtime.artifact_io import METADATA
+from clipstep.runtime.bundle.manifest import Placement, Requires
 from clipstep.runtime.target_pt2 import PT2 as INFO
 
 OPERATORS = {}
@@ -80,7 +80,7 @@ def write(graph, program, precision, metadata, path, format_version=None):
 
     exported = torch.export.export(graph, program.inputs)
     torch.export.save(exported, str(path), extra_files={METADATA: metadata})
-    return Placement(delegated={"PyTorch": len(exported.graph.nodes)}, outside=())
+    return Placement(delegated={"PyTorch": len(exported.graph.nodes)}, not_delegated=())
 
 
 def requires(path):

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
 from clipstep.runtime.bundle import MANIFEST, tree_sha256
-from clipstep.runtime.manifest import Manifest
+from clipstep.runtime.bundle.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
 CLIP = ROOT / "training/demo/fight/videos/Fight/v_Fight_g02_c01.mp4"
@@ -68,7 +68,7 @@ def bundle(tmp_path: Path) -> Path:
                     "form": "lowered",
                     "precision": "float32",
                     "tool_versions": {},
-                    "placement": {"delegated": {}, "outside": []},
+                    "placement": {"delegated": {}, "not_delegated": []},
                     "input_dtype": "uint8",
                     "parity": {"reference": "by hand", "steps": 1, "max_absolute_error": 0, "max_relative_error": 0, "bound": "0"},
                 }
@@ -109,7 +109,7 @@ def test_a_base_install_of_the_wheel_runs_a_bundle(tmp_path: Path, bundle: Path)
     lines = _run(tmp_path / "empty/bin/clipstep", "run", bundle, CLIP, "--top", "1", cwd=outside).splitlines()
     assert "onnxruntime" in lines[0]
     assert len(lines) == 1 + 58 // 4
-    schema = "import importlib.resources as r; print(r.files('clipstep.runtime').joinpath('manifest.schema.json').read_text()[:1])"
+    schema = "import importlib.resources as r; print(r.files('clipstep.runtime.bundle').joinpath('manifest.schema.json').read_text()[:1])"
     assert _run(python, "-c", schema, cwd=outside).strip() == "{"
     refused = subprocess.run([tmp_path / "empty/bin/clipstep", "train", "x", "--out", "y"], cwd=outside, capture_output=True, text=True)
     assert refused.returncode == 2

@@ -52,7 +52,7 @@ sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, "")
 import torch
 from clipstep.export import export, verify
-from clipstep.runtime.cli import main
+from clipstep.runtime.command_line.cli import main
 from network import Remembers
 
 torch.manual_seed(1)
@@ -64,7 +64,7 @@ assert not any(name.startswith("clipstep.training") for name in sys.modules)
 torch.save(module.state_dict(), "weights.pt")
 pathlib.Path("classes.txt").write_text("one\\nother\\n")
 for command in (
-    "export --model network:Remembers --weights weights.pt --classes classes.txt --frames 3 --size 16 --target onnx --out factory.clipstep",
+    "export --model network:Remembers --weights weights.pt --labels classes.txt --frames 3 --size 16 --target onnx --out factory.clipstep",
     "verify factory.clipstep --model network:Remembers --weights weights.pt",
     f"export {{sys.argv[1]}} --target onnx --out run.clipstep",
     f"verify run.clipstep --run {{sys.argv[1]}}",

@@ -24,11 +24,11 @@ from clipstep.export import (
 from clipstep.network import NetworkSpec, normalise, read_subclips
 from clipstep.runtime import (
     ENGINES,
+    ArtifactInfo,
     Bundle,
     BundleError,
     ClipstepError,
     EngineError,
-    FileFacts,
     GoldenSteps,
     Manifest,
     ParityError,
@@ -103,7 +103,7 @@ def streamed(path: Path, video: Path) -> Prediction | None:
 
 
 def described(path: Path) -> str:
-    facts: Manifest | FileFacts = inspect(path)
+    facts: Manifest | ArtifactInfo = inspect(path)
     return facts.name if isinstance(facts, Manifest) else facts.file
 
 

@@ -14,15 +14,15 @@ from onnx import TensorProto, helper
 
 from clipstep.runtime import GoldenSteps, StepModel
 from clipstep.runtime.bundle import tree_sha256, tree_size
-from clipstep.runtime.format_version import SCHEMA_VERSION
-from clipstep.runtime.manifest import Artifact, Export, Golden, Input, Manifest, Parity, Placement, RunProvenance, State
+from clipstep.runtime.bundle.format_version import SCHEMA_VERSION
+from clipstep.runtime.bundle.manifest import Artifact, Export, Golden, Input, Manifest, Parity, Placement, RunProvenance, State
 
 T, SIZE, LABELS, INITIAL = 4, 8, ("red", "green", "blue"), 0.25
 VIDEOS = Path(__file__).parents[2] / "training/demo/fight/videos"
 
 
 def _write_onnx(path: Path) -> None:
-    """``m`` = mean of the frames a channel, 0..1; ``logits = 4 m - memory``; ``memory_out = memory / 2 + m``."""
+    """`m` = mean of the frames a channel, 0..1; `logits = 4 m - memory`; `memory_out = memory / 2 + m`."""
     nodes = [
         helper.make_node("Cast", ["frames"], ["float_frames"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["float_frames", "axes"], ["raw"], keepdims=0),
@@ -53,13 +53,13 @@ def _reference(subclips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def reference() -> Callable[[Sequence[np.ndarray]], tuple[np.ndarray, np.ndarray]]:
-    """What the bundle's model computes, in numpy float64: ``(S, T, H, W, 3)`` to logits ``(S, 3)`` and memories ``(S, 3)``."""
+    """What the bundle's model computes, in numpy float64: `(S, T, H, W, 3)` to logits `(S, 3)` and memories `(S, 3)`."""
     return _reference
 
 
 @pytest.fixture(scope="session")
 def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle. Tests that change it take ``copied_bundle``."""
+    """The bundle. Tests that change it take `copied_bundle`."""
     folder = tmp_path_factory.mktemp("bundle") / "colour.clipstep"
     folder.mkdir()
     model, golden = folder / "model.onnx", folder / "golden.safetensors"
@@ -84,7 +84,7 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 size_bytes=tree_size(model),
                 sha256=tree_sha256(model),
                 tool_versions={"onnx": onnx.__version__},
-                placement=Placement(delegated={}, outside=()),
+                placement=Placement(delegated={}, not_delegated=()),
                 input_dtype="uint8",
                 parity=Parity(reference="numpy", steps=3, max_absolute_error=0, max_relative_error=0, bound="exact"),
             ),
@@ -105,7 +105,7 @@ def copied_bundle(bundle_path: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def edit_manifest(copied_bundle: Path) -> Callable[[Callable[[dict[str, Any]], Any]], Path]:
-    """Changes the copied bundle's manifest: ``edit_manifest(lambda values: values.update(name="x"))`` gives the bundle."""
+    """Changes the copied bundle's manifest: `edit_manifest(lambda values: values.update(name="x"))` gives the bundle."""
 
     def edit(change: Callable[[dict[str, Any]], Any]) -> Path:
         values = json.loads((copied_bundle / "manifest.json").read_text())
@@ -130,7 +130,7 @@ def clip() -> Path:
 
 @pytest.fixture
 def write_video(tmp_path: Path) -> Callable[..., Path]:
-    """``write_video(frames, name, rate, codec)`` writes ``(N, H, W, 3)`` uint8 frames and gives the path."""
+    """`write_video(frames, name, rate, codec)` writes `(N, H, W, 3)` uint8 frames and gives the path."""
 
     def write(frames: np.ndarray, name: str = "written.mp4", rate: int = 25, codec: str = "libx264") -> Path:
         with av.open(str(tmp_path / name), "w") as container:

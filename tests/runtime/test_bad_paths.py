@@ -10,9 +10,9 @@ import click
 import pytest
 import torch
 
-from clipstep.runtime.cli import JOBS
-from clipstep.runtime.ending import one_line
-from clipstep.runtime.sign import new_key
+from clipstep.runtime.command_line.cli import COMMANDS
+from clipstep.runtime.command_line.exit_codes import one_line
+from clipstep.runtime.command_line.sign import new_key
 
 Cli = Callable[..., tuple[int, str, str]]
 FIGHT = Path(__file__).parents[2] / "training/demo/fight"
@@ -46,10 +46,10 @@ RIGHT = {
     "sign": ("BUNDLE",),
 }
 """A right command line of each command; what is tested takes the place of one word, or comes after them."""
-OWN = ("--model", "torch.nn:Identity", "--frames", "4", "--size", "8", "--classes", "CLASSES")
+OWN = ("--model", "torch.nn:Identity", "--frames", "4", "--size", "8", "--labels", "CLASSES")
 BESIDE: dict[tuple[str, str], tuple[str, ...]] = {
     ("export", "weights"): OWN,
-    ("export", "classes"): OWN[:6],
+    ("export", "labels"): OWN[:6],
     ("export", "video"): OWN,
     ("bench", "ceilings"): ("--arch", "arm64"),
     ("bench", "weights"): OWN[:2],
@@ -66,21 +66,21 @@ FINE = {("train", "config", "empty"), ("train", "config", "nothing"), ("report",
 
 
 def _command(job: str) -> click.Command:
-    found: click.Command = getattr(importlib.import_module(JOBS[job].module), f"{job.replace('-', '_')}_command")
+    found: click.Command = getattr(importlib.import_module(COMMANDS[job].module), f"{job.replace('-', '_')}_command")
     return found
 
 
 def _cases() -> Iterator[Any]:
-    for job in JOBS:
+    for job in COMMANDS:
         for parameter in _command(job).params:
             name = str(parameter.name)
             if not isinstance(parameter.type, click.Path) and not (name in PATHS and parameter.param_type_name == "option"):
                 continue
             kind = type(parameter.type).__name__
-            for bad in {"NewFile": NEW_FILES, "NewFolder": NEW_FOLDERS}.get(kind, INPUTS):
+            for bad in {"OutputFile": NEW_FILES, "OutputFolder": NEW_FOLDERS}.get(kind, INPUTS):
                 if (job, name, bad) in FINE or (job, name) in {
                     ("verify", "video"),
-                    ("verify", "classes"),
+                    ("verify", "labels"),
                 }:  # Another network than the bundle's is refused first.
                     continue
                 yield pytest.param(job, name, bad, id=f"{job}-{name}-{bad}")
@@ -125,7 +125,7 @@ def bad_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def _words(job: str, name: str, path: Path, given: dict[str, Path], new: Path) -> list[str]:
-    """The right command line with ``path`` for the parameter ``name``; an output keeps the ending that it needs."""
+    """The right command line with `path` for the parameter `name`; an output keeps the ending that it needs."""
     words = list(RIGHT[job])
     command = _command(job)
     arguments = [str(p.name) for p in command.params if isinstance(p, click.Argument)]

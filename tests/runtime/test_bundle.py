@@ -142,7 +142,7 @@ def test_the_artifact_of_this_processor_comes_before_the_one_for_any(
 
 
 def test_the_hash_of_a_folder(tmp_path: Path) -> None:
-    """As ``sha256sum`` lines in order of path; the second hash was computed with coreutils."""
+    """As `sha256sum` lines in order of path; the second hash was computed with coreutils."""
     (tmp_path / "b/c").mkdir(parents=True)
     (tmp_path / "b/c/two").write_text("2")
     (tmp_path / "one").write_text("1")

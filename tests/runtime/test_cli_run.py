@@ -1,4 +1,4 @@
-"""``clipstep run``: top-k as the video goes on; a mistake is one line and exit code 2."""
+"""`clipstep run`: top-k as the video goes on; a mistake is one line and exit code 2."""
 
 import re
 import sys
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clipstep.runtime import StepModel, read_frames
-from clipstep.runtime.cli import main
+from clipstep.runtime.command_line.cli import main
 
 WriteVideo = Callable[..., Path]
 Start = Callable[..., int]
@@ -18,7 +18,7 @@ Start = Callable[..., int]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Start:
-    """``start("run", BUNDLE, VIDEO)`` runs the command line here and gives its exit code."""
+    """`start("run", BUNDLE, VIDEO)` runs the command line here and gives its exit code."""
 
     def call(*arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", ["clipstep", *map(str, arguments)])

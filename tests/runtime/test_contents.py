@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from clipstep.runtime import Bundle, BundleError, GoldenSteps, StepModel
-from clipstep.runtime import contents as contents_module
+from clipstep.runtime.bundle import contents as contents_module
 from clipstep.runtime.bundle import tree_sha256, tree_size
-from clipstep.runtime.manifest import Accuracy
-from clipstep.runtime.pack import artifacts_for, golden_of, write_pack
-from clipstep.runtime.recording import record_accuracy
+from clipstep.runtime.bundle.manifest import Accuracy
+from clipstep.runtime.bundle.pack import artifacts_for, golden_of, write_pack
+from clipstep.runtime.bundle.recording import record_accuracy
 
 Edit = Callable[[Callable[[dict[str, Any]], Any]], Path]
-ACCURACY = Accuracy(data="d", engine="onnxruntime", videos=1, crops=1, top1=1, top5=None)
+ACCURACY = Accuracy(dataset="d", engine="onnxruntime", videos=1, crops=1, top1=1, top5=None)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def zipped(bundle: Path, out: Path, change: Callable[[zipfile.ZipFile], None] = lambda _: None, compression: int = zipfile.ZIP_DEFLATED) -> Path:
-    """A bundle zipped by other means than ours, with what ``change`` adds."""
+    """A bundle zipped by other means than ours, with what `change` adds."""
     with zipfile.ZipFile(out, "w", compression) as archive:
         for file in sorted(bundle.rglob("*")):
             archive.write(file, file.relative_to(bundle).as_posix())
@@ -328,7 +328,7 @@ class TestGolden:
             write_pack(bundle, artifacts_for(bundle, "python"), golden_of(bundle, "short"), tmp_path / "x.clipstep.zip")
         with Bundle.open(tmp_path / "x.clipstep.zip") as packed:
             short = GoldenSteps.of(packed)
-            assert packed.manifest.golden.left_out_steps == 1 and packed.manifest.provenance == bundle.manifest.provenance
+            assert packed.manifest.golden.omitted_steps == 1 and packed.manifest.provenance == bundle.manifest.provenance
         assert np.array_equal(short.logits, whole.logits[:2]) and np.array_equal(short.subclips, whole.subclips[:2])
         assert np.array_equal(short.states["memory"], whole.states["memory"][:2])
 
@@ -344,7 +344,7 @@ class TestGolden:
             golden, said = GoldenSteps.of(packed), packed.manifest.golden
         logits, memories = reference([golden.subclips[step % 4] for step in range(16)])
         assert np.allclose(golden.logits, logits, atol=1e-5) and np.allclose(golden.states["memory"][:, 0], memories[-4:], atol=1e-5)
-        assert said.content == ("synthetic",) and str(said.outputs_by).startswith("model.onnx in onnxruntime")
+        assert said.frame_sources == ("synthetic",) and str(said.recorded_by).startswith("model.onnx in onnxruntime")
 
     def test_an_artifact_that_is_off_records_nothing(self, edit_manifest: Edit, copied_bundle: Path) -> None:
         golden = GoldenSteps.load(copied_bundle / "golden.safetensors", ["memory"])

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from clipstep.runtime import Bundle, BundleError, ClipstepError, StepModel
-from clipstep.runtime.embedded import interface_in
-from clipstep.runtime.format_version import SCHEMA_VERSION, FormatVersion
-from clipstep.runtime.manifest import Accuracy
-from clipstep.runtime.recording import record_accuracy
+from clipstep.runtime.bundle.embedded_metadata import parse_interface
+from clipstep.runtime.bundle.format_version import SCHEMA_VERSION, FormatVersion
+from clipstep.runtime.bundle.manifest import Accuracy
+from clipstep.runtime.bundle.recording import record_accuracy
 
 Edit = Callable[[Callable[[dict[str, Any]], Any]], Path]
 Cli = Callable[..., tuple[int, str, str]]
-ACCURACY = Accuracy(data="ucf101", engine="onnxruntime", videos=4, crops=1, top1=0.75, top5=None)
+ACCURACY = Accuracy(dataset="ucf101", engine="onnxruntime", videos=4, crops=1, top1=0.75, top5=None)
 ADDED = ("colour", "input.gamma", "states.0.kind", "artifacts.0.parity.median_error", "provenance.run", "provenance.kind_of_run", "export.host")
 
 
@@ -81,7 +81,7 @@ def test_a_newer_minor_bundle_opens_and_computes_the_same(edit_manifest: Edit, m
     path = edit_manifest(newer)
     frames = np.full((4, 8, 8, 3), 90, np.uint8)
     with Bundle.open(path) as bundle, StepModel.load(bundle) as other:
-        assert sorted(bundle.ignored) == sorted(ADDED) and bundle.manifest.schema_version == "2.1"
+        assert sorted(bundle.ignored_keys) == sorted(ADDED) and bundle.manifest.schema_version == "2.1"
         assert np.array_equal(other.step(frames, other.initial_states())[0], model.step(frames, model.initial_states())[0])
 
 
@@ -91,12 +91,12 @@ def test_each_kind_of_provenance_has_keys_of_its_own(edit_manifest: Edit) -> Non
         values["provenance"] = {"kind": "factory", "source": "nets:Net", "weights_sha256": "0" * 64, "config": {}, "architecture": "new here"}
 
     bundle = Bundle.open(edit_manifest(change))
-    assert bundle.ignored == ("provenance.architecture",) and bundle.manifest.architecture == "nets:Net"
+    assert bundle.ignored_keys == ("provenance.architecture",) and bundle.manifest.architecture == "nets:Net"
 
 
 def test_nothing_is_ignored_in_a_bundle_of_ones_own_version(edit_manifest: Edit, bundle_path: Path) -> None:
     """There an unknown key is a mistake, and is told."""
-    assert Bundle.open(bundle_path).ignored == ()
+    assert Bundle.open(bundle_path).ignored_keys == ()
     with pytest.raises(BundleError, match=r"malformed at .*; got Extra inputs are not permitted; export it again"):
         Bundle.open(edit_manifest(lambda values: newer(values, "2.0")))
 
@@ -156,15 +156,15 @@ class TestEmbedded:
 
     def test_they_carry_the_version(self, facts: dict[str, Any]) -> None:
         assert facts["schema_version"] == "2.0"
-        assert interface_in(json.dumps(facts), "x.onnx")[1] == ()
+        assert parse_interface(json.dumps(facts), "x.onnx")[1] == ()
 
     def test_a_newer_minor_version(self, facts: dict[str, Any]) -> None:
         facts["input"]["gamma"], facts["schema_version"] = 2.2, "2.3"
-        interface, ignored = interface_in(json.dumps(facts), "x.onnx")
+        interface, ignored = parse_interface(json.dumps(facts), "x.onnx")
         assert ignored == ("input.gamma",) and interface.labels == ("red", "green", "blue")
-        facts["output"] = "embedding"
-        with pytest.raises(ClipstepError, match=r"malformed at output; .*; install a newer clipstep: it is of format 2\.3, and this one knows 2\.0"):
-            interface_in(json.dumps(facts), "x.onnx")
+        facts["output_kind"] = "embedding"
+        with pytest.raises(ClipstepError, match=r"malformed at output_kind; .*; install a newer clipstep: it is of format 2\.3"):
+            parse_interface(json.dumps(facts), "x.onnx")
 
     @pytest.mark.parametrize(
         ("version", "message"), [(None, "an older clipstep; got no schema_version"), ("3.0", "a newer clipstep; got schema_version 3.0")]
@@ -172,8 +172,8 @@ class TestEmbedded:
     def test_another_major_version(self, facts: dict[str, Any], version: str | None, message: str) -> None:
         facts["schema_version"] = version
         with pytest.raises(ClipstepError, match=f"x.onnx: what clipstep embedded in it was written by {message}"):
-            interface_in(json.dumps(facts), "x.onnx")
+            parse_interface(json.dumps(facts), "x.onnx")
 
     def test_an_unknown_key_of_ones_own_version_is_a_mistake(self, facts: dict[str, Any]) -> None:
         with pytest.raises(ClipstepError, match=r"malformed at input\.gamma; got Extra inputs are not permitted; export it again"):
-            interface_in(json.dumps({**facts, "input": {**facts["input"], "gamma": 1}}), "x.onnx")
+            parse_interface(json.dumps({**facts, "input": {**facts["input"], "gamma": 1}}), "x.onnx")

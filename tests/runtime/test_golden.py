@@ -11,9 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from clipstep.runtime import ClipstepError, GoldenSteps, ParityError, StepModel, check_golden
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle.manifest import Flush, Input, Interface
 from clipstep.runtime.golden import BOUNDS, scale_of
-from clipstep.runtime.manifest import Flush, Input, Interface
-from clipstep.runtime.synthetic import synthetic_subclips
+from clipstep.runtime.synthetic_frames import synthetic_subclips
 
 FRAMES = np.arange(4 * 2 * 4 * 4 * 3, dtype=np.uint8).reshape(4, 2, 4, 4, 3)
 
@@ -155,9 +155,9 @@ def test_a_file_that_is_no_safetensors_is_refused(content: bytes, edit_golden: C
 
 @pytest.fixture
 def edit_golden(copied_bundle: Path) -> Callable[..., Any]:
-    """``edit_golden(change)`` opens a copy of the bundle whose golden tensors were changed, with hashes that fit."""
+    """`edit_golden(change)` opens a copy of the bundle whose golden tensors were changed, with hashes that fit."""
     from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256, tree_size
-    from clipstep.runtime.manifest import Manifest
+    from clipstep.runtime.bundle.manifest import Manifest
 
     def edit(change: Callable[[dict[str, np.ndarray]], Any] | None, content: bytes = b"") -> Bundle:
         file = copied_bundle / "golden.safetensors"

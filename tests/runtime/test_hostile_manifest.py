@@ -144,7 +144,7 @@ def test_a_damaged_safetensors_file_is_one_error(edit_manifest: Edit, copied_bun
 @pytest.fixture
 def clipstep_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs the command line in this process and gives what it printed."""
-    from clipstep.runtime.cli import main
+    from clipstep.runtime.command_line.cli import main
 
     def call(*arguments: object) -> str:
         monkeypatch.setattr("sys.argv", ["clipstep", *map(str, arguments)])

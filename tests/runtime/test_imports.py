@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import clipstep
-from clipstep.runtime.cli import JOBS
-from clipstep.runtime.install import install_extra
+from clipstep.runtime.command_line.cli import COMMANDS
+from clipstep.runtime.install_hints import install_extra
 
 BLOCK = """
 import sys
@@ -35,7 +35,7 @@ print([round(float(p.logits[0]), 4) for p in predictions if p])
 print(sorted({"torch", "lightning", "onnx"} & set(sys.modules)))
 """
 
-MAIN = "from clipstep.runtime.cli import main; main()"
+MAIN = "from clipstep.runtime.command_line.cli import main; main()"
 
 
 def _python(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -77,8 +77,8 @@ def test_without_its_extra_a_subcommand_names_it_on_one_line(arguments: str, ext
 
 
 HELP = """
-from clipstep.runtime.cli import JOBS, main
-for job in JOBS:
+from clipstep.runtime.command_line.cli import COMMANDS, main
+for job in COMMANDS:
     sys.argv = ["clipstep", job, "--help"]
     main()
 """
@@ -87,7 +87,7 @@ for job in JOBS:
 def test_without_any_extra_the_help_of_every_command_is_shown() -> None:
     result = _python(BLOCK + HELP)
     assert (result.returncode, result.stderr) == (0, "")
-    assert [line.split()[2] for line in result.stdout.splitlines() if line.startswith("Usage: ")] == list(JOBS)
+    assert [line.split()[2] for line in result.stdout.splitlines() if line.startswith("Usage: ")] == list(COMMANDS)
 
 
 def test_without_any_extra_the_list_of_subcommands_is_shown() -> None:

@@ -1,4 +1,4 @@
-"""``--json``: nothing but JSON on standard output, with the numbers that Python gives."""
+"""`--json`: nothing but JSON on standard output, with the numbers that Python gives."""
 
 import json
 from collections.abc import Callable

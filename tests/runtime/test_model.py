@@ -1,4 +1,4 @@
-"""``StepModel``: pure steps of exactly the shapes and types that the manifest names; nothing falls back."""
+"""`StepModel`: pure steps of exactly the shapes and types that the manifest names; nothing falls back."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -13,22 +13,22 @@ import pytest
 
 from clipstep.runtime import Bundle, BundleError
 from clipstep.runtime.bundle import tree_sha256, tree_size
-from clipstep.runtime.lock import BeingWrittenError, one_writer
-from clipstep.runtime.manifest import Accuracy, Arm64Step
-from clipstep.runtime.recording import record_accuracy, record_arm64
+from clipstep.runtime.bundle.manifest import Accuracy, Arm64Step
+from clipstep.runtime.bundle.recording import record_accuracy, record_arm64
+from clipstep.runtime.filesystem.locking import WriteLockedError, write_lock
 
 Edit = Callable[[Callable[[dict[str, Any]], Any]], Path]
-ACCURACY = Accuracy(data="ucf101", engine="onnxruntime", videos=4, crops=1, top1=0.75, top5=None)
+ACCURACY = Accuracy(dataset="ucf101", engine="onnxruntime", videos=4, crops=1, top1=0.75, top5=None)
 COST = Arm64Step(engine="onnxruntime", engine_version="1", golden_steps=3, instructions=5, vector_fmas=1, loads=1, stores=1)
 NOTE = """
 import sys
 from clipstep.runtime import Bundle
-from clipstep.runtime.manifest import Accuracy
-from clipstep.runtime.recording import record_accuracy
+from clipstep.runtime.bundle.manifest import Accuracy
+from clipstep.runtime.bundle.recording import record_accuracy
 bundle = Bundle.open(sys.argv[1])
 print("open", flush=True)
 sys.stdin.readline()
-record_accuracy(bundle, sys.argv[2], Accuracy(data="ucf101", engine="onnxruntime", videos=4, crops=1, top1=0.75, top5=None))
+record_accuracy(bundle, sys.argv[2], Accuracy(dataset="ucf101", engine="onnxruntime", videos=4, crops=1, top1=0.75, top5=None))
 """
 
 
@@ -62,7 +62,7 @@ def test_threads_that_note_at_once_keep_each_others_notes(many: Path) -> None:
 def test_processes_that_note_at_once_keep_each_others_notes(many: Path) -> None:
     files = [artifact.file for artifact in Bundle.open(many).manifest.artifacts][:3]
     running = [subprocess.Popen([sys.executable, "-c", NOTE, many, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for file in files]
-    with one_writer(many):
+    with write_lock(many):
         for process in running:
             assert process.stdout is not None and process.stdin is not None and process.stdout.readline() == "open\n"
         for process in running:
@@ -116,5 +116,5 @@ def test_a_bundle_that_was_signed_meanwhile_is_left_alone(copied_bundle: Path) -
 
 
 def test_who_does_not_wait_is_refused_as_before(copied_bundle: Path) -> None:
-    with one_writer(copied_bundle), ThreadPoolExecutor(1) as pool, pytest.raises(BeingWrittenError):
-        pool.submit(lambda: one_writer(copied_bundle).__enter__()).result()
+    with write_lock(copied_bundle), ThreadPoolExecutor(1) as pool, pytest.raises(WriteLockedError):
+        pool.submit(lambda: write_lock(copied_bundle).__enter__()).result()

@@ -1,4 +1,4 @@
-"""``clipstep report``: only what was measured of the bundle, or of the network behind it, is shown as its own."""
+"""`clipstep report`: only what was measured of the bundle, or of the network behind it, is shown as its own."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def _record(bundle: Bundle, name: str, ms: float, artifact_sha256: str | None, *
         device=this_device(),
         tool_versions={},
         placement={},
-        outside=(),
+        not_delegated=(),
         file_bytes=1,
         subclip_s=0.64,
         peak_memory_bytes=1,
@@ -113,7 +113,7 @@ def test_options_that_would_be_ignored_are_refused(
     assert line in err and len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("option", [("--weights", "w"), ("--frames", "4"), ("--mean", "1", "2", "3"), ("--fps", "30"), ("--classes", "c")])
+@pytest.mark.parametrize("option", [("--weights", "w"), ("--frames", "4"), ("--mean", "1", "2", "3"), ("--fps", "30"), ("--labels", "c")])
 def test_facts_of_an_own_network_beside_a_run_are_refused(option: tuple[str, ...], run_folder: Path, clipstep: Cli, tmp_path: Path) -> None:
     code, _, err = clipstep("export", run_folder, "--out", tmp_path / "a.clipstep", *option)
     assert (code, err) == (2, f"error: {option[0]} does nothing without --model; add --model, or leave {option[0]} out\n")

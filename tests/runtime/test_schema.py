@@ -1,4 +1,4 @@
-"""``manifest.schema.json`` is what the runtime checks, readable by any JSON Schema validator."""
+"""`manifest.schema.json` is what the runtime checks, readable by any JSON Schema validator."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from clipstep.runtime import Manifest
 
-SCHEMA = json.loads(files("clipstep.runtime").joinpath("manifest.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(files("clipstep.runtime.bundle").joinpath("manifest.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from clipstep.runtime import Bundle, BundleError, ClipstepError, StepModel
-from clipstep.runtime.manifest import Accuracy
-from clipstep.runtime.recording import record_accuracy
-from clipstep.runtime.sign import sign_bundle
-from clipstep.runtime.signature import SignatureError, new_key
+from clipstep.runtime.bundle.manifest import Accuracy
+from clipstep.runtime.bundle.recording import record_accuracy
+from clipstep.runtime.bundle.signature import SignatureError, new_key
+from clipstep.runtime.command_line.sign import sign_bundle
 
 Edit = Callable[[Callable[[dict[str, Any]], Any]], Path]
 
@@ -149,7 +149,7 @@ def test_a_damaged_bundle_is_not_signed(copied_bundle: Path, keys: tuple[Path, P
 
 
 def test_nothing_is_noted_in_a_signed_bundle(signed: Path, keys: tuple[Path, Path]) -> None:
-    accuracy = Accuracy(data="d", engine="onnxruntime", videos=1, crops=1, top1=1.0, top5=None)
+    accuracy = Accuracy(dataset="d", engine="onnxruntime", videos=1, crops=1, top1=1.0, top5=None)
     with pytest.raises(BundleError, match=r"is signed, .*; remove signature\.json, note it, and sign the bundle again"):
         record_accuracy(Bundle.open(signed), "model.onnx", accuracy)
     Bundle.open(signed, signer=keys[1])

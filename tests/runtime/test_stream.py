@@ -1,4 +1,4 @@
-"""``Stream``: one prediction every T frames, states carried, many streams on one model."""
+"""`Stream`: one prediction every T frames, states carried, many streams on one model."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clipstep.runtime import ClipstepError, Prediction, StepModel
-from clipstep.runtime.outputs import Output
+from clipstep.runtime.output_kind import OutputKind
 from clipstep.runtime.resize import center_box, crop_resize
 
 Reference = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -170,7 +170,7 @@ def test_probabilities_and_top_by_hand() -> None:
         ("multilabel_probabilities", (0, 1, 0)),
     ],
 )
-def test_probabilities_of_each_kind_of_output_by_hand(output: Output, expected: tuple[float, ...]) -> None:
+def test_probabilities_of_each_kind_of_output_by_hand(output: OutputKind, expected: tuple[float, ...]) -> None:
     """And an array of one's own each time: what is written into it changes nothing."""
     prediction = Prediction(0, 4, np.array([0, 1, 0], np.float32), ("a", "b", "c"), output)
     for _ in range(2):
@@ -186,7 +186,7 @@ def test_the_sigmoid_of_very_sure_logits_is_0_and_1() -> None:
 def test_a_stream_follows_what_the_manifest_says_of_the_output(edit_manifest: Callable[..., Path]) -> None:
     """White frames: the artifact gives 4 - 0.25, whatever that is called."""
     for output, expected in (("logits", 1 / 3), ("probabilities", 3.75), ("multilabel_logits", 1 / (1 + np.exp(-3.75)))):
-        with StepModel.load(edit_manifest(lambda values, output=output: values.update(output=output))) as model:
+        with StepModel.load(edit_manifest(lambda values, output=output: values.update(output_kind=output))) as model:
             stream = model.stream()
             prediction = [stream.push(np.full((8, 8, 3), 255, np.uint8)) for _ in range(4)][-1]
         assert prediction is not None

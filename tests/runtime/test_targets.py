@@ -6,11 +6,11 @@ from typing import get_args
 
 import pytest
 
+from clipstep.runtime.bundle.manifest import Artifact
+from clipstep.runtime.bundle.pack import destinations
 from clipstep.runtime.engines import ENGINES
-from clipstep.runtime.manifest import Artifact
-from clipstep.runtime.pack import places
-from clipstep.runtime.target import PlaceName
-from clipstep.runtime.targets import TARGETS, by_suffix, targets_at
+from clipstep.runtime.target import DestinationName
+from clipstep.runtime.targets import TARGETS, by_suffix, targets_for
 
 KOTLIN = Path(__file__).parents[2] / "runtime/kotlin/src/main/kotlin/clipstep/runtime"
 
@@ -25,15 +25,15 @@ def test_the_kotlin_runtime_knows_them() -> None:
 
 
 def test_the_engines_of_both_runtimes_are_for_some_of_them() -> None:
-    assert {info.target for info in ENGINES.values()} == set(targets_at("python"))
+    assert {info.target for info in ENGINES.values()} == set(targets_for("python"))
     kotlin = dict(re.findall(r'^    "(\w+)" to EngineInfo\("(\w+)"', (KOTLIN / "Engines.kt").read_text(encoding="utf-8"), re.M))
-    assert set(kotlin.values()) == set(targets_at("android"))
+    assert set(kotlin.values()) == set(targets_for("android"))
     assert kotlin == {name: info.target for name, info in ENGINES.items()}
 
 
 def test_the_places_of_packs_are_those_where_they_run() -> None:
-    assert set(places()) == set(get_args(PlaceName)) and all(info.places for info in TARGETS.values())
-    assert {name: place.targets for name, place in places().items()} == {
+    assert set(destinations()) == set(get_args(DestinationName)) and all(info.places for info in TARGETS.values())
+    assert {name: place.targets for name, place in destinations().items()} == {
         "android": ("onnx", "executorch"),
         "ios": ("coreml",),
         "python": ("onnx", "executorch"),

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from clipstep.runtime.terminal import Steps, new_console, new_table, print_table
+from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, new_table, print_table
 
 COLOUR = re.compile(r"\x1b\[(?:[\d;]*;)?(?:3[0-7]|9[0-7])(?:;[\d;]*)?m")
 
@@ -55,16 +55,16 @@ def test_a_terminal_gets_colours_unless_no_color_is_set(monkeypatch: pytest.Monk
     assert COLOUR.search(terminal.getvalue())
     terminal = standing_in(monkeypatch)
     monkeypatch.setenv("NO_COLOR", "1")
-    with Steps(new_console())("verifying step.onnx"):
+    with ConsoleProgress(new_console())("verifying step.onnx"):
         new_console().print("16 steps in 'a.clipstep'")
     assert " steps in" in terminal.getvalue() and not COLOUR.search(terminal.getvalue())
 
 
 def test_without_a_terminal_a_step_is_one_line_with_its_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    doing = Steps(new_console())
-    with doing("verifying step.onnx"):
+    progress = ConsoleProgress(new_console())
+    with progress("verifying step.onnx"):
         pass
-    with doing("writing step.pte", told=True):
+    with progress("writing step.pte", reported=True):
         pass
     out = capsys.readouterr().out
     assert re.fullmatch(r"verifying step\.onnx: \d+\.\d s\n", out)
@@ -72,7 +72,7 @@ def test_without_a_terminal_a_step_is_one_line_with_its_seconds(capsys: pytest.C
 
 def test_on_a_terminal_a_step_is_a_status_line_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = standing_in(monkeypatch)
-    with Steps(new_console())("verifying step.onnx"):
+    with ConsoleProgress(new_console())("verifying step.onnx"):
         pass
     assert "verifying step.onnx" in terminal.getvalue()
     assert terminal.getvalue().rstrip().endswith("\x1b[2K")  # It was erased.
@@ -80,6 +80,6 @@ def test_on_a_terminal_a_step_is_a_status_line_that_goes(monkeypatch: pytest.Mon
 
 def test_where_standard_output_is_for_json_no_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = standing_in(monkeypatch)
-    with Steps(new_console(quiet=True))("verifying step.onnx"):
+    with ConsoleProgress(new_console(quiet=True))("verifying step.onnx"):
         pass
     assert terminal.getvalue() == ""

@@ -52,7 +52,7 @@ def _rotate_container(path: Path, turn: tuple[int, int, int, int]) -> None:
 def test_a_rotation_that_the_container_asks_for_is_applied(
     write_video: Callable[..., Path], turn: tuple[int, int, int, int], clockwise_turns: int
 ) -> None:
-    """ISO/IEC 14496-12: ``(x, y)`` of a stored pixel is shown at ``(a x + c y, b x + d y)``; phones write (0, 1, -1, 0)."""
+    """ISO/IEC 14496-12: `(x, y)` of a stored pixel is shown at `(a x + c y, b x + d y)`; phones write (0, 1, -1, 0)."""
     quadrants = np.zeros((4, 32, 64, 3), np.uint8)
     quadrants[:, :16, :32] = 250
     path = write_video(quadrants)
@@ -119,7 +119,7 @@ def test_a_file_that_names_others_is_refused_whatever_it_is_called(
 def test_a_name_is_a_name_and_no_protocol_or_pattern(
     write_video: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """The file of that name is read, relative to the folder, and not ``secret.mp4`` or what FFmpeg makes of the name."""
+    """The file of that name is read, relative to the folder, and not `secret.mp4` or what FFmpeg makes of the name."""
     write_video(COLOURS[:1], "secret.mp4")
     write_video(COLOURS).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)

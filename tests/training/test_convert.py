@@ -90,7 +90,7 @@ def test_the_run_computes_what_the_checkpoints_network_computes(published: Publi
     run = load_run(tmp_path / "run")
     inputs = torch.randn(1, 3, 16, 32, 32), torch.randn(1, 3, 32, 32), torch.randn(1, 3, 16, 16)
     torch.testing.assert_close(run.network(*inputs)[0], published(*inputs), atol=1e-5, rtol=1e-5)
-    assert run.info.classes == ("Fight", "NoFight") and len(run.sample) > 0
+    assert run.info.labels == ("Fight", "NoFight") and len(run.sample) > 0
 
 
 @pytest.mark.parametrize("classes", [2, 5])

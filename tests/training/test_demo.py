@@ -19,7 +19,7 @@ def test_the_network_is_right_about_the_clip_that_the_demo_shows() -> None:
     run = load_run(NETWORK)
     frames, size, channels = run.info.shape
     logits = video_logits(run.network, read_subclips(CLIP, frames, size, channels), run.info)
-    assert run.info.classes[int(logits[-1].argmax())] == CLIP.parent.name
+    assert run.info.labels[int(logits[-1].argmax())] == CLIP.parent.name
 
 
 def test_no_source_video_is_trained_on_and_tested_on() -> None:

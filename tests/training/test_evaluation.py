@@ -19,7 +19,7 @@ from rich.console import Console
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import ClipstepError, VideoError
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.hashes import tree_sha256, tree_size
+from clipstep.runtime.bundle.hashes import tree_sha256, tree_size
 from clipstep.runtime.resize import Box
 from clipstep.training.cli import evaluate_command
 from clipstep.training.data.lists import Clip
@@ -174,10 +174,10 @@ def test_run_and_bundle_give_the_same_by_their_own_runtimes(
     for row, path in zip(tables["run"], paths, strict=True):
         expected = video_logits(run.network, read_subclips(path, 4, 32), run.info)[-1].softmax(dim=0)
         assert row["video"] == str(path) and row["class"] == path.parent.name
-        np.testing.assert_allclose([float(row[name]) for name in run.info.classes], expected, atol=1e-6)
+        np.testing.assert_allclose([float(row[name]) for name in run.info.labels], expected, atol=1e-6)
     for other in ("onnx", "pte"):
         for a, b in zip(tables["run"], tables[other], strict=True):
-            np.testing.assert_allclose([float(a[name]) for name in run.info.classes], [float(b[name]) for name in run.info.classes], atol=1e-4)
+            np.testing.assert_allclose([float(a[name]) for name in run.info.labels], [float(b[name]) for name in run.info.labels], atol=1e-4)
 
 
 def _say_of_the_output(bundle: Path, output: str) -> None:
@@ -185,11 +185,11 @@ def _say_of_the_output(bundle: Path, output: str) -> None:
     file, values = bundle / "step.onnx", json.loads((bundle / "manifest.json").read_text())
     model = onnx.load(file)
     (facts,) = model.metadata_props
-    facts.value = json.dumps({**json.loads(facts.value), "output": output})
+    facts.value = json.dumps({**json.loads(facts.value), "output_kind": output})
     onnx.save(model, file)
     (artifact,) = (artifact for artifact in values["artifacts"] if artifact["file"] == file.name)
     artifact.update(sha256=tree_sha256(file), size_bytes=tree_size(file))
-    (bundle / "manifest.json").write_text(json.dumps({**values, "output": output}))
+    (bundle / "manifest.json").write_text(json.dumps({**values, "output_kind": output}))
 
 
 @pytest.mark.parametrize(("output", "apply"), [("probabilities", lambda x: x), ("multilabel_logits", torch.sigmoid)])
@@ -203,7 +203,7 @@ def test_a_bundle_is_evaluated_as_its_manifest_says_of_its_output(
     with (tmp_path / "out/predictions.csv").open() as file:
         for row in csv.DictReader(file):
             expected = apply(video_logits(run.network, read_subclips(Path(row["video"]), 4, 32), run.info)[-1])
-            np.testing.assert_allclose([float(row[name]) for name in run.info.classes], expected, atol=1e-4)
+            np.testing.assert_allclose([float(row[name]) for name in run.info.labels], expected, atol=1e-4)
     both = _evaluate(bundle, three_classes, "--with", bundle_path).exception
     assert ("its classes exclude each other" in str(both)) == (output == "multilabel_logits")
 
@@ -245,7 +245,7 @@ def test_without_memory_each_subclip_is_judged_alone(run: Run, run_folder: Path,
         summary = json.loads((tmp_path / name / "summary.json").read_text())
         lines = (three_classes / "testlist01.txt").read_text().split()
         alone = [video_logits(run.network, read_subclips(three_classes / "videos" / line, 4, 32)[-1:], run.info)[0] for line in lines]
-        right = [run.info.classes[int(logits.argmax())] == line.split("/")[0] for logits, line in zip(alone, lines, strict=True)]
+        right = [run.info.labels[int(logits.argmax())] == line.split("/")[0] for logits, line in zip(alone, lines, strict=True)]
         assert summary["reset_each_step"]["top1"] == sum(right) / len(right)
 
 

@@ -61,7 +61,7 @@ def test_a_run_of_the_same_classes_is_kept_whole(tiny_data: Path, tmp_path: Path
     assert info.training["init"] == {
         "from": str(start),
         "checkpoint_sha256": first.checkpoint_sha256,
-        "classes": ["Fight", "NoFight"],
+        "labels": ["Fight", "NoFight"],
         "head": "kept",
         "normalisation": "kept",
     }
@@ -81,7 +81,7 @@ def test_other_classes_get_a_new_head(tiny_data: Path, tmp_path: Path, trained: 
         else:
             torch.testing.assert_close(after[name], value, atol=1e-9, rtol=0, msg=name)
     run = load_run(tmp_path / "run")
-    assert run.info.classes == ("Fight", "NoFight") and run.info.config["classes"] == 2 and run.info.training["init"]["head"] == "replaced"
+    assert run.info.labels == ("Fight", "NoFight") and run.info.config["classes"] == 2 and run.info.training["init"]["head"] == "replaced"
     assert f"(trained on {len(classes)} classes): its head is replaced by a new one for 2 classes" in result.output
 
 
@@ -101,7 +101,7 @@ def test_a_file_says_nothing_of_itself(tiny_data: Path, tmp_path: Path, trained:
     torch.testing.assert_close(_weights(tmp_path / "run")["classifier.weight"], _weights(start)["classifier.weight"], atol=1e-9, rtol=0)
     info = load_run(tmp_path / "run").info
     assert (info.mean, info.std) == tuple(map(tuple, channel_statistics(read_data_set(tiny_data).train, 16, 64)))
-    assert (info.training["init"]["head"], info.training["init"]["normalisation"], info.training["init"]["classes"]) == ("kept", "measured", None)
+    assert (info.training["init"]["head"], info.training["init"]["normalisation"], info.training["init"]["labels"]) == ("kept", "measured", None)
     assert "(a file without class names): its head is kept for 2 classes, the normalisation is measured on the training videos" in result.output
 
 

@@ -13,8 +13,8 @@ Cli = Callable[..., tuple[int, str, str]]
 HOLD = """
 import sys
 from pathlib import Path
-from clipstep.runtime.lock import one_writer
-with one_writer(Path(sys.argv[1])):
+from clipstep.runtime.filesystem.locking import write_lock
+with write_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -54,7 +54,16 @@ def _train(data: Path, out: Path, *options: str) -> Any:
 def killed(few_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training killed by the system after its first checkpoint, somewhere in a later epoch."""
     out = tmp_path_factory.mktemp("killed") / "run"
-    command = [sys.executable, "-c", "from clipstep.runtime.cli import main; main()", "train", str(few_videos), "--out", str(out), *OPTIONS]
+    command = [
+        sys.executable,
+        "-c",
+        "from clipstep.runtime.command_line.cli import main; main()",
+        "train",
+        str(few_videos),
+        "--out",
+        str(out),
+        *OPTIONS,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     while not (out / "checkpoint.safetensors").exists():
         assert process.poll() is None, "it ended before it could be killed"

@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from clipstep.runtime import ClipstepError, whole
+from clipstep.runtime import ClipstepError
+from clipstep.runtime.filesystem import atomic
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
 FILES = ["model.safetensors", "run.json", "sample.safetensors"]
@@ -137,7 +138,7 @@ def test_when_the_new_run_cannot_be_put_in_place_the_older_one_is_put_back(run: 
             raise OSError("disk full")
         return rename(self, target)
 
-    monkeypatch.setattr(whole, "_exchange", lambda new, out: False)
+    monkeypatch.setattr(atomic, "_exchange", lambda new, out: False)
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError, match="disk full"):
         save_run(folder, run, replace=True)

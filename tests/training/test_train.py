@@ -33,7 +33,7 @@ def test_the_run_holds_what_was_trained_on_what(tiny_data: Path, tmp_path: Path)
     assert result.exception is None, result.output
     run, data = load_run(tmp_path / "run"), read_data_set(tiny_data)
     summary = run.info.training
-    assert run.info.classes == ("Fight", "NoFight")
+    assert run.info.labels == ("Fight", "NoFight")
     assert dict(run.info.config) == {"classes": 2, "frames": 16, "size": 64, "alpha": 2, "beta": 1}
     assert (run.info.mean, run.info.std) == tuple(map(tuple, channel_statistics(data.train, 16, 64)))
     assert run.info.fps == pytest.approx(sum(frame_rate(clip.path) for clip in data.train) / 2, abs=1e-3)

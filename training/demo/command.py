@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from clipstep.runtime.cli import group
-from clipstep.runtime.lock import one_writer
-from clipstep.runtime.options import NewFolder, command
+from clipstep.runtime.command_line.cli import group
+from clipstep.runtime.command_line.options import OutputFolder, command
+from clipstep.runtime.filesystem.locking import write_lock
 
 HERE = Path(__file__).parent
 DATA, NETWORK = HERE / "fight", HERE / "network"
@@ -49,13 +49,13 @@ def _relative_here(path: Path) -> str:
 
 
 @command("demo", loads=["clipstep.training.train", "clipstep.export.pipeline", "clipstep.benchmarks.latency"])
-@click.option("--out", type=NewFolder(), default=Path("runs/demo"), show_default=True, help="Folder for the run, the bundle and the records.")
+@click.option("--out", type=OutputFolder(), default=Path("runs/demo"), show_default=True, help="Folder for the run, the bundle and the records.")
 def demo_command(out: Path) -> None:
     """Fine-tune the small network that ships with clipstep, export, verify, run, evaluate and measure it: some minutes on two cores.
 
     Each command is printed before it runs. What an earlier demo finished in --out is kept and not done again.
     """
-    click.get_current_context().with_resource(one_writer(out))
+    click.get_current_context().with_resource(write_lock(out))
     for stage in stages(out):
         click.echo(f"\n$ {shlex.join(('clipstep', *stage.arguments))}")
         if stage.makes is not None and stage.makes.exists():

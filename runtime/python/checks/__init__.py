@@ -1,1 +1,1 @@
-"""What is checked of manifests and artifacts before anything uses them; each file has the checks of one thing."""
+"""Checks of manifests and artifacts before anything uses them; each module checks one kind."""

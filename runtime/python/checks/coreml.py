@@ -1,4 +1,4 @@
-"""An ML Program's weights lie where it says, within its own weights file."""
+"""Check that the weights of an ML Program lie within its own weights file."""
 
 import struct
 from pathlib import Path
@@ -15,11 +15,12 @@ SENTINEL = 0xDEADBEEF
 
 
 def check_blob(package: Path, name: str, offset: int, size: int) -> None:
-    """Checks an entry of the weights file, as coremltools' MILBlob writes it: 64 bytes, of which the first 24 are a sentinel, a type, and
-    the size and place of the numbers.
+    """Check an entry of the weights file, as coremltools' MILBlob writes it.
+
+    An entry has 64 bytes, of which the first 24 hold a sentinel, a type, and the size and the offset of the numbers.
 
     Raises:
-        ClipstepError: another file is named, the weights file is absent or empty, the entry is none, or its numbers are not ``size``
+        ClipstepError: the program names another file; the weights file is absent or empty; the entry is damaged; or its numbers are not `size`
             bytes within the file.
     """
     if name != WEIGHTS:

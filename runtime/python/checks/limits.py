@@ -1,25 +1,25 @@
-"""What numbers and names in a manifest may be, beyond their types: a manifest that passes cannot exhaust memory or be taken for another."""
+"""Limits of the numbers and names in a manifest, beyond their types, so that a manifest cannot exhaust memory or be ambiguous."""
 
 import math
 from collections.abc import Iterable, Sequence
 
 TENSOR_BYTES = 1 << 30
-"""The most that a step's frames and states may take together: a runtime keeps them for each stream."""
+"""The largest size of a step's frames and states together, which a runtime keeps for each stream."""
 BYTES_PER_NUMBER = 4
 LARGEST_FLOAT32 = 3.4028235e38
 STATES, LABELS, LABEL_LENGTH, FILE_LENGTH = 256, 100_000, 1000, 80
 
 
 def check_shapes(frames: Sequence[int], states: Iterable[Sequence[int]]) -> None:
-    """Raises ValueError if the frames and states of one stream need more memory than any phone would give them."""
+    """Check the memory that the frames and states of one stream need, and raise ValueError if it is too much for any phone."""
     needed = sum(math.prod(shape) for shape in (frames, *states)) * BYTES_PER_NUMBER
     if needed > TENSOR_BYTES:
         raise ValueError(f"frames and states must fit into {TENSOR_BYTES} bytes, not {float(needed):.3g}")
 
 
 def check_states(names: Sequence[str], outputs: Sequence[str], initials: Sequence[float]) -> None:
-    """Raises ValueError unless the names of all inputs and outputs differ, the outputs are the logits and then each next state, and
-    the initial values are float32 numbers."""
+    """Check names and initial values, and raise ValueError unless the names of all inputs and outputs differ, the outputs are the logits
+    and then each next state, and the initial values are float32 numbers."""
     if len(names) > STATES:
         raise ValueError(f"there may be {STATES} states, not {len(names)}")
     expected = ("logits", *(f"{name}_out" for name in names))
@@ -32,7 +32,7 @@ def check_states(names: Sequence[str], outputs: Sequence[str], initials: Sequenc
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Raises ValueError if a label is empty or longer than any name, or there are too many."""
+    """Check the labels, and raise ValueError if one is empty or too long, or if there are too many."""
     if len(labels) > LABELS:
         raise ValueError(f"there may be {LABELS} labels, not {len(labels)}")
     for index, label in enumerate(labels):
@@ -41,8 +41,12 @@ def check_labels(labels: Sequence[str]) -> None:
 
 
 def check_files(files: Sequence[str], kinds: Sequence[tuple[str, str, str]], reserved: Sequence[str]) -> None:
-    """Raises ValueError if a file is one of the bundle's own, or lies in another one; if the last one, the golden steps, is an artifact too;
-    or if two artifacts are for the same target, platform and precision."""
+    """Check the files of a manifest, of which the last is that of the golden steps.
+
+    Raises:
+        ValueError: a file has a reserved name, or lies in another one; the golden steps are an artifact, too; or two artifacts are for the
+            same target, platform and precision.
+    """
     *artifacts, golden = (tuple(part for part in file.split("/") if part not in ("", ".")) for file in files)
     distinct = [*dict.fromkeys(artifacts), golden]
     for one, this in enumerate(distinct):

@@ -1,4 +1,4 @@
-"""An ONNX file of a bundle is self-contained: it names no other file, and no operator that onnxruntime does not bring itself."""
+"""Check that an ONNX file is self-contained: it refers to no other file, and to no operator that onnxruntime does not have itself."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ SCHEMA: Schema = {
     "AttributeProto": {5: "TensorProto", 6: "GraphProto", 10: "TensorProto", 11: "GraphProto", 22: "SparseTensorProto", 23: "SparseTensorProto"},
     "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
 }
-"""Every place of onnx.proto3 where a tensor or a node can be."""
+"""The fields of onnx.proto3 that can contain a tensor or a node, at any depth."""
 DIMS, RAW_DATA, TENSOR_NAME, EXTERNAL_DATA, DATA_LOCATION = 1, 9, 8, 13, 14
 OP_TYPE, DOMAIN = 4, 7
 FUNCTION_NAME, FUNCTION_DOMAIN = 1, 10
@@ -24,11 +24,11 @@ LARGEST_TENSOR = 1 << 31
 
 
 def check_onnx(path: Path) -> None:
-    """Looks into every graph, subgraph, function and sparse tensor of the file.
+    """Check every graph, subgraph, function and sparse tensor of an ONNX file.
 
     Raises:
-        ClipstepError: a tensor lies in another file, or claims more numbers than a file can hold; an operator is neither standard
-            nor a function of the file; the file is no protocol buffer.
+        ClipstepError: a tensor lies in another file, or claims more numbers than a file can hold; an operator is neither standard nor a
+            function that the file defines; or the file is not a protocol buffer.
     """
     functions, operators = set(), set()
     for message in _messages(path):
@@ -49,7 +49,7 @@ def check_onnx(path: Path) -> None:
 
 
 def _messages(path: Path) -> Iterator[Message]:
-    """One after the other: together they would take more memory than the file."""
+    """Yield the messages one at a time, because all of them would take more memory than the file."""
     try:
         yield from messages(path.read_bytes(), "ModelProto", SCHEMA)
     except ClipstepError as error:
@@ -68,7 +68,7 @@ def _check_tensor(path: Path, tensor: Message) -> None:
 
 
 def _sizes(field: Field) -> list[int]:
-    """A repeated number: one, or several packed into bytes."""
+    """Return the values of a repeated number: one, or several that are packed into bytes."""
     if isinstance(field.value, int):
         return [field.value]
     packed, sizes = bytes(field.value), []

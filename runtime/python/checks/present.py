@@ -1,4 +1,4 @@
-"""Whether a file is there at all, and has anything in it."""
+"""Check that a file exists and is not empty."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from clipstep.runtime.errors import ClipstepError
 
 
 def check_present(path: Path, fix: str) -> None:
-    """Checks that a file, or a folder that is one of a format's files, is there and not empty; ``fix`` is what to do if not.
+    """Check that a file, or a folder of a format whose files are folders, exists and is not empty; `fix` says what to do if not.
 
     Raises:
         ClipstepError: it is absent or empty.

@@ -1,6 +1,6 @@
-"""Protocol buffers, read without a schema's library: the base install has none for ONNX, and a check must see every field.
+"""Parse protocol buffers without generated code, which the base install does not have for ONNX.
 
-A reader made from a schema gives the last of several values of one field; here each of them is seen.
+A generated parser keeps only the last value of a field that occurs several times. A check has to see all of them, as this one does.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from clipstep.runtime.errors import ClipstepError
 
 DEPTH = 100
-"""protobuf's own limit of messages within messages."""
+"""How deep messages may be nested: protobuf's own limit."""
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 Schema = Mapping[str, Mapping[int, str]]
-"""For each kind of message: the kinds of the messages in its fields, by the fields' numbers. Others are not looked into."""
+"""For each kind of message, the kinds of the messages in its fields by the number of the field. Other fields are not parsed further."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Field:
 
     @property
     def text(self) -> str:
-        """The value as a string, if it is one."""
+        """The value as a string; empty if it is a number."""
         return bytes(self.value).decode("utf-8", "replace") if isinstance(self.value, memoryview) else ""
 
 
@@ -39,15 +39,15 @@ class Message:
         return [field for field in self.fields if field.number == number]
 
     def text(self, number: int) -> str:
-        """The last string in that field, as readers take it."""
+        """Return the last string in that field, which is the one that readers use."""
         return next((field.text for field in reversed(self.fields) if field.number == number), "")
 
 
 def messages(data: bytes | memoryview, kind: str, schema: Schema, depth: int = 0) -> Iterator[Message]:
-    """The message in ``data``, and then all that the schema finds within it.
+    """Yield the message in `data`, and then all messages that the schema finds within it.
 
     Raises:
-        ClipstepError: a field ends outside the message it is in, or messages are nested too deep.
+        ClipstepError: a field ends outside its message, or messages are nested too deep.
     """
     if depth > DEPTH:
         raise ClipstepError("messages are nested too deep", expected=f"at most {DEPTH}")

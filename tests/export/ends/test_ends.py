@@ -16,8 +16,8 @@ from clipstep.export.golden_steps import check_steps
 from clipstep.export.step import program_of
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, Prediction, StepModel
+from clipstep.runtime.bundle.manifest import Flush
 from clipstep.runtime.golden import ParityError
-from clipstep.runtime.manifest import Flush
 from clipstep.training.run import Run
 
 CLASSES = ("fight", "nofight", "other")
@@ -36,7 +36,7 @@ def earlier_bundle(delayed_bundle: Path, tmp_path: Path, rehash: Callable[..., B
     (entry,) = model.metadata_props
     facts = json.loads(entry.value)
     for said in (values, facts):
-        del said["flush"], said["average"], said["window_frames"]
+        del said["flush"], said["temporal_average"], said["window_frames"]
     entry.value = json.dumps(facts)
     onnx.save(model, path / "step.onnx")
     replace(GoldenSteps.of(Bundle.open(delayed_bundle)), flushed={}).save(path / "golden.safetensors")

@@ -45,7 +45,7 @@ def test_a_window_predicts_the_new_scene_and_the_mean_over_all_frames_does_not(
 ) -> None:
     """After 30 s of one scene and 2 s of another, in every target: the window is the clip network on the newest 50 frames."""
     manifest = Bundle.open(windowed_bundle).manifest
-    assert (manifest.average, manifest.window_frames, manifest.delay_frames, manifest.flush) == ("window", 50, 0, None)
+    assert (manifest.temporal_average, manifest.window_frames, manifest.delay_frames, manifest.flush) == ("sliding_window", 50, 0, None)
     video = _scenes(30, 2)
     new = eager(framewise_run, video[-50:])
     for model in engines(windowed_bundle):
@@ -55,7 +55,7 @@ def test_a_window_predicts_the_new_scene_and_the_mean_over_all_frames_does_not(
             np.testing.assert_allclose(found[seen], expected, atol=1e-4, err_msg=f"{model.description}, {seen} frames")
         model.close()
     export_network(framewise_run.spec("framewise"), tmp_path / "all.clipstep", ExportOptions(("onnx",), stream=2))
-    assert Bundle.open(tmp_path / "all.clipstep").manifest.average == "all"
+    assert Bundle.open(tmp_path / "all.clipstep").manifest.temporal_average == "cumulative"
     with StepModel.load(tmp_path / "all.clipstep") as model:
         deaf = _predictions(model, video)
     moved, due = np.abs(deaf[800] - deaf[750]).max(), np.abs(new - deaf[750]).max()
@@ -95,7 +95,7 @@ def test_the_causal_preset_takes_a_window(clip: Path, randomise: Callable[[nn.Mo
     network = randomise(build("slowfast_causal_shufflenet", config))
     run = Run(network, RunInfo("slowfast_causal_shufflenet", config, CLASSES, MEAN, STD, 25.0, "0" * 64), read_subclips(clip, 8, 32)[:5])
     manifest = export_network(run.spec("causal"), tmp_path / "c.clipstep", ExportOptions(("onnx",), stream=2, window=0.4)).manifest
-    assert (manifest.average, manifest.window_frames) == ("window", 10)
+    assert (manifest.temporal_average, manifest.window_frames) == ("sliding_window", 10)
     frames = run.sample.flatten(0, 1)
     with StepModel.load(tmp_path / "c.clipstep") as model:
         found = _predictions(model, frames.numpy())
@@ -108,7 +108,7 @@ def test_the_causal_preset_takes_a_window(clip: Path, randomise: Callable[[nn.Mo
             back = max(0, step - 5)
             expected = network.classifier((totals[step] - totals[back]) / (2 * (step - back)))[0]
             np.testing.assert_allclose(found[2 * step], expected, atol=1e-4)
-    assert program_of(run.spec(), 2).average == "all"
+    assert program_of(run.spec(), 2).temporal_average == "cumulative"
 
 
 class Remembers(nn.Module):
@@ -151,7 +151,7 @@ def test_the_command_line_warns_and_refuses(clipstep: Command, run_folder: Path,
     )
     (tmp_path / "names.txt").write_text("a\nb\nc\n")
     monkeypatch.chdir(tmp_path)
-    own = ("--model", "framewise:make", "--random-weights", "--classes", "names.txt", "--frames", 4, "--size", 16, "--target", "onnx")
+    own = ("--model", "framewise:make", "--random-weights", "--labels", "names.txt", "--frames", 4, "--size", 16, "--target", "onnx")
     code, out, err = clipstep("export", *own, "--out", "all.clipstep", "--stream", 2)
     assert (code, err) == (0, "") and "a warning: predictions are a mean over all frames so far" in out and "--window SECONDS" in out
     code, out, err = clipstep("export", *own, "--out", "new.clipstep", "--stream", 2, "--window", 1)

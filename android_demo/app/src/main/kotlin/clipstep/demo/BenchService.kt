@@ -18,7 +18,7 @@ internal const val KEY_TASK = "task"
 internal const val KEY_RESULT = "result"
 internal const val KEY_ERROR = "error"
 
-/** Measures one task in the process `:bench`, which does nothing else and ends with the answer. */
+/** Measures one task in the process `:bench`, which does nothing else and ends after its answer. */
 class BenchService : Service() {
     private val thread = HandlerThread("bench").apply { start() }
     private val messenger by lazy { Messenger(Handler(thread.looper) { answer(it) }) }

@@ -3,13 +3,13 @@ package clipstep.demo
 import java.io.File
 import kotlinx.serialization.json.Json
 
-/** How much to measure: in each of [rounds], every engine with every thread count has a turn of [steps] steps after [warmUp]. */
+/** What to measure: in each of [rounds], every engine with every thread count runs [steps] steps after [warmUp] warm-up steps. */
 data class Plan(val bundle: File, val engines: List<String>, val threads: List<Int>, val rounds: Int, val steps: Int, val warmUp: Int) {
-    /** A round's tasks. */
+    /** The tasks of one round. */
     val tasks: List<Task> get() = threads.flatMap { count -> engines.map { Task(bundle.path, it, count, warmUp, steps) } }
 }
 
-/** A plan carried out: turns, then the records, written whole at the end or not at all. Main thread. */
+/** Runs a plan task by task, then writes the records atomically. Used on the main thread. */
 internal class Benchmark(private val plan: Plan, private val measurer: Measurer, private val facts: DeviceFacts, private val listener: Listener) {
     interface Listener {
         fun turn(round: Int, rounds: Int, task: Task)
@@ -38,7 +38,7 @@ internal class Benchmark(private val plan: Plan, private val measurer: Measurer,
     }
 }
 
-/** The records' folder: `NAME.jsonl` when a benchmark is through, `NAME.error` when it failed, `NAME.running` in between. */
+/** The folder of records: `NAME.running` while a benchmark runs, then `NAME.jsonl`, or `NAME.error` if it failed. */
 internal class Records(val folder: File) {
     fun begin(name: String) {
         folder.mkdirs()
@@ -50,7 +50,7 @@ internal class Records(val folder: File) {
 
     fun fail(name: String, sentence: String): File = end(name, "error", sentence + "\n")
 
-    /** Benchmarks that the app did not live to end; they are forgotten. */
+    /** Deletes the traces of benchmarks that ended with the app. */
     fun interrupted(): Boolean = folder.listFiles { file -> file.name.endsWith(".running") || file.name.endsWith(".part") }.orEmpty().map { it.delete() }.any()
 
     private fun end(name: String, end: String, text: String): File {

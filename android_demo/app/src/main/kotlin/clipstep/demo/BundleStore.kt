@@ -15,16 +15,16 @@ private const val SUFFIX = ".clipstep"
 private const val ZIP = ".zip"
 private const val PART = ".part"
 
-/** The bundles of this phone: those that came with the app and those that were opened. One is written whole or not at all. */
+/** The bundles on this phone: those that came with the app and those that the user opened. They are written atomically. */
 class BundleStore(private val context: Context) {
     private val folder = File(context.filesDir, "bundles").apply { mkdirs() }
 
-    /** By name, without what a killed app may have left half-written. */
+    /** The bundles by name, without those that a killed app left incomplete. */
     fun bundles(): List<File> = folder.listFiles { file -> file.name.endsWith(SUFFIX) }.orEmpty().sortedBy { it.name }
 
     fun clean() = folder.listFiles { file -> file.name.endsWith(PART) }.orEmpty().forEach { it.deleteRecursively() }
 
-    /** Unpacks the bundles among the app's assets that are not here yet. */
+    /** Unpacks those bundles in the app's assets that are not here yet. */
     fun unpack() {
         clean()
         val shipped = context.assets.list("").orEmpty().map { it.substringBefore('/') }.distinct() // Some list files, some folders.
@@ -33,13 +33,13 @@ class BundleStore(private val context: Context) {
         }
     }
 
-    /** Copies a bundle from the file picker: the folder behind [tree]. It must be whole, unaltered, and runnable here. */
+    /** Copies a bundle from the file picker, the folder [tree]. It must be complete, unaltered and runnable here. */
     fun import(tree: Uri): File {
         val documents = Documents(context.contentResolver, tree)
         return keep(named(documents.name())) { part -> documents.copyTo(part) }
     }
 
-    /** The same of the pack behind [document], one file. */
+    /** Copies a pack from the file picker, the file [document]. */
     fun importPack(document: Uri): File {
         val resolver = context.contentResolver
         return unpack(named(nameOf(resolver, document))) { resolver.openInputStream(document) ?: throw IOException("it cannot be opened") }
@@ -47,7 +47,7 @@ class BundleStore(private val context: Context) {
 
     private fun named(given: String) = given.removeSuffix(ZIP).removeSuffix(SUFFIX).replace(Regex("[^A-Za-z0-9._-]"), "_") + SUFFIX
 
-    /** A pack is copied first: what gives it can be read only once, from its start. */
+    /** Copies the pack first, because its provider's stream can be read only once. */
     private fun unpack(name: String, open: () -> InputStream): File {
         val pack = File(folder, name + ZIP + PART)
         try {
@@ -58,7 +58,7 @@ class BundleStore(private val context: Context) {
         }
     }
 
-    /** A sentence with bundles' names in place of their paths, which mean nothing to a user. */
+    /** Replaces paths in a message by the bundles' names, because paths mean nothing to a user. */
     fun inWords(sentence: String): String = sentence.replace("${folder.path}/", "").replace(SUFFIX + PART, SUFFIX).replace(SUFFIX + ZIP + PART, SUFFIX + ZIP)
 
     private fun keep(name: String, write: (File) -> Unit): File {
@@ -83,7 +83,7 @@ class BundleStore(private val context: Context) {
     }
 
     companion object {
-        /** Whether an error, or what caused it, is that the disk is full. */
+        /** Whether an error, or one of its causes, is a full disk. */
         fun isNoSpace(error: Throwable): Boolean = generateSequence(error) { it.cause }.any {
             (it as? ErrnoException)?.errno == OsConstants.ENOSPC || "ENOSPC" in it.message.orEmpty()
         }

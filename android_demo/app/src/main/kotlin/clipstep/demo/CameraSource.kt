@@ -19,9 +19,9 @@ import android.util.Size
 import clipstep.runtime.YuvColor
 import kotlin.math.abs
 
-private const val WAITING_IMAGES = 6 // As long as a step takes at most: 0.2 s.
+private const val WAITING_IMAGES = 6 // Enough for a step of up to 0.2 s.
 
-/** camera2: YUV_420_888 images of a small size, at the network's frame rate where the camera can. */
+/** Frames of a camera through camera2: small YUV_420_888 images, at the network's frame rate if the camera supports it. */
 class CameraSource(private val context: Context, private val turn: Int, private val fps: Double, private val size: Int) : FrameSource {
     override val isLive = true
     private val manager = context.service<CameraManager>()
@@ -49,7 +49,7 @@ class CameraSource(private val context: Context, private val turn: Int, private 
         worker?.post { close() }
     }
 
-    @SuppressLint("MissingPermission") // Asked for before; a refusal since then is a SecurityException.
+    @SuppressLint("MissingPermission") // Permission was requested before; if it was withdrawn since, this throws a SecurityException.
     private fun open(worker: Handler, sink: FrameSink) {
         if (stopped) return
         try {
@@ -66,7 +66,7 @@ class CameraSource(private val context: Context, private val turn: Int, private 
             fail(sink, error)
         } catch (error: SecurityException) {
             fail(sink, error)
-        } catch (error: IllegalArgumentException) { // A camera that was unplugged since it was listed.
+        } catch (error: IllegalArgumentException) { // The camera was unplugged since it was listed.
             fail(sink, error)
         }
     }
@@ -104,7 +104,7 @@ class CameraSource(private val context: Context, private val turn: Int, private 
                 action()
             } catch (error: CameraAccessException) {
                 fail(sink, error)
-            } catch (error: IllegalStateException) { // It was disconnected in between.
+            } catch (error: IllegalStateException) { // It was disconnected meanwhile.
                 fail(sink, error)
             } catch (error: IllegalArgumentException) { // It refuses the size.
                 fail(sink, error)
@@ -142,17 +142,17 @@ private fun createSession(camera: CameraDevice, reader: ImageReader, worker: Han
     }
 }
 
-/** The size closest to 640x480 whose short side is at least [size]; null if the camera has none. */
+/** Returns the size closest to 640x480 whose short side is at least [size], or null if the camera has none. */
 internal fun chooseSize(facts: CameraCharacteristics, size: Int): Size? {
     val sizes = facts.get(CameraCharacteristics.SCALER_STREAM_CONFIGURATION_MAP)?.getOutputSizes(ImageFormat.YUV_420_888).orEmpty()
     return sizes.filter { minOf(it.width, it.height) >= size }.minByOrNull { abs(it.width * it.height - 640 * 480) }
 }
 
-/** The range of frame rates that is closest to always [fps]. */
+/** Returns the range of frame rates that is closest to a constant [fps]. */
 internal fun chooseRate(facts: CameraCharacteristics, fps: Double): Range<Int>? =
     facts.get(CameraCharacteristics.CONTROL_AE_AVAILABLE_TARGET_FPS_RANGES)?.minByOrNull { abs(it.lower - fps) + abs(it.upper - fps) }
 
-/** How far the camera's pictures have to be turned clockwise to be upright on a display that is turned by [displayDegrees]. */
+/** Returns by how many degrees to rotate the camera's images clockwise so that they are upright on a display rotated by [displayDegrees]. */
 internal fun rotation(facts: CameraCharacteristics, displayDegrees: Int): Int {
     val sensor = facts.get(CameraCharacteristics.SENSOR_ORIENTATION) ?: 0
     val front = facts.get(CameraCharacteristics.LENS_FACING) == CameraCharacteristics.LENS_FACING_FRONT

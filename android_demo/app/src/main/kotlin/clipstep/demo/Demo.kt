@@ -20,9 +20,9 @@ import java.io.IOException
 internal const val TAG = "clipstep"
 
 /**
- * What the main screen shows and does, without views. It outlives the activity when the screen turns.
+ * The model of the main screen: its state and actions, without views. It survives the activity when the screen is rotated.
  *
- * All work is on one thread, the worker's; [show] and [preview] are called on the main thread.
+ * All work is done on one worker thread; [show] and [preview] are called on the main thread.
  */
 class Demo(private val application: DemoApplication) : Closeable {
     private val main = Handler(Looper.getMainLooper())
@@ -35,18 +35,18 @@ class Demo(private val application: DemoApplication) : Closeable {
     var show: (Screen) -> Unit = {}
     var preview: (Bitmap) -> Unit = {}
 
-    /** The newest state of the screen. Main thread. */
+    /** The present state of the screen. Main thread only. */
     var screen = Screen(engine = notes.getString("engine", null) ?: "onnxruntime", threads = notes.getInt("threads", 1))
         private set
 
-    // The worker's own.
+    // Used by the worker thread only.
     private var bundle: Bundle? = null
     private var model: StepModel? = null
     private var recogniser: Recogniser? = null
 
-    // The main thread's own.
+    // Used by the main thread only.
     private var source: FrameSource? = null
-    private var wanted = 0 // Counts starts and stops: what was asked for before the last of them does not start any more.
+    private var wanted = 0 // Counts starts and stops, so that requests from before the last one are dropped.
     private var displayDegrees = 0
 
     init {
@@ -85,14 +85,14 @@ class Demo(private val application: DemoApplication) : Closeable {
         }
     }
 
-    /** Gives the camera back: nothing runs after this until the next start. */
+    /** Releases the camera. Nothing runs after this until the next start. */
     fun stop() {
         wanted++
         source?.stop()
         source = null
     }
 
-    /** The display was turned to [degrees]: what was seen so far lies on its side now. */
+    /** Handles a rotation of the display to [degrees]: a new video starts, because earlier frames have another orientation. */
     fun turn(degrees: Int) {
         if (degrees == displayDegrees) return
         displayDegrees = degrees
@@ -100,20 +100,20 @@ class Demo(private val application: DemoApplication) : Closeable {
         worker.post { recogniser?.reset() }
     }
 
-    /** The camera may not be used. */
+    /** Handles a refused permission for the camera. */
     fun refuse() = change { copy(message = text(R.string.refused), asksForCamera = true) }
 
-    /** Another engine or number of threads. */
+    /** Switches to another engine or number of threads. */
     fun choose(engine: String, threads: Int) {
         if (engine == screen.engine && threads == screen.threads) return
         change { copy(engine = engine, threads = threads) }
         worker.post { guarded { bundle?.let { load(it.path, engine, threads) } } }
     }
 
-    /** A bundle from the file picker: a folder. */
+    /** Opens a bundle from the file picker, a folder. */
     fun open(tree: Uri) = openWith { store.import(tree) }
 
-    /** A bundle from the file picker: a pack, one file. */
+    /** Opens a pack from the file picker, a file. */
     fun openPack(document: Uri) = openWith { store.importPack(document) }
 
     private fun openWith(import: () -> File) {
@@ -153,10 +153,10 @@ class Demo(private val application: DemoApplication) : Closeable {
         main.post { onReady() }
     }
 
-    /** Called on the main thread when a model is there. */
+    /** Called on the main thread once a model is loaded. */
     var onReady: () -> Unit = {}
 
-    /** At a bundle's first start in an engine it has to prove itself; the result is remembered. */
+    /** Checks the golden steps when a bundle is first run in an engine, and remembers the result. */
     private fun check(opened: Bundle, loaded: StepModel, engine: String): String {
         val key = "checked ${opened.manifestSha256} $engine"
         notes.getString(key, null)?.let { return it }

@@ -4,9 +4,9 @@ import android.app.Application
 import android.net.Uri
 import android.os.Handler
 
-/** Where frames come from and measuring happens: what a test replaces. */
+/** Creates the frame sources and the measurer; tests replace them. */
 open class DemoApplication : Application() {
-    /** The camera numbered [turn], counted on past the last one. */
+    /** Returns camera number [turn], modulo the number of cameras. */
     open fun camera(turn: Int, fps: Double, size: Int): FrameSource = CameraSource(this, turn, fps, size)
 
     open fun video(uri: Uri): FrameSource = VideoSource(this, uri)

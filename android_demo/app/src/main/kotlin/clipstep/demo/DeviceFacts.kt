@@ -8,7 +8,7 @@ import android.os.BatteryManager
 import android.os.Build
 import android.os.PowerManager
 
-/** Facts about this phone and this app. */
+/** Information about this phone and this app. */
 internal class DeviceFacts(private val context: Context) {
     val device = DeviceRecord(cpuModel(), Runtime.getRuntime().availableProcessors(), "Android ${Build.VERSION.RELEASE} (SDK ${Build.VERSION.SDK_INT})", machine())
 
@@ -20,7 +20,7 @@ internal class DeviceFacts(private val context: Context) {
     fun phone(temperatureBeforeC: Double?) =
         PhoneRecord("${Build.MANUFACTURER} ${Build.MODEL}", Build.FINGERPRINT, temperatureBeforeC, temperatureC(), thermalStatus())
 
-    /** Of the battery, the one thermometer that every phone lets apps read. */
+    /** The temperature of the battery, the only one that apps can read on every phone. */
     fun temperatureC(): Double? {
         val battery = context.registerReceiver(null, IntentFilter(Intent.ACTION_BATTERY_CHANGED)) ?: return null
         return battery.getIntExtra(BatteryManager.EXTRA_TEMPERATURE, -1).takeIf { it >= 0 }?.let { it / 10.0 }

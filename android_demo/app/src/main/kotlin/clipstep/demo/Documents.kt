@@ -41,7 +41,7 @@ internal class Documents(private val resolver: ContentResolver, private val tree
     }
 }
 
-/** What the file picker's provider calls a document. */
+/** The name of a document, from the file picker's provider. */
 internal fun nameOf(resolver: ContentResolver, document: Uri): String {
     val cursor = resolver.query(document, arrayOf(Document.COLUMN_DISPLAY_NAME), null, null, null) ?: throw IOException("its provider gives nothing")
     return cursor.use { rows -> if (rows.moveToFirst()) rows.getString(rows.getColumnIndexOrThrow(Document.COLUMN_DISPLAY_NAME)) else throw IOException("it is not there any more") }

@@ -3,29 +3,29 @@ package clipstep.demo
 import android.os.Handler
 import clipstep.runtime.YuvImage
 
-/** A camera or a video. */
+/** A source of frames: a camera or a video. */
 interface FrameSource {
-    /** Whether its frames come at a rate that must be kept up with. */
+    /** Whether frames that are not taken in time are lost, as a camera's are. */
     val isLive: Boolean
 
-    /** Starts to give frames to [sink], on [worker]'s thread. */
+    /** Starts to deliver frames to [sink], on [worker]'s thread. */
     fun start(worker: Handler, sink: FrameSink)
 
-    /** The display was turned to [degrees] counter-clockwise. */
+    /** Handles a rotation of the display to [degrees] counter-clockwise. */
     fun turn(degrees: Int)
 
-    /** No frame comes after this, and the camera or the file is given back. From any thread. */
+    /** Stops: no frame is delivered after this, and the camera or the file is released. It may be called from any thread. */
     fun stop()
 }
 
 /** Takes the frames of a source. */
 interface FrameSink {
-    /** The [image] is valid until this returns; it is upright after being turned clockwise by [rotation] degrees. */
+    /** Takes a frame. [image] is valid until this returns; rotated clockwise by [rotation] degrees it is upright. */
     fun frame(image: YuvImage, rotation: Int, timestampNs: Long)
 
     /** The video has ended. */
     fun ended()
 
-    /** No frame comes any more, and why, for the screen. */
+    /** The source has failed, with the reason for the screen. */
     fun failed(sentence: String)
 }

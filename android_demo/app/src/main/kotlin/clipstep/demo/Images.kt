@@ -6,14 +6,14 @@ import clipstep.runtime.Plane
 import clipstep.runtime.YuvColor
 import clipstep.runtime.YuvImage
 
-/** A YUV_420_888 image as it is: nothing is copied. */
+/** Wraps a YUV_420_888 image without copying it. */
 internal fun yuv(image: Image, color: YuvColor): YuvImage {
     val (y, u, v) = image.planes.map { Plane(it.buffer, it.rowStride, it.pixelStride) }
     val crop = image.cropRect
     return YuvImage(crop.height(), crop.width(), y, u, v, color, crop.top, crop.left)
 }
 
-/** How a decoder's output becomes RGB; a file that does not say is taken as standard definition, as in training. */
+/** Returns the conversion of a decoder's output to RGB; a file without colour information counts as standard definition, as in training. */
 internal fun colorOf(format: MediaFormat): YuvColor {
     fun get(key: String) = if (format.containsKey(key)) format.getInteger(key) else 0
     return when {

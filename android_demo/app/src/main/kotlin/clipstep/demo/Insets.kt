@@ -4,7 +4,7 @@ import android.os.Build
 import android.view.View
 import android.view.WindowInsets
 
-/** Keeps a view clear of the system's bars and the camera's cut-out: since target SDK 35 content is drawn under them. */
+/** Keeps a view clear of the system bars and the display cutout, under which content is drawn since target SDK 35. */
 internal fun View.padForInsets() = setOnApplyWindowInsetsListener { view, insets ->
     if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.R) {
         val bars = insets.getInsets(WindowInsets.Type.systemBars() or WindowInsets.Type.displayCutout())

@@ -21,7 +21,7 @@ private const val PICK_VIDEO = 2
 private const val PICK_BUNDLE = 3
 private const val PICK_PACK = 4
 
-/** Camera or video to live top-k, with latency. */
+/** The main screen: live top-k of a camera or a video, with latency. */
 class MainActivity : Activity() {
     private lateinit var views: MainViews
     private lateinit var demo: Demo
@@ -128,6 +128,6 @@ class MainActivity : Activity() {
 
         override fun onDisplayRemoved(displayId: Int) = Unit
 
-        override fun onDisplayChanged(displayId: Int) = demo.turn(displayDegrees()) // Half a turn does not make a new activity.
+        override fun onDisplayChanged(displayId: Int) = demo.turn(displayDegrees()) // A rotation by 180 degrees does not recreate the activity.
     }
 }

@@ -38,7 +38,7 @@ internal class MainViews(private val activity: Activity, screen: Screen, private
         for (i in 0 until rows.childCount) render(rows.getChildAt(i), screen.top.getOrNull(i))
     }
 
-    /** The camera's button turns it while it runs. */
+    /** While a camera runs, its button switches to the next one. */
     fun showsVideo(isVideo: Boolean) = activity.view<Button>(R.id.camera).setText(if (isVideo) R.string.camera else R.string.turn_camera)
 
     private fun render(row: View, ranked: Ranked?) {

@@ -10,11 +10,11 @@ import java.io.File
 import kotlin.math.abs
 import kotlinx.serialization.Serializable
 
-/** One turn of one configuration. */
+/** One measurement of one configuration. */
 @Serializable
 data class Task(val bundle: String, val engine: String, val threads: Int, val warmUp: Int, val steps: Int)
 
-/** What a turn gave; [processId] tells that it had a process of its own. */
+/** The result of a task; [processId] shows that it had a process of its own. */
 @Serializable
 data class Measurement(
     val loadS: Double,
@@ -26,7 +26,7 @@ data class Measurement(
     val processId: Int,
 )
 
-/** Loads, proves the first step, warms up, then times steps on golden subclips. [processId] is this process's. */
+/** Loads the model, compares the first step with the golden steps, warms up, then times steps on golden subclips. */
 internal fun measure(task: Task, processId: Int): Measurement {
     val bundle = Bundle.open(File(task.bundle))
     val golden = GoldenSteps.of(bundle)
@@ -59,7 +59,7 @@ internal fun memoryBytes(key: String): Long {
     return line.filter { it.isDigit() }.toLong() * 1024
 }
 
-/** A record as `clipstep bench` writes it, of a configuration's turns. */
+/** Returns a record, as `clipstep bench` writes it, of all measurements of a configuration. */
 internal fun record(task: Task, turns: List<Measurement>, facts: DeviceFacts, phone: PhoneRecord): Record {
     val bundle = Bundle.open(File(task.bundle))
     val artifact = bundle.artifact(engineInfo(task.engine).target)
@@ -75,7 +75,7 @@ internal fun record(task: Task, turns: List<Measurement>, facts: DeviceFacts, ph
         device = facts.device,
         toolVersions = mapOf("clipstep" to facts.appVersion, task.engine to facts.engineVersion(task.engine)),
         placement = artifact.placement.delegated,
-        outside = artifact.placement.outside,
+        notDelegated = artifact.placement.notDelegated,
         fileBytes = artifact.sizeBytes,
         subclipS = subclipS,
         peakMemoryBytes = turns.maxOf { it.peakMemoryBytes },
@@ -88,7 +88,7 @@ internal fun record(task: Task, turns: List<Measurement>, facts: DeviceFacts, ph
     )
 }
 
-/** Between the two nearest values, as numpy does. */
+/** Returns a percentile, interpolated between the two nearest values as numpy does. */
 internal fun percentile(values: List<Double>, percent: Int): Double {
     val sorted = values.sorted()
     val position = percent / 100.0 * (sorted.size - 1)

@@ -14,15 +14,15 @@ import kotlinx.serialization.json.Json
 
 private const val PROCESS_END_MS = 500L
 
-/** Carries out one task after the other, each in a process of its own. Main thread. */
+/** Runs tasks one after the other, each in a process of its own. Used on the main thread. */
 interface Measurer {
-    /** Calls exactly one of the two on the main thread, unless it is cancelled before. */
+    /** Runs a task, and calls exactly one of the two functions on the main thread, unless it is cancelled before. */
     fun measure(task: Task, done: (Measurement) -> Unit, failed: (String) -> Unit)
 
     fun cancel()
 }
 
-/** By [BenchService]. */
+/** A measurer that uses [BenchService]. */
 internal class ProcessMeasurer(private val context: Context, private val main: Handler) : Measurer {
     private var turn: Turn? = null
 
@@ -46,7 +46,7 @@ internal class ProcessMeasurer(private val context: Context, private val main: H
             try {
                 Messenger(service).send(message)
             } catch (_: RemoteException) {
-                onServiceDisconnected(name) // The process of the turn before, on its way out: a new one follows.
+                onServiceDisconnected(name) // This is the process of the last task, which is ending; a new one follows.
             }
         }
 

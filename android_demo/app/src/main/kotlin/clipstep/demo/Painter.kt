@@ -3,7 +3,7 @@ package clipstep.demo
 import android.graphics.Bitmap
 import clipstep.runtime.Frame
 
-/** RGB frames as bitmaps for the screen; two take turns, so that one can be drawn while the other is painted. */
+/** Converts RGB frames to bitmaps for the screen. Two bitmaps alternate, so that one can be drawn while the other is written. */
 internal class Painter {
     private var pixels = IntArray(0)
     private val bitmaps = arrayOfNulls<Bitmap>(2)

@@ -10,10 +10,10 @@ import java.io.Closeable
 private const val TOP = 3
 private const val SMOOTHING = 0.5f
 
-/** What the screen shows of a prediction. */
+/** The part of a prediction that the screen shows. */
 class Reading(val top: List<Ranked>, val stepMs: Double, val realTimeFactor: Double, val missed: Long)
 
-/** A source's frames through a stream, on the worker's thread. [clock] gives nanoseconds. */
+/** Runs a stream on a source's frames, on the worker thread. [clock] returns nanoseconds. */
 class Recogniser(model: StepModel, private val clock: () -> Long = System::nanoTime) : Closeable {
     private val stream = model.stream(SMOOTHING)
     private val converter = YuvConverter()
@@ -22,11 +22,11 @@ class Recogniser(model: StepModel, private val clock: () -> Long = System::nanoT
     private var period = 0L
     private var missed = 0L
 
-    /** The upright square that the network saw last. */
+    /** The last upright square that the network was given. */
     var seen: Frame? = null
         private set
 
-    /** A prediction, or null while a subclip fills. [live] says that frames which do not come in time are missed. */
+    /** Takes a frame, and returns a prediction or null. [live] says that frames which are not taken in time are lost. */
     fun accept(image: YuvImage, rotation: Int, timestampNs: Long, live: Boolean): Reading? {
         val frame = converter.convert(image, rotation)
         seen = frame
@@ -37,7 +37,7 @@ class Recogniser(model: StepModel, private val clock: () -> Long = System::nanoT
         return Reading(prediction.top(TOP), stepMs, subclipS * 1000 / stepMs, missed)
     }
 
-    /** The camera turned, or another video starts. */
+    /** Starts a new video: the camera was rotated, or another video starts. */
     fun reset() {
         stream.reset()
         last = 0
@@ -47,7 +47,7 @@ class Recogniser(model: StepModel, private val clock: () -> Long = System::nanoT
 
     override fun close() = stream.close()
 
-    /** A camera's shortest time between two frames is its period; a longer one hides frames that found no room. */
+    /** Counts lost frames: the shortest time between two of a camera's frames is its period, and longer gaps hide frames. */
     private fun countMissed(timestampNs: Long) {
         val passed = timestampNs - last
         if (last in 1 until timestampNs) {

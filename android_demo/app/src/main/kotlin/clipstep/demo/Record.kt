@@ -3,7 +3,7 @@ package clipstep.demo
 import kotlinx.serialization.SerialName
 import kotlinx.serialization.Serializable
 
-/** A benchmark record, with the keys of `clipstep bench`'s: every key with its unit. */
+/** A benchmark record with the keys of `clipstep bench`. Every key has its unit. */
 @Serializable
 data class Record(
     val bundle: String,
@@ -14,7 +14,7 @@ data class Record(
     val device: DeviceRecord,
     @SerialName("tool_versions") val toolVersions: Map<String, String>,
     val placement: Map<String, Int>,
-    val outside: List<String>,
+    @SerialName("not_delegated") val notDelegated: List<String>,
     @SerialName("file_bytes") val fileBytes: Long,
     @SerialName("subclip_s") val subclipS: Double,
     @SerialName("peak_memory_bytes") val peakMemoryBytes: Long,
@@ -30,7 +30,7 @@ data class Record(
 @Serializable
 data class ConfigurationRecord(val name: String, val target: String, val form: String, val precision: String, val engine: String, val threads: Int, val file: String)
 
-/** How it started. ExecuTorch and onnxruntime do not say how many threads they use: those that they were given. */
+/** How it started. The threads are those that were asked for: ExecuTorch and onnxruntime do not report how many they use. */
 @Serializable
 data class ColdStartRecord(
     @SerialName("load_s") val loadS: Double,
@@ -43,12 +43,12 @@ data class ColdStartRecord(
 @Serializable
 data class DeviceRecord(@SerialName("cpu_model") val cpuModel: String, val cores: Int, val os: String, val machine: String)
 
-/** What only a phone has. */
+/** What only phones record. */
 @Serializable
 data class PhoneRecord(
     val model: String,
     @SerialName("build_fingerprint") val buildFingerprint: String,
-    /** Of the battery; null where the phone does not say. */
+    /** The battery's; null if the phone does not report it. */
     @SerialName("temperature_before_c") val temperatureBeforeC: Double?,
     @SerialName("temperature_after_c") val temperatureAfterC: Double?,
     /** From 0 (none) to 6 (shutdown); null before Android 10. */

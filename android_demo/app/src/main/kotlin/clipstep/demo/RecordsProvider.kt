@@ -11,10 +11,10 @@ import android.provider.OpenableColumns
 import java.io.File
 import java.io.FileNotFoundException
 
-/** Where records are kept: adb can read it, and it goes with the app. */
+/** The folder of records, which adb can read and which is deleted with the app. */
 internal fun recordsFolder(context: Context): File = File(context.getExternalFilesDir(null) ?: context.filesDir, "records")
 
-/** Lets the app that the user shares records with read them, and nothing else. */
+/** Lets the app that the user shares records with read these, and nothing else. */
 class RecordsProvider : ContentProvider() {
     override fun onCreate() = true
 

@@ -2,17 +2,17 @@ package clipstep.demo
 
 import clipstep.runtime.Ranked
 
-/** All that the main screen shows but the picture. */
+/** The state of the main screen, except for the picture. */
 data class Screen(
-    /** The artifact and the engine that run. */
+    /** The artifact and the engine in use. */
     val what: String = "",
-    /** Whether this phone computes the right numbers. */
+    /** The result of the check against the golden steps on this phone. */
     val check: String = "",
     val speed: String = "",
     val top: List<Ranked> = emptyList(),
     /** What is wrong, and what to do. */
     val message: String? = null,
-    /** Whether the button that asks for the camera is shown. */
+    /** Whether to show the button that requests the camera permission. */
     val asksForCamera: Boolean = false,
     val engine: String = "onnxruntime",
     val threads: Int = 1,

@@ -25,7 +25,7 @@ class VideoSource(private val context: Context, private val uri: Uri) : FrameSou
     private var stopped = false
     private var worker: Handler? = null
 
-    override fun turn(degrees: Int) = Unit // A file is upright as it says itself.
+    override fun turn(degrees: Int) = Unit // The file's own rotation does not depend on the display.
 
     override fun start(worker: Handler, sink: FrameSink) {
         this.worker = worker
@@ -57,7 +57,7 @@ class VideoSource(private val context: Context, private val uri: Uri) : FrameSou
 
     private fun mime(track: Int): String? = extractor.getTrackFormat(track).getString(MediaFormat.KEY_MIME)
 
-    /** One frame, at its time; then itself again. */
+    /** Delivers one frame at its time, then schedules itself again. */
     private fun decode(worker: Handler, sink: FrameSink) {
         val codec = codec ?: return
         if (!fed) feed(codec)

@@ -9,31 +9,31 @@ import kotlinx.serialization.json.encodeToJsonElement
 /** The file that makes a folder a bundle. */
 const val MANIFEST: String = "manifest.json"
 
-/** What may lie in a bundle without being named by its manifest. */
+/** Files that belong to a bundle although its manifest does not name them. */
 private val BESIDE_MANIFEST = listOf(SIGNATURE)
 
 /**
- * A bundle, the folder `NAME.clipstep` or the pack `NAME.clipstep.zip`: opened read-only, each file trusted only after its hash was checked.
+ * A bundle, the folder `NAME.clipstep` or the pack `NAME.clipstep.zip`, open for reading. No file is used before its hash was checked.
  *
- * [close] removes what was unpacked of a pack; a bundle that is a folder needs none.
+ * [close] deletes the files that were unpacked from a pack; a bundle that is a folder need not be closed.
  */
 class Bundle private constructor(
     /** The folder, or the pack. */
     val path: File,
     val manifest: Manifest,
-    /** Of the manifest as it lies there. */
+    /** The SHA-256 of the manifest's bytes. */
     val manifestSha256: String,
-    /** The manifest's keys that were not read: those that this runtime does not know, in a manifest of a newer minor version. */
+    /** The keys of a manifest of a newer minor version that this runtime does not know, and so has not read. */
     val ignored: List<String>,
     private val contents: Contents,
 ) : Closeable {
     private val checked = mutableSetOf<String>()
     private val items: List<BundleFile> get() = manifest.artifacts + manifest.golden
 
-    /** What the manifest names and is not there: it matters to whoever needs it. */
+    /** The files that the manifest names and that are not there; an error only once they are needed. */
     val missing: List<String> get() = items.filter { parts(it).isEmpty() }.map { it.file }
 
-    /** Files that are there and that the manifest does not name: nothing reads them. */
+    /** The files that are there and that the manifest does not name; nothing reads them. */
     val extra: List<String>
         get() {
             val named = items.flatMap { parts(it) } + MANIFEST + BESIDE_MANIFEST
@@ -41,7 +41,7 @@ class Bundle private constructor(
         }
 
     /**
-     * Where an artifact or the golden steps lie, whole and as the manifest says; of a pack, unpacked into a private folder.
+     * Returns an artifact's file or that of the golden steps, checked against the manifest; from a pack it is unpacked first.
      *
      * @throws BundleException it is missing, altered, or lies outside the bundle.
      */
@@ -52,7 +52,7 @@ class Bundle private constructor(
     }
 
     /**
-     * The float32 artifact of that target for this processor, else the one for any.
+     * Returns the float32 artifact of a target for this processor or, if there is none, the one for any processor.
      *
      * @throws BundleException the bundle has none.
      */
@@ -66,12 +66,12 @@ class Bundle private constructor(
         return artifact
     }
 
-    /** Removes what was unpacked of a pack. Closing twice is allowed. */
+    /** Deletes the files that were unpacked from a pack. It may be called twice. */
     override fun close() = contents.close()
 
     override fun toString(): String = "Bundle(${manifest.name} at $path: ${manifest.artifacts.joinToString { it.file }})"
 
-    /** The files that an item is. */
+    /** The names of an item's files, several if it is a folder. */
     private fun parts(item: BundleFile): List<String> {
         val whole = plainParts(item.file).joinToString("/")
         return (contents.sizes.keys + contents.unusable.keys).filter { it == whole || (it.startsWith("$whole/") && !isClutter(it)) }
@@ -98,8 +98,8 @@ class Bundle private constructor(
 
     companion object {
         /**
-         * Reads the manifest and checks the size and hash of every file that is there and, if [signer] is given, that this key signed
-         * the manifest.
+         * Reads the manifest, and checks the size and the hash of every file that is there and, if [signer] is given, that this key
+         * signed the manifest.
          *
          * @throws BundleException no such bundle, one of another major version of the format, a malformed manifest, a file that is altered or outside
          *   the folder; it is not signed by that key.
@@ -127,9 +127,9 @@ class Bundle private constructor(
         }
 
         /**
-         * Writes what a pack holds, checked, into [folder], as a bundle that is a folder.
+         * Unpacks a pack, checked, to [folder], which is a bundle then.
          *
-         * @throws BundleException as [open].
+         * @throws BundleException see [open].
          */
         @JvmStatic
         fun unpack(pack: File, folder: File) = open(pack).use { bundle ->
@@ -140,7 +140,7 @@ class Bundle private constructor(
     }
 }
 
-/** The processor in the manifest's words; `any` for one that no artifact is made for. */
+/** This processor as manifests call it, or `any` for one that no artifact is made for. */
 internal fun platform(architecture: String = System.getProperty("os.arch").orEmpty()): String =
     when (architecture.lowercase()) {
         "amd64", "x86_64" -> "x86_64"
@@ -156,7 +156,7 @@ private fun text(path: File, contents: Contents, name: String): ByteArray? {
     return reading(path, name) { contents.open(name).use { it.readBytes() } }
 }
 
-/** What a disk or a damaged zip file throws, as a [BundleException]. */
+/** Converts the exceptions of a disk or of a damaged zip file to a [BundleException]. */
 private fun <T> reading(path: File, name: String, action: () -> T): T = try {
     action()
 } catch (error: IOException) {

@@ -1,18 +1,18 @@
 package clipstep.runtime
 
-/** Something the user can put right: one line that says what, what was got, what was expected and what to do. */
+/** An error that the user can put right: one line that says what is wrong, what was found, what was expected and what to do. */
 open class ClipstepException(what: String, got: Any? = null, expected: Any? = null, fix: String? = null, cause: Throwable? = null) :
     RuntimeException(listOfNotNull(what, got?.let { "got $it" }, expected?.let { "expected $it" }, fix).joinToString("; "), cause)
 
-/** A bundle that is missing, damaged, altered, or of a version this runtime does not know. */
+/** A bundle is missing, damaged, altered, or of a version that this runtime does not know. */
 class BundleException(what: String, got: Any? = null, expected: Any? = null, fix: String? = null, cause: Throwable? = null) :
     ClipstepException(what, got, expected, fix, cause)
 
-/** An artifact that does not compute the golden steps. */
+/** An artifact does not compute the golden steps. */
 class ParityException(what: String, got: Any? = null, expected: Any? = null, fix: String? = null) : ClipstepException(what, got, expected, fix)
 
-/** An engine that fails in a step. */
+/** An engine fails in a step. */
 class EngineException(what: String, got: Any? = null, cause: Throwable? = null) : ClipstepException(what, got, cause = cause)
 
-/** The first line of an exception's message, or its type. */
+/** Returns the first line of an exception's message, or its type if it has none. */
 internal fun Throwable.reason(): String = message?.lineSequence()?.firstOrNull { it.isNotBlank() } ?: javaClass.simpleName

@@ -13,27 +13,27 @@ private const val MOST_ENTRIES = 10_000
 private const val LARGEST_PACK_BYTES = 4L shl 30
 private const val LARGEST_RATIO = 200
 
-/** What the files of a pack may always be together, in bytes; beyond, so many times as large as the pack. */
+/** The size in bytes that the files of a pack may always have together; beyond it, they may have a multiple of the pack's size. */
 internal var smallBytes = 64L shl 20
 
-/** The files of a bundle by their names there, with `/` between folders; none is trusted. */
+/** The files of a bundle by their names in it, with `/` between folders. None is trusted. */
 internal interface Contents : Closeable {
-    /** Bytes of each file. */
+    /** The size of each file in bytes. */
     val sizes: Map<String, Long>
 
-    /** What is there and is no file inside the bundle, and why. */
+    /** The entries that are not regular files inside the bundle, with the reason. */
     val unusable: Map<String, String>
 
     fun open(name: String): InputStream
 
-    /** A folder in which these files lie. */
+    /** Returns a folder that holds these files, unpacked if need be. */
     fun place(names: List<String>): File
 }
 
-/** The files of the bundle at [path], a folder or a pack. */
+/** Opens the files of the bundle at [path], a folder or a pack. */
 internal fun contents(path: File): Contents = if (path.isFile) PackContents(path) else FolderContents(path)
 
-/** Whether that is a file which Finder or Explorer leave beside others: it belongs to no bundle and to no artifact. */
+/** Whether a file is one of those that Finder and Explorer leave in folders, and so belongs to no bundle or artifact. */
 internal fun isClutter(name: String): Boolean =
     name.substringAfterLast('/').let { it in listOf(".DS_Store", "Thumbs.db", "desktop.ini") || it.startsWith("._") }
 
@@ -47,7 +47,7 @@ private class FolderContents(private val path: File) : Contents {
         for (file in linkedFolders()) add(file, root)
     }
 
-    /** [File.walkTopDown] does not give the folders that it may not enter. */
+    /** Needed because [File.walkTopDown] skips folders without permission to read. */
     private fun linkedFolders() = path.walkTopDown().onEnter { it == path || !Files.isSymbolicLink(it.toPath()) }.flatMap { folder ->
         folder.listFiles { file -> file.isDirectory && Files.isSymbolicLink(file.toPath()) }.orEmpty().asSequence()
     }
@@ -55,7 +55,7 @@ private class FolderContents(private val path: File) : Contents {
     private fun add(file: File, root: File) {
         val name = file.relativeTo(path).invariantSeparatorsPath
         when {
-            !file.exists() -> Unit // A link that leads nowhere is as if nothing were there.
+            !file.exists() -> Unit // A broken link counts as a missing file.
             !file.canonicalFile.startsWith(root) -> unusable[name] = "lies outside the bundle"
             file.isFile -> sizes[name] = file.length()
             Files.isSymbolicLink(file.toPath()) -> unusable[name] = "is a link to a folder"
@@ -130,7 +130,7 @@ private class PackContents(private val path: File) : Contents {
     }
 }
 
-/** A stream that ends with an error where an entry goes on beyond the size that the zip file's directory gives. */
+/** A stream that fails if an entry is larger than the zip file's directory says. */
 private class Bounded(input: InputStream, private var left: Long) : FilterInputStream(input) {
     override fun read(): Int = super.read().also { if (it >= 0) count(1) }
 
@@ -142,7 +142,7 @@ private class Bounded(input: InputStream, private var left: Long) : FilterInputS
     }
 }
 
-/** A name as a file system that knows no capitals would take it. */
+/** A name as a case-insensitive file system compares it. */
 private fun plain(name: String): String = Normalizer.normalize(name, Normalizer.Form.NFC).lowercase()
 
 private fun above(name: String): String? = name.substringBeforeLast('/', "").ifEmpty { null }
@@ -150,7 +150,7 @@ private fun above(name: String): String? = name.substringBeforeLast('/', "").ifE
 private fun isUnsafe(name: String): Boolean =
     name.split("/").any { it in listOf("", ".", "..") } || name.any { it == '\\' || it == ':' || it < ' ' }
 
-/** Names inside the bundle, and what the zip file calls them: a folder that was zipped by hand holds its own name before all others. */
+/** The entries by their names in the bundle: in a folder that was zipped by hand, the name of the folder comes before all of them. */
 private fun withoutTopFolder(files: List<String>): Map<String, String> {
     val tops = files.filter { it.count('/'::equals) == 1 && it.endsWith("/$MANIFEST") }.map { it.substringBefore('/') + "/" }
     val top = if (MANIFEST in files || tops.size != 1) "" else tops[0]

@@ -11,28 +11,28 @@ interface Engine : Closeable {
     /** Buffers for one caller's steps. */
     fun open(): StepBuffers
 
-    /** Gives the memory back; using the engine or its buffers afterwards is an error of the caller's. */
+    /** Frees the memory. The engine and its buffers must not be used afterwards. */
     override fun close()
 }
 
-/** What one caller's steps read and write: direct buffers in native order, allocated once. One thread at a time. */
+/** The inputs and outputs of one caller's steps: direct buffers in native order, allocated once. For one thread at a time. */
 interface StepBuffers : Closeable {
     /** The input, in the artifact's own type: (T, H, W, 3). */
     val frames: ByteBuffer
 
-    /** The states that the next step starts from, in the manifest's order; after [run] those that it gave. Ask again after each step. */
+    /** The states that the next step takes, in the manifest's order; after [run] those that it returned. Get them again after each step. */
     val states: List<FloatBuffer>
 
     /** (classes,), of the last step. */
     val logits: FloatBuffer
 
-    /** One step; [frames] are not written to. */
+    /** Runs one step; [frames] are not changed. */
     fun run()
 }
 
 /**
- * How an engine is reached: the [target] it runs, the dependency it needs, whether its threads can be told to spin between steps, the class
- * that tells whether it is there, and how it loads a file.
+ * An engine: the [target] that it runs, the dependency that it needs, whether its threads can spin between steps, the class whose presence
+ * tells that it is installed, and its loader.
  */
 class EngineInfo internal constructor(
     val target: String,
@@ -59,7 +59,7 @@ val ENGINES: Map<String, EngineInfo> = mapOf(
 )
 
 /**
- * The artifact at [path] in the engine of that name; with [spinning] its threads wait busily between steps. Nothing falls back.
+ * Loads the artifact at [path] into the engine of that name; with [spinning] its threads wait busily between steps. There is no fallback.
  *
  * @throws ClipstepException an unknown engine, one that is not in this app or has no such setting, a thread count this machine does not have, or a
  *   file that the engine refuses.
@@ -78,7 +78,7 @@ fun loadEngine(name: String, path: File, spec: Interface, threads: Int, spinning
     }
 }
 
-/** The engine of that name, or a [ClipstepException] that lists those there are. */
+/** Returns the engine of that name, or throws a [ClipstepException] that lists the known ones. */
 fun engineInfo(name: String): EngineInfo =
     ENGINES[name] ?: throw ClipstepException("unknown engine", got = name, expected = "one of ${ENGINES.keys.joinToString()}")
 
@@ -96,7 +96,7 @@ internal fun frameBuffer(input: Input): ByteBuffer = directBytes(input.elements 
 
 internal fun longs(shape: List<Int>): LongArray = LongArray(shape.size) { shape[it].toLong() }
 
-/** What a step gave, into the buffers for it: an artifact may give something else than it declares. */
+/** Copies an output of a step into its buffer, after a check: an artifact may return something else than it declares. */
 internal fun keep(values: List<FloatArray>, buffers: List<FloatBuffer>, file: String) {
     val sizes = values.map { it.size }
     if (sizes != buffers.map { it.capacity() }) throw EngineException("$file: a step gave other outputs than the manifest says", got = "$sizes numbers")

@@ -1,6 +1,6 @@
 package clipstep.runtime
 
-/** An RGB frame, (H, W, 3) uint8. The converter that made it may write into it again: use it before the next one. */
+/** An RGB frame, (H, W, 3) uint8. The converter that made it reuses its memory: use it before the next frame is made. */
 class Frame(val height: Int, val width: Int, val rgb: ByteArray) {
     init {
         if (height < 1 || width < 1 || rgb.size != height * width * CHANNELS) {
@@ -15,10 +15,10 @@ class Frame(val height: Int, val width: Int, val rgb: ByteArray) {
     }
 }
 
-/** A square of a frame, in pixels: its upper left corner and its side. */
+/** A square of a frame: its upper left corner and its side, in pixels. */
 data class Box(val top: Int, val left: Int, val side: Int) {
     companion object {
-        /** The largest centred square: what evaluation and streams look at. */
+        /** The largest centred square, which evaluation and streams use. */
         fun center(height: Int, width: Int): Box {
             val side = minOf(height, width)
             return Box((height - side) / 2, (width - side) / 2, side)

@@ -4,16 +4,16 @@ import kotlin.math.abs
 import kotlin.math.max
 import kotlin.math.min
 
-/** How far an artifact of that precision may be off, as a share of each output's scale: see [GoldenSteps.scales]. */
+/** The largest error that an artifact of that precision may have, as a fraction of each output's scale; see [GoldenSteps.scales]. */
 val BOUNDS: Map<String, Double> = mapOf("float32" to 1e-4, "float16" to 2e-2)
 
 private const val LEAST_SHARE = 1 / 20.0
 private const val LEAST_SCALE = 1e-2
 
 /**
- * N consecutive steps of one stream: recorded inputs and expected outputs, by which an artifact proves itself anywhere.
+ * N consecutive steps of one stream: recorded inputs and expected outputs, against which an artifact can be checked on any device.
  *
- * Step `i` takes subclip `i % S`. States are recorded after each of the last M steps: of all of them, unless they are large.
+ * Step `i` takes subclip `i % S`. States are recorded after each of the last M steps; M is N, unless the states are large.
  */
 class GoldenSteps private constructor(
     private val subclips: StoredTensor,
@@ -26,8 +26,8 @@ class GoldenSteps private constructor(
     val steps: Int get() = logits.shape[0]
 
     /**
-     * What the errors of each output are measured by, of the logits and then of each state: its range over all golden steps and
-     * elements, at least a twentieth of its largest magnitude, 0.01 where it is zero everywhere. The same as Python's `scale_of`.
+     * The scales by which errors are divided, of the logits and then of each state: the output's range over all golden steps and
+     * elements, at least a twentieth of its largest magnitude, 0.01 if it is zero everywhere. The same as Python's `scale_of`.
      */
     val scales: List<Double> by lazy { (listOf(logits) + states).map { scaleOf(it) } }
 
@@ -38,21 +38,21 @@ class GoldenSteps private constructor(
     fun logits(step: Int): FloatArray = logits.floats(step)
 
     /**
-     * After how many steps the video was flushed, too. Empty where there is nothing to flush, and in a bundle of an earlier clipstep,
-     * whose end is then not checked.
+     * After how many steps a flush was recorded. Empty if there is nothing to flush, and in bundles that do not record it; then the
+     * flush is not checked.
      */
     val flushedAfter: List<Long> by lazy { storedAfter?.let { after -> List(after.shape[0]) { after.long(it) } }.orEmpty() }
 
-    /** The recorded logits (classes,) of the video of the first [steps] steps; null where it was not flushed there. */
+    /** The recorded logits (classes,) of the video of the first [steps] steps; null if no flush was recorded there. */
     internal fun flushed(steps: Int): FloatArray? = flushedAfter.indexOf(steps.toLong()).takeIf { it >= 0 }?.let { flushed!!.floats(it) }
 
-    /** The recorded states after a step, in the manifest's order; null where none were recorded. */
+    /** The recorded states after a step, in the manifest's order; null if they were not recorded. */
     internal fun states(step: Int): List<FloatArray>? {
         val leftOut = steps - (states.firstOrNull()?.shape?.get(0) ?: steps)
         return if (step < leftOut) null else states.map { it.floats(step - leftOut) }
     }
 
-    /** Makes sure that these are golden steps of such a network, and at least one. */
+    /** Checks that the golden steps fit the interface, and that there is at least one. */
     internal fun check(spec: Interface) {
         check("subclips", subclips, "U8", spec.input.shape)
         check("logits", logits, "F32", listOf(spec.labels.size))
@@ -96,9 +96,9 @@ class GoldenSteps private constructor(
 
     companion object {
         /**
-         * The golden steps that a bundle ships, checked against its manifest.
+         * Returns the golden steps of a bundle, checked against its manifest.
          *
-         * @throws BundleException they cannot be read, there are none, or they are not those of such a network.
+         * @throws BundleException they cannot be read, there are none, or they do not fit the manifest.
          */
         @JvmStatic
         fun of(bundle: Bundle): GoldenSteps {
@@ -116,7 +116,7 @@ class GoldenSteps private constructor(
     }
 }
 
-/** The range of all numbers in a tensor, or what takes its place: see [GoldenSteps.scales]. */
+/** Returns the scale of a tensor; see [GoldenSteps.scales]. */
 private fun scaleOf(tensor: StoredTensor): Double {
     var (low, high) = Double.POSITIVE_INFINITY to Double.NEGATIVE_INFINITY
     for (index in 0 until tensor.shape[0]) {
@@ -129,19 +129,19 @@ private fun scaleOf(tensor: StoredTensor): Double {
     return if (scale == 0.0) LEAST_SCALE else scale
 }
 
-/** The largest errors over the golden steps: absolute, and of an output's scale. */
+/** The largest errors over the golden steps: absolute, and as a fraction of the output's scale. */
 data class Errors(val steps: Int, val absolute: Double, val relative: Double)
 
 /**
- * Runs the golden steps, flushes the videos that were recorded so, runs the first step again after a reset, and compares everything.
+ * Runs the golden steps, the recorded flushes, and the first step again after a reset, and compares all outputs.
  *
- * @param progress is told after each step how many are done.
- * Where every output is within its bound, top-1 is the reference's wherever that leads by more than twice the bound; a nearer tie
- * may go either way.
+ * If every output is within its bound, the likeliest class is the reference's wherever that leads by more than twice the bound.
  *
- * @throws ParityException an output is further from the reference than the precision's bound, a value is not finite, or the reset
- *   does not bring back the first step's outputs.
- * @throws BundleException the golden steps are not those of such a network.
+ * @param progress is called after each step with the number of steps done.
+ *
+ * @throws ParityException an error exceeds the precision's bound, a value is not finite, or the first step gives other outputs after the
+ *   reset.
+ * @throws BundleException the golden steps do not fit the model.
  */
 @JvmOverloads
 fun checkGolden(model: StepModel, golden: GoldenSteps, precision: String = "float32", progress: (Int) -> Unit = {}): Errors {
@@ -181,7 +181,7 @@ private fun compare(model: StepModel, golden: GoldenSteps, step: Int, result: St
     return errors
 }
 
-/** Where the video of the first [steps] steps was flushed: its logits, from the states after the last of them. */
+/** Compares the logits of the flushed video of the first [steps] steps, if they were recorded. */
 private fun compareFlushed(model: StepModel, golden: GoldenSteps, steps: Int, states: List<FloatArray>, bound: Double, before: Errors): Errors {
     val reference = golden.flushed(steps) ?: return before
     val error = largestDifference(endVideo(model, states), reference)
@@ -196,7 +196,7 @@ private fun compareFlushed(model: StepModel, golden: GoldenSteps, steps: Int, st
     return before.copy(absolute = max(before.absolute, error), relative = max(before.relative, error / scale))
 }
 
-/** The logits of a video, from the states after its last step, as the manifest's `flush` says. */
+/** Returns the logits of a whole video from the states after its last step, by running the steps that the manifest's `flush` describes. */
 private fun endVideo(model: StepModel, states: List<FloatArray>): FloatArray {
     val flush = model.spec.flush!!
     val ended = model.spec.states.indexOfFirst { it.name == flush.state }
@@ -205,7 +205,7 @@ private fun endVideo(model: StepModel, states: List<FloatArray>): FloatArray {
     return result.logits
 }
 
-/** NaN if a value is none. */
+/** The largest difference; NaN if a value is NaN. */
 private fun largestDifference(value: FloatArray, reference: FloatArray): Double {
     var largest = 0.0
     for (i in reference.indices) largest = Math.max(largest, abs(value[i].toDouble() - reference[i]))

@@ -4,17 +4,17 @@ import java.io.File
 import java.io.InputStream
 import java.security.MessageDigest
 
-/** The SHA-256 of a file; of a folder, that of its `sha256  path` lines in order of path, without what Finder and Explorer leave there. */
+/** The SHA-256 of a file; for a folder, that of its `sha256  path` lines in order of path, without Finder's and Explorer's files. */
 fun treeSha256(path: File): String {
     if (path.isFile) return path.inputStream().use(::sha256)
     val files = filesIn(path).associateBy { it.relativeTo(path).invariantSeparatorsPath }
     return treeDigest(files.keys) { name -> treeSha256(files.getValue(name)) }
 }
 
-/** Bytes of a file, or of all the files in a folder, without what Finder and Explorer leave there. */
+/** The bytes of a file, or of all files in a folder without Finder's and Explorer's. */
 fun treeSize(path: File): Long = if (path.isFile) path.length() else filesIn(path).sumOf { it.length() }
 
-/** The same of the [parts] of an item in a bundle. */
+/** The same hash, from the [parts] of an item in a bundle. */
 internal fun treeSha256(item: String, parts: List<String>, contents: Contents): String {
     fun digest(part: String) = contents.open(part).use(::sha256)
     if (parts.size == 1 && !parts[0].startsWith("${item.trimEnd('/')}/")) return digest(parts[0])

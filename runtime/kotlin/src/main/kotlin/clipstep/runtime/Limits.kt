@@ -1,12 +1,12 @@
 package clipstep.runtime
 
-private const val TENSOR_BYTES = 1L shl 30 // Of a step's frames and states together: what is kept for each stream.
+private const val TENSOR_BYTES = 1L shl 30 // The largest size of a step's frames and states together, which are kept for each stream.
 private const val STATES = 256
 private const val LABELS = 100_000
 private const val LABEL_LENGTH = 1000
 private const val FILE_LENGTH = 80
 
-/** Refuses what a manifest's types alone would let through, as Python's `limits.py` does: no stream could have it, or names are ambiguous. */
+/** Checks limits of a manifest beyond its types, as Python's `limits.py` does, so that it cannot exhaust memory or be ambiguous. */
 internal fun checkLimits(manifest: Manifest) {
     checkShapes(listOf(manifest.input.shape) + manifest.states.map { it.shape })
     checkStates(manifest.states.map { it.name }, manifest.outputs)
@@ -34,7 +34,7 @@ private fun checkLabels(labels: List<String>) {
     }
 }
 
-/** No file is one of the bundle's own or lies in another one; artifacts of several platforms may be the same. */
+/** Checks that no file has a reserved name or lies in another one; several artifacts may be one file. */
 private fun checkFiles(manifest: Manifest) {
     val golden = plainParts(manifest.golden.file)
     val files = manifest.artifacts.map { plainParts(it.file) }.distinct() + listOf(golden)
@@ -48,5 +48,5 @@ private fun checkFiles(manifest: Manifest) {
     kinds.groupBy { it }.values.firstOrNull { it.size > 1 }?.let { throw IllegalArgumentException("there are two artifacts for ${it[0].joinToString()}") }
 }
 
-/** The parts of a file's name, without those that mean nothing. */
+/** The parts of a file's name, without empty ones and dots. */
 internal fun plainParts(file: String): List<String> = file.split("/").filter { it.isNotEmpty() && it != "." }

@@ -9,8 +9,8 @@ import kotlinx.serialization.json.JsonObject
 /**
  * The frames of one step in 0..255: (T, H, W, 3) RGB, or (T, H, W, 2) optical flow.
  *
- * Normalisation by [mean] and [std] happens inside the artifact, once. [fps] is the nominal frame rate, that of the
- * training videos; every [frameStride]th frame of a video is used.
+ * The artifact normalises them itself, by [mean] and [std]. [fps] is the nominal frame rate, that of the training videos; of a
+ * video every [frameStride]th frame is used.
  */
 @Serializable
 data class Input(
@@ -52,7 +52,7 @@ data class Input(
     override fun toString(): String = "uint8 (${shape.joinToString()}), $color"
 }
 
-/** A tensor that carries the past from step to step; every element is [initial] before a video's first step. */
+/** A tensor passed from step to step. Before a video's first step every element is [initial]. */
 @Serializable
 data class State(val name: String, val shape: List<Int>, val dtype: String, val initial: Float) {
     init {
@@ -65,12 +65,12 @@ data class State(val name: String, val shape: List<Int>, val dtype: String, val 
     val elements: Int get() = shape.fold(1, Int::times)
 }
 
-/** What an artifact's first output may hold; the runtime applies softmax to the first, sigmoid to the third, nothing to the others. */
-val OUTPUTS: List<String> = listOf("logits", "probabilities", "multilabel_logits", "multilabel_probabilities")
+/** What an artifact's first output may hold. The runtime applies softmax to `logits`, sigmoid to `multilabel_logits`, and nothing to the others. */
+val OUTPUT_KINDS: List<String> = listOf("logits", "probabilities", "multilabel_logits", "multilabel_probabilities")
 
 /**
- * How a step is told that the video has ended: the caller sets [state] to 1 after the video's last step, and after [steps] more,
- * on frames that are not looked at, the logits are those of the whole video. The shortest video has [minFrames].
+ * How to get the logits of a whole video from a network with a delay: after the video's last step the caller sets [state] to 1 and runs
+ * [steps] more steps, whose frames are ignored. A video needs at least [minFrames] frames.
  */
 @Serializable
 data class Flush(val state: String, val steps: Int, @SerialName("min_frames") val minFrames: Int) {
@@ -81,9 +81,9 @@ data class Flush(val state: String, val steps: Int, @SerialName("min_frames") va
 }
 
 /**
- * What a lone artifact needs to be used; also embedded in each artifact. The newest output that a prediction takes in is [delayFrames]
- * behind the newest frame; [output], one of [OUTPUTS], is what the first output holds; predictions are the mean over what [average] says,
- * `all` frames or a `window` of the newest [windowFrames].
+ * What a caller needs to run an artifact: in the manifest, and as metadata embedded in each artifact. A prediction reflects the frames up
+ * to [delayFrames] before the newest one. [outputKind], one of [OUTPUT_KINDS], says what the first output holds. [temporalAverage], where
+ * known, says what predictions are the mean of: `cumulative`, all frames so far; `sliding_window`, the newest [windowFrames].
  */
 @Serializable
 data class Interface(
@@ -92,24 +92,24 @@ data class Interface(
     val states: List<State>,
     val labels: List<String>,
     @SerialName("delay_frames") val delayFrames: Int = 0,
-    val output: String = OUTPUTS[0],
+    @SerialName("output_kind") val outputKind: String = OUTPUT_KINDS[0],
     val flush: Flush? = null,
-    val average: String? = null,
+    @SerialName("temporal_average") val temporalAverage: String? = null,
     @SerialName("window_frames") val windowFrames: Int? = null,
     val outputs: List<String> = listOf("logits") + states.map { "${it.name}_out" },
     @SerialName("schema_version") val schemaVersion: String = SCHEMA_VERSION,
 ) {
     init {
-        one("output", output, *OUTPUTS.toTypedArray())
+        one("output_kind", outputKind, *OUTPUT_KINDS.toTypedArray())
         checkFlush(flush, states)
     }
 }
 
-/** Where the nodes of an artifact run: how many in which delegate, and the names of those outside all of them. */
+/** Which delegate runs an artifact's nodes: their number by delegate, and the names of those that no delegate takes. */
 @Serializable
-data class Placement(val delegated: Map<String, Int>, val outside: List<String>)
+data class Placement(val delegated: Map<String, Int>, @SerialName("not_delegated") val notDelegated: List<String>)
 
-/** How close an artifact is to its reference over the golden steps, and the bound that it was held to. */
+/** The errors of an artifact against its reference over the golden steps, and the bound they had to stay within. */
 @Serializable
 data class Parity(
     val reference: String,
@@ -119,11 +119,11 @@ data class Parity(
     val bound: String,
 )
 
-/** How right an artifact is, run by its own engine on the videos of a test list. */
+/** The accuracy of an artifact in its own engine on the videos of a test list. */
 @Serializable
-data class Accuracy(val data: String, val engine: String, val videos: Int, val crops: Int, val top1: Double, val top5: Double?)
+data class Accuracy(val dataset: String, val engine: String, val videos: Int, val crops: Int, val top1: Double, val top5: Double?)
 
-/** What one step costs on ARM64 in its engine, one thread: what was executed, not time. */
+/** What the engine executes on ARM64 for one step with one thread, counted rather than timed. */
 @Serializable
 data class Arm64Step(
     val engine: String,
@@ -135,11 +135,11 @@ data class Arm64Step(
     val stores: Long,
 )
 
-/** How an artifact was written in several ways, a step of each measured in [unit], and the cheapest kept. */
+/** The variants of an artifact that were measured, one step of each in [unit], and the one that was kept. */
 @Serializable
 data class Tuning(val unit: String, val chosen: String, val measured: Map<String, Double>)
 
-/** What an artifact's file is written in, and the lowest versions of what runs it, as `>=1.17`. */
+/** The format versions of an artifact's file, and the lowest versions of the engines and systems that run it, such as `>=1.17`. */
 @Serializable
 data class Requires(
     val opset: Int? = null,
@@ -156,7 +156,7 @@ data class Requires(
     }
 }
 
-/** The targets that an artifact may be of, those of Python's `targets.py`; what runs one here is in [ENGINES]. */
+/** The targets of artifacts, those of Python's `targets.py`. [ENGINES] lists the engines that run them here. */
 val TARGETS: List<String> = listOf("onnx", "executorch", "coreml")
 
 /** One file of one target. */
@@ -188,20 +188,23 @@ data class Artifact(
     }
 }
 
-/** The golden steps' file; [content] is what its frames are, [undetectedFaults] the faults that they do not detect, because every output stays within the bound;
- * [outputsBy] is what computed the outputs, where it was not the eager network; [leftOutSteps] were left out in packing. */
+/**
+ * The file of the golden steps. [frameSources] says where its frames are from, [undetectedFaults] which of the faults that export tried
+ * these steps do not detect, [recordedBy] what computed the expected outputs if not the eager network, and [omittedSteps] how many of the
+ * last steps a pack leaves out.
+ */
 @Serializable
 data class Golden(
     override val file: String,
     @SerialName("size_bytes") override val sizeBytes: Long,
     override val sha256: String,
-    val content: List<String> = emptyList(),
+    @SerialName("frame_sources") val frameSources: List<String> = emptyList(),
     @SerialName("undetected_faults") val undetectedFaults: List<String> = emptyList(),
-    @SerialName("outputs_by") val outputsBy: String? = null,
-    @SerialName("left_out_steps") val leftOutSteps: Int = 0,
+    @SerialName("recorded_by") val recordedBy: String? = null,
+    @SerialName("omitted_steps") val omittedSteps: Int = 0,
 ) : BundleFile {
     init {
-        for (kind in content) one("content", kind, "run sample", "given", "video", "synthetic")
+        for (source in frameSources) one("frame_sources", source, "run_sample", "sample", "video", "synthetic")
         check()
     }
 }
@@ -214,8 +217,8 @@ interface BundleFile {
 }
 
 /**
- * Where the network came from: [source] is a run's folder, a factory or the class of a module in memory, for people to read.
- * [weightsSha256] is the hash of the network's weights, whatever file they lay in.
+ * Where the network came from. [source] is a run's folder, a factory, or the class of a module in memory; it is information only.
+ * [weightsSha256] is the hash of the weights themselves, not of a file. [weightsSource] and [weightsKey] say where they were read from.
  */
 @OptIn(ExperimentalSerializationApi::class)
 @Serializable
@@ -224,7 +227,7 @@ sealed interface Provenance {
     val source: String
     val weightsSha256: String
     val config: Map<String, Int>
-    val weights: String?
+    val weightsSource: String?
     val weightsKey: String?
 }
 
@@ -235,7 +238,7 @@ data class RunProvenance(
     override val source: String,
     @SerialName("weights_sha256") override val weightsSha256: String,
     override val config: Map<String, Int>,
-    override val weights: String? = null,
+    @SerialName("weights_source") override val weightsSource: String? = null,
     @SerialName("weights_key") override val weightsKey: String? = null,
     val architecture: String,
     val training: JsonObject,
@@ -245,14 +248,14 @@ data class RunProvenance(
     }
 }
 
-/** What a factory, `package.module:name`, made. */
+/** A network made by a factory, `package.module:name`. */
 @Serializable
 @SerialName("factory")
 data class FactoryProvenance(
     override val source: String,
     @SerialName("weights_sha256") override val weightsSha256: String,
     override val config: Map<String, Int>,
-    override val weights: String? = null,
+    @SerialName("weights_source") override val weightsSource: String? = null,
     @SerialName("weights_key") override val weightsKey: String? = null,
 ) : Provenance {
     init {
@@ -260,14 +263,14 @@ data class FactoryProvenance(
     }
 }
 
-/** A module that was in memory. */
+/** A network that was exported from memory. */
 @Serializable
 @SerialName("module")
 data class ModuleProvenance(
     override val source: String,
     @SerialName("weights_sha256") override val weightsSha256: String,
     override val config: Map<String, Int>,
-    override val weights: String? = null,
+    @SerialName("weights_source") override val weightsSource: String? = null,
     @SerialName("weights_key") override val weightsKey: String? = null,
 ) : Provenance {
     init {
@@ -275,7 +278,7 @@ data class ModuleProvenance(
     }
 }
 
-/** How the bundle was made of the network: [streamFrames] are the new frames a step, where a clip network was made into steps. */
+/** How the bundle was made. [streamFrames] is the number of new frames a step where `--stream` turned a clip network into steps. */
 @Serializable
 data class Export(
     @SerialName("clipstep_version") val clipstepVersion: String,
@@ -283,7 +286,7 @@ data class Export(
     @SerialName("multiply_accumulates") val multiplyAccumulates: Long? = null,
 )
 
-/** `manifest.json`: what a bundle says of itself. Unknown keys are refused, unless its version is newer than [SCHEMA_VERSION]. */
+/** `manifest.json`. Unknown keys are refused, unless the manifest's version is newer than [SCHEMA_VERSION]. */
 @Serializable
 data class Manifest(
     val name: String,
@@ -292,9 +295,9 @@ data class Manifest(
     val outputs: List<String>,
     val labels: List<String>,
     @SerialName("delay_frames") val delayFrames: Int = 0,
-    val output: String = OUTPUTS[0],
+    @SerialName("output_kind") val outputKind: String = OUTPUT_KINDS[0],
     val flush: Flush? = null,
-    val average: String? = null,
+    @SerialName("temporal_average") val temporalAverage: String? = null,
     @SerialName("window_frames") val windowFrames: Int? = null,
     @SerialName("schema_version") val schemaVersion: String,
     val artifacts: List<Artifact>,
@@ -306,16 +309,16 @@ data class Manifest(
         require(labels.isNotEmpty()) { "labels must not be empty" }
         require(artifacts.isNotEmpty()) { "artifacts must not be empty" }
         require(delayFrames in 0..1_000_000) { "delay_frames must be 0 to 1000000" }
-        one("output", output, *OUTPUTS.toTypedArray())
-        require(average == null || average == "all" || average == "window") { "average must be all or window, not $average" }
-        require((windowFrames != null) == (average == "window")) { "window_frames is given if, and only if, average is window" }
+        one("output_kind", outputKind, *OUTPUT_KINDS.toTypedArray())
+        temporalAverage?.let { one("temporal_average", it, "cumulative", SLIDING_WINDOW) }
+        require((windowFrames != null) == (temporalAverage == SLIDING_WINDOW)) { "window_frames is given if, and only if, temporal_average is $SLIDING_WINDOW" }
         checkFlush(flush, states)
         checkLimits(this)
     }
 
     /** The part that an artifact with that input type needs. */
     fun interfaceFor(inputDtype: String): Interface =
-        Interface(name, input.copy(dtype = inputDtype), states, labels, delayFrames, output, flush, average, windowFrames, outputs, schemaVersion)
+        Interface(name, input.copy(dtype = inputDtype), states, labels, delayFrames, outputKind, flush, temporalAverage, windowFrames, outputs, schemaVersion)
 }
 
 private fun one(key: String, value: String, vararg known: String) =
@@ -324,6 +327,7 @@ private fun one(key: String, value: String, vararg known: String) =
 private fun checkFlush(flush: Flush?, states: List<State>) =
     require(flush == null || states.any { it.name == flush.state }) { "flush names the state ${flush?.state}, which is not among the states" }
 
+private const val SLIDING_WINDOW = "sliding_window"
 private val AT_LEAST = Regex(">=[0-9]+(\\.[0-9]+)*")
 private val SHA256 = Regex("[0-9a-f]{64}")
 

@@ -20,7 +20,7 @@ internal class OnnxRuntime(private val path: File, private val spec: Interface, 
     init {
         try {
             checkDeclared()
-            loading { session.metadata.customMetadata[METADATA] }?.let { checkEmbeddedFacts(spec, it, path.path) }
+            loading { session.metadata.customMetadata[METADATA] }?.let { checkEmbeddedMetadata(spec, it, path.path) }
         } catch (error: ClipstepException) {
             session.close()
             throw error
@@ -59,15 +59,15 @@ internal class OnnxRuntime(private val path: File, private val spec: Interface, 
     }
 }
 
-/** [spinning], onnxruntime's own default, has its threads wait busily for the next step: battery for nothing between those of a live stream. */
+/** With [spinning], onnxruntime's own default, threads wait busily for the next step, which wastes battery between the steps of a live stream. */
 internal fun sessionOptions(threads: Int, spinning: Boolean): OrtSession.SessionOptions = OrtSession.SessionOptions().apply {
     setIntraOpNumThreads(threads)
     setInterOpNumThreads(1)
     addConfigEntry("session.intra_op.allow_spinning", if (spinning) "1" else "0")
-    setMemoryPatternOptimization(false) // One block for all values of a step is a quarter larger than what they take in turn.
+    setMemoryPatternOptimization(false) // A single block for all values of a step needs a quarter more memory.
 }
 
-/** Two sets of states that take turns as input and output, bound once. */
+/** Two sets of states, bound once, that alternate as input and output. */
 private class OnnxRuntimeBuffers(private val path: File, environment: OrtEnvironment, private val session: OrtSession, spec: Interface) : StepBuffers {
     override val frames: ByteBuffer = frameBuffer(spec.input)
     override val logits: FloatBuffer = directFloats(spec.labels.size)

@@ -6,11 +6,11 @@ import kotlin.math.exp
 data class Ranked(val label: String, val probability: Float)
 
 /**
- * What the model says of a video after a subclip.
+ * The model's prediction after a subclip of a video.
  *
- * [step] counts from 0 since the start of the stream or its last reset; [framesSeen] are the frames that the stream took in
- * until then; [logits] is the artifact's first output, (classes,); [probabilities] is what it says of each class, as the manifest's
- * `output` has it, smoothed if the stream smooths. Both arrays are this prediction's own.
+ * [step] is counted from 0 since the start of the video; [framesSeen] is the number of frames that were pushed; [logits] is the artifact's
+ * first output, (classes,); [probabilities] are those of each class, depending on the manifest's `output_kind`, smoothed if the stream
+ * smooths. Both arrays belong to this prediction.
  */
 class Prediction internal constructor(
     val step: Int,
@@ -19,12 +19,12 @@ class Prediction internal constructor(
     val probabilities: FloatArray,
     val labels: List<String>,
 ) {
-    /** The [count] likeliest labels and their probabilities, the likeliest first. */
+    /** Returns the [count] likeliest labels with their probabilities, the likeliest first. */
     fun top(count: Int): List<Ranked> =
         probabilities.indices.sortedByDescending { probabilities[it] }.take(count).map { Ranked(labels[it], probabilities[it]) }
 }
 
-/** Probabilities from what the first output holds, one of [OUTPUTS]; a new array, also where nothing is to be applied. */
+/** Returns probabilities from the first output, whose kind is one of [OUTPUT_KINDS], as a new array. */
 internal fun probabilities(values: FloatArray, output: String): FloatArray = when (output) {
     "logits" -> softmax(values)
     "multilabel_logits" -> FloatArray(values.size) { (1 / (1 + exp(-values[it].toDouble()))).toFloat() }

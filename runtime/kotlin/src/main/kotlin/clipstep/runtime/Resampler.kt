@@ -3,27 +3,27 @@ package clipstep.runtime
 import kotlin.math.floor
 
 /**
- * A camera's frames at the rate of the training videos: for each frame, how often it is used.
+ * Resamples a camera's frames to the rate of the training videos: tells for each frame how often it is used.
  *
  * ```
  * camera     0    1    2    3    4    5        30 a second
  * wanted     0         1         2             15 a second
  * copies     1    0    1    0    1    0
  * ```
- * A wanted frame is the first that comes at most half a period before its time, or later.
+ * For each wanted time, the first frame is used that comes no earlier than half a period before it.
  */
 class Resampler(private val fps: Double) {
     private var start = 0L
     private var last = 0L
     private var given = 0L
 
-    /** The next frame is the first one. */
+    /** Starts again with the next frame. */
     fun reset() {
         given = 0
     }
 
     /**
-     * How often the frame of that time is used: 0, 1, or more where the camera is slower.
+     * Returns how often the frame of that time is used: 0, 1, or more if the camera is slower.
      *
      * @throws ClipstepException the time is not after that of the frame before.
      */

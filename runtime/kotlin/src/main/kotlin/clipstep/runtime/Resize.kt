@@ -6,10 +6,10 @@ import kotlin.math.abs
 import kotlin.math.max
 
 /**
- * The largest centred square of a frame as (size, size, 3), the one way used in training, in evaluation and on a stream.
+ * Resizes the largest centred square of a frame to (size, size, 3), in the same way as training, evaluation and Python's streams.
  *
- * Bilinear with half-pixel centres; when it shrinks, the triangle is as wide as the step, so that nothing aliases. Rows first,
- * then columns, in float32, rounded half up. Its buffers are allocated when frames of another size come.
+ * The interpolation is bilinear with half-pixel centres; when it shrinks, the triangle filter is widened against aliasing. Rows come first,
+ * then columns, in float32, and the result is rounded half up. Buffers are allocated when the size of frames changes.
  */
 internal class Resizer(private val size: Int) {
     private var height = 0
@@ -54,7 +54,7 @@ internal class Resizer(private val size: Int) {
     }
 
     private fun addRow(rgb: ByteArray, start: Int, weight: Float) {
-        val rows = rows // A local one, for the loop's sake.
+        val rows = rows // A local variable makes the loop faster.
         for (i in rows.indices) rows[i] += weight * (rgb[start + i].toInt() and 0xff)
     }
 
@@ -78,7 +78,7 @@ internal class Resizer(private val size: Int) {
     private fun clip(value: Float): Byte = minOf((value + 0.5f).toInt(), 255).toByte()
 }
 
-/** Each output pixel's share of the input pixels: [count] of them from [first] on, whose [weights], (new, width), sum to 1. */
+/** The input pixels of each output pixel: [count] from [first] on, with [weights], (new, width), that sum to 1. */
 private class Taps(val old: Int, new: Int) {
     val first = IntArray(new)
     val count = IntArray(new)

@@ -12,7 +12,7 @@ import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.decodeFromJsonElement
 
-/** Bytes of a number, by its type's name. */
+/** The bytes of a number by the name of its type. */
 private val WIDTHS = listOf(1 to "BOOL U8 I8", 2 to "U16 I16 F16 BF16", 4 to "U32 I32 F32", 8 to "U64 I64 F64")
     .flatMap { (width, names) -> names.split(" ").map { it to width } }.toMap()
 
@@ -45,7 +45,7 @@ private class Header(val dtype: String, val shape: List<Int>, @SerialName("data_
 }
 
 /**
- * The tensors of a file, mapped into memory, by their names. Nothing in the file is believed before it is known to lie in it.
+ * Maps a safetensors file into memory and returns its tensors by name. All offsets and sizes are checked against the file.
  *
  * @throws BundleException the file cannot be read; it is no safetensors file; its tensors leave it, overlap, leave bytes between them, or
  *   are not of their shapes' sizes.
@@ -83,7 +83,7 @@ private fun headers(text: ByteArray): Map<String, Header> {
     return values.filterKeys { it != "__metadata__" }.mapValues { (_, value) -> Json.decodeFromJsonElement<Header>(value) }
 }
 
-/** The tensors lie one after the other, from the start of [size] bytes to their end, and each has the size of its shape. */
+/** Checks that the tensors fill [size] bytes without gaps or overlaps, and that each has the size of its shape. */
 private fun checkPlaces(headers: Map<String, Header>, size: Long) {
     var end = 0L
     for ((name, header) in headers.entries.sortedWith(compareBy({ it.value.offsets[0] }, { it.value.offsets[1] }))) {

@@ -11,13 +11,13 @@ import kotlinx.serialization.Serializable
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.decodeFromJsonElement
 
-/** Holds the signature of a bundle's manifest, written by `clipstep sign`. */
+/** The file with the signature of a bundle's manifest, which `clipstep sign` writes. */
 const val SIGNATURE: String = "signature.json"
 
 private const val ALGORITHM = "Ed25519"
 private const val RAW_KEY_BYTES = 32
 
-/** The file; its public key only names the signer, whoever checks brings one of their own. */
+/** The content of that file. Its public key only tells who signed: a signature is checked with the key that the caller gives. */
 @Serializable
 private class SignatureFile(
     @SerialName("schema_version") val schemaVersion: Int = 1,
@@ -27,11 +27,11 @@ private class SignatureFile(
 )
 
 /**
- * The signer's public key from the text of a PEM file, as `clipstep sign --new-key` writes it, for [Bundle.open].
+ * Returns the signer's public key from the text of a PEM file, as `clipstep sign --new-key` writes it, for [Bundle.open].
  *
  * Ed25519 is in Java from version 15 on, and in Android from version 13 (API 33) on.
  *
- * @throws ClipstepException it is no public Ed25519 key; this platform has no Ed25519.
+ * @throws ClipstepException it is not a public Ed25519 key, or this platform has no Ed25519.
  */
 fun signerKey(pem: String): PublicKey {
     val body = Regex("-----BEGIN PUBLIC KEY-----(.*?)-----END PUBLIC KEY-----", RegexOption.DOT_MATCHES_ALL).find(pem)
@@ -50,7 +50,7 @@ fun signerKey(pem: String): PublicKey {
     }
 }
 
-/** Checks that [signer] signed the exact bytes of [manifest]; [text] is the signature file's. */
+/** Checks that [signer] signed the bytes of [manifest]; [text] is the content of the signature file. */
 internal fun checkSignature(bundle: File, manifest: ByteArray, signer: PublicKey, text: ByteArray?) {
     if (text == null) throw BundleException("$bundle: is not signed", got = "no $SIGNATURE", expected = "a signature by the key that was given")
     val (signedBy, signature) = try {

@@ -6,7 +6,7 @@ import java.util.concurrent.locks.ReentrantReadWriteLock
 import kotlin.concurrent.read
 import kotlin.concurrent.write
 
-/** What a step gives: [logits] (classes,) and the next [states], in the manifest's order and shapes, flat. */
+/** The outputs of a step: [logits] (classes,) and the next [states], flat, in the manifest's order. */
 class StepResult(val logits: FloatArray, val states: List<FloatArray>) {
     operator fun component1(): FloatArray = logits
 
@@ -14,14 +14,14 @@ class StepResult(val logits: FloatArray, val states: List<FloatArray>) {
 }
 
 /**
- * `step(frames, states) -> (logits, next states)` of one artifact in one engine.
+ * One artifact, loaded into one engine: `step(frames, states) -> (logits, next states)`.
  *
- * Immutable, and shared by any number of streams and threads; [close] waits for the steps under way.
+ * It is immutable; any number of streams and threads can share it. [close] waits for steps that are running.
  */
 class StepModel internal constructor(
     val spec: Interface,
     private val engine: Engine,
-    /** The artifact and the engine that run, and for which processor the artifact was made. */
+    /** The artifact, the processor that it was made for, the engine, and its threads. */
     val description: String,
     /** Closed with the model. */
     private val opened: Bundle? = null,
@@ -33,12 +33,12 @@ class StepModel internal constructor(
 
     val labels: List<String> get() = spec.labels
 
-    /** The states before a video's first step. */
+    /** Returns the states before a video's first step. */
     fun initialStates(): List<FloatArray> = spec.states.map { state -> FloatArray(state.elements) { state.initial } }
 
     /**
-     * One step: [frames] exactly as the manifest says, (T, H, W, 3) uint8, and the states of the step before. No input is
-     * written to. Calls from several threads take turns; a [stream] of each runs beside the others, and allocates nothing.
+     * Runs one step. [frames] are (T, H, W, 3) uint8, of the manifest's shape; [states] are those that the last step returned. Inputs are
+     * not changed. Calls from several threads take turns; streams run in parallel, and allocate nothing.
      *
      * @throws ClipstepException frames or states of another size or number; the model is closed.
      */
@@ -55,17 +55,17 @@ class StepModel internal constructor(
     }
 
     /**
-     * A new stream: the states and the position of one video source.
+     * Returns a new stream, which holds the states and the position of one video source.
      *
-     * @param smoothing how much of the probabilities before each prediction keeps, from 0 (none) to below 1.
+     * @param smoothing the weight of earlier probabilities in each prediction's, from 0 (none) to below 1.
      */
     @JvmOverloads
     fun stream(smoothing: Float = 0f): Stream = open { Stream(this, engine.open(), smoothing) }
 
-    /** One step in the caller's own buffers. */
+    /** Runs one step in the caller's own buffers. */
     internal fun run(buffers: StepBuffers) = open { buffers.run() }
 
-    /** Gives the engine's memory back. Closing twice is allowed. */
+    /** Frees the engine's memory. It may be called twice. */
     override fun close() = lock.write {
         if (!closed) {
             if (lazyBuffers.isInitialized()) shared.close()
@@ -82,14 +82,14 @@ class StepModel internal constructor(
 
     companion object {
         /**
-         * Opens a bundle, a folder or a pack, and loads its artifact for [engine], on this processor, with [threads] threads.
-         * Only that artifact needs to be whole.
+         * Opens a bundle, a folder or a pack, and loads its artifact for [engine] on this processor, with [threads] threads. Its other
+         * artifacts may be missing. There is no fallback.
          *
-         * With [spinning], onnxruntime's threads wait busily for the next step, as is its own default: for steps that follow each other at
-         * once. Between the steps of a live stream that is battery for nothing.
+         * With [spinning], onnxruntime's threads wait busily for the next step, as is its own default. That is a little faster for steps that
+         * follow each other at once, and wastes battery between the steps of a live stream.
          *
          * @throws ClipstepException the bundle is damaged, has no artifact for the engine, or the engine or the thread count
-         *   is not available. Nothing falls back.
+         *   is not available.
          */
         @JvmStatic
         @JvmOverloads
@@ -104,7 +104,7 @@ class StepModel internal constructor(
             }
         }
 
-        /** The same from a bundle that is open, and stays so: its hashes are not checked a second time. */
+        /** The same from an open bundle, which stays open; its hashes are not checked again. */
         @JvmStatic
         @JvmOverloads
         fun load(bundle: Bundle, engine: String = "onnxruntime", threads: Int = 1, spinning: Boolean = false): StepModel =

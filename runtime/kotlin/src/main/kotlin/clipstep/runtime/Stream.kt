@@ -7,8 +7,10 @@ import java.util.concurrent.atomic.AtomicBoolean
 private const val SHOWN_LOGITS = 4
 
 /**
- * One video source: its states, its position, and the frames that wait for their subclip to fill. It belongs to one thread
- * at a time, and to use it in two at once is an error; the model behind it may be shared. After the first subclip a step allocates nothing but its [Prediction].
+ * The stream of one video source: push frames, get predictions. It holds the states, the position, and the frames of the next subclip. Only
+ * one thread may use it at a time; its model may be shared. After the first subclip a step allocates nothing but its [Prediction].
+ *
+ * What [push] and [flush] return:
  *
  * ```
  * push  push  push  push | push  push  push  push | flush
@@ -18,7 +20,7 @@ private const val SHOWN_LOGITS = 4
  */
 class Stream internal constructor(private val model: StepModel, private val buffers: StepBuffers, private val smoothing: Float) : Closeable {
     private val spec = model.spec.input
-    private val frameBytes = spec.elements / spec.frames // Kept, because to count them leaves an iterator for each frame.
+    private val frameBytes = spec.elements / spec.frames // A field, because computing it allocates an iterator for each frame.
     private val subclip: ByteBuffer
     private val resizer: Resizer
     private val resampler = Resampler(spec.fps)
@@ -38,7 +40,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
         restart()
     }
 
-    /** Forgets everything: the next frame is the first of a new video. */
+    /** Starts a new video with the next frame. */
     fun reset() = alone { restart() }
 
     private fun restart() {
@@ -51,8 +53,8 @@ class Stream internal constructor(private val model: StepModel, private val buff
     }
 
     /**
-     * Takes the next frame, of any size; gives a prediction once every T frames, as soon as the bundle's delay has passed. The
-     * largest centred square is resized to the model's size, as in evaluation.
+     * Takes the next frame, of any size, and returns a prediction once every T frames, after the network's delay has passed. The largest
+     * centred square is resized to the model's size, as in evaluation.
      *
      * @throws ClipstepException the stream or its model is closed, another thread is using the stream, or the engine fails. The stream is
      *   then as it was before the frame.
@@ -72,14 +74,14 @@ class Stream internal constructor(private val model: StepModel, private val buff
             seen++
             return null
         }
-        return step() // Should this step fail, the next frame takes the place of the one that led to it.
+        return step() // If this step fails, the next frame replaces the one that was just added.
     }
 
     /**
-     * The same for a source of any frame rate: the frame is used as often as the nominal rate asks for, not at all or several
-     * times. After a pause longer than a subclip a new video starts.
+     * The same for a source of any frame rate: frames are dropped or repeated so as to keep the nominal rate. After a pause longer than a
+     * subclip a new video starts.
      *
-     * @param timestampNs when the frame was taken, in nanoseconds of a clock that rises.
+     * @param timestampNs when the frame was taken, in nanoseconds of a monotonic clock.
      * @throws ClipstepException also: the time is not after that of the frame before.
      */
     fun push(frame: Frame, timestampNs: Long): Prediction? = alone {
@@ -94,10 +96,10 @@ class Stream internal constructor(private val model: StepModel, private val buff
     }
 
     /**
-     * Ends the video: frames that did not fill a subclip are dropped, as in training, and the next frame is the first of a new video.
+     * Ends the video. Frames that do not fill a subclip are dropped, as in training, and the next frame starts a new video.
      *
-     * With a delay it gives the prediction of the whole video, its last frames too, with the end that the network saw in training.
-     * Null if [push] has given that already, if the bundle has none (one of an earlier clipstep), or if the video is too short.
+     * Returns the prediction for the whole video, with its end padded as in training, if the network has a delay. Null if [push] has returned
+     * it already, if the bundle has no flush, or if the video is too short.
      *
      * @throws ClipstepException the stream or its model is closed, another thread is using the stream, or the engine fails; the next
      *   frame is then the first of a new video.
@@ -119,7 +121,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
         return predict()
     }
 
-    /** Gives its buffers back; the model stays open. Closing twice is allowed. */
+    /** Frees the buffers; the model stays open. It may be called twice. */
     override fun close() {
         if (!closed) buffers.close()
         closed = true
@@ -138,7 +140,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
         return if (steps.toLong() * spec.frames > model.spec.delayFrames) predict() else null
     }
 
-    /** Logits that are not finite come of a damaged file, or of a precision too small for the frames; the states are then none to go on from. */
+    /** Logits that are not finite mean a damaged file, or too low a precision for the frames. The stream cannot go on from such states. */
     private fun predict(): Prediction {
         val logits = FloatArray(model.labels.size)
         for (i in logits.indices) logits[i] = buffers.logits.get(i)
@@ -147,7 +149,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
             restart()
             throw EngineException("step $step: ${model.description}: gave logits that are not finite", got = logits.take(SHOWN_LOGITS).joinToString())
         }
-        return Prediction(steps - 1, seen, logits, smooth(probabilities(logits, model.spec.output)), model.labels)
+        return Prediction(steps - 1, seen, logits, smooth(probabilities(logits, model.spec.outputKind)), model.labels)
     }
 
     private inline fun <T> alone(action: () -> T): T {
@@ -164,7 +166,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
     private fun smooth(probabilities: FloatArray): FloatArray {
         val before = smoothed
         if (smoothing > 0 && before != null) for (i in before.indices) probabilities[i] += smoothing * (before[i] - probabilities[i])
-        if (smoothing > 0) smoothed = probabilities.copyOf() // The prediction's own array is its reader's to change.
+        if (smoothing > 0) smoothed = probabilities.copyOf() // A copy, because the reader of the prediction may change its array.
         return probabilities
     }
 }

@@ -8,20 +8,20 @@ import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
 
-/** Of a manifest, a signature or a header, in bytes. */
+/** The largest size of a manifest, a signature or a header, in bytes. */
 internal const val LARGEST_JSON = 16L shl 20
 
 private const val DEEPEST = 32
 private const val SHOWN_CHARACTERS = 60
-private val JOINERS = 0x200c..0x200d // Those characters without a shape of their own that scripts and emoji need.
+private val JOINERS = 0x200c..0x200d // The invisible characters that scripts and emoji need.
 private val NUMBER = Regex("-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?")
 private val INTEGER = Regex("-?[0-9]+")
 private val UNPRINTABLE = listOf(Character.CONTROL, Character.FORMAT, Character.SURROGATE, Character.LINE_SEPARATOR, Character.PARAGRAPH_SEPARATOR)
 
 /**
- * JSON that means the same to every reader, as Python's `strict_json.py` takes it.
+ * Parses JSON strictly, so that every reader understands the same, as Python's `strict_json.py` does.
  *
- * @throws ClipstepException it is no JSON or not UTF-8; it is nested deeper than a manifest ever is; a key is there twice; a number is
+ * @throws ClipstepException it is not JSON or not UTF-8; it is nested deeper than a manifest ever is; a key occurs twice; a number is
  *   NaN, infinite or an integer of more than 64 bits; a string has control characters.
  */
 internal fun parseStrictJson(data: ByteArray): JsonElement = try {
@@ -34,7 +34,7 @@ internal fun parseStrictJson(data: ByteArray): JsonElement = try {
     throw ClipstepException("is not JSON", got = error.reason(), cause = error)
 }
 
-/** Before the text is parsed: the parser keeps the last of equal keys, and its stack has an end. */
+/** Checks the text before it is parsed, because the parser keeps the last of equal keys and overflows its stack on deep nesting. */
 private fun checkKeys(text: String) {
     val open = ArrayDeque<MutableSet<String>>()
     var at = 0
@@ -79,7 +79,7 @@ private fun check(value: JsonElement, where: String): Unit = when (value) {
     is JsonPrimitive -> if (value.isString) checkText(value.content, where) else checkLiteral(value.content, where)
 }
 
-/** The parser takes any word for a literal. */
+/** Checks literals, because the parser accepts any word as one. */
 private fun checkLiteral(text: String, where: String) {
     if (text == "true" || text == "false" || text == "null") return
     if (!NUMBER.matches(text)) throw ClipstepException("is not JSON", got = shown(text).trim('"'), expected = "finite numbers, true, false or null")
@@ -96,15 +96,15 @@ private fun checkText(text: String, where: String) {
     }
 }
 
-/** A string in quotes, short, with all that a terminal may not show written as escapes. */
+/** Returns a string in quotes, shortened, with non-printable characters escaped. */
 private fun shown(text: String): String =
     text.take(SHOWN_CHARACTERS).map { if (it in ' '..'~') it.toString() else "\\u%04x".format(it.code) }.joinToString("", "\"", "\"")
 
 /**
- * That each string, and no number or truth value, is one in [read] too, what was decoded from [given] and written again: the decoder also takes
- * a number in quotes.
+ * Checks that strings in [given] are strings in [read], which was decoded from it and encoded again, and other values are not: the decoder
+ * would accept a number in quotes.
  *
- * @throws IllegalArgumentException one is not.
+ * @throws IllegalArgumentException a value has the wrong type.
  */
 internal fun checkKinds(given: JsonElement, read: JsonElement?, where: String) {
     when (given) {

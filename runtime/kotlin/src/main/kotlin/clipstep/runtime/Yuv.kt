@@ -3,12 +3,12 @@ package clipstep.runtime
 import clipstep.runtime.Frame.Companion.CHANNELS
 import java.nio.ByteBuffer
 
-/** How YUV becomes RGB: the shares of red and blue in luma, the luma of black, and what luma and chroma are multiplied by. */
+/** A conversion from YUV to RGB: the shares of red and blue in luma, the luma of black, and the factors of luma and chroma. */
 enum class YuvColor(red: Double, blue: Double, black: Int, luma: Double, chroma: Double) {
-    /** What Android's cameras give: BT.601 with 0 to 255, as in JPEG. */
+    /** Android's cameras: BT.601 with 0 to 255, as in JPEG. */
     BT601_FULL(0.299, 0.114, 0, 1.0, 1.0),
 
-    /** Video files of standard definition, and those that do not say: BT.601 with 16 to 235. */
+    /** Video files of standard definition, and those without colour information: BT.601 with 16 to 235. */
     BT601(0.299, 0.114, 16, 255.0 / 219, 255.0 / 224),
 
     /** Video files of high definition: BT.709 with 16 to 235. */
@@ -31,7 +31,7 @@ class Plane(val buffer: ByteBuffer, val rowStride: Int, val pixelStride: Int)
 
 /**
  * An image in YUV_420_888: each sample of [u] and [v] belongs to two by two pixels of [y]. The picture is [height] by [width]
- * pixels whose upper left one is ([top], [left]) of the planes. The buffers are read, and their positions put back.
+ * pixels whose upper left one is ([top], [left]) of the planes. Reading leaves the buffers' positions as they were.
  *
  * @throws ClipstepException sizes that are not positive, or a plane that is too short for them.
  */
@@ -54,7 +54,7 @@ class YuvImage(val height: Int, val width: Int, val y: Plane, val u: Plane, val 
     }
 }
 
-/** YUV images to upright squares, in one pass. Its buffers are allocated when images of another size come; for one thread. */
+/** Converts YUV images to upright squares in one pass. Buffers are allocated when the size of images changes. For one thread. */
 class YuvConverter {
     private var height = 0
     private var width = 0
@@ -67,8 +67,8 @@ class YuvConverter {
     private var blue = IntArray(0)
 
     /**
-     * The largest centred square of the image after it was turned clockwise by [rotation] degrees: what [Stream.push] takes.
-     * The next call writes into the same frame.
+     * Returns the largest centred square of the image, rotated clockwise by [rotation] degrees, for [Stream.push]. The next call writes into
+     * the same frame.
      *
      * @throws ClipstepException a rotation that is not 0, 90, 180 or 270.
      */
@@ -116,7 +116,7 @@ class YuvConverter {
         buffer.position(position)
     }
 
-    /** What a row of chroma adds to the luma of its pixels, with the rounding. */
+    /** Computes what a row of chroma adds to the luma of its pixels, including the rounding. */
     private fun convertChroma(image: YuvImage, row: Int, column: Int, count: Int) {
         val color = image.color
         read(image.u, row, column, count)
@@ -139,7 +139,7 @@ class YuvConverter {
         val step = CHANNELS * when (rotation) { 0 -> 1; 90 -> side; 180 -> -1; else -> -side }
         val luma = image.color.luma
         val stride = image.y.pixelStride
-        val line = line // Local ones, for the loop's sake.
+        val line = line // Local variables make the loop faster.
         val red = red
         val green = green
         val blue = blue
@@ -153,10 +153,10 @@ class YuvConverter {
         }
     }
 
-    private fun clip(value: Int): Byte = Math.max(0, Math.min(255, value)).toByte() // Without a branch, which noise would mislead.
+    private fun clip(value: Int): Byte = Math.max(0, Math.min(255, value)).toByte() // Without branches, which the processor would mispredict on noise.
 }
 
-/** The square of the image as it lies in memory that is the centred one of the upright picture. */
+/** The square of the image in memory that is the centred square of the upright picture. */
 private fun sourceBox(height: Int, width: Int, rotation: Int): Box {
     val turned = rotation % 180 != 0
     val (top, left, side) = if (turned) Box.center(width, height) else Box.center(height, width)

@@ -105,7 +105,7 @@ class BundleTest {
 
     @Test
     fun `the manifest's keys are those of the Python runtime's JSON Schema`() {
-        val schema = Json.parseToJsonElement(File("../python/manifest.schema.json").readText()).jsonObject
+        val schema = Json.parseToJsonElement(File("../python/bundle/manifest.schema.json").readText()).jsonObject
         val kotlin = mapOf(
             "Manifest" to Manifest.serializer(), "Input" to Input.serializer(), "State" to State.serializer(), "Artifact" to Artifact.serializer(),
             "Placement" to Placement.serializer(), "Parity" to Parity.serializer(), "Accuracy" to Accuracy.serializer(),

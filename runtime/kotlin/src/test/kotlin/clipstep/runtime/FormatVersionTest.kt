@@ -111,19 +111,19 @@ class FormatVersionTest {
     }
 
     @Test
-    fun `facts in an artifact follow the same policy`() {
+    fun `metadata in an artifact follows the same policy`() {
         val spec = colourSpec()
         val facts = WHOLE.encodeToJsonElement(spec).jsonObject
-        fun check(vararg changes: Pair<String, JsonElement>) = checkEmbeddedFacts(spec, JsonObject(facts + changes).toString(), "x.onnx")
+        fun check(vararg changes: Pair<String, JsonElement>) = checkEmbeddedMetadata(spec, JsonObject(facts + changes).toString(), "x.onnx")
         check()
         val newer = arrayOf("schema_version" to JsonPrimitive("2.3"), "input" to facts.getValue("input").plus("gamma", JsonPrimitive(1)))
         check(*newer)
-        assertExplains("x.onnx: the clipstep facts in it are malformed", "it is of format 2.3, and this one knows 2.0") {
-            check(*newer, "output" to JsonPrimitive("embedding"))
+        assertExplains("x.onnx: the clipstep metadata in it is malformed", "it is of format 2.3, and this one knows 2.0") {
+            check(*newer, "output_kind" to JsonPrimitive("embedding"))
         }
         assertExplains("malformed", "gamma", "export it again") { check(newer[1]) }
         val words = "x.onnx: what clipstep embedded in it was written by"
         assertExplains("$words a newer clipstep; got schema_version 3.0") { check("schema_version" to JsonPrimitive("3.0")) }
-        assertExplains("$words an older clipstep; got no schema_version") { checkEmbeddedFacts(spec, "{}", "x.onnx") }
+        assertExplains("$words an older clipstep; got no schema_version") { checkEmbeddedMetadata(spec, "{}", "x.onnx") }
     }
 }

@@ -122,26 +122,26 @@ class StepModelTest {
             val (first, second) = values.getValue("states").jsonArray
             values["states"] = JsonArray(listOf(JsonObject(first.jsonObject + ("initial" to JsonPrimitive(0.5))), second))
         }
-        refused("output is not the artifact's own; got multilabel_logits; expected logits") { it["output"] = JsonPrimitive("multilabel_logits") }
+        refused("output_kind is not the artifact's own; got multilabel_logits; expected logits") { it["output_kind"] = JsonPrimitive("multilabel_logits") }
         refused("delay_frames is not the artifact's own; got 3; expected 0") { it["delay_frames"] = JsonPrimitive(3) }
         refused("flush is not the artifact's own; got nothing; expected {\"state\":\"ended\"", Prepared.delayed) { it["flush"] = JsonNull }
         refused("average is not the artifact's own; got nothing; expected all", Prepared.delayed) { it["average"] = JsonNull }
     }
 
     @Test
-    fun `facts in an artifact are compared key by key`() {
+    fun `metadata in an artifact is compared key by key`() {
         val spec = colourSpec()
         val whole = Json { encodeDefaults = true }
-        fun facts(spec: Interface) = whole.encodeToString(Interface.serializer(), spec)
-        checkEmbeddedFacts(spec, facts(spec), "x.onnx")
+        fun metadata(spec: Interface) = whole.encodeToString(Interface.serializer(), spec)
+        checkEmbeddedMetadata(spec, metadata(spec), "x.onnx")
         val without = JsonObject(Json.encodeToJsonElement(Interface.serializer(), spec).jsonObject + ("schema_version" to JsonPrimitive("2.0")))
-        checkEmbeddedFacts(spec, without.toString(), "x.onnx") // What is not there has its default.
+        checkEmbeddedMetadata(spec, without.toString(), "x.onnx") // What is not there has its default.
         val many = spec.copy(labels = List(10) { "label $it" })
         val swapped = many.copy(labels = many.labels.toMutableList().apply { this[8] = "label 9"; this[9] = "label 8" })
-        assertExplains("x.onnx: the manifest's labels[8] is not the artifact's own; got label 9; expected label 8") { checkEmbeddedFacts(swapped, facts(many), "x.onnx") }
-        assertExplains("labels is not the artifact's own") { checkEmbeddedFacts(many.copy(labels = many.labels.take(9)), facts(many), "x.onnx") }
-        for (text in listOf("no facts", """{"schema_version":"2.0"}""", """{"schema_version":"2.0","name":1}""", "{\"name\":1,\"name\":2}")) {
-            assertExplains("x.onnx: the clipstep facts in it are malformed", "export it again") { checkEmbeddedFacts(spec, text, "x.onnx") }
+        assertExplains("x.onnx: the manifest's labels[8] is not the artifact's own; got label 9; expected label 8") { checkEmbeddedMetadata(swapped, metadata(many), "x.onnx") }
+        assertExplains("labels is not the artifact's own") { checkEmbeddedMetadata(many.copy(labels = many.labels.take(9)), metadata(many), "x.onnx") }
+        for (text in listOf("no metadata", """{"schema_version":"2.0"}""", """{"schema_version":"2.0","name":1}""", "{\"name\":1,\"name\":2}")) {
+            assertExplains("x.onnx: the clipstep metadata in it is malformed", "export it again") { checkEmbeddedMetadata(spec, text, "x.onnx") }
         }
     }
 

@@ -1,0 +1,43 @@
+"""The SHA-256 and the size of a file, or of a folder as a whole."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from clipstep.runtime.bundle.contents import is_clutter
+
+
+def tree_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; for a folder, that of its `sha256  path` lines in order of path, without Finder's and Explorer's files."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return file_digest(file)
+    return tree_digest("", _files_in(path), lambda part: tree_sha256(path / part))
+
+
+def tree_size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder without Finder's and Explorer's."""
+    return path.stat().st_size if path.is_file() else sum((path / part).stat().st_size for part in _files_in(path))
+
+
+def tree_digest(file: str, parts: Sequence[str], digest: Callable[[str], str]) -> str:
+    """Return the `tree_sha256` of `file`, which is the only one of `parts` or a folder that holds them all; `digest` returns a part's hash."""
+    whole = PurePosixPath(file).as_posix()
+    if list(parts) == [whole]:
+        return digest(whole)
+    inside = {part.removeprefix(f"{whole}/") if file else part: part for part in parts}
+    lines = "".join(f"{digest(inside[name])}  {name}\n" for name in sorted(inside))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_digest(file: IO[bytes]) -> str:
+    """Return the SHA-256 of an open file, from its present position to its end."""
+    digest = hashlib.sha256()
+    while data := file.read(1 << 20):
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _files_in(path: Path) -> list[str]:
+    return [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file() and not is_clutter(file.name)]

@@ -1,0 +1,76 @@
+"""`clipstep run`: run a bundle on a video and print the likeliest classes as the video goes on."""
+
+from pathlib import Path
+
+import click
+
+from clipstep.runtime.bundle import open_for_command
+from clipstep.runtime.command_line.options import command, signer_option
+from clipstep.runtime.command_line.terminal import print_json
+from clipstep.runtime.engines import ENGINES
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.model import StepModel
+from clipstep.runtime.stream import Prediction, Stream
+from clipstep.runtime.video import VideoError, frame_rate, read_frames
+
+
+@command("run")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option("--engine", default="onnxruntime", show_default=True, help=f"One of {', '.join(ENGINES)}.")
+@click.option("--threads", default=1, show_default=True)
+@click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many classes to print.")
+@signer_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a prediction and line, and nothing else on standard output.")
+def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int, signer: Path | None, as_json: bool) -> None:
+    """Run BUNDLE on VIDEO and print the likeliest classes after each subclip, and at the end of the video if they come late."""
+    opened = click.get_current_context().with_resource(open_for_command(bundle, signer, lazily=True))
+    with StepModel.load(opened, engine, threads, isolated=True) as model:
+        stream = _stream(model, bundle)
+        if not as_json:
+            click.echo(model.description)
+        frames = said = 0
+        for frames, frame in enumerate(read_frames(video), 1):
+            if frames == 1:
+                rate = frame_rate(video)
+            said += _say(stream.push(frame), rate, top, as_json)
+        needed = model.interface.frames_needed
+        whole = stream.flush()
+        if not said and whole is None:
+            raise VideoError(f"{video}: too short", got=f"{frames} frames", expected=f"at least {needed}", fix="use a longer video")
+        if whole is not None and as_json:
+            print_json(_values(whole, rate, top, at_end=True), indent=None)
+        elif whole is not None:
+            click.echo("     end   " + _ranked(whole, top))
+
+
+def _stream(model: StepModel, bundle: Path) -> Stream:
+    color = model.interface.input.color
+    if color != "RGB":
+        raise ClipstepError(
+            f"{bundle}: takes no video frames",
+            got=f"a bundle for {color}",
+            expected="one for RGB",
+            fix="clipstep evaluate computes the flow of videos",
+        )
+    return model.stream()
+
+
+def _values(prediction: Prediction, rate: float, top: int, *, at_end: bool) -> dict[str, object]:
+    """Return a prediction as `--json` prints it."""
+    ranked = [{"label": label, "probability": float(probability)} for label, probability in prediction.top(top)]
+    return {"seconds": prediction.frames_seen / rate, "frames_seen": prediction.frames_seen, "at_end": at_end, "top": ranked}
+
+
+def _say(prediction: Prediction | None, rate: float, top: int, as_json: bool) -> bool:
+    """Print a prediction, if there is one, and return whether there was."""
+    if prediction is not None and as_json:
+        print_json(_values(prediction, rate, top, at_end=False), indent=None)
+    elif prediction is not None:
+        click.echo(f"{prediction.frames_seen / rate:7.2f} s  {_ranked(prediction, top)}")
+    return prediction is not None
+
+
+def _ranked(prediction: Prediction, top: int) -> str:
+    """Return the likeliest classes and their probabilities as one line."""
+    return "  ".join(f"{label} {probability:.3f}" for label, probability in prediction.top(top))
