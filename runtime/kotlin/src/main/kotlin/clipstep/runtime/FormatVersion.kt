@@ -40,7 +40,7 @@ internal fun checkVersion(values: JsonElement, what: String): FormatVersion {
         BundleException("$what was written by an older clipstep", got = got, expected = known, fix = "export the network again with this version")
     if (said == null) throw older("no schema_version")
     val isText = said is JsonPrimitive && said.isString
-    val text = if (said is JsonPrimitive) said.frame_sources else said.toString()
+    val text = if (said is JsonPrimitive) said.content else said.toString()
     if (!isText && text == "1") throw older("schema_version 1")
     val (major, minor) = VERSION.takeIf { isText }?.matchEntire(text)?.destructured ?: throw BundleException(
         "$what has a malformed schema_version", got = text.take(LONGEST_QUOTE), expected = "a text such as \"$SCHEMA_VERSION\"", fix = "export it again",

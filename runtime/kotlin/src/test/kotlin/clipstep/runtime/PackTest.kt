@@ -43,7 +43,7 @@ class PackTest {
         val before = unpacked()
         Bundle.open(Prepared.pack).use { bundle ->
             assertEquals(emptyList<String>(), bundle.missing + bundle.extra)
-            assertEquals(listOf("synthetic"), bundle.manifest.golden.frame_sources)
+            assertEquals(listOf("synthetic"), bundle.manifest.golden.frameSources)
             val errors = StepModel.load(Prepared.pack).use { checkGolden(it, GoldenSteps.of(bundle)) }
             assertEquals(16, errors.steps)
             assertEquals(1, (unpacked() - before).size)
