@@ -137,7 +137,7 @@ class StreamTest {
 
     @Test
     fun `a stream follows what the manifest says of the output, and a prediction's arrays are its own`() {
-        val spec = colourSpec().copy(output = "probabilities")
+        val spec = colourSpec().copy(outputKind = "probabilities")
         val stream = StepModel(spec, MeanColour(spec), "colour").stream(smoothing = 0.5f)
         val (first, second) = List(2) { (1..4).mapNotNull { stream.push(red) }.single().also { it.probabilities.fill(9f) } }
         assertArrayEquals(floatArrayOf(3.75f, -0.25f, -0.25f), first.logits, 1e-6f)
