@@ -17,10 +17,10 @@ GOLDEN_STATE_BYTES = 8_000_000
 
 @torch.no_grad()
 def record_golden(program: StepProgram, subclips: torch.Tensor, steps: int | None = None) -> GoldenSteps:
-    """Runs the eager network for ``steps`` steps of one stream over ``subclips`` ``(S, T, H, W, channels)``, which are repeated as needed.
+    """Run the eager network for `steps` steps of one stream over `subclips` `(S, T, H, W, channels)`, which are repeated as needed.
 
     Where a stream is flushed at the end of a video, the flushed logits are recorded too, as if the video ended after some of the steps.
-    Unless given, ``steps`` is ``GOLDEN_STEPS``, or the number of steps of the shortest video if that is larger.
+    Unless given, `steps` is `GOLDEN_STEPS`, or the number of steps of the shortest video if that is larger.
     """
     frames = len(program.frames)
     steps = steps or max(GOLDEN_STEPS, shortest_steps(program.flush, frames) if program.flush else 0)
@@ -41,10 +41,10 @@ def record_golden(program: StepProgram, subclips: torch.Tensor, steps: int | Non
 
 @torch.no_grad()
 def check_steps(program: StepProgram, subclips: torch.Tensor) -> tuple[int, float]:
-    """Compares the eager steps of a stream with the clip network on all frames so far, after 1, 2, 4, ... steps and after the last one.
+    """Compare the eager steps of a stream with the clip network on all frames so far, after 1, 2, 4, ... steps and after the last one.
 
-    Where a stream is flushed, the flushed logits are compared too, for the shortest video and for all of this one. ``subclips``
-    ``(S, T, H, W, channels)`` are repeated where they are shorter than the delay or the window.
+    Where a stream is flushed, the flushed logits are compared too, for the shortest video and for all of this one. `subclips`
+    `(S, T, H, W, channels)` are repeated where they are shorter than the delay or the window.
 
     Returns:
         The number of steps, and the largest error as a share of the logits' range.
@@ -68,9 +68,9 @@ def check_steps(program: StepProgram, subclips: torch.Tensor) -> tuple[int, floa
 
 
 def flush(program: StepProgram, states: Sequence[torch.Tensor], *, told: bool = True) -> torch.Tensor:
-    """Computes the logits ``(1, classes)`` of a whole video from the states after its last step.
+    """Compute the logits `(1, classes)` of a whole video from the states after its last step.
 
-    With ``told`` False the network is not told that the video has ended, as if an artifact ignored it."""
+    With `told` False the network is not told that the video has ended, as if an artifact ignored it."""
     assert program.flush is not None
     ended, names = program.flush.state if told else None, program.input_names[1:]
     states = tuple(torch.ones_like(state) if name == ended else state for name, state in zip(names, states, strict=True))
@@ -81,9 +81,9 @@ def flush(program: StepProgram, states: Sequence[torch.Tensor], *, told: bool = 
 
 
 def _largest_difference(pairs: Sequence[tuple[str, torch.Tensor, torch.Tensor]]) -> float:
-    """Returns the largest difference between logits and expected logits, as a share of the range of all expected ones.
+    """Return the largest difference between logits and expected logits, as a share of the range of all expected ones.
 
-    Each of ``pairs`` is (when, logits, expected)."""
+    Each of `pairs` is (when, logits, expected)."""
     scale = scale_of(torch.stack([expected for _, _, expected in pairs]).numpy())
     errors = []
     for when, logits, expected in pairs:
@@ -99,7 +99,7 @@ def _largest_difference(pairs: Sequence[tuple[str, torch.Tensor, torch.Tensor]])
 
 
 def same_golden(recorded: GoldenSteps, computed: GoldenSteps) -> None:
-    """Checks that the golden steps recorded in a bundle are what the eager network computes today.
+    """Check that the golden steps recorded in a bundle are what the eager network computes today.
 
     States are compared after those of the last steps for which both have them.
 

@@ -18,7 +18,7 @@ from clipstep.runtime.golden import GoldenErrors, bound_text
 
 
 def artifact_of(target: Target, platform: str, precision: str, input_dtype: str, path: Path, written: Written, errors: GoldenErrors) -> Artifact:
-    """Describes an artifact that was written to ``path``, and verified with those errors."""
+    """Describe an artifact that was written to `path`, and verified with those errors."""
     return Artifact.model_validate(
         {
             "target": target.name,
@@ -53,7 +53,7 @@ def manifest_of(
     recorded: AssessedGolden,
     golden_file: Path,
 ) -> Manifest:
-    """Describes a bundle: the network, its artifacts, and the golden steps, which are in ``golden_file``."""
+    """Describe a bundle: the network, its artifacts, and the golden steps, which are in `golden_file`."""
     return Manifest(
         **interface.model_dump(),
         artifacts=tuple(artifacts),

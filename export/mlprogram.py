@@ -1,6 +1,6 @@
 """Evaluates a saved Core ML ML Program, because Core ML itself runs on Apple devices only.
 
-It reads the specification and the weights from the ``.mlpackage`` as written, and computes the main function operation
+It reads the specification and the weights from the `.mlpackage` as written, and computes the main function operation
 by operation with torch, rounding after each one to the type that the program declares. It refuses any operation, input
 or setting that it does not know: a silent default here would make a broken file pass.
 """
@@ -35,9 +35,9 @@ STORED = {MIL.FLOAT32: 4, MIL.FLOAT16: 2}
 
 
 class MlProgram:
-    """A saved ``.mlpackage`` as an engine; inputs and outputs are in the order of its description.
+    """A saved `.mlpackage` as an engine; inputs and outputs are in the order of its description.
 
-    ``exact`` is the ``.mlpackage`` of the same network in float32. Given that, a float16 program is run with the float32 weights that its
+    `exact` is the `.mlpackage` of the same network in float32. Given that, a float16 program is run with the float32 weights that its
     own were rounded from, and nothing is rounded. It then has to be as close to the network as a float32 program, whereas the noise of
     rounding would hide a small mistake.
     """
@@ -88,7 +88,7 @@ class MlProgram:
 
 
 def load_mlprogram(path: Path, exact: str | None) -> MlProgram:
-    """Loads the package at ``path``; paths come as texts from another process."""
+    """Load the package at `path`; paths come as texts from another process."""
     return MlProgram(path, None if exact is None else Path(exact))
 
 
@@ -98,7 +98,7 @@ def _features(features: Any) -> list[Described]:
 
 
 def _unrounded(rounded: dict[str, Any], exact: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Replaces the float16 constants of a program by the float32 ones that they were rounded from.
+    """Replace the float16 constants of a program by the float32 ones that they were rounded from.
 
     Raises:
         ClipstepError: a constant is not the rounded float32 one.
@@ -117,7 +117,7 @@ def _unrounded(rounded: dict[str, Any], exact: dict[str, Any], path: Path) -> di
 
 
 def _evaluate(operation: Any, values: dict[str, Any], rounding: bool) -> Tensor:
-    """Computes one operation, and checks that its result has the declared shape.
+    """Compute one operation and check that its result has the declared shape.
 
     Raises:
         ClipstepError: an operation, input, setting or type that this evaluator does not know.
@@ -165,7 +165,7 @@ def _constant(value: Any, package: Path) -> Any:
 
 
 def _immediate(value: Any) -> Any:
-    """Returns a tensor of numbers as a tensor or, of rank 0, as a Python value, and a string as it is."""
+    """Return a tensor of numbers as a tensor or, of rank 0, as a Python value, and a string as it is."""
     kind, tensor = value.type.tensorType, value.immediateValue.tensor
     field = tensor.WhichOneof("value")
     if kind.dataType not in DTYPES or field is None:

@@ -11,9 +11,10 @@ from clipstep.export.targets.target import ANY
 from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.wording import either
 
 Tune = Callable[[str, str, Mapping[str, Path], Interface, GoldenSteps], tuple[str, dict[str, float]]]
-"""``(platform, target, files by the name of their variant, interface, golden steps)`` returns the unit, and what a step of each file costs on
+"""`(platform, target, files by the name of their variant, interface, golden steps)` returns the unit, and what a step of each file costs on
 that platform."""
 
 
@@ -27,11 +28,11 @@ class ExportOptions:
 
     targets: Sequence[str] = field(default_factory=lambda: tuple(TARGETS))
     form: str = "auto"
-    """One of ``clipstep.export.choices.FORMS``; ``auto`` is each target's default."""
+    """One of `clipstep.export.choices.FORMS`; `auto` is each target's default."""
     input_dtype: str = "auto"
-    """One of ``clipstep.export.choices.INPUT_DTYPES``; ``auto`` is each target's default."""
+    """One of `clipstep.export.choices.INPUT_DTYPES`; `auto` is each target's default."""
     stream: int | None = None
-    """The number of new frames in a step of a clip network, as ``clipstep.export.step.program_of`` takes it."""
+    """The number of new frames in a step of a clip network, as `clipstep.export.step.program_of` takes it."""
     platforms: Sequence[str] = (ANY,)
     """The processors to write for: each target that differs by processor gets an artifact for each of them."""
     tune: Tune | None = None
@@ -39,12 +40,12 @@ class ExportOptions:
     window: float | None = None
     """How many seconds back the predictions of a stream go; None for all frames so far."""
     output_kind: str | None = None
-    """What the first output holds, one of ``clipstep.export.choices.OUTPUT_KINDS``; None to recognise it."""
+    """What the first output holds, one of `clipstep.export.choices.OUTPUT_KINDS`; None to recognise it."""
     format_versions: Mapping[str, int] = field(default_factory=dict)
-    """The versions of targets' formats by the name of their option, such as ``{"opset": 17, "ios": 16}``; otherwise the defaults."""
+    """The versions of targets' formats by the name of their option, such as `{"opset": 17, "ios": 16}`; otherwise the defaults."""
 
     def format_version(self, target: str) -> int | None:
-        """Returns the version of the target's format; None where it has none to choose."""
+        """Return the version of the target's format; None where it has none to choose."""
         chosen = TARGETS[target].format_version
         return None if chosen is None else self.format_versions.get(chosen.option, chosen.default)
 
@@ -57,7 +58,7 @@ class ExportOptions:
             raise ClipstepError("--window is for a stream", got="no --stream", fix="add --stream K, the new frames of a step")
 
     def _check_values(self) -> None:
-        """Checks each value by itself."""
+        """Check each value by itself."""
         for name, names in (("targets", self.targets), ("platforms", self.platforms)):
             if isinstance(names, str):
                 raise ClipstepError(f"{name} are a list of names", got=repr(names), expected=f"{[names]!r}")
@@ -74,7 +75,7 @@ class ExportOptions:
             raise ClipstepError("window is a number of seconds", got=self.window, expected="a finite number above 0")
 
     def _check_targets(self) -> None:
-        """Checks that the targets exist, and take the form and the frames."""
+        """Check that the targets exist, and take the form and the frames."""
         unknown = [target for target in self.targets if target not in TARGETS]
         if unknown or not self.targets:
             raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
@@ -86,9 +87,9 @@ class ExportOptions:
                     )
 
     def _check_tuning(self) -> None:
-        """Checks that the platforms make a difference, and that there is something to tune for."""
+        """Check that the platforms make a difference, and that there is something to tune for."""
         if self.tune is not None and ANY in self.platforms:
-            raise ClipstepError("what is cheapest depends on the processor", got=ANY, expected="--platform arm64 or x86_64 beside --tune")
+            raise ClipstepError("what is cheapest depends on the processor", got=ANY, expected=f"--platform {either(PLATFORMS[1:])} beside --tune")
         if not any(TARGETS[name].platforms for name in self.targets) and (self.tune is not None or set(self.platforms) != {ANY}):
             option = "--tune" if self.tune is not None else "--platform"
             raise ClipstepError(f"{option} does nothing for {', '.join(self.targets)}, which is the same for all", fix=f"leave {option} out")

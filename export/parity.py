@@ -21,13 +21,13 @@ from clipstep.runtime.worker_process import IsolatedEngine, WorkerProcess, fresh
 
 
 def runtime_of(target: str) -> str:
-    """Returns what is called the runtime of a target's artifacts when they are verified: an engine, or clipstep's own evaluator."""
+    """Return the name of the runtime that verifies artifacts of a target: an engine, or clipstep's own evaluator."""
     evaluator = TARGETS[target].evaluator
     return _engine(target).display_name if evaluator is None else evaluator.display_name
 
 
 def runtime_module(target: str) -> str:
-    """Returns the module that a process imports before it verifies artifacts of that target."""
+    """Return the module that a process imports before it verifies artifacts of that target."""
     evaluator = TARGETS[target].evaluator
     return _engine(target).module if evaluator is None else evaluator.module
 
@@ -39,9 +39,9 @@ def _engine(target: str) -> EngineInfo:
 
 
 def load_for_verification(target: str, path: Path, exact: Path | None = None, worker: WorkerProcess | None = None) -> Engine:
-    """Loads an artifact into the engine on this computer that runs its target, or into the target's own evaluator.
+    """Load an artifact into the engine on this computer that runs its target, or into the target's own evaluator.
 
-    An evaluator uses the weights of the float32 artifact ``exact``, if given. ``worker`` is the process that loads it, if not this one.
+    An evaluator uses the weights of the float32 artifact `exact`, if given. `worker` is the process that loads it, if not this one.
 
     Raises:
         ClipstepError: it cannot be loaded.
@@ -64,7 +64,7 @@ def load_for_verification(target: str, path: Path, exact: Path | None = None, wo
 def check_artifact(
     target: str, path: Path, precision: str, interface: Interface, golden: GoldenSteps, worker: WorkerProcess | None = None
 ) -> GoldenErrors:
-    """Returns the largest errors of an artifact over the golden steps, run in the process ``worker`` if it is given.
+    """Return the largest errors of an artifact over the golden steps, run in the process `worker` if it is given.
 
     A float16 artifact is also checked to be the float32 one, which lies beside it, with rounded weights.
 
@@ -86,9 +86,9 @@ def _check(engine: Engine, path: Path, precision: str, interface: Interface, gol
 
 
 def verify_bundle(bundle: Bundle, golden: GoldenSteps, progress: ProgressReporter = no_progress) -> Iterator[tuple[Artifact, GoldenErrors]]:
-    """Checks the artifacts that are not missing, one after the other, in another process: the facts embedded in them, and what they compute.
+    """Check the artifacts that are not missing, one after the other, in another process: the facts embedded in them, and what they compute.
 
-    Each is checked inside the context that ``progress`` returns for its name.
+    Each is checked inside the context that `progress` returns for its name.
 
     Raises:
         ParityError: an artifact is off, or its embedded facts are not the manifest's; there are too few golden steps, or they do not fit

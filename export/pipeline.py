@@ -47,9 +47,9 @@ class ExportResult:
     bundle: Path
     """Its folder."""
     manifest: Manifest
-    """What it says of the network and its artifacts: their files, sizes, placement and largest errors."""
+    """What the bundle says of the network and its artifacts: their files, sizes, placement and largest errors."""
     constant_output: bool
-    """Whether the output is the same in all golden steps, whose frames differ: the network is hardly what was meant."""
+    """Whether the output is the same in all golden steps although their frames differ: the weights or the last layers may be wrong."""
 
 
 _EXPORTING = threading.RLock()
@@ -57,7 +57,7 @@ _EXPORTING = threading.RLock()
 
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """torch's tracing and coremltools' builder keep their state in globals."""
+    """Make threads take turns, because torch's tracing and coremltools' builder keep their state in globals."""
     with _EXPORTING:
         yield
 
@@ -73,25 +73,20 @@ def export_network(
     force: bool = False,
     progress: ProgressReporter = no_progress,
 ) -> ExportResult:
-    """Writes a network as a bundle with a verified artifact for each target and precision asked for: whole, or not at all.
-
-    Calls of several threads take turns.
+    """Export a network as a bundle of verified artifacts, which is written whole or not at all. Calls of several threads take turns.
 
     Args:
         spec: the network; `network_of_module`, `network_of_factory` and `network_of_run` make one.
-        out: a folder `NAME.clipstep`.
-        options: what to write.
-        report: is called after each artifact.
+        out: the folder to write, `NAME.clipstep`.
+        options: which artifacts are written, and how.
+        report: called after each artifact.
         library_context: returns the context in which converters and engines run; they print to the process' own streams unless it silences them.
-        force: whether a bundle that is there is replaced, once the new one is whole.
+        force: replace a bundle at `out`, once the new one is whole.
         progress: returns the context in which a stage runs, given the stage's name; by default nothing is shown.
 
-    Returns:
-        The bundle's folder and its manifest.
-
     Raises:
-        ClipstepError: the network breaks the step contract or cannot be lowered, an artifact is not what the eager
-            network computes, `out` exists and is not a bundle to replace, or somebody else is writing there.
+        ClipstepError: the network breaks the step contract or cannot be lowered, an artifact does not compute what the eager network does,
+            `out` exists and is not a bundle to replace, or another process is writing there.
 
     Example:
         ```python

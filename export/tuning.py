@@ -1,4 +1,4 @@
-"""Finds the function that measures the variants of an artifact, for ``clipstep export --tune``."""
+"""Finds the function that measures the variants of an artifact, for `clipstep export --tune`."""
 
 import importlib
 
@@ -8,7 +8,7 @@ from clipstep.runtime.install_hints import install_extra
 
 
 def tune_by_measuring() -> Tune:
-    """Returns the function of ``clipstep.benchmarks`` that measures variants. That package imports this one, so it is imported here.
+    """Return the function of `clipstep.benchmarks` that measures variants. That package imports this one, so it is imported here.
 
     Raises:
         ClipstepError: a library that it needs is not installed.

@@ -19,7 +19,7 @@ from clipstep.runtime.bundle.manifest import Interface, Placement, Tuning
 from clipstep.runtime.golden import GoldenSteps
 
 ContextFactory = Callable[[], AbstractContextManager[object]]
-"""Returns the context in which converters and engines run, such as ``clipstep.runtime.command_line.terminal.quiet`` for a command."""
+"""Returns the context in which converters and engines run, such as `clipstep.runtime.command_line.terminal.quiet` for a command."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Variant:
 
 
 def variants_of(target: Target, form: str, platform: str) -> list[Variant]:
-    """Returns a target's variants of that form (``auto`` for any) on a platform, the default first."""
+    """Return a target's variants of that form (`auto` for any) on a platform, the default first."""
     forms = target.forms if form == "auto" else (form,)
     default = target.default_variant(platform)
     names = [default, *(name for name in target.variants if name != default)]
@@ -49,7 +49,7 @@ class Graphs:
         self._lowered: dict[EngineProfile, fx.GraphModule] = {}
 
     def of(self, variant: Variant) -> nn.Module:
-        """Returns the step in the variant's form: the module as trained, or the lowered graph."""
+        """Return the step in the variant's form: the module as trained, or the lowered graph."""
         if variant.form == "3d":
             return self._program.step
         if self._simplified is None:
@@ -79,7 +79,7 @@ class VariantWriter:
     graphs: Graphs
 
     def write(self, target: Target, platform: str, precision: str, interface: Interface, path: Path) -> Written:
-        """Writes ``path`` as the default variant or, with ``options.tune``, as the cheapest of those that give different files."""
+        """Write `path` as the default variant or, with `options.tune`, as the cheapest of those that give different files."""
         variants = {variant.name: variant for variant in variants_of(target, self.options.form, platform)}
         if self.options.tune is None or not target.platforms:
             default = next(iter(variants.values()))

@@ -1,4 +1,4 @@
-"""The verification of a bundle: what ``clipstep verify`` and ``clipstep.export.verify`` do."""
+"""The verification of a bundle: what `clipstep verify` and `clipstep.export.verify` do."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ class VerifiedArtifact:
 
 @dataclass(frozen=True)
 class StreamCheck:
-    """The steps of a stream compared with the clip network on all frames so far, or on the newest ``window`` of them."""
+    """The steps of a stream compared with the clip network on all frames so far, or on the newest `window` of them."""
 
     steps: int
     frames: int
@@ -66,7 +66,7 @@ class VerifyResult:
     stream: StreamCheck | None = None
 
     def check_whole(self) -> None:
-        """Checks that no artifact is missing.
+        """Check that no artifact is missing.
 
         Raises:
             ClipstepError: one is.
@@ -86,7 +86,7 @@ class Reference:
 
 
 def fresh_reference(bundle: Bundle, spec: NetworkSpec, video: Path | None) -> Reference:
-    """Computes golden steps anew with the eager network, on the bundle's golden frames or on those of a video.
+    """Compute golden steps anew with the eager network, on the bundle's golden frames or on those of a video.
 
     On the golden frames the network must compute what was recorded, in either case.
 
@@ -111,7 +111,7 @@ def fresh_reference(bundle: Bundle, spec: NetworkSpec, video: Path | None) -> Re
 
 
 def verify_opened(bundle: Bundle, reference: Reference, progress: ProgressReporter = no_progress) -> VerifyResult:
-    """Verifies the artifacts that are not missing, each inside the context that ``progress`` returns for its name.
+    """Verify the artifacts that are not missing, each inside the context that `progress` returns for its name.
 
     Raises:
         ParityError: one does not compute what the reference computes.

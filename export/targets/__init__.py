@@ -1,6 +1,6 @@
 """The table of targets, as far as an export knows them: a new one is a file here and a line below.
 
-What a runtime must know of a target is in ``clipstep.runtime.targets``, in the same order. This table is read without PyTorch: each entry
+What a runtime must know of a target is in `clipstep.runtime.targets`, in the same order. This table is read without PyTorch: each entry
 imports the module that writes its files when something is written.
 """
 

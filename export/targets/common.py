@@ -1,7 +1,8 @@
 """What the writers of graphs share: how the function that writes an operator is called, and settings of ATen operators."""
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import fx
 
 from clipstep.export.unsupported import Unsupported
+from clipstep.runtime.errors import ClipstepError, error_summary
 
 aten = torch.ops.aten
 Pair = int | Sequence[int]
@@ -21,10 +23,10 @@ signature = cache(inspect.signature)
 def write_operator(
     operators: Mapping[Any, Callable[..., Any]], node: fx.Node, leading: Sequence[Any], found: Mapping[fx.Node, Any], **more: Any
 ) -> Any:
-    """Calls the function that writes the operator of a node, and returns what it returns.
+    """Call the function that writes the operator of a node, and return what it returns.
 
-    The function gets ``leading``, then the node's arguments with ``found`` in place of other nodes. If it has keyword parameters
-    ``before``, ``after`` or one of ``more``, it gets them too: the shapes of the node's first argument and of its result, as tuples.
+    The function gets `leading`, then the node's arguments with `found` in place of other nodes. If it has keyword parameters
+    `before`, `after` or one of `more`, it gets them too: the shapes of the node's first argument and of its result, as tuples.
 
     Raises:
         Unsupported: there is no such function, it has no parameter for an argument of the node, or it refuses a setting.
@@ -42,12 +44,31 @@ def write_operator(
     return function(*bound.args, **bound.kwargs)
 
 
+@contextlib.contextmanager
+def converting(tool: str, reason: Unsupported) -> Iterator[None]:
+    """A context in which `tool` converts the network, because of the `reason` for which the target's writer refused it.
+
+    Raises:
+        ClipstepError: whatever the tool raises.
+    """
+    try:
+        yield
+    except ClipstepError:
+        raise
+    except Exception as error:  # Each tool raises many types.
+        raise ClipstepError(
+            f"{tool} cannot convert the network, which our own writer does not take ({reason})",
+            got=f"{type(error).__name__}: {error_summary(error)}",
+            fix="export other targets, or do without that in the network: docs/operators.md",
+        ) from error
+
+
 def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value.meta["val"].shape) if isinstance(value, fx.Node) and isinstance(value.meta.get("val"), torch.Tensor) else None
 
 
 def check_result(dtype: torch.dtype | None) -> None:
-    """Checks the ``dtype`` of an operator's result, None for that of its input.
+    """Check the `dtype` of an operator's result, None for that of its input.
 
     Raises:
         Unsupported: it is not float32.
@@ -57,7 +78,7 @@ def check_result(dtype: torch.dtype | None) -> None:
 
 
 def check_scales(scales: Sequence[float] | None, align_corners: bool, before: Sequence[int], after: Sequence[int]) -> None:
-    """Checks that the scale factors of a resize, if given, are the ratios of the sizes ``(N, C, H, W)`` after and before.
+    """Check that the scale factors of a resize, if given, are the ratios of the sizes `(N, C, H, W)` after and before.
 
     Engines compute with those ratios, and PyTorch with the factors, unless corners are aligned.
 
@@ -73,10 +94,10 @@ def check_scales(scales: Sequence[float] | None, align_corners: bool, before: Se
 
 
 def pair(values: Pair) -> tuple[int, int]:
-    """Returns the setting for rows and for columns."""
+    """Return the setting for rows and for columns."""
     return (values, values) if isinstance(values, int) else (values[0], values[-1])
 
 
 def clamp_bounds(low: float | None = None, high: float | None = None, **named: float) -> tuple[float | None, float | None]:
-    """Returns the bounds of ``aten.clamp``, which are given by position or as ``min`` and ``max``; None for no bound."""
+    """Return the bounds of `aten.clamp`, which are given by position or as `min` and `max`; None for no bound."""
     return named.get("min", low), named.get("max", high)

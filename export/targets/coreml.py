@@ -1,4 +1,4 @@
-"""The target ``coreml``: Core ML, as an ML Program in an ``.mlpackage``."""
+"""The target `coreml`: Core ML, as an ML Program in an `.mlpackage`."""
 
 import math
 

@@ -22,7 +22,7 @@ aten = torch.ops.aten
 
 
 def ml_program(module: fx.GraphModule, input_names: Sequence[str], output_names: Sequence[str], target: Any = ct.target.iOS17) -> Program:
-    """Writes the program of a graph, whose inputs are float32.
+    """Write the program of a graph, whose inputs are float32.
 
     Raises:
         Unsupported: it has an operator, or a setting of one, that is not written here.
@@ -48,7 +48,7 @@ def ml_program(module: fx.GraphModule, input_names: Sequence[str], output_names:
 
 
 def _named(x: Any, name: str) -> Any:
-    """Returns the value as an output of that name: renamed if it is an operation's result; a copy if it is an input, a constant or an output
+    """Return the value as an output of that name: renamed if it is an operation's result; a copy if it is an input, a constant or an output
     already."""
     if x.op is None or x.val is not None or x.op.name != x.name:
         return mb.identity(x=x, name=name)
@@ -61,12 +61,12 @@ def reshape(x: Any, *_: Any, after: Sequence[int]) -> Any:
 
 
 def number(value: Any) -> Any:
-    """Returns a value of the program as it is, and a number as float32."""
+    """Return a value of the program as it is, and a number as float32."""
     return np.float32(value) if isinstance(value, int | float) else value
 
 
 def symmetric(padding: Pair) -> list[int]:
-    """Returns the padding as MIL has it: before and after the rows, before and after the columns."""
+    """Return the padding as MIL has it: before and after the rows, before and after the columns."""
     rows, columns = pair(padding)
     return [rows, rows, columns, columns]
 
@@ -154,7 +154,7 @@ def constant_pad(x: Any, amounts: Sequence[int], value: float = 0.0) -> Any:
 def max_pool2d(
     x: Any, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False, *, after: Sequence[int]
 ) -> Any:
-    """A window that ends after the last element, by ``ceil_mode``, is written as more padding, which never is the maximum."""
+    """A window that ends after the last element, by `ceil_mode`, is written as more padding, which never is the maximum."""
     if pair(dilation) != (1, 1):
         raise Unsupported("`dilation`")
     kernels, strides, paddings = pair(kernel), pair(stride or kernel), pair(padding)

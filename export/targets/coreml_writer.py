@@ -9,6 +9,7 @@ from coremltools.models.utils import load_spec
 from torch import fx, nn
 
 from clipstep.export.step import StepProgram
+from clipstep.export.targets.common import converting
 from clipstep.export.targets.coreml import DEFAULT_IOS, MACOS
 from clipstep.export.targets.coreml_operations import OPERATORS, ml_program
 from clipstep.export.unsupported import Unsupported
@@ -19,21 +20,22 @@ __all__ = ["OPERATORS", "requires", "to_ml_program", "write"]
 
 SHARED_CONSTANTS = ("common::noop_elimination", "common::dead_code_elimination", "common::const_deduplication")
 ROUNDED = ("common::add_fp16_cast", "common::remove_redundant_ops", "common::cast_optimization", "common::const_elimination")
-"""The passes of coremltools that a graph needs after ours; ``ROUNDED`` are those for float16."""
+"""The passes of coremltools that a graph needs after ours; `ROUNDED` are those for float16."""
 
 
 def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path, format_version: int | None = None) -> Placement:
-    """Writes ``path`` with the metadata in the user-defined metadata ``clipstep``; frames are float32 holding 0..255.
+    """Write `path` with the metadata in the user-defined metadata `clipstep`; frames are float32 holding 0..255.
 
-    ``format_version`` is the lowest iOS that the model runs on. Core ML decides on the device which processor runs what, so the placement
+    `format_version` is the lowest iOS that the model runs on. Core ML decides on the device which processor runs what, so the placement
     names the ML Program alone.
     """
     assert isinstance(graph, fx.GraphModule)
     ios = format_version or DEFAULT_IOS
     try:
         model = to_ml_program(graph, program, precision, ios)
-    except Unsupported:
-        model = converted(graph, program, precision, ios)
+    except Unsupported as reason:
+        with converting("coremltools", reason):
+            model = converted(graph, program, precision, ios)
     model.user_defined_metadata[METADATA] = metadata
     model.save(str(path))
     function = model.get_spec().mlProgram.functions["main"]
@@ -42,7 +44,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
 
 
 def requires(path: Path) -> Requires:
-    """Reads the specification's version from the package, and finds the systems that take it."""
+    """Read the specification's version from the package and find the systems that take it."""
     number = load_spec(str(path)).specificationVersion
     ios = next(ios for ios in MACOS if _target(ios).value == number)
     return Requires(specification_version=number, ios=f">={ios}", macos=f">={MACOS[ios]}")
@@ -53,7 +55,7 @@ def _target(ios: int) -> ct.target:
 
 
 def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str, ios: int = DEFAULT_IOS) -> ct.models.MLModel:
-    """Writes the model of a graph operator by operator.
+    """Write the model of a graph operator by operator.
 
     Raises:
         Unsupported: it has an operator that is not written here.
@@ -69,7 +71,7 @@ def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str, i
 
 
 def converted(graph: nn.Module, program: StepProgram, precision: str, ios: int = DEFAULT_IOS) -> ct.models.MLModel:
-    """Converts a step module with coremltools."""
+    """Convert a step module with coremltools."""
     exported = torch.export.export(graph, (program.frames.float(), *program.states.values())).run_decompositions({})
     model = ct.convert(
         exported,

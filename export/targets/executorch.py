@@ -1,4 +1,4 @@
-"""The target ``executorch``: ExecuTorch, with all arithmetic in XNNPACK."""
+"""The target `executorch`: ExecuTorch, with all arithmetic in XNNPACK."""
 
 import math
 from dataclasses import replace
@@ -25,8 +25,8 @@ VARIANTS = {
     "per-frame": replace(PROFILE, batch_limit=0),
     "no-winograd": replace(PROFILE, winograd=False),
 }
-"""The engine profiles that ``--tune`` measures. The home network takes 108.3 M ARM64 instructions with ``gemm``, 114.2 M with ``gemm-per-tap``,
-146.5 M with ``direct`` and 108 M with ``per-frame``."""
+"""The engine profiles that `--tune` measures. The home network takes 108.3 M ARM64 instructions with `gemm`, 114.2 M with `gemm-per-tap`,
+146.5 M with `direct` and 108 M with `per-frame`."""
 
 
 EXECUTORCH = Target(

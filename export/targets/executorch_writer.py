@@ -19,6 +19,7 @@ from clipstep.export.compat.executorch_internals import (
 )
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.step import StepProgram
+from clipstep.export.targets.common import converting
 from clipstep.export.targets.xnnpack import Graph
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.export.targets.xnnpack_operations import OPERATORS
@@ -35,7 +36,7 @@ BACKEND = "XnnpackBackend"
 
 
 def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path, format_version: int | None = None) -> Placement:
-    """Writes ``path`` with the metadata in the constant method ``clipstep``. The format has no version to choose.
+    """Write `path` with the metadata in the constant method `clipstep`. The format has no version to choose.
 
     The whole step is one XNNPACK graph, except for the conversion of the frames from uint8. If the step has an operator that is not
     written here, ExecuTorch's own partitioner decides what XNNPACK gets, and the rest runs in portable kernels.
@@ -46,8 +47,9 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     assert isinstance(graph, fx.GraphModule)
     try:
         inner = xnnpack_graph(_with_float_frames(graph))
-    except Unsupported:
-        edge = _partitioned(graph, program, metadata)
+    except Unsupported as reason:
+        with converting("ExecuTorch", reason):
+            edge = _partitioned(graph, program, metadata)
         placement = _placement(edge.exported_program().graph_module)
         if not placement.delegated:
             raise ClipstepError(
@@ -61,12 +63,12 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
 
 
 def requires(path: Path) -> Requires:
-    """Returns the version of ExecuTorch that wrote the file: later ones load it too, earlier ones were not tried."""
+    """Return the version of ExecuTorch that wrote the file: later ones load it too, earlier ones were not tried."""
     return Requires(executorch=f">={version('executorch').partition('+')[0]}")
 
 
 def _with_float_frames(graph: fx.GraphModule) -> fx.GraphModule:
-    """Returns the graph with float32 frames as its input: conversions of the frames, or of parts of them, are removed."""
+    """Return the graph with float32 frames as its input: conversions of the frames, or of parts of them, are removed."""
     graph = copy.deepcopy(graph)
     for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
         part: Any = node.args[0]
@@ -79,7 +81,7 @@ def _with_float_frames(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def _calling_delegate(inner: Graph, graph: fx.GraphModule, program: StepProgram, metadata: str) -> EdgeProgramManager:
-    """Returns a program that converts the frames and passes them to a delegate with the graph ``inner``."""
+    """Return a program that converts the frames and passes them to a delegate with the graph `inner`."""
     outputs: Any = graph.graph.output_node().args[0]
     shapes = [value.meta["val"].shape for value in outputs]
 

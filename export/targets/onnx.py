@@ -1,4 +1,4 @@
-"""The target ``onnx``: ONNX for onnxruntime."""
+"""The target `onnx`: ONNX for onnxruntime."""
 
 from dataclasses import replace
 
@@ -23,8 +23,8 @@ VARIANTS = {
     "per-frame": replace(PROFILE, channel_major=False, batch_limit=0),
     "no-winograd": replace(PROFILE, winograd=False),
 }
-"""The engine profiles that ``--tune`` measures. The home network takes 137.9 M ARM64 instructions with ``channel-major``, 160.8 M with ``batched``,
-159.5 M with ``per-frame`` and 271.4 M as trained."""
+"""The engine profiles that `--tune` measures. The home network takes 137.9 M ARM64 instructions with `channel-major`, 160.8 M with `batched`,
+159.5 M with `per-frame` and 271.4 M as trained."""
 OPSETS = range(13, 21)
 """ONNX's operator sets that are written."""
 

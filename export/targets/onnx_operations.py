@@ -36,13 +36,13 @@ class OnnxGraph:
         """For each reshape: the value that is reshaped."""
 
     def add(self, operation: str, *inputs: str, **attributes: Any) -> str:
-        """Adds a node and returns the name of its result. The node has that name too: onnxruntime 1.21 and older fuse nodes without names wrongly."""
+        """Add a node and return the name of its result. The node has that name too: onnxruntime 1.21 and older fuse nodes without names wrongly."""
         name = f"{operation.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operation, list(inputs), [name], name=name, **attributes))
         return name
 
     def constant(self, value: Tensor | Sequence[int] | float) -> str:
-        """Adds a constant, a tensor, integers or one float32, and returns its name. Equal constants are stored once."""
+        """Add a constant, a tensor, integers or one float32, and return its name. Equal constants are stored once."""
         if isinstance(value, Tensor):
             array = value.detach().contiguous().numpy()
         else:
@@ -53,12 +53,12 @@ class OnnxGraph:
         return str(self.initializers[key].name)
 
     def name(self, value: Any) -> str:
-        """Returns the name of a value, which is a name already, a tensor or a number."""
+        """Return the name of a value, which is a name already, a tensor or a number."""
         return value if isinstance(value, str) else self.constant(value if isinstance(value, Tensor) else float(value))
 
 
 def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names: Sequence[str], opset: int = OPSETS[-1]) -> onnx.ModelProto:
-    """Writes the model of a graph in that operator set, and in the oldest version of the file format that has it.
+    """Write the model of a graph in that operator set, and in the oldest version of the file format that has it.
 
     Raises:
         Unsupported: it has an operator, or a setting of one, that is not written here.
@@ -86,7 +86,7 @@ def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names:
 
 
 def _used(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
-    """Returns the nodes that an output depends on, without those that were merged into later ones."""
+    """Return the nodes that an output depends on, without those that were merged into later ones."""
     needed, used = set(outputs), []
     for node in reversed(nodes):
         if needed & {*node.output}:
@@ -121,7 +121,7 @@ def linear(graph: OnnxGraph, x: str, weight: str | Tensor, bias: Any = None) -> 
 
 
 def operator(name: str, **attributes: Any) -> Callable[..., str]:
-    """Returns a function that writes an operator as the ONNX operator of that name, with the same operands."""
+    """Return a function that writes an operator as the ONNX operator of that name, with the same operands."""
     return lambda graph, *operands: graph.add(name, *(graph.name(operand) for operand in operands), **attributes)
 
 

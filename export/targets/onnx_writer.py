@@ -7,6 +7,7 @@ import torch
 from torch import fx, nn
 
 from clipstep.export.step import StepProgram
+from clipstep.export.targets.common import converting
 from clipstep.export.targets.onnx import OPSETS
 from clipstep.export.targets.onnx_operations import OPERATORS, onnx_model
 from clipstep.export.unsupported import Unsupported
@@ -25,9 +26,9 @@ than the first were not tried."""
 
 
 def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path, format_version: int | None = None) -> Placement:
-    """Writes ``path`` with the metadata in ``metadata_props["clipstep"]``. onnxruntime's CPU provider runs every node.
+    """Write `path` with the metadata in `metadata_props["clipstep"]`. onnxruntime's CPU provider runs every node.
 
-    ``format_version`` is ONNX's operator set.
+    `format_version` is ONNX's operator set.
 
     Raises:
         ClipstepError: the network has an operator that is left to torch.onnx, which does not write that operator set.
@@ -37,8 +38,9 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
         if not isinstance(graph, fx.GraphModule):
             raise Unsupported("a network as it was trained")
         model = onnx_model(graph, program.input_names, program.output_names, opset)
-    except Unsupported:
-        model = to_onnx(graph, program, opset)
+    except Unsupported as reason:
+        with converting("torch.onnx", reason):
+            model = to_onnx(graph, program, opset)
     model.metadata_props.add(key=METADATA, value=metadata)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
@@ -46,7 +48,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
 
 
 def requires(path: Path) -> Requires:
-    """Reads the operator set and the format's version from the file, and finds the onnxruntime that takes them."""
+    """Read the operator set and the format's version from the file and find the onnxruntime that takes them."""
     model = onnx.load(path, load_external_data=False)
     (opset,) = (item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     lowest = next((release for release, newest, ir in ONNXRUNTIMES if opset <= newest and model.ir_version <= ir), None)
@@ -54,7 +56,7 @@ def requires(path: Path) -> Requires:
 
 
 def to_onnx(step: nn.Module, program: StepProgram, opset: int = OPSETS[-1]) -> onnx.ModelProto:
-    """Converts a step module, as trained or lowered, with torch.onnx into a model whose inputs and outputs have the contract's names.
+    """Convert a step module, as trained or lowered, with torch.onnx into a model whose inputs and outputs have the contract's names.
 
     Raises:
         ClipstepError: torch.onnx does not write that operator set.

@@ -1,6 +1,6 @@
 """The tables of docs/operators.md: the operators that writers take, and those that the lowering has rules for.
 
-``python -m clipstep.export.targets.operators`` prints the page. It is derived from the functions that write operators: from the arguments
+`python -m clipstep.export.targets.operators` prints the page. It is derived from the functions that write operators: from the arguments
 that they have parameters for, and from the reasons with which they refuse settings.
 """
 
@@ -63,14 +63,14 @@ An operator without a rule is an error at export, if it gets or gives a value of
 
 
 def writer_rows() -> list[tuple[str, ...]]:
-    """Returns a row for each operator that a writer takes or a rule emits: its name, and what each target's writer takes of it."""
+    """Return a row for each operator that a writer takes or a rule emits: its name, and what each target's writer takes of it."""
     tables = [target.load_writer().OPERATORS for target in TARGETS.values()]
     operators = sorted({*LEFT_TO_CONVERTERS, *(operator for table in tables for operator in table)}, key=str)
     return [(f"`{operator}`", *(_verdict(operator, table.get(operator)) for table in tables)) for operator in operators]
 
 
 def rule_rows() -> list[tuple[str, str]]:
-    """Returns a row for each operator that has a rule: its name, and the file of ``export/lowering/rules/`` with the rule."""
+    """Return a row for each operator that has a rule: its name, and the file of `export/lowering/rules/` with the rule."""
     found = {str(operator): function.__module__ for operator, function in RULES.items() if operator is not getitem}
     return [(f"`{operator}`", f"`{module.rsplit('.', 1)[-1]}.py`") for operator, module in sorted(found.items())]
 
@@ -83,7 +83,7 @@ def _verdict(operator: Any, function: Function | None) -> str:
 
 
 def _missing_arguments(operator: Any, function: Function) -> list[str]:
-    """Returns the operator's arguments that the function has no parameter for, so that a graph which gives them is refused."""
+    """Return the operator's arguments that the function has no parameter for, so that a graph which gives them is refused."""
     parameters = [p for p in signature(function).parameters.values() if p.name != "graph"]
     names = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     places = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
@@ -101,7 +101,7 @@ def _missing_arguments(operator: Any, function: Function) -> list[str]:
 
 
 def refusals(function: Function) -> list[str]:
-    """Returns the reasons for which a function raises ``Unsupported``, itself or in a function that it calls."""
+    """Return the reasons for which a function raises `Unsupported`, itself or in a function that it calls."""
     found: dict[str, None] = {}
     queue, seen = [function], {function}
     while queue:
@@ -114,7 +114,7 @@ def refusals(function: Function) -> list[str]:
 
 
 def _used(function: Any) -> Iterator[Any]:
-    """Yields the global values that a function reads, and those of its closure."""
+    """Yield the global values that a function reads, and those of its closure."""
     for code in (function.__code__, *(value for value in function.__code__.co_consts if inspect.iscode(value))):
         for instruction in dis.get_instructions(code):
             if instruction.opname == "LOAD_GLOBAL" and instruction.argval in function.__globals__:
@@ -139,7 +139,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def page() -> str:
-    """Returns the text of docs/operators.md."""
+    """Return the text of docs/operators.md."""
     names = tuple(target.info.display_name for target in TARGETS.values())
     return PAGE.format(writers=_table(("operator", *names), writer_rows()), rules=_table(("operator", "rule in"), [*rule_rows()]))
 

@@ -30,22 +30,22 @@ class Writer(Protocol):
     def write(
         self, graph: "nn.Module", program: "StepProgram", precision: str, metadata: str, path: Path, format_version: int | None = None
     ) -> "Placement":
-        """Writes an artifact and returns where its nodes will run.
+        """Write an artifact and return where its nodes will run.
 
         Args:
-            graph: the step in the form that the artifact has: the module as trained, or a lowered ``torch.fx.GraphModule``.
+            graph: the step in the form that the artifact has: the module as trained, or a lowered `torch.fx.GraphModule`.
             program: the step's inputs and outputs.
             precision: one of the target's.
             metadata: the facts to embed, as JSON.
             path: the file or folder to write.
-            format_version: one of the target's ``FormatVersion``; None for its default.
+            format_version: one of the target's `FormatVersion`; None for its default.
 
         Raises:
             ClipstepError: the target's tools cannot write the step.
         """
 
     def requires(self, path: Path) -> "Requires":
-        """Reads from a written file which versions of its format and of what runs it are needed."""
+        """Read from a written file which versions of its format and of what runs it are needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,8 @@ class Evaluator:
     """Clipstep's own evaluator of a target's files, for a target that no engine on this computer runs."""
 
     load: str
-    """``module:function``. The function takes ``path`` and ``exact``, the path of the float32 artifact whose weights to use in place of
-    rounded ones, or None, and returns an ``clipstep.runtime.engine.Engine``. It is imported in the process that verifies."""
+    """`module:function`. The function takes `path` and `exact`, the path of the float32 artifact whose weights to use in place of
+    rounded ones, or None, and returns an `clipstep.runtime.engine.Engine`. It is imported in the process that verifies."""
     name: str
     """What messages call it."""
     display_name: str
@@ -82,12 +82,12 @@ class Evaluator:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A target, as an entry of ``clipstep.export.targets.TARGETS``."""
+    """A target, as an entry of `clipstep.export.targets.TARGETS`."""
 
     info: TargetInfo
     """The runtime's entry: its name, the suffix of its files, how they are read and checked."""
     writer: str
-    """The name of the module that writes its files, a ``Writer``."""
+    """The name of the module that writes its files, a `Writer`."""
     precisions: tuple[str, ...] = ("float32",)
     forms: tuple[str, ...] = ("lowered",)
     """The forms of a step that it takes, its default first."""
@@ -109,11 +109,11 @@ class Target:
         return self.info.name
 
     def load_writer(self) -> Writer:
-        """Imports the module that writes its files."""
+        """Import the module that writes its files."""
         return cast(Writer, importlib.import_module(self.writer))
 
     def file_name(self, precision: str, platform: str = ANY) -> str:
-        """Returns the name of an artifact's file: ``step.onnx``, ``step-arm64.onnx``, ``step-float16.mlpackage``."""
+        """Return the name of an artifact's file: `step.onnx`, `step-arm64.onnx`, `step-float16.mlpackage`."""
         parts = ["step", *([precision] if len(self.precisions) > 1 else []), *([platform] if platform != ANY else [])]
         return "-".join(parts) + self.info.suffix
 

@@ -63,7 +63,7 @@ class Graph:
         self._cuts: dict[int, tuple[int, tuple[int, ...]]] = {}
 
     def prune(self) -> None:
-        """Removes the operations whose results are not used."""
+        """Remove the operations whose results are not used."""
         used, kept = set(self._outputs), []
         for node in reversed(self.nodes):
             fields = vars(node.xnode_union)
@@ -73,7 +73,7 @@ class Graph:
         self.nodes = kept[::-1]
 
     def serialized(self) -> tuple[bytes, NamedDataStoreOutput]:
-        """Returns the delegate's bytes, and the constants that they refer to by name."""
+        """Return the delegate's bytes, and the constants that they refer to by name."""
         graph = schema.XNNGraph(
             version="0",
             xnodes=self.nodes,
@@ -86,13 +86,13 @@ class Graph:
         return serialize_xnnpack_binary(graph, bytearray()), self._data.get_named_data_store_output()
 
     def input(self, shape: Sequence[int]) -> XnnValue:
-        """Adds the next input, whose axes are in order in memory."""
+        """Add the next input, whose axes are in order in memory."""
         value = self._value(shape)
         self._expose(value.number, flags.XNN_VALUE_FLAG_EXTERNAL_INPUT, self._inputs)
         return value
 
     def output(self, value: XnnValue | Tensor) -> None:
-        """Makes a value the next output, with its axes in order in memory."""
+        """Make a value the next output, with its axes in order in memory."""
         if isinstance(value, Tensor):
             value = XnnValue(self.constant(value), tuple(value.shape), tuple(range(value.ndim)))
         value = self.to_layout(value, range(len(value.axes)))
@@ -102,7 +102,7 @@ class Graph:
         self._expose(value.number, flags.XNN_VALUE_FLAG_EXTERNAL_OUTPUT, self._outputs)
 
     def constant(self, tensor: Tensor) -> int:
-        """Adds a constant that lies in memory in the order of the axes of ``tensor``, and returns its number."""
+        """Add a constant that lies in memory in the order of the axes of `tensor`, and return its number."""
         data = tensor.detach().float().contiguous().numpy().tobytes()
         key = (tuple(tensor.shape), data)
         if key not in self._constants:
@@ -113,21 +113,21 @@ class Graph:
         return self._constants[key]
 
     def add(self, operation: Any, memory: Sequence[int], axes: Sequence[int], clamp: Clamp = None, **fields: Any) -> XnnValue:
-        """Adds an operation, with ``clamp`` fused into it, and returns its result."""
+        """Add an operation, with `clamp` fused into it, and return its result."""
         result = self._value(memory, axes)
         bounds = None if clamp is None else schema.OutputMinMax(*(_json(bound) for bound in clamp))
         self.nodes.append(schema.XNode(operation(output_id=result.number, **{"flags": 0, **fields}), NO_HANDLE, bounds))
         return result
 
     def elementwise(self, operation: Any, value: XnnValue, clamp: Clamp = None, **fields: Any) -> XnnValue:
-        """Adds an elementwise operation. It is done before a reshape instead of after it, because the next reshape may undo that one."""
+        """Add an elementwise operation. It is done before a reshape instead of after it, because the next reshape may undo that one."""
         source = self._reshapes.get(value.number, value.number)
         dims = self._values[source].dims
         done = self.add(operation, dims, range(len(dims)), clamp, input_id=source, **fields)
         return self._reshaped(done, value.memory, value.axes)
 
     def to_layout(self, value: XnnValue, axes: Sequence[int]) -> XnnValue:
-        """Returns the value with its axes in the given order in memory, transposed if it has another."""
+        """Return the value with its axes in the given order in memory, transposed if it has another."""
         axes = tuple(axes)
         if value.axes == axes:
             return value
@@ -145,7 +145,7 @@ class Graph:
         return XnnValue(self._layouts[value.number, order], tuple(memory), axes)
 
     def _swapped(self, value: XnnValue, order: tuple[int, ...]) -> XnnValue:
-        """Exchanges the last two axes, of which one is short, by two transpositions of long rows: the last two axes first go before the others."""
+        """Exchange the last two axes, of which one is short, by two transpositions of long rows: the last two axes first go before the others."""
         axes = [value.axes[place] for place in order]
         first = self.to_layout(value, [*axes[-2:], *axes[:-2]])
         rows = math.prod(first.memory[2:])
@@ -153,8 +153,8 @@ class Graph:
         return self._reshaped(self.to_layout(flat, (1, 0)), [value.memory[place] for place in order], axes)
 
     def reshape(self, value: XnnValue, shape: Sequence[int], channels_last: bool = False) -> XnnValue:
-        """Reshapes the value. Elements move only if axes that are joined are not adjacent in memory: then to row-major order or, with
-        ``channels_last``, to NHWC."""
+        """Reshape the value. Elements move only if axes that are joined are not adjacent in memory: then to row-major order or, with
+        `channels_last`, to NHWC."""
         shape = tuple(shape) or (1,)
         if shape == value.shape:
             return value
@@ -174,7 +174,7 @@ class Graph:
         return self._reshaped(value, memory, axes)
 
     def operand(self, value: Any, like: XnnValue) -> tuple[int, tuple[int, ...]]:
-        """Brings an operand to the layout of ``like``, the other operand, and returns its number and its shape in memory."""
+        """Bring an operand to the layout of `like`, the other operand, and return its number and its shape in memory."""
         rank = len(like.axes)
         if not isinstance(value, XnnValue):
             tensor = value if isinstance(value, Tensor) else Tensor([value])
@@ -186,7 +186,7 @@ class Graph:
         return value.number, value.memory
 
     def cut(self, value: XnnValue, starts: Sequence[int], sizes: Sequence[int]) -> XnnValue:
-        """Slices the value along its axes in memory. A slice of a slice is taken from the original value."""
+        """Slice the value along its axes in memory. A slice of a slice is taken from the original value."""
         if tuple(sizes) == value.memory:
             return value
         if (unshaped := self._cut_before_reshape(value, starts, sizes)) is not None:
@@ -198,7 +198,7 @@ class Graph:
         return result
 
     def _cut_before_reshape(self, value: XnnValue, starts: Sequence[int], sizes: Sequence[int]) -> XnnValue | None:
-        """Takes the slice from the value before its reshape, if it is a slice there too; else returns None."""
+        """Take the slice from the value before its reshape, if it is a slice there too; else returns None."""
         if value.number not in self._reshapes:
             return None
         source = self._reshapes[value.number]
@@ -254,12 +254,12 @@ def _swaps_short_axes(memory: Sequence[int], order: tuple[int, ...]) -> bool:
 
 
 def _json(bound: float) -> float | str:
-    """Returns a bound as the schema's JSON has it, where infinity is a string."""
+    """Return a bound as the schema's JSON has it, where infinity is a string."""
     return {float("inf"): "+inf", float("-inf"): "-inf"}.get(bound, float(bound))
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Splits a reshape into the smallest runs of axes that hold the same elements: pairs of the value's axes and the result's axes."""
+    """Split a reshape into the smallest runs of axes that hold the same elements: pairs of the value's axes and the result's axes."""
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
@@ -282,7 +282,7 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
 
 
 def _order_of_groups(value: XnnValue, groups: Sequence[Sequence[int]]) -> list[int] | None:
-    """Returns the order in which the groups of axes lie in memory, if the axes of each group are adjacent and in order there, else None."""
+    """Return the order in which the groups of axes lie in memory, if the axes of each group are adjacent and in order there, else None."""
     size = dict(zip(value.axes, value.memory, strict=True))
     place = {axis: index for index, axis in enumerate(axis for axis in value.axes if size[axis] > 1)}
     order = []

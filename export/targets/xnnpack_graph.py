@@ -29,7 +29,7 @@ FUSES_CLAMP = (
 
 
 def xnnpack_graph(module: fx.GraphModule) -> Graph:
-    """Writes a graph of float32 values of rank 4 or less, whose inputs and outputs have their axes in order in memory.
+    """Write a graph of float32 values of rank 4 or less, whose inputs and outputs have their axes in order in memory.
 
     Raises:
         Unsupported: it has an operator, or a setting of one, that is not written.
@@ -58,7 +58,7 @@ def xnnpack_graph(module: fx.GraphModule) -> Graph:
 
 
 def _users(node: fx.Node) -> Iterator[fx.Node]:
-    """Yields the users of a node, where permutations and reshapes are replaced by their own users."""
+    """Yield the users of a node, where permutations and reshapes are replaced by their own users."""
     for user in node.users:
         if user.target in LAYOUT_ONLY:
             yield from _users(user)
@@ -71,7 +71,7 @@ def _feeds_spatial(node: fx.Node) -> bool:
 
 
 def _fusable_clamp(node: fx.Node) -> fx.Node | None:
-    """Returns the clamp that is the only user of a node, directly or through permutations and reshapes, or None."""
+    """Return the clamp that is the only user of a node, directly or through permutations and reshapes, or None."""
     (user, *others) = node.users
     while user.target in LAYOUT_ONLY and not others:
         (user, *others) = user.users

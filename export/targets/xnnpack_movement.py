@@ -25,12 +25,12 @@ def reshape(graph: Graph, x: Any, *_: Any, after: Sequence[int], channels_last: 
 
 
 def with_last_axis(graph: Graph, x: XnnValue, axis: int) -> XnnValue:
-    """Returns the value in a layout in which an axis is the last one in memory."""
+    """Return the value in a layout in which an axis is the last one in memory."""
     return x if x.axes[-1] == axis else graph.to_layout(x, [*(other for other in x.axes if other != axis), axis])
 
 
 def largest(values: Sequence[XnnValue]) -> XnnValue:
-    """Returns the largest of several values, and of equally large ones one that is channels last."""
+    """Return the largest of several values, and of equally large ones one that is channels last."""
     return max(values, key=lambda value: (len(value.axes), math.prod(value.memory), value.axes == NHWC))
 
 

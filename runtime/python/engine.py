@@ -13,26 +13,26 @@ class Engine(Protocol):
     """A loaded artifact. It may be shared by threads."""
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        """Takes frames and states in the manifest's order and returns logits and next states; inputs are not written to.
+        """Take frames and states in the manifest's order and return logits and next states; inputs are not written to.
 
         Raises:
             EngineError: the engine fails; this process was forked from the one that loaded it, and lacks its threads.
         """
 
     def close(self) -> None:
-        """Frees the memory; using the engine afterwards is an error of the caller's."""
+        """Free the memory; using the engine afterwards is an error of the caller's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """An engine, as an entry of ``clipstep.runtime.engines.ENGINES``."""
+    """An engine, as an entry of `clipstep.runtime.engines.ENGINES`."""
 
     name: str
     display_name: str
     target: str
     """The target whose artifacts it runs."""
     load: Callable[..., Engine]
-    """``(path, threads)``, and ``spinning`` after them if ``spins``."""
+    """`(path, threads)`, and `spinning` after them if `spins`."""
     spins: bool
     """Whether its threads can be told to wait busily between steps."""
     libraries: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The engine ``executorch``: ExecuTorch's portable runtime with XNNPACK."""
+"""The engine `executorch`: ExecuTorch's portable runtime with XNNPACK."""
 
 import os
 import threading
@@ -33,9 +33,9 @@ class ThreadPool:
 
     @contextmanager
     def loading(self, user: object, threads: int) -> Iterator[Binding]:
-        """Gives ExecuTorch's binding, with which ``user`` loads a model that is run by ``threads`` threads. One user loads at a time.
+        """Give ExecuTorch's binding, with which `user` loads a model that is run by `threads` threads. One user loads at a time.
 
-        The pool stays as it is until ``user`` is garbage-collected, or given to ``leave``.
+        The pool stays as it is until `user` is garbage-collected, or given to `leave`.
 
         Raises:
             ClipstepError: a model that is open uses another number of threads; the process was forked from one that uses ExecuTorch.
@@ -63,7 +63,7 @@ class ThreadPool:
 
     @contextmanager
     def held(self, threads: int) -> Iterator[Binding]:
-        """Gives ExecuTorch's binding, for models that are loaded and run inside the context; until its end the pool stays as it is."""
+        """Give ExecuTorch's binding, for models that are loaded and run inside the context; until its end the pool stays as it is."""
         user = _User()
         with self.loading(user, threads) as executorch:
             pass
@@ -73,7 +73,7 @@ class ThreadPool:
             self.leave(user)
 
     def leave(self, user: object) -> None:
-        """Says that ``user`` runs nothing any more."""
+        """Say that `user` runs nothing any more."""
         self._users.discard(user)
 
 
@@ -108,7 +108,7 @@ class ExecuTorch:
         return {"inputs": inputs, "outputs": outputs, "metadata": self._metadata()}
 
     def _metadata(self) -> str | None:
-        """Returns what the constant method of clipstep's facts gives, or None if the file has no such method."""
+        """Return what the constant method of clipstep's facts gives, or None if the file has no such method."""
         if METADATA not in self._module.method_names():
             return None
         try:
@@ -134,14 +134,14 @@ class ExecuTorch:
                 raise EngineError(f"{self._path}: ExecuTorch failed in a step", got=error_summary(error)) from error
 
     def close(self) -> None:
-        """Frees the module, once a step that is running has ended."""
+        """Free the module, once a step that is running has ended."""
         with self._lock:
             self._module = None
         POOL.leave(self)
 
 
 def threads_used() -> int:
-    """Returns the number of threads in ExecuTorch's pool."""
+    """Return the number of threads in ExecuTorch's pool."""
     return binding().thread_count()
 
 

@@ -1,4 +1,4 @@
-"""The engine ``onnxruntime``: onnxruntime on the CPU."""
+"""The engine `onnxruntime`: onnxruntime on the CPU."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ from clipstep.runtime.fork_safety import OwnerProcess, make_fork_safe
 
 
 def onnxruntime_session(path: Path, threads: int, *, spinning: bool = False, **options: Any) -> Any:
-    """Opens a session of onnxruntime on the CPU; ``options`` are further attributes of its ``SessionOptions``.
+    """Open a session of onnxruntime on the CPU; `options` are further attributes of its `SessionOptions`.
 
-    With ``spinning``, onnxruntime's own default, its threads wait busily for the next step: a step is a little shorter, and
-    processor time goes into waiting (docs/measurements.md says how much). With ``threads`` 1 it starts no threads of its own.
+    With `spinning`, onnxruntime's own default, its threads wait busily for the next step: a step is a little shorter, and
+    processor time goes into waiting (docs/measurements.md says how much). With `threads` 1 it starts no threads of its own.
     """
     import onnxruntime
 
@@ -59,7 +59,7 @@ class OnnxRuntime:
         return {"inputs": inputs, "outputs": outputs, "metadata": metadata}
 
     def threaded_resource(self) -> Any:
-        """Returns the session if it has threads of its own, else None; see ``clipstep.runtime.fork_safety.make_fork_safe``."""
+        """Return the session if it has threads of its own, else None; see `clipstep.runtime.fork_safety.make_fork_safe`."""
         return None if self._loaded is None else self._session
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:

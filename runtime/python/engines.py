@@ -1,4 +1,4 @@
-"""The table of engines, which execute artifacts on this machine: a new one is a file ``engine_NAME.py`` and a line here."""
+"""The table of engines, which execute artifacts on this machine: a new one is a file `engine_NAME.py` and a line here."""
 
 import importlib.util
 from pathlib import Path
@@ -25,7 +25,7 @@ def engine_of(target: str) -> EngineInfo | None:
 
 
 def load_engine(name: str, path: Path, threads: int, *, spinning: bool = False) -> Engine:
-    """Loads the artifact at ``path`` into the engine of that name. With ``spinning`` its threads wait busily between steps.
+    """Load the artifact at `path` into the engine of that name. With `spinning` its threads wait busily between steps.
 
     Raises:
         ClipstepError: an unknown engine, one that is not installed or has no such setting, a thread count this machine does not
@@ -45,7 +45,7 @@ def load_engine(name: str, path: Path, threads: int, *, spinning: bool = False) 
 
 
 def missing_library(name: str) -> str | None:
-    """Says which libraries the engine of that name lacks, and the command that installs them; None if it is installed. Imports nothing."""
+    """Say which libraries the engine of that name lacks, and the command that installs them; None if it is installed. Imports nothing."""
     info = engine_info(name)
     missing = [library for library in info.libraries if not _is_installed(library)]
     are = "are" if len(missing) > 1 else "is"
@@ -64,7 +64,7 @@ def _install(info: EngineInfo) -> str:
 
 
 def check_threads(threads: int) -> None:
-    """Checks that this process may use that many cores.
+    """Check that this process may use that many cores.
 
     Raises:
         ClipstepError: it may use fewer.
@@ -86,7 +86,7 @@ def engine_info(name: str) -> EngineInfo:
 
 
 def as_array(value: object, dtype: str, shape: tuple[int, ...], name: str) -> Array:
-    """Returns ``value`` as a contiguous array.
+    """Return `value` as a contiguous array.
 
     Raises:
         ClipstepError: it is not an array of exactly that type and shape.

@@ -40,7 +40,7 @@ class FileContent:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetInfo:
-    """A target, as an entry of ``clipstep.runtime.targets.TARGETS``."""
+    """A target, as an entry of `clipstep.runtime.targets.TARGETS`."""
 
     name: str
     display_name: str
@@ -49,7 +49,7 @@ class TargetInfo:
     read: Callable[[Path], FileContent]
     """Reads a lone file with the format's own tools, and may raise whatever they raise."""
     imports: tuple[str, ...]
-    """The modules that ``read`` imports."""
+    """The modules that `read` imports."""
     places: tuple[DestinationName, ...]
     """Where an engine runs it: a pack for such a place includes it."""
     check: Callable[[Path], None] | None = None
@@ -59,5 +59,5 @@ class TargetInfo:
 
 
 def counted_by_type(names: Iterable[str]) -> dict[str, int]:
-    """Counts each name, the most frequent first."""
+    """Count each name, the most frequent first."""
     return dict(Counter(names).most_common())

@@ -1,4 +1,4 @@
-"""The target ``coreml``: a ``.mlpackage`` folder."""
+"""The target `coreml`: a `.mlpackage` folder."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The target ``executorch``: a ``.pte`` file."""
+"""The target `executorch`: a `.pte` file."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The target ``onnx``: a ``.onnx`` file."""
+"""The target `onnx`: a `.onnx` file."""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,7 @@
-"""The table of targets, as far as runtimes know them: a new one is a file ``target_NAME.py`` and a line here.
+"""The table of targets, as far as runtimes know them: a new one is a file `target_NAME.py` and a line here.
 
-What an export must know of a target is in ``clipstep.export.targets``, in the same order. Everything else derives from these two tables,
-or is compared with them by ``tests/package/test_targets.py``.
+What an export must know of a target is in `clipstep.export.targets`, in the same order. Everything else derives from these two tables,
+or is compared with them by `tests/package/test_targets.py`.
 """
 
 from pathlib import Path
@@ -20,22 +20,22 @@ TARGETS: dict[str, TargetInfo] = {
 
 
 def targets_for(place: DestinationName) -> tuple[str, ...]:
-    """Returns the names of the targets that run there."""
+    """Return the names of the targets that run there."""
     return tuple(name for name, info in TARGETS.items() if place in info.places)
 
 
 def by_suffix(path: Path) -> TargetInfo | None:
-    """Returns the target of a lone file, by how its name ends; None if it is no target's."""
+    """Return the target of a lone file, by how its name ends; None if it is no target's."""
     return next((info for info in TARGETS.values() if info.suffix == path.suffix), None)
 
 
 def suffixes() -> tuple[str, ...]:
-    """Returns how the names of all targets' files end."""
+    """Return how the names of all targets' files end."""
     return tuple(info.suffix for info in TARGETS.values())
 
 
 def check_file(target: str, path: Path) -> None:
-    """Checks the artifact ``path`` of that target before an engine gets it.
+    """Check the artifact `path` of that target before an engine gets it.
 
     Raises:
         ClipstepError: it is absent or empty; it names other files, needs code that is not its engine's, or refers to something outside it.

@@ -10,11 +10,14 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
+from clipstep.export import export
 from clipstep.export.targets import TARGETS, operators
 from clipstep.export.targets.coreml_operations import ml_program
 from clipstep.export.targets.onnx_operations import onnx_model
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.export.unsupported import Unsupported
+from clipstep.runtime.command_line.terminal import quiet
+from clipstep.runtime.errors import ClipstepError
 
 PAGE = Path(__file__).parents[2] / "docs/operators.md"
 NO = ("no", "no", "no")
@@ -100,3 +103,20 @@ def test_a_reason_that_is_not_a_constant_is_a_mistake() -> None:
 
     with pytest.raises(TypeError, match="is not a constant text"):
         operators.refusals(refuse)
+
+
+class Resized(torch.nn.Module):
+    """A frame scaled by 1.5 to sizes that were rounded."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return F.interpolate(frames[:, :, 0, :15, :15], scale_factor=1.5, mode="bilinear").amax((2, 3))
+
+
+def test_what_a_converter_raises_is_one_line_that_says_why_it_was_asked(tmp_path: Path) -> None:
+    """coremltools raises NotImplementedError."""
+    known: Any = {"frames": 4, "size": 16, "labels": ("r", "g", "b"), "mean": (114.0,) * 3, "std": (57.0,) * 3, "fps": 25.0}
+    with quiet(), pytest.raises(ClipstepError) as error:
+        export(Resized().eval(), tmp_path / "resized.clipstep", targets=["coreml"], **known)
+    assert str(error.value).startswith("coremltools cannot convert the network, which our own writer does not take (")
+    assert "; got NotImplementedError: " in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "resized.clipstep").exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clipstep.benchmarks.arm64.emulate import GUESTS
+from clipstep.benchmarks.arm64.install import WHEELS
 from clipstep.benchmarks.profile import PROFILERS
 from clipstep.benchmarks.scaling import BARE_CALLS
 from clipstep.export.targets import TARGETS, coreml_writer, executorch_writer, onnx_writer
@@ -167,6 +168,10 @@ def test_each_target_has_an_engine_or_an_evaluator_to_verify_it() -> None:
 @pytest.mark.parametrize("table", [PROFILERS, BARE_CALLS, GUESTS])
 def test_what_measures_by_engine_knows_each_engine(table: dict[str, object]) -> None:
     assert list(table) == list(ENGINES)
+
+
+def test_the_arm64_kit_has_each_engine() -> None:
+    assert set(ENGINES) <= set(WHEELS)
 
 
 def _texts(path: Path) -> set[str]:
