@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 DestinationName = Literal["android", "ios", "python"]
 """Where a target may run: what a pack can be made for."""
-PLACES: dict[DestinationName, str] = {"android": "Android", "ios": "Apple devices", "python": "computers"}
-"""What messages call these places."""
+DESTINATIONS: dict[DestinationName, str] = {"android": "Android", "ios": "Apple devices", "python": "computers"}
+"""What messages call these destinations."""
 
 
 class Tensor(BaseModel):
@@ -50,8 +50,8 @@ class TargetInfo:
     """Reads a lone file with the format's own tools, and may raise whatever they raise."""
     imports: tuple[str, ...]
     """The modules that `read` imports."""
-    places: tuple[DestinationName, ...]
-    """Where an engine runs it: a pack for such a place includes it."""
+    destinations: tuple[DestinationName, ...]
+    """Where an engine runs it: a pack for such a destination includes it."""
     check: Callable[[Path], None] | None = None
     """Checks a file before an engine gets it, beyond that it is there; None if there is nothing more to check."""
     nodes: str = "operations"

@@ -44,5 +44,5 @@ COREML = TargetInfo(
     suffix=".mlpackage",
     read=read_coreml,
     imports=("coremltools",),
-    places=("ios",),
+    destinations=("ios",),
 )

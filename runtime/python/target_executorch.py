@@ -44,6 +44,6 @@ EXECUTORCH = TargetInfo(
     suffix=".pte",
     read=read_executorch,
     imports=(READER,),
-    places=("android", "python"),
+    destinations=("android", "python"),
     nodes="calls",
 )

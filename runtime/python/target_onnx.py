@@ -41,6 +41,6 @@ ONNX = TargetInfo(
     suffix=".onnx",
     read=read_onnx,
     imports=("onnx",),
-    places=("android", "python"),
+    destinations=("android", "python"),
     check=check_onnx,
 )

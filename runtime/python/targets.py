@@ -19,9 +19,9 @@ TARGETS: dict[str, TargetInfo] = {
 }
 
 
-def targets_for(place: DestinationName) -> tuple[str, ...]:
-    """Return the names of the targets that run there."""
-    return tuple(name for name, info in TARGETS.items() if place in info.places)
+def targets_for(destination: DestinationName) -> tuple[str, ...]:
+    """Return the names of the targets that run at a destination."""
+    return tuple(name for name, info in TARGETS.items() if destination in info.destinations)
 
 
 def by_suffix(path: Path) -> TargetInfo | None:

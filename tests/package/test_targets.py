@@ -62,7 +62,7 @@ def read_pt2(path):
     )
 
 
-PT2 = TargetInfo(name="pt2", display_name="PT2", suffix=".pt2", read=read_pt2, imports=("torch",), places=())
+PT2 = TargetInfo(name="pt2", display_name="PT2", suffix=".pt2", read=read_pt2, imports=("torch",), destinations=())
 ''',
     "export/targets/pt2.py": '''
 """The target ``pt2``: a program of torch.export, run by PyTorch."""
@@ -162,7 +162,7 @@ def test_both_tables_name_the_same_targets_in_the_same_order() -> None:
 def test_each_target_has_an_engine_or_an_evaluator_to_verify_it() -> None:
     for name, target in TARGETS.items():
         assert (engine_of(name) is None) == (target.evaluator is not None)
-        assert ("python" in target.info.places) == (engine_of(name) is not None)
+        assert ("python" in target.info.destinations) == (engine_of(name) is not None)
 
 
 @pytest.mark.parametrize("table", [PROFILERS, BARE_CALLS, GUESTS])

@@ -32,7 +32,7 @@ def test_the_engines_of_both_runtimes_are_for_some_of_them() -> None:
 
 
 def test_the_places_of_packs_are_those_where_they_run() -> None:
-    assert set(destinations()) == set(get_args(DestinationName)) and all(info.places for info in TARGETS.values())
+    assert set(destinations()) == set(get_args(DestinationName)) and all(info.destinations for info in TARGETS.values())
     assert {name: place.targets for name, place in destinations().items()} == {
         "android": ("onnx", "executorch"),
         "ios": ("coreml",),

@@ -18,7 +18,7 @@ from clipstep.runtime.bundle.manifest import Artifact, Golden, Manifest
 from clipstep.runtime.bundle.signature import SIGNATURE, check_signature
 from clipstep.runtime.bundle.strict_json import LARGEST_BYTES, parse_json
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.target import PLACES
+from clipstep.runtime.target import DESTINATIONS
 from clipstep.runtime.targets import TARGETS, targets_for
 from clipstep.runtime.wording import either, listed
 
@@ -164,7 +164,7 @@ class Bundle:
         if not any(artifact.target in here for artifact in self.manifest.artifacts):
             infos = [TARGETS[target] for target in dict.fromkeys(artifact.target for artifact in self.manifest.artifacts)]
             names = " and ".join(info.display_name for info in infos)
-            elsewhere = " and ".join(dict.fromkeys(PLACES[place] for info in infos for place in info.places))
+            elsewhere = " and ".join(dict.fromkeys(DESTINATIONS[name] for info in infos for name in info.destinations))
             raise BundleError(
                 f"{self.path}: holds {names} artifacts alone, which run on {elsewhere} only",
                 expected=f"an {either(here)} artifact to run here",

@@ -45,13 +45,13 @@ class Destination:
 def destinations() -> dict[str, Destination]:
     """Return the destinations that a pack can be made for, by their names for `clipstep pack --for`."""
     return {
-        "android": _place("android", "arm64"),
-        "ios": _place("ios", "arm64"),
-        "python": _place("python", this_machine()),
+        "android": _destination("android", "arm64"),
+        "ios": _destination("ios", "arm64"),
+        "python": _destination("python", this_machine()),
     }
 
 
-def _place(name: DestinationName, machine: str) -> Destination:
+def _destination(name: DestinationName, machine: str) -> Destination:
     targets = targets_for(name)
     return Destination(targets, machine, f"{' and '.join(targets)} for {machine}, else for any processor")
 
@@ -70,16 +70,16 @@ def artifacts_for(bundle: Bundle, name: str) -> tuple[Artifact, ...]:
     Raises:
         ClipstepError: the bundle has none, or their files are missing.
     """
-    place = destinations()[name]
+    destination = destinations()[name]
     best: dict[tuple[str, str], Artifact] = {}
     for artifact in bundle.manifest.artifacts:
         key = artifact.target, artifact.precision
-        if artifact.target in place.targets and (artifact.platform == place.machine or (artifact.platform == "any" and key not in best)):
+        if artifact.target in destination.targets and (artifact.platform == destination.machine or (artifact.platform == "any" and key not in best)):
             best[key] = artifact
     chosen = tuple(artifact for artifact in bundle.manifest.artifacts if artifact in best.values() and artifact.file not in bundle.missing)
     if not chosen:
         have = ", ".join(f"{a.target} for {a.platform}{' (missing)' * (a.file in bundle.missing)}" for a in bundle.manifest.artifacts)
-        raise ClipstepError(f"{bundle.path}: has nothing to pack for {name}", got=have, expected=place.about, fix="export it")
+        raise ClipstepError(f"{bundle.path}: has nothing to pack for {name}", got=have, expected=destination.about, fix="export it")
     return chosen
 
 
