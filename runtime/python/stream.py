@@ -2,9 +2,9 @@
 
 What `push` and `flush` return:
 
-push  push  push  push | push  push  push  push | flush
-none  none  none  pred | none  none  none  pred | none       (T = 4)
-none  none  none  none | none  none  none  pred | pred       (T = 4, and a delay of 4 frames)
+    push  push  push  push | push  push  push  push | flush
+    none  none  none  pred | none  none  none  pred | none       (T = 4)
+    none  none  none  none | none  none  none  pred | pred       (T = 4, and a delay of 4 frames)
 """
 
 import threading
