@@ -41,7 +41,10 @@ def write_operator(
         bound = signature(function).bind(*leading, *args, **kwargs, **given)
     except TypeError as error:
         raise Unsupported(f"{node.target}: {error}") from error
-    return function(*bound.args, **bound.kwargs)
+    try:
+        return function(*bound.args, **bound.kwargs)
+    except Unsupported as reason:
+        raise Unsupported(f"{node.target}, {reason}") from None
 
 
 @contextlib.contextmanager
