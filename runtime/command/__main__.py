@@ -1,10 +1,10 @@
-"""`clipstep` and `python -m clipstep`. Ctrl-C is heard from the first line on, while libraries are still being imported, too."""
+"""The entry point of `clipstep` and `python -m clipstep`, which handles Ctrl-C even while libraries are being imported."""
 
 import sys
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     try:
         from clipstep.runtime.command_line.cli import main as run
         from clipstep.runtime.openmp import use_passive_waiting

@@ -1,4 +1,4 @@
-"""What a lone artifact says of itself, read with its format's own tools, and the facts that clipstep embedded, if it has them."""
+"""Read a lone artifact with the tools of its format: inputs, outputs, operations, and the metadata that clipstep embedded in it."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ from clipstep.runtime.targets import by_suffix, suffixes
 
 
 class ArtifactInfo(BaseModel):
-    """A lone artifact: what its file says of itself, and what clipstep embedded in it. ``operations`` counts nodes by type."""
+    """A lone artifact: what its file declares, and the metadata that clipstep embedded in it."""
 
     model_config = ConfigDict(frozen=True)
     file: str
@@ -30,7 +30,7 @@ class ArtifactInfo(BaseModel):
     operations: dict[str, int]
     """The number of nodes by type; an ExecuTorch delegate counts as one call."""
     weights_bytes: int | None
-    """None where the format does not say."""
+    """The size of the weights in bytes; None if the format does not tell."""
     written_by: str
     interface: Interface | None
     """The metadata that clipstep embedded; None if there is none."""
@@ -39,11 +39,11 @@ class ArtifactInfo(BaseModel):
 
 
 def read_artifact(path: Path) -> ArtifactInfo:
-    """Reads a lone artifact of any target.
+    """Read a lone artifact of any target.
 
     Raises:
-        ClipstepError: there is no such file, it is damaged or of another kind, the tools to read it are not installed, or what
-            clipstep embedded in it does not fit the file.
+        ClipstepError: there is no such file; it is damaged or of another kind; the tools to read it are not installed; or the metadata that
+            clipstep embedded does not fit the file's inputs and outputs.
     """
     target = by_suffix(path)
     if target is None:

@@ -32,7 +32,10 @@ HELD = {
 def inspect(path: Path | str) -> Manifest | ArtifactInfo:
     """Read a bundle, and check its files against their hashes; or read a lone artifact.
 
-    A lone artifact is read in a process of its own, so that a damaged one cannot end this one.
+    A lone artifact is read in a process of its own, so that a damaged file cannot crash this one.
+
+    Returns:
+        The manifest of a bundle, or the description of a lone artifact.
 
     Raises:
         ClipstepError: there is no such bundle or file, or it is damaged.

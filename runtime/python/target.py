@@ -35,7 +35,7 @@ class FileContent:
     """None where the format does not say."""
     written_by: str
     metadata: str | None
-    """The text of the facts that clipstep embedded; None if there are none."""
+    """The text of the metadata that clipstep embedded; None if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)

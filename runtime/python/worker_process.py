@@ -43,7 +43,7 @@ def send(file: IO[bytes], header: Mapping[str, Any], arrays: Sequence[Array] = (
 
 
 def receive(file: IO[bytes]) -> Message | None:
-    """Reads what `send` wrote; None at the end of the file, or if it breaks off."""
+    """Read a message that `send` wrote. Returns None at the end of the file, or if the message breaks off."""
     line = file.readline(MESSAGE_BYTES)
     if not line.endswith(b"\n"):
         return None
@@ -221,7 +221,7 @@ class IsolatedEngine:
         self._io: ArtifactIO | None = header["io"]
 
     def describe_io(self) -> ArtifactIO | None:
-        """As `clipstep.runtime.engines.DescribesIO` says."""
+        """See `clipstep.runtime.artifact_io.DescribesIO`."""
         return self._io
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:

@@ -155,7 +155,7 @@ class Bundle:
         return artifact
 
     def check_runs_on_computers(self) -> None:
-        """Checks that a computer has an engine for some artifact, which may be written for another processor.
+        """Check that computers have an engine for some artifact, be it for another processor than this one.
 
         Raises:
             BundleError: there is none, as for a bundle of Core ML packages.

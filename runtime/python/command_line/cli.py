@@ -1,4 +1,4 @@
-"""The ``clipstep`` command. Each subcommand is imported only when it is called, so that a base install can run."""
+"""The `clipstep` command. The module of a subcommand is imported when it is called, so that a base install can run."""
 
 import difflib
 import importlib
@@ -15,9 +15,11 @@ from clipstep.runtime.install_hints import install_extra
 
 
 class _Entry(NamedTuple):
+    """A subcommand `NAME`: the module that defines `NAME_command`, and its line in the help."""
+
     module: str
     extra: str | None
-    """The extra whose libraries the subcommand needs; None if the base install suffices."""
+    """The extra that installs the libraries which the subcommand needs; None if the base install has them."""
     help: str
     group: str = "Others"
 
@@ -94,7 +96,7 @@ def group(context: click.Context) -> None:
 
 
 def main() -> None:
-    """Runs the command line: a user's mistake is one line on standard error and exit code 2."""
+    """Run the command line. An error of the user's is one line on standard error and exit code 2."""
     prepare_streams()
     with library_warnings_hidden():
         code = run_for_exit_code(_run)
@@ -103,9 +105,9 @@ def main() -> None:
 
 
 def _run() -> None:
-    if "_CLIPSTEP_COMPLETE" in os.environ:  # A shell asks for completions.
+    if "_CLIPSTEP_COMPLETE" in os.environ:  # The shell asks for completions.
         group.main(prog_name="clipstep")
-    try:  # Not by click's main, which has its own way with Ctrl-C and a closed pipe.
+    try:  # Not by click's main, which handles Ctrl-C and closed pipes in its own way.
         with group.make_context("clipstep", sys.argv[1:]) as context:
             group.invoke(context)
     except click.exceptions.Exit as end:

@@ -46,7 +46,7 @@ def new_console(file: IO[str] | None = None, *, quiet: bool = False) -> Console:
     It prints text as it is and interprets no markup, because names come from files. A quiet one prints nothing: standard output is for JSON.
     """
     width = None if file is None and sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-    # The stream of now: a status line goes on while `quiet` puts another in its place.
+    # The present stream: a status line keeps going while `quiet` replaces sys.stdout.
     return _Console(file=file or sys.stdout, width=width, markup=False, emoji=False, quiet=quiet)
 
 
@@ -83,8 +83,10 @@ def no_progress(_: str, reported: bool = False) -> AbstractContextManager[object
 
 
 def new_table(*headings: str, texts: int = 1, title: str | None = None) -> Table:
-    """A table whose first `texts` columns hold text and whose others hold numbers. Headings may have several lines, so that it fits 80
-    columns; `print_table` prints it."""
+    """Return a table whose first `texts` columns hold text and whose others hold numbers, for `print_table`.
+
+    A heading may have several lines, so that the table fits 80 columns.
+    """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index < texts else "right", vertical="bottom", no_wrap=index >= texts)
