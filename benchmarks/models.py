@@ -110,20 +110,20 @@ def random_run(name: str, data: DataSet, frames: int, size: int) -> Run:
     Its batch norms get the statistics of real subclips, so that activations have a realistic size. The bias of the last layer favours one class
     clearly, so that float16 rounding does not change the top class.
     """
-    config = {"classes": len(data.classes), "frames": frames, "size": size}
+    config = {"classes": len(data.labels), "frames": frames, "size": size}
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         network = build(name, config)
     sample = sample_subclips(data.test, frames, size)
     check_trainable(network, frames, size, RGB)
     pixels = sample.float().flatten(0, 3)
-    info = RunInfo(name, config, data.classes, tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist()), 25.0, weights_source="random")
+    info = RunInfo(name, config, data.labels, tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).tolist()), 25.0, weights_source="random")
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
     for norm in norms:
         norm.momentum = None  # Running statistics are then plain means over all batches.
     video_logits(network.train(), sample, info)
     *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
-    last.bias.copy_(torch.linspace(1, -1, len(data.classes)))
+    last.bias.copy_(torch.linspace(1, -1, len(data.labels)))
     return Run(network.eval(), info, sample)
 
 

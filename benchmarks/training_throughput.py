@@ -29,7 +29,7 @@ def bench_training_command(
     """``clipstep bench-training``, whose options are in cli.py."""
     data_set = read_data_set(data, allow_leakage=True)
     clips = data_set.train[:videos]
-    trainer = _trainer(architecture, clips, data_set.classes, frames, size, devices)
+    trainer = _trainer(architecture, clips, data_set.labels, frames, size, devices)
     fabric, source = trainer.fabric, TrainingVideos(clips, frames, size)
     plain, together = [], []
     _step(trainer, source[0, 0])
@@ -50,11 +50,11 @@ def bench_training_command(
     print_table(console, table)
 
 
-def _trainer(architecture: str, clips: tuple[Clip, ...], classes: tuple[str, ...], frames: int, size: int, devices: int) -> Trainer:
-    config = {"classes": len(classes), "frames": frames, "size": size}
+def _trainer(architecture: str, clips: tuple[Clip, ...], labels: tuple[str, ...], frames: int, size: int, devices: int) -> Trainer:
+    config = {"classes": len(labels), "frames": frames, "size": size}
     how = TrainingConfig(accelerator="cpu", devices=devices)
     mean, std = channel_statistics(clips, frames, size, videos=4)
-    info = RunInfo(architecture, config, classes, tuple(mean), tuple(std), 25.0)
+    info = RunInfo(architecture, config, labels, tuple(mean), tuple(std), 25.0)
     trainer = Trainer(build(architecture, config), info, how, launch(how))
     trainer.network.train()
     return trainer

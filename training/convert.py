@@ -34,10 +34,10 @@ def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split:
     found = replace(found, sets={key: rename_published(without_prefixes(weights)) for key, weights in found.sets.items()})
     described = _describe_weights(found)
     data_set = read_data_set(data, split, allow_leakage=True)
-    config = {"classes": len(data_set.classes), "frames": frames, "size": size}
+    config = {"classes": len(data_set.labels), "frames": frames, "size": size}
     network = build(ARCHITECTURE, config).eval()
     load_checkpoint_weights(
-        network, found, f"give the data with the classes that it was trained on: it holds {described}, {data} has {len(data_set.classes)}"
+        network, found, f"give the data with the classes that it was trained on: it holds {described}, {data} has {len(data_set.labels)}"
     )
     console = new_console()
     console.print(f"read {checkpoint}: {', '.join(filter(None, (described, str(found))))}", soft_wrap=True)
@@ -45,14 +45,14 @@ def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split:
     info = RunInfo(
         ARCHITECTURE,
         config,
-        data_set.classes,
+        data_set.labels,
         tuple(mean),
         tuple(std),
         median_rate(data_set.train),
         training={KEY: TrainedOn.of(data_set.train).values()},
     )
     save_run(out, Run(network, info, sample_subclips(data_set.test, frames, size)), replace=True)
-    console.print(f"wrote {out}: {ARCHITECTURE}, {len(data_set.classes)} classes")
+    console.print(f"wrote {out}: {ARCHITECTURE}, {len(data_set.labels)} classes")
 
 
 def _describe_weights(found: Checkpoint) -> str:

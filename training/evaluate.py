@@ -48,7 +48,7 @@ class EvaluatedModel:
 
     what: Path
     description: str
-    classes: tuple[str, ...]
+    labels: tuple[str, ...]
     shape: tuple[int, int, int]
     logits: Callable[..., Tensor]
     trained_on: TrainedOn | None = None
@@ -99,7 +99,7 @@ def evaluate_command(
         console.print(f"skipped {path}: {reason.removeprefix(f'{path}: ')}", soft_wrap=True)
     if unusable:
         console.print(f"{len(unusable)} of {len(data_set.test)} videos were skipped, and count neither as right nor as wrong")
-    summary, *rest = (summarise(each, data_set.classes, unusable) for each in predictions.values())
+    summary, *rest = (summarise(each, data_set.labels, unusable) for each in predictions.values())
     print_table(console, _table(dict(zip(predictions, (summary, *rest), strict=True))))
     if record:
         leaky = ", some of whose videos it was trained on or counts twice" if data_set.leaks else ""
@@ -110,7 +110,7 @@ def evaluate_command(
     if as_json:
         print_json({**about, **also})
     if out is not None:
-        write_evaluation(out, {**about, **also}, predictions["accuracy"], data_set.classes, replace=force)
+        write_evaluation(out, {**about, **also}, predictions["accuracy"], data_set.labels, replace=force)
         console.print(f"wrote {out}")
 
 
@@ -156,11 +156,11 @@ def _columns(models: Sequence[EvaluatedModel], reset_each_step: bool) -> list[tu
 
 
 def _check_comparable(model: EvaluatedModel, first: EvaluatedModel, data: Path, data_set: DataSet) -> None:
-    if model.classes != data_set.classes:
+    if model.labels != data_set.labels:
         raise ClipstepError(
             f"{data}: has other classes than {model.what}",
-            got=", ".join(data_set.classes),
-            expected=", ".join(model.classes),
+            got=", ".join(data_set.labels),
+            expected=", ".join(model.labels),
             fix="evaluate on the classes that were trained",
         )
     if model.output_kind.startswith("multilabel") != first.output_kind.startswith("multilabel"):
@@ -175,9 +175,9 @@ def _check_comparable(model: EvaluatedModel, first: EvaluatedModel, data: Path, 
         )
 
 
-def summarise(predictions: Sequence[VideoPrediction], classes: Sequence[str], unusable: Mapping[str, str]) -> dict[str, Any]:
+def summarise(predictions: Sequence[VideoPrediction], labels: Sequence[str], unusable: Mapping[str, str]) -> dict[str, Any]:
     """Return all figures of an evaluation as JSON values; shares are between 0 and 1."""
-    matrix = confusion_matrix(predictions, len(classes))
+    matrix = confusion_matrix(predictions, len(labels))
     seen = {f"{share:.1f}": top_k_when_seen(predictions, 1, share) for share in SEEN}
     videos = matrix.sum(axis=1)
     return {
@@ -185,10 +185,10 @@ def summarise(predictions: Sequence[VideoPrediction], classes: Sequence[str], un
         "skipped_videos": dict(unusable),
         "largest_class_share": largest_share(p.label for p in predictions),
         "top1": top_k_share(predictions, 1),
-        "top5": top_k_share(predictions, 5) if len(classes) > 5 else None,
+        "top5": top_k_share(predictions, 5) if len(labels) > 5 else None,
         "per_class": {
             name: {"videos": int(count), "accuracy": float(matrix[index, index] / count) if count else None}
-            for index, (name, count) in enumerate(zip(classes, videos, strict=True))
+            for index, (name, count) in enumerate(zip(labels, videos, strict=True))
         },
         "seen": {share: accuracy for share, (accuracy, _) in seen.items()},
         "seen_videos": {share: count for share, (_, count) in seen.items()},
@@ -197,20 +197,20 @@ def summarise(predictions: Sequence[VideoPrediction], classes: Sequence[str], un
 
 
 def write_evaluation(
-    out: Path, summary: Mapping[str, Any], predictions: Sequence[VideoPrediction], classes: Sequence[str], *, replace: bool = False
+    out: Path, summary: Mapping[str, Any], predictions: Sequence[VideoPrediction], labels: Sequence[str], *, replace: bool = False
 ) -> None:
     """Write ``summary.json``, every prediction, and tables and plots, all of them or none."""
     with atomic_folder(out, replace=replace) as new:
         (new / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        _csv(new / "predictions.csv", ["video", "class", *classes], ([p.path, classes[p.label], *p.probabilities[-1].tolist()] for p in predictions))
+        _csv(new / "predictions.csv", ["video", "class", *labels], ([p.path, labels[p.label], *p.probabilities[-1].tolist()] for p in predictions))
         _csv(new / "per_class.csv", ["class", "videos", "accuracy"], ([name, *row.values()] for name, row in summary["per_class"].items()))
-        _csv(new / "confusion.csv", ["true class", *classes], ([name, *row] for name, row in zip(classes, summary["confusion"], strict=True)))
+        _csv(new / "confusion.csv", ["true class", *labels], ([name, *row] for name, row in zip(labels, summary["confusion"], strict=True)))
         _csv(
             new / "seen.csv",
             ["share_seen", "top1", "videos"],
             ((share, accuracy, summary["seen_videos"][share]) for share, accuracy in summary["seen"].items()),
         )
-        plot_confusion(new / "confusion.png", summary["confusion"], classes)
+        plot_confusion(new / "confusion.png", summary["confusion"], labels)
         plot_seen(new / "seen.png", summary["seen"], summary["largest_class_share"])
 
 

@@ -67,7 +67,7 @@ def fine_tuning_config(initial: InitialWeights, architecture: str, given: Mappin
 
 
 def load_initial_weights(
-    network: nn.Module, initial: InitialWeights, architecture: str, config: Mapping[str, int], classes: Sequence[str]
+    network: nn.Module, initial: InitialWeights, architecture: str, config: Mapping[str, int], labels: Sequence[str]
 ) -> dict[str, Any]:
     """Load the weights into the network and return what was done, for the run's summary.
 
@@ -82,7 +82,7 @@ def load_initial_weights(
     wider = build(architecture, {**config, "classes": config["classes"] + 1}).state_dict()
     head = [name for name, value in fresh.items() if value.shape != wider[name].shape]
     fits = all(name in weights and weights[name].shape == fresh[name].shape for name in head)
-    kept = fits and (initial.info is None or tuple(initial.info.labels) == tuple(classes))
+    kept = fits and (initial.info is None or tuple(initial.info.labels) == tuple(labels))
     load_weights(
         network,
         weights if kept else {**weights, **{name: fresh[name] for name in head}},
@@ -98,9 +98,9 @@ def load_initial_weights(
     }
 
 
-def describe_initial_weights(init: Mapping[str, Any], classes: Sequence[str]) -> str:
+def describe_initial_weights(init: Mapping[str, Any], labels: Sequence[str]) -> str:
     """Return a sentence that says where a fine-tuning starts from."""
-    count = f"{len(classes)} class{'es' * (len(classes) != 1)}"
+    count = f"{len(labels)} class{'es' * (len(labels) != 1)}"
     of = "a file without class names" if init["labels"] is None else f"trained on {len(init['labels'])} classes"
     head = f"its head is kept for {count}" if init["head"] == "kept" else f"its head is replaced by a new one for {count}"
     normalisation = "its normalisation is kept" if init["normalisation"] == "kept" else "the normalisation is measured on the training videos"

@@ -15,19 +15,19 @@ LABELLED_CLASSES = 30
 """Up to this many classes are named on the axes; up to half as many, the counts are written into the cells."""
 
 
-def plot_confusion(path: Path, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> None:
+def plot_confusion(path: Path, matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> None:
     """Plot the confusion matrix as shares of each row: which classes the videos of a class were predicted as."""
     counts = np.array(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = float(np.clip(0.35 * len(classes) + 2.5, 4, 16))
+    side = float(np.clip(0.35 * len(labels) + 2.5, 4, 16))
     figure = Figure((side, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted class", ylabel="true class")
-    if len(classes) <= LABELLED_CLASSES:
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axes.set_yticks(range(len(classes)), classes)
-    if len(classes) <= LABELLED_CLASSES // 2:
+    if len(labels) <= LABELLED_CLASSES:
+        axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+        axes.set_yticks(range(len(labels)), labels)
+    if len(labels) <= LABELLED_CLASSES // 2:
         for (row, column), share in np.ndenumerate(shares):
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color="white" if share > 0.5 else "black")
     figure.colorbar(image, shrink=0.8, label="share of the row")
@@ -55,7 +55,7 @@ def overlay(frames: Frames, heat: Heat) -> Frames:
 
 
 def plot_explanation(
-    path: Path, frames: Frames, heat: Heat, probabilities: Heat, classes: Sequence[str], label: str, rate: float, columns: int = 8
+    path: Path, frames: Frames, heat: Heat, probabilities: Heat, labels: Sequence[str], label: str, rate: float, columns: int = 8
 ) -> None:
     """Plot frames spread over the video, the same under their heat maps, and the probabilities of the most probable classes over time."""
     shown = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
@@ -69,8 +69,8 @@ def plot_explanation(
     axes = bottom.subplots()
     steps = np.arange(1, len(probabilities) + 1) * (len(frames) / len(probabilities)) / rate
     likeliest = np.argsort(-probabilities[-1])[:5]
-    for index in sorted({*likeliest.tolist(), classes.index(label)}, key=lambda i: -probabilities[-1, i]):
-        axes.plot(steps, probabilities[:, index], marker="o", label=classes[index], linewidth=3 if classes[index] == label else 1)
+    for index in sorted({*likeliest.tolist(), labels.index(label)}, key=lambda i: -probabilities[-1, i]):
+        axes.plot(steps, probabilities[:, index], marker="o", label=labels[index], linewidth=3 if labels[index] == label else 1)
     title = f"the heat map shows the evidence for {label}"
     axes.set(xlabel="seconds of video", ylabel="probability", xlim=(0, steps[-1] * 1.02), ylim=(0, 1), title=title)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))

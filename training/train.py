@@ -99,11 +99,11 @@ def _train(job: Job, console: Console) -> Run | None:
     network = build(job.architecture, job.model_config)
     check_trainable(network, *job.shape)
     check_room(job.out, network)
-    init = load_initial_weights(network, job.initial, job.architecture, job.model_config, job.data.classes) if job.initial else None
+    init = load_initial_weights(network, job.initial, job.architecture, job.model_config, job.data.labels) if job.initial else None
     fabric = launch(job.config)
     console.quiet = console.quiet or fabric.global_rank > 0
     if init is not None:
-        console.print(describe_initial_weights(init, job.data.classes), soft_wrap=True)
+        console.print(describe_initial_weights(init, job.data.labels), soft_wrap=True)
     saved = fabric.broadcast(saved)
     cache = _cache(job, clips, console)
     info, sample = _facts(fabric, job, clips, saved)
@@ -261,7 +261,7 @@ def _settings(job: Job) -> dict[str, Any]:
     """Return the settings that must be the same when a training is resumed."""
     decisive = {key: value for key, value in asdict(job.config).items() if key not in FREE_TO_CHANGE}
     clips = [f"{clip.path.parent.name}/{clip.path.name}" for clip in job.data.train]
-    lists = {"class names": list(job.data.classes), "training list": clips}
+    lists = {"class names": list(job.data.labels), "training list": clips}
     return {"architecture": job.architecture, **job.model_config, **decisive, **lists, "init": job.initial.sha256 if job.initial else None}
 
 
@@ -273,7 +273,7 @@ def _facts(fabric: Fabric, job: Job, clips: Sequence[Clip], saved: dict[str, Any
         measured = saved["facts"].values() if saved else (*_normalisation(job, clips), median_rate(clips))
         found = (*measured, sample)
     mean, std, fps, sample = fabric.broadcast(found)
-    return RunInfo(job.architecture, dict(job.model_config), job.data.classes, tuple(mean), tuple(std), fps), sample
+    return RunInfo(job.architecture, dict(job.model_config), job.data.labels, tuple(mean), tuple(std), fps), sample
 
 
 def _normalisation(job: Job, clips: Sequence[Clip]) -> tuple[Sequence[float], Sequence[float]]:

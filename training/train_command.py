@@ -195,7 +195,7 @@ def train_command(
     data_set = read_data_set(data, split, allow_leakage=allow_leakage)
     if initial is not None:
         data_set = check_unseen(data_set, initial.trained_on, init, allow_leakage=allow_leakage, fix="start from another run")
-    architecture, model_config = _network(asked, _given(context), initial, len(data_set.classes))
+    architecture, model_config = _network(asked, _given(context), initial, len(data_set.labels))
     console = new_console()
     run = train(Job(data_set, architecture, model_config, TrainingConfig(**options), out, cache, resume, initial, force), console)
     if run is not None:

@@ -60,7 +60,7 @@ def test_what_is_written_is_a_data_set_in_pairs(fight: Path, tmp_path: Path) -> 
     result = _generate(fight, "--out", tmp_path / "doors", "--pairs", 5, "--size", 64, "--frames", 8)
     assert result.exception is None, result.output
     data = read_data_set(tmp_path / "doors")
-    assert data.classes == ("Opening", "Closing") and (len(data.train), len(data.test)) == (8, 2)
+    assert data.labels == ("Opening", "Closing") and (len(data.train), len(data.test)) == (8, 2)
     assert not {group_of(clip) for clip in data.train} & {group_of(clip) for clip in data.test}
     assert len(split_by_group(data.train, 0.25, 0)[1]) == 2
     for one, other in zip(data.train[::2], data.train[1::2], strict=True):

@@ -12,7 +12,7 @@ from clipstep.training.data.lists import Clip, read_data_set, split_by_group
 
 def test_the_real_lists(fight: Path) -> None:
     data = read_data_set(fight)
-    assert data.classes == ("Fight", "NoFight")
+    assert data.labels == ("Fight", "NoFight")
     assert data.train[0] == Clip(fight / "videos/Fight/v_Fight_g02_c01.mp4", 0)
     assert data.test[-1] == Clip(fight / "videos/NoFight/v_NoFight_g29_c01.mp4", 1)
     assert Counter(clip.label for clip in data.train) == {0: 8, 1: 8}
@@ -211,7 +211,7 @@ def test_lists_from_any_editor_and_system(
     tmp_path: Path, classes: bytes, train: bytes, test: bytes, videos: list[str], names: tuple[str, ...]
 ) -> None:
     data = read_data_set(_data(tmp_path, classes, train, test, videos))
-    assert data.classes == names
+    assert data.labels == names
     assert [clip.label for clip in data.train] == [0, 1]
     assert [clip.path for clip in (*data.train, *data.test)] == [tmp_path / "videos" / name for name in videos]
 

@@ -32,7 +32,7 @@ class Clip:
 class DataSet:
     """A data set in UCF101's layout: class names in the order of the labels, the clips of one split, and warnings about them."""
 
-    classes: tuple[str, ...]
+    labels: tuple[str, ...]
     train: tuple[Clip, ...]
     test: tuple[Clip, ...]
     warnings: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ def read_data_set(folder: Path, split: int = 1, *, allow_leakage: bool = False) 
     Example:
         ```python
         data = read_data_set(Path("UCF101"), split=1)
-        print(len(data.classes), len(data.train), len(data.test))
+        print(len(data.labels), len(data.train), len(data.test))
         ```
 
     Args:
@@ -60,14 +60,14 @@ def read_data_set(folder: Path, split: int = 1, *, allow_leakage: bool = False) 
     """
     from clipstep.training.data.leakage import find_leaks
 
-    classes = _read_classes(folder / "classInd.txt")
+    labels = _read_classes(folder / "classInd.txt")
     train, test = folder / f"trainlist{split:02d}.txt", folder / f"testlist{split:02d}.txt"
     data = DataSet(
-        classes,
-        _read_clips(train, folder / "videos", classes, labelled=True),
-        _read_clips(test, folder / "videos", classes, labelled=False),
+        labels,
+        _read_clips(train, folder / "videos", labels, labelled=True),
+        _read_clips(test, folder / "videos", labels, labelled=False),
     )
-    untrained = [name for label, name in enumerate(classes) if label not in {clip.label for clip in data.train}]
+    untrained = [name for label, name in enumerate(labels) if label not in {clip.label for clip in data.train}]
     if untrained:
         raise ClipstepError(f"{train}: has no clip of {', '.join(untrained)}", expected="clips of every class", fix="correct the list")
     leaks = find_leaks(data.train, data.test)
@@ -140,14 +140,14 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read_clips(path: Path, videos: Path, classes: tuple[str, ...], *, labelled: bool) -> tuple[Clip, ...]:
-    label_of = {name: label for label, name in enumerate(classes)}
+def _read_clips(path: Path, videos: Path, labels: tuple[str, ...], *, labelled: bool) -> tuple[Clip, ...]:
+    label_of = {name: label for label, name in enumerate(labels)}
     clips: list[Clip] = []
     for number, line in read_lines(path, expected=LAYOUT, fix=CHECK):
         file, label = _file_and_label(line)
         name = Path(file).parent.name
         if name not in label_of:
-            raise ClipstepError(f"{path}:{number}: unknown class", got=name or line, expected=f"one of {', '.join(classes)}")
+            raise ClipstepError(f"{path}:{number}: unknown class", got=name or line, expected=f"one of {', '.join(labels)}")
         expected = str(label_of[name] + 1) if labelled else ""
         if label != expected:
             raise ClipstepError(f"{path}:{number}: wrong label", got=line, expected=f"{file} {expected}".strip())
