@@ -188,7 +188,7 @@ def test_options_of_counts_need_an_architecture(bundle_path: Path, clipstep: Cal
     assert "--operators, --record and --ceilings are for counts; expected --arch arm64 beside them" in clipstep("bench", bundle_path, "--record")[2]
 
 
-def test_what_is_not_set_up_is_named(kit: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_kit_is_named(kit: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert Kit.open().emulator == "qemu-aarch64 7.2.1"
     emulator = tmp_path / "programs/qemu-aarch64"
     emulator.write_text("#!/bin/sh\necho 'qemu-aarch64 version 10.0.3 (Debian)'\n")
@@ -206,7 +206,7 @@ def test_what_is_not_set_up_is_named(kit: Path, monkeypatch: pytest.MonkeyPatch,
         Kit.open()
 
 
-def test_setting_up_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clipstep: Call, kit: Path) -> None:
+def test_setting_up_names_missing_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clipstep: Call, kit: Path) -> None:
     monkeypatch.setenv("CLIPSTEP_ARM64", str(tmp_path / "new"))
     assert "apt-get and dpkg are not there; expected a Debian system" in clipstep("arm64")[2]
     for name in ("apt-get", "dpkg"):

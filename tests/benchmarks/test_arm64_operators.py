@@ -60,7 +60,7 @@ def test_executorch_operators_in_several_parts(tmp_path: Path) -> None:
         executorch_operators(tmp_path, marks)
 
 
-def test_what_profiling_added_is_taken_away_in_equal_parts() -> None:
+def test_profiling_overhead_is_subtracted_in_equal_parts() -> None:
     operators = [
         OperatorCount(name=n, kind="k", output_shape=None, instructions=i, vector_fmas=8, loads=0, stores=0) for n, i in (("a", 100), ("b", 500))
     ]

@@ -168,7 +168,7 @@ class Own(nn.Module):
 """
 
 
-def test_a_network_of_ones_own_is_measured_as_it_was_trained_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_factorys_network_is_measured_in_pytorch_and_as_naive_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("benched.py").write_text(OWN.format(seed=5))
     Path("classes.txt").write_text("a\nb\nc\n")
@@ -181,7 +181,7 @@ def test_a_network_of_ones_own_is_measured_as_it_was_trained_too(tmp_path: Path,
     assert all(record.cold_start.largest_error < 1e-5 for record in records)
 
 
-def test_a_factory_that_gives_another_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_factory_of_another_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     Path("another.py").write_text(OWN.format(seed="torch.seed() % 2**31"))
     Path("classes.txt").write_text("a\nb\nc\n")
@@ -194,9 +194,7 @@ def test_a_factory_that_gives_another_network_is_refused(tmp_path: Path, monkeyp
     assert said in capsys.readouterr().err
 
 
-def test_the_weights_of_ones_own_network_are_given_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_factory_takes_its_weights_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Its factory gives other weights than those that were exported."""
     monkeypatch.chdir(tmp_path)
     Path("weighted.py").write_text(OWN.format(seed=6))
@@ -226,9 +224,7 @@ def test_the_weights_of_ones_own_network_are_given_beside_it(
     assert "with its --weights if it had any" in capsys.readouterr().err
 
 
-def test_spinning_threads_are_measured_beside_those_that_step_models_have(
-    bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_spinning_threads_are_measured_beside_sleeping_ones(bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "records.jsonl"
     options = ("--no-reference", "--threads", "1", "--rounds", "1", "--steps", "2", "--pause", "3", "--spinning", "--out", out)
     assert call("bench", bundle_path, *options) == 0

@@ -24,7 +24,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, run_folder: Path, bundle_
     return out
 
 
-def test_what_is_there_is_measured_and_tabled(clipstep: Command, exported: Path) -> None:
+def test_existing_results_are_reused_in_the_tables(clipstep: Command, exported: Path) -> None:
     arguments = ("bench-models", FIGHT, "--out", exported, "--architecture", HOME, "--frames", 4, "--size", 32, "--rounds", 2, "--steps", 1)
     code, text, error = clipstep(*arguments)
     assert (code, error) == (0, "")
@@ -39,7 +39,7 @@ def test_what_is_there_is_measured_and_tabled(clipstep: Command, exported: Path)
     assert "measuring" in text and "measuring" not in clipstep(*arguments)[1]
 
 
-def test_another_size_than_what_is_there(clipstep: Command, exported: Path) -> None:
+def test_existing_results_of_another_size_are_refused(clipstep: Command, exported: Path) -> None:
     code, _, error = clipstep("bench-models", FIGHT, "--out", exported, "--architecture", HOME, "--frames", 4, "--size", 48)
     assert code == 2 and "is of another size; got (4, 32); expected (4, 48); choose another --out" in error
 

@@ -30,7 +30,7 @@ def test_the_operators_are_those_of_the_optimised_graph(bundle_path: Path, tmp_p
         assert profile.milliseconds > 0
 
 
-def test_the_command_prints_a_table_an_artifact_and_writes_the_picture(bundle_path: Path, tmp_path: Path, clipstep: Cli) -> None:
+def test_the_command_prints_a_table_for_each_artifact_and_writes_the_plot(bundle_path: Path, tmp_path: Path, clipstep: Cli) -> None:
     picture = tmp_path / "profile.png"
     code, said, _ = clipstep("bench", bundle_path, "--profile", picture, "--steps", 2, "--threads", 1)
     assert code == 0
@@ -51,7 +51,7 @@ def test_a_bar_is_as_long_as_its_value(tmp_path: Path) -> None:
     ("name", "message"),
     [("profile.txt", "profile.txt: is no picture's name; got .txt; expected .png or .svg"), ("no/profile.png", "no/profile.png: no such folder")],
 )
-def test_where_no_picture_can_be_written_nothing_is_measured(name: str, message: str, bundle_path: Path, clipstep: Cli) -> None:
+def test_an_unwritable_plot_is_refused_before_measuring(name: str, message: str, bundle_path: Path, clipstep: Cli) -> None:
     code, said, error = clipstep("bench", bundle_path, "--profile", name)
     assert (code, said) == (2, "")
     assert message in error

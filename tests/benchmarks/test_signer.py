@@ -89,7 +89,7 @@ def test_the_right_signer_is_taken_and_another_refused(
         assert code == 0 and said, err
 
 
-def test_what_is_no_bundle_has_no_signer(places: dict[str, Path], keys: tuple[Path, Path, Path], clipstep: Cli) -> None:
+def test_signer_options_need_a_bundle(places: dict[str, Path], keys: tuple[Path, Path, Path], clipstep: Cli) -> None:
     """Nothing is checked by a key that nothing is checked with."""
     code, _, err = clipstep("evaluate", places["RUN"], places["DATA"], "--signer", keys[1])
     assert code == 2 and "--signer is for a bundle; a run is evaluated in PyTorch; leave --signer out" in err

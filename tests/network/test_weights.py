@@ -65,7 +65,7 @@ FORMS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_the_weights_are_found_whatever_holds_them(name: str, tmp_path: Path) -> None:
+def test_weights_are_found_in_every_container_and_under_every_prefix(name: str, tmp_path: Path) -> None:
     content, where = FORMS[name]
     torch.save(content, tmp_path / "c.pth")
     filled = network()
@@ -86,13 +86,13 @@ def test_other_containers(tmp_path: Path) -> None:
         assert all(torch.equal(value, TRAINED[key]) for key, value in filled.state_dict().items())
 
 
-def test_names_of_the_network_itself_stay(tmp_path: Path) -> None:
+def test_prefixes_that_belong_to_the_network_are_kept(tmp_path: Path) -> None:
     """A part called model is no wrapper: only some of the names begin with it."""
     torch.save(TRAINED, tmp_path / "c.pth")
     assert read_state(tmp_path / "c.pth").keys() == TRAINED.keys()
 
 
-def test_what_a_checkpoint_says_of_itself(tmp_path: Path) -> None:
+def test_a_checkpoint_describes_itself(tmp_path: Path) -> None:
     torch.save(
         {"state_dict": TRAINED, "arch": "slowfast", "epoch": 30, "best_prec1": np.float64(62.5), "best_acc": torch.tensor(0.5)}, tmp_path / "c.pth"
     )
@@ -151,7 +151,7 @@ def _refused(path: Path, message: str) -> None:
     assert "weights_only" not in text and "trusted source" not in text and "unsafe" not in text.lower(), text
 
 
-def test_a_key_chooses(tmp_path: Path) -> None:
+def test_a_key_chooses_between_several_weights(tmp_path: Path) -> None:
     torch.save({"model": TRAINED, "model_ema": OTHER}, tmp_path / "c.pth")
     filled = network()
     assert load_checkpoint_weights(filled, read_checkpoint(tmp_path / "c.pth"), "", "model_ema") == "model_ema"

@@ -74,7 +74,7 @@ FrameCache(Path(sys.argv[1])).read(Path(sys.argv[2]), 16, 60)
 """
 
 
-def test_a_writer_killed_half_way_leaves_nothing_that_is_read(video: Path, tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_no_file_that_is_read(video: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     cache = FrameCache(folder)
     cache.prepare([video], 16, 60)

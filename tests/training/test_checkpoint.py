@@ -19,7 +19,7 @@ STATE = {
 }
 
 
-def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
+def test_loading_returns_what_was_saved(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c.safetensors", STATE)
     loaded = load_checkpoint(tmp_path / "c.safetensors")
     assert torch.equal(loaded["network"]["a.weight"], STATE["network"]["a.weight"])

@@ -15,7 +15,7 @@ from clipstep.training.predict import video_logits
 from clipstep.training.run import load_run
 
 
-def test_the_network_is_right_about_the_clip_that_the_demo_shows() -> None:
+def test_the_network_predicts_the_demos_clip_correctly() -> None:
     run = load_run(NETWORK)
     frames, size, channels = run.info.shape
     logits = video_logits(run.network, read_subclips(CLIP, frames, size, channels), run.info)

@@ -48,7 +48,7 @@ def test_top_k_takes_the_last_subclip() -> None:
     assert top_k_share(predictions, 6) == 4 / 4
 
 
-def test_equal_probabilities_are_not_all_right() -> None:
+def test_equal_probabilities_are_not_all_correct() -> None:
     """A network that always says the same is right for the first class alone, in every figure."""
     same = [VideoPrediction(Path(f"{label}.mp4"), label, torch.full((2, 7), 1 / 7)) for label in (0, 1, 1, 3)]
     assert top_k_share(same, 1) == top_k_when_seen(same, 1, 0.5)[0] == 1 / 4
@@ -69,7 +69,7 @@ def test_what_was_seen_is_rounded_up_to_whole_subclips(seen: float, right: int) 
     assert top_k_when_seen([_says(3, 3, 2, 3, 3)], 1, seen) == (right, 1)
 
 
-def test_what_was_not_said_yet_is_neither_right_nor_wrong() -> None:
+def test_videos_without_a_prediction_yet_are_left_out() -> None:
     """Silent for two of four subclips; then wrong, then right. Of the other, always right, everything is said."""
     late = replace(_says(3, 2, 3), silent=2)
     assert [top_k_when_seen([late], 1, seen) for seen in (0.25, 0.5, 0.51, 0.75, 0.76)] == [(None, 0), (None, 0), (0, 1), (0, 1), (1, 1)]
@@ -80,7 +80,7 @@ def test_what_was_not_said_yet_is_neither_right_nor_wrong() -> None:
     assert summarise([late], tuple("abcdefg"), {})["seen"]["0.2"] is None
 
 
-def test_fused_predictions_begin_when_both_say_something() -> None:
+def test_fused_predictions_begin_when_both_networks_predict() -> None:
     first = replace(_says(3, 2, 3), silent=2)
     (both,) = fused([first], [_says(3, 1, 1, 1, 3)])
     assert both.silent == 2 and both.probabilities.shape == (2, 7)
@@ -88,7 +88,7 @@ def test_fused_predictions_begin_when_both_say_something() -> None:
     torch.testing.assert_close(both.probabilities[0], (_says(3, 2).probabilities[0] + _says(3, 1).probabilities[0]) / 2)
 
 
-def test_the_confusion_matrix_has_what_is_in_rows() -> None:
+def test_the_confusion_matrix_has_true_classes_in_rows() -> None:
     matrix = confusion_matrix([_says(0, 0), _says(0, 2), _says(0, 2), _says(2, 0, 2)], 7)
     expected = np.zeros((7, 7), int)
     expected[0, 0], expected[0, 2], expected[2, 2] = 1, 2, 1
@@ -193,7 +193,7 @@ def _say_of_the_output(bundle: Path, output: str) -> None:
 
 
 @pytest.mark.parametrize(("output", "apply"), [("probabilities", lambda x: x), ("multilabel_logits", torch.sigmoid)])
-def test_a_bundle_is_evaluated_as_its_manifest_says_of_its_output(
+def test_a_bundle_is_evaluated_by_the_output_kind_of_its_manifest(
     output: str, apply: Callable[[torch.Tensor], torch.Tensor], run: Run, bundle_path: Path, three_classes: Path, tmp_path: Path
 ) -> None:
     """No softmax but for logits of classes that exclude each other; and these are not averaged with others."""
@@ -236,7 +236,7 @@ def test_tables_and_pictures(run_folder: Path, three_classes: Path, tmp_path: Pa
     assert _evaluate(run_folder, three_classes, "--out", out, "--force").exception is None
 
 
-def test_without_memory_each_subclip_is_judged_alone(run: Run, run_folder: Path, bundle_path: Path, three_classes: Path, tmp_path: Path) -> None:
+def test_without_memory_each_subclip_is_predicted_alone(run: Run, run_folder: Path, bundle_path: Path, three_classes: Path, tmp_path: Path) -> None:
     """What is said after the last subclip is then what is said of it alone; network and bundle agree."""
     for name, what in (("run", run_folder), ("bundle", bundle_path)):
         result = _evaluate(what, three_classes, "--reset-each-step", "--out", tmp_path / name)
@@ -249,14 +249,14 @@ def test_without_memory_each_subclip_is_judged_alone(run: Run, run_folder: Path,
         assert summary["reset_each_step"]["top1"] == sum(right) / len(right)
 
 
-def test_resetting_changes_what_is_said(run: Run, clip: Path) -> None:
+def test_resetting_changes_predictions(run: Run, clip: Path) -> None:
     subclips = read_subclips(clip, 4, 32)
     carried, reset = (video_logits(run.network, subclips, run.info, reset=flag) for flag in (False, True))
     assert torch.equal(carried[0], reset[0]) and (carried[1:] - reset[1:]).abs().amax(dim=1).min() > 1e-4
 
 
 @pytest.mark.parametrize(("engine", "file", "other"), [("onnxruntime", "step.onnx", "step.pte"), ("executorch", "step.pte", "step.onnx")])
-def test_the_accuracy_is_noted_in_the_bundle(engine: str, file: str, other: str, bundle_path: Path, three_classes: Path, tmp_path: Path) -> None:
+def test_the_accuracy_is_recorded_in_the_manifest(engine: str, file: str, other: str, bundle_path: Path, three_classes: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle_path, tmp_path / "noted.clipstep"))
     result = _evaluate(copy, three_classes, "--record", "--engine", engine, "--crops", "5", "--out", tmp_path / "out")
     assert result.exception is None, result.output

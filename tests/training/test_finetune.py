@@ -48,7 +48,7 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(load_run(folder).network.named_parameters())
 
 
-def test_a_run_of_the_same_classes_is_kept_whole(tiny_data: Path, tmp_path: Path, trained: Callable[..., Path]) -> None:
+def test_the_head_is_kept_for_the_same_labels(tiny_data: Path, tmp_path: Path, trained: Callable[..., Path]) -> None:
     """Hardly anything is learnt at that rate, so that all weights, the head's too, are still those of the run."""
     start = trained(("Fight", "NoFight"))
     result = _train(tiny_data, tmp_path / "run", "--init", start)
@@ -92,7 +92,7 @@ def test_another_number_of_frames_and_size(tiny_data: Path, tmp_path: Path, trai
     assert dict(run.info.config) == {"classes": 2, "frames": 16, "size": 96, "alpha": 2, "beta": 1} and run.sample.shape[1:3] == (16, 96)
 
 
-def test_a_file_says_nothing_of_itself(tiny_data: Path, tmp_path: Path, trained: Callable[..., Path]) -> None:
+def test_a_file_of_weights_has_no_labels_or_normalisation(tiny_data: Path, tmp_path: Path, trained: Callable[..., Path]) -> None:
     """As another program writes it: its head is kept where the number of classes fits; colours are measured anew."""
     start = trained(("a", "b"))
     torch.save({"state_dict": {f"module.{name}": value for name, value in load_run(start).network.state_dict().items()}}, tmp_path / "theirs.pth")
@@ -135,7 +135,7 @@ def test_a_stopped_training_and_nothing_at_all_are_refused(tiny_data: Path, tmp_
             raise _train(tiny_data, tmp_path / "run", "--init", tmp_path / name).exception
 
 
-def test_a_training_goes_on_from_the_same_start_only(tiny_data: Path, tmp_path: Path, trained: Callable[..., Path]) -> None:
+def test_a_training_resumes_only_with_the_same_initial_weights(tiny_data: Path, tmp_path: Path, trained: Callable[..., Path]) -> None:
     start = trained(("Fight", "NoFight"))
     first = _train(tiny_data, tmp_path / "run", "--init", start, "--epochs", "2", "--max-steps", "1")
     assert first.exception is None, first.output
@@ -145,7 +145,7 @@ def test_a_training_goes_on_from_the_same_start_only(tiny_data: Path, tmp_path: 
     assert second.exception is None and "resuming after epoch 1 of 2" in second.output, second.output
 
 
-def test_so_many_steps_and_no_more(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_max_steps_ends_the_training(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two videos in batches of one are two steps an epoch; the third step is the first of the second epoch."""
     steps = 0
     step = torch.optim.AdamW.step

@@ -42,7 +42,7 @@ def test_known_motion(right: int, down: int) -> None:
     np.testing.assert_allclose(middle, np.broadcast_to([128 + right * 127 / 20, 128 + down * 127 / 20], middle.shape), atol=1)
 
 
-def test_flow_goes_on_over_the_border_of_subclips() -> None:
+def test_flow_is_continuous_across_subclips() -> None:
     frames = _moving(3, 0)
     seen = as_channels(torch.from_numpy(frames).reshape(2, 3, 64, 64, 3), 2)
     assert seen.shape == (2, 3, 64, 64, 2)
@@ -62,7 +62,7 @@ def test_other_numbers_of_channels_are_refused() -> None:
         as_channels(torch.zeros(1, 2, 16, 16, 3, dtype=torch.uint8), 4)
 
 
-def test_two_streams_from_training_to_one_number(few_videos: Path, tmp_path: Path, clipstep: Callable[..., tuple[int, str, str]]) -> None:
+def test_two_streams_are_trained_and_evaluated_together(few_videos: Path, tmp_path: Path, clipstep: Callable[..., tuple[int, str, str]]) -> None:
     options = ["--epochs", 1, "--frames", 8, "--size", 48, "--batch-size", 4, "--workers", 0, "--validation", 0]
     for seen in ("rgb", "flow"):
         code, _, err = clipstep("train", few_videos, "--out", tmp_path / seen, "--input", seen, "--architecture", "shufflenet3d_0.5x", *options)
@@ -103,7 +103,7 @@ def test_a_bundle_for_flow(flow_run: Run, clip: Path, tmp_path: Path) -> None:
             model.stream()
 
 
-def test_what_flow_made_likely_is_shown_on_the_frames(flow_run: Run, clip: Path) -> None:
+def test_an_explanation_of_flow_is_drawn_on_the_rgb_frames(flow_run: Run, clip: Path) -> None:
     subclips = read_subclips(clip, 4, 32)[:2]
     explanation, _ = explain(flow_run, subclips, 0)
     np.testing.assert_array_equal(explanation.frames, subclips.flatten(0, 1).numpy())

@@ -241,7 +241,7 @@ LEAKS = [
 
 
 @pytest.mark.parametrize(("test", "kind", "message"), LEAKS)
-def test_what_both_lists_share_is_named(tmp_path: Path, test: str, kind: str, message: str) -> None:
+def test_leakage_between_the_lists_is_named(tmp_path: Path, test: str, kind: str, message: str) -> None:
     train = b"A/v_A_g01_c01.avi 1\nA/v_A_g02_c01.avi 1\nB/b.avi 2\nB/b2.avi 2\n"
     names = ["A/v_A_g01_c01.avi", "A/v_A_g02_c01.avi", "A/t.avi", "A/v_A_g01_c02.avi", "B/b.avi", "B/b2.avi", "B/v_B_g01_c01.avi"]
     folder = _data(tmp_path, b"1 A\n2 B\n", train, test.encode(), names)
@@ -255,7 +255,7 @@ def test_what_both_lists_share_is_named(tmp_path: Path, test: str, kind: str, me
     assert read_data_set(folder, allow_leakage=True).warnings == ((message,) if message else ())
 
 
-def test_what_is_odd_about_the_training_list_alone(tmp_path: Path) -> None:
+def test_warnings_about_the_training_list(tmp_path: Path) -> None:
     folder = _data(tmp_path, b"1 A\n2 B\n", b"A/1.avi 1\nA/1.avi 1\nA/2.avi 1\nB/b.avi 2\n", b"A/t.avi\n", ["A/1.avi", "B/b.avi", "A/t.avi"])
     shutil.copy(folder / "videos/A/1.avi", folder / "videos/A/2.avi")
     assert read_data_set(folder).warnings == (

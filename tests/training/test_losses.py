@@ -80,7 +80,7 @@ def test_no_gradient_flows_through_the_carried_state() -> None:
     np.testing.assert_allclose(network.w.grad.numpy(), expected, atol=1e-5)
 
 
-def test_in_training_a_batch_norm_sees_only_videos_that_have_begun() -> None:
+def test_batch_norms_see_only_videos_that_have_begun() -> None:
     """Three videos of 1, 3 and 2 subclips end together: batches of 1, 2 and 3."""
 
     class Spy(Brightness):

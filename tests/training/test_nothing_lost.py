@@ -74,7 +74,7 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(folder / "model.safetensors")
 
 
-def test_retyping_the_command_replaces_nothing(copy: tuple[Path, Path]) -> None:
+def test_repeating_the_command_replaces_nothing(copy: tuple[Path, Path]) -> None:
     data, run = copy
     before = tree_sha256(run)
     error = _train(data, run).exception
@@ -84,7 +84,7 @@ def test_retyping_the_command_replaces_nothing(copy: tuple[Path, Path]) -> None:
     assert tree_sha256(run) == before
 
 
-def test_interrupted_before_the_first_epoch_the_finished_run_is_as_it_was(copy: tuple[Path, Path], dies: Callable[..., None], clipstep: Cli) -> None:
+def test_an_interrupt_in_the_first_epoch_leaves_the_finished_run_unchanged(copy: tuple[Path, Path], dies: Callable[..., None], clipstep: Cli) -> None:
     data, run = copy
     before = tree_sha256(run)
     dies(0, KeyboardInterrupt)
@@ -94,7 +94,7 @@ def test_interrupted_before_the_first_epoch_the_finished_run_is_as_it_was(copy: 
     assert tree_sha256(run) == before
 
 
-def test_interrupted_before_the_first_epoch_of_all_nothing_is_left(
+def test_an_interrupt_in_the_first_epoch_of_a_new_run_leaves_nothing(
     finished: tuple[Path, Path], tmp_path: Path, dies: Callable[..., None], clipstep: Cli
 ) -> None:
     dies(0, KeyboardInterrupt)
@@ -103,7 +103,7 @@ def test_interrupted_before_the_first_epoch_of_all_nothing_is_left(
     assert not (tmp_path / "new").exists()
 
 
-def test_killed_while_it_is_replaced_the_finished_run_is_whole_and_the_new_one_goes_on(
+def test_a_kill_while_a_run_is_replaced_leaves_it_intact_and_the_new_one_resumable(
     copy: tuple[Path, Path], tmp_path: Path, dies: Callable[..., None]
 ) -> None:
     data, run = copy
@@ -136,7 +136,7 @@ def test_a_stopped_training_survives_a_new_one_that_is_interrupted_at_once(
     assert tree_sha256(tmp_path / "run") == before
 
 
-def test_more_epochs_go_on_with_a_finished_run_exactly(copy: tuple[Path, Path], tmp_path: Path, dies: Callable[..., None]) -> None:
+def test_a_finished_run_is_extended_exactly(copy: tuple[Path, Path], tmp_path: Path, dies: Callable[..., None]) -> None:
     """Killed in between, the run of one epoch is still there; at the end it is the run of two, to the last bit."""
     data, run = copy
     before = (run / "model.safetensors").read_bytes()
@@ -152,7 +152,7 @@ def test_more_epochs_go_on_with_a_finished_run_exactly(copy: tuple[Path, Path], 
     assert (run / "model.safetensors").read_bytes() != before and load_run(run).info.training["epochs"] == 2
 
 
-def test_a_cosine_falls_anew_and_that_is_said(finished: tuple[Path, Path], tmp_path: Path) -> None:
+def test_extending_a_cosine_schedule_is_reported(finished: tuple[Path, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     _done(_train(finished[0], run, "--schedule", "cosine"))
     said = _done(_train(finished[0], run, "--schedule", "cosine", "--epochs", 3, "--resume"))
@@ -178,7 +178,7 @@ def test_fewer_epochs_than_are_done(finished: tuple[Path, Path], tmp_path: Path)
         raise _train(finished[0], tmp_path / "run", "--epochs", 1, "--resume").exception
 
 
-def test_what_would_fail_late_is_refused_early(
+def test_what_cannot_be_written_is_refused_before_training(
     finished: tuple[Path, Path], tmp_path: Path, dies: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before a video is looked at for its colours."""
@@ -201,7 +201,7 @@ def test_what_would_fail_late_is_refused_early(
         raise _train(data, tmp_path / "run").exception
 
 
-def test_a_test_that_is_not_honest_is_refused_or_said(finished: tuple[Path, Path], tmp_path: Path, clipstep: Cli) -> None:
+def test_leakage_is_refused_or_warned_of(finished: tuple[Path, Path], tmp_path: Path, clipstep: Cli) -> None:
     data = Path(shutil.copytree(finished[0], tmp_path / "data"))
     with (data / "testlist01.txt").open("a") as file:
         file.write("Fight/v_Fight_g02_c01.mp4\n")

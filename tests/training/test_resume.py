@@ -74,7 +74,7 @@ def killed(few_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_killed_training_goes_on_as_if_never_stopped(few_videos: Path, killed: Path, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_as_if_never_stopped(few_videos: Path, killed: Path, tmp_path: Path) -> None:
     done = len(load_checkpoint(killed / "checkpoint.safetensors")["history"]["rows"])
     assert done < 4
     with pytest.raises(ClipstepError, match=r"belongs to another training; got learning_rate 0\.01, seed 2; expected learning_rate 0\.1, seed 3"):
@@ -95,12 +95,12 @@ def test_a_killed_training_goes_on_as_if_never_stopped(few_videos: Path, killed:
     assert not (killed / "unfinished").exists()
 
 
-def test_resuming_where_nothing_was_begun_begins(tiny_data: Path, tmp_path: Path) -> None:
+def test_resuming_without_a_checkpoint_starts_a_training(tiny_data: Path, tmp_path: Path) -> None:
     result = _train(tiny_data, tmp_path / "run", "--resume", "--epochs", "1", "--validation", "0")
     assert result.exception is None and "going on" not in result.output
 
 
-def test_a_training_out_of_time_can_go_on(tiny_data: Path, tmp_path: Path) -> None:
+def test_a_training_out_of_time_can_be_resumed(tiny_data: Path, tmp_path: Path) -> None:
     """Stopped in its first epoch by a limit that is over at once: a run, but nothing to go on from; then with time enough."""
     options = ("--validation", "0", "--epochs", "2", "--accumulate", "1", "--batch-size", "1")
     first = _train(tiny_data, tmp_path / "run", *options, "--max-minutes", "0.0001")

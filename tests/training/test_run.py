@@ -39,7 +39,7 @@ def _edit(folder: Path, **values: Any) -> None:
 
 
 @torch.no_grad()
-def test_what_is_loaded_is_what_was_saved(run: Run, folder: Path) -> None:
+def test_loading_returns_what_was_saved(run: Run, folder: Path) -> None:
     loaded = load_run(folder)
     inputs = torch.randn(1, 3, 4, 32, 32), *(torch.randn(1, 12, 16, 16) for _ in range(2))
     for got, wanted in zip(loaded.network(*inputs), run.network(*inputs), strict=True):

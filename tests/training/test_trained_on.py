@@ -78,7 +78,7 @@ def _about_training(summary: dict[str, Any]) -> list[str]:
     return [warning for warning in summary["warnings"] if "there is only one video to train on" not in warning]
 
 
-def test_its_own_split_is_an_honest_test(trained: Path, exported: Path, data: Path, clipstep: Cli) -> None:
+def test_a_runs_own_split_has_no_leakage(trained: Path, exported: Path, data: Path, clipstep: Cli) -> None:
     for what in (trained, exported):
         code, said, _ = clipstep("evaluate", what, data, "--json")
         assert code == 0 and _about_training(json.loads(said)) == []
@@ -91,7 +91,7 @@ def test_a_split_whose_test_videos_it_was_trained_on_is_refused(trained: Path, e
         assert f"{what}: data leakage; got {what} was trained on 2 of the 2 test videos: v_Fight_g02_c01.mp4, v_NoFight_g02" in err
 
 
-def test_allowed_it_is_a_warning_also_in_json_and_in_what_is_noted(exported: Path, data: Path, clipstep: Cli, tmp_path: Path) -> None:
+def test_allowed_leakage_is_a_warning_in_the_output_the_json_and_the_manifest(exported: Path, data: Path, clipstep: Cli, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(exported, tmp_path / "copy.clipstep"))
     code, said, _ = clipstep("evaluate", bundle, data, "--split", 2, "--allow-leakage", "--record", "--json")
     (warning,) = _about_training(json.loads(said))
@@ -100,7 +100,7 @@ def test_allowed_it_is_a_warning_also_in_json_and_in_what_is_noted(exported: Pat
     assert noted.endswith("testlist02, some of whose videos it was trained on or counts twice")
 
 
-def test_other_names_do_not_hide_a_video_and_equal_ones_are_looked_at(trained: Path, data: Path, tmp_path: Path, clipstep: Cli, fight: Path) -> None:
+def test_videos_are_recognised_by_content_under_other_names(trained: Path, data: Path, tmp_path: Path, clipstep: Cli, fight: Path) -> None:
     """The content decides. The name alone is a warning: encoded anew it is that video, in another data set of such names it is not."""
     other = Path(shutil.copytree(data, tmp_path / "other"))
     videos = other / "videos/Fight"
@@ -112,13 +112,13 @@ def test_other_names_do_not_hide_a_video_and_equal_ones_are_looked_at(trained: P
     assert "warning: by their names, 1 of the 2 test videos are of source videos that" in said and "new videos are: v_NoFight_g02_c09.mp4\n" in said
 
 
-def test_a_training_begins_with_no_run_that_saw_its_test_videos(trained: Path, data: Path, tmp_path: Path) -> None:
+def test_a_training_refuses_initial_weights_that_saw_its_test_videos(trained: Path, data: Path, tmp_path: Path) -> None:
     result = _train(data, tmp_path / "tuned", "--init", trained, "--split", 4)
     assert "was trained on 2 of the 2 test videos: v_Fight_g02_c01.mp4" in str(result.exception)
     assert "start from another run, or allow it with --allow-leakage" in str(result.exception) and not (tmp_path / "tuned").exists()
 
 
-def test_what_came_before_a_fine_tuning_counts(trained: Path, data: Path, tmp_path: Path, clipstep: Cli) -> None:
+def test_the_record_includes_what_the_initial_weights_were_trained_on(trained: Path, data: Path, tmp_path: Path, clipstep: Cli) -> None:
     tuned = tmp_path / "tuned"
     assert _train(data, tuned, "--init", trained, "--split", 3).exception is None
     assert clipstep("evaluate", tuned, data, "--split", 3)[0] == 0
@@ -126,7 +126,7 @@ def test_what_came_before_a_fine_tuning_counts(trained: Path, data: Path, tmp_pa
     assert code == 2 and "was trained on 2 of the 2 test videos: v_Fight_g02_c01.mp4" in err
 
 
-def test_weights_that_say_nothing_leave_a_record_that_says_so(trained: Path, data: Path, tmp_path: Path, clipstep: Cli) -> None:
+def test_weights_without_a_record_leave_an_incomplete_one(trained: Path, data: Path, tmp_path: Path, clipstep: Cli) -> None:
     tuned, said = tmp_path / "tuned", "does not say what it was trained on: whether that is among the test videos is not known"
     result = _train(data, tuned, "--init", trained / "model.safetensors", "--split", 3)
     assert result.exception is None and said in result.output
@@ -135,7 +135,7 @@ def test_weights_that_say_nothing_leave_a_record_that_says_so(trained: Path, dat
     assert code == 0 and f"warning: {tuned} does not say all that it was trained on: " in out
 
 
-def test_a_run_of_before_says_that_it_does_not_know_and_learns_it_by_resume(run: Path, data: Path, clipstep: Cli) -> None:
+def test_an_older_run_without_a_record_gets_one_by_resuming(run: Path, data: Path, clipstep: Cli) -> None:
     whole = json.loads((run / "run.json").read_text())
     code, said, _ = clipstep("evaluate", _without_record(run), data, "--split", 2)
     assert code == 0 and f"warning: {run} does not say what it was trained on" in said
@@ -145,13 +145,13 @@ def test_a_run_of_before_says_that_it_does_not_know_and_learns_it_by_resume(run:
     assert "was trained on" in clipstep("evaluate", run, data, "--split", 2)[2]
 
 
-def test_another_training_list_is_not_noted(run: Path, data: Path) -> None:
+def test_resuming_with_another_training_list_adds_no_record(run: Path, data: Path) -> None:
     result = _train(data, _without_record(run), "--resume", "--split", 3)
     assert "belongs to another training; got another training list" in str(result.exception)
     assert "trained_on" not in load_run(run).info.training
 
 
-def test_the_record_names_nothing_and_is_small(trained: Path, data: Path) -> None:
+def test_the_record_holds_no_names_and_is_small(trained: Path, data: Path) -> None:
     record = json.dumps(load_run(trained).info.training["trained_on"])
     assert len(record) < 200 and "Fight" not in record and "g02" not in record
     assert TrainedOn.read({"trained_on": json.loads(record)}, "it") == TrainedOn.of(read_data_set(data).train)

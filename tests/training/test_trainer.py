@@ -105,7 +105,7 @@ def test_validation_by_hand(make: MakeTrainer) -> None:
         trainer.validate([[BrokenVideo(Path("c.mp4"), "c.mp4: broken")]])
 
 
-def test_an_epoch_stops_after_a_step_when_told_and_else_takes_all(make: MakeTrainer) -> None:
+def test_an_epoch_stops_after_a_step_if_asked_and_otherwise_takes_all_batches(make: MakeTrainer) -> None:
     trainer, done = make(), []
     batches = [_videos(1, 1), _videos(2, 2, 2, seed=1)]
     facts = trainer.epoch(0, iter(batches), 2, lambda: True, done.append)
