@@ -36,7 +36,7 @@ def _randomise(network: nn.Module) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def randomise() -> Callable[[nn.Module], nn.Module]:
-    """Gives batch norms random statistics, so that none of them is nearly the identity; eval mode."""
+    """Give batch norms random statistics, so that none of them is nearly the identity; return the network in eval mode."""
     return _randomise
 
 
@@ -84,7 +84,7 @@ def bundle_copy(tmp_path: Path, bundle_path: Path) -> Path:
 
 @pytest.fixture
 def record(bundle_path: Path) -> Record:
-    """Of the bundle's first artifact: a step took 10 ms."""
+    """A record of the bundle's first artifact, with a single step of 10 ms."""
     manifest = Bundle.open(bundle_path).manifest
     artifact = manifest.artifacts[0]
     configuration = Configuration(
@@ -111,7 +111,7 @@ def record(bundle_path: Path) -> Record:
 
 @pytest.fixture
 def write_video(tmp_path: Path) -> Callable[..., Path]:
-    """``write_video(count, path)``: noise of 48x64 pixels, H.264 at 25 fps; or ``(N, H, W, 3)`` uint8 frames in place of ``count``."""
+    """``write_video(count, path)``: noise of 48x64 pixels, H.264 at 25 fps; or ``(N, H, W, 3)`` uint8 frames instead of ``count``."""
 
     def write(count: int | np.ndarray, path: str | Path = "written.mp4") -> Path:
         path = tmp_path / path
@@ -129,7 +129,7 @@ def write_video(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def sound_only(tmp_path: Path) -> Path:
-    """Half a second of silence in an MP4 file, and no picture."""
+    """An MP4 file with half a second of silence and no video stream."""
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=44100, layout="mono")
@@ -142,7 +142,7 @@ def sound_only(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clipstep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command line in this process: exit code, standard output, standard error."""
+    """Run the command line in this process; return the exit code, standard output and standard error."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["clipstep", *map(str, arguments)])

@@ -1,4 +1,4 @@
-"""``clipstep bench --arch arm64`` without QEMU: what it refuses, what it reads, what it records. A stand-in plays the emulator."""
+"""``clipstep bench --arch arm64`` without QEMU, with a fake emulator: what is refused, read and recorded."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def edit(bundle_path: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any
 
 @pytest.fixture
 def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A kit whose emulator is the stand-in."""
+    """A kit with the fake emulator."""
     folder, programs = tmp_path / "kit", tmp_path / "programs"
     folder.mkdir()
     programs.mkdir()
@@ -71,7 +71,7 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def unchanged(values: dict[str, Any]) -> None:
-    """No change."""
+    """Change nothing."""
 
 
 def test_counts_are_recorded_noted_and_reported(kit: Path, edit: Callable[..., Path], run_folder: Path, tmp_path: Path, clipstep: Call) -> None:

@@ -1,4 +1,4 @@
-"""What a step of the home network takes on ARM64, in the engines' own ARM builds: held to ``arm64_ceilings.json``.
+"""The instructions of a step of the home network, in the engines' ARM64 builds, stay below ``arm64_ceilings.json``.
 
 Needs ``make arm64``; runs with ``make test-arm64``, which prints the counts and the ceilings that they give.
 """
@@ -54,7 +54,7 @@ def test_no_step_takes_more_instructions_than_its_ceiling(
 
 
 def _check_records(bundle: Path, out: Path) -> None:
-    """Each has at least the FMAs that the network needs, and operators that explain the step."""
+    """Each step has at least the FMAs that the network needs, and its operators add up to it."""
     noted = {artifact.file: artifact.arm64_step for artifact in Bundle.open(bundle).manifest.artifacts}
     for record in read_records(out)[1]:
         assert record.needed_fmas is not None and record.step.vector_fmas >= 0.95 * record.needed_fmas

@@ -28,7 +28,7 @@ def test_a_step_lies_between_two_calls_of_getppid(tmp_path: Path) -> None:
 
 
 def test_onnxruntime_nodes_lie_between_clocks_before_getpid(tmp_path: Path) -> None:
-    """Two steps of two nodes; the second step's are read, the executor's own clocks around them are not."""
+    """Two steps of two nodes: the nodes of the second step are read, and the executor's own clock readings are skipped."""
     step = [(173, 0), (113, 10), (113, 20), (113, 30), (113, 70), (172, 75), (113, 80), (113, 90), (172, 95), (113, 97), (172, 98), (173, 100)]
     marks = write_marks(tmp_path / "counts.txt", step + [(call, 1000 + 2 * at) for call, at in step])
 
@@ -45,7 +45,7 @@ def test_onnxruntime_nodes_lie_between_clocks_before_getpid(tmp_path: Path) -> N
 
 
 def test_executorch_operators_in_several_parts(tmp_path: Path) -> None:
-    """A kernel outside, then a delegate whose first operator runs in two parts."""
+    """A kernel outside delegates, then a delegate whose first operator runs in two parts."""
     begin = [(173, 0), (174, 1), (174, 2), (174, 3), (174, 53), (174, 54)]  # a step, the method, a call and its kernel
     marks = write_marks(
         tmp_path / "counts.txt", [*begin, (174, 60), (172, 61), (172, 70), (172, 80), (172, 100), (172, 400), (174, 410), (174, 411), (173, 412)]

@@ -195,7 +195,7 @@ def test_a_factory_of_another_network_is_refused(tmp_path: Path, monkeypatch: py
 
 
 def test_a_factory_takes_its_weights_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its factory gives other weights than those that were exported."""
+    """The factory alone creates other weights than the exported ones."""
     monkeypatch.chdir(tmp_path)
     Path("weighted.py").write_text(OWN.format(seed=6))
     namespace: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What a bundle says is data: no command imports, opens or starts what only a bundle names."""
+"""A bundle is data: no command imports, opens or starts anything that only a bundle names."""
 
 import json
 import os
@@ -49,7 +49,7 @@ BAIT = "open('caught.txt', 'a').write(__name__)\ndef factory():\n    open('caugh
 
 @pytest.fixture
 def hostile(bundle_copy: Path, tmp_path: Path) -> Path:
-    """A bundle that names a module and files of this folder wherever its manifest lets it."""
+    """A bundle that names a module and files of this folder in every field of its manifest that can hold a name."""
     values: dict[str, Any] = json.loads((bundle_copy / MANIFEST).read_text())
     bait = str(tmp_path / "work/bait.json")
     values["name"] = "bait_module"
@@ -71,7 +71,7 @@ def hostile(bundle_copy: Path, tmp_path: Path) -> Path:
 
 
 def _say(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """Puts the names into an ONNX file's embedded facts too; gives its new size and hash."""
+    """Put the names into an ONNX file's embedded metadata, too, and return its new size and hash."""
     model = onnx.load(path)
     facts = {**json.loads(model.metadata_props[0].value), "name": values["name"], "labels": values["labels"]}
     onnx.helper.set_model_props(model, {"clipstep": json.dumps(facts), "bait_module": "bait_module:factory"})
@@ -81,7 +81,7 @@ def _say(path: Path, values: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
-    """Runs Python in the folder ``work`` under an audit hook: what was done with names that hold ``bait``, and what it printed."""
+    """Run Python in the folder ``work`` under an audit hook; return the events whose arguments contain ``bait``, and the output."""
 
     def run(*arguments: str) -> tuple[list[str], str]:
         site, log = tmp_path / "site", tmp_path / "log"
@@ -97,7 +97,7 @@ def watched(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
 
 
 def record_of(artifact: dict[str, Any], bundle: Path) -> str:
-    """A record whose every text names the bait."""
+    """A record with the bait in every text."""
     bait, configuration = (
         "bait_module",
         {"target": "onnx", "form": "3d", "precision": "float32", "engine": "bait_module", "threads": 1, "file": "bait.json"},
@@ -149,14 +149,14 @@ def test_no_command_imports_opens_or_starts_what_only_a_bundle_names(
 
 
 def test_the_hook_sees_an_import_an_open_and_a_process(hostile: Path, watched: Callable[..., tuple[list[str], str]], tmp_path: Path) -> None:
-    """Without it the test above would prove nothing."""
+    """Otherwise the test above would prove nothing."""
     seen, _ = watched("-c", "import bait_module, subprocess; open('bait.json'); subprocess.run(['echo', 'bait'])")
     assert {line.split()[0] for line in seen} >= {"import", "open", "subprocess.Popen"}
     assert (tmp_path / "work/caught.txt").read_text() == "bait_module"
 
 
 def test_a_module_that_lies_in_a_bundle_is_not_imported(bundle_copy: Path, tmp_path: Path) -> None:
-    """Not even by the processes that bench starts, where the bundle is this folder: Python would take numpy from here first."""
+    """Not even by the processes that bench starts when the bundle is the current folder, from which Python would import numpy first."""
     for name in ("numpy", "json", "torch", "clipstep"):
         (bundle_copy / f"{name}.py").write_text("raise SystemExit('a stranger runs')")
     code = "import sys; from clipstep.runtime.command_line.cli import main; sys.argv[0] = 'clipstep'; main()"

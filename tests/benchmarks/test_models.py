@@ -16,7 +16,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, run_folder: Path, bundle_path: Path) -> Path:
-    """A folder in which the home network was exported before: the small run of the tests."""
+    """A folder with earlier results: the home network as the small run of the tests."""
     out = tmp_path_factory.mktemp("models")
     shutil.copytree(run_folder, out / HOME)
     shutil.copytree(bundle_path, out / f"{HOME}.clipstep")

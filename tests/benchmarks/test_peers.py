@@ -1,4 +1,4 @@
-"""``clipstep peers``: other runtimes give the same numbers or are not timed; MoViNet is what its paper says."""
+"""``clipstep peers``: other runtimes compute the same or are not timed; MoViNet has the size in its paper."""
 
 import copy
 import re
@@ -81,5 +81,5 @@ def test_movinet_takes_frames_at_once_or_one_by_one() -> None:
 
 
 def test_movinet_is_as_large_as_in_its_paper() -> None:
-    """3.1 M parameters, table 2 of the paper, to a twentieth."""
+    """3.1 M parameters in table 2 of the paper, to 5 %."""
     assert sum(p.numel() for p in MoViNetA0Stream().parameters()) == pytest.approx(3.1e6, rel=0.05)

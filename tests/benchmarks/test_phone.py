@@ -1,4 +1,4 @@
-"""``clipstep bench phone --app`` against an adb that plays a phone: a folder, and an app that writes what the test lays ready."""
+"""``clipstep bench phone --app`` with a fake adb: its phone is a folder, and its app writes what the test prepares."""
 
 import json
 import sys
@@ -90,7 +90,7 @@ RECORD: dict[str, Any] = {
 
 @pytest.fixture
 def phone(tmp_path: Path) -> Callable[..., Path]:
-    """``phone(jsonl=...)`` gives an adb with one phone that has the app, which writes that."""
+    """``phone(jsonl=...)`` creates an adb with one phone whose app writes these records."""
 
     def make(**changes: Any) -> Path:
         (tmp_path / "records").mkdir(exist_ok=True)

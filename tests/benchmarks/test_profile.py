@@ -1,4 +1,4 @@
-"""``clipstep bench --profile``: every operator that the engine runs, and a picture of their sums."""
+"""``clipstep bench --profile``: every operator that the engine runs, and a plot of their sums."""
 
 from collections.abc import Callable
 from pathlib import Path

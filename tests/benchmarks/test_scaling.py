@@ -1,4 +1,4 @@
-"""``clipstep bench-scaling``: a row a shape, with the arithmetic of each; what cannot be measured is refused."""
+"""``clipstep bench-scaling``: a row for each shape, with its arithmetic; what cannot be measured is refused."""
 
 import re
 import shutil

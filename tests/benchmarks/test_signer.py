@@ -58,7 +58,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path, run_fold
 
 
 def test_every_command_that_takes_a_bundle_takes_its_signer() -> None:
-    """Whichever command comes later is found here: what it opens is called a bundle, or may be one."""
+    """Commands that are added later are found here by their parameters: a bundle, or a path that may be one."""
     context = click.Context(group)
     takers = {
         name: {str(parameter.name) for parameter in command.params}
@@ -90,7 +90,7 @@ def test_the_right_signer_is_taken_and_another_refused(
 
 
 def test_signer_options_need_a_bundle(places: dict[str, Path], keys: tuple[Path, Path, Path], clipstep: Cli) -> None:
-    """Nothing is checked by a key that nothing is checked with."""
+    """A key that is never used checks nothing."""
     code, _, err = clipstep("evaluate", places["RUN"], places["DATA"], "--signer", keys[1])
     assert code == 2 and "--signer is for a bundle; a run is evaluated in PyTorch; leave --signer out" in err
     code, _, err = clipstep("inspect", places["BUNDLE"] / "step.onnx", "--signer", keys[1])

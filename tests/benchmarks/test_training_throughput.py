@@ -1,4 +1,4 @@
-"""``clipstep bench-training``: both ways of training see the same videos, and the ratio is that of their times."""
+"""``clipstep bench-training``: both ways of training see the same videos, and the table shows the ratio of their times."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,8 @@
-"""Hostile bundles: thousands of damaged manifests and artifacts whose hashes fit.
+"""Fuzz bundles: thousands of damaged manifests and artifacts whose hashes are updated to match.
 
 ``python tests/fuzz/fuzz.py BUNDLE [KIND [COUNT [SEED]]]``; KIND is manifest, onnx, pte, mlpackage, safetensors or all. A BUNDLE that does not
 exist is exported first.
-Every bundle must open and run, or be refused by a ClipstepError, within time and memory; the rest is printed, and the exit code is 1.
+Every bundle must open and run, or be refused by a ClipstepError, within limits of time and memory; anything else is printed, and the exit code is 1.
 """
 
 import io
@@ -32,11 +32,11 @@ from clipstep.runtime.worker_process import WorkerProcess
 KINDS = {"manifest": MANIFEST, "onnx": "step.onnx", "pte": "step.pte", "mlpackage": "step-float32.mlpackage", "safetensors": "golden.safetensors"}
 COUNTS = {"manifest": 20_000}
 STEPS, SECONDS, MEGABYTES, LONGEST = 2, 20, 1500, 2000
-"""Golden steps that are compared; what one bundle may take; what this process may grow to; the longest error."""
+"""Golden steps to compare; the limits for the seconds of a bundle, the memory of this process, and the length of an error."""
 
 
 class Fuzz:
-    """A copy of the bundle ``source`` that is damaged in one way after the other."""
+    """A copy of the bundle ``source`` that is damaged in one way after another."""
 
     def __init__(self, source: Path, folder: Path) -> None:
         self.source, self.path = source, folder / "hostile.clipstep"
@@ -51,7 +51,7 @@ class Fuzz:
         return [path.relative_to(self.source).as_posix() for path in self.source.rglob("*") if path.is_file()]
 
     def outcome(self, kind: str, seed: int) -> str:
-        """What happens to the damage number ``seed``; an exception that is no ClipstepError is the caller's to see."""
+        """Apply the damage number ``seed`` and return the outcome; exceptions other than ClipstepError are raised."""
         rng = random.Random(f"{kind} {seed}")
         changed = self._damage(kind, rng)
         try:
@@ -121,7 +121,7 @@ def _word(text: str) -> str:
 
 
 def fuzz(source: Path, kind: str, count: int, seed: int = 0) -> tuple[Counter[str], list[str]]:
-    """The outcomes of ``count`` bundles from damage number ``seed`` on, and what must not happen."""
+    """Return the outcomes of ``count`` damaged bundles from number ``seed`` on, and the faults: outcomes that must not happen."""
     outcomes: Counter[str] = Counter()
     faults: list[str] = []
     with tempfile.TemporaryDirectory(prefix="clipstep-fuzz-") as temporary:
@@ -144,7 +144,7 @@ def fuzz(source: Path, kind: str, count: int, seed: int = 0) -> tuple[Counter[st
 
 
 def main(source: Path, kinds: str = "all", many: str = "", seed: str = "0") -> int:
-    """Prints the outcomes of each kind; 1 if there was a fault."""
+    """Print the outcomes of each kind; return 1 if there was a fault, else 0."""
     wrong = 0
     if not source.exists():
         export_small(source)

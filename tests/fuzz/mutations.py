@@ -1,4 +1,4 @@
-"""Seeded damage: to bytes, and to the values of a JSON document."""
+"""Mutations: seeded damage to bytes, and to the values of a JSON document."""
 
 import json
 import random
@@ -8,11 +8,11 @@ from typing import Any
 
 EDGES = (0, 1, 2, 3, 4, 7, 8, 16, 127, 128, 255, 256, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 HEAD = 2048
-"""The start of a file, where its structure is: half of the damage goes there."""
+"""The length of a file's start, which holds its structure and gets half of the damage."""
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """``data`` with one to four faults."""
+    """Return ``data`` with one to four mutations."""
     found = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         if found:
@@ -155,7 +155,7 @@ DEEP = "nested too deep for any reader"
 
 
 def damaged_json(text: str, rng: random.Random) -> bytes:
-    """A document with one to four values changed, or now and then with its text damaged."""
+    """Return a JSON document with one to four values changed, or sometimes with its text damaged."""
     if rng.random() < 0.15:
         return damaged(text.encode(), rng)
     document = json.loads(text)
@@ -168,7 +168,7 @@ def damaged_json(text: str, rng: random.Random) -> bytes:
 
 
 def _changed(document: Any, rng: random.Random) -> Any:
-    """Goes down from the root, stops at some value, and puts another in its place."""
+    """Walk down from the root to a random value and replace it."""
     if isinstance(document, dict) and document and rng.random() < 0.9:
         key = rng.choice(list(document))
         what = rng.random()

@@ -1,4 +1,4 @@
-"""Checkpoints as programs write them: which weights are in them, what they are called, and what is refused, never run."""
+"""Checkpoints as other programs write them: weights are found whatever their names, and other objects are refused and never run."""
 
 import argparse
 import collections
@@ -34,7 +34,7 @@ def inside(wrapper: str) -> dict[str, Tensor]:
 
 
 class Averaged:
-    """What torch's own averaging saves."""
+    """The state dict that torch's own averaging saves."""
 
     state = torch.optim.swa_utils.AveragedModel(network(1)).state_dict()
 
@@ -87,7 +87,7 @@ def test_other_containers(tmp_path: Path) -> None:
 
 
 def test_prefixes_that_belong_to_the_network_are_kept(tmp_path: Path) -> None:
-    """A part called model is no wrapper: only some of the names begin with it."""
+    """A part called model is no prefix: only some of the names begin with it."""
     torch.save(TRAINED, tmp_path / "c.pth")
     assert read_state(tmp_path / "c.pth").keys() == TRAINED.keys()
 

@@ -1,4 +1,4 @@
-"""Which package may import which: the arrows of CONTRIBUTING.md, one way and without a cycle."""
+"""The packages import each other only as CONTRIBUTING.md allows: in one direction, without a cycle."""
 
 import ast
 import tomllib
@@ -20,7 +20,7 @@ WHEN_CALLED = {
     ("export/reference.py", "clipstep.training.run"): "a run is opened",
     ("export/tuning.py", "clipstep.benchmarks.tune"): "the ways to write an artifact are measured",
 }
-"""Imports against the arrows, inside of a function that is called for that alone."""
+"""Imports against the arrows, inside functions that are called only for that purpose."""
 TRAINING_LIBRARIES = {"captum", "cv2", "lightning", "matplotlib", "threadpoolctl", "torchmetrics"}
 FLOW = ("network/flow.py", "cv2")
 """Optical flow is imported only where it is asked for."""

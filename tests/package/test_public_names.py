@@ -1,4 +1,4 @@
-"""The public names: what each package lists is there, is what a type checker sees, and is used in the file that type checkers are shown."""
+"""The public names of each package exist, are visible to type checkers, and are all used in user.py, which type checkers check."""
 
 import ast
 import importlib

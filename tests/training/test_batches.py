@@ -1,4 +1,4 @@
-"""An epoch's batches hold every video once, in an order that seed and epoch alone decide, shared out evenly."""
+"""An epoch's batches hold every video once, in an order that only seed and epoch decide, split evenly between processes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Cached frames are the decoded ones; what a killed writer or a loss of power left is never read."""
+"""Cached frames are the decoded ones; files that a killed process or a power failure left incomplete are never read."""
 
 import os
 import shutil
@@ -133,7 +133,7 @@ def test_a_video_that_vanishes_is_an_error_like_any_broken_one(video: Path, tmp_
 
 
 def test_a_cache_that_cannot_be_written_stops_training_with_one_line(tiny_data: Path, tmp_path: Path) -> None:
-    """The system refuses files of more than 100 kB, as a full disk does; the worker's error comes as it is."""
+    """The system refuses files of more than 100 kB, as a full disk does; the worker's error is shown unchanged."""
     command = f"ulimit -f 100; {Path(sys.executable).with_name('clipstep')} train {tiny_data} --out {tmp_path}/run --cache {tmp_path}/cache"
     options = "--frames 16 --size 64 --workers 1 --validation 0 --epochs 1"
     done = subprocess.run(["bash", "-c", f"{command} {options}"], capture_output=True, text=True, check=False)

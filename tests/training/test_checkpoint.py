@@ -1,4 +1,4 @@
-"""A checkpoint gives back what it was given, and the one of before survives whatever happens to the next."""
+"""A checkpoint returns what was saved, and the previous one survives if writing the next one fails."""
 
 import subprocess
 import sys

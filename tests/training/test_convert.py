@@ -1,4 +1,4 @@
-"""A checkpoint of the published code, built here from its own layers under its own names, gives the same numbers as a run."""
+"""A checkpoint of the published code, built here from its own layers under its own names, computes the same as the run that it is converted to."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What ships for the demo: a network that is right where the demo shows it, and commands that are not run twice."""
+"""The demo's network predicts its clip correctly, and finished commands of the demo are not run again."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Real processes, exchanging gradients by gloo."""
+"""Training in real processes, which exchange gradients with gloo."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ for count in (1, len(batch)):
 
 
 def test_two_processes_get_the_gradients_of_one_on_the_joined_batch(small_network: Callable[..., nn.Module], tmp_path: Path) -> None:
-    """Videos of other lengths in each process; and of a batch of one video, none in the second. Batch norms have fixed statistics."""
+    """The processes have videos of different lengths; of a batch of one video, the second process has none. Batch norms have fixed statistics."""
     random = torch.Generator().manual_seed(0)
     videos = {str(i): torch.randint(256, (length, 4, 32, 32, 3), dtype=torch.uint8, generator=random) for i, length in enumerate((1, 3, 2, 2, 5))}
     network = small_network()

@@ -1,4 +1,4 @@
-"""Figures of an evaluation by hand; a bundle in its runtime says what its run says; what is written."""
+"""Metrics computed by hand; a bundle predicts the same as its run; the files that are written."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ QUIET = Console(quiet=True)
 
 
 def _says(label: int, *classes: int) -> VideoPrediction:
-    """A video of class ``label``; after each subclip the class named is the likeliest, then the others in order."""
+    """A video of class ``label``; after each subclip the given class is the most probable, then the others in order."""
     rows = []
     for likeliest in classes:
         order = [likeliest, *(c for c in range(7) if c != likeliest)]
@@ -49,7 +49,7 @@ def test_top_k_takes_the_last_subclip() -> None:
 
 
 def test_equal_probabilities_are_not_all_correct() -> None:
-    """A network that always says the same is right for the first class alone, in every figure."""
+    """A network with constant outputs is correct for the first class only, in every metric."""
     same = [VideoPrediction(Path(f"{label}.mp4"), label, torch.full((2, 7), 1 / 7)) for label in (0, 1, 1, 3)]
     assert top_k_share(same, 1) == top_k_when_seen(same, 1, 0.5)[0] == 1 / 4
     assert (top_k_share(same, 3), top_k_share(same, 4)) == (3 / 4, 1)
@@ -70,7 +70,7 @@ def test_what_was_seen_is_rounded_up_to_whole_subclips(seen: float, right: int) 
 
 
 def test_videos_without_a_prediction_yet_are_left_out() -> None:
-    """Silent for two of four subclips; then wrong, then right. Of the other, always right, everything is said."""
+    """One video has no predictions for two of four subclips, then a wrong and a correct one; the other is always correct."""
     late = replace(_says(3, 2, 3), silent=2)
     assert [top_k_when_seen([late], 1, seen) for seen in (0.25, 0.5, 0.51, 0.75, 0.76)] == [(None, 0), (None, 0), (0, 1), (0, 1), (1, 1)]
     assert [top_k_when_seen([late, _says(1, 1)], 1, seen) for seen in (0.5, 0.75, 1.0)] == [(1, 1), (0.5, 2), (1, 2)]
@@ -196,7 +196,7 @@ def _say_of_the_output(bundle: Path, output: str) -> None:
 def test_a_bundle_is_evaluated_by_the_output_kind_of_its_manifest(
     output: str, apply: Callable[[torch.Tensor], torch.Tensor], run: Run, bundle_path: Path, three_classes: Path, tmp_path: Path
 ) -> None:
-    """No softmax but for logits of classes that exclude each other; and these are not averaged with others."""
+    """Softmax is applied only to logits of exclusive classes, which are not averaged with other outputs."""
     bundle = Path(shutil.copytree(bundle_path, tmp_path / "small.clipstep"))
     _say_of_the_output(bundle, output)
     assert _evaluate(bundle, three_classes, "--out", tmp_path / "out").exception is None
@@ -237,7 +237,7 @@ def test_tables_and_pictures(run_folder: Path, three_classes: Path, tmp_path: Pa
 
 
 def test_without_memory_each_subclip_is_predicted_alone(run: Run, run_folder: Path, bundle_path: Path, three_classes: Path, tmp_path: Path) -> None:
-    """What is said after the last subclip is then what is said of it alone; network and bundle agree."""
+    """The prediction after the last subclip is then that of this subclip alone; network and bundle agree."""
     for name, what in (("run", run_folder), ("bundle", bundle_path)):
         result = _evaluate(what, three_classes, "--reset-each-step", "--out", tmp_path / name)
         assert result.exception is None, result.output

@@ -1,4 +1,4 @@
-"""Grad-CAM against its definition, written out; what is written is to be seen."""
+"""Grad-CAM against its definition, and the files that are written."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``clipstep train --init``: a training begins with another's weights, and says what it kept; ``--max-steps`` ends it."""
+"""``clipstep train --init``: a training starts from given weights, and says what it keeps of them; ``--max-steps`` ends it."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Optical flow against motion that is known; a second stream from training to a bundle."""
+"""Optical flow of known motion; a network of optical flow from training to a bundle."""
 
 import json
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def flow_run(clip: Path, randomise: Callable[..., torch.nn.Module]) -> Run:
 
 
 def test_a_bundle_for_flow(flow_run: Run, clip: Path, tmp_path: Path) -> None:
-    """It says what its network says, and a stream of camera frames is refused."""
+    """It computes the same as its network, and refuses a stream of camera frames."""
     manifest = export_network(flow_run.spec(tmp_path / "run"), tmp_path / "flow.clipstep", ExportOptions(("onnx",))).manifest
     assert (manifest.input.color, manifest.input.shape, manifest.input.mean) == ("flow", (4, 32, 32, 2), (128.0, 127.0))
     subclips = read_subclips(clip, 4, 32, 2)

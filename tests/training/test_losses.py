@@ -1,4 +1,4 @@
-"""The loss and the evaluation, by hand: states carried and detached, every video of the same weight, the last logits count."""
+"""Loss and evaluation computed by hand: states are carried and detached, all videos have the same weight, the last logits count."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -155,7 +155,7 @@ def test_gradients_of_a_batch_are_those_of_one_video_at_a_time(
 
 
 def test_back_propagation_through_more_subclips_changes_the_gradients(small_network: Make) -> None:
-    """Else the test above could not tell windows apart."""
+    """Otherwise the test above could not tell windows apart."""
     gradients = []
     for truncate in (1, 2):
         network = small_network()

@@ -1,4 +1,4 @@
-"""The network's pinned size, its shapes, and its states: explicit, passed on, the same by every way."""
+"""The size of the home network, its shapes, and its explicit states."""
 
 from collections.abc import Callable
 from dataclasses import asdict

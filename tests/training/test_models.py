@@ -83,7 +83,7 @@ def test_the_published_network_refuses_what_its_shortcuts_do_not_allow(frames: i
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_each_learns_two_videos_apart(name: str) -> None:
-    """A few steps on two noise clips lower their loss, and every parameter has a part in it."""
+    """A few steps on two noise clips lower their loss, and every parameter gets a gradient."""
     torch.manual_seed(0)
     frames_and_size = (16, 64) if name == "slowfast_published" else (8, 48)
     network = build(name, {"classes": 2, **dict(zip(("frames", "size"), frames_and_size, strict=True))}).train()

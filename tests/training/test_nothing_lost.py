@@ -1,4 +1,4 @@
-"""A finished run stays whole until the new one is: retyped, forced, interrupted, killed, or extended by more epochs."""
+"""A finished run stays intact until the new one is complete: after repeated commands, --force, interrupts, kills, and more epochs."""
 
 import math
 import shutil
@@ -32,7 +32,7 @@ def _done(result: Any) -> str:
 
 
 class Killed(BaseException):
-    """As if the process was gone."""
+    """An error that stands for the end of the process."""
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_fewer_epochs_than_are_done(finished: tuple[Path, Path], tmp_path: Path)
 def test_what_cannot_be_written_is_refused_before_training(
     finished: tuple[Path, Path], tmp_path: Path, dies: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before a video is looked at for its colours."""
+    """It is refused before any video is read for the normalisation."""
     data, _ = finished
     dies(0)
     monkeypatch.setattr("clipstep.training.train.channel_statistics", lambda *_: pytest.fail("work was begun"))

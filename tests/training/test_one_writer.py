@@ -1,4 +1,4 @@
-"""A training, an evaluation, an export: whoever comes second to a place is refused before any work, and the first one's is untouched."""
+"""Two commands that write to one place: the second is refused before its work, and the first one's files are untouched."""
 
 import subprocess
 import sys
@@ -66,6 +66,6 @@ def test_the_second_one_is_refused(
 
 @pytest.mark.parametrize(("name", "first"), [("LOCAL_RANK", False), ("RANK", False), ("NODE_RANK", False), ("WORLD_SIZE", True)])
 def test_the_processes_of_one_training_do_not_refuse_each_other(name: str, first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lightning, torchrun and Slurm start the same command several times: only the one that writes holds the place."""
+    """Lightning, torchrun and Slurm start the same command several times; only the process that writes takes the lock."""
     monkeypatch.setenv(name, "1")
     assert _is_first_process() == first

@@ -1,4 +1,4 @@
-"""A training that is killed and goes on ends where one that was never stopped ends."""
+"""A training that is killed and resumed ends with the same result as one that was never stopped."""
 
 import csv
 import os
@@ -101,7 +101,7 @@ def test_resuming_without_a_checkpoint_starts_a_training(tiny_data: Path, tmp_pa
 
 
 def test_a_training_out_of_time_can_be_resumed(tiny_data: Path, tmp_path: Path) -> None:
-    """Stopped in its first epoch by a limit that is over at once: a run, but nothing to go on from; then with time enough."""
+    """Stopped by its time limit in the first epoch, it leaves a run without a checkpoint; then it is resumed with enough time."""
     options = ("--validation", "0", "--epochs", "2", "--accumulate", "1", "--batch-size", "1")
     first = _train(tiny_data, tmp_path / "run", *options, "--max-minutes", "0.0001")
     assert first.exception is None and (tmp_path / "run/run.json").exists()

@@ -1,4 +1,4 @@
-"""A run is written whole or not at all, and read only if it is what was written."""
+"""A run is written atomically, and read only if it is unchanged."""
 
 import json
 import os
@@ -130,7 +130,7 @@ def test_when_saving_a_new_run_fails_nothing_is_left(run: Run, tmp_path: Path) -
 
 
 def test_when_the_new_run_cannot_be_put_in_place_the_older_one_is_put_back(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a disk that cannot exchange two folders."""
+    """On a file system that cannot exchange two folders."""
     rename = Path.rename
 
     def fail(self: Path, target: Path) -> Path:

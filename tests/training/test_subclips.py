@@ -1,4 +1,4 @@
-"""Subclips, crops and normalisation against numpy; a broken video is a value, not an error."""
+"""Subclips, crops and normalisation against numpy; a broken video is returned as a value, not raised."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -97,7 +97,7 @@ def test_a_bad_list_is_an_error_before_training(tiny_data: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("options", [("--size", "16"), ("--frames", "4", "--size", "32")])
 def test_the_smallest_sizes_are_trained_even_when_one_video_is_left(tiny_data: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
-    """The last stage's volume is then 1x1x1, and a batch norm in training mode wants more than one value a channel."""
+    """The last stage's volume is then 1x1x1, and a batch norm in training mode needs more than one value for each channel."""
     result = _train(tiny_data, tmp_path / "run", "--batch-size", "1", *options)
     assert result.exception is None or isinstance(result.exception, ClipstepError), repr(result.exception)
 

@@ -1,4 +1,4 @@
-"""A run knows what it was trained on, and so do its bundle and the runs that begin with it: no test is on those videos unnoticed."""
+"""A run records what it was trained on, as do its bundle and runs fine-tuned from it, so that leakage into a test is noticed."""
 
 import json
 import secrets
@@ -45,7 +45,7 @@ def _train(data: Path, out: Path, *options: object) -> Any:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained on split 1."""
+    """A run that was trained on split 1."""
     out = tmp_path_factory.mktemp("trained") / "run"
     result = _train(data, out)
     assert result.exception is None, result.output
@@ -62,7 +62,7 @@ def exported(trained: Path) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy to change."""
+    """A copy of the run, to be changed."""
     return Path(shutil.copytree(trained, tmp_path / "copy"))
 
 
@@ -101,7 +101,7 @@ def test_allowed_leakage_is_a_warning_in_the_output_the_json_and_the_manifest(ex
 
 
 def test_videos_are_recognised_by_content_under_other_names(trained: Path, data: Path, tmp_path: Path, clipstep: Cli, fight: Path) -> None:
-    """The content decides. The name alone is a warning: encoded anew it is that video, in another data set of such names it is not."""
+    """Content decides. The same name alone is a warning: it may be the same video encoded again, or another data set with such names."""
     other = Path(shutil.copytree(data, tmp_path / "other"))
     videos = other / "videos/Fight"
     (videos / "v_Fight_g02_c01.mp4").rename(videos / "v_Fight_g77_c01.mp4")
