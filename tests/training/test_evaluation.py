@@ -264,7 +264,7 @@ def test_the_accuracy_is_recorded_in_the_manifest(engine: str, file: str, other:
     noted = {artifact.file: artifact.accuracy for artifact in Bundle.open(copy).manifest.artifacts}
     assert noted[other] is None and noted[file] is not None
     assert noted[file].model_dump() == {
-        "data": f"{three_classes}, testlist01",
+        "dataset": f"{three_classes}, testlist01",
         "engine": engine,
         "videos": 2,
         "crops": 5,

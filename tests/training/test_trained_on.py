@@ -96,7 +96,7 @@ def test_allowed_leakage_is_a_warning_in_the_output_the_json_and_the_manifest(ex
     code, said, _ = clipstep("evaluate", bundle, data, "--split", 2, "--allow-leakage", "--record", "--json")
     (warning,) = _about_training(json.loads(said))
     assert code == 0 and "was trained on 2 of the 2 test videos" in warning
-    noted = json.loads((bundle / "manifest.json").read_text())["artifacts"][0]["accuracy"]["data"]
+    noted = json.loads((bundle / "manifest.json").read_text())["artifacts"][0]["accuracy"]["dataset"]
     assert noted.endswith("testlist02, some of whose videos it was trained on or counts twice")
 
 
