@@ -127,7 +127,7 @@ def _ignored_end_is_detected(program: StepProgram, golden: GoldenSteps) -> bool:
     for step in range(max(golden.flushed)):
         _, *states = program.step(torch.from_numpy(golden.subclips[step % len(golden.subclips)]), *states)
         if step + 1 in golden.flushed:
-            difference = flush(program, states, told=False)[0] - torch.from_numpy(golden.flushed[step + 1])
+            difference = flush(program, states, signal_end=False)[0] - torch.from_numpy(golden.flushed[step + 1])
             if not float(difference.abs().max()) <= BOUNDS["float32"] * golden.scale("logits"):
                 return True
     return False

@@ -67,12 +67,12 @@ def check_steps(program: StepProgram, subclips: torch.Tensor) -> tuple[int, floa
     return count, _largest_difference([(when, logits, expected) for when, logits, expected in pairs if expected is not None])
 
 
-def flush(program: StepProgram, states: Sequence[torch.Tensor], *, told: bool = True) -> torch.Tensor:
+def flush(program: StepProgram, states: Sequence[torch.Tensor], *, signal_end: bool = True) -> torch.Tensor:
     """Compute the logits `(1, classes)` of a whole video from the states after its last step.
 
-    With `told` False the network is not told that the video has ended, as if an artifact ignored it."""
+    Without `signal_end` the network is not told that the video has ended, as if an artifact ignored it."""
     assert program.flush is not None
-    ended, names = program.flush.state if told else None, program.input_names[1:]
+    ended, names = program.flush.state if signal_end else None, program.input_names[1:]
     states = tuple(torch.ones_like(state) if name == ended else state for name, state in zip(names, states, strict=True))
     for _ in range(program.flush.steps):
         outputs: tuple[torch.Tensor, ...] = program.step(torch.zeros_like(program.frames), *states)

@@ -86,12 +86,12 @@ def _check(engine: Engine, path: Path, precision: str, interface: Interface, gol
 
 
 def verify_bundle(bundle: Bundle, golden: GoldenSteps, progress: ProgressReporter = no_progress) -> Iterator[tuple[Artifact, GoldenErrors]]:
-    """Check the artifacts that are not missing, one after the other, in another process: the facts embedded in them, and what they compute.
+    """Check the artifacts that are not missing, one after the other, in another process: the metadata embedded in them, and what they compute.
 
     Each is checked inside the context that `progress` returns for its name.
 
     Raises:
-        ParityError: an artifact is off, or its embedded facts are not the manifest's; there are too few golden steps, or they do not fit
+        ParityError: an artifact is off, or its embedded metadata is not the manifest's; there are too few golden steps, or they do not fit
             what the manifest says of the output.
     """
     check_output_kind(bundle.manifest.output_kind, golden.logits)

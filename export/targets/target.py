@@ -36,7 +36,7 @@ class Writer(Protocol):
             graph: the step in the form that the artifact has: the module as trained, or a lowered `torch.fx.GraphModule`.
             program: the step's inputs and outputs.
             precision: one of the target's.
-            metadata: the facts to embed, as JSON.
+            metadata: the interface to embed, as JSON.
             path: the file or folder to write.
             format_version: one of the target's `FormatVersion`; None for its default.
 

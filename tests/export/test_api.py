@@ -14,7 +14,7 @@ from clipstep.benchmarks import bench
 from clipstep.export import WrittenArtifact, export, verify
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, Manifest, ParityError, StepModel, inspect
 
-FACTS: dict[str, Any] = {
+SETTINGS: dict[str, Any] = {
     "frames": 3,
     "size": 16,
     "labels": ("fight", "nofight"),
@@ -54,11 +54,11 @@ def sample() -> Tensor:
 
 @pytest.fixture(scope="module")
 def exported(small: nn.Module, sample: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(small, tmp_path_factory.mktemp("api") / "small.clipstep", sample=sample, **FACTS).bundle
+    return export(small, tmp_path_factory.mktemp("api") / "small.clipstep", sample=sample, **SETTINGS).bundle
 
 
 def test_a_module_in_memory_is_exported_and_the_bundle_computes_the_same(exported: Path, small: nn.Module, sample: Tensor) -> None:
-    mean, std = (torch.tensor(FACTS[name]).reshape(3, 1, 1, 1) for name in ("mean", "std"))
+    mean, std = (torch.tensor(SETTINGS[name]).reshape(3, 1, 1, 1) for name in ("mean", "std"))
     past = torch.zeros(1, 8)
     with StepModel.load(exported) as model, torch.no_grad():
         states = model.initial_states()
@@ -70,7 +70,7 @@ def test_a_module_in_memory_is_exported_and_the_bundle_computes_the_same(exporte
 
 def test_what_was_exported_is_in_the_result(small: nn.Module, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     written: list[WrittenArtifact] = []
-    result = export(small, str(tmp_path / "small.clipstep"), on_artifact=written.append, **FACTS | {"fps": 12.5})
+    result = export(small, str(tmp_path / "small.clipstep"), on_artifact=written.append, **SETTINGS | {"fps": 12.5})
     manifest = inspect(result.bundle)
     assert isinstance(manifest, Manifest) and manifest == result.manifest
     assert [item.artifact for item in written] == list(result.manifest.artifacts) and not result.constant_output
@@ -80,16 +80,16 @@ def test_what_was_exported_is_in_the_result(small: nn.Module, tmp_path: Path, ca
 
 
 def test_a_sample_may_be_an_array_or_a_video(small: nn.Module, sample: Tensor, clip: Path, tmp_path: Path) -> None:
-    given = export(small, tmp_path / "array.clipstep", sample=sample.numpy(), **FACTS).manifest
-    filmed = export(small, tmp_path / "video.clipstep", sample=clip, **FACTS).manifest
+    given = export(small, tmp_path / "array.clipstep", sample=sample.numpy(), **SETTINGS).manifest
+    filmed = export(small, tmp_path / "video.clipstep", sample=clip, **SETTINGS).manifest
     assert (given.golden.frame_sources, filmed.golden.frame_sources) == (("sample",), ("video",))
 
 
 def test_numbers_and_frames_may_be_of_numpy(small: nn.Module, sample: Tensor, tmp_path: Path) -> None:
-    facts = FACTS | {"frames": np.int64(3), "size": np.int32(16), "mean": np.array(FACTS["mean"]), "std": torch.tensor(FACTS["std"])}
+    settings = SETTINGS | {"frames": np.int64(3), "size": np.int32(16), "mean": np.array(SETTINGS["mean"]), "std": torch.tensor(SETTINGS["std"])}
     reversed_view = sample.numpy()[::-1]  # A negative stride, which torch refuses.
-    manifest = export(small, tmp_path / "numpy.clipstep", sample=reversed_view, **facts).manifest
-    assert manifest.input.shape == (3, 16, 16, 3) and manifest.input.mean == FACTS["mean"]
+    manifest = export(small, tmp_path / "numpy.clipstep", sample=reversed_view, **settings).manifest
+    assert manifest.input.shape == (3, 16, 16, 3) and manifest.input.mean == SETTINGS["mean"]
     np.testing.assert_array_equal(GoldenSteps.of(Bundle.open(tmp_path / "numpy.clipstep")).subclips[:5], reversed_view)
 
 
@@ -160,13 +160,13 @@ def test_a_module_that_cannot_be_exported_is_refused_and_left_as_it_is(name: str
     module = make()
     modes = [part.training for part in module.modules()] if isinstance(module, nn.Module) else []
     with pytest.raises(ClipstepError, match=message):
-        export(module, tmp_path / "out.clipstep", **FACTS)
+        export(module, tmp_path / "out.clipstep", **SETTINGS)
     assert list(tmp_path.iterdir()) == []
     assert modes == ([part.training for part in module.modules()] if isinstance(module, nn.Module) else [])
 
 
 @pytest.mark.parametrize(
-    ("facts", "message"),
+    ("settings", "message"),
     [
         ({"labels": ("a", "b", "c")}, r"the first output is not the logits; got \(1, 2\) .*; expected \(1, 3\)"),
         ({"labels": ("a", "a")}, "labels name a class twice; got a"),
@@ -207,9 +207,9 @@ def test_a_module_that_cannot_be_exported_is_refused_and_left_as_it_is(name: str
         ({"input_dtype": "int8"}, "unknown input_dtype; got int8"),
     ],
 )
-def test_values_that_are_not_possible_for_the_network_are_refused(small: nn.Module, tmp_path: Path, facts: dict[str, Any], message: str) -> None:
+def test_values_that_are_not_possible_for_the_network_are_refused(small: nn.Module, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ClipstepError, match=message):
-        export(small, tmp_path / "out.clipstep", **FACTS | facts)
+        export(small, tmp_path / "out.clipstep", **SETTINGS | settings)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -222,7 +222,7 @@ def test_out_must_not_exist_or_be_a_bundle_that_force_replaces(small: nn.Module,
         (tmp_path / "small.onnx", r"a bundle's name ends in \.clipstep"),
     ):
         with pytest.raises(ClipstepError, match=message):
-            export(small, out, **FACTS)
+            export(small, out, **SETTINGS)
     with pytest.raises(ClipstepError, match="exists and is not a bundle"):
-        export(small, tmp_path / "mine.clipstep", force=True, **FACTS)
+        export(small, tmp_path / "mine.clipstep", force=True, **SETTINGS)
     assert (tmp_path / "mine.clipstep/diary.txt").read_text() == "mine"

@@ -134,35 +134,35 @@ def test_a_corrupted_artifact_of_each_target_is_caught_alone(name: str, right: t
         assert code == 2 and f"error: {file}: " in err and " is off at step " in err, (name, target, err)
 
 
-def _take(bundle: Path, other: Path, file: str, facts: str) -> None:
+def _take(bundle: Path, other: Path, file: str, metadata: str) -> None:
     """Replace the artifacts by one of another bundle, with the right metadata embedded and a matching hash."""
     target, source = bundle / file, other / file
     shutil.rmtree(target) if target.is_dir() else target.unlink()
     shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-    _embed(target, facts)
+    _embed(target, metadata)
     values = json.loads((bundle / MANIFEST).read_text())
     values["artifacts"] = [artifact for artifact in values["artifacts"] if artifact["file"] == file]
     values["artifacts"][0].update(sha256=tree_sha256(target), size_bytes=tree_size(target))
     (bundle / MANIFEST).write_text(json.dumps(values))
 
 
-def _embed(file: Path, facts: str) -> None:
+def _embed(file: Path, metadata: str) -> None:
     if file.suffix == ".onnx":
         model = onnx.load(file)
-        next(entry for entry in model.metadata_props if entry.key == "clipstep").value = facts
+        next(entry for entry in model.metadata_props if entry.key == "clipstep").value = metadata
         onnx.save(model, file)
     elif file.suffix == ".mlpackage":
         import coremltools
 
         path = file / "Data/com.apple.CoreML/model.mlmodel"
         spec = coremltools.utils.load_spec(str(file))
-        spec.description.metadata.userDefined["clipstep"] = facts
+        spec.description.metadata.userDefined["clipstep"] = metadata
         path.write_bytes(spec.SerializeToString())
     else:
         start = (data := file.read_bytes()).index(b'{"schema_version":')
         end = data.index(b"\0", start)
-        assert len(facts.encode()) <= end - start
-        file.write_bytes(data[:start] + facts.encode().ljust(end - start) + data[end:])  # JSON may end in spaces.
+        assert len(metadata.encode()) <= end - start
+        file.write_bytes(data[:start] + metadata.encode().ljust(end - start) + data[end:])  # JSON may end in spaces.
 
 
 WRONG_VALUES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
@@ -214,7 +214,7 @@ def test_a_wrong_value_in_the_manifest_and_the_artifacts_is_caught_with_the_netw
     assert alone[0] == (2 if name in ("initial value", "states renamed") else 0), alone
     monkeypatch.setattr("clipstep.export.reference.reference_network", lambda bundle, network: right[0].spec())
     code, _, err = clipstep("verify", copy, "--run", "RUN")
-    assert code == 2 and ("is not the network's" in err or "facts" in err), err
+    assert code == 2 and ("is not the network's" in err or "metadata" in err), err
 
 
 def test_the_right_bundle_passes_alone_and_with_its_network(right: tuple[Run, Path], clipstep: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,18 +122,18 @@ def test_an_artifact_without_metadata_loads(copy: Path, rehash: Rehash) -> None:
 
 
 def test_metadata_without_a_newer_key_has_its_default(copy: Path, rehash: Rehash) -> None:
-    facts = Bundle.open(copy).manifest.interface("uint8").model_dump(mode="json")
+    metadata = Bundle.open(copy).manifest.interface("uint8").model_dump(mode="json")
     for key in ("flush", "temporal_average", "window_frames", "output_kind", "delay_frames"):
-        del facts[key]
-    _metadata(copy, json.dumps(facts))
+        del metadata[key]
+    _metadata(copy, json.dumps(metadata))
     rehash(copy)
     StepModel.load(copy).close()
 
 
 def _with_metadata_of(copy: Path, version: str, rehash: Rehash) -> Path:
     """Write a lone file with metadata of that format version, and with a key that this clipstep does not know."""
-    facts = Bundle.open(copy).manifest.interface("uint8").model_dump(mode="json")
-    _metadata(copy, json.dumps({**facts, "schema_version": version, "input": {**facts["input"], "gamma": 2.2}}))
+    metadata = Bundle.open(copy).manifest.interface("uint8").model_dump(mode="json")
+    _metadata(copy, json.dumps({**metadata, "schema_version": version, "input": {**metadata["input"], "gamma": 2.2}}))
     rehash(copy, "step.onnx")
     return copy / "step.onnx"
 
@@ -169,7 +169,7 @@ def test_metadata_of_another_major_version_is_refused_by_every_command(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no facts", "the clipstep metadata in it is malformed at its start; got is not JSON"),
+        ("no JSON", "the clipstep metadata in it is malformed at its start; got is not JSON"),
         ("{}", "what clipstep embedded in it was written by an older clipstep; got no schema_version; expected 2.x"),
         ('{"schema_version": "2.0"}', "the clipstep metadata in it is malformed at name; got Field required"),
         ("[]", "the clipstep metadata in it is malformed at its start; got a list"),

@@ -39,21 +39,21 @@ def test_a_bundle_is_its_manifest(inspected: Callable[[Path], dict], clipstep: C
 def test_a_lone_file_says_its_inputs_and_carries_the_bundles_interface(
     inspected: Callable[[Path], dict], clipstep: Command, bundle: Bundle, target: str
 ) -> None:
-    facts = inspected(bundle.path / FILES[target])
+    info = inspected(bundle.path / FILES[target])
     frames = ["float32" if target == "coreml" else "uint8", [4, 32, 32, 3]]
     states = [["float32", [1, 12, 16, 16]]] * 2
-    assert [[value["dtype"], value["shape"]] for value in facts["inputs"]] == [frames, *states]
-    assert [[value["dtype"], value["shape"]] for value in facts["outputs"]] == [["float32", [1, 3]], *states]
-    assert facts["interface"] == json.loads(bundle.manifest.interface(frames[0]).model_dump_json())
+    assert [[value["dtype"], value["shape"]] for value in info["inputs"]] == [frames, *states]
+    assert [[value["dtype"], value["shape"]] for value in info["outputs"]] == [["float32", [1, 3]], *states]
+    assert info["interface"] == json.loads(bundle.manifest.interface(frames[0]).model_dump_json())
     code, text, _ = clipstep("inspect", bundle.path / FILES[target])
     assert code == 0 and "clipstep's metadata in it, which fits its inputs and outputs:" in text
 
 
 def test_operations_and_weights_are_those_that_other_readers_count(inspected: Callable[[Path], dict], bundle: Bundle) -> None:
     model = onnx.load(bundle.path / "step.onnx")
-    facts = inspected(bundle.path / "step.onnx")
-    assert facts["operations"] == Counter(node.op_type for node in model.graph.node)
-    assert facts["weights_bytes"] == sum(len(value.raw_data) for value in model.graph.initializer)
+    info = inspected(bundle.path / "step.onnx")
+    assert info["operations"] == Counter(node.op_type for node in model.graph.node)
+    assert info["weights_bytes"] == sum(len(value.raw_data) for value in model.graph.initializer)
     assert inspected(bundle.path / "step.pte")["operations"] == {"aten::_to_copy": 1, "XnnpackBackend": 1}
     placed = next(item for item in bundle.manifest.artifacts if item.file == FILES["coreml"]).placement.delegated["ML Program"]
     assert sum(inspected(bundle.path / FILES["coreml"])["operations"].values()) == placed
@@ -66,33 +66,33 @@ def test_another_onnx_file_shows_its_own_inputs_and_that_it_carries_nothing(
     x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [size, 3]) for name, size in (("x", "batch"), ("y", None)))
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
     onnx.save(onnx.helper.make_model(graph), tmp_path / "relu.onnx")
-    facts = inspected(tmp_path / "relu.onnx")
-    assert facts["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 3]}] and facts["outputs"][0]["shape"] == ["?", 3]
-    assert facts["interface"] is None and facts["operations"] == {"Relu": 1}
+    info = inspected(tmp_path / "relu.onnx")
+    assert info["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 3]}] and info["outputs"][0]["shape"] == ["?", 3]
+    assert info["interface"] is None and info["operations"] == {"Relu": 1}
     assert "It carries no clipstep metadata" in clipstep("inspect", tmp_path / "relu.onnx")[1]
 
 
-def renamed_state(facts: dict) -> None:
-    facts["states"][0]["name"], facts["outputs"][1] = "other", "other_out"
+def renamed_state(metadata: dict) -> None:
+    metadata["states"][0]["name"], metadata["outputs"][1] = "other", "other_out"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda facts: facts["states"][0].update(shape=[1, 12, 16, 17]), "(1, 12, 16, 16); expected slow_buffer float32 (1, 12, 16, 17)"),
+        (lambda metadata: metadata["states"][0].update(shape=[1, 12, 16, 17]), "(1, 12, 16, 16); expected slow_buffer float32 (1, 12, 16, 17)"),
         (renamed_state, "got slow_buffer float32 (1, 12, 16, 16); expected other float32 (1, 12, 16, 16)"),
-        (lambda facts: (facts["states"].pop(), facts["outputs"].pop()), "got 3 inputs; expected 2 inputs"),
-        (lambda facts: facts["input"].update(dtype="float32"), "got frames uint8 (4, 32, 32, 3); expected frames float32 (4, 32, 32, 3)"),
-        (lambda facts: facts["labels"].append("more"), "got logits float32 (1, 3); expected logits float32 (1, 4)"),
-        (lambda facts: facts.update(colour=1), "the clipstep metadata in it is malformed at colour"),
+        (lambda metadata: (metadata["states"].pop(), metadata["outputs"].pop()), "got 3 inputs; expected 2 inputs"),
+        (lambda metadata: metadata["input"].update(dtype="float32"), "got frames uint8 (4, 32, 32, 3); expected frames float32 (4, 32, 32, 3)"),
+        (lambda metadata: metadata["labels"].append("more"), "got logits float32 (1, 3); expected logits float32 (1, 4)"),
+        (lambda metadata: metadata.update(colour=1), "the clipstep metadata in it is malformed at colour"),
     ],
 )
 def test_facts_that_do_not_fit_the_file_are_said(clipstep: Command, bundle: Bundle, tmp_path: Path, change: Callable, message: str) -> None:
     model = onnx.load(bundle.path / "step.onnx")
     (entry,) = (entry for entry in model.metadata_props if entry.key == "clipstep")
-    facts = json.loads(entry.value)
-    change(facts)
-    entry.value = json.dumps(facts)
+    metadata = json.loads(entry.value)
+    change(metadata)
+    entry.value = json.dumps(metadata)
     onnx.save(model, tmp_path / "changed.onnx")
     code, _, error = clipstep("inspect", tmp_path / "changed.onnx")
     assert code == 2 and message in error

@@ -34,10 +34,10 @@ def earlier_bundle(delayed_bundle: Path, tmp_path: Path, rehash: Callable[..., B
     path = Path(shutil.copytree(delayed_bundle, tmp_path / "earlier.clipstep"))
     values, model = json.loads((path / "manifest.json").read_text()), onnx.load(path / "step.onnx")
     (entry,) = model.metadata_props
-    facts = json.loads(entry.value)
-    for said in (values, facts):
+    metadata = json.loads(entry.value)
+    for said in (values, metadata):
         del said["flush"], said["temporal_average"], said["window_frames"]
-    entry.value = json.dumps(facts)
+    entry.value = json.dumps(metadata)
     onnx.save(model, path / "step.onnx")
     replace(GoldenSteps.of(Bundle.open(delayed_bundle)), flushed={}).save(path / "golden.safetensors")
     (path / "manifest.json").write_text(json.dumps(values))
