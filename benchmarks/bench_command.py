@@ -14,7 +14,7 @@ from clipstep.benchmarks.latency import bench_bundle
 from clipstep.benchmarks.options import ROUNDS, STEPS, BenchOptions, thread_counts
 from clipstep.benchmarks.output import append_records, record_table
 from clipstep.benchmarks.phone import WithPhone
-from clipstep.benchmarks.profile import check_picture, draw, profile_bundle, profile_table
+from clipstep.benchmarks.profile import check_plot, plot_bars, profile_bundle, profile_table
 from clipstep.benchmarks.records import InstructionRecord, Record
 from clipstep.export.network_source import NetworkSource, given_network, network_options
 from clipstep.runtime.bundle import MANIFEST, Bundle, open_for_command
@@ -96,7 +96,7 @@ def bench_command(
         )
     if profile is not None:
         click.get_current_context().with_resource(write_lock(profile))
-        check_picture(profile, "--profile", force=force)
+        check_plot(profile, "--profile", force=force)
     allowed = None if ceilings is None else read_ceilings(ceilings)
     threads = thread_counts(threads or None)
     opened, console = click.get_current_context().with_resource(open_for_command(bundle, signer)), new_console()
@@ -119,7 +119,7 @@ def bench_command(
         counts = _count(opened, network, steps, operators or profile is not None, record, console)
         append_records(out, counts, console)
         if profile is not None:
-            draw({r.configuration.name: _millions_by_kind(r) for r in counts}, "M instructions", profile)
+            plot_bars({r.configuration.name: _millions_by_kind(r) for r in counts}, "M instructions", profile)
             console.print(f"wrote {profile}", soft_wrap=True)
         if ceilings is not None and allowed is not None:
             console.print(f"ceilings by these counts:\n{ceilings_text(counts)}", soft_wrap=True, highlight=False)
@@ -158,7 +158,7 @@ def _profile(bundle: Bundle, picture: Path, steps: int, threads: int, console: C
     profiles = profile_bundle(bundle, steps, threads)
     for each in profiles:
         print_table(console, profile_table(each))
-    draw({f"{each.name} in {each.engine}": each.by_kind() for each in profiles}, "ms", picture)
+    plot_bars({f"{each.name} in {each.engine}": each.by_kind() for each in profiles}, "ms", picture)
     console.print(f"medians of {counted(steps, 'step')}, threads {threads}; wrote {picture}", soft_wrap=True)
 
 

@@ -133,7 +133,7 @@ def bench_bundle(
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
         naive = None if network is None else write_naive(bundle, network, Path(temporary) / "naive.onnx", console, library_context)
         for threads in options.threads:
-            records += measure(configurations_of(bundle, naive, threads, spinning=options.spinning), bundle, network, options, console)
+            records += measure_configurations(configurations_of(bundle, naive, threads, spinning=options.spinning), bundle, network, options, console)
     return records
 
 
@@ -212,7 +212,7 @@ def write_naive(bundle: Bundle, network: NetworkSource, path: Path, console: Con
     return path
 
 
-def measure(
+def measure_configurations(
     configurations: Sequence[Configuration],
     bundle: Bundle,
     network: NetworkSource | None,

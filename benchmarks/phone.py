@@ -87,7 +87,7 @@ def phone_command(
         raise ClipstepError(f"{out}: no such folder", fix="make it first")
     phone = find_phone(adb, serial)
     extras = [*_extras(bundle, engines, threads), "--ei", "rounds", str(rounds), "--ei", "steps", str(steps), "--ei", "warmup", str(warm_up)]
-    text = measure(phone, extras, timeout)
+    text = run_benchmark_mode(phone, extras, timeout)
     records = _read(text)
     console = new_console()
     console.print(_describe(records[0]), soft_wrap=True)
@@ -119,7 +119,7 @@ def find_phone(program: str, serial: str | None) -> Adb:
     return phone
 
 
-def measure(phone: Adb, extras: Sequence[str], timeout_s: float) -> str:
+def run_benchmark_mode(phone: Adb, extras: Sequence[str], timeout_s: float) -> str:
     """Start the app's benchmark mode, wait for its records, move them off the phone, and return them as text.
 
     Raises:

@@ -137,7 +137,7 @@ def profile_table(profile: Profile) -> Table:
     return table
 
 
-def draw(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> None:
+def plot_bars(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> None:
     """Write a bar chart for each of ``parts``, such as an artifact, which maps kinds of operators to values in ``unit``; the longest bar first.
 
     Raises:
@@ -161,7 +161,7 @@ def draw(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> Non
         figure.savefig(new, dpi=110)
 
 
-def check_picture(path: Path, option: str, *, force: bool) -> None:
+def check_plot(path: Path, option: str, *, force: bool) -> None:
     """Check that a plot can be written to ``path``.
 
     Raises:

@@ -14,7 +14,7 @@ from rich.table import Table
 from clipstep.benchmarks.latency import WARM_UP_STEPS, Worker, configurations_of, take_turns
 from clipstep.benchmarks.models import random_run
 from clipstep.benchmarks.options import BenchOptions
-from clipstep.benchmarks.profile import check_picture
+from clipstep.benchmarks.profile import check_plot
 from clipstep.benchmarks.records import Record
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
@@ -58,7 +58,7 @@ def bench_scaling_command(
     """``clipstep bench-scaling``, whose options are in cli.py."""
     if picture is not None:
         click.get_current_context().with_resource(write_lock(picture))
-        check_picture(picture, "--picture", force=force)
+        check_plot(picture, "--picture", force=force)
     click.get_current_context().with_resource(write_lock(out))
     data_set, console = read_data_set(data, allow_leakage=True), new_console()
     usual = sorted(frames)[-2] if len(frames) > 1 else frames[0]

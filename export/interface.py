@@ -19,7 +19,7 @@ from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import ParityError
 from clipstep.runtime.output_kind import OutputKind
-from clipstep.runtime.targets import check_file
+from clipstep.runtime.targets import check_artifact_file
 from clipstep.runtime.worker_process import WorkerProcess
 
 
@@ -61,7 +61,7 @@ def check_embedded(bundle: Bundle, artifact: Artifact, worker: WorkerProcess) ->
         ClipstepError: the file cannot be read, or the metadata does not fit its inputs and outputs.
     """
     path = bundle.file(artifact)
-    check_file(artifact.target, path)
+    check_artifact_file(artifact.target, path)
     embedded = ArtifactInfo.model_validate_json(worker.call(READER, path, f"the reader of {path.suffix} files")).interface
     if embedded is None:
         raise ParityError(f"{artifact.file}: carries no clipstep metadata", expected="that of the manifest", fix="export it again")

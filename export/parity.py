@@ -16,7 +16,7 @@ from clipstep.runtime.engines import engine_of, load_engine
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenErrors, GoldenSteps, ParityError, check_golden
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.targets import check_file
+from clipstep.runtime.targets import check_artifact_file
 from clipstep.runtime.worker_process import IsolatedEngine, WorkerProcess, fresh_worker
 
 
@@ -46,7 +46,7 @@ def load_for_verification(target: str, path: Path, exact: Path | None = None, wo
     Raises:
         ClipstepError: it cannot be loaded.
     """
-    check_file(target, path)
+    check_artifact_file(target, path)
     evaluator = TARGETS[target].evaluator
     if evaluator is None:
         engine = _engine(target).name

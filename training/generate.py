@@ -11,7 +11,7 @@ from clipstep.runtime.command_line.terminal import new_console
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.atomic import atomic_folder
 from clipstep.runtime.filesystem.locking import write_lock
-from clipstep.training.data.doors import CLASSES, background, draw, gaps, random_doors
+from clipstep.training.data.doors import LABELS, background, draw_doors, gaps, random_doors
 from clipstep.training.data.encode import write_video
 from clipstep.training.data.lists import read_data_set
 
@@ -30,20 +30,20 @@ def generate_command(backgrounds: Path, out: Path, pairs: int, frames: int, size
     sources = [*islice(cycle(data.train), pairs - tested), *islice(cycle(data.test), tested)]
     with atomic_folder(out) as new:
         lists: dict[str, list[str]] = {"trainlist01.txt": [], "testlist01.txt": []}
-        for name in CLASSES:
+        for name in LABELS:
             (new / "videos" / name).mkdir(parents=True)
         for index, source in enumerate(track(sources, "drawing", console=console, disable=not console.is_terminal, transient=True)):
             doors = random_doors(np.random.default_rng((seed, index)))
             behind = background(source.path, size, (doors.moving + 1) * frames)
-            for label, name in enumerate(CLASSES):
+            for label, name in enumerate(LABELS):
                 file = f"{name}/v_{name}_g{index + 1:03d}_c01.mp4"
-                drawn = [draw(frame, doors, gap) for frame, gap in zip(behind, gaps(label, doors.moving, frames), strict=True)]
+                drawn = [draw_doors(frame, doors, gap) for frame, gap in zip(behind, gaps(label, doors.moving, frames), strict=True)]
                 write_video(new / "videos" / file, drawn, RATE)
                 if index < pairs - tested:
                     lists["trainlist01.txt"].append(f"{file} {label + 1}")
                 else:
                     lists["testlist01.txt"].append(file)
-        lists["classInd.txt"] = [f"{number} {name}" for number, name in enumerate(CLASSES, 1)]
+        lists["classInd.txt"] = [f"{number} {name}" for number, name in enumerate(LABELS, 1)]
         for name, lines in lists.items():
             (new / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     console.print(f"wrote {out}: {pairs - tested} pairs of videos to train on, {tested} to test on")

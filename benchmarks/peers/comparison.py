@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from clipstep.benchmarks.latency import NAIVE, ContextFactory, as_trained, configurations_of, measure, write_naive
+from clipstep.benchmarks.latency import NAIVE, ContextFactory, as_trained, configurations_of, measure_configurations, write_naive
 from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.peers.engines import PEERS, Sources, convert
 from clipstep.benchmarks.records import Configuration, Record
@@ -65,7 +65,7 @@ def compare_peers(
         for count in options.threads:
             rates[count] = gemm_rate(count)
             configurations = _configurations(bundle, naive, files, count)
-            records += measure(configurations, bundle, network, replace(options, threads=(count,)), console, not_measured)
+            records += measure_configurations(configurations, bundle, network, replace(options, threads=(count,)), console, not_measured)
     return PeersResult(tuple(records), not_measured, rates)
 
 

@@ -17,7 +17,7 @@ from clipstep.runtime.engine import Array, Engine
 from clipstep.runtime.engines import as_array, engine_info, load_engine
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.io_check import check_io, check_outputs, expected_tensors
-from clipstep.runtime.targets import check_file
+from clipstep.runtime.targets import check_artifact_file
 from clipstep.runtime.wording import counted
 from clipstep.runtime.worker_process import IsolatedEngine
 
@@ -99,7 +99,7 @@ class StepModel:
     def _of(cls, bundle: Bundle, engine: str, threads: int, opened: Bundle | None, *, spinning: bool, isolated: bool) -> "StepModel":
         artifact = bundle.artifact(engine_info(engine).target)
         file = bundle.file(artifact)
-        check_file(artifact.target, file)
+        check_artifact_file(artifact.target, file)
         loaded: Engine
         if isolated:
             loaded = IsolatedEngine("clipstep.runtime.engines:load_engine", file, engine, name=engine, threads=threads, spinning=spinning)

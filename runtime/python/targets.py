@@ -34,7 +34,7 @@ def suffixes() -> tuple[str, ...]:
     return tuple(info.suffix for info in TARGETS.values())
 
 
-def check_file(target: str, path: Path) -> None:
+def check_artifact_file(target: str, path: Path) -> None:
     """Check the artifact `path` of that target before an engine gets it.
 
     Raises:

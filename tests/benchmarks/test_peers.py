@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from clipstep.benchmarks.latency import as_trained, measure
+from clipstep.benchmarks.latency import as_trained, measure_configurations
 from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.peers import comparison
 from clipstep.benchmarks.peers.movinet import MoViNetA0Stream
@@ -53,7 +53,7 @@ def test_another_networks_numbers_are_refused_before_timing(
     naive.write_bytes(to_onnx(program.step, program).SerializeToString())
     configurations = [as_trained(name, "onnx", engine, 1, naive) for name, engine in (("wrong", "onnxruntime"), ("wrong openvino", "openvino"))]
     refused: dict[str, str] = {}
-    records = measure(configurations, Bundle.open(bundle_path), None, BenchOptions((1,), 1, 1), Console(quiet=True), refused)
+    records = measure_configurations(configurations, Bundle.open(bundle_path), None, BenchOptions((1,), 1, 1), Console(quiet=True), refused)
     assert records == []
     assert set(refused) == {"wrong", "wrong openvino"}
     assert all("computes something else than the golden steps" in reason for reason in refused.values())

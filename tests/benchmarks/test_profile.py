@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from matplotlib.image import imread
 
-from clipstep.benchmarks.profile import draw, profile_bundle
+from clipstep.benchmarks.profile import plot_bars, profile_bundle
 from clipstep.runtime.bundle import Bundle
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -40,7 +40,7 @@ def test_the_command_prints_a_table_for_each_artifact_and_writes_the_plot(bundle
 
 
 def test_a_bar_is_as_long_as_its_value(tmp_path: Path) -> None:
-    draw({"one": {"long": 8.0, "short": 2.0}}, "ms", tmp_path / "bars.png")
+    plot_bars({"one": {"long": 8.0, "short": 2.0}}, "ms", tmp_path / "bars.png")
     pixels = imread(tmp_path / "bars.png")
     blue = (pixels[..., 2] - pixels[..., 0] > 0.3).sum(1)
     long, short = (max(rows) for rows in (blue[: len(blue) // 2], blue[len(blue) // 2 :]))

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from clipstep.runtime import ClipstepError, StepModel
 from clipstep.runtime.bundle import tree_sha256, tree_size
 from clipstep.runtime.checks.onnx import check_onnx
-from clipstep.runtime.targets import check_file
+from clipstep.runtime.targets import check_artifact_file
 
 Change = Callable[[onnx.ModelProto], None]
 
@@ -167,11 +167,11 @@ def test_what_is_no_protocol_buffer(tmp_path: Path, data: bytes, message: str) -
 
 def test_an_absent_and_an_empty_file(tmp_path: Path) -> None:
     with pytest.raises(ClipstepError, match=r"x\.onnx: no such file; export it again"):
-        check_file("onnx", tmp_path / "x.onnx")
+        check_artifact_file("onnx", tmp_path / "x.onnx")
     for target in ("onnx", "executorch"):
         (tmp_path / "x").write_bytes(b"")
         with pytest.raises(ClipstepError, match=r"x: is empty; export it again"):
-            check_file(target, tmp_path / "x")
+            check_artifact_file(target, tmp_path / "x")
 
 
 def test_graphs_in_graphs_without_end(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from clipstep.runtime import ClipstepError, read_frames
 from clipstep.training.cli import generate_command
-from clipstep.training.data.doors import Doors, background, draw, gaps, random_doors
+from clipstep.training.data.doors import Doors, background, draw_doors, gaps, random_doors
 from clipstep.training.data.lists import group_of, read_data_set, split_by_group
 
 DOORS = Doors(top=0.25, left=0.1, height=0.5, width=0.8, colour=(10, 200, 30), moving=1)
@@ -29,7 +29,7 @@ def test_the_order_alone_differs_and_the_last_subclip_does_not(moving: int) -> N
 def test_doors_by_hand() -> None:
     """In a frame of 100 pixels the doorway goes from 10 to 90; at a gap of a half each leaf is 20 pixels wide."""
     frame = np.zeros((100, 100, 3), np.uint8)
-    drawn = draw(frame, DOORS, 0.5)
+    drawn = draw_doors(frame, DOORS, 0.5)
     is_door = (drawn == (10, 200, 30)).all(axis=2)
     expected = np.zeros((100, 100), bool)
     expected[25:75, 10:30] = expected[25:75, 70:90] = True

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from clipstep.runtime.resize import center_box, crop_resize
 from clipstep.runtime.video import Frame, read_frames
 
-CLASSES = ("Opening", "Closing")
+LABELS = ("Opening", "Closing")
 NARROW, MIDDLE, WIDE = 0.1, 0.5, 0.9
 """The gap between the doors as a share of the doorway."""
 
@@ -52,7 +52,7 @@ def gaps(label: int, moving: int, frames: int) -> npt.NDArray[np.float64]:
     return np.concatenate([sweep if label == 0 else sweep[::-1], np.full(frames, MIDDLE)])
 
 
-def draw(frame: Frame, doors: Doors, gap: float) -> Frame:
+def draw_doors(frame: Frame, doors: Doors, gap: float) -> Frame:
     """Return the frame with both doors drawn over it, the gap between them in the middle of the doorway."""
     size = len(frame)
     top, bottom = round(doors.top * size), round((doors.top + doors.height) * size)
