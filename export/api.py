@@ -114,7 +114,7 @@ def verify(
     """Check each artifact of a bundle over at least 16 consecutive steps and a reset, in its own runtime.
 
     The artifacts are compared with the golden steps, which were recorded from the network at export. Given the network behind the bundle, as a
-    ``module``, a ``run`` or a factory ``model``, the golden steps are computed anew and first compared with the recorded ones.
+    `module`, a `run` or a factory `model`, the golden steps are computed anew and first compared with the recorded ones.
 
     Example:
         ```python
@@ -123,10 +123,10 @@ def verify(
         ```
 
     Args:
-        bundle: The folder that ``clipstep export`` wrote, or a pack of it.
+        bundle: The folder that `clipstep export` wrote, or a pack of it.
         module: The network in memory, in eval mode, on the CPU and of float32. Its outputs have to be the golden steps.
         run: The folder of the run that the bundle was exported from.
-        model: The factory of the network, ``"package.module:factory"``.
+        model: The factory of the network, `"package.module:factory"`.
         weights: The file of the factory's weights, as it was given to the export.
         video: Run the steps on the frames of this video instead of the golden frames; it needs the network.
 

@@ -1,4 +1,4 @@
-"""The network behind a bundle, given as a factory with its weights: ``verify``, ``bench`` and ``peers`` take it, as commands and in Python."""
+"""The network behind a bundle, given as a factory with its weights: `verify`, `bench` and `peers` take it, as commands and in Python."""
 
 from collections.abc import Callable
 from pathlib import Path
