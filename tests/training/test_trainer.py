@@ -108,10 +108,10 @@ def test_validation_by_hand(make: MakeTrainer) -> None:
 def test_an_epoch_stops_after_a_step_if_asked_and_otherwise_takes_all_batches(make: MakeTrainer) -> None:
     trainer, done = make(), []
     batches = [_videos(1, 1), _videos(2, 2, 2, seed=1)]
-    facts = trainer.epoch(0, iter(batches), 2, lambda: True, done.append)
-    assert (facts.videos, facts.whole, done) == (2, False, [1])
-    facts = trainer.epoch(1, iter(batches), 2, lambda: False, done.append)
-    assert (facts.videos, facts.whole, done) == (5, True, [1, 1, 1])
+    result = trainer.epoch(0, iter(batches), 2, lambda: True, done.append)
+    assert (result.videos, result.complete, done) == (2, False, [1])
+    result = trainer.epoch(1, iter(batches), 2, lambda: False, done.append)
+    assert (result.videos, result.complete, done) == (5, True, [1, 1, 1])
 
 
 def test_an_epochs_loss_is_the_mean_over_its_videos(make: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
