@@ -73,7 +73,7 @@ def test_reshapes_and_permutations_equal_torch(case: tuple[list[int], list[tuple
     assert ranks.largest <= 4
 
 
-@pytest.mark.parametrize("order", permutations(range(5)), ids=str)
+@pytest.mark.parametrize("order", list(permutations(range(5))), ids=str)
 def test_any_order_of_five_axes(order: tuple[int, ...]) -> None:
     """If no two axes stay neighbours, several transpositions are needed."""
     sizes = (2, 3, 5, 4, 3)

@@ -1,7 +1,9 @@
 """``clipstep[export]`` in an empty environment has nothing of training, and exports and verifies a module: ``make test-export``."""
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,10 +32,20 @@ print([name for name in {LIBRARIES!r} if importlib.util.find_spec(name)], len(ve
 pytestmark = pytest.mark.installs
 
 
-def test_the_export_extra_alone_exports_a_module(tmp_path: Path) -> None:
-    python = tmp_path / "empty/bin/python"
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "empty"], check=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", f"{ROOT}[export]"], check=True)
+@pytest.fixture
+def python(tmp_path: Path) -> Iterator[Path]:
+    """The interpreter of an environment with clipstep[export] and nothing else, which is removed afterwards: pytest keeps its folders."""
+    environment = tmp_path / "empty"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    try:
+        pip = [environment / "bin/python", "-m", "pip", "install", "--quiet", "--no-cache-dir", "--constraint", ROOT / "constraints.txt"]
+        subprocess.run([*pip, f"{ROOT}[export]"], check=True)
+        yield environment / "bin/python"
+    finally:
+        shutil.rmtree(environment)
+
+
+def test_the_export_extra_alone_exports_a_module(python: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run([python, "script.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1:] == ["[] 4"], done.stdout + done.stderr
