@@ -1,8 +1,10 @@
-"""``clipstep[export]`` in an empty environment has nothing of training, and exports and verifies a module: ``make test-export``."""
+"""``clipstep[export]`` in an empty environment has nothing of training, and exports and verifies a module, with the versions that this project
+is tested with and with the lowest that pyproject.toml allows: ``make test-export``."""
 
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,21 +27,33 @@ class Small(nn.Module):
         return self.linear(self.convolution(frames).relu().mean((2, 3, 4)))
 
 module = Small().eval()
-export(module, "small.clipstep", frames=3, size=16, labels=("a", "b"), mean=(110.0,) * 3, std=(60.0,) * 3, fps=25)
-print([name for name in {LIBRARIES!r} if importlib.util.find_spec(name)], len(verify("small.clipstep", module=module).artifacts))
+settings = dict(frames=3, size=16, labels=("a", "b"), mean=(110.0,) * 3, std=(60.0,) * 3, fps=25, force=True)
+export(module, "small.clipstep", **settings)
+export(module, "3d.clipstep", **settings, targets=("onnx",), form="3d")  # By torch.onnx, which calls onnxscript.
+verified = [len(verify(name, module=module).artifacts) for name in ("small.clipstep", "3d.clipstep")]
+print([name for name in {LIBRARIES!r} if importlib.util.find_spec(name)], verified)
 """
 
 pytestmark = pytest.mark.installs
 
 
+def _pip(python: Path, *requirements: str) -> None:
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-cache-dir", *requirements], check=True)
+
+
+def _lowest() -> list[str]:
+    """What clipstep[export] brings, each pinned to the lowest version allowed."""
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["export"]
+    return [item.partition(",")[0].replace(">=", "==") for item in stated]
+
+
 @pytest.fixture
 def python(tmp_path: Path) -> Iterator[Path]:
-    """The interpreter of an environment with clipstep[export] and nothing else, which is removed afterwards: pytest keeps its folders."""
+    """The interpreter of an environment with clipstep[export] and nothing else. It is removed afterwards, because pytest keeps its folders."""
     environment = tmp_path / "empty"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     try:
-        pip = [environment / "bin/python", "-m", "pip", "install", "--quiet", "--no-cache-dir", "--constraint", ROOT / "constraints.txt"]
-        subprocess.run([*pip, f"{ROOT}[export]"], check=True)
+        _pip(environment / "bin/python", "--constraint", str(ROOT / "constraints.txt"), f"{ROOT}[export]")
         yield environment / "bin/python"
     finally:
         shutil.rmtree(environment)
@@ -47,5 +61,8 @@ def python(tmp_path: Path) -> Iterator[Path]:
 
 def test_the_export_extra_alone_exports_a_module(python: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run([python, "script.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1:] == ["[] 4"], done.stdout + done.stderr
+    for requirements in ([], _lowest()):
+        if requirements:
+            _pip(python, *requirements)
+        done = subprocess.run([python, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1:] == ["[] [4, 1]"], (requirements, done.stdout, done.stderr)
