@@ -345,6 +345,7 @@ def test_random_numbers_and_training_mode_are_named(name: str, load: Callable[[s
     assert message.format(**names) in str(raised.value)
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attribute .* was assigned during export", "ignore:old:UserWarning")
 @pytest.mark.parametrize("name", HARMLESS)
 def test_changes_on_which_no_output_depends_are_allowed(name: str, load: Callable[[str], tuple[Run, dict[str, str]]], tmp_path: Path) -> None:
     run, _ = load(HARMLESS[name])
