@@ -1,6 +1,6 @@
-"""What clipstep uses of PyTorch, ExecuTorch and Core ML Tools that is not public: one module for each, and no use of it elsewhere.
+"""The only use that exports make of parts of PyTorch, ExecuTorch and Core ML Tools that are not public: one module for each library.
 
-Each module imports inside of `clipstep.runtime.supported.SupportedRange.internals`, so that a version which is not supported, or lacks
-a name, is refused in a sentence when the module is imported. `tests/package/test_internals.py` lists the public modules, and finds uses of
-any other outside this package and `clipstep.runtime.executorch_internals`, which serves the runtime.
+Each module imports within `clipstep.runtime.supported.SupportedRange.internals`, so that importing it refuses, in a sentence, a version that is
+not supported or that lacks a name. `clipstep.runtime.executorch_internals` is the same for the runtime. `tests/package/test_internals.py` lists
+the public modules of the libraries, and fails when any other file uses something else.
 """

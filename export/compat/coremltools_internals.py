@@ -1,4 +1,4 @@
-"""What clipstep uses of Core ML Tools that is not public: how a program is built, and how a written package is read."""
+"""What exports use of Core ML Tools that is not public: how a program is built, and how a written package is read."""
 
 from typing import Any
 

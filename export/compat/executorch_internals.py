@@ -1,4 +1,4 @@
-"""What clipstep writes ExecuTorch's files by: XNNPACK's graphs, which have no public writer, and what puts them into a program."""
+"""What exports use of ExecuTorch that is not public: the format of XNNPACK's graphs, and how a program with such a graph is made."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What clipstep uses of PyTorch that is not public."""
+"""What exports use of PyTorch that is not public: its tracer, pytrees, and modes that see each operation."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -34,24 +34,24 @@ __all__ = [
 
 
 def trace(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> fx.GraphModule:
-    """The graph of what a function does with `inputs`, traced before autograd's and the backends' decompositions, so that pools and convolutions
-    stay whole."""
+    """Return the graph of what a function does with `inputs`. It is traced before autograd and the backends decompose operators, so that pools and
+    convolutions stay whole."""
     with tracing(TracingContext(FakeTensorMode())):  # Otherwise each value's shape gets a mode of its own, which takes a third of the time.
         return make_fx(function, pre_dispatch=True)(*inputs)
 
 
 def keeping_metadata() -> AbstractContextManager[Any]:
-    """A context in which each node that `trace` adds carries the metadata of `metadata_of`."""
+    """Return a context in which `trace` copies the metadata that `metadata_of` sets to each node that it adds."""
     return preserve_node_meta()
 
 
 def metadata_of(node: fx.Node) -> AbstractContextManager[Any]:
-    """A context whose operations are traced on behalf of `node`: that is where their metadata says they come from."""
+    """Return a context for operations that are traced on behalf of `node`: their metadata says that they come from it."""
     return set_current_meta(node)
 
 
 def argument_names(operator: Any) -> tuple[str, ...]:
-    """The names of the arguments of an operator that a `TorchDispatchMode` is given, in their order."""
+    """Return the names of the arguments, in their order, of an operator that a `TorchDispatchMode` sees."""
     return tuple(argument.name for argument in operator._schema.arguments)
 
 

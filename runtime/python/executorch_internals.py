@@ -1,7 +1,8 @@
-"""All that clipstep runs and reads ExecuTorch's files by and that is not public there.
+"""The only use that the runtime makes of parts of ExecuTorch that are not public: to run a file, and to read one.
 
-`executorch.runtime`, the public way to run a file, neither sets the number of threads nor gives outputs without a copy, and nothing public
-reads a file. What writes one is in `clipstep.export.compat`: this package imports ExecuTorch, which brings PyTorch, only when it is used.
+The public `executorch.runtime` cannot set the number of threads and copies every output, and ExecuTorch has no public reader of its files.
+`clipstep.export.compat` has what writes them: it is imported by exports alone, while this module imports ExecuTorch, and with it PyTorch,
+only when it is called.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,9 @@ from clipstep.runtime.supported import SupportedRange
 
 EXECUTORCH = SupportedRange("executorch", "1.5.1", "1.6", version_in="executorch.version")
 BINDING = "executorch.extension.pybindings.portable_lib"
-"""The module of `binding`."""
+"""The module that `binding` imports."""
 READER = "executorch.exir._serialize._program"
-"""The module of `program_reader`."""
+"""The module that `program_reader` imports."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,15 @@ class Binding:
     """ExecuTorch's runtime in this process."""
 
     load: Callable[..., Any]
-    """Loads the file of that name, a string, with `enable_etdump=True` if it is to be profiled. What it gives has `forward`, `method_meta`,
+    """Loads the file at a path, given as a string; with `enable_etdump=True` it can be profiled. The result has `forward`, `method_meta`,
     `method_names`, `run_method` and `write_etdump_result_to_file`."""
     thread_count: Callable[[], int]
     set_thread_count: Callable[[int], None]
-    """Replaces the thread pool of the process: nothing may be using it."""
+    """Replaces the thread pool of the process, which nothing may be using."""
 
 
 def binding() -> Binding:
-    """ExecuTorch's runtime.
+    """Return ExecuTorch's runtime.
 
     Raises:
         ClipstepError: the installed version is not supported, or is incomplete.
@@ -43,7 +44,7 @@ def binding() -> Binding:
 
 
 def program_reader() -> tuple[Callable[[bytes], Any], Any]:
-    """What reads the program in a file's bytes, and the module of the classes that the program is made of.
+    """Return a function that reads the program in a file's bytes, and the module with the classes that a program consists of.
 
     Raises:
         ClipstepError: the installed version is not supported, or is incomplete.

@@ -1,9 +1,9 @@
-"""Libraries that clipstep uses beyond their public API, and the range of versions of each that it supports."""
+"""The range of versions that clipstep supports of a library which it uses beyond its public API."""
 
 import importlib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,14 +14,14 @@ from clipstep.runtime.errors import ClipstepError, error_summary
 
 @dataclass(frozen=True)
 class SupportedRange:
-    """The supported versions of a library: those from `lowest` on and before `below`.
+    """The supported versions of a library: from `lowest` on, and before `below`.
 
-    What is not public may change in any minor version, so a version of the next one is refused until clipstep was tested with it. The extra
-    of pyproject.toml that brings the library states the same range, and a test compares the two.
+    What is not public may change in any minor version, so the next one is refused until clipstep was tested with it. The extra in
+    pyproject.toml that installs the library states the same range, and a test compares the two.
     """
 
     library: str
-    """The name that pip and Python know it by."""
+    """Its name, which is the same for pip and in an import."""
     lowest: str
     below: str
     version_in: str
@@ -33,7 +33,7 @@ class SupportedRange:
         return f"{self.library}>={self.lowest},<{self.below}"
 
     def installed(self) -> str:
-        """The installed version.
+        """Return the installed version.
 
         Raises:
             ModuleNotFoundError: the library is not installed.
@@ -42,14 +42,14 @@ class SupportedRange:
         return str(found or version(self.library))
 
     def check(self) -> None:
-        """Checks the installed version.
+        """Check that the installed version is in the range.
 
         Raises:
-            ClipstepError: it is not in the range.
+            ClipstepError: it is not.
             ModuleNotFoundError: the library is not installed.
         """
         installed = self.installed()
-        if not _numbers(self.lowest) <= _numbers(installed) < _numbers(self.below):
+        if not _release(self.lowest) <= _release(installed) < _release(self.below):
             raise ClipstepError(
                 f"this version of {self.library} is not supported, because clipstep uses parts of {self.library} that are not public",
                 got=installed,
@@ -59,11 +59,11 @@ class SupportedRange:
 
     @contextmanager
     def internals(self) -> Iterator[None]:
-        """A context for imports and uses of what is not public. It checks the version first.
+        """Check the version, then run a block that imports or uses what is not public.
 
         Raises:
-            ClipstepError: the version is not supported, or the library lacks what is imported or used in the context.
-            ModuleNotFoundError: the library, or one that it imports itself, is not installed.
+            ClipstepError: the version is not supported, or the library lacks something that the block imports or uses.
+            ModuleNotFoundError: the library, or another one that it imports, is not installed.
         """
         self.check()
         try:
@@ -71,17 +71,16 @@ class SupportedRange:
         except ImportError as error:
             name = error.name or ""
             if name.partition(".")[0] != self.library or (name == self.library and isinstance(error, ModuleNotFoundError)):
-                raise  # Another library's mistake, or the whole library is absent.
-            raise self.lacking(error) from error
+                raise  # Another library fails, or this one is absent as a whole.
+            raise self._lacks(error) from error
         except AttributeError as error:
-            raise self.lacking(error) from error
+            raise self._lacks(error) from error
 
     def guarded(self, module: object) -> Any:
-        """A view of a module of the library, which raises a ClipstepError for a name that the module lacks."""
-        return _Guarded(self, module)
+        """Return a view of a module of the library that raises a `ClipstepError` for a name which the module lacks."""
+        return _Guarded(module, self._lacks)
 
-    def lacking(self, error: Exception) -> ClipstepError:
-        """What to raise when something that clipstep uses is missing from the library."""
+    def _lacks(self, error: Exception) -> ClipstepError:
         return ClipstepError(
             f"{self.library} {self.installed()} lacks what clipstep uses of it",
             got=error_summary(error),
@@ -91,18 +90,18 @@ class SupportedRange:
 
 
 class _Guarded:
-    def __init__(self, library: SupportedRange, module: object) -> None:
-        self._library, self._module = library, module
+    def __init__(self, module: object, lacks: Callable[[Exception], ClipstepError]) -> None:
+        self._module, self._lacks = module, lacks
 
     def __getattr__(self, name: str) -> Any:
         try:
             return getattr(self._module, name)
         except AttributeError as error:
-            raise self._library.lacking(error) from error
+            raise self._lacks(error) from error
 
 
-def _numbers(version_text: str) -> tuple[int, ...]:
-    """The release of a version, `(2, 13, 1)` of `2.13.1rc1+cpu`; without zeros at its end, so that 2.13 is 2.13.0."""
+def _release(version_text: str) -> tuple[int, ...]:
+    """Return the numbers of a version, such as `(2, 13, 1)` for `2.13.1rc1+cpu`. Zeros at the end are left out, so that 2.13 equals 2.13.0."""
     release = re.match(r"\d+(\.\d+)*", version_text)
     numbers = [int(number) for number in release[0].split(".")] if release else []
     while numbers and numbers[-1] == 0:

@@ -1,5 +1,5 @@
-"""``clipstep[export]`` in an empty environment has nothing of training, and exports and verifies a module, with the versions that this project
-is tested with and with the lowest that pyproject.toml allows: ``make test-export``."""
+"""`clipstep[export]` in an empty environment has nothing of training, and exports and verifies a module, with the versions that this project
+is tested with and with the lowest that pyproject.toml allows: `make test-export`."""
 
 import shutil
 import subprocess

@@ -61,11 +61,11 @@ PUBLIC = {
 }
 """The modules that the libraries document. A new one is added here after a look into its documentation."""
 NOT_INTERNAL = {"sys._getframe", "os._exit", "libc._exit", "_tools"}
-"""What is public in spite of its name: Python documents the first two, and ``_tools`` is MNN's converter."""
+"""What is public in spite of its name: Python documents the first two, and `_tools` is MNN's converter."""
 
 
 def _name(node: ast.expr, modules: dict[str, str]) -> str:
-    """``torch.fx.Node`` of such an expression, by what its first name was imported as; of others the part that is known."""
+    """`torch.fx.Node` of such an expression, by what its first name was imported as; of others the part that is known."""
     if isinstance(node, ast.Name):
         return modules.get(node.id, node.id)
     return f"{_name(node.value, modules)}.{node.attr}" if isinstance(node, ast.Attribute) else "?"
@@ -76,7 +76,7 @@ def _is_private(name: str) -> bool:
 
 
 def _is_module(name: str) -> bool:
-    """Whether ``torch.fx`` or the like is a module: tried on the installed library."""
+    """Whether `torch.fx` or the like is a module: tried on the installed library."""
     parent, _, last = name.rpartition(".")
     if not parent:
         return True
@@ -224,7 +224,7 @@ def test_a_version_is_in_the_range_or_refused(installed: str, fits: bool, monkey
 
 
 def _clipstep(prepared: str, *arguments: object) -> str:
-    """The command line in a process where ``prepared`` ran before; what it writes to standard error."""
+    """The command line in a process where `prepared` ran before; what it writes to standard error."""
     code = f"import sys\n{prepared}\nfrom clipstep.runtime.command_line.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, ""), done

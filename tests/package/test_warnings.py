@@ -1,4 +1,4 @@
-"""Whoever runs the tests learns of a deprecation: ``filterwarnings`` in pyproject.toml."""
+"""A warning fails the test that causes it, unless `filterwarnings` in pyproject.toml lists it."""
 
 import warnings
 
