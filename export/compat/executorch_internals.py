@@ -5,7 +5,7 @@ from typing import Any
 from clipstep.export.compat.torch_internals import TORCH
 from clipstep.runtime.executorch_internals import EXECUTORCH
 
-TORCH.check()  # ExecuTorch fits one minor version of PyTorch, and fails with another while it is imported.
+TORCH.check()  # With another PyTorch, ExecuTorch may fail while it is imported.
 with EXECUTORCH.internals():
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.backends.xnnpack.serialization import xnnpack_graph_schema

@@ -1,6 +1,6 @@
 """The only use that the runtime makes of parts of ExecuTorch that are not public: to run a file, and to read one.
 
-The public `executorch.runtime` cannot set the number of threads and copies every output, and ExecuTorch has no public reader of its files.
+The public `executorch.runtime` cannot set the number of threads and always copies the outputs, and ExecuTorch has no public reader of its files.
 `clipstep.export.compat` has what writes them: it is imported by exports alone, while this module imports ExecuTorch, and with it PyTorch,
 only when it is called.
 """
