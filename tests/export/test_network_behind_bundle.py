@@ -56,7 +56,7 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
     "another factory": (FACTORY | {"model": "own_behind_bundle:wider"}, r"linear.weight has another shape; got (2, 8); expected (3, 8)"),
     "no such name": (FACTORY | {"model": "own_behind_bundle:Missing"}, "no such name; got Missing; expected one of"),
     "no such module": (FACTORY | {"model": "no_such_module:Own"}, "cannot be imported; got No module named 'no_such_module'"),
-    "no factory": (FACTORY | {"model": "own_behind_bundle"}, "--model names no factory; got own_behind_bundle; expected package.module:factory"),
+    "no factory": (FACTORY | {"model": "own_behind_bundle"}, "does not name a factory; got own_behind_bundle; expected package.module:factory"),
     "no such file": (FACTORY | {"weights": "missing.pt"}, "missing.pt: no such file"),
     "weights alone": ({"weights": "own.pt"}, "--weights needs the network that they are for; add --model package.module:factory"),
     "a run, too": (FACTORY | {"run": "runs/own"}, "--run and --model both name the network; expected one of them"),
