@@ -76,7 +76,7 @@ def test_a_run_a_factory_and_a_module_of_one_network_have_one_hash(tmp_path: Pat
     assert isinstance(run, RunProvenance) and isinstance(factory, FactoryProvenance) and isinstance(memory, ModuleProvenance)
     assert run.weights_sha256 == factory.weights_sha256 == memory.weights_sha256 == weights_sha256(module.state_dict())
     assert (run.kind, run.source, run.architecture, run.training) == ("run", str(tmp_path / "run"), "net", {"epochs": 2})
-    assert (factory.kind, factory.source, factory.weights) == ("factory", "one_net:Net", "net.pth")
+    assert (factory.kind, factory.source, factory.weights_source) == ("factory", "one_net:Net", "net.pth")
     assert (memory.kind, memory.source) == ("module", "one_net.Net")
 
 
