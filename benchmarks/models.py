@@ -165,7 +165,7 @@ def _export(folder: Path, bundle: Path, run: Run) -> ExportCost:
 
 
 def _exported(every: dict[str, Measured]) -> Table:
-    sizes = [f"{info.suffix}\nMB" for info in TARGETS.values()]
+    sizes = [f"{min(info.display_name, info.suffix, key=len)}\nMB" for info in TARGETS.values()]  # The shorter name, to fit 80 columns.
     table = new_table("network", "param.\nM", "MAC\nM", "export\ns", "GiB", *sizes, "dele-\ngates")
     for name, m in every.items():
         artifacts = [m.bundle.artifact(target) for target in TARGETS]

@@ -20,7 +20,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, run_folder: Path, bundle_
     out = tmp_path_factory.mktemp("models")
     shutil.copytree(run_folder, out / HOME)
     shutil.copytree(bundle_path, out / f"{HOME}.clipstep")
-    (out / f"{HOME}.export.json").write_text('{"seconds": 12.0, "peak_bytes": 2147483648, "rounding": 3e-7}')
+    (out / f"{HOME}.export.json").write_text('{"seconds": 12.0, "peak_bytes": 2147483648, "float32_error": 3e-7}')
     return out
 
 
