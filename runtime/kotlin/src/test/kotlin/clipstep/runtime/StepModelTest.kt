@@ -125,7 +125,7 @@ class StepModelTest {
         refused("output_kind is not the artifact's own; got multilabel_logits; expected logits") { it["output_kind"] = JsonPrimitive("multilabel_logits") }
         refused("delay_frames is not the artifact's own; got 3; expected 0") { it["delay_frames"] = JsonPrimitive(3) }
         refused("flush is not the artifact's own; got nothing; expected {\"state\":\"ended\"", Prepared.delayed) { it["flush"] = JsonNull }
-        refused("average is not the artifact's own; got nothing; expected all", Prepared.delayed) { it["average"] = JsonNull }
+        refused("temporal_average is not the artifact's own; got nothing; expected cumulative", Prepared.delayed) { it["temporal_average"] = JsonNull }
     }
 
     @Test
