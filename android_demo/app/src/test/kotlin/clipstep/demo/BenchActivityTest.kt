@@ -43,7 +43,7 @@ class BenchActivityTest {
         assertEquals(listOf(1, 2), records.map { it.configuration.threads })
         for (record in records) {
             assertEquals(2 * 3, record.stepMs.size)
-            assertTrue("${record.start}", record.start.largestError <= 1e-4)
+            assertTrue("${record.coldStart}", record.coldStart.largestError <= 1e-4)
             assertEquals("demo.clipstep", record.bundle)
             assertEquals(16 / 29.97, record.subclipS, 1e-9)
             assertEquals(record.stepMs.sorted().let { (it[2] + it[3]) / 2 }, record.percentilesMs.getValue("p50"), 1e-9)
