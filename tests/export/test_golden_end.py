@@ -109,12 +109,12 @@ def test_an_artifact_with_another_end_is_refused_at_export_and_caught_by_verify_
 ) -> None:
     """Every step before the end is right. Export refuses all targets by the same check."""
 
-    class Wrong(pipeline._Graphs):
+    class Wrong(pipeline.Graphs):
         def __init__(self, program: Any) -> None:
             step = program.step
             super().__init__(replace(program, step=wrong(step.network, step.mean, step.std).eval()))
 
-    monkeypatch.setattr(pipeline, "_Graphs", Wrong)
+    monkeypatch.setattr(pipeline, "Graphs", Wrong)
     out, ask = tmp_path / "wrong.clipstep", ExportOptions((target,), stream=2)
     if target == "onnx":
         with pytest.raises(ParityError, match=r"step\.onnx: logits are off where a video of 1 step is flushed; got an error of .*; expected at most"):
