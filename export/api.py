@@ -51,27 +51,27 @@ def export(
     """Export a module in memory as a bundle of verified artifacts, which is written whole or not at all.
 
     Args:
-        module: in eval mode, on the CPU, of float32. `module.forward(frames, *states)` takes normalised `(1, 3, frames, size, size)` float32
-            and returns logits `(1, len(labels))`, followed by the next states if it has `initial_states()`. It is neither copied, pickled
-            nor changed.
+        module: the network, in eval mode, on the CPU, with float32 weights. `module.forward(frames, *states)` takes normalised
+            `(1, 3, frames, size, size)` float32 and returns logits `(1, len(labels))`, followed by the next states if it has
+            `initial_states()`. It is neither copied, pickled nor changed.
         out: the folder to write, `NAME.clipstep`.
         frames: T, the frames of a subclip.
         size: height and width of a frame, in pixels.
         labels: the class names.
-        mean: of each channel, R G B, in 0..255.
-        std: of each channel, what frames are divided by after `mean` was subtracted.
+        mean: what is subtracted from each channel, R G B, in 0..255.
+        std: what each channel is then divided by, in 0..255.
         fps: frames per second of the videos that the module was trained on.
         sample: the frames of the golden steps: subclips `(S, frames, size, size, 3)` uint8, or a video's path; None for synthetic scenes.
         targets: the names of targets, of `clipstep.export.targets.TARGETS`; by default all.
-        platforms: of `any`, `arm64` and `x86_64`: the processors that the artifacts are optimised for.
+        platforms: the processors that the artifacts are optimised for, out of `any`, `arm64` and `x86_64`.
         form: `auto`, `lowered` (operators of rank 4 or less) or `3d` (as trained, for onnx alone).
-        input_dtype: of the frames: `auto`, `uint8` or `float32`.
+        input_dtype: the type of the frames that the artifacts take: `auto`, `uint8` or `float32`.
         stream: the number of new frames of a step, in place of a whole subclip; predictions are then from all frames so far.
         window: predictions are from the newest `window` seconds instead; needs `stream`.
         output_kind: what the first output holds: `logits`, `probabilities` or `multilabel`; None to infer it.
         tune: measure every variant of each artifact and keep the fastest on its platform; needs clipstep[bench].
-        format_versions: of the targets' file formats, such as `{"opset": 17, "ios": 16}`; by default those of the command line.
-        on_artifact: called after each artifact.
+        format_versions: the versions of the targets' file formats, such as `{"opset": 17, "ios": 16}`; by default those of the command line.
+        on_artifact: called with each artifact once it is written and verified.
         force: replace a bundle at `out`.
 
     Raises:
@@ -113,8 +113,9 @@ def verify(
 ) -> VerifyResult:
     """Check each artifact of a bundle over at least 16 consecutive steps and a reset, in its own runtime.
 
-    The artifacts are compared with the golden steps, which were recorded from the network at export. Given the network behind the bundle, as a
-    `module`, a `run` or a factory `model`, the golden steps are computed anew and first compared with the recorded ones.
+    The artifacts are compared with the golden steps, which were recorded from the network at export. If you also give the network
+    behind the bundle, as a `module`, a `run` or a factory `model`, the golden steps are computed anew from it.
+    These have to equal the recorded ones, and the artifacts are then compared with them.
 
     Example:
         ```python
@@ -153,7 +154,7 @@ def verify(
 
 
 def _names(what: str, given: Sequence[str]) -> tuple[str, ...]:
-    """Return the names, each once; a single name may stand for a list of it."""
+    """Return the names, each once; a single string is taken as a list of one name."""
     try:
         return tuple(dict.fromkeys((given,) if isinstance(given, str) else given))
     except TypeError as error:

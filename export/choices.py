@@ -1,4 +1,7 @@
-"""What the commands' options may be, from the table of targets; it is read without PyTorch."""
+"""The values that the commands' options may take, derived from the table of targets.
+
+Importing this module does not import PyTorch, so that `--help` is fast.
+"""
 
 from clipstep.export.targets import TARGETS as _TARGETS
 from clipstep.export.targets.target import ANY

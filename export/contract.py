@@ -86,7 +86,7 @@ def check_weights(network: nn.Module) -> None:
 def check_step(
     network: nn.Module, step: Callable[..., tuple[Any, ...]], inputs: Mapping[str, Tensor], classes: int, others: Sequence[Tensor]
 ) -> None:
-    """Run the step on `inputs`, the frames and then the states, and on the frames `others`, and check its outputs and its purity.
+    """Run the step on `inputs` (the frames, then the states) and on the other frames `others`, and check its outputs and its purity.
 
     Raises:
         ClipstepError: it fails; it writes into an input; its outputs are not the logits and the next states; it is not pure.

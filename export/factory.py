@@ -48,8 +48,8 @@ def network_of_factory(
         frames: T, the frames of a subclip.
         size: height and width of a frame, in pixels.
         labels: the class names.
-        mean: of each channel, R G B, in 0..255.
-        std: of each channel, what frames are divided by after `mean` was subtracted.
+        mean: what is subtracted from each channel, R G B, in 0..255.
+        std: what each channel is then divided by, in 0..255.
         fps: frames per second of the videos that the network was trained on.
         weights: a file with its state dict; None for the weights that the factory gives it.
         weights_key: which of several state dicts in the file.
@@ -87,7 +87,7 @@ def _random_tensors(factory: str, network: nn.Module, checkpoint: Checkpoint | N
     """Return the paths of the tensors that change when the network is made again with another seed: these were not trained."""
     try:
         second = load_network(factory, FACTORY_SEED + 1)
-        if second is network:  # The factory's module keeps it: running that module again makes another one.
+        if second is network:  # A variable of the factory's Python module holds it: running that file again makes another one.
             second = load_network(factory, FACTORY_SEED + 1, reimport=True)
         if second is network:
             return []

@@ -37,7 +37,7 @@ class Fault:
     initial: Sequence[Tensor]
     """The initial states."""
     frames: Callable[[Tensor], Tensor] = lambda subclip: subclip
-    """Changes the frames of a step before it."""
+    """Changes the frames before they go into a step."""
     states: Callable[[list[Tensor]], Sequence[Tensor]] = lambda states: states
     """Changes the states that a step returned."""
 

@@ -1,4 +1,7 @@
-"""Golden steps of the eager network: recorded, compared with the clip network, and computed anew."""
+"""Golden steps are recorded steps of the eager network: frames, and the logits and states that it computes from them.
+
+This module records them, checks a stream against the clip network, and compares recorded golden steps with newly computed ones.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -12,15 +15,15 @@ from clipstep.runtime.golden import BOUNDS, GoldenSteps, ParityError, flush_poin
 GOLDEN_STEPS = 16
 """The least number of consecutive steps that an artifact is compared over."""
 GOLDEN_STATE_BYTES = 8_000_000
-"""What all recorded states may take; larger ones are recorded after the last steps only."""
+"""The most bytes that the recorded states may take. If the states after all steps are larger, only those after the last steps are kept."""
 
 
 @torch.no_grad()
 def record_golden(program: StepProgram, subclips: torch.Tensor, steps: int | None = None) -> GoldenSteps:
     """Run the eager network for `steps` steps of one stream over `subclips` `(S, T, H, W, channels)`, which are repeated as needed.
 
-    Where a stream is flushed at the end of a video, the flushed logits are recorded too, as if the video ended after some of the steps.
-    Unless given, `steps` is `GOLDEN_STEPS`, or the number of steps of the shortest video if that is larger.
+    If the end of a video changes the network's prediction (`program.flush`), the flushed logits are recorded too: those of whole videos that end
+    after some of the steps. Unless given, `steps` is `GOLDEN_STEPS`, or the number of steps of the shortest video if that is larger.
     """
     frames = len(program.frames)
     steps = steps or max(GOLDEN_STEPS, shortest_steps(program.flush, frames) if program.flush else 0)
@@ -101,7 +104,7 @@ def _largest_difference(pairs: Sequence[tuple[str, torch.Tensor, torch.Tensor]])
 def same_golden(recorded: GoldenSteps, computed: GoldenSteps) -> None:
     """Check that the golden steps recorded in a bundle are what the eager network computes today.
 
-    States are compared after those of the last steps for which both have them.
+    States may be recorded after the last steps only; they are compared after the steps for which both recordings have them.
 
     Raises:
         ParityError: they differ.

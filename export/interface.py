@@ -54,10 +54,12 @@ def interface_of(spec: NetworkSpec, program: StepProgram, name: str, output_kind
 
 
 def check_embedded(bundle: Bundle, artifact: Artifact, worker: WorkerProcess) -> None:
-    """Check that the metadata embedded in an artifact, by which a lone file is used, is the manifest's. The process `worker` reads the file.
+    """Check that the metadata embedded in an artifact, which describes the file where it is used without its bundle, says what the manifest says.
+
+    The process `worker` reads the file.
 
     Raises:
-        ParityError: there is none, or it differs.
+        ParityError: there is no such metadata, or it differs.
         ClipstepError: the file cannot be read, or the metadata does not fit its inputs and outputs.
     """
     path = bundle.file(artifact)
@@ -74,7 +76,7 @@ def check_embedded(bundle: Bundle, artifact: Artifact, worker: WorkerProcess) ->
 def check_network(manifest: Manifest, spec: NetworkSpec, program: StepProgram, logits: Array) -> None:
     """Check that the interface in the manifest is the network's.
 
-    `logits` `(N, classes)` are the network's over the golden steps; they decide what its output may be.
+    `logits` `(N, classes)` are the network's over the golden steps; from them it is inferred whether its output is logits or probabilities.
 
     Raises:
         ParityError: something differs.

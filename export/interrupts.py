@@ -51,7 +51,7 @@ def interruptible() -> Iterator[Callable[[], None]]:
 
 
 def stopping(progress: ProgressReporter, stop: Callable[[], None]) -> ProgressReporter:
-    """`progress`, whose steps call `stop` when they are over."""
+    """Return a reporter that works as `progress` does, and calls `stop` at the end of each step."""
 
     @contextlib.contextmanager
     def step(name: str, reported: bool = False) -> Iterator[None]:

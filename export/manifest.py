@@ -1,4 +1,4 @@
-"""What the manifest of a new bundle says: of each artifact, of the golden steps, and of the network."""
+"""Makes the manifest of a new bundle, which describes each artifact, the golden steps and the network."""
 
 from collections.abc import Sequence
 from importlib.metadata import version

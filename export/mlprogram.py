@@ -88,7 +88,7 @@ class MlProgram:
 
 
 def load_mlprogram(path: Path, exact: str | None) -> MlProgram:
-    """Load the package at `path`; paths come as texts from another process."""
+    """Load the package at `path`. `exact` is a path as text, because the arguments of a call into a worker process are sent as JSON."""
     return MlProgram(path, None if exact is None else Path(exact))
 
 
@@ -165,7 +165,7 @@ def _constant(value: Any, package: Path) -> Any:
 
 
 def _immediate(value: Any) -> Any:
-    """Return a tensor of numbers as a tensor or, of rank 0, as a Python value, and a string as it is."""
+    """Return the constant as a Python value (a number, bool or string) if its rank is 0, or else as a tensor."""
     kind, tensor = value.type.tensorType, value.immediateValue.tensor
     field = tensor.WhichOneof("value")
     if kind.dataType not in DTYPES or field is None:

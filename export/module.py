@@ -32,12 +32,12 @@ def network_of_module(
     """Return the module as a network spec. The module is neither copied, pickled nor changed.
 
     Args:
-        module: in eval mode, on the CPU, of float32.
+        module: the network, in eval mode, on the CPU, with float32 weights.
         frames: T, the frames of a subclip.
         size: height and width of a frame, in pixels.
         labels: the class names.
-        mean: of each channel, R G B, in 0..255.
-        std: of each channel, what frames are divided by after `mean` was subtracted.
+        mean: what is subtracted from each channel, R G B, in 0..255.
+        std: what each channel is then divided by, in 0..255.
         fps: frames per second of the videos that the module was trained on.
         sample: the frames of the golden steps: subclips `(S, frames, size, size, 3)` uint8, or a video's path; None for synthetic scenes.
 
@@ -87,7 +87,7 @@ def _sample(sample: Tensor | np.ndarray[Any, Any] | Path | str | None, frames: i
 
 
 def _whole(name: str, value: Any) -> int:
-    """The number as an int; NumPy's whole numbers are taken as well."""
+    """Return the number as an int; NumPy's integers are accepted too."""
     try:
         return value if isinstance(value, bool) else operator.index(value)
     except TypeError as error:

@@ -1,7 +1,7 @@
 """The options `--run`, `--model` and `--weights`, by which a user names the network that a bundle was exported from.
 
 A manifest's provenance names a run or a factory, too, but nothing opens or imports that: whoever made the bundle wrote it, and could
-choose the code that would run here. Reading the network takes torch: `clipstep.export.reference`.
+choose the code that would run here. This module imports no PyTorch; `clipstep.export.reference`, which loads the network, does.
 """
 
 from collections.abc import Callable

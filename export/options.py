@@ -14,8 +14,8 @@ from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.wording import either
 
 Tune = Callable[[str, str, Mapping[str, Path], Interface, GoldenSteps], tuple[str, dict[str, float]]]
-"""`(platform, target, files by the name of their variant, interface, golden steps)` returns the unit, and what a step of each file costs on
-that platform."""
+"""A function that measures variants. It takes the platform, the target, the files by the name of their variant, the interface and the golden
+steps, and returns the unit of measurement and, by the name of the variant, what a step costs on that platform."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ExportOptions:
     """What an export writes. Values that contradict each other are refused.
 
     Raises:
-        ClipstepError: a value is unknown, or does nothing beside the others.
+        ClipstepError: a value is unknown, or has no effect together with the others.
     """
 
     targets: Sequence[str] = field(default_factory=lambda: tuple(TARGETS))
@@ -75,7 +75,7 @@ class ExportOptions:
             raise ClipstepError("window is a number of seconds", got=self.window, expected="a finite number above 0")
 
     def _check_targets(self) -> None:
-        """Check that the targets exist, and take the form and the frames."""
+        """Check that the targets exist, and support the form and the type of the frames."""
         unknown = [target for target in self.targets if target not in TARGETS]
         if unknown or not self.targets:
             raise ClipstepError("unknown target", got=", ".join(unknown) or "none", expected=f"some of {', '.join(TARGETS)}")
@@ -87,7 +87,7 @@ class ExportOptions:
                     )
 
     def _check_tuning(self) -> None:
-        """Check that the platforms make a difference, and that there is something to tune for."""
+        """Check that `platforms` and `tune` have an effect on these targets, and that tuning is for a given processor."""
         if self.tune is not None and ANY in self.platforms:
             raise ClipstepError("what is cheapest depends on the processor", got=ANY, expected=f"--platform {either(PLATFORMS[1:])} beside --tune")
         if not any(TARGETS[name].platforms for name in self.targets) and (self.tune is not None or set(self.platforms) != {ANY}):

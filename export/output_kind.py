@@ -14,7 +14,7 @@ from clipstep.runtime.output_kind import OutputKind
 
 SUM_TOLERANCE = 1e-4
 MOST_DOUBLINGS = 24
-"""How often the contrast of the frames is doubled: outputs without a bound are large by then."""
+"""How many times the contrast of the frames is doubled at most. By then, outputs that have no bound have become large."""
 SATURATED = 1e-3
 """The largest distance from 0 or 1 of an output that counts as saturated."""
 aten = torch.ops.aten
@@ -80,7 +80,7 @@ def check_output_kind(output: OutputKind, logits: Array) -> None:
     """Check that golden logits `(N, classes)` can be the `output` that a manifest declares.
 
     Raises:
-        ParityError: they are declared to be probabilities, and are none.
+        ParityError: they are declared to be probabilities, but are not.
     """
     if (output == "probabilities" and not _sum_to_one(logits)) or (output == "multilabel_probabilities" and not _lie_between_0_and_1(logits)):
         got = f"golden logits from {logits.min():.3g} to {logits.max():.3g}"

@@ -1,4 +1,4 @@
-"""The artifacts of a bundle compared with golden steps, each in its own runtime."""
+"""Compares the artifacts of a bundle with golden steps, each in its own runtime."""
 
 import importlib
 from collections.abc import Iterator
@@ -66,7 +66,8 @@ def check_artifact(
 ) -> GoldenErrors:
     """Return the largest errors of an artifact over the golden steps, run in the process `worker` if it is given.
 
-    A float16 artifact is also checked to be the float32 one, which lies beside it, with rounded weights.
+    A float16 artifact is first run without rounding, with the weights of the float32 artifact beside it, and must then stay within the
+    float32 bound: the two may differ by rounding alone.
 
     Raises:
         ParityError: the artifact is off; the message names its file.

@@ -79,7 +79,7 @@ def export_network(
         spec: the network; `network_of_module`, `network_of_factory` and `network_of_run` make one.
         out: the folder to write, `NAME.clipstep`.
         options: which artifacts are written, and how.
-        report: called after each artifact.
+        report: called with each artifact once it is written and verified.
         library_context: returns the context in which converters and engines run; they print to the process' own streams unless it silences them.
         force: replace a bundle at `out`, once the new one is whole.
         progress: returns the context in which a stage runs, given the stage's name; by default nothing is shown.

@@ -26,7 +26,7 @@ def network_of_run(folder: Path) -> NetworkSpec:
 
 
 def reference_program(bundle: Bundle, network: NetworkSource) -> StepProgram:
-    """Load the step that the bundle's artifacts compute. It is not checked against the step contract, which the export has done.
+    """Load the step that the bundle's artifacts compute. It is not checked against the step contract: the export did that.
 
     Raises:
         ClipstepError: as `reference_network`.
@@ -43,7 +43,7 @@ def reference_network(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
     """Load the network that the user named, and check that its weights have the hash in the bundle's provenance.
 
     Raises:
-        ClipstepError: there is no such run or factory, or its weights are others.
+        ClipstepError: there is no such run or factory, or its weights are not those that the bundle was exported from.
     """
     spec = network_of_run(Path(network.run)) if network.run is not None else _of_factory(bundle, network)
     if spec.provenance.weights_sha256 != bundle.manifest.provenance.weights_sha256:
@@ -53,10 +53,12 @@ def reference_network(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
 
 
 def reference_module(bundle: Bundle, module: nn.Module) -> NetworkSpec:
-    """Return a module in memory as a network spec with the bundle's sizes, labels and normalisation; whether it is the bundle's is not checked.
+    """Return a module in memory as a network spec with the bundle's sizes, labels and normalisation.
+
+    It is not checked that the bundle was exported from this module.
 
     Raises:
-        ClipstepError: the module is in training mode, on another device, or of another type.
+        ClipstepError: the module is in training mode, not on the CPU, or its weights are not float32.
     """
     spec = bundle.manifest.input
     return network_of_module(
@@ -84,7 +86,7 @@ def _of_factory(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
 
 
 def _frames(bundle: Bundle) -> int:
-    """Return the frames of a subclip of the network; a step of a stream takes fewer."""
+    """Return how many frames a subclip of the network has; a step of a stream takes fewer."""
     step = bundle.manifest.input.shape[0]
     frames = bundle.manifest.provenance.config.get("frames", step)
     if frames < step:

@@ -13,7 +13,7 @@ SAMPLE_SUBCLIPS = 8
 
 
 def sample_frames(frames: int, size: int, video: Path | None) -> tuple[Tensor, FrameSource]:
-    """Return sample subclips `(S, T, size, size, 3)` uint8, the first of a video or else synthetic scenes, and which of the two they are.
+    """Return sample subclips `(S, T, size, size, 3)` uint8, and what they are: the first subclips of the video, or without one synthetic scenes.
 
     Raises:
         VideoError: the video cannot be read, or is shorter than a subclip.

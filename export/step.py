@@ -57,7 +57,7 @@ class StepProgram:
     temporal_average: Literal["cumulative", "sliding_window"] | None = None
     """Which frames a prediction is the mean over, if that is known."""
     window: int | None = None
-    """The number of frames of that window."""
+    """The number of newest frames that a prediction is the mean over, if `temporal_average` is `sliding_window`."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

@@ -8,7 +8,9 @@ from clipstep.runtime.install_hints import install_extra
 
 
 def tune_by_measuring() -> Tune:
-    """Return the function of `clipstep.benchmarks` that measures variants. That package imports this one, so it is imported here.
+    """Return the function of `clipstep.benchmarks` that measures variants.
+
+    That package imports `clipstep.export`, so it is imported only when this function is called.
 
     Raises:
         ClipstepError: a library that it needs is not installed.

@@ -1,4 +1,8 @@
-"""The variants in which a target can write the same step: all of them, and the one that is kept."""
+"""Writes a step as an artifact of a target, in one of the target's variants.
+
+A variant is a form of the step (lowered or 3d) and an engine profile that it is lowered for. The default variant is written or, with `--tune`,
+the one that costs least when all of them are measured.
+"""
 
 import shutil
 import tempfile
@@ -41,7 +45,7 @@ def variants_of(target: Target, form: str, platform: str) -> list[Variant]:
 
 
 class Graphs:
-    """A step in each form, lowered for each engine profile once."""
+    """Holds a step in each form; the lowered graph for an engine profile is made when it is first asked for, and kept."""
 
     def __init__(self, program: StepProgram) -> None:
         self._program = program
@@ -79,7 +83,7 @@ class VariantWriter:
     graphs: Graphs
 
     def write(self, target: Target, platform: str, precision: str, interface: Interface, path: Path) -> Written:
-        """Write `path` as the default variant or, with `options.tune`, as the cheapest of those that give different files."""
+        """Write `path` as the default variant or, with `options.tune`, as the cheapest one; of variants that give the same file, one is measured."""
         variants = {variant.name: variant for variant in variants_of(target, self.options.form, platform)}
         if self.options.tune is None or not target.platforms:
             default = next(iter(variants.values()))

@@ -1,6 +1,8 @@
-"""The step contract: what a network must look like so that clipstep can export it. It needs PyTorch and the runtime's libraries alone.
+"""The step contract: what a network must look like so that clipstep can export it.
 
-A network is any ``torch.nn.Module`` in eval mode, on the CPU and of float32:
+This package needs only PyTorch and the libraries that `clipstep.runtime` needs.
+
+A network is any ``torch.nn.Module`` in eval mode, on the CPU, with float32 weights:
 
 - ``forward(frames, *states)`` takes one subclip ``frames`` ``(N, 3, T, size, size)`` float32, normalised as below, and the states in the order
   of ``initial_states()``. It returns the logits ``(N, classes)`` alone, or a tuple of the logits and each next state.

@@ -15,7 +15,7 @@ from clipstep.network.preprocess import FLOW
 from clipstep.runtime.refcounted_context import RefCountedContext
 
 LARGEST = 20.0
-"""Motion in pixels a frame that is mapped to the end of the scale; more is clipped."""
+"""The motion, in pixels per frame, that is mapped to the end of the scale; larger motion is clipped."""
 STILL = 128
 """The value of a pixel that did not move."""
 
@@ -36,7 +36,10 @@ had started, so that OpenCV would wait for them forever."""
 
 
 def optical_flow(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the flow ``(F, H, W, 2)`` uint8 of RGB ``frames`` ``(F, H, W, 3)`` uint8: x to the right, y down; that of the first frame is still."""
+    """Return the optical flow ``(F, H, W, 2)`` uint8 of RGB ``frames`` ``(F, H, W, 3)`` uint8.
+
+    Channel 0 is the motion to the right, channel 1 the motion downwards. The first frame has no previous one, so its flow is `STILL` everywhere.
+    """
     with _NO_THREADS:
         return _flow(frames)
 

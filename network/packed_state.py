@@ -1,4 +1,4 @@
-"""The memories of many causal layers in one state: a bundle has few states, however many layers look back in time."""
+"""Packs the memories of all causal layers of a network into one state, so that a bundle has few states however many layers look back in time."""
 
 import math
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from torch import Tensor
 class PackedState:
     """The packed state during one step: each layer reads its value, in the order of the forward pass, and writes its next one.
 
-    ``packed`` is ``(N, total)``, the values of all layers flattened and concatenated. A temporal kernel of 3 over steps of two frames, which
-    remembers two frames:
+    ``packed`` is ``(N, total)``, the values of all layers flattened and concatenated. For example, a layer with a temporal kernel
+    of 3 remembers the last two frames; in steps of two frames it reads and writes:
 
         step 1       0  0  a  b        reads  0 0, writes  a b
         step 2             a  b  c  d  reads  a b, writes  c d
@@ -28,7 +28,7 @@ class PackedState:
         return torch.zeros(1, sum(math.prod(shape) for shape in shapes))
 
     def read(self, shape: Sequence[int]) -> Tensor:
-        """Return the value ``(N, *shape)`` that the next layer wrote at the step before."""
+        """Return the value ``(N, *shape)`` that the layer now being run wrote in the previous step."""
         size = math.prod(shape)
         value = self.packed[:, self._read : self._read + size]
         self._read += size

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 RGB, FLOW = 3, 2
-"""The input channels of a network: of RGB frames, or of the optical flow between them."""
+"""The number of input channels of a network that takes RGB frames, and of one that takes the optical flow between them."""
 
 
 def normalise(subclips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

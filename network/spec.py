@@ -1,4 +1,5 @@
-"""The network spec: a network with all that an export must know of it. Trained runs, factories and modules in memory all become one."""
+"""The network spec: a network with all that an export must know of it. Trained runs, factories and modules in memory
+are all turned into a network spec before they are exported."""
 
 import hashlib
 import math
@@ -73,7 +74,8 @@ def weights_sha256(weights: Mapping[str, Any]) -> str:
     """
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
-        # Not what a module's get_extra_state() gives; and a tensor without numbers is refused by the step contract, by its name.
+        # Skipped are results of get_extra_state() that are not tensors, and tensors without data (lazy, or on the meta device):
+        # the check of the step contract refuses the latter, and names them.
         if isinstance(value, Tensor) and not is_lazy(value) and not value.is_meta:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -84,7 +86,7 @@ def check_frames(frames: int, size: int, channels: int) -> None:
     """Check the frames of a subclip, before anything of their size is made.
 
     Raises:
-        ClipstepError: a number is not a whole one of at least 1, or no device has the memory for such frames.
+        ClipstepError: a number is not a whole number of at least 1, or such frames exceed the memory limit of a step.
     """
     for name, value in (("frames", frames), ("size", size)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -1,4 +1,4 @@
-"""The states of a network, and its outputs, alike for networks with states and without."""
+"""Reads a network's initial states and outputs in the same way whether or not the network has states."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def named_states(network: nn.Module) -> dict[str, Tensor]:
 
 
 def initial_states(network: nn.Module) -> list[Tensor]:
-    """Return these states without their names, in the order in which ``forward`` takes them."""
+    """Return the states before a video's first subclip as a list, in the order in which ``forward`` takes them."""
     return list(named_states(network).values())
 
 

@@ -1,4 +1,4 @@
-"""Videos as subclips, non-overlapping runs of T frames, cropped and resized: what a network takes in its steps.
+"""Reads videos as subclips: non-overlapping groups of T consecutive frames, cropped and resized. A network takes one in each step.
 
 A network of 3 channels takes RGB frames, one of 2 channels the optical flow between them.
 """
@@ -32,7 +32,7 @@ def read_subclips(path: Path, frames: int, size: int, channels: int = RGB, box: 
         frames: T, the frames of a subclip.
         size: Height and width of the frames, in pixels.
         channels: 3 for RGB frames, 2 for optical flow.
-        box: Which square is cropped, given the video's height and width; the centre, as evaluation and streams take it, unless given.
+        box: Returns the square to crop, given the video's height and width. By default the centre square, as in evaluation and streams.
 
     Returns:
         ``(S, T, size, size, channels)`` uint8.

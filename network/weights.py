@@ -1,4 +1,4 @@
-"""Load weights that other programs saved into a network, or say what does not fit.
+"""Loads weights from a file that another program saved, and puts them into a network, or says what does not fit.
 
 A checkpoint is never unpickled: only tensors, numbers, text and NumPy's scalars and arrays are read, so that no code in the file runs.
 """
@@ -84,7 +84,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the first state dict in such a file, without prefixes that wrappers added to all names, such as ``module.``.
+    """Read the first state dict in a file that `read_checkpoint` takes, without the prefixes that wrappers added to names, such as ``module.``.
 
     Raises:
         ClipstepError: as `read_checkpoint`.
@@ -101,7 +101,8 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: Path
     """Load the weights of the file ``source`` into the network; ``fix`` is what an error advises where a shape differs.
 
     Raises:
-        ClipstepError: a tensor is missing or unexpected, or has another shape or type: another architecture, or number of classes.
+        ClipstepError: a tensor is missing or unexpected, or has another shape or type, for example because the weights are of
+            another architecture or another number of classes.
     """
     wanted = _tensors(network)
     missing, extra = _missing(wanted, weights), _extra(wanted, weights)
@@ -125,7 +126,7 @@ def load_checkpoint_weights(network: nn.Module, checkpoint: Checkpoint, fix: str
     ``key`` chooses one where several fit; ``fix`` is what an error advises where a shape differs.
 
     Raises:
-        ClipstepError: none fits (the error names what is missing and unexpected), or several that differ do.
+        ClipstepError: no state dict fits (the error names what is missing and unexpected), or several different ones fit.
     """
     sets = checkpoint.sets
     if key is not None:
@@ -217,7 +218,7 @@ def _first_sentence(error: Exception) -> str:
 
 
 def _tensor_sets(loaded: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the state dicts in what was loaded: those under the known keys, or else itself."""
+    """Yield the state dicts in what was loaded: those under the known keys, or if there are none, the loaded mapping itself."""
     if not isinstance(loaded, Mapping) or depth > DEEPEST:
         return
     inside = [found for key in WRAPPERS if key in loaded for found in _tensor_sets(loaded[key], f"{where}.{key}".lstrip("."), depth + 1)]

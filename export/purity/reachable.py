@@ -52,7 +52,7 @@ def snapshot(root: object, name: str) -> Snapshot:
 
 
 class _Traversal:
-    """Breadth first, so that each object gets its shortest path."""
+    """A breadth-first traversal, so that each object gets its shortest path."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
@@ -83,7 +83,7 @@ class _Traversal:
                 self._next.extend(find(thing, path, self._undo))
 
     def _copy(self, tensor: Tensor) -> Tensor | Kind:
-        """Return a copy of a tensor, always the same one."""
+        """Return a copy of a tensor: the same copy each time that the traversal meets the tensor."""
         if nn.parameter.is_lazy(tensor) or tensor.is_meta:
             return Kind("tensor without numbers")
         if id(tensor) not in self._seen:

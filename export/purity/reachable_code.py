@@ -66,7 +66,7 @@ def _globals(function: types.FunctionType, undo: Undo) -> Iterator[Child]:
 
 
 def _variable(module: str, variables: dict[str, Any], name: str, names: set[str], undo: Undo) -> Iterator[Child]:
-    """Yield a global variable; if its value is a module of the user's, those of that module's variables whose names the code contains."""
+    """Yield a global variable. If its value is a module of the user's, yield instead that module's variables whose names occur in the code."""
     value = variables[name]
     if not isinstance(value, types.ModuleType):
         ref = Ref(variables, name)

@@ -74,7 +74,7 @@ class Trial:
         return lines_of_changes(lambda: self._step(*given), {"input": lambda: given[index]}).get("input", UNKNOWN)
 
     def line_changing(self, path: str, moment: Snapshot, other: Tensor) -> str:
-        """Return the line that changes the value at `path` of the snapshot `moment`, in a step and another one on other frames."""
+        """Return the line that changes the value at `path` of the snapshot `moment`, during a step that is followed by one on the frames `other`."""
         self.initial.restore()
 
         def run() -> None:

@@ -49,7 +49,7 @@ class Undo:
         self.add(lambda: thing.__setitem__(everything, kept))
 
     def new_variables(self, variables: dict[str, Any], absent: set[str]) -> None:
-        """Remove the variables of those names, none of which a module has now."""
+        """Restore by removing the variables named `absent`, which the module does not have now."""
         self.add(lambda: _remove_variables(variables, absent))
 
     def new_attributes(self, kind: type) -> None:

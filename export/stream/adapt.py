@@ -53,7 +53,10 @@ def window_frames(seconds: float, fps: float, frames: int) -> int:
 
 
 def _with_states(network: nn.Module, frames: int, window: int | None, normal: Callable[[Tensor], Tensor]) -> tuple[nn.Module, dict[str, Any]]:
-    """Return a network that has states of its own, which takes fewer frames as it is; for a window it needs a method `windowed`."""
+    """Return the steps and properties of a network that has states of its own, as `streamed` does.
+
+    Such a network takes fewer frames a step without a change. For a window, its method `windowed` has to return the network with that window.
+    """
     make: Callable[[int, int], Any] | None = getattr(network, "windowed", None)
     states = tuple(named_states(network).values())
     if window is None:

@@ -6,8 +6,8 @@ from clipstep.export.step import StepProgram
 
 EARLY, LATE = 8, 32
 LARGEST_SHARE = 0.4
-"""After LATE steps a new frame moves a mean over all steps by 9/33 = 0.27 of what it moves it after EARLY; it moves an exponential
-average, or one over a window, by as much as before."""
+"""A network counts as averaging over all frames if a step of another scene moves its logits, after LATE steps, by less than this share of what
+it moves them after EARLY steps. For a mean over all steps the share is 9/33 = 0.27; for an exponential average, or a window, it is 1."""
 
 
 @torch.no_grad()

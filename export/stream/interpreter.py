@@ -27,7 +27,8 @@ class Chunk:
 
     data: Tensor
     delay: int
-    """If it is negative, that number of frames of zeros, a padding, stands before the value's first frame."""
+    """How many of its frames the value is behind the input. If it is negative, the value begins with that many frames of zero padding, which no step
+    computes."""
     extra: int
     """In a video of S steps the value has `S * c + extra` frames in the clip network."""
 
@@ -57,10 +58,10 @@ class StreamInterpreter(fx.Interpreter):
 
         Args:
             graph: the clip network.
-            rules: by ATen operator.
+            rules: the rule of each ATen operator.
             past: the state that layers read, and the next one that they write.
             position: `(1, 1)`, the number of steps before this one.
-            ended: `(1, 1)`, the number of steps after the video's last one, with this one; 0 while the video goes on.
+            ended: `(1, 1)`, the number of steps since the video ended, this one included; 0 while the video goes on.
             window: the number of steps that the mean over time takes in; None for all.
         """
         super().__init__(graph)
@@ -131,7 +132,7 @@ class StreamInterpreter(fx.Interpreter):
         return Chunk(data[:, :, : (outputs - 1) * stride + span], delay, extra)
 
     def require_frame(self, x: Chunk) -> None:
-        """Note the length of video from which on the clip network has a frame of this value; it fails on shorter ones."""
+        """Raise `min_steps` to the shortest video in which this value has a frame; on shorter ones the clip network fails."""
         self.min_steps = max(self.min_steps, -((x.extra - 1) // x.frames))
 
     def fill_outside(self, x: Chunk, remembered: int, fill: float, *, before: bool, after: bool) -> Tensor:

@@ -1,13 +1,15 @@
 """A clip network as a step of `k` new frames: what each temporal layer needs of earlier frames becomes state.
 
-An output of a temporal layer that needs later frames is computed once these have arrived. Its delay is how much later than the input it is:
+An output of a temporal layer that needs later frames is computed once these have arrived. Its delay says by how many
+frames it is behind the input:
 
     kernel 3, padding 1          frame   0  1  2  3  4  5      the output 1 needs the frames 0, 1, 2
     steps of 2 frames            input   0  1 |2  3 |4  5      remembers 2 frames: zeros, as the padding, before the first
                                  output  .  0 |1  2 |3  4      delay 1; "." is before the video, and is not used
 
 Delays add up from layer to layer. Where branches join, the earlier one is delayed to the later one. A layer that pads a delayed input
-with zeros sets the frames before the video to zero first. Time ends in a mean: over all outputs so far, or over those of the newest steps (a window).
+with zeros sets the frames before the video to zero first. Somewhere before its logits the network
+must take a mean over time; in a step, that is the mean over all outputs so far, or over those of the newest steps (a window).
 
 When the video has ended, the outputs that still wait for later frames are computed with the padding that the clip network has there.
 No input frames could stand for that padding, because each layer has its own. So the caller says by the state `ended` that the
@@ -75,7 +77,7 @@ class StreamedNetwork(nn.Module):
         self.min_frames = run.min_steps * frames
         """The number of frames, in whole steps, of the shortest video that the clip network takes."""
         self._last_position = run.max_delay_steps + (window or 0) + 1
-        """The position from which on a larger one changes nothing, with a window."""
+        """With a window, `position` stops here: larger values would change no output."""
 
     @property
     def delay(self) -> int:

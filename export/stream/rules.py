@@ -22,7 +22,7 @@ from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 LOWEST = -60000.0
-"""Less than any activation, and a finite number in float16 too."""
+"""The padding of max pools in time: less than any activation, and finite in float16 too."""
 
 
 def framewise(stream: StreamInterpreter, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
@@ -106,7 +106,7 @@ def avg_pool3d(
 
 
 def pad_time(stream: StreamInterpreter, _: fx.Node, x: Chunk, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Chunk:
-    """A padding. With zeros in time it only changes how frames are counted, the delay and the extra frames; a step's own frames stay."""
+    """Pad rows and columns as usual. Frames of zeros before or after the video change only the value's `delay` and `extra`, not the step's frames."""
     plane, (front, back) = list(amounts[:4]), (*amounts[4:6], 0, 0)[:2]
     if back < 0 or ((front or back) and (mode != "constant" or value)):
         raise Unsupported("pads time with other values than zeros, or removes frames at the end")
@@ -145,7 +145,7 @@ def binary(stream: StreamInterpreter, node: fx.Node, *args: Any, **kwargs: Any) 
 
 
 def mean(stream: StreamInterpreter, node: fx.Node, x: Chunk, dims: Sequence[int] = (), keepdim: bool = False) -> Any:
-    """A mean over rows and columns of each frame, or over time, of all frames so far."""
+    """Take a mean over the rows and columns of each frame, or over time by `over_time`."""
     rank = x.data.ndim
     dims = sorted(d % rank for d in dims) or list(range(rank))
     if TIME not in dims:
