@@ -31,10 +31,11 @@ def bench(
     pause_ms: float = 0,
     spinning: bool = False,
 ) -> list[Record]:
-    """Measure the artifacts of a bundle, each in a process of its own, taking turns so that a noisy computer hits all alike.
+    """Measure the artifacts of a bundle. Each has a process of its own, and they take turns, so that noise on the computer affects all alike.
 
-    Given the network behind the bundle, by ``run`` or ``model``, PyTorch and the naive rank-5 ONNX of that network are measured beside the
-    artifacts. Each runs in another process, which has to build the network itself; so a module in memory cannot be given.
+    If ``run`` or ``model`` gives the network behind the bundle, two more configurations are measured beside the artifacts: PyTorch, and the naive
+    rank-5 ONNX, which is the network converted by torch.onnx without lowering. The network is built anew in another process, so a module in
+    memory cannot be given.
 
     Example:
         ```python
@@ -58,7 +59,7 @@ def bench(
 
     Raises:
         ClipstepError: An artifact's engine is not installed; something does not load, or computes something else than the golden steps; the
-            network is not the one that the bundle was exported from; an option has no meaning.
+            network is not the one that the bundle was exported from; the value of an option is invalid.
     """
     network, options = given_network(run, model, weights), BenchOptions(thread_counts(threads), rounds, steps, pause_ms, spinning)
     with Bundle.open(Path(bundle)) as opened:

@@ -186,7 +186,9 @@ def _count(
 
 
 def check_network(bundle: Bundle, network: NetworkSource) -> None:
-    """Check before anything is measured that the network is the one behind the bundle. Importing what reads the network takes seconds.
+    """Check that the network is the one behind the bundle, before anything is measured.
+
+    The module that reads the network is imported here, when it is needed, because importing it takes seconds.
 
     Raises:
         ClipstepError: it does not exist, or is another one.

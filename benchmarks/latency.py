@@ -35,11 +35,11 @@ TOOLS: dict[str, Sequence[str]] = {
 }
 """For each engine, the distributions whose versions go into a record."""
 ContextFactory = Callable[[], AbstractContextManager[object]]
-"""Gives the context in which a converter runs, for example one that silences it."""
+"""A function that returns the context in which a converter runs, for example one that silences it."""
 WARM_UP_STEPS = 3
 NAIVE = "naive rank-5 ONNX"
 EAGER = "PyTorch eager"
-"""What records call the network as it was trained, in onnxruntime and in PyTorch."""
+"""The names in records of the network as it was trained, without lowering: as ONNX in onnxruntime, and in PyTorch."""
 
 
 class Worker:
@@ -165,7 +165,7 @@ def as_trained(name: str, target: str, engine: str, threads: int, file: Path | N
 
 
 def configurations_of(bundle: Bundle, naive: Path | None, threads: int, *, spinning: bool = False) -> list[Configuration]:
-    """Return the configurations to measure: given the naive ONNX, that and PyTorch, then each artifact whose engine is installed.
+    """Return the configurations to measure: the naive ONNX and PyTorch, if ``naive`` is given, then each artifact whose engine is installed.
 
     With ``spinning``, an artifact whose engine can keep its threads waiting busily is measured a second time in that way.
     """

@@ -9,7 +9,7 @@ from clipstep.runtime.engines import check_threads
 from clipstep.runtime.errors import ClipstepError
 
 ROUNDS, STEPS = 20, 5
-"""Unless told otherwise, how often the configurations take turns, and the steps of a turn."""
+"""The defaults: how often the configurations take turns, and how many steps a turn has."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from clipstep.runtime.wording import counted
 
 
 def append_records(out: Path | None, records: Sequence[BaseModel], console: Console) -> None:
-    """Append the records to the file ``out``, if there is one, one JSON object a line."""
+    """Append the records to the file ``out``, one JSON object a line; do nothing if ``out`` is None."""
     if out is None:
         return
     with out.open("ab", buffering=0) as file:  # In one write, so that lines of several processes do not mix.
@@ -24,8 +24,8 @@ def append_records(out: Path | None, records: Sequence[BaseModel], console: Cons
 def record_table(records: Sequence[Record]) -> Table:
     """Return a table with a row for each record.
 
-    ``cpu ms``, a step's processor time in all threads, is shown if steps paused or threads spun; ``times naive`` if the naive ONNX was measured;
-    the engine if a phone measured, where several engines may run one artifact.
+    Three columns are not always there. ``cpu ms``, a step's processor time in all threads, is shown if there were pauses before the steps or
+    spinning threads. The engine is shown for a phone, where several engines may run one artifact, and ``times naive`` for a computer.
     """
     processor, phone = any(r.pause_ms or r.configuration.spinning for r in records), any(r.phone for r in records)
     ratios = () if phone else ("times\nnaive",)

@@ -23,11 +23,11 @@ PACKAGE = "clipstep.demo"
 FOLDER = f"/sdcard/Android/data/{PACKAGE}/files/records"
 """Where the app writes its records: NAME.jsonl when a benchmark has finished, NAME.error when it failed."""
 POLL_S = 0.5
-"""Seconds between two looks for the records."""
+"""Seconds between two checks whether the records are there."""
 
 
 class WithPhone(Command):
-    """A command that hands ``clipstep bench phone ...`` to a command of its own, and takes any other first word for a bundle."""
+    """A command that hands ``clipstep bench phone ...`` to a command of its own, and otherwise takes its first argument as a bundle."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
         if args[:1] == ["phone"]:

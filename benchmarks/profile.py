@@ -29,7 +29,7 @@ WARM_UP_STEPS = 2
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """An operator of a step as the engine runs it, after its own fusions: kind, output shape if the engine reports it, median time."""
+    """An operator of a step as the engine runs it, after its own fusions, with its median time; ``output_shape`` is None if it is not reported."""
 
     kind: str
     output_shape: tuple[int, ...] | None
@@ -138,7 +138,9 @@ def profile_table(profile: Profile) -> Table:
 
 
 def plot_bars(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> None:
-    """Write a bar chart for each of ``parts``, such as an artifact, which maps kinds of operators to values in ``unit``; the longest bar first.
+    """Write bar charts to ``path``, one for each of ``parts``, with the longest bar first.
+
+    A part is, for example, an artifact; it maps kinds of operators to values in ``unit``.
 
     Raises:
         ClipstepError: the file cannot be written.

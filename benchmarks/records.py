@@ -1,4 +1,4 @@
-"""Benchmark records: one JSON object for each measurement. Each key with a dimension ends in its unit."""
+"""Benchmark records: one JSON object for each measurement. The name of a key ends in the unit of its value, if it has one."""
 
 import os
 import platform
@@ -49,12 +49,12 @@ class Device(_Model):
 
 
 class Phone(_Model):
-    """What is known about a phone only, as the app reports it."""
+    """What a record holds only if a phone was measured; the app reports it."""
 
     model: str
     build_fingerprint: str
     temperature_before_c: float | None
-    """Of the battery; None if the phone does not report it."""
+    """The battery's temperature before the measurement, in degrees Celsius; None if the phone does not report it."""
     temperature_after_c: float | None
     thermal_status_after: int | None
     """Android's thermal status, from 0 (none) to 6 (shutdown); None before Android 10."""
@@ -137,7 +137,7 @@ class Counts(_Model):
     vector_fmas: int
     """FMLA instructions on float32 vectors, four multiply-accumulates each."""
     loads: int
-    """Loading a pair or a structure of registers is one."""
+    """Load instructions; one that loads a pair or a structure of registers counts once."""
     stores: int
 
     def __sub__(self, other: "Counts") -> "Counts":
@@ -164,14 +164,14 @@ class OperatorCount(Counts):
 
 
 class InstructionRecord(_Model):
-    """The ARM64 instructions of a configuration's step, which are not time."""
+    """The ARM64 instructions of a configuration's step, which are counted, not timed."""
 
     arch: Literal["arm64"] = "arm64"
     bundle: str
     manifest_sha256: str
     artifact_sha256: str | None
     weights_sha256: str | None = None
-    """As in `Record`."""
+    """The same as in `Record`."""
     configuration: Configuration
     emulator: str
     cpu_model: str

@@ -67,8 +67,8 @@ def _select(
 ) -> tuple[list[Record], list[InstructionRecord], Mapping[str, int]]:
     """Select the records of this bundle's artifacts and of the network behind it, and count those of other bundles.
 
-    The record of a reference, such as PyTorch, belongs to the network whose weights it names. One of an earlier version names no weights, and
-    belongs to the artifacts that were measured in the same run.
+    The record of a reference, such as PyTorch, belongs to the network whose weights' hash it holds. A record by an earlier version of clipstep holds
+    no such hash, and belongs to the artifacts that were measured in the same run.
 
     Raises:
         ClipstepError: no record belongs to this bundle.

@@ -125,7 +125,7 @@ def stream_ms(bundle: Bundle, engine: str, counts: Sequence[int], rounds: int) -
 
 
 def step_over_bare_call(bundle: Bundle, engine: str, rounds: int) -> float:
-    """Return how many times as long as the engine's own call ``StepModel.step`` takes, which checks its inputs: a ratio of medians."""
+    """Return the median time of ``StepModel.step``, which checks its inputs, divided by the median time of the engine's own call."""
     with StepModel.load(bundle, engine, 1) as model:
         frames = GoldenSteps.of(bundle).subclips[0].astype(model.interface.input.dtype, copy=False)
         states = model.initial_states()

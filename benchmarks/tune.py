@@ -24,8 +24,8 @@ COUNTED_STEPS = 2
 def tune(platform: str, target: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps) -> tuple[str, dict[str, float]]:
     """Return the unit, and the cost of a step of each file in its engine with one thread.
 
-    For ``x86_64`` it is the 10th percentile of step times in milliseconds, since disturbances only make a step slower; the files take turns.
-    For ``arm64`` it is the instructions under QEMU, in millions.
+    For ``x86_64`` the cost is the 10th percentile of step times in milliseconds, since disturbances only make a step slower; the files take turns.
+    For ``arm64`` the cost is the number of instructions under QEMU, in millions.
 
     Raises:
         ClipstepError: this computer is no x86_64, or has no ARM64 engines; a file does not run.

@@ -1,4 +1,8 @@
-"""The values that options may have. The tables that they name need PyTorch, which help texts must not load; a test compares both."""
+"""The values that options of the command line accept.
+
+They are the names in tables of other modules. Those modules import PyTorch, which help must not load, so the names are repeated here; a test compares
+both.
+"""
 
 HOME = "slowfast_causal_shufflenet"
 """The network that is trained unless another is asked for."""
@@ -6,4 +10,4 @@ ARCHITECTURES = (HOME, "slowfast_published", "shufflenet3d_0.5x", "shufflenet3d_
 PRESETS = ("a2b1", "a4b2", "causal")
 LOSSES = ("every", "last")
 INPUTS: dict[str, dict[str, int]] = {"rgb": {}, "flow": {"channels": 2}}
-"""What a network takes as input, and what its config then holds."""
+"""The kinds of input that a network can take, each with what it adds to the network's config."""

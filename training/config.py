@@ -46,7 +46,7 @@ class TrainingConfig:
 
 
 FREE_TO_CHANGE = ("accelerator", "workers", "max_minutes", "max_steps", "epochs")
-"""Options that may differ when a training is resumed: they do not change what is computed, or only how long it goes on."""
+"""Options that may differ when a training is resumed: they do not change what is computed, or change only how long the training goes on."""
 
 
 def _sgd(network: nn.Module, c: TrainingConfig) -> Optimizer:

@@ -148,7 +148,11 @@ def _record(what: Path, engine: str, data: str, crops: int, summary: Mapping[str
 
 
 def _columns(models: Sequence[EvaluatedModel], reset_each_step: bool) -> list[tuple[str, EvaluatedModel, bool]]:
-    """Return the columns to measure, each a heading, a model and whether its states are reset: two models, or one with and without its memory."""
+    """Return the columns of the table to measure: one for each of two models, or, for a single model, one with its memory and one without.
+
+    The one without memory is there only with ``reset_each_step``. A column is its heading, its model, and whether the states are reset before each
+    subclip.
+    """
     if len(models) > 1:
         return [("the first alone", models[0], False), ("the second alone", models[1], False)]
     without = [("accuracy without memory", models[0], True)] if reset_each_step else []

@@ -1,7 +1,7 @@
 """``clipstep explain``: where a network looks in a video, and its predictions over time.
 
-Grad-CAM (Selvaraju et al., 2017) of one class, on the layers that the architecture names. Each subclip is explained with the states that the
-subclips before it left.
+The heat map is the Grad-CAM (Selvaraju et al., 2017) of one class, on the layers that the architecture names (`Architecture.explained`). Each
+subclip is explained with the states that the subclips before it left.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from clipstep.training.models import HOME, PRESETS, build
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of the paper's table 2, or of a network that the table lacks: parameters in millions, the number of classes, the streams."""
+    """A row of the paper's table 2, or a row for a network that the table lacks. ``millions`` are the parameters that the table states."""
 
     millions: float | None
     classes: int

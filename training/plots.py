@@ -35,7 +35,7 @@ def plot_confusion(path: Path, matrix: Sequence[Sequence[int]], labels: Sequence
 
 
 def plot_seen(path: Path, seen: Mapping[str, float | None], chance: float) -> None:
-    """Plot top-1 accuracy by the share of each video that was seen; ``seen`` maps shares to accuracies, None if there is none yet."""
+    """Plot top-1 accuracy by the share of each video that was seen; ``seen`` maps shares to accuracies, None where no video has a prediction yet."""
     figure = Figure((5, 3.5), layout="constrained")
     axes = figure.subplots()
     said = {100 * float(share): 100 * value for share, value in seen.items() if value is not None}
@@ -57,7 +57,7 @@ def overlay(frames: Frames, heat: Heat) -> Frames:
 def plot_explanation(
     path: Path, frames: Frames, heat: Heat, probabilities: Heat, labels: Sequence[str], label: str, rate: float, columns: int = 8
 ) -> None:
-    """Plot frames spread over the video, the same under their heat maps, and the probabilities of the most probable classes over time."""
+    """Plot frames spread over the video, the same frames with their heat maps, and the probabilities of the most probable classes over time."""
     shown = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
     figure = Figure((1.5 * len(shown), 6), layout="constrained")
     top, bottom = list(figure.subfigures(2, 1, squeeze=False, height_ratios=(3, 2.6))[:, 0])
@@ -78,7 +78,10 @@ def plot_explanation(
 
 
 def explained_frames(frames: Frames, heat: Heat, probabilities: Heat, side: int = 224) -> list[Frames]:
-    """Return each frame under its heat map, ``side`` pixels high and wide, above a bar as long as the probability after its subclip."""
+    """Return each frame with its heat map blended over it, ``side`` pixels high and wide, and a bar below it.
+
+    The length of the bar is the probability of the explained class after the frame's subclip.
+    """
     shown, bar = [], 16
     every = len(frames) // len(probabilities)
     for index, frame in enumerate(overlay(frames, heat)):

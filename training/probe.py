@@ -1,4 +1,4 @@
-"""Checks and measurements before a training begins: does the network accept the subclips, what is the frame rate, which frames are the sample."""
+"""Checks and measurements before a training begins: whether the network accepts the subclips, the frame rate, and the sample subclips of the run."""
 
 import copy
 import statistics

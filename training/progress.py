@@ -20,8 +20,9 @@ from clipstep.training.run import CHECKPOINT, LOG, RUN, UNFINISHED, load_run
 from clipstep.training.trainer import Trainer
 
 STATES = 10
-"""The most room that a run takes while it is written, in multiples of the weights' bytes: a checkpoint holds the network, its average, two
-moments of the optimizer and the best epoch, and is written beside the previous one; the run and that of its last epoch come to it."""
+"""About how much disk space a training needs, in multiples of the weights' bytes. A checkpoint holds the network, its average, two moments of the
+optimizer and the best epoch, and the previous checkpoint is kept until the new one is complete. The run and the run of its last epoch, in `last/`,
+need space too."""
 
 
 def is_finished(out: Path) -> bool:

@@ -53,7 +53,7 @@ class RunInfo:
     weights_source: str | None = None
     """Where the weights come from, if not from a training by clipstep: a file's name, ``factory`` (the user's own code), or ``random``."""
     weights_key: str | None = None
-    """The key of that file that they were found under, if there was a choice."""
+    """The key under which that file holds the weights, if it holds several sets of weights."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -74,7 +74,7 @@ class Run:
     info: RunInfo
     sample: Tensor
     sample_source: FrameSource = "run_sample"
-    """What the sample's frames are."""
+    """Where the sample's frames come from."""
 
     def spec(self, folder: Path | str = "") -> NetworkSpec:
         """Return the network spec that an export takes; ``folder`` is the run's folder, which the bundle's provenance names."""
@@ -110,7 +110,7 @@ RUN = FolderKind("run", "run.json", lambda _: ("model.safetensors", "sample.safe
 
 
 def check_out(folder: Path, *, resume: bool = False, force: bool = False) -> None:
-    """Check before hours of work that a run may be written to ``folder``.
+    """Check that a run may be written to ``folder``, before hours of work are spent on it.
 
     Raises:
         ClipstepError: the folder holds something else than a run; or a finished run or a training that was stopped, and neither ``resume`` nor

@@ -204,7 +204,7 @@ def _epochs(
 
 
 def _planned_epochs(config: TrainingConfig, per_epoch: int) -> int:
-    """Return after how many epochs the training ends, unless its time is over before; the last one may be cut short by ``max_steps``."""
+    """Return the number of epochs after which the training ends, if its time is not over before; ``max_steps`` may cut the last one short."""
     if config.max_steps is None:
         return config.epochs
     return min(config.epochs, ceil(config.max_steps / ceil(per_epoch / config.accumulate)))
@@ -301,7 +301,7 @@ def _bar(console: Console, name: str, steps: int) -> Iterator[Callable[[int], No
 
 
 def loader(videos: TrainingVideos | TestVideos, workers: int, **batching: Any) -> DataLoader[Any]:
-    """Return a loader of batches, lists of videos that ``workers`` processes decode."""
+    """Return a loader of batches. A batch is a list of videos; ``workers`` processes decode them."""
     return DataLoader(videos, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread, **batching)
 
 

@@ -20,7 +20,7 @@ from clipstep.runtime.filesystem.path_checks import check_no_url
 from clipstep.training.choices import ARCHITECTURES, HOME, INPUTS, LOSSES, PRESETS
 from clipstep.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig
 
-if TYPE_CHECKING:  # Help is shown without PyTorch: what needs it is imported where it is called.
+if TYPE_CHECKING:  # Help is shown without loading PyTorch, so whatever needs PyTorch is imported where it is called.
     from clipstep.training.finetune import InitialWeights
 
 CONFIGS = ("paper",)

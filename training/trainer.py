@@ -1,4 +1,4 @@
-"""The trainer: a network in training with its optimizer and schedule, and what an epoch does, in any number of processes."""
+"""The trainer: a network in training with its optimizer and schedule. It runs epochs and optimizer steps, in one process or in several together."""
 
 import time
 import warnings
@@ -26,8 +26,8 @@ Item = Video | BrokenVideo | ClipstepError
 
 @dataclass(frozen=True)
 class EpochResult:
-    """The result of an epoch: the mean loss of a video, the number of videos used, the seconds, the share of them spent waiting for data, and whether
-    all batches were done."""
+    """The result of an epoch: the mean loss of a video, the number of videos used, the seconds that it took, the share of that time spent waiting for
+    data, and whether all batches were done."""
 
     loss: float
     videos: int

@@ -12,7 +12,8 @@ from clipstep.runtime.errors import ClipstepError, error_summary
 from clipstep.runtime.filesystem.path_checks import check_file
 
 MARGIN = 0.01
-"""The margin of a recorded ceiling over the count: counts of one artifact hardly vary, but those of a new export do after harmless changes."""
+"""How far a recorded ceiling is above the count, as a share of it. Counts of one artifact hardly vary, but a new
+export after a harmless change may have a slightly higher count."""
 
 _CEILINGS: TypeAdapter[dict[str, int]] = TypeAdapter(dict[str, int])
 

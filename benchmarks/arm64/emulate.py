@@ -26,9 +26,9 @@ class Emulated:
     outputs: list[list[Array]]
     """For each step, the logits ``(1, classes)`` and the next states."""
     counts: list[Counts]
-    """For each step."""
+    """For each step, its instruction counts."""
     operators: tuple[OperatorCount, ...]
-    """Those of the last step; empty unless they were asked for."""
+    """The operators of the last step with their counts; empty unless they were asked for."""
 
 
 def emulate(kit: Kit, engine: str, file: Path, interface: Interface, golden: GoldenSteps, *, operators: bool = False) -> Emulated:
@@ -97,7 +97,7 @@ GUESTS = {
     "onnxruntime": Guest(_onnxruntime, onnxruntime_operators),
     "executorch": Guest(_executorch, executorch_operators),
 }
-"""Each engine's."""
+"""For each engine, how its ARM64 build is run."""
 
 
 def _outputs(path: Path, interface: Interface) -> list[list[Array]]:

@@ -41,8 +41,8 @@ def count_bundle(
     ``steps`` is the number of golden steps to run, by default all; ``operators`` also counts each operator.
 
     Raises:
-        ClipstepError: the ARM64 engines are not set up or of other versions, the bundle has nothing that runs in them, or
-            something computes other numbers than the golden steps.
+        ClipstepError: the ARM64 engines are not set up or have other versions than those that verified the bundle, the bundle has nothing that
+            runs in them, or something computes other numbers than the golden steps.
     """
     kit = kit or Kit.open()
     golden = first_steps(GoldenSteps.of(bundle), steps)
@@ -69,7 +69,7 @@ def arm64_step(record: InstructionRecord) -> Arm64Step:
 
 
 def first_steps(golden: GoldenSteps, steps: int | None) -> GoldenSteps:
-    """Return the first ``steps`` golden steps, or all if None, without those of flushed videos, which are not counted.
+    """Return the first ``steps`` golden steps, or all if it is None, without the logits of flushed videos, because a flush is not counted.
 
     Raises:
         ClipstepError: there are fewer.

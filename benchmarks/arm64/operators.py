@@ -1,4 +1,4 @@
-"""The cost of each operator of a step, from the counter's marks while the engines profile themselves."""
+"""The cost of each operator of a step, from the marks that the counter writes while an engine's own profiler is on."""
 
 import json
 from collections.abc import Sequence
@@ -89,8 +89,8 @@ def _check_fit(engine: str, got: int, expected: int) -> None:
 def without_profiling(operators: Sequence[OperatorCount], step: Counts) -> tuple[OperatorCount, ...]:
     """Return the operators without the overhead of profiling.
 
-    The overhead is what the operators of a profiled step take more than the whole unprofiled ``step``. It hardly depends on the operator, so it
-    is subtracted from each in equal parts.
+    The overhead is the amount by which all operators of a profiled step together exceed the whole unprofiled ``step``. It hardly depends on the
+    operator, so an equal part of it is subtracted from each.
     """
     sums = {key: sum(getattr(operator, key) for operator in operators) for key in Counts.model_fields}
     excess = {key: max(0, value - getattr(step, key)) / len(operators) for key, value in sums.items()}

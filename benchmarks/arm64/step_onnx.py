@@ -6,8 +6,8 @@ usage: step_onnx.py FILE FOLDER STEPS [operators]
 
 FOLDER/inputs.bin holds the subclips and then the initial states, raw. It runs STEPS steps of one stream and then the first step again; step i
 takes subclip i modulo the number of subclips. FOLDER/outputs.bin gets every output of every step, raw. getppid is called before and after each
-step, as a mark for the counter. With "operators", FOLDER/operators.json gets onnxruntime's profile, whose clock and getpid calls mark each
-operator.
+step, as a mark for the counter. With "operators", FOLDER/operators.json gets onnxruntime's profile; while it profiles, it reads the clock and calls
+getpid for each operator, and the counter writes a mark at these calls.
 """
 
 import os

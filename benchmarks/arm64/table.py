@@ -12,7 +12,7 @@ KEY = "FMAs needed: of those executed, the share that the network's arithmetic t
 
 
 def instruction_table(records: Sequence[InstructionRecord]) -> Table:
-    """Return a table with a row for each configuration, its step's counts in millions. `KEY` explains the shares."""
+    """Return a table with a row for each configuration: the counts of its step, in millions. `KEY` explains the shares."""
     table = new_table("what runs", "instr.\nM", "times\nnaive", "FMAs\nM", "loads\nM", "stores\nM", "FMAs\nneeded", "useful", "error")
     naive = naive_instructions(records)
     for r in records:

@@ -59,7 +59,7 @@ def peers_command(
 
 
 def _limit(threads: int, rate: float, multiply_accumulates: int | None) -> str:
-    """How long the step's arithmetic takes at the rate of a product of large matrices."""
+    """Return a sentence that says how long the step's arithmetic would take at the rate of a product of large matrices."""
     least = (
         ""
         if multiply_accumulates is None

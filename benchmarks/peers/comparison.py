@@ -20,7 +20,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.install_hints import install_extra
 
 GEMM, GEMM_ROUNDS = 1024, 12
-"""Rows and columns of the matrices, and how often they are multiplied."""
+"""The number of rows and columns of the matrices that `gemm_rate` multiplies, and how often it does."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PeersResult:
     records: tuple[Record, ...]
     """The naive rank-5 ONNX, torch.compile, the other runtimes, PyTorch and the artifacts, for each thread count."""
     not_measured: dict[str, str]
-    """What does not load or convert, or computes something else than the golden steps, by name with the reason."""
+    """What could not be converted or loaded, or computes something else than the golden steps: the reason for each, by name."""
     gemm_macs_per_s: dict[int, float]
     """For each thread count the multiply-accumulates a second of a product of large matrices in PyTorch: what this processor can do."""
 
@@ -45,7 +45,7 @@ def compare_peers(
 ) -> PeersResult:
     """Measure the artifacts of ``bundle`` beside the network behind it in the runtimes ``names``, each in a process of its own.
 
-    The converter of the naive ONNX is run inside what `library_context` gives.
+    The naive ONNX is written inside the context that `library_context` returns.
 
     Raises:
         ClipstepError: there is no network, or it is another one; a runtime is unknown or not installed.

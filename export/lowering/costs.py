@@ -1,7 +1,8 @@
 """The constants by which strategies decide what is cheaper, with the measurement behind each.
 
-The figures are of the home network (16 frames of 112x112) and of single operators, in instructions counted under QEMU on ARM64 and in
-milliseconds on x86_64 (AVX2); `docs/measurements.md` says how. Where no measurement of a constant alone was kept, its comment says so.
+The figures are of the home network (`slowfast_causal_shufflenet`, the architecture that is trained by default, on 16 frames of 112x112) and of
+single operators. They are instructions counted under QEMU on ARM64, and milliseconds on x86_64 (AVX2); `docs/measurements.md` says how they were
+measured. If a constant's own value was never compared with others, its comment says that it "was not measured alone".
 """
 
 FEW_CHANNELS = 4
@@ -13,9 +14,9 @@ CHANNEL_TILE = 8
 """The number of output channels that the engines' kernels compute at a time on ARM64 (XNNPACK on x86: 16)."""
 
 TILE_USE = 0.8
-"""A convolution that uses at most this share of its tiles of output channels is ragged, and is computed as a GEMM. XNNPACK on x86, 1x1
-convolutions by output channels: 12 reach 12 G multiply-accumulates a second, 16: 29 G, 20: 15 G, 48: 36 G. 12 of 16 and 20 of 24 channels are 0.75
-and 0.83 of their tiles; the limit between them was not measured alone."""
+"""A convolution whose output channels fill at most this share of their tiles is called ragged, and is computed as a GEMM. In XNNPACK on x86 a 1x1
+convolution of 12 output channels reaches 12 G multiply-accumulates a second, one of 16 channels 29 G, of 20 channels 15 G, and of 48 channels 36 G.
+12 channels fill 0.75 of two tiles of 8, and 20 channels 0.83 of three; the limit between them was not measured alone."""
 
 IM2COL_LIMIT = 2**20
 """The most elements of an im2col matrix: 4 MB of float32. It bounds the memory of a step; the limit was not measured alone."""
@@ -25,14 +26,16 @@ NARROW_DEPTHWISE = 64
 makes it wide. The limit was not measured alone."""
 
 BANDED_LIMIT = 2**7
-"""The most pairs of an input and an output frame for a strided depthwise convolution as one banded 2D convolution, whose weights are
-mostly zeros beyond it. The limit was not measured alone."""
+"""A strided depthwise convolution is computed as one banded 2D convolution if the number of its input frames times that of its output frames is at
+most this. With more frames most of the banded weights would be zeros. The limit was not measured alone."""
 
 SHARED_WEIGHT_ELEMENTS = 2**16
-"""Weights of more elements than this are not copied for the first and last frames, which have fewer taps than the others: these are computed
-tap by tap instead, with slices of the same weights. It keeps files small: the weights of a large network would otherwise be stored twice."""
+"""The most elements of a weight that may be stored a second time. The first and last output frames have fewer temporal taps than the others. If a
+convolution's taps are concatenated, these frames need a smaller copy of its weights. A convolution with more elements is computed tap by tap
+instead, so that all frames share the same weights and the file of a large network stays small."""
 
 ADDITION_COST = 8
-"""The number of multiply-accumulates that take as long as adding two numbers in memory; Winograd's F(2, 3) is used where it saves more than it
-adds. An addition costs 1.8 instructions an element in onnxruntime on ARM64, a vector FMA, which is four multiply-accumulates, 1.36 to
-1.41: about 5 multiply-accumulates by that count. The value itself was not measured alone."""
+"""The number of multiply-accumulates that take as long as adding two numbers in memory. Winograd's F(2, 3) is used if the multiplications that it
+saves cost more than the additions that it needs. In onnxruntime on ARM64 an addition takes 1.8 instructions an element, and a vector FMA (four
+multiply-accumulates) takes 1.36 to 1.41, so that by instructions an addition costs about 5 multiply-accumulates. The value itself was not measured
+alone."""

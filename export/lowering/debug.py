@@ -11,7 +11,8 @@ from clipstep.export.lowering.profile import EngineProfile
 def graphs(step: nn.Module, inputs: tuple[Tensor, ...], profile: EngineProfile) -> list[tuple[str, fx.GraphModule]]:
     """Return the name of each stage and pass of a lowering, in order, and a copy of the graph after it.
 
-    The stages are `export` (the graph of torch.export), then the passes on it, `lower` (each operation done by its rule), then the passes after.
+    The first stage is `export` (the graph of torch.export), followed by the passes on that graph. Then comes `lower` (the graph in which each
+    operation is replaced by what its rule does), followed by the passes on the lowered graph.
 
     Example:
         >>> for name, module in graphs(program.step, program.inputs, onnx.PROFILE):

@@ -44,7 +44,7 @@ class LoweredLayer:
     fmas_needed: int
     """Multiply-accumulates of the convolution as it was trained, those on its padding included."""
     fmas: int
-    """Multiply-accumulates after the lowering. Fewer than needed where taps on the padding are left out, or by Winograd's filtering."""
+    """Multiply-accumulates after the lowering. They are fewer than `fmas_needed` if taps on the padding are left out, or by Winograd's filtering."""
     elements_moved: int
     """Elements that slices, concatenations, paddings and permutations write. Operations that two layers share are counted for the first."""
 
@@ -53,14 +53,14 @@ def explain(graph: fx.GraphModule, inputs: tuple[Tensor, ...], profile: EnginePr
     """Return the convolutions of a simplified graph, in order, as they are lowered with a profile.
 
     Args:
-        graph: of `clipstep.export.lowering.lower.simplified`.
-        inputs: of the step.
+        graph: what `clipstep.export.lowering.lower.simplified` returned.
+        inputs: the example inputs of the step.
 
     Raises:
         LoweringError: as `clipstep.export.lowering.lower.lower_graph`.
     """
     strategies: dict[str, str] = {}
-    with keeping_metadata():  # So that the metadata of a lowered node names the node it comes from.
+    with keeping_metadata():  # So that the metadata of each lowered node names the node that it was made from.
         lowered = lower_graph(graph, inputs, profile, strategies=strategies)
     made: dict[str, list[fx.Node]] = {}
     for node in lowered.graph.nodes:

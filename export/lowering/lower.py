@@ -112,7 +112,7 @@ class _Lowering(fx.Interpreter):
         if n.op != "call_function" or n in self.constants:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        if n.target in BINARY and n.meta["val"].is_floating_point():  # ExecuTorch would convert integers at each step.
+        if n.target in BINARY and n.meta["val"].is_floating_point():  # ExecuTorch would convert integer constants in every step.
             args = tuple(float(value) if type(value) is int else value for value in args)
         high = any(isinstance(value, Tensor) and value.ndim > 4 for value in tree_leaves(n.meta.get("val")))
         if not high and not any(isinstance(value, LazyPermutation | Frames) for value in tree_leaves((args, kwargs))):

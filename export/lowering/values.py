@@ -59,7 +59,7 @@ class Frames:
         return Frames(tuple(function(frame) for frame in self.tensors))
 
     def map_zero_preserving(self, function: Callable[[Tensor], Tensor]) -> "Frames":
-        """As `map`, for a function with f(0) = 0: frames of zeros stay None."""
+        """Do the same as `map` for a function with f(0) = 0, so that frames of zeros stay None."""
         return Frames(tuple(None if frame is None else function(frame) for frame in self.items))
 
 

@@ -49,7 +49,7 @@ def write_operator(
 
 @contextlib.contextmanager
 def converting(tool: str, reason: Unsupported) -> Iterator[None]:
-    """A context in which `tool` converts the network, because of the `reason` for which the target's writer refused it.
+    """Return a context in which `tool` converts the network, after the target's own writer refused it for `reason`.
 
     Raises:
         ClipstepError: whatever the tool raises.

@@ -16,11 +16,12 @@ PROFILE = EngineProfile(
     winograd=False,
     slice_early=False,
 )
-"""Core ML gets few large operations. Nothing was measured, because it does not run where this was written."""
+"""The engine profile for Core ML: few large operations. None of it was measured, because Core ML does not run on the computers where this was
+written."""
 VARIANTS = {"batched": PROFILE}
 DEFAULT_IOS = 17
 MACOS = {15: 12, 16: 13, 17: 14, 18: 15}
-"""The macOS that runs the same models as each iOS."""
+"""For each iOS version, the macOS version that runs the same models."""
 
 
 COREML = Target(

@@ -66,7 +66,7 @@ def number(value: Any) -> Any:
 
 
 def symmetric(padding: Pair) -> list[int]:
-    """Return the padding as MIL has it: before and after the rows, before and after the columns."""
+    """Return the padding in MIL's order: before and after the rows, before and after the columns."""
     rows, columns = pair(padding)
     return [rows, rows, columns, columns]
 
@@ -154,7 +154,7 @@ def constant_pad(x: Any, amounts: Sequence[int], value: float = 0.0) -> Any:
 def max_pool2d(
     x: Any, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False, *, after: Sequence[int]
 ) -> Any:
-    """A window that ends after the last element, by `ceil_mode`, is written as more padding, which never is the maximum."""
+    """Write a max pool. If `ceil_mode` lets a window end after the last element, the padding is enlarged instead; padding is never the maximum."""
     if pair(dilation) != (1, 1):
         raise Unsupported("`dilation`")
     kernels, strides, paddings = pair(kernel), pair(stride or kernel), pair(padding)

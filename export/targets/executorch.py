@@ -17,7 +17,7 @@ PROFILE = EngineProfile(
     winograd=True,
     slice_early=True,
 )
-"""XNNPACK, whose values keep any order of axes."""
+"""The engine profile for XNNPACK. The writer lets a value lie in memory in any order of its axes, so that permutations cost nothing."""
 VARIANTS = {
     "gemm": PROFILE,
     "gemm-per-tap": replace(PROFILE, gemm_per_tap=True),

@@ -63,7 +63,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
 
 
 def requires(path: Path) -> Requires:
-    """Return the version of ExecuTorch that wrote the file: later ones load it too, earlier ones were not tried."""
+    """Return the version of ExecuTorch that wrote the file as the lowest that it needs: later ones load it too, earlier ones were not tried."""
     return Requires(executorch=f">={version('executorch').partition('+')[0]}")
 
 
@@ -86,7 +86,7 @@ def _calling_delegate(inner: Graph, graph: fx.GraphModule, program: StepProgram,
     shapes = [value.meta["val"].shape for value in outputs]
 
     class Outputs(nn.Module):
-        """Stands for the delegate's program, of which only the outputs' shapes are read."""
+        """A stand-in for the delegate's program: ExecuTorch reads only the shapes of its outputs."""
 
         def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
             return tuple(torch.zeros(shape) + inputs[0].sum() for shape in shapes)
@@ -108,7 +108,7 @@ def _calling_delegate(inner: Graph, graph: fx.GraphModule, program: StepProgram,
 
 def _partitioned(graph: fx.GraphModule, program: StepProgram, metadata: str) -> EdgeProgramManager:
     exported = torch.export.export(graph, program.inputs)
-    for node in exported.graph.nodes:  # Otherwise each of some forty passes copies each node's whole history.
+    for node in exported.graph.nodes:  # Otherwise each of about forty passes would copy each node's whole history.
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
             node.meta.pop(key, None)
     return to_edge_transform_and_lower(

@@ -53,12 +53,12 @@ class OnnxGraph:
         return str(self.initializers[key].name)
 
     def name(self, value: Any) -> str:
-        """Return the name of a value, which is a name already, a tensor or a number."""
+        """Return the name of a value; a tensor or a number is added as a constant, and a name is returned as it is."""
         return value if isinstance(value, str) else self.constant(value if isinstance(value, Tensor) else float(value))
 
 
 def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names: Sequence[str], opset: int = OPSETS[-1]) -> onnx.ModelProto:
-    """Write the model of a graph in that operator set, and in the oldest version of the file format that has it.
+    """Write the model of a graph in the operator set `opset`, and in the oldest version of the file format that has this set.
 
     Raises:
         Unsupported: it has an operator, or a setting of one, that is not written here.
@@ -213,14 +213,14 @@ def pad(
 
 
 def constant_pad(graph: OnnxGraph, x: str, amounts: Sequence[int], value: float = 0.0, *, before: Sequence[int]) -> str:
-    """All axes are given: where only some are, onnxruntime 1.32 breaks the model when it moves a transposition past it."""
+    """Write a padding with amounts for all axes: with only some, onnxruntime 1.32 breaks the model when it moves a transposition past the Pad."""
     pairs = [*([0, 0] for _ in range(len(before) - len(amounts) // 2)), *(amounts[i : i + 2] for i in range(len(amounts) - 2, -1, -2))]
     pads = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
     return graph.add("Pad", x, graph.constant(pads), graph.constant(float(value)))
 
 
 def pixel_unshuffle(graph: OnnxGraph, x: str, factor: int, *, before: Sequence[int]) -> str:
-    """The results' channels have another order in ONNX, except for a single channel."""
+    """Write the operator for an input of one channel; with several, ONNX's SpaceToDepth would give the result's channels in another order."""
     if before[1] > 1:
         raise Unsupported("several channels")
     return graph.add("SpaceToDepth", x, blocksize=factor)
@@ -273,7 +273,7 @@ def resize(
 
 
 AXES_ARE_AN_INPUT = {"ReduceMean": 18, "ReduceSum": 13}
-"""The operator set since which the axes of a reduction are an input instead of an attribute."""
+"""The first operator set in which the axes of a reduction are an input instead of an attribute."""
 
 
 def hardswish(graph: OnnxGraph, x: str) -> str:
@@ -283,8 +283,8 @@ def hardswish(graph: OnnxGraph, x: str) -> str:
 
 
 def gelu(graph: OnnxGraph, x: str, approximate: str = "none") -> str:
-    """Before operator set 20 it is written out: x / 2 * (1 + erf(x / sqrt(2))), with tanh(sqrt(2 / pi) * (x + 0.044715 x^3)) in place of erf
-    if approximated."""
+    """Write a GELU. Before operator set 20 it is written as a formula: x / 2 * (1 + erf(x / sqrt(2))), with tanh(sqrt(2 / pi) * (x + 0.044715 x^3))
+    in place of erf if it is approximated."""
     if graph.opset >= 20:
         return graph.add("Gelu", x, approximate=approximate)
     if approximate == "none":

@@ -75,7 +75,7 @@ def to_onnx(step: nn.Module, program: StepProgram, opset: int = OPSETS[-1]) -> o
             expected=f"{TORCH_OPSETS[0]} to {TORCH_OPSETS[-1]}",
         )
     model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
-    for node in model.graph.node:  # torch.onnx notes source paths of this machine.
+    for node in model.graph.node:  # torch.onnx records source paths of this machine in the nodes.
         del node.metadata_props[:]
         node.doc_string = ""
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):

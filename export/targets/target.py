@@ -45,7 +45,7 @@ class Writer(Protocol):
         """
 
     def requires(self, path: Path) -> "Requires":
-        """Read from a written file which versions of its format and of what runs it are needed."""
+        """Read a written file and return the versions of the format and of the software that are needed to run it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class FormatVersion:
     meaning: str
     """What the number is, for the option's help."""
     advice: str = ""
-    """Why one would choose another."""
+    """Why one would choose another number than the default, for the option's help."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +67,13 @@ class Evaluator:
     """Clipstep's own evaluator of a target's files, for a target that no engine on this computer runs."""
 
     load: str
-    """`module:function`. The function takes `path` and `exact`, the path of the float32 artifact whose weights to use in place of
-    rounded ones, or None, and returns an `clipstep.runtime.engine.Engine`. It is imported in the process that verifies."""
+    """The function that loads a file, as `module:function`. It takes `path` and `exact` and returns a `clipstep.runtime.engine.Engine`. `exact` is
+    None, or the path of the float32 artifact, whose weights are then used in place of rounded ones. The process that verifies imports it."""
     name: str
     """What messages call it."""
     display_name: str
     note: str
-    """What is to be known where its verdict is shown."""
+    """A note that is shown beside its verdict."""
 
     @property
     def module(self) -> str:
@@ -102,7 +102,7 @@ class Target:
     format_version: FormatVersion | None = None
     """The version of its format that can be chosen, if there is one."""
     evaluator: Evaluator | None = None
-    """What computes its files for verification; None for the engine that runs the target on this computer."""
+    """What runs its files for verification; None if an engine on this computer runs the target."""
 
     @property
     def name(self) -> str:

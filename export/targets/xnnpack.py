@@ -120,7 +120,7 @@ class Graph:
         return result
 
     def elementwise(self, operation: Any, value: XnnValue, clamp: Clamp = None, **fields: Any) -> XnnValue:
-        """Add an elementwise operation. It is done before a reshape instead of after it, because the next reshape may undo that one."""
+        """Add an elementwise operation. If `value` is a reshape, the operation is put before it, because the next reshape may undo that reshape."""
         source = self._reshapes.get(value.number, value.number)
         dims = self._values[source].dims
         done = self.add(operation, dims, range(len(dims)), clamp, input_id=source, **fields)
@@ -145,7 +145,11 @@ class Graph:
         return XnnValue(self._layouts[value.number, order], tuple(memory), axes)
 
     def _swapped(self, value: XnnValue, order: tuple[int, ...]) -> XnnValue:
-        """Exchange the last two axes, of which one is short, by two transpositions of long rows: the last two axes first go before the others."""
+        """Exchange the last two axes, one of which is short.
+
+        A single transposition would move short rows. Two transpositions move long ones: the first puts the two axes, already exchanged, before all
+        others, and the second puts them back to the end.
+        """
         axes = [value.axes[place] for place in order]
         first = self.to_layout(value, [*axes[-2:], *axes[:-2]])
         rows = math.prod(first.memory[2:])
@@ -153,8 +157,8 @@ class Graph:
         return self._reshaped(self.to_layout(flat, (1, 0)), [value.memory[place] for place in order], axes)
 
     def reshape(self, value: XnnValue, shape: Sequence[int], channels_last: bool = False) -> XnnValue:
-        """Reshape the value. Elements move only if axes that are joined are not adjacent in memory: then to row-major order or, with
-        `channels_last`, to NHWC."""
+        """Reshape the value. Elements move only if the reshape joins axes that are not adjacent in memory. They are then put in row-major order or,
+        with `channels_last`, in NHWC."""
         shape = tuple(shape) or (1,)
         if shape == value.shape:
             return value
@@ -198,7 +202,7 @@ class Graph:
         return result
 
     def _cut_before_reshape(self, value: XnnValue, starts: Sequence[int], sizes: Sequence[int]) -> XnnValue | None:
-        """Take the slice from the value before its reshape, if it is a slice there too; else returns None."""
+        """Take the slice from the value before its reshape, if it is a slice there too; otherwise return None."""
         if value.number not in self._reshapes:
             return None
         source = self._reshapes[value.number]
@@ -254,7 +258,7 @@ def _swaps_short_axes(memory: Sequence[int], order: tuple[int, ...]) -> bool:
 
 
 def _json(bound: float) -> float | str:
-    """Return a bound as the schema's JSON has it, where infinity is a string."""
+    """Return a bound as it is written in the schema's JSON, where infinity is a string."""
     return {float("inf"): "+inf", float("-inf"): "-inf"}.get(bound, float(bound))
 
 

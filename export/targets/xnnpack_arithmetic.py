@@ -1,4 +1,4 @@
-"""Writes ATen operators that compute as XNNPACK's: one small function for each."""
+"""Writes the ATen operators that do arithmetic as operators of XNNPACK: one small function for each."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -87,9 +87,9 @@ def conv2d(
 
 
 def _whole_tiles(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
-    """Pad the weights with zeros to whole tiles of output channels, if that adds a fifth at most, else returns None.
+    """Pad the weights with zeros to whole tiles of output channels if that adds a fifth at most; otherwise return None.
 
-    For the rest of an incomplete tile XNNPACK takes kernels of two channels, which cost twice as much."""
+    For an incomplete tile XNNPACK uses kernels of two channels, which cost twice as much."""
     more = -len(weight) % TILE
     if not more or more * 5 > len(weight):
         return None
@@ -178,7 +178,7 @@ def softmax(graph: Graph, x: XnnValue, dim: int, dtype: torch.dtype | None = Non
 def max_pool2d(
     graph: Graph, x: XnnValue, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False, clamp: Clamp = None
 ) -> XnnValue:
-    """A window that ends after the last element, by `ceil_mode`, is written as more padding, which never is the maximum."""
+    """Write a max pool. If `ceil_mode` lets a window end after the last element, the padding is enlarged instead; padding is never the maximum."""
     x = graph.to_layout(x, NHWC)
     batch, *lengths, channels = x.memory
     kernels, pads, dilations = pair(kernel), pair(padding), pair(dilation)
@@ -256,7 +256,7 @@ def mean(graph: Graph, x: XnnValue, dims: Any = None, keep: bool = False, dtype:
 
 
 def _mean(graph: Graph, x: XnnValue, dims: Any, keep: bool) -> XnnValue:
-    """Make the axes adjacent in memory and joins them, so that XNNPACK's global average pool takes their mean."""
+    """Make the axes adjacent in memory and join them, so that XNNPACK's global average pool computes their mean."""
     rank = len(x.axes)
     gone = set(range(rank)) if not dims and dims != 0 else {dim % rank for dim in ([dims] if isinstance(dims, int) else dims)}
     places = [place for place, axis in enumerate(x.axes) if axis in gone]

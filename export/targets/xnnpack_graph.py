@@ -58,7 +58,7 @@ def xnnpack_graph(module: fx.GraphModule) -> Graph:
 
 
 def _users(node: fx.Node) -> Iterator[fx.Node]:
-    """Yield the users of a node, where permutations and reshapes are replaced by their own users."""
+    """Yield the users of a node; a permutation or reshape among them is replaced by its own users."""
     for user in node.users:
         if user.target in LAYOUT_ONLY:
             yield from _users(user)

@@ -1,4 +1,4 @@
-"""Writes ATen operators that move elements without computing as XNNPACK's: one small function for each."""
+"""Writes the ATen operators that only move elements as operators of XNNPACK: one small function for each."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def with_last_axis(graph: Graph, x: XnnValue, axis: int) -> XnnValue:
 
 
 def largest(values: Sequence[XnnValue]) -> XnnValue:
-    """Return the largest of several values, and of equally large ones one that is channels last."""
+    """Return the largest of several values; if several are equally large, one that is channels last is preferred."""
     return max(values, key=lambda value: (len(value.axes), math.prod(value.memory), value.axes == NHWC))
 
 

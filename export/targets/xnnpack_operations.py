@@ -1,4 +1,4 @@
-"""The table of ATen operators that are written as XNNPACK's, each with the function that does."""
+"""The table of the ATen operators that are written as operators of XNNPACK, each with the function that writes it."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The order of videos in batches, which only the seed and the epoch decide."""
+"""The order in which videos are put into batches. It depends on nothing but the seed and the epoch."""
 
 from collections.abc import Iterator
 

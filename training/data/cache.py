@@ -18,7 +18,7 @@ from clipstep.runtime.video import VideoError, open_video, read_frames, scaled_s
 
 Frames = npt.NDArray[np.uint8]
 ABANDONED_SECONDS = 3600
-"""After this time an unfinished file is one of a killed process, and is deleted."""
+"""An unfinished file that is older than this is taken for one that a killed process left, and is deleted."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class FrameCache:
         return decoded
 
     def prepare(self, videos: Sequence[Path], frames: int, short_side: int) -> tuple[int, int]:
-        """Make the folder, delete files that killed processes left, and return the cache's size in bytes, once full and now.
+        """Make the folder, delete files that killed processes left, and return two sizes of the cache in bytes: once full, and now.
 
         Raises:
             ClipstepError: the folder cannot be made, or its disk does not have the room.

@@ -48,7 +48,7 @@ def short_side(size: int) -> int:
 
 
 def corner_box(height: int, width: int, random: np.random.Generator) -> Box:
-    """Return a square at a random one of the four corners, whose side is a random one of `CORNER_SCALES` of the short side.
+    """Return a square at one of the four corners. The corner is random, and so is the scale, one of `CORNER_SCALES`.
 
     Source: the paper's "crops from the four corners"; the scales are those of Wang et al., "Towards Good Practices
     for Very Deep Two-Stream ConvNets" (2015), section 3.

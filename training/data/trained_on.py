@@ -21,7 +21,7 @@ from clipstep.training.data.lists import Clip, DataSet, find_group
 KEY = "trained_on"
 """The key of the record in the training summary of a run, and so in a bundle's manifest."""
 DIGEST_BYTES = 8
-"""How many bytes of each SHA-256 are kept: two of 10,000 videos have the same ones by chance in one of 300 billion data sets."""
+"""How many bytes of each SHA-256 are kept. The chance that any two of 10,000 videos have the same digest is about one in 300 billion."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TrainedOn:
 
     @classmethod
     def read(cls, training: Mapping[str, Any], what: object) -> "TrainedOn | None":
-        """Read the record in the training summary of ``what``; None if there is none, as in runs of earlier versions.
+        """Read the record in ``training``, the training summary of the run or bundle ``what``; None if there is none, as in runs of earlier versions.
 
         Raises:
             ClipstepError: it is malformed.
@@ -72,7 +72,7 @@ class TrainedOn:
 
 
 def check_unseen(data: DataSet, trained: TrainedOn | None, what: object, *, allow_leakage: bool = False, fix: str = "give other lists") -> DataSet:
-    """Check that ``what`` was not trained on videos of the test list; return the data set with warnings about it.
+    """Check that the run or bundle ``what`` was not trained on videos of the test list; return the data set with warnings about it.
 
     Raises:
         ClipstepError: it was trained on some of them, and ``allow_leakage`` does not turn that into a warning.
@@ -89,7 +89,7 @@ def check_unseen(data: DataSet, trained: TrainedOn | None, what: object, *, allo
 
 
 def find_seen(trained: TrainedOn | None, test: Sequence[Clip], what: object) -> Leaks:
-    """Find videos of a test list that ``what`` was trained on.
+    """Find videos of a test list that the run or bundle ``what`` was trained on.
 
     The same content is an error. The same source video, known only by its name, is a warning: it may be the same video encoded again, another clip
     of that source, or a video of a different data set with similar names.

@@ -14,7 +14,7 @@ from clipstep.runtime.filesystem.locking import write_lock
 HERE = Path(__file__).parent
 DATA, NETWORK = HERE / "fight", HERE / "network"
 SPLIT = "2"
-"""The lists with all 62 test clips; those of split 1 name 8 of them."""
+"""The split whose lists name all 62 test clips; those of split 1 name only 8 of them."""
 CLIP = DATA / "videos/Fight/v_Fight_g16_c01.mp4"
 """A test clip whose class the network predicts correctly."""
 FINE_TUNE = "--max-steps 8 --batch-size 8 --learning-rate 0.0001 --ema 0.9 --flip --validation 0"
@@ -22,7 +22,7 @@ FINE_TUNE = "--max-steps 8 --batch-size 8 --learning-rate 0.0001 --ema 0.9 --fli
 
 @dataclass(frozen=True)
 class Stage:
-    """A command of the demo; it is skipped if the file ``makes`` exists already."""
+    """A command of the demo. ``makes`` is a file that it writes; if that exists already, the command is skipped."""
 
     arguments: tuple[str, ...]
     makes: Path | None = None
@@ -44,7 +44,8 @@ def stages(out: Path) -> list[Stage]:
 
 
 def _relative_here(path: Path) -> str:
-    """Return the path relative to a checkout, so that the demo's output and its bundle name no folders of this machine."""
+    """Return the path relative to the current folder if it lies inside it, as in a checkout, so that the output and the bundle name no folders of
+    this machine."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 

@@ -41,7 +41,7 @@ class Mixed(nn.Module):
 
 
 class HalvingPool(nn.Module):
-    """A max pool of kernel 3 and stride 2 on all axes. The last pool has kernel 2 in the paper, which would need T >= 2; this one takes any T."""
+    """A max pool of kernel 3 and stride 2 on all axes. The paper's last pool has kernel 2 and would need T >= 2; this one takes any T."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool3d(x, 3, stride=2, padding=1)

@@ -23,8 +23,8 @@ class SlowFastConfig(ClipConfig):
     """The config of a `SlowFastCausalShuffleNet`.
 
     Beside the config of any network: ``alpha`` and ``beta`` are the temporal strides of the slow and the fast path, with ``alpha / beta = 2`` in the
-    paper; ``buffer_frames`` is the paper's b, the frames of stem output that a path carries from subclip to subclip. ``causal`` selects the fully
-    causal network of `slowfast_fully_causal`.
+    paper; ``buffer_frames`` is the paper's b, the number of frames of features that a path carries from one subclip to the next in its stream
+    buffer. ``causal`` selects the fully causal network of `slowfast_fully_causal`.
     """
 
     alpha: int = 2
@@ -106,7 +106,7 @@ class SlowFastCausalShuffleNet(nn.Module):
         return {"slow_buffer": torch.zeros(shape), "fast_buffer": torch.zeros(shape)}
 
     def forward(self, frames: Tensor, slow_buffer: Tensor, fast_buffer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``(logits (N, classes), *next buffers)`` for normalised ``frames`` ``(N, 3, T, size, size)`` and both buffers. Pure."""
+        """Return ``(logits (N, classes), *next buffers)`` for normalised ``frames`` ``(N, 3, T, size, size)`` and both buffers; a pure function."""
         slow, slow_next = self.slow(frames, slow_buffer)
         fast, fast_next = self.fast(frames, fast_buffer)
         return self.classifier(torch.cat([slow, fast], dim=1)), slow_next, fast_next

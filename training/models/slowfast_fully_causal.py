@@ -1,8 +1,8 @@
 """SlowFastCausalShuffleNet with causal temporal convolutions only, so that it can predict after each frame, or pair of frames.
 
 The paper's network looks at later frames within a subclip and halves time three times, so that it predicts once for each subclip. This one keeps
-the frame rate after its stem, and remembers the frames before for each temporal convolution. Steps of two frames compute the same as the
-network does on all frames so far at once.
+the frame rate after its stem, and remembers for each temporal convolution the earlier frames that it reads. Steps of two frames give the same
+result as the network applied to all frames so far at once.
 """
 
 from typing import Any
@@ -43,7 +43,8 @@ class FullyCausalPath(nn.Module):
         return shapes
 
     def forward(self, frames: Tensor, past: PackedState, newest: int = 0) -> Tensor:
-        """Return the features ``(N, 480)`` of ``frames`` ``(N, channels, T, H, W)``, the mean over all of them or over the ``newest``."""
+        """Return the features ``(N, 480)`` of ``frames`` ``(N, channels, T, H, W)``, the mean over all of them or, if it is not 0, over the
+        last ``newest``."""
         z = F.relu(self.stem_norm(self.stem(past.extend(frames[:, :, :: self.stride], 2))))
         y = F.relu(self.causal_norm(self.causal(past.extend(z, self.buffer_frames))))
         y = F.max_pool3d(y, kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
@@ -55,7 +56,7 @@ class FullyCausalPath(nn.Module):
 
 
 class FullyCausalSlowFast(nn.Module):
-    """The network of ``SlowFastConfig(causal=True)``: as many parameters as the paper's, predictions from the mean over all frames so far.
+    """The network of ``SlowFastConfig(causal=True)``. It has as many parameters as the paper's, and predicts from the mean over all frames so far.
 
     Its one state ``past`` ``(N, total)`` packs what each temporal convolution remembers, the mean of the features so far, and the number of frames in
     that mean; zeros at the start of a video. The number of frames in a step must be a multiple of the larger temporal stride.
@@ -78,7 +79,7 @@ class FullyCausalSlowFast(nn.Module):
         return WindowedSlowFast(self, frames, window)
 
     def forward(self, frames: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``(logits (N, classes), next state)`` for normalised ``frames`` ``(N, 3, T, size, size)`` and the state. Pure."""
+        """Return ``(logits (N, classes), next state)`` for normalised ``frames`` ``(N, 3, T, size, size)`` and the state; a pure function."""
         memory = PackedState(past)
         now = torch.cat([self.slow(frames, memory), self.fast(frames, memory)], dim=1)
         mean, count = memory.read((self.classifier.in_features,)), memory.read((1,)) + frames.shape[2]

@@ -1,6 +1,7 @@
 """The network of the paper's published code. It differs from the paper's text: it buffers frames instead of features.
 
-Each path carries one RGB frame from subclip to subclip, a running mean of the frames that it saw, and puts it before the frames of the next one.
+Each path carries one RGB frame from subclip to subclip, a running mean of the frames that it saw. It puts that frame before the frames of the next
+subclip.
 """
 
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class PublishedSlowFast(nn.Module):
         return {"slow_buffer": torch.zeros(1, c, size, size), "fast_buffer": torch.zeros(1, c, size // 2, size // 2)}
 
     def forward(self, frames: Tensor, slow_buffer: Tensor, fast_buffer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``(logits (N, classes), *next buffers)`` for normalised ``frames`` ``(N, 3, T, size, size)`` and both buffers. Pure."""
+        """Return ``(logits (N, classes), *next buffers)`` for normalised ``frames`` ``(N, 3, T, size, size)`` and both buffers; a pure function."""
         slow = torch.cat([slow_buffer[:, :, None], frames[:, :, ::SLOW_STRIDE]], dim=2)
         small = F.avg_pool3d(frames, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         fast = torch.cat([fast_buffer[:, :, None], small], dim=2)

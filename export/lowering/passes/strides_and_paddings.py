@@ -10,7 +10,7 @@ aten = torch.ops.aten
 
 
 def fold_paddings(graph: fx.GraphModule) -> None:
-    """Fold a padding with zeros into the average pool after it, which then counts the padding, if the pool has no padding itself.
+    """Fold a padding with zeros into the average pool after it, if the pool has no padding of its own. The pool then counts the padding's zeros.
 
     Before: `avg_pool3d(pad(x, [1, 1, 1, 1, 1, 1]), 3)`. After: `avg_pool3d(x, 3, padding=1)`.
     """

@@ -1,4 +1,4 @@
-"""The rules: for each ATen operator a function that does it on values of rank 5 or more by tensors of rank 4 or less.
+"""The rules: a function for each ATen operator, which computes it on values of rank 5 or more with operations on tensors of rank 4 or less.
 
 A rule is called as `rule(profile, *args, **kwargs)`: the engine profile, then the arguments of the original operation, in which a
 `clipstep.export.lowering.values.Value` takes the place of each tensor of rank 5 or more. It returns such a value, or a tensor of

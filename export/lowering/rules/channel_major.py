@@ -36,7 +36,7 @@ def depthwise(profile: EngineProfile, conv: Convolution) -> Value:
     """
     (_, channels, count, height, width), wide = conv.x.shape, conv.x.shape[4] + 1
     x = to_channel_major(conv.x)
-    widened = torch.mm(x.reshape(channels * count * height, width), torch.eye(width, wide))  # Engines pad short rows slowly.
+    widened = torch.mm(x.reshape(channels * count * height, width), torch.eye(width, wide))  # Appends the column: engines pad short rows slowly.
     padded = F.pad(widened.reshape(1, channels, count, height * wide), (wide, wide))
     shifted = [padded[..., row * wide : (row + height) * wide] for row in range(3)]
     parts = [F.conv2d(rows, conv.weight[:, :, :, row], None if row else conv.bias, padding=1, groups=channels) for row, rows in enumerate(shifted)]
@@ -77,7 +77,7 @@ def _banded(weight: Tensor, count: int, frames: int, stride: int, padding: int, 
 def sum_windows(x: Tensor, size: Sequence[int], rows: Sequence[range], columns: Sequence[range], scale: float) -> Tensor:
     """Return the sums over windows of the pixels of each frame, times `scale`, by two matrix products.
 
-    `x` is channel-major, with frames of `size` (rows, columns); `rows` and `columns` are the windows.
+    `x` is channel-major, with frames of `size` (rows, columns); `rows` and `columns` are the ranges of rows and of columns that the windows cover.
     """
     (_, channels, count, _), (height, width) = x.shape, size
     right = _window_matrix(columns, width).t() * scale

@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 def conv3d(profile: EngineProfile, *args: Any, **kwargs: Any) -> Value:
-    """A convolution, with the arguments of `convolution_of`, by the first strategy that applies."""
+    """Write a convolution by the first strategy that applies; the arguments are those of `convolution_of`."""
     convolution = convolution_of(*args, **kwargs)
     return strategy_for(profile, convolution).lower(profile, convolution)
 
@@ -38,7 +38,10 @@ def convolution_of(
 
 
 def _explicit_padding(x: Value, weight: Tensor, padding: str, dilation: Triple) -> tuple[Value, Triple]:
-    """Return the input and the padding as numbers. With "same", an odd row, column or frame at the end becomes part of the input."""
+    """Return the input, and the padding as a number for each axis.
+
+    If "same" needs more padding after an axis than before it, the extra row, column or frame of zeros is appended to the input.
+    """
     value, before = to_frames(x), [0, 0, 0]
     if padding == "same":
         totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]

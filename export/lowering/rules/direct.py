@@ -47,7 +47,7 @@ def frames_as_channels(profile: EngineProfile, conv: Convolution) -> Value:
         kernel = weight[:, :, number].repeat(repeats, 1, 1, 1)
         return F.conv2d(part, kernel, bias.repeat(repeats) if bias is not None and number == 1 else None, padding=1, groups=part.shape[1])
 
-    zeros = torch.zeros(1, channels, height, width)  # The results of the first and the last tap on the padding.
+    zeros = torch.zeros(1, channels, height, width)  # What the first and the last tap give where they read the padding.
     first = torch.cat([zeros, tap(0, frames[:, :-channels])], 1)
     last = torch.cat([tap(2, frames[:, channels:]), zeros], 1)
     summed = tap(1, frames) + first + last
@@ -57,7 +57,8 @@ def frames_as_channels(profile: EngineProfile, conv: Convolution) -> Value:
 def fits_batched_taps(profile: EngineProfile, conv: Convolution) -> bool:
     """Whether all frames fit one batch, and one temporal tap reads a frame for every output frame.
 
-    In engines with free permutations only a single tap: there, adding the results of several taps costs more than computing frame by frame.
+    In engines with free permutations it applies to a single tap only, because adding the results of several taps costs more there than computing
+    frame by frame.
     """
     several = profile.free_permutations and len([tap for tap in conv.taps if tap]) > 1
     return fits_one_batch(profile, conv.x) and max(map(len, conv.taps)) == len(conv.sources) and not several
@@ -65,7 +66,7 @@ def fits_batched_taps(profile: EngineProfile, conv: Convolution) -> bool:
 
 def batched_taps(profile: EngineProfile, conv: Convolution) -> Value:
     """Compute it by a 2D convolution for each temporal tap, of the batch of frames that the tap reads; the results are added."""
-    full = max(range(len(conv.taps)), key=lambda tap: len(conv.taps[tap]))  # It has every output frame, so it adds the bias.
+    full = max(range(len(conv.taps)), key=lambda tap: len(conv.taps[tap]))  # This tap reaches every output frame, so it adds the bias.
 
     def convolve(frames: Tensor, tap: int) -> Tensor:
         return F.conv2d(frames, conv.weight[:, :, tap], conv.bias if tap == full else None, **conv.spatial_settings)

@@ -43,8 +43,8 @@ def unary(function: Callable[..., Tensor], *, zero_preserving: bool = False) -> 
 def binary(function: Callable[..., Tensor]) -> Callable[..., Value | Tensor]:
     """Return the rule of a binary function that broadcasts.
 
-    All frames are computed together if an operand is a batch or channel-major and both fit one batch; frame by frame if one operand is frames;
-    otherwise on tensors of lower rank, in which neighbouring axes that broadcast alike are joined.
+    All frames are computed together if one operand is a batch or channel-major and both fit one batch. Otherwise, if one operand is `Frames`, the
+    function is computed frame by frame. All other operands become tensors of lower rank, in which neighbouring axes that broadcast alike are joined.
     """
 
     def rule(profile: EngineProfile, x: Operand, y: Operand, *args: Any, **kwargs: Any) -> Value | Tensor:
@@ -113,7 +113,7 @@ def _broadcast(function: Callable[[Tensor, Tensor], Tensor], x: LazyPermutation,
 
 
 def power(profile: EngineProfile, x: Value, exponent: float) -> Value:
-    """A power; a square is computed as a product, for which all engines have kernels."""
+    """Compute a power. A square is computed as a product, for which all engines have kernels."""
     square: Callable[..., Value] = unary((lambda a: a * a) if exponent == 2 else lambda a: torch.pow(a, exponent))
     return square(profile, x)
 

@@ -32,7 +32,10 @@ def is_ragged(channels: int) -> bool:
 
 
 def one_product(profile: EngineProfile, conv: Convolution) -> Frames:
-    """Compute each output frame by one product over all temporal taps. The bias is a further column of the weights, for a row of ones."""
+    """Compute each output frame by one product over all temporal taps.
+
+    The bias is appended to the weights as one more column, which multiplies a row of ones appended to the im2col matrices.
+    """
     columns, matrices, bias = _operands(profile, conv)
     ones = [torch.ones(1, math.prod(conv.spatial_size)) for _ in bias]
     items = [

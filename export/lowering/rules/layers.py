@@ -17,14 +17,14 @@ aten = torch.ops.aten
 
 
 def linear(profile: EngineProfile, x: Value, weight: Tensor, bias: Tensor | None = None) -> Value | Tensor:
-    """A linear layer, on the rows of a matrix."""
+    """Compute a linear layer, with all axes but the last joined into the rows of a matrix."""
     lazy = to_lazy(x)
     rows = lazy.tensor((math.prod(lazy.shape[:-1]), lazy.shape[-1]))
     return unwrap_low_rank(LazyPermutation.of(F.linear(rows, weight, bias), (*lazy.shape[:-1], len(weight))))
 
 
 def matmul(profile: EngineProfile, x: Value | Tensor, y: Value | Tensor) -> Value | Tensor:
-    """A batched matrix product; the leading axes, which have to be the same, are joined."""
+    """Compute a batched matrix product; the leading axes, which have to be the same, are joined into one."""
     a, b = to_lazy(x), to_lazy(y)
     if a.shape[:-2] != b.shape[:-2]:
         raise Unsupported("a product of matrices whose leading axes differ")
@@ -34,7 +34,7 @@ def matmul(profile: EngineProfile, x: Value | Tensor, y: Value | Tensor) -> Valu
 
 
 def attention(profile: EngineProfile, query: Value, key: Value, value: Value, *args: Any, **kwargs: Any) -> Value | Tensor:
-    """Scaled dot-product attention; the leading axes are joined."""
+    """Compute scaled dot-product attention; the leading axes are joined into one."""
     values = [to_lazy(v) for v in (query, key, value)]
     if args or set(kwargs) - {"scale"}:
         raise Unsupported("attention of rank 5 with a mask")
@@ -52,7 +52,7 @@ def layer_norm(
     epsilon: float = 1e-5,
     *_: Any,
 ) -> Any:
-    """A layer norm, of the rows of a matrix."""
+    """Compute a layer norm, with all axes but the normalised ones joined into the rows of a matrix."""
     lazy, size = to_lazy(x), math.prod(normalised)
     rows = lazy.tensor((math.prod(lazy.shape) // size, size))
     scale, shift = (None if value is None else value.flatten() for value in (weight, bias))
@@ -62,7 +62,7 @@ def layer_norm(
 def group_norm(
     profile: EngineProfile, x: Value, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, epsilon: float = 1e-5, *_: Any
 ) -> Any:
-    """A group norm; time, rows and columns are joined."""
+    """Compute a group norm; time, rows and columns are joined into one axis."""
     lazy = to_lazy(x)
     data = lazy.tensor((*lazy.shape[:2], math.prod(lazy.shape[2:])))
     return unwrap_low_rank(LazyPermutation.of(F.group_norm(data, groups, weight, bias, epsilon), lazy.shape))
@@ -80,14 +80,17 @@ def instance_norm(
     epsilon: float,
     *__: Any,
 ) -> Any:
-    """A group norm with a group for each channel."""
+    """Compute an instance norm, which is a group norm with a group for each channel."""
     if not use_input:
         raise Unsupported("an instance norm with kept statistics")
     return group_norm(profile, x, x.shape[1], weight, bias, epsilon)
 
 
 def interpolate(mode: str) -> Callable[..., Frames]:
-    """Return the rule of a spatial interpolation. Over time it covers only the same number of frames, and nearest with a whole factor."""
+    """Return the rule of a spatial interpolation.
+
+    The number of frames must stay the same; with mode "nearest" it may also be multiplied by a whole factor.
+    """
 
     def rule(profile: EngineProfile, x: Value, sizes: Sequence[int] | None, *settings: Any) -> Frames:
         *align, factors = settings

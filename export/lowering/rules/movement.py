@@ -1,6 +1,7 @@
 """Rules for data movement: reshapes, permutations, slices, concatenations, paddings, shuffles.
 
-Along time they rearrange the tuple of `Frames`, along other axes they work on each frame; other values are lazy permutations.
+On a value held as `Frames`, an operation along time rearranges the tuple of frames, and one along another axis works on each frame. All other
+values are handled as lazy permutations.
 """
 
 import math
@@ -34,7 +35,7 @@ from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 FRAME_AXIS = {1: 1, 3: 2, 4: 3}
-"""The axis of a frame `(1, C, H, W)` for each axis of a value `(1, C, T, H, W)` but time."""
+"""The axis of a frame `(1, C, H, W)` for each axis of a value `(1, C, T, H, W)` except time."""
 BATCH_AXIS = {**FRAME_AXIS, TIME: 0}
 """The axis of a batch `(T, C, H, W)` for each axis of a value."""
 Operand = Value | Tensor
@@ -53,7 +54,7 @@ def transpose(profile: EngineProfile, x: Operand, first: int, second: int) -> La
 
 
 def unsqueeze(profile: EngineProfile, x: Operand, dim: int) -> Value | Tensor:
-    """A frame `(1, C, H, W)` that gets an axis of time becomes a value of one frame."""
+    """Add an axis of size 1. If a frame `(1, C, H, W)` gets the axis of time, the result is a value of one frame, `Frames`."""
     if isinstance(x, Tensor) and x.ndim == 4 and dim % 5 == TIME and len(x) == 1:
         return Frames((x,))
     shape = list(x.shape)
@@ -62,7 +63,7 @@ def unsqueeze(profile: EngineProfile, x: Operand, dim: int) -> Value | Tensor:
 
 
 def squeeze(profile: EngineProfile, x: Operand, dims: int | Sequence[int] | None = None) -> LazyPermutation | Tensor:
-    """Without the axis of time, a value of one frame becomes that frame."""
+    """Remove axes of size 1. If a value of one frame loses its axis of time only, the result is that frame."""
     rank = len(x.shape)
     asked = range(rank) if dims is None else [d % rank for d in ([dims] if isinstance(dims, int) else dims)]
     gone = [d for d in asked if x.shape[d] == 1]
@@ -72,7 +73,11 @@ def squeeze(profile: EngineProfile, x: Operand, dims: int | Sequence[int] | None
 
 
 def cat(profile: EngineProfile, values: Sequence[Operand], dim: int = 0) -> Value | Tensor:
-    """A concatenation: of frames along time, a longer tuple; along another axis, frame by frame. Batches and channel-major values stay so."""
+    """Concatenate values.
+
+    Along time, the result of `Frames` is a longer tuple; along another axis they are concatenated frame by frame. Batches are concatenated to a
+    batch, and channel-major values to a channel-major value.
+    """
     rank = len(values[0].shape)
     dim %= rank
     if (
@@ -104,7 +109,7 @@ def stack(profile: EngineProfile, values: Sequence[Operand], dim: int = 0) -> Va
 
 
 def slice_tensor(profile: EngineProfile, x: Operand, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value | Tensor:
-    """A slice: of frames along time, some entries of the tuple; along another axis, a slice of each frame."""
+    """Slice a value. Along time, a slice of `Frames` takes entries of the tuple; along another axis each frame is sliced."""
     dim %= len(x.shape)
     kept = range(x.shape[dim])[start:end:step]
     if len(kept) == x.shape[dim]:
@@ -136,7 +141,7 @@ def unbind(profile: EngineProfile, x: Operand, dim: int = 0) -> list[Value | Ten
 def slice_scatter(
     profile: EngineProfile, x: Operand, source: Operand, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Value | Tensor:
-    """An assignment to a slice: the concatenation of the entries before it, `source`, and the entries after it."""
+    """Assign to a slice: the result is the concatenation of the entries before the slice, `source`, and the entries after the slice."""
     kept = range(x.shape[dim])[start:end:step]
     if step != 1:
         raise Unsupported("an assignment to a strided slice")
@@ -173,7 +178,7 @@ def index_select(profile: EngineProfile, x: Operand, dim: int, index: Tensor) ->
 
 
 def expand(profile: EngineProfile, x: Operand, sizes: Sequence[int], *, implicit: bool = False) -> Value | Tensor:
-    """An expansion, by copying: engines have no strides of 0."""
+    """Expand axes of size 1. The entries are copied, because engines have no strides of 0."""
     rank = len(sizes)
     expanded = to_lazy(x).reshape((*[1] * (rank - len(x.shape)), *x.shape))
     shape = [old if new == -1 else new for old, new in zip(expanded.shape, sizes, strict=True)]
@@ -188,7 +193,7 @@ def _repeated(rows: list[Tensor], count: int) -> Tensor:
 
 
 def pad(profile: EngineProfile, x: Operand, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Value | Tensor:
-    """A padding. `amounts` has two numbers for each axis, the last axis first, as in `aten.pad`. Frames of zeros become None."""
+    """Pad a value. `amounts` has two numbers for each axis, the last axis first, as in `aten.pad`. Added frames of zeros are None in `Frames`."""
     if mode == "replicate":
         return _replicated(profile, x, amounts)
     if mode != "constant":
@@ -249,7 +254,7 @@ def rowwise(function: Callable[[list[Tensor]], Tensor], values: Sequence[LazyPer
 
 
 def channel_shuffle(profile: EngineProfile, x: Value, groups: int) -> Value:
-    """A channel shuffle that no pass could fold into a convolution."""
+    """Compute a channel shuffle; only those that no pass could fold into a convolution get here."""
     if keeps_channel_major(profile, x):
         _, channels, *size = x.shape
         shuffled = _shuffled(to_channel_major(x), groups)
@@ -275,7 +280,7 @@ def filled(value: float | None = None) -> Callable[..., Tensor]:
 
 
 def identity(profile: EngineProfile, x: Value, *_: Any, **__: Any) -> Value:
-    """An operator that returns its input, in a graph without side effects."""
+    """Return the input: in a graph without side effects the operators with this rule do no more than that."""
     return x
 
 

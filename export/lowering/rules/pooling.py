@@ -1,4 +1,4 @@
-"""Rules for pools: spatially by 2D operations, over time by combining the frames of a window."""
+"""Rules for pools: each frame is pooled by 2D operations, and the frames of each temporal window are combined."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -51,10 +51,10 @@ def avg_pool3d(
     count_padding: bool = True,
     divisor: int | None = None,
 ) -> Value:
-    """An average pool: a sum over time, then spatially a 2D average pool, matrix products (channel-major values), or a depthwise convolution
-    with equal weights.
+    """Compute an average pool: add the frames of each temporal window, then pool spatially.
 
-    If the windows have different numbers of elements, the weights are one, and the sums are multiplied with the reciprocal numbers.
+    The spatial part is a 2D average pool, matrix products (for channel-major values), or a depthwise convolution with equal weights. If not all
+    windows have the same number of elements, the weights are 1, and each sum is divided by the number of elements in its window.
     """
     kernel, padding = triple(kernel), triple(padding)
     stride, value = triple(stride or kernel), x
@@ -108,7 +108,7 @@ def _sum_over_time(profile: EngineProfile, value: Value, over_time: Sequence[ran
 def max_pool3d(
     profile: EngineProfile, x: Value, kernel: Triple, stride: Triple = (), padding: Triple = (0,), dilation: Triple = (1,), ceil_mode: bool = False
 ) -> Value:
-    """A max pool: a 2D pool of each frame, then the maximum over the frames of each temporal window."""
+    """Compute a max pool: a 2D pool of each frame, then the maximum over the frames of each temporal window."""
     kernel, padding, dilation = triple(kernel), triple(padding), triple(dilation)
     stride = triple(stride or kernel)
 
@@ -134,7 +134,7 @@ def max_pool3d(
 
 
 def adaptive_avg_pool3d(profile: EngineProfile, x: Value, sizes: Sequence[int]) -> Frames:
-    """An adaptive average pool: the mean of the frames of each window, each pooled spatially."""
+    """Compute an adaptive average pool: pool each frame spatially, then take the mean over the frames of each temporal window."""
     pooled = to_frames(x).map(lambda frame: _adaptive(frame, sizes[1:], F.avg_pool2d, F.adaptive_avg_pool2d))
     parts = _adaptive_windows(len(pooled.items), sizes[0])
     summed = _over_time(pooled, parts, torch.add)
@@ -142,7 +142,10 @@ def adaptive_avg_pool3d(profile: EngineProfile, x: Value, sizes: Sequence[int]) 
 
 
 def adaptive_max_pool3d(profile: EngineProfile, x: Value, sizes: Sequence[int]) -> tuple[Frames, None]:
-    """An adaptive max pool: the maximum of the frames of each window, each pooled spatially. The indices of the maxima are not computed."""
+    """Compute an adaptive max pool: pool each frame spatially, then take the maximum over the frames of each temporal window.
+
+    The indices of the maxima, the operator's second result, are not computed.
+    """
     pooled = to_frames(x).map(lambda frame: _adaptive(frame, sizes[1:], F.max_pool2d, F.adaptive_max_pool2d))
     return _over_time(pooled, _adaptive_windows(len(pooled.items), sizes[0]), torch.maximum), None
 
@@ -160,7 +163,7 @@ def _adaptive_windows(length: int, count: int) -> list[range]:
 
 
 def _adaptive(frame: Tensor, sizes: Sequence[int], plain: Callable[..., Tensor], adaptive: Callable[..., Tensor]) -> Tensor:
-    """Pool a frame adaptively: by a plain pool, which more engines have, if all windows have the same size."""
+    """Pool a frame adaptively. If all windows have the same size, that is a plain pool, which more engines have."""
     if tuple(sizes) == tuple(frame.shape[2:]):
         return frame
     if any(length % size for length, size in zip(frame.shape[2:], sizes, strict=True)):

@@ -23,7 +23,7 @@ Function = Callable[..., Tensor]
 def reduction(function: Function, combine: Function, *, mean: bool = False) -> Callable[..., Value | Tensor]:
     """Return the rule of a reduction.
 
-    Frames are reduced over time by `combine`, of two frames, and within each frame by `function`. Any other value is
+    `Frames` are reduced over time by `combine`, a function of two frames, and within each frame by `function`. Any other value is
     reduced by `function` along the rows of a matrix.
     """
 
@@ -53,7 +53,7 @@ subtract, multiply = binary(torch.sub), binary(torch.mul)
 def variance(
     profile: EngineProfile, x: Value, dims: Dims = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None
 ) -> Value | Tensor:
-    """A variance: the mean square of the differences from the mean."""
+    """Compute a variance, the mean square of the differences from the mean."""
     less = float(unbiased) if correction is None else correction
     count = math.prod(x.shape[d] for d in _axes(x, dims))
     centred = subtract(profile, x, mean(profile, x, dims, True))
@@ -61,7 +61,7 @@ def variance(
 
 
 def cumulative_sum(profile: EngineProfile, x: Value, dim: int, **_: Any) -> Value | Tensor:
-    """A running sum: along time by adding frame after frame."""
+    """Compute a running sum. Along time, `Frames` are added one after the other."""
     dim %= len(x.shape)
     if isinstance(x, Frames) and dim == TIME:
         return to_frames(list(accumulate(x.tensors, torch.add)))
@@ -69,7 +69,7 @@ def cumulative_sum(profile: EngineProfile, x: Value, dim: int, **_: Any) -> Valu
 
 
 def softmax(profile: EngineProfile, x: Value, dim: int, *_: Any) -> Value | Tensor:
-    """A softmax along the rows of a matrix, for which engines have kernels."""
+    """Compute a softmax along the rows of a matrix: engines have kernels for that."""
     dim %= len(x.shape)
     axes = [*(d for d in range(len(x.shape)) if d != dim), dim]
     moved = to_lazy(x).permute(axes)

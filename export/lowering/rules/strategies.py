@@ -18,7 +18,7 @@ class Strategy:
 
     name: str
     applies: Callable[[EngineProfile, Convolution], bool]
-    """Reads the profile, the settings and the input's representation; adds no operation to the graph."""
+    """Whether the strategy can be used, by the profile, the settings and the input's representation. The call adds no operation to the graph."""
     lower: Callable[[EngineProfile, Convolution], Value]
 
 
@@ -35,7 +35,7 @@ STRATEGIES = (
     Strategy("per-frame-taps", direct.fits_per_frame_taps, direct.per_frame_taps),
     Strategy("taps-as-channels", lambda *_: True, direct.taps_as_channels),
 )
-"""Specific ones before general ones; the last one always applies."""
+"""All strategies, the specific ones before the general ones. The last one always applies."""
 
 
 def strategy_for(profile: EngineProfile, convolution: Convolution) -> Strategy:

@@ -1,4 +1,4 @@
-"""The strategy that computes two output frames of three temporal taps at a time, by Winograd's minimal filtering F(2, 3) along time.
+"""The strategy that computes a convolution with three temporal taps two output frames at a time, by Winograd's minimal filtering F(2, 3) along time.
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", section 4.1, here on the axis of time.
 """
@@ -21,7 +21,7 @@ Signed = tuple[int, Tensor]
 
 
 def fits(profile: EngineProfile, conv: Convolution) -> bool:
-    """Whether there are three temporal taps, and the multiplications saved are worth more than the additions that are added."""
+    """Whether there are three temporal taps, and the multiplications saved are worth more than the additions needed."""
     if not profile.gemm or not profile.winograd or conv.groups != 1:
         return False
     out_channels, channels, taps, *kernel = conv.weight.shape
