@@ -1,4 +1,6 @@
-"""Bundle in, predictions out: numpy, PyAV and an engine, never torch.
+"""Run bundles: load one, push the frames of a video into a stream, and get predictions.
+
+It needs numpy, PyAV and an engine. Importing the package never imports PyTorch.
 
 Example:
     ```python
@@ -46,4 +48,4 @@ __all__ = [
     "read_frames",
 ]
 
-__getattr__ = lazy_names(__name__, {"artifact_info": ("ArtifactInfo",), "inspection": ("inspect",)})  # They bring what only commands need.
+__getattr__ = lazy_names(__name__, {"artifact_info": ("ArtifactInfo",), "inspection": ("inspect",)})  # Lazily: they load what only commands need.

@@ -30,12 +30,12 @@ class ArtifactInfo(BaseModel):
     operations: dict[str, int]
     """The number of nodes by type; an ExecuTorch delegate counts as one call."""
     weights_bytes: int | None
-    """The size of the weights in bytes; None if the format does not tell."""
+    """The size of the weights in bytes; None if the format does not say."""
     written_by: str
     interface: Interface | None
     """The metadata that clipstep embedded; None if there is none."""
     ignored_keys: tuple[str, ...] = ()
-    """The keys of metadata of a newer minor version that this clipstep does not know, and so has not read."""
+    """The keys of the metadata that were not read, because a newer minor version of the format added them."""
 
 
 def read_artifact(path: Path) -> ArtifactInfo:

@@ -3,7 +3,8 @@
 from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 Tensor = tuple[str | None, str, list[int]]
-"""Name, None in a format without names; type; shape, in which -1 stands for a dimension that is not fixed."""
+"""An input or an output: its name (None in a format without names), its type, and its shape, in which -1 stands for a dimension that is not
+fixed."""
 
 
 METADATA = "clipstep"

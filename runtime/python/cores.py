@@ -9,7 +9,7 @@ from pathlib import Path
 def available_cores(system: Path = Path("/")) -> int:
     """Return how many cores this process may use: those of its affinity mask, at most its container's CPU quota, rounded up.
 
-    More threads than that would only take time from each other. `system` is the root of the file system that the quota is read from.
+    More threads than that would only compete for the same cores. `system` is the root of the file system that the quota is read from.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([cores, *(math.ceil(share) for share in _shares(system))]))

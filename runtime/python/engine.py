@@ -16,11 +16,11 @@ class Engine(Protocol):
         """Take frames and states in the manifest's order and return logits and next states; inputs are not written to.
 
         Raises:
-            EngineError: the engine fails; this process was forked from the one that loaded it, and lacks its threads.
+            EngineError: the engine fails; or this process was forked from the one that loaded the artifact, and so has no copy of its threads.
         """
 
     def close(self) -> None:
-        """Free the memory; using the engine afterwards is an error of the caller's."""
+        """Free the memory. The caller must not use the engine afterwards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +32,14 @@ class EngineInfo:
     target: str
     """The target whose artifacts it runs."""
     load: Callable[..., Engine]
-    """`(path, threads)`, and `spinning` after them if `spins`."""
+    """Loads an artifact. It is called with `(path, threads)`, or with `(path, threads, spinning)` if `spins` is true."""
     spins: bool
     """Whether its threads can be told to wait busily between steps."""
     libraries: tuple[str, ...]
-    """The distributions that it needs, which are also the modules looked for to see whether it is installed. Records note their versions."""
+    """The distributions that it needs. It counts as installed if modules of these names can be found. Benchmark records note their versions."""
     module: str
     """The module that a process imports before it loads a file, so that the import counts neither as the file's time nor as its memory."""
     extra: str | None
     """The extra of clipstep that brings the libraries; None if every installation has them."""
     threads_used: Callable[[], int] | None = None
-    """Returns how many threads the engine says that it uses; None for an engine that does not say."""
+    """Returns how many threads the engine reports that it uses; None if it cannot be asked."""

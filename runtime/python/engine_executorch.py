@@ -16,7 +16,7 @@ from clipstep.runtime.fork_safety import FIX, OwnerProcess
 
 
 class _User:
-    """A user of the pool that is no model."""
+    """A user of the pool that is not an open model but a `with` block; see `ThreadPool.held`."""
 
 
 class ThreadPool:
@@ -33,7 +33,7 @@ class ThreadPool:
 
     @contextmanager
     def loading(self, user: object, threads: int) -> Iterator[Binding]:
-        """Give ExecuTorch's binding, with which `user` loads a model that is run by `threads` threads. One user loads at a time.
+        """Yield ExecuTorch's binding, with which `user` loads a model that is run by `threads` threads. One user loads at a time.
 
         The pool stays as it is until `user` is garbage-collected, or given to `leave`.
 
@@ -63,7 +63,7 @@ class ThreadPool:
 
     @contextmanager
     def held(self, threads: int) -> Iterator[Binding]:
-        """Give ExecuTorch's binding, for models that are loaded and run inside the context; until its end the pool stays as it is."""
+        """Yield ExecuTorch's binding, for models that are loaded and run inside the context. The pool is not replaced until the context ends."""
         user = _User()
         with self.loading(user, threads) as executorch:
             pass
@@ -73,7 +73,7 @@ class ThreadPool:
             self.leave(user)
 
     def leave(self, user: object) -> None:
-        """Say that `user` runs nothing any more."""
+        """Record that `user` no longer uses the pool."""
         self._users.discard(user)
 
 
@@ -94,7 +94,7 @@ class ExecuTorch:
         with POOL.loading(self, threads) as executorch:
             try:
                 self._module: Any = executorch.load(str(path))
-                self._inputs: int = self._module.method_meta("forward").num_inputs()  # Loading alone reads nothing of the file.
+                self._inputs: int = self._module.method_meta("forward").num_inputs()  # load() alone does not read the file yet.
             except Exception as error:  # Mostly RuntimeError, but other types too for damaged files.
                 raise EngineError(f"{path}: ExecuTorch cannot load it", got=error_summary(error)) from error
 
@@ -108,7 +108,7 @@ class ExecuTorch:
         return {"inputs": inputs, "outputs": outputs, "metadata": self._metadata()}
 
     def _metadata(self) -> str | None:
-        """Return what the constant method of clipstep's facts gives, or None if the file has no such method."""
+        """Return clipstep's metadata, which a constant method of the file returns, or None if the file has no such method."""
         if METADATA not in self._module.method_names():
             return None
         try:
@@ -124,7 +124,7 @@ class ExecuTorch:
         with self._lock:
             if self._module is None:
                 raise EngineError(f"{self._path}: the engine is closed", fix="load it again")
-            if len(inputs) != self._inputs:  # ExecuTorch would compute with whatever is in memory there.
+            if len(inputs) != self._inputs:  # For a missing input, ExecuTorch would compute with whatever its memory holds.
                 raise EngineError(f"{self._path}: wrong number of inputs", got=len(inputs), expected=self._inputs)
             try:
                 given = [torch.from_numpy(value) for value in inputs]

@@ -22,7 +22,7 @@ def onnxruntime_session(path: Path, threads: int, *, spinning: bool = False, **o
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-    settings.enable_mem_pattern = False  # It allocates one block for all values of a step, a quarter larger than what they take in turn.
+    settings.enable_mem_pattern = False  # It would allocate one block for all values of a step: a quarter more memory.
     for name, value in options.items():
         setattr(settings, name, value)
     return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
@@ -39,14 +39,14 @@ class OnnxRuntime:
     """An artifact in onnxruntime."""
 
     def __init__(self, path: Path, threads: int, spinning: bool = False) -> None:
-        import onnxruntime  # noqa: F401  If it is not installed, that is not the file's fault.
+        import onnxruntime  # noqa: F401  Outside the try, so that a missing library is not blamed on the file.
 
         self._path = path
         self._loaded = OwnerProcess() if threads > 1 else None
         try:
             self._session: Any = onnxruntime_session(path, threads, spinning=spinning)
             self._names = [value.name for value in self._session.get_inputs()]
-        except Exception as error:  # onnxruntime's exceptions share no base class of its own.
+        except Exception as error:  # onnxruntime's exceptions have no common base class but Exception.
             raise EngineError(f"{path}: onnxruntime cannot load it", got=error_summary(error)) from error
         make_fork_safe(self)
 
@@ -70,7 +70,7 @@ class OnnxRuntime:
             raise EngineError(f"{self._path}: the engine is closed", fix="load it again")
         try:
             return list(session.run(None, dict(zip(self._names, inputs, strict=True))))
-        except Exception as error:  # The same holds here.
+        except Exception as error:  # As above: they have no common base class.
             raise EngineError(f"{self._path}: onnxruntime failed in a step", got=error_summary(error)) from error
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""The only use that the runtime makes of parts of ExecuTorch that are not public: to run a file, and to read one.
+"""The parts of ExecuTorch that are not public and that the runtime uses, to run a file and to read one. No other module of the runtime uses any.
 
 The public `executorch.runtime` cannot set the number of threads and always copies the outputs, and ExecuTorch has no public reader of its files.
-`clipstep.export.compat` has what writes them: it is imported by exports alone, while this module imports ExecuTorch, and with it PyTorch,
-only when it is called.
+What writes files is in `clipstep.export.compat`, which only exports import. This module imports ExecuTorch, and with it PyTorch, only when one of
+its functions is called.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""Engines in processes that call `os.fork()`, as `multiprocessing` and gunicorn's preloading do.
+"""Keep engines from hanging in processes made by `os.fork()`, which `multiprocessing` and gunicorn's preloading call.
 
-The forked process has a copy of the memory, but none of the threads that an engine started.
+A forked process has a copy of the memory, but none of the threads that an engine started.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ class OwnerProcess:
         """Check that `what` is used in the process that loaded it.
 
         Raises:
-            EngineError: this process was forked from it. A step would wait for ever for threads that do not exist here.
+            EngineError: this process was forked from that one, so that a step would wait for ever for threads that do not exist here.
         """
         if os.getpid() != self._process:
             raise EngineError(f"{what}: was loaded before this process was forked", got=f"process {os.getpid()}", expected=self._process, fix=FIX)

@@ -21,13 +21,13 @@ GOLDEN_FILE = "golden.safetensors"
 BOUNDS = {"float32": 1e-4, "float16": 2e-2}
 """The largest error that an artifact of that precision may have, as a fraction of each output's `scale_of`.
 
-Float32 networks differ from float64 by up to 2e-5 of it (resnet3d_50, random weights), the home network in float16 by 7e-3 and
-others by up to 1.6e-2 (docs/measurements.md).
+Measured errors, as the same fraction (docs/measurements.md): up to 2e-5 in float32 against float64 (resnet3d_50, random weights); in float16
+7e-3 for the home network of these measurements, and up to 1.6e-2 for others.
 """
 LEAST_SHARE = 1 / 20
 LEAST_SCALE = 1e-2
 SHORT_STEPS = 4
-"""How many golden steps a shortened recording keeps, or more if the first prediction comes later."""
+"""How many golden steps a shortened recording keeps, unless it takes more to get a prediction; see `short_steps`."""
 
 
 class ParityError(ClipstepError):
@@ -52,8 +52,8 @@ class GoldenSteps:
     states: dict[str, Array]
     """For each state, in the manifest's order, its values after the last M steps, `(M, *shape)`; M is N, unless the states are large."""
     flushed: Mapping[int, Array] = field(default_factory=dict)
-    """By number of steps, the logits `(classes,)` of the video that consists of the first so many steps, after it was flushed. Empty if there
-    is nothing to flush, and in bundles that do not record it."""
+    """The logits `(classes,)` that a flush returns: the key `n` stands for a video that ends after the first `n` golden steps. Empty if the
+    network has nothing to flush, and in bundles that do not record flushes."""
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {'x'.join(map(str, value.shape[1:]))}" for name, value in self.states.items())
@@ -166,7 +166,7 @@ def short_steps(flush: Flush | None, frames: int, delay: int, steps: int) -> int
 
 
 def flush_points(flush: Flush | None, frames: int, delay: int, steps: int) -> tuple[int, ...]:
-    """Return after how many golden steps to record a flush: the fewest that the network allows, as many as `short_steps`, and all."""
+    """Return the numbers of golden steps after which to record a flush: the smallest that the network allows, `short_steps`, and `steps`."""
     if flush is None:
         return ()
     shortest = shortest_steps(flush, frames)
@@ -208,7 +208,8 @@ class GoldenErrors:
 def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> GoldenErrors:
     """Run the golden steps, the recorded flushes, and the first step again after a reset, and compare all outputs.
 
-    If every output is within its bound, the likeliest class is the reference's wherever that leads by more than twice the bound.
+    If every output is within its bound, the artifact's likeliest class is the same as the reference's wherever the reference's leads the next
+    class by more than twice the bound.
 
     Args:
         model: the loaded artifact.
@@ -268,7 +269,7 @@ def error_at(name: str, step: int, reference: Array, value: Array) -> float:
 
 
 def _compared(golden: GoldenSteps, step: int, logits: Array, states: Sequence[Array]) -> Iterator[tuple[str, Array, Array]]:
-    """Yield each output's name, its recorded value and the computed one."""
+    """Yield each output's name, its recorded value and the computed one, without states that were not recorded for this step."""
     yield "logits", golden.logits[step], logits
     for (name, recorded), value in zip(golden.states.items(), states, strict=True):
         left_out = len(golden.logits) - len(recorded)

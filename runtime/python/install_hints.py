@@ -15,7 +15,7 @@ def install_extra(extra: str) -> str:
 
 def _requirement(extra: str) -> str:
     found = list(distributions(name="clipstep"))
-    urls = (each.read_text("direct_url.json") for each in found)  # In a checkout, an egg-info folder that a build left has none, and is found first.
+    urls = (each.read_text("direct_url.json") for each in found)  # An egg-info folder that a build left in a checkout is found first, and lacks it.
     text = next(filter(None, urls), None) if found else "{}"
     if text is None:  # It came from an index.
         return shlex.quote(f"clipstep[{extra}]")

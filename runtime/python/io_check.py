@@ -1,4 +1,4 @@
-"""Compare an artifact's inputs and outputs with the manifest: what its file declares at load, and then the outputs of each step."""
+"""Compare an artifact's inputs and outputs with the manifest: what its file declares at load, and what each step returns."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ Described = tuple[str | None, str, tuple[int, ...]]
 
 
 def expected_tensors(interface: Interface) -> tuple[list[Described], list[Described]]:
-    """Return name, type and shape of a step's inputs, and of its outputs, by the manifest."""
+    """Return the name, type and shape of each input of a step, and of each output, as the manifest states them."""
     spec = interface.input
     inputs: list[Described] = [(spec.name, spec.dtype, spec.shape), *((s.name, s.dtype, s.shape) for s in interface.states)]
     states: list[Described] = [(f"{s.name}_out", s.dtype, s.shape) for s in interface.states]

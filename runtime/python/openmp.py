@@ -1,7 +1,7 @@
 """Let PyTorch's OpenMP threads sleep while they wait for each other, in place of spinning.
 
-They spin after every operation by default. Beside another program that used one of the cores, a check of one second took one and a half
-minutes because of that. OpenMP reads the setting from the environment, once, when its library is loaded.
+By default they spin after every operation. While another program kept one of the cores busy, that made a check which otherwise takes a second
+take one and a half minutes. OpenMP reads the setting from the environment, once, when its library is loaded.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Crop and resize frames, in the same way in training, in evaluation and on a stream.
 
-It is written in numpy, because the other runtimes have to compute the same bits.
+It is written in numpy, without an image library, so that the other runtimes can compute the same result bit for bit.
 """
 
 from functools import lru_cache

@@ -11,7 +11,7 @@ from clipstep.runtime.model import StepModel
 
 
 class SubclipStream:
-    """One video, subclip by subclip. `Stream` makes subclips of frames."""
+    """Runs one video, subclip by subclip. `Stream` runs it frame by frame, and uses this class."""
 
     def __init__(self, model: StepModel) -> None:
         self._model = model

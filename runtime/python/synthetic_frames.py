@@ -1,7 +1,8 @@
 """Draw frames for golden steps. Unlike noise, they make a network's outputs differ from step to step.
 
 Each subclip is a scene with its own brightness, contrast and tint, in which waves, a texture and a disc move in their own directions and
-accelerate. Nothing in it is symmetric, so that exchanged axes or colours and a reversed order of frames show.
+accelerate. Nothing in it is symmetric, so that an artifact which exchanges axes or colours, or reverses the order of the frames, gives other
+outputs.
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ def synthetic_subclips(count: int, frames: int, height: int, width: int, channel
 
 
 def _scene(random: np.random.Generator, place: float, frames: int, height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:
-    """Return a scene `(frames, height, width, channels)`. Its `place` in the video, from 0 to 1, makes later ones brighter."""
+    """Return a scene `(frames, height, width, channels)`. `place` is its place in the video, from 0 to 1; later scenes are brighter."""
     brightness = 255 * (0.25 + 0.5 * (0.6 * place + 0.4 * random.random()))
     contrast, tint = random.uniform(25, 90), random.uniform(0.4, 1.2, channels)
     time = _accelerating(frames)
@@ -33,7 +34,7 @@ def _scene(random: np.random.Generator, place: float, frames: int, height: int, 
 
 
 def _accelerating(frames: int) -> Array:
-    """Return a time for each frame of a scene, from 0 to 1, that goes faster and faster."""
+    """Return a time from 0 to 1 for each frame of a scene, at growing intervals, so that all motion speeds up."""
     steps: Array = np.arange(frames) / max(1, frames)
     return 0.5 * steps + 0.5 * steps**2
 

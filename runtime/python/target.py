@@ -25,7 +25,7 @@ class Tensor(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class FileContent:
-    """What a lone file says of itself."""
+    """What can be read from a lone artifact file."""
 
     inputs: list[Tensor]
     outputs: list[Tensor]
@@ -51,9 +51,9 @@ class TargetInfo:
     imports: tuple[str, ...]
     """The modules that `read` imports."""
     destinations: tuple[DestinationName, ...]
-    """Where an engine runs it: a pack for such a destination includes it."""
+    """Where it can be run. A pack for one of these destinations includes this target's artifacts."""
     check: Callable[[Path], None] | None = None
-    """Checks a file before an engine gets it, beyond that it is there; None if there is nothing more to check."""
+    """Checks a file before an engine loads it. None if it is enough that the file is there and not empty, which is checked for every target."""
     nodes: str = "operations"
     """What the nodes of its graph are called."""
 

@@ -1,4 +1,4 @@
-"""The table of targets, as far as runtimes know them: a new one is a file `target_NAME.py` and a line here.
+"""The table of targets, with what a runtime must know of each: a new one is a file `target_NAME.py` and a line here.
 
 What an export must know of a target is in `clipstep.export.targets`, in the same order. Everything else derives from these two tables,
 or is compared with them by `tests/package/test_targets.py`.
@@ -25,20 +25,21 @@ def targets_for(destination: DestinationName) -> tuple[str, ...]:
 
 
 def by_suffix(path: Path) -> TargetInfo | None:
-    """Return the target of a lone file, by how its name ends; None if it is no target's."""
+    """Return the target that has a file's suffix; None if there is none."""
     return next((info for info in TARGETS.values() if info.suffix == path.suffix), None)
 
 
 def suffixes() -> tuple[str, ...]:
-    """Return how the names of all targets' files end."""
+    """Return the suffixes of all targets' files."""
     return tuple(info.suffix for info in TARGETS.values())
 
 
 def check_artifact_file(target: str, path: Path) -> None:
-    """Check the artifact `path` of that target before an engine gets it.
+    """Check the artifact `path` of that target before an engine loads it.
 
     Raises:
-        ClipstepError: it is absent or empty; it names other files, needs code that is not its engine's, or refers to something outside it.
+        ClipstepError: it is absent or empty; or it is not self-contained, because its tensors lie in other files, or because it needs operators
+            that its engine does not have.
     """
     check_present(path, "export it again")
     check = TARGETS[target].check

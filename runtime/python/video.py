@@ -53,7 +53,7 @@ DEMUXERS = (
     "yuv4mpegpipe",
 )
 """FFmpeg's demuxers for files that contain their video. All others are refused: a playlist (ffconcat, HLS, DASH, SDP), whatever its file is
-called, makes FFmpeg open other files or addresses, and a text file is rendered as a terminal."""
+called, makes FFmpeg open other files or addresses, and FFmpeg would render a text file as a picture of a terminal."""
 ONLY_THIS_FILE = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
 
 
@@ -140,7 +140,7 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
             fix="choose another file",
         )
     stream = container.streams.video[0]
-    if stream.codec_context is None:  # PyAV's types say that it never is.
+    if stream.codec_context is None:  # PyAV's type annotations say that it is never None.
         raise _undecodable(path, "a video codec that FFmpeg does not know")
     return stream
 

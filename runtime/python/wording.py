@@ -15,7 +15,7 @@ def listed(names: Sequence[str], shown: int = SHOWN) -> str:
 
 
 def either(names: Sequence[str]) -> str:
-    """``a``, ``a or b``, ``a, b or c``."""
+    """Return the names as alternatives, such as `a`, `a or b` or `a, b or c`."""
     *first, last = names
     return f"{', '.join(first)} or {last}" if first else last
 

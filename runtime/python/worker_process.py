@@ -90,14 +90,14 @@ class WorkerProcess:
             arrays: the arrays of the request.
 
         Raises:
-            ClipstepError: it was raised in the worker; an EngineError if the worker crashed or did not answer in time.
+            ClipstepError: the worker raised one. It is an EngineError if the worker crashed or did not answer in time.
         """
         with self._lock:
             if not self._stop.alive:
                 raise EngineError(f"{path}: the process of {what} has ended", fix="load it again")
             try:
                 answer = self._exchange({**request, "timeout_s": self._timeout_s}, arrays)
-            except BaseException:  # After a Ctrl-C the next answer would belong to this request.
+            except BaseException:  # Such as Ctrl-C: this request's answer would be taken for that of the next one.
                 self._stop()
                 raise
             if answer is None:
@@ -118,7 +118,7 @@ class WorkerProcess:
             send(self._process.stdin, request, arrays)
         try:
             return receive(self._process.stdout)
-        except (ValueError, KeyError, TypeError):  # A crash left a part of an answer.
+        except (ValueError, KeyError, TypeError):  # The worker crashed while it was writing its answer.
             self._process.kill()
             return None
 
@@ -164,12 +164,12 @@ class WorkerProcess:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    with contextlib.suppress(ProcessLookupError, AttributeError):  # Its forks, too.
+    with contextlib.suppress(ProcessLookupError, AttributeError):  # Kills its forks, too, which are in its process group.
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
     for file in (process.stdin, process.stdout):
-        with contextlib.suppress(OSError):  # Data is left that could not be written to a broken pipe.
+        with contextlib.suppress(OSError):  # Closing flushes what was buffered, which fails if the pipe is broken.
             assert file is not None
             file.close()
 

@@ -46,7 +46,7 @@ class Bundle:
     manifest: Manifest
     manifest_sha256: str
     ignored_keys: tuple[str, ...]
-    """The keys of a manifest of a newer minor version that this clipstep does not know, and so has not read."""
+    """The keys of the manifest that were not read, because a newer minor version of the format added them."""
     _contents: Contents
     _checked: set[str] = field(default_factory=set)
 
@@ -155,7 +155,7 @@ class Bundle:
         return artifact
 
     def check_runs_on_computers(self) -> None:
-        """Check that computers have an engine for some artifact, be it for another processor than this one.
+        """Check that there is an engine on computers for at least one artifact, even if it is for another processor than this one.
 
         Raises:
             BundleError: there is none, as for a bundle of Core ML packages.
@@ -255,7 +255,7 @@ def _parts(file: str, names: Sequence[str]) -> list[str]:
 
 
 def _highest(name: PurePosixPath, needed: set[str]) -> str:
-    """Return the name, or that of the topmost folder around it which holds nothing that is needed."""
+    """Return the topmost folder around `name` that holds nothing needed, or else `name` itself; `needed` are the folders of needed files."""
     return next((str(above) for above in reversed(name.parents) if str(above) not in needed), str(name))
 
 
@@ -273,7 +273,7 @@ def _text(contents: Contents, name: str) -> bytes:
 
 
 def read_manifest(path: Path, text: bytes) -> tuple[Manifest, tuple[str, ...]]:
-    """Parse the manifest of the bundle at `path`. Returns it with the keys of a newer minor version that were ignored.
+    """Parse the manifest of the bundle at `path`. Return it, and the keys that were ignored because a newer minor version added them.
 
     Raises:
         BundleError: it is malformed, or its format has another major version.

@@ -1,7 +1,7 @@
 """Read the files of a bundle from a folder or from a pack, which is a zip file.
 
 Neither is trusted. Symbolic links and names that lead out of the bundle, and anything that is not a regular file, are detected before a
-file is read. A pack is never unpacked as a whole: only files that the manifest names are, into a private folder, within limits of size.
+file is read. Of a pack, only the files that the manifest names are unpacked, into a private folder, and up to a limit on their total size.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from clipstep.runtime.filesystem.path_checks import check_no_url
 PACK_SUFFIX = ".clipstep.zip"
 ZIP_START = b"PK\x03\x04"
 LARGEST_PACK_BYTES = 4 << 30
-"""The largest size of the files that are unpacked from a pack together."""
+"""How many bytes the files that are unpacked from a pack may have in total."""
 LARGEST_RATIO, SMALL_BYTES = 200, 64 << 20
-"""How many times the size of the pack they may have together, if they have more than `SMALL_BYTES`."""
+"""If these files have more than `SMALL_BYTES` in total, they may have at most this many times the bytes of the pack itself."""
 MOST_ENTRIES = 10_000
 
 
@@ -94,8 +94,8 @@ class Pack:
     """A bundle that is one zip file, as `clipstep pack` writes it, or a folder that was zipped by hand.
 
     Raises:
-        BundleError: it is not a zip file; or one with names that lead out of it or that are equal on some systems, with links, encryption,
-            or compression methods that not every runtime knows.
+        BundleError: it is not a zip file; a name in it leads out of it, or two names are the same file on some systems; or it has links,
+            encryption, or compression methods that not every runtime knows.
     """
 
     def __init__(self, path: Path) -> None:

@@ -12,14 +12,14 @@ from clipstep.runtime.errors import ClipstepError
 
 VERSION = {"schema_version"}
 SHOWN = 8
-"""Of longer lists a message shows the first element that differs."""
+"""If a list is longer than this, a message shows only the first element that differs, not the whole list."""
 
 
 def parse_interface(text: str, file: object) -> tuple[Interface, tuple[str, ...]]:
     """Parse the text that is embedded in an artifact.
 
     Returns:
-        The interface, and the keys of a newer minor version that were ignored.
+        The interface, and the keys that were ignored because a newer minor version added them.
 
     Raises:
         ClipstepError: it is malformed, or its format has another major version.

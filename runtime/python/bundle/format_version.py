@@ -65,7 +65,7 @@ def validated(kind: type[ModelT], values: Any, version: FormatVersion) -> tuple[
     """Validate `values` of that version.
 
     Returns:
-        The model, and the keys of a newer minor version that were ignored, such as `input.gamma`.
+        The model, and the keys that were ignored because a newer minor version added them, such as `input.gamma`.
 
     Raises:
         ValidationError: they are malformed, or have an unknown key although the version is not newer than this clipstep's.
@@ -77,7 +77,7 @@ def validated(kind: type[ModelT], values: Any, version: FormatVersion) -> tuple[
 
 
 def version_text(version: str, ignored: tuple[str, ...]) -> str:
-    """Return a version as text; for a newer one with the keys that were not read."""
+    """Return a version as text; if it is newer than this clipstep's, the text also lists the keys that were not read."""
     if FormatVersion(*map(int, version.split("."))) <= OWN:
         return version
     return f"{version}, newer than this clipstep's {OWN}; not read: {listed(ignored) if ignored else 'nothing'}"
@@ -104,7 +104,7 @@ def _known(kind: type[BaseModel], values: Any, path: str, ignored: list[str]) ->
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """Return the models in a field's type: one, several in a union with the discriminator `kind`, or none."""
+    """Return the pydantic models in a field's type: none, one, or those of a union, which the key `kind` tells apart."""
     if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for inner in get_args(annotation) for model in _models(inner)]

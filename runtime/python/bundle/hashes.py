@@ -9,7 +9,11 @@ from clipstep.runtime.bundle.contents import is_clutter
 
 
 def tree_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file; for a folder, that of its `sha256  path` lines in order of path, without Finder's and Explorer's files."""
+    """Return the SHA-256 of a file, or of a folder as a whole.
+
+    For a folder it is the hash of a list with a line `sha256  path` for each file in it, sorted by path. Files that Finder and Explorer leave
+    are not listed.
+    """
     if path.is_file():
         with path.open("rb") as file:
             return file_digest(file)
@@ -17,12 +21,15 @@ def tree_sha256(path: Path) -> str:
 
 
 def tree_size(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder without Finder's and Explorer's."""
+    """Return the size in bytes of a file, or of all files in a folder except those that Finder and Explorer leave."""
     return path.stat().st_size if path.is_file() else sum((path / part).stat().st_size for part in _files_in(path))
 
 
 def tree_digest(file: str, parts: Sequence[str], digest: Callable[[str], str]) -> str:
-    """Return the `tree_sha256` of `file`, which is the only one of `parts` or a folder that holds them all; `digest` returns a part's hash."""
+    """Return the `tree_sha256` of `file`, from the hash that `digest` returns for each part.
+
+    `parts` are the names of its files: `file` itself, or the files in it if it is a folder.
+    """
     whole = PurePosixPath(file).as_posix()
     if list(parts) == [whole]:
         return digest(whole)

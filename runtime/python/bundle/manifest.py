@@ -35,7 +35,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Version = Annotated[str, Field(pattern=OF_THIS_MAJOR)]
 PerChannel = Annotated[tuple[float, ...], Field(min_length=2, max_length=3)]
 Target = Annotated[str, AfterValidator(_target), WithJsonSchema({"enum": list(TARGETS), "type": "string"})]
-"""The name of a target, an entry of ``clipstep.runtime.targets.TARGETS``."""
+"""The name of a target, an entry of `clipstep.runtime.targets.TARGETS`."""
 
 
 FrameSource = Literal["run_sample", "sample", "video", "synthetic"]
@@ -59,13 +59,13 @@ class Input(_Model):
     layout: Literal["THWC"] = "THWC"
     color: Literal["RGB", "flow"] = "RGB"
     mean: PerChannel
-    """By channel, in levels of 0..255; the artifact subtracts it."""
+    """What the artifact subtracts from each channel, on the scale 0..255."""
     std: PerChannel
-    """By channel, in levels of 0..255; the artifact divides by it."""
+    """What the artifact then divides each channel by, on the scale 0..255."""
     fps: Annotated[float, Field(ge=1e-3, le=1e4)]
     """The nominal frame rate: that of the training videos."""
     frame_stride: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Of a video every frame_stride-th frame is used."""
+    """One frame of the video in this many is used: with 2, every second frame."""
     crop: Literal["center_square"] = "center_square"
     resize: Literal["triangle"] = "triangle"
     tail: Literal["drop"] = "drop"
@@ -119,8 +119,8 @@ class Interface(_Model):
     flush: Flush | None = None
     """What to do at the end of a video. None if there is nothing to do: the last step's prediction is final, or the network cannot flush."""
     temporal_average: Literal["cumulative", "sliding_window"] | None = None
-    """What predictions are the mean of, if that is known: `cumulative`, of all frames so far, so that on a camera that runs for long a new
-    scene hardly shows; or `sliding_window`, of the newest `window_frames`."""
+    """Which frames a prediction is the mean over, if that is known. `cumulative`: all frames so far, so that after a camera has run for long, a
+    new scene hardly changes the prediction. `sliding_window`: the newest `window_frames`."""
     window_frames: Positive | None = None
     """The size of the sliding window, in frames."""
 
@@ -252,7 +252,7 @@ class Artifact(_Model):
     file: Annotated[str, AfterValidator(_inside)]
     size_bytes: Positive
     sha256: Sha256
-    """The SHA-256 of the file; for a folder, that of its `sha256  path` lines in order of path."""
+    """The SHA-256 of the file, or of a folder as a whole; see `clipstep.runtime.bundle.tree_sha256`."""
     tool_versions: dict[str, str]
     placement: Placement
     input_dtype: Literal["uint8", "float32"]
@@ -273,7 +273,8 @@ class Golden(_Model):
     frame_sources: tuple[FrameSource, ...] = ()
     """Where the frames are from, in their order; empty if it is not known."""
     undetected_faults: tuple[str, ...] = ()
-    """Which of the faults that export tried these steps do not detect, because every output stays within the bound."""
+    """The export tests the golden steps with deliberate faults. These are the faults that the steps do not detect, because every output stays
+    within the bound."""
     recorded_by: str | None = None
     """What computed the expected outputs, if it was not the eager network at export."""
     omitted_steps: Count = 0
@@ -286,15 +287,15 @@ class _Origin(_Model):
     source: str
     """Where the network came from. It is information for people; nothing opens or imports it."""
     weights_sha256: Sha256
-    """The SHA-256 of the weights, whatever file they lay in: over each tensor of the state_dict in order of name, of the line
-    `NAME DTYPE SHAPE` and of its bytes."""
+    """The SHA-256 of the weights themselves, which does not depend on the file that held them: it is computed over the tensors of the
+    state_dict in order of name, over the line `NAME DTYPE SHAPE` and then the bytes of each."""
     config: dict[str, int]
     """The numbers that the network was built with; `frames` is the number of frames of a subclip."""
     weights_source: str | None = None
     """Where the weights are from if clipstep did not train them: the name of a file, `factory` (the user's code set them), `module` (they
     were in memory), or `random`."""
     weights_key: str | None = None
-    """Which of several state dicts in that file was chosen, by its key."""
+    """The key of the state dict that was chosen, if that file holds several."""
 
 
 class RunProvenance(_Origin):

@@ -1,4 +1,8 @@
-"""A bundle as one file: the artifacts of one platform, its golden steps whole, shortened or without footage, the same bytes every time."""
+"""Write a pack: a bundle as one file, with the artifacts for one platform.
+
+Its golden steps are the bundle's, all or a few of them, or are recorded anew on drawn scenes so that the pack holds no footage. Packing the same
+bundle again gives the same bytes.
+"""
 
 import hashlib
 import io
@@ -28,9 +32,9 @@ from clipstep.runtime.wording import either
 
 GOLDEN = ("full", "short", "synthetic")
 SYNTHETIC_STEPS, SYNTHETIC_SUBCLIPS = 16, 4
-"""Steps that are recorded anew, and the subclips that they take in turns."""
+"""How many synthetic golden steps are recorded, and on how many subclips, which the steps take in turn."""
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
-"""The earliest time of the zip format: with a fixed time, packs of one bundle are equal to the byte."""
+"""The time of every entry, the earliest of the zip format: with a fixed time, packs of one bundle are equal to the byte."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def write_pack(bundle: Bundle, artifacts: Sequence[Artifact], golden: PackedGold
     Raises:
         ClipstepError: a file of the bundle is missing or was altered; `out` cannot be written.
     """
-    # The keys of a newer minor version, if there are any, are dropped: the pack is of the version that was read.
+    # A bundle of a newer minor version loses the keys that this clipstep does not know, so the pack states this clipstep's own version.
     manifest = bundle.manifest.model_copy(update={"schema_version": SCHEMA_VERSION, "artifacts": tuple(artifacts), "golden": golden.golden})
     files = sorted(file for artifact in artifacts for file in _files_of(bundle, artifact))
     try:
@@ -178,9 +182,9 @@ def synthetic_steps(interface: Interface) -> int:
 
 
 def _steps(model: StepModel, subclips: Array, *, flushes: bool) -> GoldenSteps:
-    """Record steps of one stream, with the states after the last of them, as many as there are subclips.
+    """Record golden steps of one stream, and the states after each of the last `SYNTHETIC_SUBCLIPS` steps.
 
-    With `flushes` the logits of flushed videos are recorded, too; only for a model whose flush was verified.
+    With `flushes`, the logits of flushed videos are recorded, too; it must be set only for a model whose flush was verified.
     """
     interface, steps = model.interface, synthetic_steps(model.interface)
     points = flush_points(interface.flush, interface.input.shape[0], interface.delay_frames, steps) if flushes else ()

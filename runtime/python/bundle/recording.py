@@ -80,7 +80,8 @@ def _noted(bundle: Bundle, present: bytes, key: str, notes: Mapping[str, BaseMod
 
 
 def _lock_of(bundle: Path) -> Path:
-    """Return what to lock: the bundle, as export does. If its parent folder is read-only, nobody can replace it, and its manifest is locked."""
+    """Return the path to lock: the bundle, as export locks it. If its parent folder is read-only, no export can replace it, and no lock file can be
+    written there, so the manifest is locked instead."""
     return bundle if os.access(Path(os.path.realpath(bundle)).parent, os.W_OK) else bundle / MANIFEST
 
 

@@ -31,7 +31,7 @@ class Signature(BaseModel):
     schema_version: Literal[1] = 1
     algorithm: Literal["Ed25519"] = "Ed25519"
     public_key: Base64
-    """The signer's public key, 32 bytes. It only tells who signed: a signature is checked with the key that the user gives."""
+    """The signer's public key, 32 bytes. It only names the signer in messages: a signature is checked with the key that the user gives."""
     signature: Base64
     """The signature of the bytes of manifest.json, 64 bytes."""
 
@@ -128,9 +128,9 @@ def _private_key(path: Path) -> "Ed25519PrivateKey":
     data = _read(path)
     try:
         key = serialization.load_pem_private_key(data, None)
-    except TypeError as error:  # Of a key that is encrypted.
+    except TypeError as error:  # Raised for a key that is encrypted.
         raise SignatureError(f"{path}: the key has a password", fix="decrypt it first: openssl pkey -in KEY.pem -out PLAIN.pem") from error
-    except Exception as error:  # The library has several of its own.
+    except Exception as error:  # cryptography raises exceptions of several types.
         raise SignatureError(f"{path}: is not a private key", expected="PEM, as clipstep sign --new-key writes it") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise SignatureError(f"{path}: is a key of another kind", got=type(key).__name__.lstrip("_"), expected="Ed25519")

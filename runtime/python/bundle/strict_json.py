@@ -1,4 +1,4 @@
-"""Parse JSON strictly, so that every reader understands the same: no duplicate keys, no NaN, no control characters."""
+"""Parse JSON strictly, so that all readers get the same values from it: no duplicate keys, no NaN, no control characters."""
 
 import json
 import math
@@ -11,7 +11,7 @@ LARGEST_BYTES = 16 << 20
 DEEPEST = 32
 LARGEST_INTEGER = 2**63 - 1
 JOINERS = "\u200c\u200d"
-"""The invisible characters that scripts and emoji need. Other ones reverse text or hide in it, and are refused."""
+"""The invisible characters that some scripts and emoji need. Other invisible ones are refused: they can reverse text, or hide in it."""
 
 
 def parse_json(data: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""Limits of the numbers and names in a manifest, beyond their types, so that a manifest cannot exhaust memory or be ambiguous."""
+"""Check the numbers and names in a manifest, whose types are checked elsewhere, so that no manifest can exhaust memory or be ambiguous."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -44,8 +44,8 @@ def check_files(files: Sequence[str], kinds: Sequence[tuple[str, str, str]], res
     """Check the files of a manifest, of which the last is that of the golden steps.
 
     Raises:
-        ValueError: a file has a reserved name, or lies in another one; the golden steps are an artifact, too; or two artifacts are for the
-            same target, platform and precision.
+        ValueError: a file has a reserved or too long name, or lies inside another file; an artifact and the golden steps have the same file; or
+            two artifacts are for the same target, platform and precision.
     """
     *artifacts, golden = (tuple(part for part in file.split("/") if part not in ("", ".")) for file in files)
     distinct = [*dict.fromkeys(artifacts), golden]

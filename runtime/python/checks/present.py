@@ -6,7 +6,7 @@ from clipstep.runtime.errors import ClipstepError
 
 
 def check_present(path: Path, fix: str) -> None:
-    """Check that a file, or a folder of a format whose files are folders, exists and is not empty; `fix` says what to do if not.
+    """Check that an artifact, a file or for Core ML a folder, exists and is not empty; `fix` says what to do if not.
 
     Raises:
         ClipstepError: it is absent or empty.

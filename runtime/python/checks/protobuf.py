@@ -12,7 +12,8 @@ DEPTH = 100
 """How deep messages may be nested: protobuf's own limit."""
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 Schema = Mapping[str, Mapping[int, str]]
-"""For each kind of message, the kinds of the messages in its fields by the number of the field. Other fields are not parsed further."""
+"""For each kind of message, which of its fields hold messages: the field's number, and the kind of message in it. Other fields are not parsed
+further."""
 
 
 @dataclass(frozen=True)

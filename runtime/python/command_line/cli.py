@@ -1,4 +1,4 @@
-"""The `clipstep` command. The module of a subcommand is imported when it is called, so that a base install can run."""
+"""The `clipstep` command. The module of a subcommand is imported only when that subcommand is called, because many need more than a base install."""
 
 import difflib
 import importlib
@@ -96,7 +96,7 @@ def group(context: click.Context) -> None:
 
 
 def main() -> None:
-    """Run the command line. An error of the user's is one line on standard error and exit code 2."""
+    """Run the command line. An error that the user can put right is printed as one line on standard error, with exit code 2."""
     prepare_streams()
     with library_warnings_hidden():
         code = run_for_exit_code(_run)
@@ -107,7 +107,7 @@ def main() -> None:
 def _run() -> None:
     if "_CLIPSTEP_COMPLETE" in os.environ:  # The shell asks for completions.
         group.main(prog_name="clipstep")
-    try:  # Not by click's main, which handles Ctrl-C and closed pipes in its own way.
+    try:  # Not with click's own main(), which handles Ctrl-C and closed pipes in its own way.
         with group.make_context("clipstep", sys.argv[1:]) as context:
             group.invoke(context)
     except click.exceptions.Exit as end:

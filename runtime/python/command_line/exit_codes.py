@@ -14,8 +14,8 @@ from clipstep.runtime.errors import ClipstepError
 DEBUG = "CLIPSTEP_DEBUG"
 """The environment variable that makes a command print the traceback of the error that ended it."""
 USER_ERROR, BUG, INTERRUPTED, CLOSED_PIPE = 2, 1, 130, 141
-"""Exit codes: an error of the user's; a bug of clipstep; and 128 plus the signal's number, as in shells, after Ctrl-C or if the program that
-reads the output has ended."""
+"""Exit codes: an error that the user can put right; a bug of clipstep; and, as in shells, 128 plus the number of a signal: after Ctrl-C, and if
+the program that reads the output has ended."""
 MOST_CHARACTERS = 2000
 
 

@@ -16,7 +16,7 @@ from clipstep.runtime.filesystem.path_checks import check_file_writable, check_f
 LARGEST_NUMBER = 2**31 - 1
 """The largest whole number that an option takes. Engines, random number generators and file formats take no larger ones."""
 LONGEST_CHOICE = 40
-"""How many characters of choices the help shows in an option's metavar; longer ones become NAME."""
+"""How many characters the choices of an option may have to be listed in its metavar in the help; otherwise the metavar is NAME."""
 METAVARS = {click.types.IntRange: "N", click.types.IntParamType: "N", click.types.FloatRange: "X", click.types.FloatParamType: "X"}
 
 
@@ -58,7 +58,7 @@ class Command(click.Command):
     Args:
         groups: for each heading of the help, the names of its parameters; the others are listed under "Options".
         needs: pairs of parameters; the first has no effect without the second.
-        only_with: triples of an option, another option, and the values of that one with which the first has an effect.
+        only_with: triples `(option, other, values)`: `option` has an effect only if `other` has one of `values`.
         loads: modules that the command needs but its help does not, because they import PyTorch.
     """
 
@@ -121,7 +121,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Everything a
 
 
 def command(name: str, **more: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Return `click.command` for a command of clipstep, see `Command`."""
+    """Return a decorator that makes a function a command of clipstep, as `click.command` does; `more` are arguments of `Command`."""
     return click.command(name, cls=Command, **more)
 
 

@@ -1,4 +1,4 @@
-"""`clipstep run`: run a bundle on a video and print the likeliest classes as the video goes on."""
+"""`clipstep run`: run a bundle on a video and print the likeliest classes after each subclip."""
 
 from pathlib import Path
 

@@ -39,7 +39,7 @@ def sign_bundle(path: Path, key: Path) -> Path:
 
 
 def _sign_pack(path: Path, key: Path) -> Path:
-    """Write the pack anew, with its files as they are and the signature at its end."""
+    """Write the pack anew, with unchanged files and the signature as its last entry."""
     mode = stat.S_IMODE(path.stat().st_mode)
     with atomic_file(path, mode=mode) as new, zipfile.ZipFile(path) as old, zipfile.ZipFile(new, "w") as signed:
         if MANIFEST not in old.namelist():

@@ -1,7 +1,7 @@
-"""The terminal output of commands: console, progress, tables and JSON; and hiding what libraries print.
+"""The terminal output of commands: console, progress, tables and JSON. It can also hide what libraries print.
 
-The redirections change the whole process, including the output of other threads. They are for commands, whose process is their own; no
-public function uses them.
+Hiding redirects streams of the whole process, including the output of other threads. Only commands do it, because each has a process of its
+own; no public function does.
 """
 
 import contextlib
@@ -31,22 +31,23 @@ from clipstep.runtime.refcounted_context import RefCountedContext
 PACKAGES = ("site-packages", "dist-packages")
 """The names of folders of installed libraries."""
 NATIVE = "Triggered internally at"
-"""This text is in the warnings of torch's native code, which have no Python file."""
+"""A text that is in all warnings of torch's native code. The call stack does not tell where these come from."""
 WIDTH_WITHOUT_TERMINAL, TABLE_WIDTH_WITHOUT_TERMINAL = 120, 80
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # Ends the command, as any program whose output is closed.
+        raise BrokenPipeError  # Ends the command, as a closed output ends any program.
 
 
 def new_console(file: IO[str] | None = None, *, quiet: bool = False) -> Console:
     """Return a console as wide as the terminal or, without one, wide enough for the tables.
 
-    It prints text as it is and interprets no markup, because names come from files. A quiet one prints nothing: standard output is for JSON.
+    It prints text as it is and interprets no markup, because names come from files. A quiet one prints nothing; it is used
+    when standard output is for JSON.
     """
     width = None if file is None and sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-    # The present stream: a status line keeps going while `quiet` replaces sys.stdout.
+    # Bound to sys.stdout as it is now, so that a status line goes on while `quiet` replaces sys.stdout.
     return _Console(file=file or sys.stdout, width=width, markup=False, emoji=False, quiet=quiet)
 
 
@@ -169,8 +170,8 @@ def _is_of_a_library(frame: FrameType) -> bool:
 def _shown_if_theirs(show: Callable[..., None]) -> Callable[..., None]:
     """Return a `warnings.showwarning` that passes only warnings of the user's code and of clipstep on to `show`.
 
-    Where a warning comes from is read from the stack. The line that it names is the one that its author wants to be read, often the
-    user's line that called the library.
+    Which code raised the warning is read from the call stack. The file and line that the warning names do not tell: a library can set them with
+    `stacklevel`, and often names the user's line that called it.
     """
 
     def shown(message: Warning | str, *about: Any, **more: Any) -> None:
@@ -198,10 +199,10 @@ _STDERR, _ALL = RefCountedContext(_stderr_to_nowhere), RefCountedContext(_all_to
 
 
 def quiet_stderr() -> AbstractContextManager[None]:
-    """Hide what native libraries and imports write to file descriptor 2; their errors come as exceptions."""
+    """Hide what native libraries and imports write to file descriptor 2. Errors are still raised as exceptions."""
     return _STDERR
 
 
 def quiet() -> AbstractContextManager[None]:
-    """Hide standard output, progress bars, warnings and log messages of converters, too; their errors come as exceptions."""
+    """Hide what `quiet_stderr` hides, and standard output, progress bars, warnings and log messages. Errors are still raised as exceptions."""
     return _ALL

@@ -92,7 +92,7 @@ def recover(out: Path) -> None:
     old = hidden_sibling(out, "old")
     if os.path.lexists(out) or not old.is_dir():
         return
-    with suppress(WriteLockedError), write_lock(out):  # A running writer that is between its two renames puts the new one there.
+    with suppress(WriteLockedError), write_lock(out):  # A writer that is between its two renames holds the lock, and goes on itself.
         if not os.path.lexists(out) and old.is_dir():
             old.rename(out)
 
@@ -121,7 +121,7 @@ def _settle_file(path: Path, folder_mode: int) -> None:
 
 
 def _new_mode(folder: Path) -> int:
-    """Return the permissions of a new folder in `folder`. Reading the umask itself would mean to set it, for all threads."""
+    """Return the permissions of a new folder in `folder`. Reading the umask itself is only possible by changing it, for all threads."""
     probe = folder / f".mode-{secrets.token_hex(4)}"
     probe.mkdir()
     mode = stat.S_IMODE(probe.stat().st_mode)
@@ -173,7 +173,7 @@ def _remove_abandoned(out: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    with suppress(OSError):  # Not every disk can. The file is complete all the same, but may not survive a power cut.
+    with suppress(OSError):  # Not every disk supports it. The file is then complete, but may not survive a power cut.
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

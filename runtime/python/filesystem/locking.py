@@ -1,4 +1,4 @@
-"""The exclusive lock of a path that is being written: a second process that wants to write there is refused, with the number of the first.
+"""The exclusive lock of a path that is being written. A second process that wants to write there gets an error with the process ID of the first.
 
 The lock is an `flock` of a file next to the path, `.NAME.lock`, which is deleted at the end. The system releases it when the process ends,
 however that happens, so that a lock file left by a killed process blocks nobody. Over NFS it works between machines if the server
@@ -63,7 +63,7 @@ def write_lock(out: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        if _held.pop(out, None) is not None:  # In a process forked meanwhile it is empty.
+        if _held.pop(out, None) is not None:  # It is None in a process that was forked meanwhile; see `_forget`.
             with suppress(OSError):
                 hidden_sibling(out, "lock").unlink()  # Before it is released: otherwise another process could lock it just before it is deleted.
             os.close(descriptor)
@@ -130,7 +130,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _forget() -> None:
-    """Drop the locks in a forked process, such as a worker that decodes videos: it may outlive its parent, and would keep them."""
+    """Drop the locks in a forked process, such as a worker that decodes videos, which may outlive its parent and would keep them held."""
     for _, descriptor in _held.values():
         with suppress(OSError):
             os.close(descriptor)

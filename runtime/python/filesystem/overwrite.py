@@ -116,4 +116,4 @@ def _describe_bundle(folder: Path) -> str:
 
 
 BUNDLE = FolderKind("bundle", "manifest.json", _bundle_parts, _describe_bundle)
-"""The folder that `clipstep export` writes. A damaged one has to be recognised, too, so it is not opened as a bundle."""
+"""The folder that `clipstep export` writes. It is recognised without opening it as a bundle, so that a damaged one is recognised, too."""

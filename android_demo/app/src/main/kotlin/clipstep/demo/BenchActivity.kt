@@ -18,7 +18,7 @@ import java.io.File
 import java.io.IOException
 
 /**
- * Benchmark mode, from the screen or by adb:
+ * Runs benchmarks. They are started with a button on its screen, or by adb with:
  *
  * `am start -n clipstep.demo/.BenchActivity --es out NAME [--es bundle NAME] [--es engines A,B] [--es threads 1,2] [--ei rounds N]
  * [--ei steps N] [--ei warmup N]`

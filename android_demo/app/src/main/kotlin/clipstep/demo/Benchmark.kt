@@ -9,7 +9,7 @@ data class Plan(val bundle: File, val engines: List<String>, val threads: List<I
     val tasks: List<Task> get() = threads.flatMap { count -> engines.map { Task(bundle.path, it, count, warmUp, steps) } }
 }
 
-/** Runs a plan task by task, then writes the records atomically. Used on the main thread. */
+/** Runs a plan task by task, and then gives the records to its listener. Used on the main thread. */
 internal class Benchmark(private val plan: Plan, private val measurer: Measurer, private val facts: DeviceFacts, private val listener: Listener) {
     interface Listener {
         fun turn(round: Int, rounds: Int, task: Task)
@@ -50,7 +50,7 @@ internal class Records(val folder: File) {
 
     fun fail(name: String, sentence: String): File = end(name, "error", sentence + "\n")
 
-    /** Deletes the traces of benchmarks that ended with the app. */
+    /** Deletes what benchmarks left that ended because the app did, and returns whether there were any. */
     fun interrupted(): Boolean = folder.listFiles { file -> file.name.endsWith(".running") || file.name.endsWith(".part") }.orEmpty().map { it.delete() }.any()
 
     private fun end(name: String, end: String, text: String): File {

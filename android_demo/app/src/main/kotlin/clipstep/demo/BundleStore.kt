@@ -27,19 +27,19 @@ class BundleStore(private val context: Context) {
     /** Unpacks those bundles in the app's assets that are not here yet. */
     fun unpack() {
         clean()
-        val shipped = context.assets.list("").orEmpty().map { it.substringBefore('/') }.distinct() // Some list files, some folders.
+        val shipped = context.assets.list("").orEmpty().map { it.substringBefore('/') }.distinct() // Some implementations list files, others folders.
         for (name in shipped.filter { it.removeSuffix(ZIP).endsWith(SUFFIX) && !File(folder, it.removeSuffix(ZIP)).exists() }) {
             if (name.endsWith(ZIP)) unpack(name.removeSuffix(ZIP)) { context.assets.open(name) } else keep(name) { part -> copyAsset(context.assets, name, part) }
         }
     }
 
-    /** Copies a bundle from the file picker, the folder [tree]. It must be complete, unaltered and runnable here. */
+    /** Copies the bundle folder [tree], which was chosen in the file picker. It must be complete, unaltered and runnable here. */
     fun import(tree: Uri): File {
         val documents = Documents(context.contentResolver, tree)
         return keep(named(documents.name())) { part -> documents.copyTo(part) }
     }
 
-    /** Copies a pack from the file picker, the file [document]. */
+    /** Copies the pack [document], which was chosen in the file picker. */
     fun importPack(document: Uri): File {
         val resolver = context.contentResolver
         return unpack(named(nameOf(resolver, document))) { resolver.openInputStream(document) ?: throw IOException("it cannot be opened") }
@@ -79,7 +79,7 @@ class BundleStore(private val context: Context) {
     private fun check(part: File) {
         val bundle = Bundle.open(part)
         val runnable = ENGINES.values.filter { it.isPresent }.map { it.target }.firstOrNull { target -> bundle.manifest.artifacts.any { it.target == target } }
-        bundle.artifact(runnable ?: "onnx") // Explains what is missing, if nothing runs.
+        bundle.artifact(runnable ?: "onnx") // If nothing runs here, this throws an error that says why.
     }
 
     companion object {

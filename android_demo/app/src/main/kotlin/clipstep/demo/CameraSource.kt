@@ -19,7 +19,7 @@ import android.util.Size
 import clipstep.runtime.YuvColor
 import kotlin.math.abs
 
-private const val WAITING_IMAGES = 6 // Enough for a step of up to 0.2 s.
+private const val WAITING_IMAGES = 6 // Enough for the images of 0.2 s, while a step runs.
 
 /** Frames of a camera through camera2: small YUV_420_888 images, at the network's frame rate if the camera supports it. */
 class CameraSource(private val context: Context, private val turn: Int, private val fps: Double, private val size: Int) : FrameSource {

@@ -110,10 +110,10 @@ class Demo(private val application: DemoApplication) : Closeable {
         worker.post { guarded { bundle?.let { load(it.path, engine, threads) } } }
     }
 
-    /** Opens a bundle from the file picker, a folder. */
+    /** Opens a bundle folder that was chosen in the file picker. */
     fun open(tree: Uri) = openWith { store.import(tree) }
 
-    /** Opens a pack from the file picker, a file. */
+    /** Opens a pack that was chosen in the file picker. */
     fun openPack(document: Uri) = openWith { store.importPack(document) }
 
     private fun openWith(import: () -> File) {

@@ -26,6 +26,6 @@ interface FrameSink {
     /** The video has ended. */
     fun ended()
 
-    /** The source has failed, with the reason for the screen. */
+    /** The source has failed; [sentence] tells the user why. */
     fun failed(sentence: String)
 }

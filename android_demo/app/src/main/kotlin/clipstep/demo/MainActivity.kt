@@ -21,7 +21,7 @@ private const val PICK_VIDEO = 2
 private const val PICK_BUNDLE = 3
 private const val PICK_PACK = 4
 
-/** The main screen: live top-k of a camera or a video, with latency. */
+/** The main screen, which shows the likeliest classes of a running camera or video, and the latency. */
 class MainActivity : Activity() {
     private lateinit var views: MainViews
     private lateinit var demo: Demo

@@ -38,7 +38,7 @@ internal class MainViews(private val activity: Activity, screen: Screen, private
         for (i in 0 until rows.childCount) render(rows.getChildAt(i), screen.top.getOrNull(i))
     }
 
-    /** While a camera runs, its button switches to the next one. */
+    /** Labels the camera button: it starts the camera if a video is shown, and switches to the next camera otherwise. */
     fun showsVideo(isVideo: Boolean) = activity.view<Button>(R.id.camera).setText(if (isVideo) R.string.camera else R.string.turn_camera)
 
     private fun render(row: View, ranked: Ranked?) {

@@ -53,7 +53,7 @@ private fun relativeError(got: FloatArray, golden: GoldenSteps): Double {
     return got.indices.maxOf { abs(got[it] - expected[it]).toDouble() } / golden.scales[0]
 }
 
-/** `VmRSS` (now) or `VmHWM` (peak) of this process. */
+/** Returns the memory of this process in bytes: what it uses now for the key `VmRSS`, the peak for `VmHWM`. */
 internal fun memoryBytes(key: String): Long {
     val line = File("/proc/self/status").useLines { lines -> lines.first { it.startsWith("$key:") } }
     return line.filter { it.isDigit() }.toLong() * 1024

@@ -26,7 +26,7 @@ class Recogniser(model: StepModel, private val clock: () -> Long = System::nanoT
     var seen: Frame? = null
         private set
 
-    /** Takes a frame, and returns a prediction or null. [live] says that frames which are not taken in time are lost. */
+    /** Takes a frame, and returns a prediction or null. [live] says whether frames that are not taken in time are lost; these are counted. */
     fun accept(image: YuvImage, rotation: Int, timestampNs: Long, live: Boolean): Reading? {
         val frame = converter.convert(image, rotation)
         seen = frame
@@ -47,7 +47,7 @@ class Recogniser(model: StepModel, private val clock: () -> Long = System::nanoT
 
     override fun close() = stream.close()
 
-    /** Counts lost frames: the shortest time between two of a camera's frames is its period, and longer gaps hide frames. */
+    /** Counts lost frames. The shortest time between frames counts as the camera's period; each further period in a longer gap is a lost frame. */
     private fun countMissed(timestampNs: Long) {
         val passed = timestampNs - last
         if (last in 1 until timestampNs) {

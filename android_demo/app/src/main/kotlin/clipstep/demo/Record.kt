@@ -30,7 +30,7 @@ data class Record(
 @Serializable
 data class ConfigurationRecord(val name: String, val target: String, val form: String, val precision: String, val engine: String, val threads: Int, val file: String)
 
-/** How it started. The threads are those that were asked for: ExecuTorch and onnxruntime do not report how many they use. */
+/** How loading and the first step went. The threads are those that were asked for: ExecuTorch and onnxruntime do not report how many they use. */
 @Serializable
 data class ColdStartRecord(
     @SerialName("load_s") val loadS: Double,
@@ -48,7 +48,7 @@ data class DeviceRecord(@SerialName("cpu_model") val cpuModel: String, val cores
 data class PhoneRecord(
     val model: String,
     @SerialName("build_fingerprint") val buildFingerprint: String,
-    /** The battery's; null if the phone does not report it. */
+    /** The battery's temperature; null if the phone does not report it. */
     @SerialName("temperature_before_c") val temperatureBeforeC: Double?,
     @SerialName("temperature_after_c") val temperatureAfterC: Double?,
     /** From 0 (none) to 6 (shutdown); null before Android 10. */

@@ -23,14 +23,14 @@ class Bundle private constructor(
     val manifest: Manifest,
     /** The SHA-256 of the manifest's bytes. */
     val manifestSha256: String,
-    /** The keys of a manifest of a newer minor version that this runtime does not know, and so has not read. */
+    /** The keys of the manifest that were not read, because a newer minor version of the format added them. */
     val ignored: List<String>,
     private val contents: Contents,
 ) : Closeable {
     private val checked = mutableSetOf<String>()
     private val items: List<BundleFile> get() = manifest.artifacts + manifest.golden
 
-    /** The files that the manifest names and that are not there; an error only once they are needed. */
+    /** The files that the manifest names and that are not there. That is an error only once one of them is needed. */
     val missing: List<String> get() = items.filter { parts(it).isEmpty() }.map { it.file }
 
     /** The files that are there and that the manifest does not name; nothing reads them. */
@@ -101,14 +101,14 @@ class Bundle private constructor(
          * Reads the manifest, and checks the size and the hash of every file that is there and, if [signer] is given, that this key
          * signed the manifest.
          *
-         * @throws BundleException no such bundle, one of another major version of the format, a malformed manifest, a file that is altered or outside
-         *   the folder; it is not signed by that key.
+         * @throws BundleException there is no such bundle; its format has another major version; the manifest is malformed, or not signed by that
+         *   key; a file was altered or lies outside the bundle.
          */
         @JvmStatic
         @JvmOverloads
         fun open(path: File, signer: PublicKey? = null): Bundle = open(path, lazily = false, signer = signer)
 
-        /** The same; [lazily] each file is checked only when it is used. */
+        /** Opens a bundle as the other function does, but with [lazily] each file is checked only when it is used. */
         internal fun open(path: File, lazily: Boolean, signer: PublicKey? = null): Bundle {
             val contents = contents(path)
             try {
@@ -127,7 +127,7 @@ class Bundle private constructor(
         }
 
         /**
-         * Unpacks a pack, checked, to [folder], which is a bundle then.
+         * Checks a pack and unpacks it to [folder], which then is a bundle.
          *
          * @throws BundleException see [open].
          */
@@ -163,7 +163,7 @@ private fun <T> reading(path: File, name: String, action: () -> T): T = try {
     throw BundleException("$path: $name cannot be read", got = error.reason(), cause = error)
 }
 
-/** The manifest, and the keys of a newer minor version that were ignored. */
+/** Returns the manifest, and the keys that were ignored because a newer minor version added them. */
 private fun manifest(path: File, text: ByteArray): Pair<Manifest, List<String>> {
     val values = try {
         parseStrictJson(text)

@@ -13,7 +13,7 @@ private const val MOST_ENTRIES = 10_000
 private const val LARGEST_PACK_BYTES = 4L shl 30
 private const val LARGEST_RATIO = 200
 
-/** The size in bytes that the files of a pack may always have together; beyond it, they may have a multiple of the pack's size. */
+/** If the files that are unpacked have more bytes than this in total, they may have at most [LARGEST_RATIO] times the bytes of the pack itself. */
 internal var smallBytes = 64L shl 20
 
 /** The files of a bundle by their names in it, with `/` between folders. None is trusted. */
@@ -47,7 +47,7 @@ private class FolderContents(private val path: File) : Contents {
         for (file in linkedFolders()) add(file, root)
     }
 
-    /** Needed because [File.walkTopDown] skips folders without permission to read. */
+    /** The links to folders, which [File.walkTopDown] leaves out where it does not enter them. */
     private fun linkedFolders() = path.walkTopDown().onEnter { it == path || !Files.isSymbolicLink(it.toPath()) }.flatMap { folder ->
         folder.listFiles { file -> file.isDirectory && Files.isSymbolicLink(file.toPath()) }.orEmpty().asSequence()
     }
@@ -150,7 +150,7 @@ private fun above(name: String): String? = name.substringBeforeLast('/', "").ifE
 private fun isUnsafe(name: String): Boolean =
     name.split("/").any { it in listOf("", ".", "..") } || name.any { it == '\\' || it == ':' || it < ' ' }
 
-/** The entries by their names in the bundle: in a folder that was zipped by hand, the name of the folder comes before all of them. */
+/** The names of the zip entries by their names in the bundle. If a folder was zipped by hand, its name is before all of them, and is left out. */
 private fun withoutTopFolder(files: List<String>): Map<String, String> {
     val tops = files.filter { it.count('/'::equals) == 1 && it.endsWith("/$MANIFEST") }.map { it.substringBefore('/') + "/" }
     val top = if (MANIFEST in files || tops.size != 1) "" else tops[0]

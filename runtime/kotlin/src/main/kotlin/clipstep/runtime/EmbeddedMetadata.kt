@@ -11,7 +11,7 @@ import kotlinx.serialization.json.jsonObject
 /** The key of clipstep's metadata in an ONNX file. */
 internal const val METADATA = "clipstep"
 
-private const val SHOWN = 8 // Of longer lists a message shows the first element that differs.
+private const val SHOWN = 8 // If a list is longer than this, a message shows only the first element that differs.
 
 /**
  * Checks that the metadata in an artifact, [text], is what the manifest says, as Python's `embedded_metadata.py` does.

@@ -15,15 +15,15 @@ interface Engine : Closeable {
     override fun close()
 }
 
-/** The inputs and outputs of one caller's steps: direct buffers in native order, allocated once. For one thread at a time. */
+/** The inputs and outputs of one caller's steps: direct buffers in native order, allocated once. Only one thread may use them at a time. */
 interface StepBuffers : Closeable {
     /** The input, in the artifact's own type: (T, H, W, 3). */
     val frames: ByteBuffer
 
-    /** The states that the next step takes, in the manifest's order; after [run] those that it returned. Get them again after each step. */
+    /** The states that the next step takes, in the manifest's order. [run] replaces them, maybe by other buffers: read this again after each step. */
     val states: List<FloatBuffer>
 
-    /** (classes,), of the last step. */
+    /** The logits of the last step, (classes,). */
     val logits: FloatBuffer
 
     /** Runs one step; [frames] are not changed. */
@@ -96,7 +96,7 @@ internal fun frameBuffer(input: Input): ByteBuffer = directBytes(input.elements 
 
 internal fun longs(shape: List<Int>): LongArray = LongArray(shape.size) { shape[it].toLong() }
 
-/** Copies an output of a step into its buffer, after a check: an artifact may return something else than it declares. */
+/** Copies the outputs of a step into their buffers, after a check of their sizes: an artifact may return something else than it declares. */
 internal fun keep(values: List<FloatArray>, buffers: List<FloatBuffer>, file: String) {
     val sizes = values.map { it.size }
     if (sizes != buffers.map { it.capacity() }) throw EngineException("$file: a step gave other outputs than the manifest says", got = "$sizes numbers")

@@ -8,9 +8,9 @@ import org.pytorch.executorch.Module
 import org.pytorch.executorch.Tensor
 
 /**
- * ExecuTorch with XNNPACK, through `org.pytorch:executorch-android`. Its thread pool is one for the whole process.
+ * ExecuTorch with XNNPACK, through `org.pytorch:executorch-android`. The whole process has one thread pool.
  *
- * Its Java binding gives outputs as new arrays: unlike onnxruntime's, its steps leave garbage of the size of the states.
+ * The Java binding returns outputs as new arrays. So, unlike with onnxruntime, each step leaves garbage of the size of the states.
  */
 internal class ExecuTorch(private val path: File, private val spec: Interface, private val threads: Int) : Engine {
     private val module: Module

@@ -54,7 +54,8 @@ internal fun checkVersion(values: JsonElement, what: String): FormatVersion {
 }
 
 /**
- * Decodes [values] of that version. Returns the result and the keys of a newer minor version that were ignored, such as `input.gamma`.
+ * Decodes [values] of that version. Returns the result, and the keys that were ignored because a newer minor version added them, such
+ * as `input.gamma`.
  *
  * @throws IllegalArgumentException they are malformed, or have an unknown key although the version is not newer than this runtime's.
  */

@@ -22,7 +22,7 @@ class GoldenSteps private constructor(
     private val flushed: StoredTensor?,
     private val storedAfter: StoredTensor?,
 ) {
-    /** N. */
+    /** N, the number of steps. */
     val steps: Int get() = logits.shape[0]
 
     /**
@@ -38,12 +38,12 @@ class GoldenSteps private constructor(
     fun logits(step: Int): FloatArray = logits.floats(step)
 
     /**
-     * After how many steps a flush was recorded. Empty if there is nothing to flush, and in bundles that do not record it; then the
-     * flush is not checked.
+     * The numbers of steps after which a flush was recorded. Empty if the network has nothing to flush, and in bundles that do not record
+     * flushes, whose flush is not checked.
      */
     val flushedAfter: List<Long> by lazy { storedAfter?.let { after -> List(after.shape[0]) { after.long(it) } }.orEmpty() }
 
-    /** The recorded logits (classes,) of the video of the first [steps] steps; null if no flush was recorded there. */
+    /** The recorded logits (classes,) that a flush returns after the first [steps] steps; null if no flush was recorded there. */
     internal fun flushed(steps: Int): FloatArray? = flushedAfter.indexOf(steps.toLong()).takeIf { it >= 0 }?.let { flushed!!.floats(it) }
 
     /** The recorded states after a step, in the manifest's order; null if they were not recorded. */
@@ -135,7 +135,8 @@ data class Errors(val steps: Int, val absolute: Double, val relative: Double)
 /**
  * Runs the golden steps, the recorded flushes, and the first step again after a reset, and compares all outputs.
  *
- * If every output is within its bound, the likeliest class is the reference's wherever that leads by more than twice the bound.
+ * If every output is within its bound, the artifact's likeliest class is the same as the reference's wherever the reference's leads the
+ * next class by more than twice the bound.
  *
  * @param progress is called after each step with the number of steps done.
  *
@@ -181,7 +182,7 @@ private fun compare(model: StepModel, golden: GoldenSteps, step: Int, result: St
     return errors
 }
 
-/** Compares the logits of the flushed video of the first [steps] steps, if they were recorded. */
+/** Flushes after the first [steps] steps and compares the logits with the recorded ones, if there are any. */
 private fun compareFlushed(model: StepModel, golden: GoldenSteps, steps: Int, states: List<FloatArray>, bound: Double, before: Errors): Errors {
     val reference = golden.flushed(steps) ?: return before
     val error = largestDifference(endVideo(model, states), reference)

@@ -4,17 +4,22 @@ import java.io.File
 import java.io.InputStream
 import java.security.MessageDigest
 
-/** The SHA-256 of a file; for a folder, that of its `sha256  path` lines in order of path, without Finder's and Explorer's files. */
+/**
+ * The SHA-256 of a file, or of a folder as a whole.
+ *
+ * For a folder it is the hash of a list with a line `sha256  path` for each file in it, sorted by path. Files that Finder and Explorer leave
+ * are not listed.
+ */
 fun treeSha256(path: File): String {
     if (path.isFile) return path.inputStream().use(::sha256)
     val files = filesIn(path).associateBy { it.relativeTo(path).invariantSeparatorsPath }
     return treeDigest(files.keys) { name -> treeSha256(files.getValue(name)) }
 }
 
-/** The bytes of a file, or of all files in a folder without Finder's and Explorer's. */
+/** The size in bytes of a file, or of all files in a folder except those that Finder and Explorer leave. */
 fun treeSize(path: File): Long = if (path.isFile) path.length() else filesIn(path).sumOf { it.length() }
 
-/** The same hash, from the [parts] of an item in a bundle. */
+/** The same hash for the item of a bundle that is the file or folder [item]; [parts] are the names of its files. */
 internal fun treeSha256(item: String, parts: List<String>, contents: Contents): String {
     fun digest(part: String) = contents.open(part).use(::sha256)
     if (parts.size == 1 && !parts[0].startsWith("${item.trimEnd('/')}/")) return digest(parts[0])

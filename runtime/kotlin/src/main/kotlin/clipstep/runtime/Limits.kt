@@ -6,7 +6,7 @@ private const val LABELS = 100_000
 private const val LABEL_LENGTH = 1000
 private const val FILE_LENGTH = 80
 
-/** Checks limits of a manifest beyond its types, as Python's `limits.py` does, so that it cannot exhaust memory or be ambiguous. */
+/** Checks the numbers and names in a manifest, as Python's `limits.py` does, so that no manifest can exhaust memory or be ambiguous. */
 internal fun checkLimits(manifest: Manifest) {
     checkShapes(listOf(manifest.input.shape) + manifest.states.map { it.shape })
     checkStates(manifest.states.map { it.name }, manifest.outputs)
@@ -34,7 +34,7 @@ private fun checkLabels(labels: List<String>) {
     }
 }
 
-/** Checks that no file has a reserved name or lies in another one; several artifacts may be one file. */
+/** Checks that no file has a reserved or too long name or lies inside another file. Several artifacts may have the same file. */
 private fun checkFiles(manifest: Manifest) {
     val golden = plainParts(manifest.golden.file)
     val files = manifest.artifacts.map { plainParts(it.file) }.distinct() + listOf(golden)

@@ -9,8 +9,8 @@ import kotlinx.serialization.json.JsonObject
 /**
  * The frames of one step in 0..255: (T, H, W, 3) RGB, or (T, H, W, 2) optical flow.
  *
- * The artifact normalises them itself, by [mean] and [std]. [fps] is the nominal frame rate, that of the training videos; of a
- * video every [frameStride]th frame is used.
+ * The artifact normalises them itself, by [mean] and [std]. [fps] is the nominal frame rate, that of the training videos. One
+ * frame of a video in [frameStride] is used.
  */
 @Serializable
 data class Input(
@@ -46,7 +46,7 @@ data class Input(
     /** T: the frames of a step. */
     val frames: Int get() = shape[0]
 
-    /** Numbers in the frames of a step. */
+    /** How many numbers the frames of a step have. */
     val elements: Int get() = shape.fold(1, Int::times)
 
     override fun toString(): String = "uint8 (${shape.joinToString()}), $color"
@@ -61,7 +61,7 @@ data class State(val name: String, val shape: List<Int>, val dtype: String, val 
         require(initial.isFinite()) { "the initial value of state $name must be a float32 number" }
     }
 
-    /** Numbers in the state. */
+    /** How many numbers the state has. */
     val elements: Int get() = shape.fold(1, Int::times)
 }
 
@@ -81,9 +81,11 @@ data class Flush(val state: String, val steps: Int, @SerialName("min_frames") va
 }
 
 /**
- * What a caller needs to run an artifact: in the manifest, and as metadata embedded in each artifact. A prediction reflects the frames up
- * to [delayFrames] before the newest one. [outputKind], one of [OUTPUT_KINDS], says what the first output holds. [temporalAverage], where
- * known, says what predictions are the mean of: `cumulative`, all frames so far; `sliding_window`, the newest [windowFrames].
+ * What a caller needs to run an artifact. It is part of the manifest, and embedded in each artifact as metadata.
+ *
+ * Predictions lag [delayFrames] frames behind the newest frame. [outputKind], one of [OUTPUT_KINDS], says what the first output holds.
+ * [temporalAverage] says which frames a prediction is the mean over, if that is known: all frames so far if it is `cumulative`, the newest
+ * [windowFrames] if it is `sliding_window`.
  */
 @Serializable
 data class Interface(
@@ -135,7 +137,7 @@ data class Arm64Step(
     val stores: Long,
 )
 
-/** The variants of an artifact that were measured, one step of each in [unit], and the one that was kept. */
+/** The variants of an artifact that `--tune` measured, with the cost of a step of each in [unit], and the one that was kept. */
 @Serializable
 data class Tuning(val unit: String, val chosen: String, val measured: Map<String, Double>)
 
@@ -159,7 +161,7 @@ data class Requires(
 /** The targets of artifacts, those of Python's `targets.py`. [ENGINES] lists the engines that run them here. */
 val TARGETS: List<String> = listOf("onnx", "executorch", "coreml")
 
-/** One file of one target. */
+/** One artifact: a file, or for Core ML a folder, of one target. */
 @Serializable
 data class Artifact(
     val target: String,
@@ -189,9 +191,9 @@ data class Artifact(
 }
 
 /**
- * The file of the golden steps. [frameSources] says where its frames are from, [undetectedFaults] which of the faults that export tried
- * these steps do not detect, [recordedBy] what computed the expected outputs if not the eager network, and [omittedSteps] how many of the
- * last steps a pack leaves out.
+ * The file of the golden steps. [frameSources] says where its frames are from. The export tests the steps with deliberate faults:
+ * [undetectedFaults] are those that they do not detect. [recordedBy] says what computed the expected outputs, if it was not the eager
+ * network. [omittedSteps] is how many of the last steps a pack leaves out.
  */
 @Serializable
 data class Golden(
@@ -209,7 +211,7 @@ data class Golden(
     }
 }
 
-/** A file of a bundle; of a folder, the hash is that of its `sha256  path` lines in order of path. */
+/** A file of a bundle, or a folder that counts as one. [sha256] is its [treeSha256]. */
 interface BundleFile {
     val file: String
     val sizeBytes: Long
@@ -278,7 +280,7 @@ data class ModuleProvenance(
     }
 }
 
-/** How the bundle was made. [streamFrames] is the number of new frames a step where `--stream` turned a clip network into steps. */
+/** How the bundle was made. [streamFrames] is the number of new frames per step, if `--stream` turned a clip network into steps. */
 @Serializable
 data class Export(
     @SerialName("clipstep_version") val clipstepVersion: String,

@@ -67,7 +67,7 @@ internal fun sessionOptions(threads: Int, spinning: Boolean): OrtSession.Session
     setMemoryPatternOptimization(false) // A single block for all values of a step needs a quarter more memory.
 }
 
-/** Two sets of states, bound once, that alternate as input and output. */
+/** Buffers with two sets of states: a step reads one and writes the other, and then they change places. All are bound to tensors only once. */
 private class OnnxRuntimeBuffers(private val path: File, environment: OrtEnvironment, private val session: OrtSession, spec: Interface) : StepBuffers {
     override val frames: ByteBuffer = frameBuffer(spec.input)
     override val logits: FloatBuffer = directFloats(spec.labels.size)

@@ -3,14 +3,14 @@ package clipstep.runtime
 import kotlin.math.floor
 
 /**
- * Resamples a camera's frames to the rate of the training videos: tells for each frame how often it is used.
+ * Resamples a camera's frames to the rate of the training videos, by saying how often each frame is to be used.
  *
  * ```
  * camera     0    1    2    3    4    5        30 a second
  * wanted     0         1         2             15 a second
  * copies     1    0    1    0    1    0
  * ```
- * For each wanted time, the first frame is used that comes no earlier than half a period before it.
+ * The wanted times are one period of the wanted rate apart. For each, the first frame is used that comes no earlier than half a period before it.
  */
 class Resampler(private val fps: Double) {
     private var start = 0L

@@ -78,7 +78,7 @@ internal class Resizer(private val size: Int) {
     private fun clip(value: Float): Byte = minOf((value + 0.5f).toInt(), 255).toByte()
 }
 
-/** The input pixels of each output pixel: [count] from [first] on, with [weights], (new, width), that sum to 1. */
+/** The input pixels that each output pixel is computed from: [count] pixels from [first] on, and their [weights], (new, width), which sum to 1. */
 private class Taps(val old: Int, new: Int) {
     val first = IntArray(new)
     val count = IntArray(new)

@@ -12,7 +12,7 @@ import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.decodeFromJsonElement
 
-/** The bytes of a number by the name of its type. */
+/** How many bytes a number has, by the name of its type. */
 private val WIDTHS = listOf(1 to "BOOL U8 I8", 2 to "U16 I16 F16 BF16", 4 to "U32 I32 F32", 8 to "U64 I64 F64")
     .flatMap { (width, names) -> names.split(" ").map { it to width } }.toMap()
 
@@ -47,8 +47,8 @@ private class Header(val dtype: String, val shape: List<Int>, @SerialName("data_
 /**
  * Maps a safetensors file into memory and returns its tensors by name. All offsets and sizes are checked against the file.
  *
- * @throws BundleException the file cannot be read; it is no safetensors file; its tensors leave it, overlap, leave bytes between them, or
- *   are not of their shapes' sizes.
+ * @throws BundleException the file cannot be read; it is no safetensors file; its tensors reach beyond its end, overlap, leave bytes
+ *   between them, or have another size than their shapes need.
  */
 internal fun readSafetensors(path: File): Map<String, StoredTensor> = try {
     RandomAccessFile(path, "r").use { read(it.channel) }

@@ -17,7 +17,7 @@ const val SIGNATURE: String = "signature.json"
 private const val ALGORITHM = "Ed25519"
 private const val RAW_KEY_BYTES = 32
 
-/** The content of that file. Its public key only tells who signed: a signature is checked with the key that the caller gives. */
+/** The content of [SIGNATURE]. Its public key only names the signer in messages: a signature is checked with the key that the caller gives. */
 @Serializable
 private class SignatureFile(
     @SerialName("schema_version") val schemaVersion: Int = 1,
@@ -45,7 +45,7 @@ fun signerKey(pem: String): PublicKey {
         factory.generatePublic(X509EncodedKeySpec(Base64.getMimeDecoder().decode(body.groupValues[1])))
     } catch (error: GeneralSecurityException) {
         throw ClipstepException("the signer's key is not an $ALGORITHM key", got = error.reason(), cause = error)
-    } catch (error: IllegalArgumentException) { // Of the decoder.
+    } catch (error: IllegalArgumentException) { // Thrown by the Base64 decoder.
         throw ClipstepException("the signer's key is damaged", got = error.reason(), cause = error)
     }
 }

@@ -23,7 +23,7 @@ class StepModel internal constructor(
     private val engine: Engine,
     /** The artifact, the processor that it was made for, the engine, and its threads. */
     val description: String,
-    /** Closed with the model. */
+    /** A bundle that is closed with the model; null if the caller opened it. */
     private val opened: Bundle? = null,
 ) : Closeable {
     private val lock = ReentrantReadWriteLock()
@@ -57,7 +57,7 @@ class StepModel internal constructor(
     /**
      * Returns a new stream, which holds the states and the position of one video source.
      *
-     * @param smoothing the weight of earlier probabilities in each prediction's, from 0 (none) to below 1.
+     * @param smoothing the weight of the previous prediction's probabilities in those of the next, from 0 (no smoothing) to below 1.
      */
     @JvmOverloads
     fun stream(smoothing: Float = 0f): Stream = open { Stream(this, engine.open(), smoothing) }
@@ -104,7 +104,7 @@ class StepModel internal constructor(
             }
         }
 
-        /** The same from an open bundle, which stays open; its hashes are not checked again. */
+        /** Loads the artifact of an open bundle, as the other [load] does. The bundle stays open, and files already checked are not hashed again. */
         @JvmStatic
         @JvmOverloads
         fun load(bundle: Bundle, engine: String = "onnxruntime", threads: Int = 1, spinning: Boolean = false): StepModel =

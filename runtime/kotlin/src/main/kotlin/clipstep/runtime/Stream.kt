@@ -78,11 +78,11 @@ class Stream internal constructor(private val model: StepModel, private val buff
     }
 
     /**
-     * The same for a source of any frame rate: frames are dropped or repeated so as to keep the nominal rate. After a pause longer than a
-     * subclip a new video starts.
+     * Takes the next frame as the other [push] does, but from a source of any frame rate: frames are dropped or repeated so as to keep the
+     * nominal rate. After a pause longer than a subclip a new video starts.
      *
      * @param timestampNs when the frame was taken, in nanoseconds of a monotonic clock.
-     * @throws ClipstepException also: the time is not after that of the frame before.
+     * @throws ClipstepException see the other [push]; or the time is not after that of the frame before.
      */
     fun push(frame: Frame, timestampNs: Long): Prediction? = alone {
         var copies = resampler.copies(timestampNs)
@@ -140,7 +140,10 @@ class Stream internal constructor(private val model: StepModel, private val buff
         return if (steps.toLong() * spec.frames > model.spec.delayFrames) predict() else null
     }
 
-    /** Logits that are not finite mean a damaged file, or too low a precision for the frames. The stream cannot go on from such states. */
+    /**
+     * Returns the prediction of the last step. If its logits are not finite, the file is damaged or its precision too low for the frames. The stream
+     * cannot go on from the states of such a step, so the next frame starts a new video.
+     */
     private fun predict(): Prediction {
         val logits = FloatArray(model.labels.size)
         for (i in logits.indices) logits[i] = buffers.logits.get(i)

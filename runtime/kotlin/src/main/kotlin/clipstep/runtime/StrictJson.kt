@@ -13,13 +13,13 @@ internal const val LARGEST_JSON = 16L shl 20
 
 private const val DEEPEST = 32
 private const val SHOWN_CHARACTERS = 60
-private val JOINERS = 0x200c..0x200d // The invisible characters that scripts and emoji need.
+private val JOINERS = 0x200c..0x200d // The invisible characters that some scripts and emoji need; other ones are refused.
 private val NUMBER = Regex("-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?")
 private val INTEGER = Regex("-?[0-9]+")
 private val UNPRINTABLE = listOf(Character.CONTROL, Character.FORMAT, Character.SURROGATE, Character.LINE_SEPARATOR, Character.PARAGRAPH_SEPARATOR)
 
 /**
- * Parses JSON strictly, so that every reader understands the same, as Python's `strict_json.py` does.
+ * Parses JSON strictly, as Python's `strict_json.py` does, so that all readers get the same values from it.
  *
  * @throws ClipstepException it is not JSON or not UTF-8; it is nested deeper than a manifest ever is; a key occurs twice; a number is
  *   NaN, infinite or an integer of more than 64 bits; a string has control characters.
@@ -101,8 +101,8 @@ private fun shown(text: String): String =
     text.take(SHOWN_CHARACTERS).map { if (it in ' '..'~') it.toString() else "\\u%04x".format(it.code) }.joinToString("", "\"", "\"")
 
 /**
- * Checks that strings in [given] are strings in [read], which was decoded from it and encoded again, and other values are not: the decoder
- * would accept a number in quotes.
+ * Checks that the decoder took every string for a string and every other value for another kind: it would accept a number in quotes. [read]
+ * is what [given] became when it was decoded and encoded again.
  *
  * @throws IllegalArgumentException a value has the wrong type.
  */

@@ -26,7 +26,7 @@ private const val FIXED_BITS = 20
 
 private fun fixed(value: Double): Int = Math.round(value * (1 shl FIXED_BITS)).toInt()
 
-/** One plane of an image, from the buffer's start on; the bytes from one row, and from one pixel, to the next. */
+/** One plane of an image, from the start of [buffer]. [rowStride] and [pixelStride] are the bytes from one row, or from one pixel, to the next. */
 class Plane(val buffer: ByteBuffer, val rowStride: Int, val pixelStride: Int)
 
 /**
@@ -54,7 +54,7 @@ class YuvImage(val height: Int, val width: Int, val y: Plane, val u: Plane, val 
     }
 }
 
-/** Converts YUV images to upright squares in one pass. Buffers are allocated when the size of images changes. For one thread. */
+/** Converts YUV images to upright squares in one pass. Buffers are allocated when the size of images changes. Only one thread may use it. */
 class YuvConverter {
     private var height = 0
     private var width = 0
@@ -156,7 +156,7 @@ class YuvConverter {
     private fun clip(value: Int): Byte = Math.max(0, Math.min(255, value)).toByte() // Without branches, which the processor would mispredict on noise.
 }
 
-/** The square of the image in memory that is the centred square of the upright picture. */
+/** Returns where in the image, as it lies in memory, the largest centred square of the upright picture is. */
 private fun sourceBox(height: Int, width: Int, rotation: Int): Box {
     val turned = rotation % 180 != 0
     val (top, left, side) = if (turned) Box.center(width, height) else Box.center(height, width)
