@@ -14,6 +14,7 @@ from clipstep.runtime import Bundle, BundleError, ClipstepError, StepModel
 from clipstep.runtime.bundle.manifest import Accuracy
 from clipstep.runtime.bundle.recording import record_accuracy
 from clipstep.runtime.bundle.signature import SignatureError, new_key
+from clipstep.runtime.filesystem.overwrite import BUNDLE, check_overwrite
 from clipstep.runtime.command_line.sign import sign_bundle
 
 Edit = Callable[[Callable[[dict[str, Any]], Any]], Path]
@@ -36,6 +37,10 @@ def test_a_signed_bundle_opens_and_runs(signed: Path, keys: tuple[Path, Path]) -
     assert Bundle.open(signed, signer=keys[1]).extra == ()
     with StepModel.load(signed, signer=keys[1]) as model:
         assert model.labels == ("red", "green", "blue")
+
+
+def test_a_signed_bundle_is_replaced_like_any_other(signed: Path) -> None:
+    check_overwrite(signed, BUNDLE, force=True)
 
 
 def test_the_key_is_its_owners_alone(keys: tuple[Path, Path]) -> None:

@@ -102,10 +102,12 @@ def _manifest_of(folder: Path) -> dict[str, Any]:
 
 
 def _bundle_parts(folder: Path) -> Iterable[str]:
+    from clipstep.runtime.bundle.signature import SIGNATURE
+
     values = _manifest_of(folder)
     artifacts = values.get("artifacts")
     items = (*(artifacts if isinstance(artifacts, list) else ()), values.get("golden"))
-    return {"manifest.json.sig", *(str(item.get("file")).partition("/")[0] for item in items if isinstance(item, dict))}
+    return {SIGNATURE, *(str(item.get("file")).partition("/")[0] for item in items if isinstance(item, dict))}
 
 
 def _describe_bundle(folder: Path) -> str:
