@@ -14,8 +14,8 @@ from clipstep.runtime import Bundle, BundleError, ClipstepError, StepModel
 from clipstep.runtime.bundle.manifest import Accuracy
 from clipstep.runtime.bundle.recording import record_accuracy
 from clipstep.runtime.bundle.signature import SignatureError, new_key
-from clipstep.runtime.filesystem.overwrite import BUNDLE, check_overwrite
 from clipstep.runtime.command_line.sign import sign_bundle
+from clipstep.runtime.filesystem.overwrite import BUNDLE, check_overwrite
 
 Edit = Callable[[Callable[[dict[str, Any]], Any]], Path]
 
