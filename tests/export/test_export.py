@@ -1,6 +1,5 @@
 """A bundle is verified and written whole, or not at all; its manifest describes its files."""
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -15,11 +14,11 @@ import torch
 from onnx import numpy_helper
 from torch import fx, nn
 
-from clipstep.export import pipeline
+from clipstep.export import variants
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.step import StepProgram
-from clipstep.export.targets import TARGETS
+from clipstep.export.targets import onnx_writer
 from clipstep.network.spec import weights_sha256
 from clipstep.network.videos import read_subclips
 from clipstep.runtime.bundle import Bundle, BundleError
@@ -39,10 +38,10 @@ def tree(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def wrong_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the ONNX target write a bias that is off by a hundredth."""
-    original = TARGETS["onnx"]
+    original = onnx_writer.write
 
     def write(graph: fx.GraphModule, program: StepProgram, precision: str, metadata: str, path: Path, *more: object) -> Placement:
-        placement = original.write(graph, program, precision, metadata, path, *more)
+        placement = original(graph, program, precision, metadata, path, *more)
         model = onnx.load(path)
         shape, kind = [len(program.labels)], onnx.TensorProto.FLOAT
         bias = next(value for value in model.graph.initializer if list(value.dims) == shape and value.data_type == kind)
@@ -50,7 +49,7 @@ def wrong_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
         onnx.save(model, path)
         return placement
 
-    monkeypatch.setitem(TARGETS, "onnx", dataclasses.replace(original, write=write))
+    monkeypatch.setattr(onnx_writer, "write", write)
 
 
 def test_nothing_is_written_if_an_artifact_fails_verification(wrong_onnx: None, pooled_run: Run, tmp_path: Path) -> None:
@@ -178,7 +177,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     arguments: list[str], text: str, clipstep: Cli, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "simplified", lambda *_: pytest.fail("lowered before the arguments were checked"))
+    monkeypatch.setattr(variants, "simplified", lambda *_: pytest.fail("lowered before the arguments were checked"))
     (tmp_path / "taken.clipstep").mkdir()
     (tmp_path / "taken.clipstep/notes.txt").write_text("mine")
     code, _, err = clipstep("export", *(run_folder if argument == "RUN" else argument for argument in arguments))

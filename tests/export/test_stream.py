@@ -170,6 +170,7 @@ def test_random_stacks_of_temporal_kernels(layers: list[tuple[int, int, int, int
         ("more padding in front than the kernel is long", Apply(lambda x, c: c(_ahead(x, 5)).tanh(), _conv((3, 1, 1))), 2, 2),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @torch.no_grad()
 def test_the_shortest_videos_end_as_the_clip_network_does(name: str, features: nn.Module, frames: int, shortest: int) -> None:
     torch.manual_seed(3)

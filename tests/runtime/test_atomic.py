@@ -5,6 +5,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -195,3 +196,17 @@ def test_links_inside_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "folder/link").symlink_to(tmp_path / "outside")
     set_modes_and_sync(tmp_path / "folder")
     assert stat.S_IMODE((tmp_path / "outside").stat().st_mode) == 0o600
+
+
+def test_an_interrupt_as_soon_as_the_temporary_folder_is_there_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mkdir = Path.mkdir
+
+    def interrupted(path: Path, *arguments: Any, **settings: Any) -> None:
+        mkdir(path, *arguments, **settings)
+        if ".new-" in path.name:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "out"):
+        pass
+    assert list(tmp_path.glob(".out.new-*")) == []

@@ -47,8 +47,8 @@ def other(tmp_path: Path) -> Iterator[Callable[[Path], int]]:
         "generate DATA --out OUT",
         "demo --out OUT",
         "export RUN --out OUT.clipstep",
-        "scaling DATA --out OUT",
-        "systems DATA --out OUT",
+        "bench-scaling DATA --out OUT",
+        "bench-models DATA --out OUT",
     ],
 )
 def test_the_second_one_is_refused(

@@ -48,8 +48,8 @@ def atomic_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(out)
         new = hidden_sibling(out, f"new-{secrets.token_hex(4)}")
-        new.mkdir()
         try:
+            new.mkdir()  # Inside, because Ctrl-C may come as soon as it is there.
             yield new
             set_modes_and_sync(new)
             if not (replace or _is_free(out)):
