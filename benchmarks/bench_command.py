@@ -44,7 +44,7 @@ GROUPS = {
 @click.option("--no-reference", is_flag=True, help="Measure the artifacts alone, which is also what happens without --run and --model.")
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1 and 2]")
 @click.option("--rounds", type=click.IntRange(1), help="How often the configurations take turns. [default: 20]")
-@click.option("--steps", type=click.IntRange(1), help="Steps a turn [default: 5]; with --arch, golden steps to run [default: all].")
+@click.option("--steps", type=click.IntRange(1), help="Steps in each turn [default: 5]; with --arch, golden steps to run [default: all].")
 @click.option("--pause", type=click.FloatRange(0), help="Milliseconds to wait before each step, as a live stream does. [default: 0]")
 @click.option("--spinning", is_flag=True, help="Also measure onnxruntime with threads that wait busily between steps, its own default.")
 @click.option("--arch", help="arm64: count the instructions of a step on ARM64 under QEMU, in place of measuring this computer.")
@@ -139,7 +139,9 @@ def _check_profile(threads: Sequence[int], ignored: Mapping[str, bool]) -> None:
     """Refuse options that a profile would ignore: it covers the artifacts alone, with one thread count, and writes no records."""
     names = [name for name, asked in ignored.items() if asked]
     if names:
-        raise ClipstepError(f"--profile writes no records and measures nothing beside the artifacts; got {' and '.join(names)}", fix="measure apart")
+        raise ClipstepError(
+            "--profile writes no records and measures nothing beside the artifacts", got=" and ".join(names), fix="measure without --profile"
+        )
     if len(threads) > 1:
         raise ClipstepError("--profile takes one thread count", got=", ".join(map(str, threads)), fix="profile once for each")
 

@@ -40,7 +40,7 @@ def bench_training_command(**given: Any) -> None:
 @click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
 @click.option("--arm64", is_flag=True, help="Also count the ARM64 instructions of a step, as clipstep bench --arch arm64 does.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
-@click.option("--steps", default=3, show_default=True, type=click.IntRange(1), help="Steps a turn.")
+@click.option("--steps", default=3, show_default=True, type=click.IntRange(1), help="Steps in each turn.")
 def bench_models_command(**given: Any) -> None:
     """Export and measure the networks with random weights; their batch norms get the statistics of DATA's first test videos."""
     from clipstep.benchmarks.models import bench_models_command as call

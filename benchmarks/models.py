@@ -70,7 +70,7 @@ def bench_models_command(data: Path, out: Path, names: tuple[str, ...], frames: 
     options = BenchOptions((1,), rounds, steps)
     every = {name: _measure(name, data_set, frames, size, out, options, console, arm64=arm64) for name in names or ARCHITECTURES}
     print_table(console, _exported(every))
-    console.print("GiB: peak of the export; delegates: how many the network is split into, in the artifact with the most")
+    console.print("GiB: peak of the export; delegates: into how many the network is split (the most of any artifact)")
     print_table(console, _measured(every))
     console.print("one thread; x: times as fast as naive, the rank-5 ONNX in onnxruntime")
     console.print("error: the largest of the float32 artifacts against PyTorch, relative; eager's: PyTorch's own against float64")

@@ -31,7 +31,7 @@ class BenchOptions:
     def __post_init__(self) -> None:
         for name, value in (("rounds", self.rounds), ("steps", self.steps)):
             if not _is_count(value):
-                raise ClipstepError(f"{name} is a whole number", got=repr(value), expected="at least 1")
+                raise ClipstepError(f"{name} must be a whole number", got=repr(value), expected="at least 1")
         if not self.threads or not all(map(_is_count, self.threads)):
             raise ClipstepError("threads are whole numbers", got=repr(self.threads), expected="at least one, none below 1")
         if isinstance(self.pause_ms, bool) or not isinstance(self.pause_ms, int | float) or not 0 <= self.pause_ms < math.inf:

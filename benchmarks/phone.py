@@ -61,7 +61,7 @@ class Adb:
 @click.option("--engine", "engines", multiple=True, help="May be given several times. [default: all that run the bundle]")
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1, 2 and 4]")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
-@click.option("--steps", default=20, show_default=True, type=click.IntRange(1), help="Steps a turn.")
+@click.option("--steps", default=20, show_default=True, type=click.IntRange(1), help="Steps in each turn.")
 @click.option("--warm-up", default=5, show_default=True, type=click.IntRange(1), help="Warm-up steps before those of a turn, which are not counted.")
 @click.option("--serial", help="Which phone, as adb devices names it; needed where there are several.")
 @click.option("--adb", default="adb", show_default=True, help="The adb program.")

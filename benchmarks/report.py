@@ -50,7 +50,7 @@ def report_command(bundle: Path, records: Path, signer: Path | None, as_json: bo
     console.print(f"{opened.manifest.name}: one step is {frames} frames; largest errors are over {compared} steps at export", soft_wrap=True)
     print_table(console, _table(opened, timed))
     for name, number in others.items():
-        console.print(f"left out: {number} of another network or of artifacts that this bundle does not hold, measured of {name}", soft_wrap=True)
+        console.print(f"left out: {number} of another network or of artifacts that this bundle does not hold, measured on {name}", soft_wrap=True)
     if counted:
         print_table(console, instruction_table(counted))
         console.print(KEY, soft_wrap=True)

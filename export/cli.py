@@ -85,16 +85,23 @@ class FixedSize(click.ParamType[int]):
 @click.option("--weights-key", metavar="KEY", help="The state dict to take from a file that holds several, such as model_ema.")
 @click.option("--random-weights", is_flag=True, help="Allow a model whose weights are random.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Text file with the model's class names, one a line.")
-@click.option("--frames", type=FixedSize(), help="The model's T, frames a subclip.")
+@click.option("--frames", type=FixedSize(), help="Number of frames in a subclip, T.")
 @click.option("--size", type=FixedSize(), help="Height and width of the model's frames, in pixels.")
-@click.option("--mean", nargs=3, type=float, default=(0.0, 0.0, 0.0), show_default=True, help="The model's normalisation: R G B, of 0..255.")
+@click.option(
+    "--mean",
+    nargs=3,
+    type=float,
+    default=(0.0, 0.0, 0.0),
+    show_default=True,
+    help="Mean of each channel (R G B, in 0..255), which the model's normalisation subtracts.",
+)
 @click.option(
     "--std",
     nargs=3,
     type=float,
     default=(255.0, 255.0, 255.0),
     show_default=True,
-    help="The same: what frames are divided by after --mean was subtracted.",
+    help="Standard deviation of each channel, by which it divides then.",
 )
 @click.option("--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Frames per second of the model's videos.")
 @click.option("--video", type=click.Path(path_type=Path), help="The frames of the model's golden steps; unless given, synthetic ones.")
@@ -267,7 +274,7 @@ def _network_of_options(
     if labels is None or frames is None or size is None:
         raise ClipstepError("--model needs --labels, --frames and --size")
     if min(std) <= 0:
-        raise ClipstepError("--std is what frames are divided by", got=std, expected="numbers above 0")
+        raise ClipstepError("--std must be above 0, because frames are divided by it", got=std, expected="numbers above 0")
     sys.path.insert(0, "")  # As `python` itself does: modules in this folder can be imported.
     if weights_key is not None and weights is None:
         raise ClipstepError("--weights-key chooses from a file", got="no --weights", expected="--weights FILE, too")
@@ -302,10 +309,12 @@ def _artifact_line(written: WrittenArtifact) -> str:
 @command("verify", loads=["clipstep.export.verification"])
 @click.argument("bundle", type=click.Path(path_type=Path))
 @network_options
-@click.option("--labels", type=click.Path(path_type=Path), help="The class names that --model was trained on, to compare.")
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="A file with the class names that --model was trained on, which must be the bundle's."
+)
 @click.option("--mean", nargs=3, type=float, help="The normalisation that --model was trained with, to compare.")
-@click.option("--std", nargs=3, type=float, help="The same: what frames are divided by.")
-@click.option("--fps", type=float, help="Frames per second of the videos that --model was trained on, to compare.")
+@click.option("--std", nargs=3, type=float, help="Standard deviation of each channel that --model was trained with, which must be the bundle's.")
+@click.option("--fps", type=float, help="Frames per second of the videos that --model was trained on, which must be the bundle's.")
 @click.option("--video", type=click.Path(path_type=Path), help="Verify on the frames of this video, not on the golden ones; needs --run or --model.")
 @signer_option
 @json_option

@@ -169,9 +169,7 @@ def _check_outputs(outputs: tuple[Any, ...], states: Mapping[str, Tensor], class
 
 def _check_output(network: nn.Module, name: str, value: Tensor) -> None:
     if not bool(value.isfinite().all()):
-        raise ClipstepError(
-            f"{name} is not finite", got="not-a-number or infinity at the first step", fix="look at the weights and the normalisation"
-        )
+        raise ClipstepError(f"{name} is not finite", got="not-a-number or infinity at the first step", fix="check the weights and the normalisation")
     owned = {tensor.untyped_storage().data_ptr(): owner for owner, tensor in (*network.named_parameters(), *network.named_buffers())}
     if value.untyped_storage().data_ptr() in owned:
         raise ClipstepError(

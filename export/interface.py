@@ -85,7 +85,7 @@ def check_network(manifest: Manifest, spec: NetworkSpec, program: StepProgram, l
     try:
         output_kind = infer_output_kind(requested, program, logits)
     except ClipstepError as error:
-        raise ParityError(f"the manifest's output is {manifest.output_kind}, and the network's is not: {error}") from error
+        raise ParityError(f"the manifest says that the outputs are {manifest.output_kind}, but the network's are not: {error}") from error
     own = interface_of(spec, program, manifest.name, output_kind)
     if manifest.temporal_average is None:  # Written by an earlier version.
         own = own.model_copy(update={"temporal_average": None})

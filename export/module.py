@@ -91,12 +91,12 @@ def _whole(name: str, value: Any) -> int:
     try:
         return value if isinstance(value, bool) else operator.index(value)
     except TypeError as error:
-        raise ClipstepError(f"{name} is a whole number", got=repr(value), expected="an int of at least 1") from error
+        raise ClipstepError(f"{name} must be a whole number", got=repr(value), expected="an int of at least 1") from error
 
 
 def _tuple(name: str, values: Sequence[str]) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, Sequence):
-        raise ClipstepError(f"{name} are the class names", got=repr(values)[:80], expected="a list of texts")
+        raise ClipstepError(f"{name} must be a list of class names", got=repr(values)[:80], expected="a list of texts")
     return tuple(values)
 
 

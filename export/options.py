@@ -69,9 +69,9 @@ class ExportOptions:
         for name, value in given:
             if value not in known[name]:
                 raise ClipstepError(f"unknown {name}", got=value, expected=f"one of {', '.join(filter(None, known[name]))}")
-        if self.stream is not None and (not isinstance(self.stream, int) or self.stream < 1):
+        if self.stream is not None and (not isinstance(self.stream, int) or isinstance(self.stream, bool) or self.stream < 1):
             raise ClipstepError("stream is a number of new frames a step", got=self.stream, expected="a whole number of at least 1")
-        if self.window is not None and not 0 < self.window < math.inf:
+        if self.window is not None and not (isinstance(self.window, int | float) and 0 < self.window < math.inf):
             raise ClipstepError("window is a number of seconds", got=self.window, expected="a finite number above 0")
 
     def _check_targets(self) -> None:
@@ -89,7 +89,11 @@ class ExportOptions:
     def _check_tuning(self) -> None:
         """Check that `platforms` and `tune` have an effect on these targets, and that tuning is for a given processor."""
         if self.tune is not None and ANY in self.platforms:
-            raise ClipstepError("what is cheapest depends on the processor", got=ANY, expected=f"--platform {either(PLATFORMS[1:])} beside --tune")
+            raise ClipstepError(
+                "--tune needs a platform, because what is cheapest depends on the processor",
+                got=ANY,
+                expected=f"--platform {either(PLATFORMS[1:])} with --tune",
+            )
         if not any(TARGETS[name].platforms for name in self.targets) and (self.tune is not None or set(self.platforms) != {ANY}):
             option = "--tune" if self.tune is not None else "--platform"
             raise ClipstepError(f"{option} does nothing for {', '.join(self.targets)}, which is the same for all", fix=f"leave {option} out")
@@ -97,6 +101,8 @@ class ExportOptions:
             raise ClipstepError("--tune does nothing with --form 3d, which has one variant", fix="leave one of them out")
 
     def _check_format_versions(self) -> None:
+        if not isinstance(self.format_versions, Mapping):
+            raise ClipstepError("format_versions is a dictionary", got=repr(self.format_versions), expected="such as {'opset': 17}")
         known = {target.format_version.option: target for target in TARGETS.values() if target.format_version is not None}
         for option, number in self.format_versions.items():
             if option not in known:
@@ -104,9 +110,7 @@ class ExportOptions:
             target, version = known[option].name, known[option].format_version
             assert version is not None
             if number not in version.numbers:
-                raise ClipstepError(
-                    f"--{option} is not one that {target} is written for", got=number, expected=f"{version.numbers[0]} to {version.numbers[-1]}"
-                )
+                raise ClipstepError(f"--{option} is out of range for {target}", got=number, expected=f"{version.numbers[0]} to {version.numbers[-1]}")
             if target not in self.targets:
                 raise ClipstepError(f"--{option} is for {target}", got=f"--target {' '.join(self.targets)}", expected=f"--target {target} among them")
 

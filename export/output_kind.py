@@ -56,7 +56,7 @@ def infer_output_kind(requested: str | None, program: StepProgram, logits: Array
     rows, exclusive = logits.sum(axis=1), _sum_to_one(logits)
     if requested == "probabilities" and not exclusive:
         raise ClipstepError(
-            "--output-kind probabilities: the network's outputs are none",
+            "--output-kind probabilities: the network's outputs are not probabilities",
             got=f"values from {logits.min():.3g} to {logits.max():.3g}, which sum to {rows.min():.4g} to {rows.max():.4g} over the classes",
             expected="values of at least 0 that sum to 1, as softmax gives them",
             fix="leave --output-kind away, or add the softmax to the network",

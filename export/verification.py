@@ -73,7 +73,8 @@ class VerifyResult:
         """
         if self.missing:
             raise ClipstepError(
-                f"{self.bundle}: not verified, for it is missing: {', '.join(self.missing)}", fix="copy the bundle again, whole, or export it without"
+                f"{self.bundle}: not verified, because these are missing: {', '.join(self.missing)}",
+                fix="copy the bundle again, whole, or export it without",
             )
 
 

@@ -59,7 +59,7 @@ class NetworkSpec:
         _check_normalisation(self.mean, self.std)
         check_frames(self.frames, self.size, len(self.mean))
         if not (isinstance(self.fps, int | float) and math.isfinite(self.fps) and self.fps > 0):
-            raise ClipstepError("fps is frames per second", got=repr(self.fps), expected="a number above 0")
+            raise ClipstepError("fps must be a number above 0", got=repr(self.fps), expected="a number above 0")
         _check_sample(self.sample, (self.frames, self.size, self.size, len(self.mean)))
 
     def __repr__(self) -> str:
@@ -90,7 +90,7 @@ def check_frames(frames: int, size: int, channels: int) -> None:
     """
     for name, value in (("frames", frames), ("size", size)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ClipstepError(f"{name} is a whole number", got=repr(value), expected="an int of at least 1")
+            raise ClipstepError(f"{name} must be a whole number", got=repr(value), expected="an int of at least 1")
     try:
         check_shapes((frames, size, size, channels), ())
     except ValueError as error:
@@ -101,7 +101,7 @@ def check_frames(frames: int, size: int, channels: int) -> None:
 
 def _check_labels(labels: Sequence[str]) -> None:
     if isinstance(labels, str) or not labels or not all(isinstance(label, str) and label.strip() for label in labels):
-        raise ClipstepError("labels are the class names", got=repr(labels)[:80], expected="a list of at least one text, none of them empty")
+        raise ClipstepError("labels must be a list of class names", got=repr(labels)[:80], expected="a list of at least one text, none of them empty")
     odd = next((label for label in labels if not is_printable_line(label)), None)
     if odd is not None:
         raise ClipstepError("a label holds control characters", got=quoted(odd), expected="text of one line")
@@ -121,7 +121,7 @@ def _check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
             raise ClipstepError(f"{name} holds finite numbers", got=tuple(values), expected="numbers, of 0..255")
     if min(std) <= 0:
-        raise ClipstepError("std is what frames are divided by", got=tuple(std), expected="numbers above 0")
+        raise ClipstepError("std must be above 0, because frames are divided by it", got=tuple(std), expected="numbers above 0")
 
 
 def _check_sample(sample: Tensor, shape: tuple[int, ...]) -> None:

@@ -119,7 +119,7 @@ def _check_options(what: Path, other: Path | None, reset_each_step: bool, record
     if options and not any(is_bundle(path) for path in (what, other) if path is not None):
         raise ClipstepError(f"{' and '.join(options)} is for a bundle; a run is evaluated in PyTorch", fix=f"leave {' and '.join(options)} out")
     if other is not None and (reset_each_step or record):
-        raise ClipstepError("--with is for neither --reset-each-step nor --record", fix="evaluate each alone")
+        raise ClipstepError("--with cannot be combined with --reset-each-step or --record", fix="evaluate each alone")
     if record and not is_bundle(what):
         raise ClipstepError("--record notes what a bundle reaches", got=what, expected="a folder written by clipstep export")
     if record:

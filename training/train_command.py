@@ -108,7 +108,9 @@ ONLY_WITH = [("momentum", "optimizer", ("sgd",)), ("patience", "schedule", ("pla
 )
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default=DEFAULTS.optimizer, show_default=True)
 @click.option("--learning-rate", default=DEFAULTS.learning_rate, show_default=True, type=click.FloatRange(0, min_open=True))
-@click.option("--momentum", default=DEFAULTS.momentum, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="Of sgd.")
+@click.option(
+    "--momentum", default=DEFAULTS.momentum, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="Momentum of --optimizer sgd."
+)
 @click.option("--weight-decay", default=DEFAULTS.weight_decay, show_default=True, type=click.FloatRange(0))
 @click.option("--schedule", type=click.Choice(list(SCHEDULES)), default=DEFAULTS.schedule, show_default=True, help="How the learning rate falls.")
 @click.option(
@@ -140,7 +142,12 @@ ONLY_WITH = [("momentum", "optimizer", ("sgd",)), ("patience", "schedule", ("pla
     help="Decay of an exponential moving average of the weights; 0 for none.",
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), default=DEFAULTS.precision, show_default=True, help="bf16 computes in mixed precision.")
-@click.option("--flip/--no-flip", default=DEFAULTS.flip, show_default=True, help="Mirror half of the videos; actions may have a direction.")
+@click.option(
+    "--flip/--no-flip",
+    default=DEFAULTS.flip,
+    show_default=True,
+    help="Mirror half of the videos; leave it off if the direction of a movement matters.",
+)
 @click.option(
     "--validation",
     default=DEFAULTS.validation,
@@ -157,7 +164,7 @@ ONLY_WITH = [("momentum", "optimizer", ("sgd",)), ("patience", "schedule", ("pla
     default=DEFAULTS.devices,
     show_default=True,
     type=click.IntRange(1),
-    help="Processes on this machine: one for each GPU, or on the CPU.",
+    help="Number of processes on this machine, one for each GPU; without GPUs they share the CPU.",
 )
 @click.option(
     "--nodes", default=DEFAULTS.nodes, show_default=True, type=click.IntRange(1), help="Machines; start the command on each, or use torchrun."

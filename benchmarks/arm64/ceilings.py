@@ -45,7 +45,9 @@ def check_ceilings(records: Sequence[InstructionRecord], ceilings: Mapping[str, 
     """
     counted = {record.configuration.name: record.step.instructions for record in records}
     if counted.keys() != ceilings.keys():
-        raise ClipstepError(f"{path}: the ceilings are not those of what was counted", got=_names(ceilings), expected=_names(counted))
+        raise ClipstepError(
+            f"{path}: the ceilings are for other artifacts than those that were counted", got=_names(ceilings), expected=_names(counted)
+        )
     above = [name for name, count in counted.items() if count > ceilings[name]]
     if above:
         got = ", ".join(f"{name} {counted[name]:,}" for name in above)

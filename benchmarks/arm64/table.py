@@ -8,7 +8,7 @@ from clipstep.benchmarks.records import Counts, InstructionRecord, OperatorCount
 from clipstep.runtime.command_line.terminal import new_table
 
 LARGEST_GROUPS = 15
-KEY = "FMAs needed: of those executed, the share that the network's arithmetic takes; useful: its share of all instructions"
+KEY = "FMAs needed: how many of the FMAs executed the network's arithmetic needs; useful: the share of these in all instructions"
 
 
 def instruction_table(records: Sequence[InstructionRecord]) -> Table:

@@ -22,7 +22,7 @@ from clipstep.runtime.wording import counted
 @click.option("--peer", "names", multiple=True, type=click.Choice(list(PEERS)), help="May be given several times. [default: all]")
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="May be given several times. [default: 1 and 2]")
 @click.option("--rounds", default=ROUNDS, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
-@click.option("--steps", default=STEPS, show_default=True, type=click.IntRange(1), help="Steps a turn.")
+@click.option("--steps", default=STEPS, show_default=True, type=click.IntRange(1), help="Steps in each turn.")
 @click.option("--out", type=OutputFile(), help="Append the records to this file, one JSON object a line.")
 def peers_command(
     bundle: Path,

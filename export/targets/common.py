@@ -62,7 +62,7 @@ def converting(tool: str, reason: Unsupported) -> Iterator[None]:
         raise ClipstepError(
             f"{tool} cannot convert the network, which our own writer does not take ({reason})",
             got=f"{type(error).__name__}: {error_summary(error)}",
-            fix="export other targets, or do without that in the network: docs/operators.md",
+            fix="export other targets, or avoid the operator in the network (docs/operators.md)",
         ) from error
 
 

@@ -35,7 +35,7 @@ def load_engine(name: str, path: Path, threads: int, *, spinning: bool = False) 
     check_threads(threads)
     if spinning and not info.spins:
         able = ", ".join(other for other, facts in ENGINES.items() if facts.spins)
-        raise ClipstepError(f"{name} does not let its threads spin", expected=f"spinning with {able} only")
+        raise ClipstepError(f"{name} cannot let its threads spin (wait busily)", expected=f"spinning with {able} only")
     try:
         return info.load(path, threads, spinning) if info.spins else info.load(path, threads)
     except ModuleNotFoundError as error:

@@ -76,8 +76,8 @@ def test_the_output_kind_is_inferred(last: str) -> None:
         ("sigmoid", "multilabel", "multilabel_probabilities"),
         ("softmax", "probabilities", "probabilities"),
         ("softmax", "logits", "logits"),
-        ("linear", "probabilities", "--output-kind probabilities: the network's outputs are none; got values from"),
-        ("sigmoid", "probabilities", "--output-kind probabilities: the network's outputs are none; got values from"),
+        ("linear", "probabilities", "--output-kind probabilities: the network's outputs are not probabilities; got values from"),
+        ("sigmoid", "probabilities", "--output-kind probabilities: the network's outputs are not probabilities; got values from"),
         ("softmax", "multilabel", "--output-kind multilabel: the network's outputs always sum to 1"),
     ],
 )
@@ -227,7 +227,11 @@ def test_no_second_softmax_from_export_to_the_stream(
 
 def test_output_that_contradicts_the_network_is_refused(own: Cli) -> None:
     code, _, err = own("Raw", "--output-kind", "probabilities")
-    assert code == 2 and err.startswith("error: --output-kind probabilities: the network's outputs are none") and not Path("own.clipstep").exists()
+    assert (
+        code == 2
+        and err.startswith("error: --output-kind probabilities: the network's outputs are not probabilities")
+        and not Path("own.clipstep").exists()
+    )
 
 
 def test_an_undetected_fault_is_warned_of_and_in_the_manifest(own: Cli, clipstep: Cli) -> None:

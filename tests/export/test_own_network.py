@@ -270,7 +270,7 @@ def test_an_output_that_is_always_the_same_is_said_plainly(own: Command) -> None
         ("nets:Random", ("--weights", "two.pth", "--weights-key", "b"), "two.pth: no weights under that key; got b; expected one of model, ema"),
         ("nets:Random", ("--weights-key", "ema"), "--weights-key chooses from a file; got no --weights; expected --weights FILE, too"),
         ("nets:Plain", ("--labels", "none.txt"), "none.txt: no such file; expected a text file with a class a line"),
-        ("nets:Plain", ("--std", 1, 0, 1), "--std is what frames are divided by"),
+        ("nets:Plain", ("--std", 1, 0, 1), "--std must be above 0, because frames are divided by it"),
         (
             "nets:Writes",
             (),

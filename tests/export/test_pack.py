@@ -47,7 +47,7 @@ def test_every_command_takes_a_pack(
     assert pack.name in clipstep("report", pack, records)[1]
     for command in (("bench", pack, "--arch", "arm64", "--record"),):
         code, _, error = clipstep(*command)
-        assert code == 2 and "is a pack, which nothing is noted in; note it in the bundle's folder, and pack that again" in error
+        assert code == 2 and "is a pack, and a pack is never changed; note it in the bundle's folder, and pack that again" in error
     assert list(temporary.glob("clipstep-*")) == []
 
 
@@ -112,7 +112,7 @@ def test_missing_and_extra_files_are_named(clipstep: Cli, bundle_copy: Path, cli
     assert code == 0 and "step.pte: executorch" in out and "MISSING" in out
     assert "extra         .DS_Store, step-float32.mlpackage/.DS_Store, step-float32.mlpackage/Data/._weights: not named" in out
     code, out, error = clipstep("verify", bundle_copy)
-    assert code == 2 and out.count("equal") == 3 and f"error: {bundle_copy}: not verified, for it is missing: step.pte" in error
+    assert code == 2 and out.count("equal") == 3 and f"error: {bundle_copy}: not verified, because these are missing: step.pte" in error
     code, _, error = clipstep("run", bundle_copy, clip, "--engine", "executorch")
     assert code == 2 and "step.pte is missing; copy the bundle again, whole" in error
     assert clipstep("pack", bundle_copy, "--for", "ios", "--out", tmp_path / "x.clipstep.zip")[0] == 0

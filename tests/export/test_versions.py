@@ -77,9 +77,9 @@ def test_the_manifest_says_what_the_core_ml_package_is(pooled_run: Run, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format_versions": {"opset": 12}}, "--opset is not one that onnx is written for; got 12; expected 13 to 20"),
-        ({"format_versions": {"opset": 21}}, "--opset is not one that onnx is written for; got 21; expected 13 to 20"),
-        ({"format_versions": {"ios": 14}}, "--ios is not one that coreml is written for; got 14; expected 15 to 18"),
+        ({"format_versions": {"opset": 12}}, "--opset is out of range for onnx; got 12; expected 13 to 20"),
+        ({"format_versions": {"opset": 21}}, "--opset is out of range for onnx; got 21; expected 13 to 20"),
+        ({"format_versions": {"ios": 14}}, "--ios is out of range for coreml; got 14; expected 15 to 18"),
         ({"format_versions": {"opset": 17}, "targets": ("coreml",)}, "--opset is for onnx; got --target coreml; expected --target onnx among them"),
         ({"format_versions": {"ios": 15}, "targets": ("onnx",)}, "--ios is for coreml; got --target onnx; expected --target coreml among them"),
         ({"format_versions": {"opsets": 17}}, "unknown version of a format; got opsets; expected some of opset, ios"),
@@ -126,7 +126,7 @@ def test_inspect_shows_what_the_artifacts_need(clipstep: Callable[..., tuple[int
 
 def test_the_command_line_takes_versions(clipstep: Callable[..., tuple[int, str, str]], run_folder: Path, tmp_path: Path) -> None:
     code, _, err = clipstep("export", run_folder, "--out", tmp_path / "x.clipstep", "--opset", "9")
-    assert (code, err) == (2, "error: --opset is not one that onnx is written for; got 9; expected 13 to 20\n")
+    assert (code, err) == (2, "error: --opset is out of range for onnx; got 9; expected 13 to 20\n")
     code, _, err = clipstep("export", run_folder, "--out", tmp_path / "x.clipstep", "--ios", "26")
-    assert (code, err) == (2, "error: --ios is not one that coreml is written for; got 26; expected 15 to 18\n")
+    assert (code, err) == (2, "error: --ios is out of range for coreml; got 26; expected 15 to 18\n")
     assert COREML.format_version is not None and COREML.format_version.numbers == (15, 16, 17, 18)

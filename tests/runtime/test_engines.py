@@ -82,7 +82,7 @@ def test_threads_do_not_spin_between_steps_unless_asked_to(bundle_path: Path) ->
 
 
 def test_an_engine_that_cannot_spin_says_which_can(bundle_path: Path) -> None:
-    with pytest.raises(ClipstepError, match="executorch does not let its threads spin; expected spinning with onnxruntime only"):
+    with pytest.raises(ClipstepError, match=r"executorch cannot let its threads spin \(wait busily\); expected spinning with onnxruntime only"):
         load_engine("executorch", bundle_path / "model.onnx", 1, spinning=True)
 
 

@@ -96,7 +96,7 @@ def test_a_long_text_is_cut() -> None:
         ("run", "error: Missing argument 'BUNDLE'; see clipstep run --help"),
         ("run a b --topp 3", "error: No such option '--topp'. Did you mean '--top'?; see clipstep run --help"),
         ("run a b --top 0", "error: Invalid value for '--top': 0 is not in the range x>=1; see clipstep run --help"),
-        ("train a --out b --learning-rate nan", "error: --learning-rate is no number to compute with; got nan; expected a finite number"),
+        ("train a --out b --learning-rate nan", "error: --learning-rate is not a finite number; got nan; expected a finite number"),
         ("train a --out b --seed 99999999999999999999", "error: --seed is too large; got 99999999999999999999; expected at most 2147483647"),
         ("export --out= a", "error: --out is empty; check the variable that it came from"),
     ],

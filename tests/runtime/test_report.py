@@ -75,7 +75,7 @@ def test_references_of_another_network_are_left_out_by_name(bundle: Bundle, clip
     assert not any(number in out for number in ("77777", "88888", "99999"))
     (row,) = (line for line in out.splitlines() if bundle.manifest.artifacts[0].file in line.split())
     assert row.split()[4:6] == ["10.0", "2.00"]
-    assert f"left out: 3 of another network or of artifacts that this bundle does not hold, measured of {bundle.path.name}" in out
+    assert f"left out: 3 of another network or of artifacts that this bundle does not hold, measured on {bundle.path.name}" in out
 
 
 def test_a_note_in_the_manifest_does_not_make_its_records_anothers(bundle: Bundle, clipstep: Cli, tmp_path: Path) -> None:

@@ -289,7 +289,10 @@ def test_mistakes(kind: str, run_folder: Path, tiny_data: Path, tmp_path: Path, 
         "nothing": ([tmp_path / "no", tiny_data], f"error: {tmp_path}/no: is not a run; got no run.json"),
         "folder": ([run_folder, tiny_data, "--out", tmp_path / "thesis"], f"error: {tmp_path}/thesis: exists and is not an evaluation"),
         "record a run": ([run_folder, tiny_data, "--record"], f"error: --record notes what a bundle reaches; got {run_folder}"),
-        "record two": ([run_folder, tiny_data, "--record", "--with", run_folder], "error: --with is for neither --reset-each-step nor --record"),
+        "record two": (
+            [run_folder, tiny_data, "--record", "--with", run_folder],
+            "error: --with cannot be combined with --reset-each-step or --record",
+        ),
     }[kind]
     code, _, err = clipstep("evaluate", *arguments)
     assert code == 2 and err.startswith(message)

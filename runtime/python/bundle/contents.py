@@ -78,7 +78,7 @@ class Folder:
         elif stat.S_ISREG(facts.st_mode):
             self.sizes[name] = facts.st_size
         elif file.is_symlink() or not stat.S_ISDIR(facts.st_mode):
-            self.unusable[name] = "is a link to a folder" if stat.S_ISDIR(facts.st_mode) else "is no file"
+            self.unusable[name] = "is a link to a folder" if stat.S_ISDIR(facts.st_mode) else "is not a regular file"
 
     def open(self, name: str) -> IO[bytes]:
         return (self.path / name).open("rb")
@@ -222,13 +222,13 @@ def _checked(path: Path, entries: list[zipfile.ZipInfo]) -> dict[str, zipfile.Zi
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
     name, kind = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
     if is_unsafe(name.rstrip("/")):
-        raise BundleError(f"{path}: holds a name that is none inside a bundle", got=ascii(name), fix="do not use it")
+        raise BundleError(f"{path}: holds a name that no file of a bundle may have", got=ascii(name), fix="do not use it")
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise BundleError(f"{path}: {name} is no file", got="a link" if kind == stat.S_IFLNK else "something else", fix="do not use it")
+        raise BundleError(f"{path}: {name} is not a regular file", got="a link" if kind == stat.S_IFLNK else "something else", fix="do not use it")
     if entry.flag_bits & 1:
         raise BundleError(f"{path}: {name} is encrypted", expected="a pack written by clipstep pack")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise BundleError(f"{path}: {name} is packed by a method that not every runtime knows", expected="stored or deflated")
+        raise BundleError(f"{path}: {name} is compressed by a method that not every runtime supports", expected="stored or deflated")
 
 
 def is_unsafe(name: str) -> bool:

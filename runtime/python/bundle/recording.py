@@ -33,7 +33,7 @@ def check_recordable(bundle: Bundle) -> None:
     if bundle.is_signed:
         raise _signed(bundle.path)
     if bundle.is_pack:
-        raise BundleError(f"{bundle.path}: is a pack, which nothing is noted in", fix="note it in the bundle's folder, and pack that again")
+        raise BundleError(f"{bundle.path}: is a pack, and a pack is never changed", fix="note it in the bundle's folder, and pack that again")
     with _writing(bundle.path):
         probe = bundle.path / f".{MANIFEST}.new"
         probe.touch(exist_ok=True)
@@ -97,4 +97,4 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BundleError(f"{path}: nothing can be noted in it", got=error.strerror or str(error), fix="make its folder writable") from error
+        raise BundleError(f"{path}: its manifest cannot be changed", got=error.strerror or str(error), fix="make its folder writable") from error

@@ -29,7 +29,7 @@ COMMANDS = {
     "demo": _Entry("clipstep.training.demo.command", "bench", "Export, run and measure a small network that ships with clipstep.", MAKE),
     "train": _Entry("clipstep.training.train_command", "training", "Train a network on a data set in UCF101's layout.", MAKE),
     "models": _Entry("clipstep.training.cli", "training", "List the networks that can be trained, and what each costs.", MAKE),
-    "generate": _Entry("clipstep.training.cli", "training", "Write a data set of which the order of motion alone decides.", MAKE),
+    "generate": _Entry("clipstep.training.cli", "training", "Write a data set whose classes differ only in the order of the motion.", MAKE),
     "convert": _Entry("clipstep.training.cli", "training", "Write a checkpoint of the paper's published code as a run.", MAKE),
     "export": _Entry("clipstep.export.cli", "export", "Write a trained run, or a network of your own, as a bundle.", EXPORT),
     "verify": _Entry("clipstep.export.cli", "export", "Check each artifact of a bundle against the eager network.", EXPORT),

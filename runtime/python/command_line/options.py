@@ -149,12 +149,12 @@ def _single(value: Any) -> Iterator[Any]:
 def _check_value(name: str, value: Any) -> None:
     """Refuse numbers that are not finite or too large."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise ClipstepError(f"{name} is no number to compute with", got=value, expected="a finite number")
+        raise ClipstepError(f"{name} is not a finite number", got=value, expected="a finite number")
     if isinstance(value, int) and value > LARGEST_NUMBER:
         raise ClipstepError(f"{name} is too large", got=value, expected=f"at most {LARGEST_NUMBER}")
 
 
 signer_option = click.option(
-    "--signer", type=click.Path(path_type=Path), help="A public key, PEM: the bundle must be signed by it. clipstep sign --help"
+    "--signer", type=click.Path(path_type=Path), help="A public key (PEM) with which the bundle's signature must agree; see clipstep sign --help."
 )
 """The option `--signer`, which every command that opens a bundle has; see `clipstep.runtime.bundle.open_for_command`."""

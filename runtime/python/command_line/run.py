@@ -21,7 +21,7 @@ from clipstep.runtime.video import VideoError, frame_rate, read_frames
 @click.option("--threads", default=1, show_default=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many classes to print.")
 @signer_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a prediction and line, and nothing else on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each prediction, and nothing else on standard output.")
 def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int, signer: Path | None, as_json: bool) -> None:
     """Run BUNDLE on VIDEO and print the likeliest classes after each subclip, and at the end of the video if they come late."""
     opened = click.get_current_context().with_resource(open_for_command(bundle, signer, lazily=True))

@@ -30,7 +30,9 @@ def sign_bundle(path: Path, key: Path) -> Path:
     """
     with write_lock(path), Bundle.open(path) as bundle:
         if bundle.missing:
-            raise BundleError(f"{path}: {listed(bundle.missing)} is missing, and cannot be vouched for", fix="export or pack it again, whole")
+            raise BundleError(
+                f"{path}: {listed(bundle.missing)} is missing: what is not there cannot be signed", fix="export or pack it again, whole"
+            )
         if bundle.is_pack:
             return _sign_pack(path, key)
         with atomic_file(path / SIGNATURE) as new:
@@ -62,7 +64,7 @@ def sign_command(bundle: Path | None, key: Path | None, new_key: Path | None) ->
     """
     if (key is None) == (new_key is None):
         raise ClipstepError(
-            "with which key is it to be signed?", got="both --key and --new-key" if key else "neither --key nor --new-key", expected="one of them"
+            "choose the key to sign with", got="both --key and --new-key" if key else "neither --key nor --new-key", expected="one of them"
         )
     if new_key is None and bundle is None:
         raise ClipstepError("which bundle is to be signed?", expected="clipstep sign BUNDLE --key KEY.pem")

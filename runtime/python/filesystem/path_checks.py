@@ -23,9 +23,9 @@ def check_name(path: Path, error: type[ClipstepError] = ClipstepError) -> None:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         pass
     except ValueError as reason:
-        raise error(f"{path}: is no file name", got=str(reason)) from reason
+        raise error(f"{path}: is not a valid file name", got=str(reason)) from reason
     except OSError as reason:
-        raise error(f"{path}: is no file name", got=reason.strerror) from reason
+        raise error(f"{path}: is not a valid file name", got=reason.strerror) from reason
 
 
 def check_no_url(path: Path, error: type[ClipstepError] = ClipstepError) -> None:

@@ -21,7 +21,7 @@ internal class Documents(private val resolver: ContentResolver, private val tree
 
     private fun copy(id: String, folder: File) {
         for (entry in read(DocumentsContract.buildChildDocumentsUriUsingTree(tree, id))) {
-            if (entry.name in listOf("", ".", "..") || '/' in entry.name) throw IOException("${entry.name} is no file name")
+            if (entry.name in listOf("", ".", "..") || '/' in entry.name) throw IOException("${entry.name} is not a valid file name")
             val target = File(folder, entry.name)
             if (entry.isFolder) copy(entry.id, target) else copyFile(entry, target)
         }
@@ -34,7 +34,7 @@ internal class Documents(private val resolver: ContentResolver, private val tree
 
     private fun read(uri: Uri): List<Entry> {
         val columns = arrayOf(Document.COLUMN_DOCUMENT_ID, Document.COLUMN_DISPLAY_NAME, Document.COLUMN_MIME_TYPE)
-        val cursor = resolver.query(uri, columns, null, null, null) ?: throw IOException("its provider gives nothing")
+        val cursor = resolver.query(uri, columns, null, null, null) ?: throw IOException("its app returned nothing")
         return cursor.use { rows ->
             generateSequence { if (rows.moveToNext()) Entry(rows.getString(0), rows.getString(1), rows.getString(2) == Document.MIME_TYPE_DIR) else null }.toList()
         }
@@ -43,6 +43,6 @@ internal class Documents(private val resolver: ContentResolver, private val tree
 
 /** The name of a document, from the file picker's provider. */
 internal fun nameOf(resolver: ContentResolver, document: Uri): String {
-    val cursor = resolver.query(document, arrayOf(Document.COLUMN_DISPLAY_NAME), null, null, null) ?: throw IOException("its provider gives nothing")
+    val cursor = resolver.query(document, arrayOf(Document.COLUMN_DISPLAY_NAME), null, null, null) ?: throw IOException("its app returned nothing")
     return cursor.use { rows -> if (rows.moveToFirst()) rows.getString(rows.getColumnIndexOrThrow(Document.COLUMN_DISPLAY_NAME)) else throw IOException("it is not there any more") }
 }

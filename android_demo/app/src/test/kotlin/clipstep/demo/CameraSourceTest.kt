@@ -73,7 +73,7 @@ class CameraSourceTest {
         }
         CameraSource(application, 0, 30.0, 112).start(Handler(thread.looper), sink)
         await("a sentence") { said.isNotEmpty() }
-        assertTrue(said, "Camera 0 gives no pictures that can be used: YUV_420_888 of at least 112 pixels" in said)
+        assertTrue(said, "Camera 0 offers no usable picture format: YUV_420_888 of at least 112 pixels" in said)
         thread.quit()
     }
 

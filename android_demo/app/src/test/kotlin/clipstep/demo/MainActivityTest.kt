@@ -86,7 +86,7 @@ class MainActivityTest {
     fun `a refused camera is a sentence and a button, and a later yes starts it`() {
         val activity = start(allowed = false, asked = true)
         activity.awaitText(R.id.check, "right numbers")
-        activity.awaitText(R.id.message, "The camera may not be used. Allow it, or choose a video.")
+        activity.awaitText(R.id.message, "The app is not allowed to use the camera. Allow it, or choose a video.")
         assertEquals(View.VISIBLE, activity.view<View>(R.id.allow).visibility)
         assertTrue(application.sources.isEmpty())
         activity.drawTo("refused")

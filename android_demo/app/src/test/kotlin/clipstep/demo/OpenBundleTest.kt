@@ -123,7 +123,7 @@ class OpenBundleTest {
     @Test
     fun `a provider that names files outside the folder is refused`() {
         provider.names = mapOf("step.onnx" to "../../demo.clipstep/step.onnx")
-        assertRefused(pick("bad.clipstep") {}, "The folder could not be read: ../../demo.clipstep/step.onnx is no file name")
+        assertRefused(pick("bad.clipstep") {}, "The folder could not be read: ../../demo.clipstep/step.onnx is not a valid file name")
     }
 
     @Test

@@ -59,7 +59,7 @@ private class FolderContents(private val path: File) : Contents {
             !file.canonicalFile.startsWith(root) -> unusable[name] = "lies outside the bundle"
             file.isFile -> sizes[name] = file.length()
             Files.isSymbolicLink(file.toPath()) -> unusable[name] = "is a link to a folder"
-            !file.isDirectory -> unusable[name] = "is no file"
+            !file.isDirectory -> unusable[name] = "is not a regular file"
         }
     }
 
@@ -92,7 +92,7 @@ private class PackContents(private val path: File) : Contents {
     private fun checked(): List<String> {
         val all = zip.entries().asSequence().map { it.name }.take(MOST_ENTRIES + 1).toList()
         if (all.size > MOST_ENTRIES) throw BundleException("$path: holds too many files", got = all.size, expected = "at most $MOST_ENTRIES")
-        all.firstOrNull { isUnsafe(it.trimEnd('/')) }?.let { throw BundleException("$path: holds a name that is none inside a bundle", got = it, fix = "do not use it") }
+        all.firstOrNull { isUnsafe(it.trimEnd('/')) }?.let { throw BundleException("$path: holds a name that no file of a bundle may have", got = it, fix = "do not use it") }
         all.groupBy { plain(it.trimEnd('/')) }.values.firstOrNull { it.size > 1 }?.let { throw BundleException("$path: holds two files of one name", got = it[0]) }
         val files = all.filter { !it.endsWith("/") }
         val plain = files.map(::plain).toSet()

@@ -68,7 +68,7 @@ fun loadEngine(name: String, path: File, spec: Interface, threads: Int, spinning
     val info = engineInfo(name)
     checkThreads(threads)
     if (spinning && !info.spins) {
-        throw ClipstepException("$name does not let its threads spin", expected = "spinning with ${ENGINES.filterValues { it.spins }.keys.joinToString()} only")
+        throw ClipstepException("$name cannot let its threads spin (wait busily)", expected = "spinning with ${ENGINES.filterValues { it.spins }.keys.joinToString()} only")
     }
     if (!info.isPresent) throw ClipstepException("engine $name is not in this app", fix = "add the dependency ${info.needs}")
     return try {

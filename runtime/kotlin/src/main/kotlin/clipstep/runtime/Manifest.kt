@@ -153,7 +153,7 @@ data class Requires(
     val macos: String? = null,
 ) {
     init {
-        for (version in listOfNotNull(onnxruntime, executorch, ios, macos)) require(AT_LEAST.matches(version)) { "a version must be as >=1.17, not $version" }
+        for (version in listOfNotNull(onnxruntime, executorch, ios, macos)) require(AT_LEAST.matches(version)) { "a version must look like >=1.17, not $version" }
         require(listOfNotNull(opset, irVersion, specificationVersion).all { it >= 1 }) { "opset and versions must be at least 1" }
     }
 }

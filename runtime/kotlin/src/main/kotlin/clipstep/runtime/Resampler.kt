@@ -30,7 +30,7 @@ class Resampler(private val fps: Double) {
     fun copies(timestampNs: Long): Long {
         if (given == 0L) start = timestampNs
         else if (timestampNs <= last) {
-            throw ClipstepException("timestamps must rise", got = "$timestampNs ns after $last ns", fix = "call reset where another video starts")
+            throw ClipstepException("timestamps must increase", got = "$timestampNs ns after $last ns", fix = "call reset where another video starts")
         }
         last = timestampNs
         val wanted = floor((timestampNs - start) * 1e-9 * fps + 0.5).toLong() + 1

@@ -91,7 +91,7 @@ private fun checkPlaces(headers: Map<String, Header>, size: Long) {
             require(n == 0 || bytes <= size / n) { "$name of the shape ${header.shape} in $size bytes" }
             bytes * n
         }
-        require(header.offsets == listOf(end, end + needed)) { "$name at ${header.offsets}, where $needed bytes from $end on are due" }
+        require(header.offsets == listOf(end, end + needed)) { "$name at ${header.offsets}, expected $needed bytes from offset $end" }
         end += needed
     }
     require(end == size) { "$end bytes of tensors in $size" }

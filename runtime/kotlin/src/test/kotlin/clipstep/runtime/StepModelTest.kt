@@ -70,7 +70,7 @@ class StepModelTest {
     fun `threads do not spin between steps unless asked to`() {
         val setting = { spinning: Boolean -> sessionOptions(2, spinning).use { it.configEntries["session.intra_op.allow_spinning"] } }
         assertEquals(listOf("0", "1"), listOf(setting(false), setting(true)))
-        assertExplains("executorch does not let its threads spin; expected spinning with onnxruntime only") {
+        assertExplains("executorch cannot let its threads spin (wait busily); expected spinning with onnxruntime only") {
             loadEngine("executorch", Prepared.bundle, colourSpec(), 1, spinning = true)
         }
         StepModel.load(Prepared.bundle, spinning = true).use { model ->

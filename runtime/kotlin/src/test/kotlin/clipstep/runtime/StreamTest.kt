@@ -172,7 +172,7 @@ class StreamTest {
         val predictions = times.map { stream.push(red, it * 1_000_000) }
         assertNull(predictions[1])
         assertEquals(4, predictions[2]!!.framesSeen)
-        assertExplains("timestamps must rise; got 400000000 ns after 400000000 ns", "reset") { stream.push(red, 400_000_000) }
+        assertExplains("timestamps must increase; got 400000000 ns after 400000000 ns", "reset") { stream.push(red, 400_000_000) }
         assertNull(stream.push(red, 2_000_000_000)) // A pause of more than a subclip: a new video, of which this is the first frame.
         assertEquals(listOf(null, 0), (1..2).map { stream.push(red, 2_000_000_000L + it * 200_000_000)?.step })
     }
