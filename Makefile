@@ -38,6 +38,7 @@ fuzz: .venv/ready
 # The Kotlin runtime on golden steps, the app on Android's own classes, its screens in build/android/screens, and its APK; no phone.
 test-android: .venv/ready
 	@[ -z "$(MISSING)" ] || { echo 'error: not installed: $(MISSING); on Debian: apt-get install openjdk-17-jdk-headless maven aapt zipalign apksigner'; exit 2; }
+	rm -rf $(ANDROID)
 	$(BIN)/python tests/android/prepare.py $(ANDROID) $(RUN)
 	$(BIN)/python tests/android/apk.py resources $(ANDROID)
 	mvn --batch-mode --no-transfer-progress clean verify
