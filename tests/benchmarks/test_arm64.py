@@ -110,7 +110,7 @@ def test_a_ceiling_below_the_count_fails(kit: Path, edit: Callable[..., Path], t
     assert code == 2
     assert "a step takes more ARM64 instructions than its ceiling; got step.onnx 1,000; expected at most step.onnx 999" in error
     code, _, error = bench('{"step.onnx": 1000, "step.pte": 1}')
-    assert code == 2 and "are not those of what was counted; got step.onnx, step.pte; expected step.onnx" in error
+    assert code == 2 and "are for other artifacts than those that were counted; got step.onnx, step.pte; expected step.onnx" in error
     for broken in ("[]", '{"step.onnx": "many"}', "{"):
         code, _, error = bench(broken)
         assert (code, len(error.splitlines())) == (2, 1) and "is not a file of ceilings" in error
