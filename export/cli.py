@@ -1,4 +1,4 @@
-"""`clipstep export` and `clipstep verify`."""
+"""`clipstep export`."""
 
 from __future__ import annotations
 
@@ -12,21 +12,17 @@ import click
 from rich.console import Console
 
 from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS
-from clipstep.export.network_source import given_network, network_options
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY, Target
-from clipstep.runtime.bundle import Bundle, open_for_command
 from clipstep.runtime.bundle.manifest import Manifest
-from clipstep.runtime.command_line.options import OutputFolder, command, json_option, signer_option
-from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, new_table, print_json, print_table, quiet, quiet_stderr
+from clipstep.runtime.command_line.options import OutputFolder, command
+from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, print_table, quiet
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.overwrite import BUNDLE, check_bundle_name, check_overwrite
-from clipstep.runtime.golden import GoldenSteps
-from clipstep.runtime.wording import counted, listed
+from clipstep.runtime.wording import counted
 
 if TYPE_CHECKING:  # PyTorch is imported in the functions that need it, so that --help is fast.
     from clipstep.export.pipeline import ExportResult, WrittenArtifact
-    from clipstep.export.verification import StreamCheck
     from clipstep.network.spec import NetworkSpec
 
 FRAME_SOURCES = {"run_sample": "the run's sample", "sample": "the sample given", "video": "the video", "synthetic": "synthetic scenes"}
@@ -304,115 +300,3 @@ def _artifact_line(written: WrittenArtifact) -> str:
         f"{a.file}: {a.size_bytes / 1e6:.2f} MB, {inside}{outside}, largest error {a.parity.max_absolute_error:.1e} "
         f"(written in {written.write_seconds:.0f} s, verified in {written.verify_seconds:.0f} s){tuned}{split}"
     )
-
-
-@command("verify", loads=["clipstep.export.verification"])
-@click.argument("bundle", type=click.Path(path_type=Path))
-@network_options
-@click.option(
-    "--labels", type=click.Path(path_type=Path), help="A file with the class names that --model was trained on, which must be the bundle's."
-)
-@click.option("--mean", nargs=3, type=float, help="The normalisation that --model was trained with, to compare.")
-@click.option("--std", nargs=3, type=float, help="Standard deviation of each channel that --model was trained with, which must be the bundle's.")
-@click.option("--fps", type=float, help="Frames per second of the videos that --model was trained on, which must be the bundle's.")
-@click.option("--video", type=click.Path(path_type=Path), help="Verify on the frames of this video, not on the golden ones; needs --run or --model.")
-@signer_option
-@json_option
-def verify_command(
-    bundle: Path, run: Path | None, model: str | None, weights: Path | None, video: Path | None, signer: Path | None, as_json: bool, **given: Any
-) -> None:
-    """Check each artifact of BUNDLE against the eager network, over at least 16 consecutive steps and a reset.
-
-    The reference is the golden steps, recorded from the eager network at export; with --run or --model it is computed anew, and
-    what the manifest says of the network is compared with it.
-    """
-    from clipstep.export.reference import reference_network
-    from clipstep.export.verification import Reference, fresh_reference, verify_opened
-
-    console = new_console(quiet=as_json)
-    opened = click.get_current_context().with_resource(open_for_command(bundle, signer))
-    if signer is not None:
-        console.print(f"{bundle}: signed by {signer}", soft_wrap=True)
-    reference, against = Reference(GoldenSteps.of(opened)), "golden steps"
-    network = given_network(run, model, weights)
-    if model is None and any(value is not None for value in given.values()):
-        raise ClipstepError("--labels, --mean, --std and --fps are of --model", fix="a run has its own: leave them out")
-    if network is not None:
-        with ConsoleProgress(console)("computing the reference with the eager network"):
-            reference = fresh_reference(opened, reference_network(opened, network), video)
-        _print_stream_check(reference.stream, console)
-        against = f"eager network of {network}, {video or 'golden frames'}"
-    elif video is not None:
-        raise ClipstepError("--video needs --run or --model", got="no network to compute the reference with", fix="add one of them")
-    if model is not None:
-        _compare_given(opened, given, console)
-    golden = reference.golden
-    console.print(f"{bundle}: {len(golden.logits)} steps and a reset{_flushed_text(golden)} against the {against}", soft_wrap=True)
-    with quiet_stderr():
-        result = verify_opened(opened, reference, ConsoleProgress(console))
-    table = new_table("artifact", "runtime", "verdict", "largest\nerror", "of its\nrange", "bound", texts=3)
-    for a in result.artifacts:
-        runtime = a.runtime + " *" * (TARGETS[a.target].evaluator is not None)
-        table.add_row(a.file, runtime, "equal", f"{a.max_absolute_error:.1e}", f"{a.max_relative_error:.1e}", f"{a.bound:g}")
-    print_table(console, table)
-    if opened.extra:
-        console.print(f"not verified, because the manifest does not name it: {listed(opened.extra)}", soft_wrap=True, markup=False)
-    unchecked = opened.manifest.flush is not None and not golden.flushed
-    if unchecked:
-        console.print(
-            "not checked: the end of a video, because these golden steps hold no flushed one; give --run or --model, or export again", soft_wrap=True
-        )
-    result.check_whole()
-    for target in dict.fromkeys(artifact.target for artifact in opened.manifest.artifacts):
-        if (evaluator := TARGETS[target].evaluator) is not None:
-            console.print(f"* {evaluator.note}")
-    if as_json:
-        rows = [
-            {
-                "file": a.file,
-                "runtime": a.runtime,
-                "max_absolute_error": a.max_absolute_error,
-                "max_relative_error": a.max_relative_error,
-                "bound": a.bound,
-            }
-            for a in result.artifacts
-        ]
-        flushed = None if result.flushed_after_steps is None else list(result.flushed_after_steps)
-        print_json(
-            {
-                "bundle": str(bundle),
-                "steps": result.steps,
-                "reference": against,
-                "artifacts": rows,
-                "extra": list(result.extra),
-                "flushed_after_steps": flushed,
-                "undetected_faults": list(result.undetected_faults),
-            }
-        )
-    if opened.manifest.golden.undetected_faults:
-        console.print(f"faults that these golden steps do not detect: {', '.join(opened.manifest.golden.undetected_faults)}", soft_wrap=True)
-
-
-def _flushed_text(golden: GoldenSteps) -> str:
-    return f" (and videos flushed after {', '.join(map(str, golden.flushed))} of them)" if golden.flushed else ""
-
-
-def _compare_given(bundle: Bundle, given: dict[str, Any], console: Console) -> None:
-    from clipstep.export.factory import read_labels
-    from clipstep.export.interface import check_given
-
-    labels = None if given["labels"] is None else read_labels(given["labels"])
-    missing = check_given(bundle.manifest, {**given, "labels": labels})
-    if missing:
-        console.print(f"not compared, because the network does not record it: {', '.join(missing)}; give --{' --'.join(missing)}", soft_wrap=True)
-
-
-def _print_stream_check(stream: StreamCheck | None, console: Console) -> None:
-    if stream is not None:
-        late = f" but the last {stream.delay}" if stream.delay else ""
-        console.print(
-            f"{stream.steps} steps of {stream.frames} frames are the clip network on {f'the newest {stream.window}' if stream.window else 'all'} "
-            f"frames so far{late}{', and flushed on the whole video' if stream.flushed else ''}: largest error "
-            f"{stream.max_relative_error:.1e} of the logits' range",
-            soft_wrap=True,
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,12 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
     context.default_map = {key.replace("-", "_"): option for key, option in options.items()}
 
 
+def _setting(flags: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare an option for the field of `TrainingConfig` that it is named for; the help shows the field's default."""
+    field = flags.partition("/")[0].removeprefix("--").replace("-", "_")
+    return click.option(flags, default=getattr(DEFAULTS, field), show_default=True, **settings)
+
+
 ONLY_WITH = [("momentum", "optimizer", ("sgd",)), ("patience", "schedule", ("plateau",))]
 
 
@@ -97,82 +103,31 @@ ONLY_WITH = [("momentum", "optimizer", ("sgd",)), ("patience", "schedule", ("pla
 )
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
 @click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
-@click.option("--epochs", default=DEFAULTS.epochs, show_default=True, type=click.IntRange(1))
-@click.option("--batch-size", default=DEFAULTS.batch_size, show_default=True, type=click.IntRange(1), help="Videos in a batch of one process.")
-@click.option(
-    "--accumulate",
-    default=DEFAULTS.accumulate,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Batches whose gradients are added up for one optimizer step.",
-)
-@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default=DEFAULTS.optimizer, show_default=True)
-@click.option("--learning-rate", default=DEFAULTS.learning_rate, show_default=True, type=click.FloatRange(0, min_open=True))
-@click.option(
-    "--momentum", default=DEFAULTS.momentum, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="Momentum of --optimizer sgd."
-)
-@click.option("--weight-decay", default=DEFAULTS.weight_decay, show_default=True, type=click.FloatRange(0))
-@click.option("--schedule", type=click.Choice(list(SCHEDULES)), default=DEFAULTS.schedule, show_default=True, help="How the learning rate falls.")
-@click.option(
-    "--patience",
-    default=DEFAULTS.patience,
-    show_default=True,
-    type=click.IntRange(0),
-    help="Epochs without a lower loss before the learning rate falls (plateau).",
-)
-@click.option(
-    "--loss",
-    type=click.Choice(LOSSES),
-    default=DEFAULTS.loss,
-    show_default=True,
-    help="Compute the loss after every subclip of a video, or after its last one.",
-)
-@click.option(
-    "--truncate",
-    default=DEFAULTS.truncate,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Subclips that a loss is back-propagated through (truncated BPTT).",
-)
-@click.option(
-    "--ema",
-    default=DEFAULTS.ema,
-    show_default=True,
-    type=click.FloatRange(0, 1, max_open=True),
-    help="Decay of an exponential moving average of the weights; 0 for none.",
-)
-@click.option("--precision", type=click.Choice(PRECISIONS), default=DEFAULTS.precision, show_default=True, help="bf16 computes in mixed precision.")
-@click.option(
-    "--flip/--no-flip",
-    default=DEFAULTS.flip,
-    show_default=True,
-    help="Mirror half of the videos; leave it off if the direction of a movement matters.",
-)
-@click.option(
-    "--validation",
-    default=DEFAULTS.validation,
-    show_default=True,
-    type=click.FloatRange(0, 0.5),
-    help="Share of the source videos held out to choose the best epoch.",
-)
+@_setting("--epochs", type=click.IntRange(1))
+@_setting("--batch-size", type=click.IntRange(1), help="Videos in a batch of one process.")
+@_setting("--accumulate", type=click.IntRange(1), help="Batches whose gradients are added up for one optimizer step.")
+@_setting("--optimizer", type=click.Choice(list(OPTIMIZERS)))
+@_setting("--learning-rate", type=click.FloatRange(0, min_open=True))
+@_setting("--momentum", type=click.FloatRange(0, 1, max_open=True), help="Momentum of --optimizer sgd.")
+@_setting("--weight-decay", type=click.FloatRange(0))
+@_setting("--schedule", type=click.Choice(list(SCHEDULES)), help="How the learning rate falls.")
+@_setting("--patience", type=click.IntRange(0), help="Epochs without a lower loss before the learning rate falls (plateau).")
+@_setting("--loss", type=click.Choice(LOSSES), help="Compute the loss after every subclip of a video, or after its last one.")
+@_setting("--truncate", type=click.IntRange(1), help="Subclips that a loss is back-propagated through (truncated BPTT).")
+@_setting("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of an exponential moving average of the weights; 0 for none.")
+@_setting("--precision", type=click.Choice(PRECISIONS), help="bf16 computes in mixed precision.")
+@_setting("--flip/--no-flip", help="Mirror half of the videos; leave it off if the direction of a movement matters.")
+@_setting("--validation", type=click.FloatRange(0, 0.5), help="Share of the source videos held out to choose the best epoch.")
 @click.option("--cache", type=OutputFolder(), help="Folder to keep decoded frames in.")
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop after that many minutes.")
 @click.option("--max-steps", type=click.IntRange(1), help="Stop after that many optimizer steps in total.")
-@click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default=DEFAULTS.accelerator, show_default=True)
-@click.option(
-    "--devices",
-    default=DEFAULTS.devices,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Number of processes on this machine, one for each GPU; without GPUs they share the CPU.",
-)
-@click.option(
-    "--nodes", default=DEFAULTS.nodes, show_default=True, type=click.IntRange(1), help="Machines; start the command on each, or use torchrun."
-)
+@_setting("--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]))
+@_setting("--devices", type=click.IntRange(1), help="Number of processes on this machine, one for each GPU; without GPUs they share the CPU.")
+@_setting("--nodes", type=click.IntRange(1), help="Machines; start the command on each, or use torchrun.")
 @click.option(
     "--workers", default=min(2, available_cores()), show_default=True, type=click.IntRange(0), help="Decoding processes of each training process."
 )
-@click.option("--seed", default=DEFAULTS.seed, show_default=True, type=click.IntRange(0))
+@_setting("--seed", type=click.IntRange(0))
 @click.pass_context
 def train_command(
     context: click.Context,

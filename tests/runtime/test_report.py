@@ -7,32 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from clipstep.benchmarks.records import ColdStart, Configuration, Record, record_lines, this_device
+from clipstep.benchmarks.records import Configuration, Record, record_lines
 from clipstep.runtime.bundle import Bundle
 
 Cli = Callable[..., tuple[int, str, str]]
 TRAINING = {"test_top1": 0.5, "minutes": 1, "train_videos": 3, "test_videos": 4, "test_largest_class_share": 0.5}
 
 
-def _record(bundle: Bundle, name: str, ms: float, artifact_sha256: str | None, *, checkpoint: str | None = None, manifest: str = "a" * 64) -> Record:
+def _record(
+    record: Record, bundle: Bundle, name: str, ms: float, artifact_sha256: str | None, *, checkpoint: str | None = None, manifest: str = "a" * 64
+) -> Record:
     engine = "pytorch" if name == "PyTorch eager" else "onnxruntime"
-    return Record(
-        bundle=bundle.path.name,
-        manifest_sha256=manifest,
-        artifact_sha256=artifact_sha256,
-        weights_sha256=checkpoint,
-        configuration=Configuration(name=name, target="onnx", form="3d", precision="float32", engine=engine, threads=1, file=None),
-        cold_start=ColdStart(load_s=0, first_step_ms=1, threads_used=1, largest_error=0),
-        device=this_device(),
-        tool_versions={},
-        placement={},
-        not_delegated=(),
-        file_bytes=1,
-        subclip_s=0.64,
-        peak_memory_bytes=1,
-        memory_before_load_bytes=1,
-        step_ms=(ms,),
-    )
+    configuration = Configuration(name=name, target="onnx", form="3d", precision="float32", engine=engine, threads=1, file=None)
+    changed = {
+        "bundle": bundle.path.name,
+        "manifest_sha256": manifest,
+        "artifact_sha256": artifact_sha256,
+        "weights_sha256": checkpoint,
+        "configuration": configuration,
+        "step_ms": (ms,),
+    }
+    return record.model_copy(update=changed)
 
 
 @pytest.fixture
@@ -40,21 +35,25 @@ def bundle(bundle_path: Path) -> Bundle:
     return Bundle.open(bundle_path)
 
 
-def _own(bundle: Bundle) -> list[Record]:
+@pytest.fixture
+def own(record: Record, bundle: Bundle) -> list[Record]:
+    """Records of the bundle and of the references that were measured beside it."""
     checkpoint = bundle.manifest.provenance.weights_sha256
     (artifact,) = bundle.manifest.artifacts
     return [
-        _record(bundle, "naive rank-5 ONNX", 20, None, checkpoint=checkpoint),
-        _record(bundle, "PyTorch eager", 40, None, checkpoint=checkpoint),
-        _record(bundle, artifact.file, 10, artifact.sha256, checkpoint=checkpoint),
+        _record(record, bundle, "naive rank-5 ONNX", 20, None, checkpoint=checkpoint),
+        _record(record, bundle, "PyTorch eager", 40, None, checkpoint=checkpoint),
+        _record(record, bundle, artifact.file, 10, artifact.sha256, checkpoint=checkpoint),
     ]
 
 
-def _others(bundle: Bundle) -> list[Record]:
+@pytest.fixture
+def others(record: Record, bundle: Bundle) -> list[Record]:
+    """Records of another bundle, and of the references beside that."""
     return [
-        _record(bundle, "naive rank-5 ONNX", 77777, None, checkpoint="f" * 64, manifest="b" * 64),
-        _record(bundle, "PyTorch eager", 88888, None, checkpoint="f" * 64, manifest="b" * 64),
-        _record(bundle, "step.onnx", 99999, "e" * 64, checkpoint="f" * 64, manifest="b" * 64),
+        _record(record, bundle, "naive rank-5 ONNX", 77777, None, checkpoint="f" * 64, manifest="b" * 64),
+        _record(record, bundle, "PyTorch eager", 88888, None, checkpoint="f" * 64, manifest="b" * 64),
+        _record(record, bundle, "step.onnx", 99999, "e" * 64, checkpoint="f" * 64, manifest="b" * 64),
     ]
 
 
@@ -63,14 +62,16 @@ def _written(path: Path, records: list[Record]) -> Path:
     return path
 
 
-def test_records_of_another_bundle_are_refused(bundle: Bundle, clipstep: Cli, tmp_path: Path) -> None:
-    code, out, err = clipstep("report", bundle.path, _written(tmp_path / "others.jsonl", _others(bundle)))
+def test_records_of_another_bundle_are_refused(others: list[Record], bundle: Bundle, clipstep: Cli, tmp_path: Path) -> None:
+    code, out, err = clipstep("report", bundle.path, _written(tmp_path / "others.jsonl", others))
     assert (code, out) == (2, "")
     assert "others.jsonl: holds no record of" in err and "give its own" in err
 
 
-def test_references_of_another_network_are_left_out_by_name(bundle: Bundle, clipstep: Cli, tmp_path: Path) -> None:
-    code, out, err = clipstep("report", bundle.path, _written(tmp_path / "both.jsonl", [*_others(bundle), *_own(bundle)]))
+def test_references_of_another_network_are_left_out_by_name(
+    own: list[Record], others: list[Record], bundle: Bundle, clipstep: Cli, tmp_path: Path
+) -> None:
+    code, out, err = clipstep("report", bundle.path, _written(tmp_path / "both.jsonl", [*others, *own]))
     assert (code, err) == (0, "")
     assert not any(number in out for number in ("77777", "88888", "99999"))
     (row,) = (line for line in out.splitlines() if bundle.manifest.artifacts[0].file in line.split())
@@ -78,18 +79,20 @@ def test_references_of_another_network_are_left_out_by_name(bundle: Bundle, clip
     assert f"left out: 3 of another network or of artifacts that this bundle does not hold, measured on {bundle.path.name}" in out
 
 
-def test_a_note_in_the_manifest_does_not_make_its_records_anothers(bundle: Bundle, clipstep: Cli, tmp_path: Path) -> None:
+def test_a_note_in_the_manifest_does_not_make_its_records_anothers(own: list[Record], bundle: Bundle, clipstep: Cli, tmp_path: Path) -> None:
     """Recording an accuracy changes the manifest's hash, not the artifacts."""
     copy = Path(shutil.copytree(bundle.path, tmp_path / bundle.path.name))
     manifest = copy / "manifest.json"
     manifest.write_text(manifest.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     assert Bundle.open(copy).manifest_sha256 != bundle.manifest_sha256
-    code, out, _ = clipstep("report", copy, _written(tmp_path / "own.jsonl", _own(bundle)))
+    code, out, _ = clipstep("report", copy, _written(tmp_path / "own.jsonl", own))
     assert code == 0 and "left out" not in out and "PyTorch eager" in out
 
 
-def test_references_of_before_belong_to_what_was_measured_beside_them(bundle: Bundle, clipstep: Cli, tmp_path: Path) -> None:
-    before = [r.model_copy(update={"weights_sha256": None}) for r in [*_own(bundle), *_others(bundle)]]
+def test_references_of_before_belong_to_what_was_measured_beside_them(
+    own: list[Record], others: list[Record], bundle: Bundle, clipstep: Cli, tmp_path: Path
+) -> None:
+    before = [r.model_copy(update={"weights_sha256": None}) for r in [*own, *others]]
     _, out, _ = clipstep("report", bundle.path, _written(tmp_path / "before.jsonl", before))
     assert "20.0" in out and "77777" not in out
 
@@ -139,11 +142,11 @@ def test_facts_of_an_own_network_beside_a_run_are_refused(option: tuple[str, ...
     ],
 )
 def test_what_a_manifest_says_of_the_training(
-    training: dict[str, object], code: int, said: str, bundle: Bundle, clipstep: Cli, tmp_path: Path
+    own: list[Record], training: dict[str, object], code: int, said: str, bundle: Bundle, clipstep: Cli, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(bundle.path, tmp_path / "small.clipstep"))
     values = json.loads((copy / "manifest.json").read_text())
     values["provenance"]["training"] = training
     (copy / "manifest.json").write_text(json.dumps(values))
-    got, out, err = clipstep("report", copy, _written(tmp_path / "own.jsonl", _own(bundle)))
+    got, out, err = clipstep("report", copy, _written(tmp_path / "own.jsonl", own))
     assert got == code and said in (err if code else out), out + err

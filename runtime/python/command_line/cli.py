@@ -32,7 +32,7 @@ COMMANDS = {
     "generate": _Entry("clipstep.training.cli", "training", "Write a data set whose classes differ only in the order of the motion.", MAKE),
     "convert": _Entry("clipstep.training.cli", "training", "Write a checkpoint of the paper's published code as a run.", MAKE),
     "export": _Entry("clipstep.export.cli", "export", "Write a trained run, or a network of your own, as a bundle.", EXPORT),
-    "verify": _Entry("clipstep.export.cli", "export", "Check each artifact of a bundle against the eager network.", EXPORT),
+    "verify": _Entry("clipstep.export.verify_command", "export", "Check each artifact of a bundle against the eager network.", EXPORT),
     "inspect": _Entry("clipstep.runtime.inspection", None, "Show what a bundle, or a lone artifact, is.", EXPORT),
     "sign": _Entry("clipstep.runtime.command_line.sign", "sign", "Sign a bundle, so that others can check who made it.", EXPORT),
     "pack": _Entry("clipstep.export.pack", None, "Write a bundle as one file, for one platform.", EXPORT),

@@ -244,11 +244,7 @@ data class RunProvenance(
     @SerialName("weights_key") override val weightsKey: String? = null,
     val architecture: String,
     val training: JsonObject,
-) : Provenance {
-    init {
-        checkSha256("weights_sha256", weightsSha256)
-    }
-}
+) : Provenance
 
 /** A network made by a factory, `package.module:name`. */
 @Serializable
@@ -259,11 +255,7 @@ data class FactoryProvenance(
     override val config: Map<String, Int>,
     @SerialName("weights_source") override val weightsSource: String? = null,
     @SerialName("weights_key") override val weightsKey: String? = null,
-) : Provenance {
-    init {
-        checkSha256("weights_sha256", weightsSha256)
-    }
-}
+) : Provenance
 
 /** A network that was exported from memory. */
 @Serializable
@@ -274,11 +266,7 @@ data class ModuleProvenance(
     override val config: Map<String, Int>,
     @SerialName("weights_source") override val weightsSource: String? = null,
     @SerialName("weights_key") override val weightsKey: String? = null,
-) : Provenance {
-    init {
-        checkSha256("weights_sha256", weightsSha256)
-    }
-}
+) : Provenance
 
 /** How the bundle was made. [streamFrames] is the number of new frames per step, if `--stream` turned a clip network into steps. */
 @Serializable
@@ -315,6 +303,7 @@ data class Manifest(
         temporalAverage?.let { one("temporal_average", it, "cumulative", SLIDING_WINDOW) }
         require((windowFrames != null) == (temporalAverage == SLIDING_WINDOW)) { "window_frames is given if, and only if, temporal_average is $SLIDING_WINDOW" }
         checkFlush(flush, states)
+        checkSha256("weights_sha256", provenance.weightsSha256)
         checkLimits(this)
     }
 
