@@ -11,23 +11,29 @@ from clipstep.runtime.supported import SupportedRange
 TORCH = SupportedRange("torch", "2.13", "2.14", version_in="torch")
 
 with TORCH.internals():
+    from torch._C import Argument
     from torch._guards import TracingContext, tracing
+    from torch._ops import OpOverload
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.traceback import preserve_node_meta, set_current_meta
     from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+    from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_map_only, tree_unflatten
 
 __all__ = [
     "TORCH",
+    "Argument",
+    "OpOverload",
     "TorchDispatchMode",
     "argument_names",
+    "arguments_of",
     "keeping_metadata",
     "keyword_only_arguments",
     "metadata_of",
     "trace",
     "tree_flatten",
     "tree_leaves",
+    "tree_map",
     "tree_map_only",
     "tree_unflatten",
 ]
@@ -59,3 +65,8 @@ def argument_names(operator: Any) -> tuple[str, ...]:
 def keyword_only_arguments(operator: Any) -> tuple[str, ...]:
     """Return the names of an operator's keyword-only arguments."""
     return tuple(argument.name for argument in operator._schema.arguments if argument.kwarg_only)
+
+
+def arguments_of(operator: OpOverload) -> list[Argument]:
+    """The arguments of an operator as its schema declares them: their names, types and defaults."""
+    return list(operator._schema.arguments)

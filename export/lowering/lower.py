@@ -12,10 +12,11 @@ from torch import Tensor, fx, nn
 
 from clipstep.export.compat.torch_internals import metadata_of, trace, tree_leaves
 from clipstep.export.lowering import passes
+from clipstep.export.lowering.decompositions import decompositions
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.operators import CONVOLUTIONS
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.lowering.rules import RULES
+from clipstep.export.lowering.rules import rule_of
 from clipstep.export.lowering.rules.convolution import convolution_of
 from clipstep.export.lowering.rules.elementwise import BINARY
 from clipstep.export.lowering.rules.strategies import strategy_for
@@ -81,7 +82,7 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModul
         LoweringError: torch.export cannot capture it, for instance because the numbers in a tensor decide what is done.
     """
     try:
-        graph = torch.export.export(module, inputs).run_decompositions({}).module(check_guards=False)
+        graph = torch.export.export(module, inputs).run_decompositions(dict(decompositions())).module(check_guards=False)
     except Exception as error:  # torch raises a dozen types here.
         raise LoweringError(
             "torch.export cannot capture the network",
@@ -118,12 +119,12 @@ class _Lowering(fx.Interpreter):
         if not high and not any(isinstance(value, LazyPermutation | Frames) for value in tree_leaves((args, kwargs))):
             return self.call_function(n.target, args, kwargs)
         try:
-            if n.target not in RULES:
+            if (rule := rule_of(n.target)) is None:
                 raise Unsupported("it has no rule")
             if n.target in CONVOLUTIONS and self.strategies is not None:
                 self.strategies[n.name] = strategy_for(self.profile, convolution_of(*args, **kwargs)).name
             with metadata_of(n):  # `explain` reads from it which node a lowered one comes from.
-                return RULES[n.target](self.profile, *args, **kwargs)
+                return rule(self.profile, *args, **kwargs)
         except Unsupported as reason:
             shapes = [tuple(value.shape) for value in tree_leaves((args, kwargs)) if isinstance(value, LazyPermutation | Frames | Tensor)]
             raise LoweringError(f"no lowering for {n.target}: {reason}", got=f"shapes {shapes}", fix=f"it comes from {line_of_node(n)}") from None

@@ -13,7 +13,7 @@ A batch and a channel-major value are held as a `LazyPermutation` with that orde
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -46,7 +46,8 @@ class Frames:
     def tensors(self) -> tuple[Tensor, ...]:
         """The frames, with a tensor of zeros wherever `items` has None."""
         _, channels, _, height, width = self.shape
-        zeros = torch.zeros(1, channels, height, width)
+        kind = next(frame.dtype for frame in self.items if frame is not None)
+        zeros = torch.zeros(1, channels, height, width, dtype=kind)
         return tuple(zeros if frame is None else frame for frame in self.items)
 
     @cached_property
@@ -151,3 +152,25 @@ def take_frames(data: Tensor, indices: Sequence[int], dim: int = 0) -> Tensor:
 def concatenate(parts: Sequence[Tensor], dim: int) -> Tensor:
     """Concatenate tensors; a single one is returned as it is, because XNNPACK has no concatenation of one value."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)
+
+
+def rowwise(function: Callable[[list[Tensor]], Tensor], values: Sequence[LazyPermutation], dim: int) -> LazyPermutation | Tensor:
+    """Apply an operation along one axis to tensors of rank 3: (the axes before it joined, the axis, the axes after it joined)."""
+    shape = values[0].shape
+    before, after = math.prod(shape[:dim]), math.prod(shape[dim + 1 :])
+    data = function([value.tensor((before, value.shape[dim], after)) for value in values])
+    return unwrap_low_rank(LazyPermutation.of(data, (*shape[:dim], data.shape[1], *shape[dim + 1 :])))
+
+
+def expand(x: Value | Tensor, sizes: Sequence[int]) -> LazyPermutation | Tensor:
+    """Expand a value to `sizes`, of which -1 keeps the size, by copying: engines have no strides of 0."""
+    expanded = to_lazy(x).reshape((*[1] * (len(sizes) - len(x.shape)), *x.shape))
+    shape = [old if new == -1 else new for old, new in zip(expanded.shape, sizes, strict=True)]
+    for dim, (old, new) in enumerate(zip(expanded.shape, shape, strict=True)):
+        if old != new:
+            expanded = to_lazy(rowwise(partial(_repeated, count=new), [expanded], dim))
+    return unwrap_low_rank(expanded)
+
+
+def _repeated(rows: list[Tensor], count: int) -> Tensor:
+    return rows[0].expand(-1, count, -1)

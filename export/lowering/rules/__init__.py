@@ -9,7 +9,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from clipstep.export.lowering.rules import convolution, elementwise, layers, movement, pooling, reductions
+from clipstep.export.lowering.rules import convolution, elementwise, interpolation, layers, movement, pooling, reductions, transposed
+from clipstep.export.lowering.rules.kinds import rule_of_kind
 
 RULES: dict[Any, Callable[..., Any]] = {
     **convolution.RULES,
@@ -18,5 +19,12 @@ RULES: dict[Any, Callable[..., Any]] = {
     **movement.RULES,
     **reductions.RULES,
     **layers.RULES,
+    **interpolation.RULES,
+    **transposed.RULES,
     operator.getitem: lambda profile, values, index: values[index],
 }
+
+
+def rule_of(operator: Any) -> Callable[..., Any] | None:
+    """Return the rule for an operator: its own, or that of its kind; None if it has neither."""
+    return RULES.get(operator) or rule_of_kind(operator)

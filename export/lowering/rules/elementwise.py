@@ -1,17 +1,20 @@
-"""Rules for elementwise operations: unary, and binary with broadcasting."""
+"""Rules for elementwise operations, with broadcasting."""
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.lazy import LazyPermutation
+from clipstep.export.compat.torch_internals import tree_flatten, tree_unflatten
+from clipstep.export.lowering.lazy import RANK, LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.values import (
     Frames,
     Value,
+    expand,
     fits_one_batch,
     from_batch,
     from_channel_major,
@@ -23,7 +26,6 @@ from clipstep.export.lowering.values import (
     to_lazy,
     unwrap_low_rank,
 )
-from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 Operand = Value | Tensor | float
@@ -40,46 +42,48 @@ def unary(function: Callable[..., Tensor], *, zero_preserving: bool = False) -> 
     return rule
 
 
-def binary(function: Callable[..., Tensor]) -> Callable[..., Value | Tensor]:
-    """Return the rule of a binary function that broadcasts.
+def pointwise(function: Callable[..., Tensor]) -> Callable[..., Value | Tensor]:
+    """Return the rule of a pointwise function of any number of tensors, which broadcasts them.
 
-    All frames are computed together if one operand is a batch or channel-major and both fit one batch. Otherwise, if one operand is `Frames`, the
-    function is computed frame by frame. All other operands become tensors of lower rank, in which neighbouring axes that broadcast alike are joined.
+    All frames are computed together if an operand is a batch or channel-major and all fit one batch; frame by frame if one operand is frames;
+    otherwise on tensors of lower rank, in which neighbouring axes that broadcast alike are joined.
     """
 
-    def rule(profile: EngineProfile, x: Operand, y: Operand, *args: Any, **kwargs: Any) -> Value | Tensor:
-        if isinstance(x, float | int) or isinstance(y, float | int) or _is_scalar(x) or _is_scalar(y):
-            return _with_scalar(profile, lambda a, b: function(a, b, *args, **kwargs), x, y)
-        if is_batched(x) or is_batched(y):
-            one, other = _rank5(x), _rank5(y)
-            if fits_one_batch(profile, one) and fits_one_batch(profile, other):
-                return from_batch(function(to_batch(one), to_batch(other), *args, **kwargs))
-        if isinstance(x, Frames) or isinstance(y, Frames):
-            one, other = _rank5(x), _rank5(y)
-            if (
-                type(one) is not type(other)
-                and one.shape == other.shape
-                and keeps_channel_major(profile, one)
-                and keeps_channel_major(profile, other)
-            ):
-                return from_channel_major(function(to_channel_major(one), to_channel_major(other), *args, **kwargs), *one.shape[3:])
-            a, b = (to_frames(value).tensors for value in (one, other))
-            count = max(len(a), len(b))
-            pairs = zip(a * (count // len(a)), b * (count // len(b)), strict=True)
-            return to_frames([function(one, other, *args, **kwargs) for one, other in pairs])
-        return _broadcast(lambda a, b: function(a, b, *args, **kwargs), to_lazy(x), to_lazy(y))
+    def rule(profile: EngineProfile, *args: Any, **kwargs: Any) -> Value | Tensor:
+        leaves, spec = tree_flatten((args, kwargs))
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Value) or (isinstance(leaf, Tensor) and leaf.ndim)]
+
+        def call(*operands: Tensor) -> Tensor:
+            filled = dict(enumerate(leaves)) | dict(zip(places, operands, strict=True))
+            positional, named = tree_unflatten(list(filled.values()), spec)
+            return function(*positional, **named)
+
+        return _broadcast(profile, call, [leaves[i] for i in places])
 
     return rule
 
 
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.ndim == 0
-
-
-def _with_scalar(profile: EngineProfile, function: Callable[[Any, Any], Tensor], x: Any, y: Any) -> Value | Tensor:
-    if isinstance(x, Value):
-        return unary(lambda data: function(data, y))(profile, x)
-    return unary(lambda data: function(x, data))(profile, y) if isinstance(y, Value) else function(x, y)
+def _broadcast(profile: EngineProfile, function: Callable[..., Tensor], operands: list[Value | Tensor]) -> Value | Tensor:
+    if not operands:
+        return function()
+    if len(operands) == 1:
+        (x,) = operands
+        return function(x) if isinstance(x, Tensor) else unary(function)(profile, x)
+    ranked = [_rank5(value) for value in operands]
+    if any(map(is_batched, operands)) and all(fits_one_batch(profile, value) for value in ranked):
+        return from_batch(function(*map(to_batch, ranked)))
+    if any(isinstance(value, Frames) for value in operands):
+        if (
+            len({type(value) for value in ranked}) > 1
+            and len({tuple(value.shape) for value in ranked}) == 1
+            and all(keeps_channel_major(profile, value) for value in ranked)
+        ):
+            return from_channel_major(function(*map(to_channel_major, ranked)), *ranked[0].shape[3:])
+        if all(len(value.shape) == 5 and value.shape[0] == 1 for value in ranked):
+            frames = [to_frames(value).tensors for value in ranked]
+            count = max(map(len, frames))
+            return to_frames([function(*one) for one in zip(*(items * (count // len(items)) for items in frames), strict=True)])
+    return _on_joined_axes(function, [to_lazy(value) for value in operands])
 
 
 def _rank5(value: Any) -> Value:
@@ -89,26 +93,28 @@ def _rank5(value: Any) -> Value:
     return lazy.reshape((*[1] * (5 - len(lazy.shape)), *lazy.shape))
 
 
-def _broadcast(function: Callable[[Tensor, Tensor], Tensor], x: LazyPermutation, y: LazyPermutation) -> LazyPermutation | Tensor:
-    if (x.factors, x.order, x.shape, x.data.shape) == (y.factors, y.order, y.shape, y.data.shape):
-        return x.with_data(function(x.data, y.data))
-    rank = max(len(x.shape), len(y.shape))
-    a, b = ((*[1] * (rank - len(value.shape)), *value.shape) for value in (x, y))
-    shape = tuple(max(pair) for pair in zip(a, b, strict=True))
+def _on_joined_axes(function: Callable[..., Tensor], values: list[LazyPermutation]) -> LazyPermutation | Tensor:
+    """Call a function on tensors in which neighbouring axes that broadcast alike are joined; if more than four are left, on expanded ones."""
+    first = values[0]
+    if len({(value.factors, value.order, value.shape, tuple(value.data.shape)) for value in values}) == 1:
+        return first.with_data(function(*(value.data for value in values)))
+    rank = max(len(value.shape) for value in values)
+    shapes = [(*[1] * (rank - len(value.shape)), *value.shape) for value in values]
+    shape = np.broadcast_shapes(*shapes)
     joined: list[list[int]] = []
-    before: tuple[bool, bool] | None = None
-    for one, other in zip(a, b, strict=True):
-        kind = (one == 1, other == 1)
-        if kind == (True, True):
+    before: tuple[bool, ...] | None = None
+    for sizes, whole in zip(zip(*shapes, strict=True), shape, strict=True):
+        kind = tuple(size == 1 for size in sizes)
+        if whole == 1:
             continue
         if kind == before:
-            joined[-1] = [joined[-1][0] * one, joined[-1][1] * other]
+            joined[-1] = [one * size for one, size in zip(joined[-1], sizes, strict=True)]
         else:
-            joined.append([one, other])
+            joined.append(list(sizes))
         before = kind
-    if len(joined) > 4:
-        raise Unsupported(f"broadcasting {x.shape} with {y.shape}")
-    data = function(*(value.tensor([pair[i] for pair in joined]) for i, value in enumerate((x, y))))
+    if len(joined) > RANK:
+        return _on_joined_axes(function, [to_lazy(expand(value, shape)) for value in values])
+    data = function(*(value.tensor([sizes[i] for sizes in joined]) for i, value in enumerate(values)))
     return unwrap_low_rank(LazyPermutation.of(data, shape))
 
 
@@ -167,7 +173,7 @@ BINARY: dict[Any, Callable[..., Tensor]] = {
 RULES: dict[Any, Callable[..., Any]] = {
     **{operation: unary(function, zero_preserving=True) for operation, function in ZERO_PRESERVING_UNARY.items()},
     **{operation: unary(function) for operation, function in UNARY.items()},
-    **{operation: binary(function) for operation, function in BINARY.items()},
+    **{operation: pointwise(function) for operation, function in BINARY.items()},
     aten.pow.Tensor_Scalar: power,
     aten.square.default: lambda profile, x: power(profile, x, 2),
     aten._to_copy.default: to,

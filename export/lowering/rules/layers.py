@@ -1,16 +1,18 @@
-"""Rules for linear layers, matrix products, attention, norms, and spatial interpolation."""
+"""Rules for linear layers, matrix products, attention and norms."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.lowering.values import Frames, Value, to_frames, to_lazy, unwrap_low_rank
+from clipstep.export.lowering.rules.elementwise import pointwise
+from clipstep.export.lowering.values import Value, expand, to_lazy, unwrap_low_rank
 from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
@@ -24,23 +26,56 @@ def linear(profile: EngineProfile, x: Value, weight: Tensor, bias: Tensor | None
 
 
 def matmul(profile: EngineProfile, x: Value | Tensor, y: Value | Tensor) -> Value | Tensor:
-    """Compute a batched matrix product; the leading axes, which have to be the same, are joined into one."""
+    """A batched matrix product; the leading axes are broadcast and joined."""
     a, b = to_lazy(x), to_lazy(y)
-    if a.shape[:-2] != b.shape[:-2]:
-        raise Unsupported("a product of matrices whose leading axes differ")
-    batch = math.prod(a.shape[:-2])
-    data = torch.bmm(*(lazy.tensor((batch, *lazy.shape[-2:])) for lazy in (a, b)))
-    return unwrap_low_rank(LazyPermutation.of(data, (*a.shape[:-1], b.shape[-1])))
+    vectors = len(a.shape) == 1, len(b.shape) == 1
+    a = a.reshape((1, *a.shape)) if vectors[0] else a
+    b = b.reshape((*b.shape, 1)) if vectors[1] else b
+    leading = tuple(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+    rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[-1]
+    if math.prod(b.shape[:-2]) == 1:
+        data = a.tensor((math.prod(a.shape[:-1]), inner)) @ b.tensor((inner, columns))
+    else:
+        whole = [to_lazy(expand(value, (*leading, *value.shape[-2:]))) for value in (a, b)]
+        data = torch.bmm(*(value.tensor((math.prod(leading), *value.shape[-2:])) for value in whole))
+    shape = (*leading, *(() if vectors[0] else (rows,)), *(() if vectors[1] else (columns,)))
+    return unwrap_low_rank(LazyPermutation.of(data, shape))
 
 
-def attention(profile: EngineProfile, query: Value, key: Value, value: Value, *args: Any, **kwargs: Any) -> Value | Tensor:
-    """Compute scaled dot-product attention; the leading axes are joined into one."""
+def attention(
+    profile: EngineProfile,
+    query: Value,
+    key: Value,
+    value: Value,
+    mask: Value | Tensor | None = None,
+    dropout: float = 0.0,
+    causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Value | Tensor:
+    """Scaled dot-product attention; the leading axes are joined."""
     values = [to_lazy(v) for v in (query, key, value)]
-    if args or set(kwargs) - {"scale"}:
-        raise Unsupported("attention of rank 5 with a mask")
-    q, k, v = (lazy.tensor((1, math.prod(lazy.shape[:-2]), *lazy.shape[-2:])) for lazy in values)
-    data = F.scaled_dot_product_attention(q, k, v, **kwargs)
-    return unwrap_low_rank(LazyPermutation.of(data, (*values[0].shape[:-1], values[2].shape[-1])))
+    if enable_gqa or len({v.shape[:-2] for v in values}) > 1:
+        raise Unsupported("attention whose queries, keys and values differ in their leading axes")
+    leading, rows, columns = values[0].shape[:-2], values[0].shape[-2], values[1].shape[-2]
+    shape = (*leading, rows, values[2].shape[-1])
+    if mask is None and not causal:
+        q, k, v = (lazy.tensor((1, math.prod(leading), *lazy.shape[-2:])) for lazy in values)
+        return unwrap_low_rank(LazyPermutation.of(F.scaled_dot_product_attention(q, k, v, scale=scale), shape))
+    q, k, v = (lazy.tensor((math.prod(leading), *lazy.shape[-2:])) for lazy in values)
+    scores: Any = LazyPermutation.of((q * (scale or 1 / math.sqrt(q.shape[-1]))) @ k.transpose(1, 2), (*leading, rows, columns))
+    allowed = torch.ones(rows, columns, dtype=torch.bool).tril() if causal else mask
+    if causal or _is_boolean(mask):
+        scores = pointwise(torch.where)(profile, allowed, scores, torch.tensor(-math.inf))
+    else:
+        scores = pointwise(torch.add)(profile, scores, mask)
+    weights = to_lazy(scores).tensor((math.prod(leading), rows, columns)).softmax(2)
+    return unwrap_low_rank(LazyPermutation.of(weights @ v, shape))
+
+
+def _is_boolean(mask: Value | Tensor | None) -> bool:
+    return mask is not None and to_lazy(mask).data.dtype == torch.bool
 
 
 def layer_norm(
@@ -86,27 +121,6 @@ def instance_norm(
     return group_norm(profile, x, x.shape[1], weight, bias, epsilon)
 
 
-def interpolate(mode: str) -> Callable[..., Frames]:
-    """Return the rule of a spatial interpolation.
-
-    The number of frames must stay the same; with mode "nearest" it may also be multiplied by a whole factor.
-    """
-
-    def rule(profile: EngineProfile, x: Value, sizes: Sequence[int] | None, *settings: Any) -> Frames:
-        *align, factors = settings
-        value = to_frames(x)
-        frames = len(value.items)
-        wanted = sizes[0] if sizes else int(frames * factors[0])
-        if wanted != frames and (mode != "nearest" or wanted % frames):
-            raise Unsupported("interpolation over time")
-        where = {"size": tuple(sizes[1:])} if sizes else {"scale_factor": tuple(factors[1:])}
-        corners = {"align_corners": align[0]} if align else {}
-        resized = value.map(lambda frame: F.interpolate(frame, mode=mode, **where, **corners))
-        return Frames(tuple(frame for frame in resized.items for _ in range(wanted // frames)))
-
-    return rule
-
-
 RULES: dict[Any, Callable[..., Any]] = {
     aten.linear.default: linear,
     aten.matmul.default: matmul,
@@ -114,6 +128,4 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.layer_norm.default: layer_norm,
     aten.group_norm.default: group_norm,
     aten.instance_norm.default: instance_norm,
-    aten.upsample_nearest3d.vec: interpolate("nearest"),
-    aten.upsample_trilinear3d.vec: interpolate("bilinear"),
 }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,11 +21,14 @@ from clipstep.export.lowering.values import (
     Frames,
     Value,
     concatenate,
+    expand,
     fits_one_batch,
     from_batch,
     from_channel_major,
     is_batched,
     keeps_channel_major,
+    rowwise,
+    take_frames,
     to_batch,
     to_channel_major,
     to_frames,
@@ -141,10 +145,12 @@ def unbind(profile: EngineProfile, x: Operand, dim: int = 0) -> list[Value | Ten
 def slice_scatter(
     profile: EngineProfile, x: Operand, source: Operand, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Value | Tensor:
-    """Assign to a slice: the result is the concatenation of the entries before the slice, `source`, and the entries after the slice."""
+    """An assignment to a slice: the concatenation of the entries before it, `source`, and the entries after it."""
+    dim %= len(x.shape)
     kept = range(x.shape[dim])[start:end:step]
     if step != 1:
-        raise Unsupported("an assignment to a strided slice")
+        replaced = {index: x.shape[dim] + position for position, index in enumerate(kept)}
+        return _rearranged(profile, cat(profile, [x, source], dim), dim, [replaced.get(index, index) for index in range(x.shape[dim])])
     parts = [slice_tensor(profile, x, dim, 0, kept.start)] if kept.start else []
     parts.append(source)
     if kept.stop < x.shape[dim]:
@@ -177,27 +183,45 @@ def index_select(profile: EngineProfile, x: Operand, dim: int, index: Tensor) ->
     return _along_axis(lambda tensor, axis: tensor.index_select(axis, index), x, dim % len(x.shape))
 
 
-def expand(profile: EngineProfile, x: Operand, sizes: Sequence[int], *, implicit: bool = False) -> Value | Tensor:
-    """Expand axes of size 1. The entries are copied, because engines have no strides of 0."""
-    rank = len(sizes)
-    expanded = to_lazy(x).reshape((*[1] * (rank - len(x.shape)), *x.shape))
-    shape = [old if new == -1 else new for old, new in zip(expanded.shape, sizes, strict=True)]
-    for dim, (old, new) in enumerate(zip(expanded.shape, shape, strict=True)):
-        if old != new:
-            expanded = to_lazy(rowwise(partial(_repeated, count=new), [expanded], dim))
-    return unwrap_low_rank(expanded)
+def index(profile: EngineProfile, x: Operand, indices: Sequence[Tensor | None]) -> Value | Tensor:
+    """Advanced indexing: the indexed axes are joined into one, of which the entries at the joined indices are selected."""
+    axes = [d for d, given in enumerate(indices) if given is not None]
+    given = [to_lazy(value).tensor(value.shape) for value in indices if value is not None]
+    if any(value.dtype == torch.bool for value in given):
+        raise Unsupported("an index by a mask, whose number of entries depends on the data")
+    shape, lazy = list(np.broadcast_shapes(*(value.shape for value in given))), to_lazy(x)
+    first = axes[0]
+    if axes != list(range(first, first + len(axes))):  # As in NumPy, the result's indexed axes are the first ones then.
+        first = 0
+        lazy = lazy.permute([*axes, *(d for d in range(len(lazy.shape)) if d not in axes)])
+    sizes = lazy.shape[first : first + len(axes)]
+    joined = torch.zeros(shape, dtype=torch.int64)
+    for value, size in zip(given, sizes, strict=True):
+        joined = joined * size + value % size  # Negative indices count from the end.
+    before, after = lazy.shape[:first], lazy.shape[first + len(axes) :]
+    rows = lazy.tensor((math.prod(before), math.prod(sizes), math.prod(after))).index_select(1, joined.flatten())
+    return unwrap_low_rank(LazyPermutation.of(rows, (*before, *shape, *after)))
 
 
-def _repeated(rows: list[Tensor], count: int) -> Tensor:
-    return rows[0].expand(-1, count, -1)
+def expand_rule(profile: EngineProfile, x: Operand, sizes: Sequence[int], *, implicit: bool = False) -> Value | Tensor:
+    """An expansion."""
+    return expand(x, sizes)
+
+
+SOURCES: dict[str, Callable[[int, int], int]] = {
+    "replicate": lambda i, size: min(max(i, 0), size - 1),
+    "reflect": lambda i, size: size - 1 - abs(size - 1 - abs(i)),
+    "circular": lambda i, size: i % size,
+}
+"""For each mode of a padding: which of an axis' `size` entries stands at index `i` of the padded axis, where `i` is negative before them."""
 
 
 def pad(profile: EngineProfile, x: Operand, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Value | Tensor:
-    """Pad a value. `amounts` has two numbers for each axis, the last axis first, as in `aten.pad`. Added frames of zeros are None in `Frames`."""
-    if mode == "replicate":
-        return _replicated(profile, x, amounts)
+    """A padding. `amounts` has two numbers for each axis, the last axis first, as in `aten.pad`. Frames of zeros become None."""
     if mode != "constant":
-        raise Unsupported(f"padding of mode {mode!r}")
+        for dim, before, after in _axes(x, amounts):
+            x = _rearranged(profile, x, dim, [SOURCES[mode](i, x.shape[dim]) for i in range(-before, x.shape[dim] + after)])
+        return x
     if value or any(amounts[6:]) or len(x.shape) != 5:
         return _padded_with(x, amounts, value or 0.0)
     *spatial, front, back = (*amounts, *[0] * (6 - len(amounts)))[:6]
@@ -207,15 +231,6 @@ def pad(profile: EngineProfile, x: Operand, amounts: Sequence[int], mode: str = 
             profile, slice_tensor(profile, padded, TIME, max(0, -front), len(padded.items) + min(0, back)), [0, 0, 0, 0, max(0, front), max(0, back)]
         )
     return Frames((*[None] * front, *padded.items, *[None] * back))
-
-
-def _replicated(profile: EngineProfile, x: Value | Tensor, amounts: Sequence[int]) -> Value | Tensor:
-    """Pad each axis with copies of its first and its last entry."""
-    for dim, before, after in _axes(x, amounts):
-        length = x.shape[dim]
-        ends = [slice_tensor(profile, x, dim, 0, 1)] * max(0, before), [slice_tensor(profile, x, dim, length - 1)] * max(0, after)
-        x = cat(profile, [*ends[0], slice_tensor(profile, x, dim, max(0, -before), length + min(0, after)), *ends[1]], dim)
-    return x
 
 
 def _padded_with(x: Value | Tensor, amounts: Sequence[int], value: float) -> Value | Tensor:
@@ -233,6 +248,13 @@ def _axes(x: Value | Tensor, amounts: Sequence[int]) -> list[tuple[int, int, int
     return [(last - i, amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2) if amounts[2 * i] or amounts[2 * i + 1]]
 
 
+def _rearranged(profile: EngineProfile, x: Operand, dim: int, indices: Sequence[int]) -> Value | Tensor:
+    """The entries of an axis at constant `indices`: some of the frames along time, along another axis a slice for each run of consecutive ones."""
+    if isinstance(x, Frames) and dim == TIME:
+        return _selected(x, indices)
+    return _along_axis(lambda tensor, axis: take_frames(tensor, indices, axis), x, dim)
+
+
 def _selected(x: Frames, kept: Sequence[int]) -> Frames:
     items = tuple(x.items[t] for t in kept)
     return Frames(items if any(item is not None for item in items) else tuple(x.tensors[t] for t in kept))
@@ -243,14 +265,6 @@ def _along_axis(function: Callable[[Tensor, Any], Tensor], x: Operand, dim: int)
     if isinstance(x, Frames) and dim in FRAME_AXIS:
         return to_frames([function(frame, FRAME_AXIS[dim]) for frame in x.tensors])
     return rowwise(lambda rows: function(rows[0], 1), [to_lazy(x)], dim)
-
-
-def rowwise(function: Callable[[list[Tensor]], Tensor], values: Sequence[LazyPermutation], dim: int) -> LazyPermutation | Tensor:
-    """Apply an operation along one axis to tensors of rank 3: (the axes before it joined, the axis, the axes after it joined)."""
-    shape = values[0].shape
-    before, after = math.prod(shape[:dim]), math.prod(shape[dim + 1 :])
-    data = function([value.tensor((before, value.shape[dim], after)) for value in values])
-    return unwrap_low_rank(LazyPermutation.of(data, (*shape[:dim], data.shape[1], *shape[dim + 1 :])))
 
 
 def channel_shuffle(profile: EngineProfile, x: Value, groups: int) -> Value:
@@ -285,7 +299,7 @@ def identity(profile: EngineProfile, x: Value, *_: Any, **__: Any) -> Value:
 
 
 def copy(profile: EngineProfile, x: Operand, source: Operand, *_: Any) -> Value | Tensor:
-    return expand(profile, source, x.shape)
+    return expand(source, x.shape)
 
 
 RULES: dict[Any, Callable[..., Any]] = {
@@ -309,7 +323,9 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.flip.default: flip,
     aten.roll.default: roll,
     aten.index_select.default: index_select,
-    aten.expand.default: expand,
+    aten.index.Tensor: index,
+    aten._unsafe_index.Tensor: index,
+    aten.expand.default: expand_rule,
     aten.pad.default: pad,
     aten.constant_pad_nd.default: lambda profile, x, amounts, value=0.0: pad(profile, x, amounts, "constant", value),
     aten.replication_pad3d.default: lambda profile, x, amounts: pad(profile, x, amounts, "replicate"),

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.lowering.rules.elementwise import binary
-from clipstep.export.lowering.rules.movement import FRAME_AXIS, reshape, rowwise
-from clipstep.export.lowering.values import TIME, Frames, Value, is_batched, to_frames, to_lazy, unwrap_low_rank
+from clipstep.export.lowering.rules.elementwise import pointwise
+from clipstep.export.lowering.rules.movement import FRAME_AXIS, reshape
+from clipstep.export.lowering.values import TIME, Frames, Value, is_batched, rowwise, to_frames, to_lazy, unwrap_low_rank
 
 aten = torch.ops.aten
 Dims = int | Sequence[int] | None
@@ -47,7 +47,7 @@ def reduction(function: Function, combine: Function, *, mean: bool = False) -> C
 
 
 mean = reduction(torch.mean, torch.add, mean=True)
-subtract, multiply = binary(torch.sub), binary(torch.mul)
+subtract, multiply = pointwise(torch.sub), pointwise(torch.mul)
 
 
 def variance(
