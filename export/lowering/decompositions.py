@@ -18,8 +18,6 @@ WHOLE = {
     aten.conv_transpose1d.default,
     aten.conv_transpose2d.input,
     aten.max_pool2d.default,
-    aten.pixel_shuffle.default,
-    aten.pixel_unshuffle.default,
     aten.upsample_nearest1d.vec,
     aten.upsample_nearest2d.vec,
     aten.upsample_bicubic2d.vec,

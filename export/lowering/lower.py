@@ -107,6 +107,12 @@ class _Lowering(fx.Interpreter):
             if node.op == "get_attr" or (node.op == "call_function" and all(source in self.constants for source in node.all_input_nodes)):
                 self.constants.add(node)
 
+    def _as_it_is(self, n: fx.Node, args: Any, kwargs: Any) -> Any:
+        """Run an operation on values of rank 4 or less. A view of a value that lies otherwise in memory than it did in the network is a reshape."""
+        if n.target == torch.ops.aten.view.default and not args[0].is_contiguous():
+            return args[0].reshape(args[1])
+        return self.call_function(n.target, args, kwargs)
+
     def run_node(self, n: fx.Node) -> Any:
         if n.target == torch.ops.aten._assert_tensor_metadata.default:
             return None
@@ -117,7 +123,7 @@ class _Lowering(fx.Interpreter):
             args = tuple(float(value) if type(value) is int else value for value in args)
         high = any(isinstance(value, Tensor) and value.ndim > 4 for value in tree_leaves(n.meta.get("val")))
         if not high and not any(isinstance(value, LazyPermutation | Frames) for value in tree_leaves((args, kwargs))):
-            return self.call_function(n.target, args, kwargs)
+            return self._as_it_is(n, args, kwargs)
         try:
             if (rule := rule_of(n.target)) is None:
                 raise Unsupported("it has no rule")

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from clipstep.export.lowering.lazy import LazyPermutation, swapped_axes
 from clipstep.export.lowering.profile import EngineProfile
+from clipstep.export.lowering.rules.elementwise import pointwise
 from clipstep.export.lowering.values import (
     TIME,
     Frames,
@@ -203,6 +204,63 @@ def index(profile: EngineProfile, x: Operand, indices: Sequence[Tensor | None]) 
     return unwrap_low_rank(LazyPermutation.of(rows, (*before, *shape, *after)))
 
 
+def index_put(profile: EngineProfile, x: Operand, indices: Sequence[Tensor | None], values: Operand, accumulate: bool = False) -> Value | Tensor:
+    """Assign to the entries that an index selects: by a mask of the whole value, or at positions along one axis that are known at export."""
+    axes = [d for d, given in enumerate(indices) if given is not None]
+    if accumulate or len(axes) != 1:
+        raise Unsupported("an assignment to places along several axes, or a sum of repeated places")
+    (given,) = (value for value in indices if value is not None)
+    if to_lazy(given).data.dtype == torch.bool:
+        if tuple(given.shape) != tuple(x.shape) or math.prod(values.shape) != 1:
+            raise Unsupported("an assignment by a mask to other than all axes, or of several numbers")
+        return pointwise(torch.where)(profile, given, to_lazy(values).tensor(()), x)
+    (dim,), length = axes, x.shape[axes[0]]
+    places = [int(place) % length for place in given.flatten().tolist()]
+    source = expand(values, [len(places) if d == dim else size for d, size in enumerate(x.shape)])
+    replaced = {place: length + position for position, place in enumerate(places)}
+    return _rearranged(profile, cat(profile, [x, source], dim), dim, [replaced.get(place, place) for place in range(length)])
+
+
+def repeat(profile: EngineProfile, x: Operand, counts: Sequence[int]) -> Value | Tensor:
+    """Repeat a value along its axes, of which new ones come first."""
+    sizes = (*[1] * (len(counts) - len(x.shape)), *x.shape)
+    value: Operand = to_lazy(x).reshape([one for size in sizes for one in (1, size)])
+    value = expand(value, [one for count, size in zip(counts, sizes, strict=True) for one in (count, size)])
+    return reshape(profile, value, [count * size for count, size in zip(counts, sizes, strict=True)])
+
+
+def unfold(profile: EngineProfile, x: Operand, dim: int, size: int, step: int) -> Value | Tensor:
+    """Slice windows of `size` entries along an axis, `step` apart; the windows' entries are a new last axis."""
+    dim %= len(x.shape)
+    starts = range(0, x.shape[dim] - size + 1, step)
+    windows = _rearranged(profile, x, dim, [start + i for start in starts for i in range(size)])
+    split_axis = to_lazy(windows).reshape((*x.shape[:dim], len(starts), size, *x.shape[dim + 1 :]))
+    axes = [d for d in range(len(split_axis.shape)) if d != dim + 1]
+    return unwrap_low_rank(split_axis.permute([*axes, dim + 1]))
+
+
+def diagonal(profile: EngineProfile, x: Operand, offset: int = 0, first: int = 0, second: int = 1) -> Value | Tensor:
+    """Select the diagonal of two axes, which becomes the last axis."""
+    rank = len(x.shape)
+    first, second = first % rank, second % rank
+    rows, columns = x.shape[first], x.shape[second]
+    places = [row * columns + row + offset for row in range(rows) if 0 <= row + offset < columns]
+    kept = [d for d in range(rank) if d not in (first, second)]
+    joined = to_lazy(x).permute([*kept, first, second]).reshape((*(x.shape[d] for d in kept), rows * columns))
+    return unwrap_low_rank(to_lazy(_rearranged(profile, joined, len(kept), places)))
+
+
+def on_last_axes(function: Callable[..., Tensor], count: int = 3) -> Callable[..., Value | Tensor]:
+    """Return the rule of an operation on the last `count` axes; those before them are joined into one."""
+
+    def rule(profile: EngineProfile, x: Operand, *arguments: Any) -> Value | Tensor:
+        leading = x.shape[:-count]
+        data = function(to_lazy(x).tensor((math.prod(leading), *x.shape[-count:])), *arguments)
+        return unwrap_low_rank(LazyPermutation.of(data, (*leading, *data.shape[1:])))
+
+    return rule
+
+
 def expand_rule(profile: EngineProfile, x: Operand, sizes: Sequence[int], *, implicit: bool = False) -> Value | Tensor:
     """An expansion."""
     return expand(x, sizes)
@@ -325,6 +383,13 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.index_select.default: index_select,
     aten.index.Tensor: index,
     aten._unsafe_index.Tensor: index,
+    aten.index_put.default: index_put,
+    aten._unsafe_index_put.default: index_put,
+    aten.repeat.default: repeat,
+    aten.unfold.default: unfold,
+    aten.diagonal.default: diagonal,
+    aten.pixel_shuffle.default: on_last_axes(F.pixel_shuffle),
+    aten.pixel_unshuffle.default: on_last_axes(F.pixel_unshuffle),
     aten.expand.default: expand_rule,
     aten.pad.default: pad,
     aten.constant_pad_nd.default: lambda profile, x, amounts, value=0.0: pad(profile, x, amounts, "constant", value),

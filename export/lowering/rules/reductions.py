@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.lowering.rules.elementwise import pointwise
+from clipstep.export.lowering.rules.elementwise import pointwise, to
 from clipstep.export.lowering.rules.movement import FRAME_AXIS, reshape
 from clipstep.export.lowering.values import TIME, Frames, Value, is_batched, rowwise, to_frames, to_lazy, unwrap_low_rank
 
@@ -27,7 +27,8 @@ def reduction(function: Function, combine: Function, *, mean: bool = False) -> C
     reduced by `function` along the rows of a matrix.
     """
 
-    def rule(profile: EngineProfile, x: Value, dims: Dims = None, keepdim: bool = False, **_: Any) -> Value | Tensor:
+    def rule(profile: EngineProfile, x: Value, dims: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Value | Tensor:
+        x = _converted(profile, x, dtype, function is torch.sum)
         axes = _axes(x, dims)
         if is_batched(x) and 1 not in axes:
             x = to_frames(x)
@@ -76,6 +77,13 @@ def softmax(profile: EngineProfile, x: Value, dim: int, *_: Any) -> Value | Tens
     rows = moved.tensor((math.prod(moved.shape[:-1]), moved.shape[-1]))
     back = [axes.index(d) for d in range(len(axes))]
     return unwrap_low_rank(LazyPermutation.of(rows.softmax(1), moved.shape).permute(back))
+
+
+def _converted(profile: EngineProfile, x: Value, dtype: torch.dtype | None, is_sum: bool) -> Value:
+    """Convert a value to the type in which it is reduced: that asked for, and int64 for a sum of integers or booleans."""
+    given = (x.tensors[0] if isinstance(x, Frames) else to_lazy(x).data).dtype
+    wanted = dtype or (torch.int64 if is_sum and not given.is_floating_point else given)
+    return x if wanted == given else to(profile, x, wanted)
 
 
 def _axes(x: Value, dims: Dims) -> list[int]:
