@@ -15,7 +15,7 @@ with TORCH.internals():
     from torch._guards import TracingContext, tracing
     from torch._ops import OpOverload
     from torch._subclasses import FakeTensorMode
-    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
     from torch.fx.traceback import preserve_node_meta, set_current_meta
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_map_only, tree_unflatten
@@ -27,6 +27,7 @@ __all__ = [
     "TorchDispatchMode",
     "argument_names",
     "arguments_of",
+    "is_traced",
     "keeping_metadata",
     "keyword_only_arguments",
     "metadata_of",
@@ -45,6 +46,13 @@ def trace(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> fx.GraphM
     # Without a mode to share, make_fx makes a new FakeTensorMode for the metadata of each value, which takes a third of the time.
     with tracing(TracingContext(FakeTensorMode())):
         return make_fx(function, pre_dispatch=True)(*inputs)
+
+
+def is_traced(value: Tensor) -> bool:
+    """Whether `trace` records a tensor as the result of an operation, so that its numbers are those of the example inputs, and no constant."""
+    mode = get_proxy_mode()
+    recorded = None if mode is None else get_proxy_slot(value, mode.tracer, None)
+    return recorded is not None and recorded.proxy.node.op != "get_attr"  # A constant that an operation has used is recorded as well.
 
 
 def keeping_metadata() -> AbstractContextManager[Any]:

@@ -16,9 +16,10 @@ from clipstep.export.lowering.decompositions import decompositions
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.operators import CONVOLUTIONS
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.lowering.rules import rule_of
+from clipstep.export.lowering.rules import BY_RULE_ALWAYS, rule_of
 from clipstep.export.lowering.rules.convolution import convolution_of
 from clipstep.export.lowering.rules.elementwise import BINARY
+from clipstep.export.lowering.rules.kinds import reason_against
 from clipstep.export.lowering.rules.strategies import strategy_for
 from clipstep.export.lowering.values import Frames
 from clipstep.export.source_lines import describe_error, line_of_error, line_of_node
@@ -91,7 +92,20 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModul
             fix=f"it comes from {line_of_error(error)}",
         ) from error
     assert isinstance(graph, fx.GraphModule)
+    for node in graph.graph.nodes:
+        _check_computable(node)
     return graph
+
+
+def _check_computable(node: fx.Node) -> None:
+    """Refuse an operation that draws random numbers, which an artifact would repeat, and one with complex numbers, which no engine has."""
+    reason = None
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and rule_of(node.target) is None:
+        reason = "it draws random numbers"
+    elif any(isinstance(value, Tensor) and value.is_complex() for value in tree_leaves(node.meta.get("val"))):
+        reason = "it computes complex numbers"
+    if reason is not None:
+        raise LoweringError(f"no lowering for {node.target}: {reason}", fix=f"it comes from {line_of_node(node)}")
 
 
 class _Lowering(fx.Interpreter):
@@ -122,11 +136,15 @@ class _Lowering(fx.Interpreter):
         if n.target in BINARY and n.meta["val"].is_floating_point():  # ExecuTorch would convert integer constants in every step.
             args = tuple(float(value) if type(value) is int else value for value in args)
         high = any(isinstance(value, Tensor) and value.ndim > 4 for value in tree_leaves(n.meta.get("val")))
-        if not high and not any(isinstance(value, LazyPermutation | Frames) for value in tree_leaves((args, kwargs))):
+        if (
+            not high
+            and n.target not in BY_RULE_ALWAYS
+            and not any(isinstance(value, LazyPermutation | Frames) for value in tree_leaves((args, kwargs)))
+        ):
             return self._as_it_is(n, args, kwargs)
         try:
             if (rule := rule_of(n.target)) is None:
-                raise Unsupported("it has no rule")
+                raise Unsupported(reason_against(n.target))
             if n.target in CONVOLUTIONS and self.strategies is not None:
                 self.strategies[n.name] = strategy_for(self.profile, convolution_of(*args, **kwargs)).name
             with metadata_of(n):  # `explain` reads from it which node a lowered one comes from.

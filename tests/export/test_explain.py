@@ -114,6 +114,7 @@ def test_graphs_after_each_pass() -> None:
     assert [name for name, _ in seen] == [
         "export",
         "fold_constants",
+        "simplify_pools_and_strides",
         "find_channel_shuffles",
         "fold_batch_norms",
         "fold_channel_shuffles",

@@ -9,6 +9,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from clipstep.export.lowering.rules import convolution, elementwise, interpolation, layers, movement, pooling, reductions, transposed
 from clipstep.export.lowering.rules.kinds import rule_of_kind
 
@@ -23,6 +25,23 @@ RULES: dict[Any, Callable[..., Any]] = {
     **transposed.RULES,
     operator.getitem: lambda profile, values, index: values[index],
 }
+
+aten = torch.ops.aten
+BY_RULE_ALWAYS = {
+    aten.index.Tensor,
+    aten._unsafe_index.Tensor,
+    aten.index_put.default,
+    aten._unsafe_index_put.default,
+    aten.instance_norm.default,
+    aten.repeat.default,
+    aten.roll.default,
+    aten.unfold.default,
+    aten.diagonal.default,
+    aten.replication_pad3d.default,
+    aten.slice_scatter.default,
+    aten.select_scatter.default,
+}
+"""Operators that are lowered by their rules whatever the rank of their values, because engines lack them."""
 
 
 def rule_of(operator: Any) -> Callable[..., Any] | None:

@@ -25,7 +25,7 @@ Rule = Callable[..., Any]
 
 def rule_of_kind(operator: Any) -> Rule | None:
     """Return the rule for an operator of one of the kinds, None for any other operator."""
-    if not isinstance(operator, OpOverload):
+    if not isinstance(operator, OpOverload) or "fft" in str(operator):
         return None
     names = {argument.name for argument in arguments_of(operator)}
     if torch.Tag.pointwise in operator.tags:
@@ -35,6 +35,19 @@ def rule_of_kind(operator: Any) -> Rule | None:
     if "dim" in names:
         return lambda profile, *args, **kwargs: _along_axis(operator, args, kwargs)
     return None
+
+
+def reason_against(operator: Any) -> str:
+    """Return why an operator without a rule cannot be lowered."""
+    if not isinstance(operator, OpOverload):
+        return "it is not an operator of PyTorch"
+    if torch.Tag.nondeterministic_seeded in operator.tags:
+        return "it draws random numbers"
+    if {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(operator.tags):
+        return "the shape of what it returns depends on the numbers in a tensor"
+    if any(word in str(operator) for word in ("fft", "complex")):
+        return "it computes complex numbers"
+    return "it has no rule"
 
 
 def _reduced(operator: OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

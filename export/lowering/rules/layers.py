@@ -55,6 +55,8 @@ def attention(
     enable_gqa: bool = False,
 ) -> Value | Tensor:
     """Scaled dot-product attention; the leading axes are joined."""
+    if dropout:
+        raise Unsupported("attention with dropout, which draws random numbers")
     values = [to_lazy(v) for v in (query, key, value)]
     if enable_gqa or len({v.shape[:-2] for v in values}) > 1:
         raise Unsupported("attention whose queries, keys and values differ in their leading axes")
@@ -108,17 +110,21 @@ def instance_norm(
     x: Value,
     weight: Tensor | None,
     bias: Tensor | None,
-    mean: Any,
-    variance: Any,
+    mean: Tensor | None,
+    variance: Tensor | None,
     use_input: bool,
-    _: float,
+    momentum: float,
     epsilon: float,
-    *__: Any,
+    *_: Any,
 ) -> Any:
-    """Compute an instance norm, which is a group norm with a group for each channel."""
-    if not use_input:
-        raise Unsupported("an instance norm with kept statistics")
-    return group_norm(profile, x, x.shape[1], weight, bias, epsilon)
+    """Compute an instance norm: a group norm with a group for each channel, or, with kept statistics, a scale and a shift of each channel."""
+    if use_input:
+        return group_norm(profile, x, x.shape[1], weight, bias, epsilon)
+    assert mean is not None and variance is not None
+    scale = (variance + epsilon).rsqrt() * (1 if weight is None else weight)
+    shift = (0 if bias is None else bias) - mean * scale
+    channels = (-1, *[1] * (len(x.shape) - 2))
+    return pointwise(torch.add)(profile, pointwise(torch.mul)(profile, x, scale.reshape(channels)), shift.reshape(channels))
 
 
 RULES: dict[Any, Callable[..., Any]] = {

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clipstep.export.compat.torch_internals import is_traced
 from clipstep.export.lowering.lazy import LazyPermutation, swapped_axes
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules.elementwise import pointwise
@@ -186,39 +187,69 @@ def index_select(profile: EngineProfile, x: Operand, dim: int, index: Tensor) ->
 
 def index(profile: EngineProfile, x: Operand, indices: Sequence[Tensor | None]) -> Value | Tensor:
     """Advanced indexing: the indexed axes are joined into one, of which the entries at the joined indices are selected."""
-    axes = [d for d, given in enumerate(indices) if given is not None]
-    given = [to_lazy(value).tensor(value.shape) for value in indices if value is not None]
-    if any(value.dtype == torch.bool for value in given):
-        raise Unsupported("an index by a mask, whose number of entries depends on the data")
-    shape, lazy = list(np.broadcast_shapes(*(value.shape for value in given))), to_lazy(x)
-    first = axes[0]
-    if axes != list(range(first, first + len(axes))):  # As in NumPy, the result's indexed axes are the first ones then.
-        first = 0
-        lazy = lazy.permute([*axes, *(d for d in range(len(lazy.shape)) if d not in axes)])
-    sizes = lazy.shape[first : first + len(axes)]
-    joined = torch.zeros(shape, dtype=torch.int64)
-    for value, size in zip(given, sizes, strict=True):
-        joined = joined * size + value % size  # Negative indices count from the end.
-    before, after = lazy.shape[:first], lazy.shape[first + len(axes) :]
-    rows = lazy.tensor((math.prod(before), math.prod(sizes), math.prod(after))).index_select(1, joined.flatten())
+    moved, dim, places, shape, _ = _joined_index(x, indices)
+    before, after = moved.shape[:dim], moved.shape[dim + 1 :]
+    rows = moved.tensor((math.prod(before), moved.shape[dim], math.prod(after))).index_select(1, torch.as_tensor(places))
     return unwrap_low_rank(LazyPermutation.of(rows, (*before, *shape, *after)))
 
 
-def index_put(profile: EngineProfile, x: Operand, indices: Sequence[Tensor | None], values: Operand, accumulate: bool = False) -> Value | Tensor:
-    """Assign to the entries that an index selects: by a mask of the whole value, or at positions along one axis that are known at export."""
+def _joined_index(
+    x: Operand, indices: Sequence[Tensor | None]
+) -> tuple[LazyPermutation, int, Tensor | np.ndarray[Any, Any], tuple[int, ...], Callable[[Operand], LazyPermutation | Tensor]]:
+    """Join the axes of a value that an index has tensors for into one axis.
+
+    Returns:
+        The value with these axes joined; the joined axis; the places on it that are selected, an array if they are known at export and a tensor
+        if the step computes them; the shape of the index; and a function that turns a value of the first one's shape back to the axes of `x`.
+
+    Raises:
+        Unsupported: the index is a mask.
+    """
     axes = [d for d, given in enumerate(indices) if given is not None]
-    if accumulate or len(axes) != 1:
-        raise Unsupported("an assignment to places along several axes, or a sum of repeated places")
-    (given,) = (value for value in indices if value is not None)
-    if to_lazy(given).data.dtype == torch.bool:
-        if tuple(given.shape) != tuple(x.shape) or math.prod(values.shape) != 1:
+    given = [value if isinstance(value, Tensor) else to_lazy(value).tensor(value.shape) for value in indices if value is not None]
+    if any(value.dtype == torch.bool for value in given):
+        raise Unsupported("an index by a mask, whose number of entries depends on the data")
+    shape, lazy = np.broadcast_shapes(*(tuple(value.shape) for value in given)), to_lazy(x)
+    first = axes[0]
+    order = list(range(len(lazy.shape)))
+    if axes != list(range(first, first + len(axes))):  # As in NumPy, the result's indexed axes are the first ones then.
+        first = 0
+        order = [*axes, *(d for d in order if d not in axes)]
+    permuted = lazy.permute(order)
+    sizes = permuted.shape[first : first + len(axes)]
+    joined: Any = 0
+    numbers: list[Any] = [*given] if any(map(is_traced, given)) else [value.numpy() for value in given]
+    for value, size in zip(numbers, sizes, strict=True):
+        joined = joined * size + value % size  # Negative indices count from the end.
+    moved = permuted.reshape((*permuted.shape[:first], math.prod(sizes), *permuted.shape[first + len(axes) :]))
+
+    def back(value: Operand) -> LazyPermutation | Tensor:
+        return unwrap_low_rank(to_lazy(value).reshape(permuted.shape).permute([order.index(d) for d in range(len(order))]))
+
+    return moved, first, joined.flatten(), shape, back
+
+
+def index_put(profile: EngineProfile, x: Operand, indices: Sequence[Tensor | None], values: Operand, accumulate: bool = False) -> Value | Tensor:
+    """Assign to the entries that an index selects, or add to them: by a mask of the whole value, or at places that are known at export."""
+    (first, *_) = given = [value for value in indices if value is not None]
+    if to_lazy(first).data.dtype == torch.bool:
+        if len(given) > 1 or tuple(first.shape) != tuple(x.shape) or math.prod(values.shape) != 1 or accumulate:
             raise Unsupported("an assignment by a mask to other than all axes, or of several numbers")
-        return pointwise(torch.where)(profile, given, to_lazy(values).tensor(()), x)
-    (dim,), length = axes, x.shape[axes[0]]
-    places = [int(place) % length for place in given.flatten().tolist()]
-    source = expand(values, [len(places) if d == dim else size for d, size in enumerate(x.shape)])
-    replaced = {place: length + position for position, place in enumerate(places)}
-    return _rearranged(profile, cat(profile, [x, source], dim), dim, [replaced.get(place, place) for place in range(length)])
+        return pointwise(torch.where)(profile, first, to_lazy(values).tensor(()), x)
+    moved, dim, places, shape, back = _joined_index(x, indices)
+    length, count = moved.shape[dim], math.prod(shape)
+    sizes = (*moved.shape[:dim], *shape, *moved.shape[dim + 1 :])
+    source = to_lazy(expand(values, sizes)).reshape((*moved.shape[:dim], count, *moved.shape[dim + 1 :]))
+    if isinstance(places, Tensor):
+        raise Unsupported("an assignment to places that are computed in the step")
+    numbers = places.tolist()
+    if accumulate:
+        added = torch.zeros(length, count).index_put((torch.tensor(numbers), torch.arange(count)), torch.ones(count))
+        result = pointwise(torch.add)(profile, moved, rowwise(lambda rows: added @ rows[0], [source], dim))
+    else:
+        replaced = {place: length + position for position, place in enumerate(numbers)}
+        result = _rearranged(profile, cat(profile, [moved, source], dim), dim, [replaced.get(place, place) for place in range(length)])
+    return back(result)
 
 
 def repeat(profile: EngineProfile, x: Operand, counts: Sequence[int]) -> Value | Tensor:

@@ -1,0 +1,68 @@
+"""Operators of every kind after the lowering, compared with torch, and those that cannot be lowered, with their reasons."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from operations import KINDS, All, X
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clipstep.export.lowering.lower import LoweringError, lower
+from clipstep.export.lowering.profile import EngineProfile
+from clipstep.export.targets import executorch, onnx
+
+
+@pytest.mark.parametrize("profile", [onnx.PROFILE, executorch.PROFILE], ids=["onnx", "executorch"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_operations_of_a_kind(kind: str, profile: EngineProfile) -> None:
+    network, x = All(KINDS[kind]), torch.randn(X[1:], generator=torch.Generator().manual_seed(1))
+    lowered = lower(network, (x,), profile)
+    other = torch.randn(X[1:], generator=torch.Generator().manual_seed(2))
+    for name, got, expected in zip(KINDS[kind], lowered(other), network(other), strict=True):
+        assert got.dtype == expected.dtype and got.shape == expected.shape, name
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+    values = [node.meta["val"] for node in lowered.graph.nodes if "val" in node.meta]
+    assert max(value.ndim for value in values if isinstance(value, Tensor)) <= 4
+
+
+def _assigned(x: Tensor, places: Tensor) -> Tensor:
+    changed = x.clone()
+    changed[:, :, places] = 0.5
+    return changed
+
+
+REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "random numbers": (lambda x: x + torch.rand(1), "aten.rand.default: it draws random numbers"),
+    "random numbers like a value": (lambda x: x + torch.randn_like(x), "aten.randn_like.default: it draws random numbers"),
+    "dropout that is always on": (lambda x: F.dropout(x, 0.5, training=True), "it draws random numbers"),
+    "a Fourier transform": (lambda x: torch.fft.rfft(x).abs(), "aten._fft_r2c.default: it computes complex numbers"),
+    "complex numbers": (lambda x: torch.view_as_complex(torch.stack([x, x], -1)).real, "view_as_complex.default: it computes complex numbers"),
+    "places of nonzeros": (lambda x: x.nonzero().float(), "the shape of what it returns depends on the numbers in a tensor"),
+    "unpooling": (
+        lambda x: F.max_unpool3d(*F.max_pool3d(x, 2, return_indices=True), 2),
+        "no lowering for aten.max_pool3d_with_indices.default: it has no rule",
+    ),
+    "assignment to computed places": (
+        lambda x: _assigned(x, x[0, 0, :, 0, 0].argsort()[:2]),
+        "aten.index_put.default: an assignment to places that are computed in the step",
+    ),
+}
+
+
+class Refused(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.function(x[None]),)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_lowered_says_why_and_where(name: str) -> None:
+    function, reason = REFUSED[name]
+    with pytest.raises(LoweringError) as error:
+        lower(Refused(function), (torch.randn(X[1:]),), onnx.PROFILE)
+    assert reason in str(error.value)
+    assert f'it comes from File "{__file__}"' in str(error.value)
