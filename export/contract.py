@@ -1,17 +1,17 @@
 """Checks a network against the step contract before any work is done: names, types and shapes of inputs and outputs, and purity."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from clipstep.export.outputs import RANKS, kind_of
 from clipstep.export.purity.check import PurityCheck
 from clipstep.export.source_lines import describe_error, line_of_error
 from clipstep.runtime.errors import ClipstepError
 
-RANKS = range(1, 5)
 RETURNS = "the logits, or a tuple of them and the next states"
 
 
@@ -28,7 +28,7 @@ def initial_states_of(network: nn.Module) -> dict[str, Tensor]:
         raise ClipstepError("initial_states() fails", got=describe_error(error), fix=f"it comes from {line_of_error(error)}") from error
     if not isinstance(states, Mapping):
         raise ClipstepError(
-            "initial_states() does not return a dictionary", got=_kind(states), expected='a dictionary such as {"memory": torch.zeros(1, 8)}'
+            "initial_states() does not return a dictionary", got=kind_of(states), expected='a dictionary such as {"memory": torch.zeros(1, 8)}'
         )
     _check_names(list(states))
     for name, value in states.items():
@@ -41,9 +41,9 @@ def input_names(states: Sequence[str]) -> list[str]:
     return ["frames", *states]
 
 
-def output_names(states: Sequence[str]) -> list[str]:
-    """Return the names of a step's outputs."""
-    return ["logits", *(f"{name}_out" for name in states)]
+def output_names(states: Sequence[str], kept: Sequence[str] = ()) -> list[str]:
+    """Return the names of a step's outputs, of which `kept` are beside the logits and the next states."""
+    return ["logits", *(f"{name}_out" for name in states), *kept]
 
 
 def check_modules(network: nn.Module) -> None:
@@ -60,6 +60,23 @@ def check_modules(network: nn.Module) -> None:
                 expected="the Python module that it was made of",
                 fix="build that, and load its weights: load_state_dict(scripted.state_dict())",
             )
+
+
+WEIGHT_LIMITS = {"onnx": 2**31 - 2**20}
+"""The most bytes of weights that a target's files hold. An ONNX file is one protobuf message, which may have 2 GiB; here weights are part of it."""
+
+
+def too_large(network: nn.Module, target: str) -> ClipstepError | None:
+    """Return the error for weights that a target's files cannot hold; None if they can."""
+    size, limit = sum(value.nbytes for value in {*network.parameters(), *network.buffers()}), WEIGHT_LIMITS.get(target)
+    if limit is None or size <= limit:
+        return None
+    return ClipstepError(
+        f"the network is too large for the target {target}",
+        got=f"{size / 1e9:.2f} GB of weights",
+        expected=f"at most {limit / 1e9:.2f} GB, because a file is one message of at most 2 GiB",
+        fix="export other targets",
+    )
 
 
 def check_weights(network: nn.Module) -> None:
@@ -84,9 +101,16 @@ def check_weights(network: nn.Module) -> None:
 
 @torch.no_grad()
 def check_step(
-    network: nn.Module, step: Callable[..., tuple[Any, ...]], inputs: Mapping[str, Tensor], classes: int, others: Sequence[Tensor]
+    network: nn.Module,
+    step: Callable[..., tuple[Any, ...]],
+    inputs: Mapping[str, Tensor],
+    classes: int,
+    others: Sequence[Tensor],
+    kept: Collection[str] = (),
 ) -> None:
     """Run the step on `inputs` (the frames, then the states) and on the other frames `others`, and check its outputs and its purity.
+
+    The last of its outputs are those in `kept`.
 
     Raises:
         ClipstepError: it fails; it writes into an input; its outputs are not the logits and the next states; it is not pure.
@@ -99,7 +123,7 @@ def check_step(
     except Exception as error:  # User code may raise anything.
         raise ClipstepError("the network cannot run a step", got=describe_error(error), fix=f"it comes from {line_of_error(error)}") from error
     states = dict(list(inputs.items())[1:])
-    _check_outputs(outputs, states, classes)
+    _check_outputs(outputs[: len(outputs) - len(kept)], states, classes)
     written = purity.written_input(list(inputs))
     if written is not None:
         name, line = written
@@ -107,7 +131,7 @@ def check_step(
             f"the network writes into its input {name}", expected="a pure function", fix=f"copy it before changing it; it comes from {line}"
         )
     purity.check(others)
-    for name, value in zip(output_names(list(states)), outputs, strict=True):
+    for name, value in zip(output_names(list(states), list(kept)), outputs, strict=True):
         _check_output(network, name, value)
 
 
@@ -127,7 +151,7 @@ def _check_names(names: Sequence[Any]) -> None:
 
 def _check_state(name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
-        raise ClipstepError(f"state {name} is not a tensor", got=_kind(value), expected="its value before a video, such as torch.zeros(1, 8)")
+        raise ClipstepError(f"state {name} is not a tensor", got=kind_of(value), expected="its value before a video, such as torch.zeros(1, 8)")
     if value.dtype != torch.float32:
         raise ClipstepError(f"state {name} has the wrong dtype", got=value.dtype, expected=torch.float32, fix="call .float()")
     if value.ndim not in RANKS or not value.numel():
@@ -149,16 +173,20 @@ def _check_state(name: str, value: Any) -> None:
 def _check_outputs(outputs: tuple[Any, ...], states: Mapping[str, Tensor], classes: int) -> None:
     logits, *following = outputs or (None,)
     if not isinstance(logits, Tensor):
-        advice = "return its logits" if isinstance(logits, Mapping) else None
-        raise ClipstepError("the network does not return its logits as a tensor", got=_kind(logits), expected=RETURNS, fix=advice)
+        raise ClipstepError("the network does not return its logits as a tensor", got=kind_of(logits), expected=RETURNS)
     if logits.shape != (1, classes) or logits.dtype != torch.float32:
         expected = f"{(1, classes)} {torch.float32}"
         raise ClipstepError("the first output is not the logits", got=f"{tuple(logits.shape)} {logits.dtype}", expected=expected)
     if len(following) != len(states):
-        raise ClipstepError("the network returns the wrong number of states", got=len(following), expected=len(states))
+        raise ClipstepError(
+            "the network returns the wrong number of states",
+            got=len(following),
+            expected=len(states),
+            fix="if others of its outputs come first, name the logits: --output 0" if len(following) > len(states) else None,
+        )
     for (name, old), new in zip(states.items(), following, strict=True):
         if not isinstance(new, Tensor):
-            raise ClipstepError(f"the next {name} is not a tensor", got=_kind(new), expected=f"{tuple(old.shape)} {old.dtype}")
+            raise ClipstepError(f"the next {name} is not a tensor", got=kind_of(new), expected=f"{tuple(old.shape)} {old.dtype}")
         if new.shape != old.shape or new.dtype != old.dtype:
             raise ClipstepError(
                 f"state {name} does not fit the contract",
@@ -178,9 +206,3 @@ def _check_output(network: nn.Module, name: str, value: Tensor) -> None:
             expected="one computed in the step",
             fix="return a copy: .clone()",
         )
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return f"a {type(value).__name__} of {len(value)}"
-    return "nothing" if value is None else f"a {type(value).__name__}"

@@ -78,8 +78,8 @@ def faults(program: StepProgram, golden: GoldenSteps) -> Iterator[Fault]:
         yield Fault("height and width exchanged", step, initial, frames=lambda subclip: subclip.transpose(1, 2))
     if frames > 1:
         yield Fault("time reversed", step, initial, frames=lambda subclip: subclip.flip(0))
-    yield Fault("another mean", Step(step.network, [value + MEAN_OFFSET for value in step.mean], step.std), initial)
-    yield Fault("another std", Step(step.network, step.mean, [value * STD_FACTOR for value in step.std]), initial)
+    yield Fault("another mean", step.normalised_by([value + MEAN_OFFSET for value in step.mean], step.std), initial)
+    yield Fault("another std", step.normalised_by(step.mean, [value * STD_FACTOR for value in step.std]), initial)
     yield from _state_faults(program, golden)
 
 
@@ -109,11 +109,11 @@ def _is_detected(fault: Fault, golden: GoldenSteps) -> bool:
     for step in range(len(golden.logits)):
         subclip = torch.from_numpy(golden.subclips[step % len(golden.subclips)])
         try:
-            logits, *following = fault.step(fault.frames(subclip), *states)
+            logits, *others = fault.step(fault.frames(subclip), *states)
         except Exception:  # An assertion about values in the network. An artifact has no assertions, so what it would compute is unknown.
             return False
-        states = fault.states(following)
-        for (name, values), value in zip(golden.outputs.items(), (logits[0], *states), strict=True):
+        states = fault.states(others[: len(golden.states)])
+        for (name, values), value in zip(golden.outputs.items(), (logits[0], *states, *others[len(golden.states) :]), strict=True):
             left_out = len(golden.logits) - len(values)
             if step >= left_out and not float((value - torch.from_numpy(values[step - left_out])).abs().max()) <= bounds[name]:
                 return True
@@ -125,7 +125,7 @@ def _ignored_end_is_detected(program: StepProgram, golden: GoldenSteps) -> bool:
     """Whether the logits of a flushed video are off if the network is not told that the video has ended."""
     states: Sequence[Tensor] = list(program.states.values())
     for step in range(max(golden.flushed)):
-        _, *states = program.step(torch.from_numpy(golden.subclips[step % len(golden.subclips)]), *states)
+        _, states, _ = program.run(torch.from_numpy(golden.subclips[step % len(golden.subclips)]), states)
         if step + 1 in golden.flushed:
             difference = flush(program, states, signal_end=False)[0] - torch.from_numpy(golden.flushed[step + 1])
             if not float(difference.abs().max()) <= BOUNDS["float32"] * golden.scale("logits"):

@@ -3,6 +3,7 @@
 This module records them, checks a stream against the clip network, and compares recorded golden steps with newly computed ones.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from clipstep.runtime.golden import BOUNDS, GoldenSteps, ParityError, flush_poin
 GOLDEN_STEPS = 16
 """The least number of consecutive steps that an artifact is compared over."""
 GOLDEN_STATE_BYTES = 8_000_000
-"""The most bytes that the recorded states may take. If the states after all steps are larger, only those after the last steps are kept."""
+"""The most bytes that the recorded states and kept outputs may take. If those of all steps are larger, only those of the last steps are recorded."""
 
 
 @torch.no_grad()
@@ -29,17 +30,18 @@ def record_golden(program: StepProgram, subclips: torch.Tensor, steps: int | Non
     steps = steps or max(GOLDEN_STEPS, shortest_steps(program.flush, frames) if program.flush else 0)
     points, flushed = flush_points(program.flush, frames, program.delay, steps), dict[int, np.ndarray]()
     states = list(program.states.values())
-    size = sum(state.nbytes for state in states)
+    size = sum(state.nbytes for state in states) + sum(4 * math.prod(shape) for shape in program.kept.values())
     logits: list[np.ndarray] = []
-    kept: deque[list[np.ndarray]] = deque(maxlen=max(1, min(steps, GOLDEN_STATE_BYTES // max(1, size))))
+    recorded: deque[list[np.ndarray]] = deque(maxlen=max(1, min(steps, GOLDEN_STATE_BYTES // max(1, size))))
     for step in range(steps):
-        out, *states = program.step(subclips[step % len(subclips)], *states)
+        out, states, kept = program.run(subclips[step % len(subclips)], states)
         logits.append(out[0].numpy())
-        kept.append([state.numpy() for state in states])
+        recorded.append([value.numpy() for value in (*states, *kept)])
         if step + 1 in points:
             flushed[step + 1] = flush(program, states)[0].numpy()
-    after = {name: np.stack(values) for name, values in zip(program.states, zip(*kept, strict=True), strict=True)}
-    return GoldenSteps(subclips[:steps].numpy(), np.stack(logits), after, flushed)
+    after = {name: np.stack(values) for name, values in zip((*program.states, *program.kept), zip(*recorded, strict=True), strict=True)}
+    by_state, by_output = ({name: after[name] for name in names} for names in (program.states, program.kept))
+    return GoldenSteps(subclips[:steps].numpy(), np.stack(logits), by_state, flushed, by_output)
 
 
 @torch.no_grad()
@@ -61,7 +63,7 @@ def check_steps(program: StepProgram, subclips: torch.Tensor) -> tuple[int, floa
     video = subclips[torch.arange(count) % len(subclips)]
     flushed = {shortest_steps(program.flush, frames), count} if program.flush else set()
     for step, subclip in enumerate(video, 1):
-        logits, *states = program.step(subclip, *states)
+        logits, states, _ = program.run(subclip, states)
         so_far = f"after {step} steps of {frames} frames"
         if not step & (step - 1) or step == count:
             pairs.append((so_far, logits, program.clip(video[:step].flatten(0, 1), False)))
@@ -76,11 +78,10 @@ def flush(program: StepProgram, states: Sequence[torch.Tensor], *, signal_end: b
     Without `signal_end` the network is not told that the video has ended, as if an artifact ignored it."""
     assert program.flush is not None
     ended, names = program.flush.state if signal_end else None, program.input_names[1:]
-    states = tuple(torch.ones_like(state) if name == ended else state for name, state in zip(names, states, strict=True))
+    states = [torch.ones_like(state) if name == ended else state for name, state in zip(names, states, strict=True)]
     for _ in range(program.flush.steps):
-        outputs: tuple[torch.Tensor, ...] = program.step(torch.zeros_like(program.frames), *states)
-        states = outputs[1:]
-    return outputs[0]
+        logits, states, _ = program.run(torch.zeros_like(program.frames), states)
+    return logits
 
 
 def _largest_difference(pairs: Sequence[tuple[str, torch.Tensor, torch.Tensor]]) -> float:

@@ -14,7 +14,7 @@ from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.artifact_info import READER, ArtifactInfo
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.bundle.embedded_metadata import check_embedded_metadata, differences
-from clipstep.runtime.bundle.manifest import Artifact, Input, Interface, Manifest, State
+from clipstep.runtime.bundle.manifest import Artifact, Input, Interface, KeptOutput, Manifest, State
 from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import ParityError
@@ -44,6 +44,7 @@ def interface_of(spec: NetworkSpec, program: StepProgram, name: str, output_kind
         ),
         states=tuple(states),
         outputs=tuple(program.output_names),
+        kept_outputs=tuple(KeptOutput(name=output, shape=output_shape) for output, output_shape in program.kept.items()),
         labels=program.labels,
         delay_frames=program.delay,
         flush=program.flush,

@@ -69,5 +69,7 @@ def manifest_of(
             clipstep_version=version("clipstep"),
             stream_frames=stream_frames,
             multiply_accumulates=count_macs(program.step, *program.inputs),
+            adapters=spec.adapters,
+            network_outputs=program.choice.paths,
         ),
     )

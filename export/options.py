@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS
+from clipstep.export.outputs import AskedOutputs, asked_outputs
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY
 from clipstep.runtime.bundle.manifest import Interface
@@ -41,6 +42,13 @@ class ExportOptions:
     """How many seconds back the predictions of a stream go; None for all frames so far."""
     output_kind: str | None = None
     """What the first output holds, one of `clipstep.export.choices.OUTPUT_KINDS`; None to recognise it."""
+    output: str | int | None = None
+    """The key or the position of the logits among the values that the network returns; None to find them."""
+    keep_outputs: Sequence[str | int] | Mapping[str, str | int] = ()
+    """The keys or positions of further outputs to keep, or a dictionary of them by the name that each shall have; see `asked_outputs`."""
+    keep_going: bool = True
+    """Whether a target that fails is left out of the bundle and listed in `ExportResult.failed`, if at least one other is verified. Otherwise its
+    error ends the export, and nothing is written."""
     format_versions: Mapping[str, int] = field(default_factory=dict)
     """The versions of targets' formats by the name of their option, such as `{"opset": 17, "ios": 16}`; otherwise the defaults."""
 
@@ -48,6 +56,11 @@ class ExportOptions:
         """Return the version of the target's format; None where it has none to choose."""
         chosen = TARGETS[target].format_version
         return None if chosen is None else self.format_versions.get(chosen.option, chosen.default)
+
+    @property
+    def asked(self) -> AskedOutputs:
+        """What `output` and `keep_outputs` ask for."""
+        return asked_outputs(self.output, self.keep_outputs)
 
     def __post_init__(self) -> None:
         self._check_values()
@@ -62,6 +75,8 @@ class ExportOptions:
         for name, names in (("targets", self.targets), ("platforms", self.platforms)):
             if isinstance(names, str):
                 raise ClipstepError(f"{name} are a list of names", got=repr(names), expected=f"{[names]!r}")
+        if asked_outputs(self.output, self.keep_outputs).kept and self.stream is not None:
+            raise ClipstepError("--keep-outputs is not for --stream, which makes steps of the logits alone", fix="leave one of them out")
         if not self.platforms:
             raise ClipstepError("unknown platform", got="none", expected=f"some of {', '.join(PLATFORMS)}")
         known = {"platform": PLATFORMS, "form": FORMS, "input_dtype": INPUT_DTYPES, "output_kind": (None, *OUTPUT_KINDS)}

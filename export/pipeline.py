@@ -3,11 +3,14 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from clipstep.export.contract import too_large
+from clipstep.export.explained import explained
 from clipstep.export.golden_faults import record_assessed_golden
 from clipstep.export.golden_steps import check_steps
 from clipstep.export.interface import interface_of
@@ -19,16 +22,20 @@ from clipstep.export.parity import check_artifact
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.stream.adapt import window_frames
 from clipstep.export.targets import TARGETS
-from clipstep.export.targets.target import ANY
+from clipstep.export.targets.target import ANY, Target
 from clipstep.export.variants import ContextFactory, Graphs, VariantWriter
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import MANIFEST
 from clipstep.runtime.bundle.manifest import Artifact, Interface, Manifest
 from clipstep.runtime.command_line.terminal import ProgressReporter, no_progress
+from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.atomic import atomic_folder
 from clipstep.runtime.filesystem.locking import write_lock
 from clipstep.runtime.filesystem.overwrite import BUNDLE, check_overwrite
 from clipstep.runtime.golden import GOLDEN_FILE, GoldenSteps
+
+REPORT_IT = "please report it, with the traceback"
+OTHER_TARGETS = f"export the other targets, or let it keep going without this one; {REPORT_IT}"
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,20 @@ class ExportResult:
     """What the bundle says of the network and its artifacts: their files, sizes, placement and largest errors."""
     constant_output: bool
     """Whether the output is the same in all golden steps although their frames differ: the weights or the last layers may be wrong."""
+    failed: Mapping[str, ClipstepError] = field(default_factory=dict)
+    """The targets that are not in the bundle because writing or verifying one of their artifacts failed, each with its error. Empty unless the
+    options say to keep going."""
+    unused_outputs: tuple[str, ...] = ()
+    """The values that the network returns beside its logits and states and that the bundle does not have, each with its shape."""
+
+    def check_whole(self) -> None:
+        """Check that no target failed.
+
+        Raises:
+            ClipstepError: the error of the first target that did.
+        """
+        for error in self.failed.values():
+            raise error
 
 
 _EXPORTING = threading.RLock()
@@ -85,8 +106,8 @@ def export_network(
         progress: returns the context in which a stage runs, given the stage's name; by default nothing is shown.
 
     Raises:
-        ClipstepError: the network breaks the step contract or cannot be lowered, an artifact does not compute what the eager network does,
-            `out` exists and is not a bundle to replace, or another process is writing there.
+        ClipstepError: the network breaks the step contract or cannot be lowered, no target can be written and verified (or, if `options.keep_going`
+            is false, one of them cannot), `out` exists and is not a bundle to replace, or another process is writing there.
 
     Example:
         ```python
@@ -109,11 +130,13 @@ def _export(
     progress: ProgressReporter,
 ) -> ExportResult:
     check_overwrite(out, BUNDLE, force=force)
+    if not options.keep_going or len(options.targets) == 1:  # Otherwise the others are written.
+        _raise_first({name: error for name in options.targets if (error := too_large(spec.module, name)) is not None})
     window = window_frames(options.window, spec.fps, options.stream) if options.window is not None and options.stream is not None else None
-    with progress("tracing the network", False):
-        program = program_of(spec, options.stream, window)
+    with progress("tracing the network", False), explained("the network cannot be checked", REPORT_IT):
+        program = program_of(spec, options.stream, window, asked=options.asked)
     subclips = program.subclips(spec.sample.flatten(0, 1))
-    with progress("recording golden steps", False):
+    with progress("recording golden steps", False), explained("golden steps cannot be recorded", REPORT_IT):
         recorded = record_assessed_golden(program, subclips, spec.sample_source)
     golden = recorded.golden
     output = infer_output_kind(options.output_kind, program, golden.logits)
@@ -122,18 +145,16 @@ def _export(
             check_steps(program, subclips)
     interface = interface_of(spec, program, out.name.removesuffix(".clipstep"), output)
     with atomic_folder(out, replace=force) as folder:
-        artifacts = []
-        for written in _write_artifacts(program, golden, interface, options, folder, library_context, progress):
-            artifacts.append(written.artifact)
-            report(written)
+        written, failed = _write_targets(program, golden, interface, options, folder, library_context, progress, report)
         with progress(f"writing {MANIFEST}", True):
             golden.save(folder / GOLDEN_FILE)
-            manifest = manifest_of(spec, program, options.stream, interface, artifacts, recorded, folder / GOLDEN_FILE)
+            manifest = manifest_of(spec, program, options.stream, interface, written, recorded, folder / GOLDEN_FILE)
             (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
-    return ExportResult(out, manifest, constant_output=bool((golden.logits == golden.logits[0]).all()))
+    constant = bool((golden.logits == golden.logits[0]).all())
+    return ExportResult(out, manifest, constant_output=constant, failed=failed, unused_outputs=program.choice.unused)
 
 
-def _write_artifacts(
+def _write_targets(
     program: StepProgram,
     golden: GoldenSteps,
     interface: Interface,
@@ -141,23 +162,77 @@ def _write_artifacts(
     folder: Path,
     library_context: ContextFactory,
     progress: ProgressReporter,
-) -> Iterator[WrittenArtifact]:
+    report: Callable[[WrittenArtifact], object],
+) -> tuple[list[Artifact], dict[str, ClipstepError]]:
+    """Write and verify the artifacts of each target.
+
+    Returns:
+        The artifacts, and the errors of the targets that failed, whose files are removed again.
+
+    Raises:
+        ClipstepError: no target was written or, unless `options.keep_going`, one of them was not.
+    """
     if options.input_dtype == "float32":
         program = replace(program, frames=program.frames.float())
     writer = VariantWriter(program, golden, options, library_context, Graphs(program))
+    artifacts: list[Artifact] = []
+    failed = {name: error for name in options.targets if (error := too_large(program.step, name)) is not None}
     for name in options.targets:
-        target = TARGETS[name]
-        input_dtype = target.input_dtypes[0] if options.input_dtype == "auto" else options.input_dtype
-        embedded = interface.model_copy(update={"input": interface.input.model_copy(update={"dtype": input_dtype})})
-        for platform in options.platforms if target.platforms else (ANY,):
-            for precision in target.precisions:
-                path = folder / target.file_name(precision, platform)
-                started = time.monotonic()
-                with progress(f"writing {path.name}", True):
-                    written = writer.write(target, platform, precision, embedded, path)
-                verifying = time.monotonic()
-                with progress(f"verifying {path.name}", True), library_context():
-                    errors = check_artifact(name, path, precision, embedded, golden)
-                verified = time.monotonic()
-                artifact = artifact_of(target, platform, precision, input_dtype, path, written, errors)
-                yield WrittenArtifact(artifact, verifying - started, verified - verifying)
+        if not options.keep_going or len(failed) == len(options.targets):
+            _raise_first(failed)
+        if name not in failed:
+            outcome = _write_target(TARGETS[name], writer, interface, folder, progress, report)
+            artifacts += outcome if isinstance(outcome, list) else []
+            failed |= {} if isinstance(outcome, list) else {name: outcome}
+    if not options.keep_going or len(failed) == len(options.targets):
+        _raise_first(failed)
+    return artifacts, failed
+
+
+def _raise_first(failed: Mapping[str, ClipstepError]) -> None:
+    for error in failed.values():
+        raise error
+
+
+def _write_target(
+    target: Target,
+    writer: VariantWriter,
+    interface: Interface,
+    folder: Path,
+    progress: ProgressReporter,
+    report: Callable[[WrittenArtifact], object],
+) -> list[Artifact] | ClipstepError:
+    """Write and verify the artifacts of a target; if one fails, remove the files of all and return its error."""
+    before, artifacts = set(folder.iterdir()), list[Artifact]()
+    writing = _write_artifacts(target, writer, interface, folder, progress)
+    while True:
+        try:
+            written = next(writing, None)
+        except ClipstepError as error:
+            for file in set(folder.iterdir()) - before:
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+            return error
+        if written is None:
+            return artifacts
+        artifacts.append(written.artifact)
+        report(written)
+
+
+def _write_artifacts(
+    target: Target, writer: VariantWriter, interface: Interface, folder: Path, progress: ProgressReporter
+) -> Iterator[WrittenArtifact]:
+    options = writer.options
+    input_dtype = target.input_dtypes[0] if options.input_dtype == "auto" else options.input_dtype
+    embedded = interface.model_copy(update={"input": interface.input.model_copy(update={"dtype": input_dtype})})
+    for platform in options.platforms if target.platforms else (ANY,):
+        for precision in target.precisions:
+            path = folder / target.file_name(precision, platform)
+            started = time.monotonic()
+            with progress(f"writing {path.name}", True), explained(f"{path.name} cannot be written", OTHER_TARGETS):
+                written = writer.write(target, platform, precision, embedded, path)
+            verifying = time.monotonic()
+            with progress(f"verifying {path.name}", True), explained(f"{path.name} cannot be verified", OTHER_TARGETS), writer.library_context():
+                errors = check_artifact(target.name, path, precision, embedded, writer.golden)
+            verified = time.monotonic()
+            artifact = artifact_of(target, platform, precision, input_dtype, path, written, errors)
+            yield WrittenArtifact(artifact, verifying - started, verified - verifying)

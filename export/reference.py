@@ -8,6 +8,7 @@ from torch import nn
 from clipstep.export.factory import network_of_factory
 from clipstep.export.module import network_of_module
 from clipstep.export.network_source import NetworkSource
+from clipstep.export.outputs import AskedOutputs
 from clipstep.export.step import StepProgram, program_of
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import Bundle
@@ -36,7 +37,9 @@ def reference_program(bundle: Bundle, network: NetworkSource) -> StepProgram:
 
 def reference_program_of(bundle: Bundle, spec: NetworkSpec, *, check: bool) -> StepProgram:
     """Return the step of a network as the bundle's artifacts compute it; with `check` it is checked against the step contract."""
-    return program_of(spec, bundle.manifest.export.stream_frames, bundle.manifest.window_frames, check=check)
+    export = bundle.manifest.export
+    logits, kept = export.network_outputs.get("logits"), {name: path for name, path in export.network_outputs.items() if name != "logits"}
+    return program_of(spec, export.stream_frames, bundle.manifest.window_frames, asked=AskedOutputs(logits, kept), check=check)
 
 
 def reference_network(bundle: Bundle, network: NetworkSource) -> NetworkSpec:

@@ -1,39 +1,51 @@
-"""The step contract: any network as `step(frames, *states) -> (logits, *next_states)`, batch 1, on camera frames.
+"""The step contract: any network as `step(frames, *states) -> (logits, *next_states, *kept)`, batch 1, on camera frames.
 
 A network is any `nn.Module` whose `forward(frames, *states)` takes normalised frames `(N, 3, T, H, W)` (2 channels of optical flow)
 and returns the logits `(N, classes)`, followed by the next states. If it has states, its `initial_states()` returns their names and
-their values at the start of a video. `contract.py` holds the checks.
+their values at the start of a video. `contract.py` holds the checks. `outputs.py` takes the logits from what other networks return, and
+outputs to keep beside them; `adapters.py` has networks that take something else.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from clipstep.export.contract import check_modules, check_step, check_weights, initial_states_of, input_names, output_names
+from clipstep.export.outputs import CONTRACT, AskedOutputs, OutputChoice, choose_outputs
 from clipstep.export.stream.adapt import streamed
 from clipstep.network.preprocess import normalise
 from clipstep.network.spec import NetworkSpec
-from clipstep.network.states import outputs_of
+from clipstep.network.states import named_states
 from clipstep.runtime.bundle.manifest import Flush
+from clipstep.runtime.errors import ClipstepError
+
+NOTHING_ASKED = AskedOutputs()
 
 
 class Step(nn.Module):
-    """A network with its normalisation: `(frames, *states) -> (logits (1, classes), *next_states)`, a pure function.
+    """A network with its normalisation: `(frames, *states) -> (logits (1, classes), *next_states, *kept)`, a pure function.
 
-    `frames` are `(T, H, W, 3)` RGB, uint8 or float32 in 0..255.
+    `frames` are `(T, H, W, 3)` RGB, uint8 or float32 in 0..255. `outputs` takes the outputs from what the network returns.
     """
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], outputs: Callable[[Any], tuple[Any, ...]] = CONTRACT
+    ) -> None:
         super().__init__()
         self.network = network
         self.mean = tuple(mean)
         self.std = tuple(std)
+        self.outputs = outputs
 
     def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        return outputs_of(self.network(normalise(frames[None], self.mean, self.std), *states))
+        return self.outputs(self.network(normalise(frames[None], self.mean, self.std), *states))
+
+    def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> "Step":
+        """Return the same step with another normalisation."""
+        return Step(self.network, mean, std, self.outputs)
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,10 @@ class StepProgram:
     """Which frames a prediction is the mean over, if that is known."""
     window: int | None = None
     """The number of newest frames that a prediction is the mean over, if `temporal_average` is `sliding_window`."""
+    choice: OutputChoice = CONTRACT
+    """What is taken from the value that the network returns."""
+    kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The shapes of the outputs that are kept beside the logits and the states, by name."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -69,7 +85,12 @@ class StepProgram:
 
     @property
     def output_names(self) -> list[str]:
-        return output_names(list(self.states))
+        return output_names(list(self.states), list(self.kept))
+
+    def run(self, frames: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Run a step, and return the logits, the next states and the kept outputs."""
+        logits, *others = self.step(frames, *states)
+        return logits, others[: len(self.states)], others[len(self.states) :]
 
     def subclips(self, frames: Tensor) -> Tensor:
         """Divide consecutive frames `(n, H, W, 3)` into those of whole steps, `(S, T, H, W, 3)`; what is left over is dropped."""
@@ -77,7 +98,9 @@ class StepProgram:
         return frames[: steps * len(self.frames)].reshape(steps, *self.frames.shape)
 
 
-def program_of(spec: NetworkSpec, stream: int | None = None, window: int | None = None, *, check: bool = True) -> StepProgram:
+def program_of(
+    spec: NetworkSpec, stream: int | None = None, window: int | None = None, *, asked: AskedOutputs = NOTHING_ASKED, check: bool = True
+) -> StepProgram:
     """Return the step program of a network.
 
     Args:
@@ -85,29 +108,85 @@ def program_of(spec: NetworkSpec, stream: int | None = None, window: int | None 
         stream: the number of new frames of a step, in place of the network's own. The layers of a clip network get states for what they
             need of earlier frames; a network that has states of its own simply takes fewer frames at a time.
         window: predictions are the mean over this number of newest frames, a multiple of `stream`, in place of all.
+        asked: which of the values that the network returns are the logits and which others are kept, where that is asked for.
         check: whether the network is checked against the step contract. Not needed for one from which a bundle was exported.
 
     Raises:
         ClipstepError: the network breaks the contract: names, types or shapes of states and outputs, an input that is written to,
-            memory inside the network, random numbers, or training mode. Or it cannot become steps of that number of frames.
+            memory inside the network, random numbers, or training mode. Or it cannot become steps of that number of frames. Or it is not clear
+            which of its outputs are the logits.
     """
-    network, properties, length = spec.module, dict[str, Any](), spec.frames
-    states = initial_states_of(network)
-    if stream is not None:
-        if not states and check:
-            _checked_step(spec, network, length, states)
-        network, properties = streamed(spec, stream, window)
-        states, length = initial_states_of(network), stream
-    step = _checked_step(spec, network, length, states) if check else Step(network, spec.mean, spec.std).eval()
-    return StepProgram(step, spec.sample.flatten(0, 1)[:length], states, spec.labels, **properties)
+    states = initial_states_of(spec.module)
+    frames = spec.sample.flatten(0, 1)
+    if stream is None:
+        step, choice = _step_of(spec, spec.module, spec.frames, states, asked, check=check)
+        return StepProgram(step, frames[: spec.frames], states, spec.labels, choice=choice, kept=_kept_shapes(step, choice, frames, states))
+    if asked.kept:
+        raise ClipstepError("--keep-outputs is not for --stream, which makes steps of the logits alone", got=", ".join(asked.kept), fix="leave one out")
+    choice = CONTRACT
+    if not states and (check or asked != NOTHING_ASKED):
+        _, choice = _step_of(spec, spec.module, spec.frames, states, asked, check=check)
+    chosen = spec if choice == CONTRACT else replace(spec, module=_Chosen(spec.module, choice).eval())
+    network, properties = streamed(chosen, stream, window)
+    step, own = _step_of(spec, network, stream, initial_states_of(network), NOTHING_ASKED, check=check)
+    if own != CONTRACT or (states and asked != NOTHING_ASKED):
+        raise ClipstepError(
+            "--stream takes a network with states as it is", got="one that returns other values, too", fix="return (logits, *next_states), and no more"
+        )
+    return StepProgram(step, frames[:stream], initial_states_of(network), spec.labels, choice=choice, **properties)
 
 
-def _checked_step(spec: NetworkSpec, network: nn.Module, length: int, states: Mapping[str, Tensor]) -> Step:
-    """Return the step of `length` frames, checked against the contract on frames of the sample, on their negative and on noise."""
-    check_modules(network)
-    check_weights(network)
-    step, frames = Step(network, spec.mean, spec.std).eval(), spec.sample.flatten(0, 1)
-    noise = torch.randint(256, frames[:length].shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+class _Chosen(nn.Module):
+    """A network that returns its logits alone, chosen from what another returns."""
+
+    def __init__(self, network: nn.Module, choice: OutputChoice) -> None:
+        super().__init__()
+        self.network, self.choice = network, choice
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.choice(self.network(frames))[0]
+        return logits
+
+
+def _step_of(
+    spec: NetworkSpec, network: nn.Module, length: int, states: Mapping[str, Tensor], asked: AskedOutputs, *, check: bool
+) -> tuple[Step, OutputChoice]:
+    """Return the step of `length` frames, and what it takes of the network's outputs.
+
+    With `check` it is checked against the contract on frames of the sample, on their negative and on noise.
+    """
+    frames, classes = spec.sample.flatten(0, 1), len(spec.labels)
+    chooser = _Chooser(states, classes, asked)
+    step = Step(network, spec.mean, spec.std, chooser).eval()
     inputs = dict(zip(input_names(list(states)), (frames[:length], *states.values()), strict=True))
-    check_step(network, step, inputs, len(spec.labels), (255 - frames[-length:], noise))
-    return step
+    if check:
+        check_modules(network)
+        check_weights(network)
+        noise = torch.randint(256, frames[:length].shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        check_step(network, step, inputs, classes, (255 - frames[-length:], noise), asked.kept)
+    elif asked != NOTHING_ASKED:
+        with torch.no_grad():
+            step(*inputs.values())
+    choice = chooser.choice or CONTRACT
+    return Step(network, spec.mean, spec.std, choice).eval(), choice
+
+
+class _Chooser:
+    """Chooses the outputs at its first call, and takes the same ones from then on."""
+
+    def __init__(self, states: Mapping[str, Tensor], classes: int, asked: AskedOutputs) -> None:
+        self._states, self._classes, self._asked = states, classes, asked
+        self.choice: OutputChoice | None = None
+
+    def __call__(self, result: Any) -> tuple[Any, ...]:
+        if self.choice is None:
+            self.choice = choose_outputs(result, self._states, self._classes, self._asked)
+        return self.choice(result)
+
+
+@torch.no_grad()
+def _kept_shapes(step: Step, choice: OutputChoice, frames: Tensor, states: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    if not choice.kept:
+        return {}
+    kept = step(frames, *states.values())[1 + len(states) :]
+    return {name: tuple(value.shape) for name, value in zip(choice.kept, kept, strict=True)}

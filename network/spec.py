@@ -51,6 +51,8 @@ class NetworkSpec:
     """Where the network comes from, as the bundle's manifest will say it."""
     sample_source: FrameSource = "run_sample"
     """What the sample's frames are: from the run, given by the caller, of a video, or synthetic scenes."""
+    adapters: tuple[str, ...] = ()
+    """The adapters that the network was wrapped in by name, in their order, as the manifest will say it; see `clipstep.export.adapters`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, nn.Module):

@@ -17,6 +17,7 @@ from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.io_check import expected_tensors
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Emulated:
     """The results of N + 1 steps: N golden steps of one stream, then the first one again from the initial states."""
 
     outputs: list[list[Array]]
-    """For each step, the logits ``(1, classes)`` and the next states."""
+    """For each step, the logits ``(1, classes)``, the next states and the outputs that the export kept."""
     counts: list[Counts]
     """For each step, its instruction counts."""
     operators: tuple[OperatorCount, ...]
@@ -101,7 +102,7 @@ GUESTS = {
 
 
 def _outputs(path: Path, interface: Interface) -> list[list[Array]]:
-    shapes = [(1, len(interface.labels)), *(state.shape for state in interface.states)]
+    shapes = [shape for _, _, shape in expected_tensors(interface)[1]]
     sizes = np.cumsum([int(np.prod(shape)) for shape in shapes])
     steps = np.frombuffer(path.read_bytes(), np.float32).reshape(-1, int(sizes[-1]))
     return [[part.reshape(shape) for part, shape in zip(np.split(step, sizes[:-1]), shapes, strict=True)] for step in steps]

@@ -78,8 +78,8 @@ def first_steps(golden: GoldenSteps, steps: int | None) -> GoldenSteps:
         raise ClipstepError("the bundle has fewer golden steps", got=steps, expected=f"at most {len(golden.logits)}")
     steps = steps or len(golden.logits)
     dropped = len(golden.logits) - steps  # States may be recorded for the last steps only.
-    states = {name: value[: max(0, len(value) - dropped)] for name, value in golden.states.items()}
-    return replace(golden, logits=golden.logits[:steps], states=states, flushed={})
+    states, kept = ({name: value[: max(0, len(value) - dropped)] for name, value in values.items()} for values in (golden.states, golden.kept))
+    return replace(golden, logits=golden.logits[:steps], states=states, kept=kept, flushed={})
 
 
 def _artifacts(bundle: Bundle) -> list[_Candidate]:

@@ -155,7 +155,7 @@ void run(const std::string &file, const std::string &folder, int steps, bool ope
             const Tensor tensor = outputs[i].toTensor();
             const char *data = static_cast<const char *>(tensor.const_data_ptr());
             out.write(data, tensor.nbytes());
-            if (i > 0) std::copy_n(data, tensor.nbytes(), inputs.memory[i].data());
+            if (i > 0 && i < inputs.memory.size()) std::copy_n(data, tensor.nbytes(), inputs.memory[i].data());
         }
     }
 }

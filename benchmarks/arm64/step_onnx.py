@@ -39,7 +39,7 @@ def main(file: str, folder: Path, steps: int, operators: bool) -> None:
             os.getppid()
             outputs = session.run(None, feed)
             os.getppid()
-            states = outputs[1:]
+            states = outputs[1 : 1 + len(initial)]  # Outputs that the export kept come after them.
             for value in outputs:
                 out.write(value.tobytes())
     if operators:

@@ -65,7 +65,7 @@ class Trial:
         """Run a step on each of `others`, with the states that the step before returned."""
         states: Sequence[Tensor] | None = None
         for frames in others:
-            _, *states = self.run(frames, states)
+            states = self.run(frames, states)[1 : len(self.inputs)]
 
     def line_writing_input(self, index: int) -> str:
         """Return the line that writes into the input of that index."""

@@ -21,9 +21,9 @@ def averages_over_all_frames(program: StepProgram) -> bool:
     scenes = torch.stack([torch.full_like(program.frames, value) for value in (60, 200)])
     states, moved = list(program.states.values()), {}
     for step in range(LATE + 1):
-        logits, *following = program.step(scenes[0], *states)
+        logits, following, _ = program.run(scenes[0], states)
         if step in (EARLY, LATE):
-            other, *_ = program.step(scenes[1], *states)
+            other, *_ = program.run(scenes[1], states)
             moved[step] = float((other - logits).abs().max())
         states = following
     return moved[LATE] < LARGEST_SHARE * moved[EARLY] and moved[EARLY] > 1e-6

@@ -20,7 +20,7 @@ from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError, EngineError
 from clipstep.runtime.golden import GoldenSteps, ParityError, check_golden
 from clipstep.runtime.lazy_imports import lazy_names
-from clipstep.runtime.model import StepModel
+from clipstep.runtime.model import StepModel, StepOutputs
 from clipstep.runtime.stream import Prediction, Stream
 from clipstep.runtime.video import VideoError, frame_rate, read_frames
 
@@ -40,6 +40,7 @@ __all__ = [
     "ParityError",
     "Prediction",
     "StepModel",
+    "StepOutputs",
     "Stream",
     "VideoError",
     "check_golden",

@@ -12,7 +12,7 @@ from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.bundle.manifest import Flush, Interface
 from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError, step_error_context
-from clipstep.runtime.model import StepModel
+from clipstep.runtime.model import StepModel, StepOutputs
 from clipstep.runtime.subclip_stream import run_flush_steps
 from clipstep.runtime.wording import counted
 
@@ -54,6 +54,8 @@ class GoldenSteps:
     flushed: Mapping[int, Array] = field(default_factory=dict)
     """The logits `(classes,)` that a flush returns: the key `n` stands for a video that ends after the first `n` golden steps. Empty if the
     network has nothing to flush, and in bundles that do not record flushes."""
+    kept: dict[str, Array] = field(default_factory=dict)
+    """For each kept output, in the manifest's order, its values after the last M steps, as of the states."""
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {'x'.join(map(str, value.shape[1:]))}" for name, value in self.states.items())
@@ -62,8 +64,8 @@ class GoldenSteps:
 
     @property
     def outputs(self) -> dict[str, Array]:
-        """The recorded values by output: `logits`, then the states."""
-        return {"logits": self.logits, **self.states}
+        """The recorded values by output: `logits`, then the states, then the kept outputs."""
+        return {"logits": self.logits, **self.states, **self.kept}
 
     def scale(self, output: str) -> float:
         """Return the scale by which the errors of an output are divided; see `scale_of`."""
@@ -76,14 +78,17 @@ class GoldenSteps:
             ClipstepError: there are none; or a tensor has another type, shape or length than the interface says, or is not finite.
         """
         missing = [f"no states.{state.name}" for state in interface.states if state.name not in self.states]
+        missing += [f"no outputs.{output.name}" for output in interface.kept_outputs if output.name not in self.kept]
         if missing:
-            raise _unusable(", ".join(missing), "each state of the manifest")
-        count = len(self.states[interface.states[0].name]) if interface.states else 0
+            raise _unusable(", ".join(missing), "each state and each kept output of the manifest")
+        recorded = [*self.states.values(), *self.kept.values()]
+        count = len(recorded[0]) if recorded else 0
         classes = (len(interface.labels),)
         expected = {
             "subclips": (self.subclips, "uint8", interface.input.shape, None),
             "logits": (self.logits, "float32", classes, None),
             **{f"states.{s.name}": (self.states[s.name], s.dtype, s.shape, count) for s in interface.states},
+            **{f"outputs.{o.name}": (self.kept[o.name], o.dtype, o.shape, count) for o in interface.kept_outputs},
         }
         if self.flushed:
             expected["flushed"] = (np.stack(list(self.flushed.values())), "float32", classes, None)
@@ -107,9 +112,10 @@ class GoldenSteps:
             raise _unusable(f"flushes after {', '.join(map(str, self.flushed))} steps", f"after {shortest} to {len(self.logits)}")
 
     def tensors(self) -> dict[str, Array]:
-        """Return the tensors of the file by name: `subclips`, `logits`, `states.NAME` and, if videos were flushed, `flushed`
-        `(F, classes)` and `flushed_after` `(F,)` int64, the number of steps of each of them."""
+        """Return the tensors of the file by name: `subclips`, `logits`, `states.NAME`, `outputs.NAME` of the kept outputs and, if videos were
+        flushed, `flushed` `(F, classes)` and `flushed_after` `(F,)` int64, the number of steps of each of them."""
         named = {"subclips": self.subclips, "logits": self.logits, **{f"states.{name}": value for name, value in self.states.items()}}
+        named |= {f"outputs.{name}": value for name, value in self.kept.items()}
         if self.flushed:
             named |= {"flushed": np.stack(list(self.flushed.values())), "flushed_after": np.array(list(self.flushed), np.int64)}
         return {name: np.ascontiguousarray(value) for name, value in named.items()}
@@ -125,7 +131,8 @@ class GoldenSteps:
         Raises:
             ClipstepError: they cannot be read, or do not fit the manifest.
         """
-        golden = cls.load(path := bundle.file(bundle.manifest.golden), [state.name for state in bundle.manifest.states])
+        kept = [output.name for output in bundle.manifest.kept_outputs]
+        golden = cls.load(path := bundle.file(bundle.manifest.golden), [state.name for state in bundle.manifest.states], kept)
         try:
             golden.check(bundle.manifest)
         except ClipstepError as error:
@@ -133,12 +140,13 @@ class GoldenSteps:
         return golden
 
     @classmethod
-    def load(cls, path: Path, state_names: Sequence[str]) -> "GoldenSteps":
+    def load(cls, path: Path, state_names: Sequence[str], kept_names: Sequence[str] = ()) -> "GoldenSteps":
         """Read the golden steps in a file, without a check; see `check`."""
         try:
             values = load_file(path)
             states = {name: values[f"states.{name}"] for name in state_names}
-            return cls(values["subclips"], values["logits"], states, _flushed(values))
+            kept = {name: values[f"outputs.{name}"] for name in kept_names}
+            return cls(values["subclips"], values["logits"], states, _flushed(values), kept)
         except KeyError as error:
             raise ClipstepError(f"{path}: cannot be read", got=f"no {error.args[0]}", expected="golden steps", fix="export it again") from error
         except (SafetensorError, TypeError, ValueError, OSError) as error:
@@ -223,29 +231,30 @@ def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> Golde
     golden.check(model.interface)
     scales = {name: golden.scale(name) for name in golden.outputs}
     states = model.initial_states()
-    first: list[Array] = []
+    first: StepOutputs | None = None
     absolute = relative = 0.0
     for step in range(len(golden.logits)):
         with step_error_context(step):
-            logits, states = model.step(_subclip(model, golden, step), states)
-        for name, reference, value in _compared(golden, step, logits, states):
+            outputs = model.step_outputs(_subclip(model, golden, step), states)
+        states = outputs.states
+        for name, reference, value in _compared(golden, step, outputs):
             error, bound = error_at(name, step, reference, value), BOUNDS[precision] * scales[name]
             if error > bound:
                 raise ParityError(f"{name} is off at step {step}", got=f"an error of {error:.3g}", expected=f"at most {bound:.3g}")
             absolute, relative = max(absolute, error), max(relative, error / scales[name])
-        first = first or [logits, *states]
+        first = first or outputs
         if step + 1 in golden.flushed:
             error = _check_flush(model, golden, step + 1, states, BOUNDS[precision] * scales["logits"])
             absolute, relative = max(absolute, error), max(relative, error / scales["logits"])
-    logits, states = model.step(_subclip(model, golden, 0), model.initial_states())
-    if not all(np.array_equal(value, old) for value, old in zip((logits, *states), first, strict=True)):
+    again = model.step_outputs(_subclip(model, golden, 0), model.initial_states())
+    if first is None or not all(np.array_equal(value, old) for value, old in zip(_values(again), _values(first), strict=True)):
         raise ParityError("after a reset the first step gives other outputs than before", expected="the same, bit for bit")
     return GoldenErrors(len(golden.logits), absolute, relative)
 
 
 def _check_flush(model: StepModel, golden: GoldenSteps, steps: int, states: Sequence[Array], bound: float) -> float:
     """Flush a video of `steps` steps, and return the error of its logits."""
-    error = error_at("logits of the flushed video", steps, golden.flushed[steps], run_flush_steps(model, states, steps))
+    error = error_at("logits of the flushed video", steps, golden.flushed[steps], run_flush_steps(model, states, steps).logits)
     if error > bound:
         raise ParityError(
             f"logits are off where a video of {counted(steps, 'step')} is flushed",
@@ -268,10 +277,13 @@ def error_at(name: str, step: int, reference: Array, value: Array) -> float:
     return float(np.abs(value.astype(np.float64) - reference).max(initial=0))
 
 
-def _compared(golden: GoldenSteps, step: int, logits: Array, states: Sequence[Array]) -> Iterator[tuple[str, Array, Array]]:
-    """Yield each output's name, its recorded value and the computed one, without states that were not recorded for this step."""
-    yield "logits", golden.logits[step], logits
-    for (name, recorded), value in zip(golden.states.items(), states, strict=True):
+def _values(outputs: StepOutputs) -> tuple[Array, ...]:
+    return (outputs.logits, *outputs.states, *outputs.kept.values())
+
+
+def _compared(golden: GoldenSteps, step: int, outputs: StepOutputs) -> Iterator[tuple[str, Array, Array]]:
+    """Yield each output's name, its recorded value and the computed one, without those that were not recorded for this step."""
+    for (name, recorded), value in zip(golden.outputs.items(), _values(outputs), strict=True):
         left_out = len(golden.logits) - len(recorded)
         if step >= left_out:
             yield name, recorded[step - left_out], value

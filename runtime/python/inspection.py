@@ -134,9 +134,11 @@ def _show_interface(interface: Interface, console: Console) -> None:
         console.print(f"predictions   the mean over {newest}{', at the end of a video all of it' if interface.flush else ''}", soft_wrap=True)
     mean, std = (" ".join(f"{value:.1f}" for value in values) for values in (spec.mean, spec.std))
     console.print(f"normalised    inside: minus {mean}, divided by {std}")
-    for state, output in zip(interface.states, interface.outputs[1:], strict=True):
-        console.print(f"state         {state.name} {state.dtype} {state.shape}, {state.initial:g} at the start; then {output}")
+    for state in interface.states:
+        console.print(f"state         {state.name} {state.dtype} {state.shape}, {state.initial:g} at the start; then {state.name}_out")
     console.print(f"logits        float32 (1, {len(interface.labels)}){HELD[interface.output_kind]}")
+    for output in interface.kept_outputs:
+        console.print(f"kept output   {output.name} {output.dtype} {output.shape}")
     more = len(interface.labels) - SHOWN_LABELS
     console.print(f"labels        {', '.join(interface.labels[:SHOWN_LABELS])}{f' and {more} more' if more > 0 else ''}", soft_wrap=True)
 

@@ -18,7 +18,8 @@ def expected_tensors(interface: Interface) -> tuple[list[Described], list[Descri
     spec = interface.input
     inputs: list[Described] = [(spec.name, spec.dtype, spec.shape), *((s.name, s.dtype, s.shape) for s in interface.states)]
     states: list[Described] = [(f"{s.name}_out", s.dtype, s.shape) for s in interface.states]
-    return inputs, [("logits", "float32", (1, len(interface.labels))), *states]
+    kept: list[Described] = [(output.name, output.dtype, output.shape) for output in interface.kept_outputs]
+    return inputs, [("logits", "float32", (1, len(interface.labels))), *states, *kept]
 
 
 def check_io(declared: ArtifactIO, interface: Interface, file: str) -> None:

@@ -1,8 +1,9 @@
 """The step function of a bundle, loaded into an engine. It is immutable; any number of streams and threads can share it."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -25,6 +26,18 @@ if TYPE_CHECKING:
     from clipstep.runtime.stream import Stream
 
 States = tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class StepOutputs:
+    """All that a step returns."""
+
+    logits: Array
+    """`(classes,)` float32."""
+    states: States
+    """The next states, in the manifest's order."""
+    kept: Mapping[str, Array]
+    """The other outputs that the export kept, by name, each of the shape that `interface.kept_outputs` says; empty if it kept none."""
 
 
 class StepModel:
@@ -130,6 +143,11 @@ class StepModel:
         Raises:
             ClipstepError: frames or states have another shape, type or number; the engine fails; or the model is closed.
         """
+        outputs = self.step_outputs(frames, states)
+        return outputs.logits, outputs.states
+
+    def step_outputs(self, frames: Array, states: Sequence[Array]) -> StepOutputs:
+        """Run one step, and return the kept outputs, too; see `step`."""
         spec = self.interface.input
         if len(states) != len(self.interface.states):
             raise ClipstepError("wrong number of states", got=len(states), expected=len(self.interface.states))
@@ -138,8 +156,9 @@ class StepModel:
         with self._use() as engine:
             outputs = engine.run(inputs)
         check_outputs(outputs, self._outputs, self.description)
-        logits, *following = outputs
-        return logits[0], tuple(following)
+        kept = 1 + len(states)
+        named = zip((output.name for output in self.interface.kept_outputs), outputs[kept:], strict=True)
+        return StepOutputs(outputs[0][0], tuple(outputs[1:kept]), dict(named))
 
     def stream(self) -> "Stream":
         """Return a new stream, which holds the states and the position of one video source.

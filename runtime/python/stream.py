@@ -8,9 +8,9 @@ What `push` and `flush` return:
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,6 +36,8 @@ class Prediction:
     """The artifact's first output, `(classes,)` float32; `output_kind` says what it holds."""
     labels: tuple[str, ...]
     output_kind: OutputKind = "logits"
+    kept: Mapping[str, Array] = field(default_factory=dict)
+    """The other outputs that the export kept, by name, such as an embedding; `interface.kept_outputs` of the model has their shapes."""
 
     @property
     def probabilities(self) -> Array:
@@ -133,11 +135,14 @@ class Stream:
         with self._alone():
             steps, seen = self._session.steps, self._seen
             logits = self._session.flush()
+            prediction = self._prediction(logits, steps, seen)
             self._restart()
-            return self._prediction(logits, steps, seen)
+            return prediction
 
     def _prediction(self, logits: Array | None, steps: int, seen: int) -> Prediction | None:
-        return None if logits is None else Prediction(steps - 1, seen, logits, self._model.labels, self._model.interface.output_kind)
+        if logits is None:
+            return None
+        return Prediction(steps - 1, seen, logits, self._model.labels, self._model.interface.output_kind, self._session.kept)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

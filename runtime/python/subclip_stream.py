@@ -1,13 +1,13 @@
 """Run the steps of one video on subclips: keep the states, and return logits once the delay has passed and at the end of the video."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import step_error_context
 from clipstep.runtime.io_check import check_finite
-from clipstep.runtime.model import StepModel
+from clipstep.runtime.model import StepModel, StepOutputs
 
 
 class SubclipStream:
@@ -22,6 +22,8 @@ class SubclipStream:
         self._states = self._model.initial_states()
         self.steps = 0
         """How many steps of the video were run."""
+        self.kept: Mapping[str, Array] = {}
+        """The kept outputs of the last step, by name; they belong to the logits that it returned."""
 
     def step(self, subclip: Array) -> Array | None:
         """Run the next subclip, whose shape and type are those in the manifest.
@@ -33,9 +35,10 @@ class SubclipStream:
             ClipstepError: see `StepModel.step`; or the logits are not finite. The states and the position are then unchanged.
         """
         with step_error_context(self.steps):
-            logits, states = self._model.step(subclip, self._states)
+            outputs = self._model.step_outputs(subclip, self._states)
+            logits = outputs.logits
             check_finite(logits, self._model.description)
-        self._states = states
+        self._states, self.kept = outputs.states, outputs.kept
         self.steps += 1
         interface = self._model.interface
         return logits if self.steps * interface.input.shape[0] > interface.delay_frames else None
@@ -51,17 +54,20 @@ class SubclipStream:
             ClipstepError: a step fails, or the logits are not finite. The states and the position are then unchanged.
         """
         flush, frames = self._model.interface.flush, self._model.interface.input.shape[0]
-        logits = None
+        outputs = None
         if flush is not None and self.steps * frames >= flush.min_frames:
-            logits = run_flush_steps(self._model, self._states, self.steps)
+            outputs = run_flush_steps(self._model, self._states, self.steps)
             with step_error_context(self.steps):
-                check_finite(logits, self._model.description)
+                check_finite(outputs.logits, self._model.description)
         self.reset()
-        return logits
+        if outputs is None:
+            return None
+        self.kept = outputs.kept
+        return outputs.logits
 
 
-def run_flush_steps(model: StepModel, states: Sequence[Array], steps: int) -> Array:
-    """Return the logits `(classes,)` of a whole video, by running the steps that the manifest's `flush` describes.
+def run_flush_steps(model: StepModel, states: Sequence[Array], steps: int) -> StepOutputs:
+    """Return the outputs of the last of the steps that the manifest's `flush` describes: its logits are those of a whole video.
 
     `states` are those after the video's last step, and `steps` counts its steps, for messages.
 
@@ -74,5 +80,6 @@ def run_flush_steps(model: StepModel, states: Sequence[Array], steps: int) -> Ar
     states = [np.ones_like(value) if state.name == flush.state else value for state, value in zip(interface.states, states, strict=True)]
     for step in range(flush.steps):
         with step_error_context(steps + step):
-            logits, states = model.step(blank, states)
-    return logits
+            outputs = model.step_outputs(blank, states)
+            states = outputs.states
+    return outputs

@@ -91,6 +91,14 @@ class State(_Model):
     """The value of every element before a video's first step."""
 
 
+class KeptOutput(_Model):
+    """An output of a step beside its logits and its next states, such as an embedding or the logits of another head."""
+
+    name: str
+    shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=4)]
+    dtype: Literal["float32"] = "float32"
+
+
 class Flush(_Model):
     """How to get the prediction for the last frames of a video from a network with a delay."""
 
@@ -111,6 +119,8 @@ class Interface(_Model):
     input: Input
     states: tuple[State, ...]
     outputs: tuple[str, ...]
+    """The names of the outputs in the order in which artifacts give them: `logits`, then each next state, then each of `kept_outputs`."""
+    kept_outputs: tuple[KeptOutput, ...] = ()
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     delay_frames: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """By how many frames predictions lag behind the newest frame. The first prediction comes once more frames than that were seen."""
@@ -141,8 +151,9 @@ class Interface(_Model):
 
     @model_validator(mode="after")
     def _can_be_run(self) -> "Interface":
-        check_shapes(self.input.shape, [state.shape for state in self.states])
-        check_states([state.name for state in self.states], self.outputs, [state.initial for state in self.states])
+        check_shapes(self.input.shape, [value.shape for value in (*self.states, *self.kept_outputs)])
+        names, kept = [state.name for state in self.states], [output.name for output in self.kept_outputs]
+        check_states(names, self.outputs, [state.initial for state in self.states], kept)
         check_labels(self.labels)
         return self
 
@@ -150,7 +161,8 @@ class Interface(_Model):
         """Return a step's frames, states and labels in a few words."""
         frames, height, width, _ = self.input.shape
         numbers = f"{counted(len(self.states), 'state')}, {counted(len(self.labels), 'label')}"
-        return f"{counted(frames, 'frame')} of {width}x{height} a step, {numbers}"
+        kept = f", {counted(len(self.kept_outputs), 'kept output')}" if self.kept_outputs else ""
+        return f"{counted(frames, 'frame')} of {width}x{height} a step, {numbers}{kept}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.summary()}>"
@@ -331,6 +343,11 @@ class Export(_Model):
     """The number of new frames a step, if a clip network was exported with `--stream`."""
     multiply_accumulates: Count | None = None
     """The multiply-accumulates of the convolutions and linear layers in one step of the network, before it is lowered."""
+    adapters: tuple[str, ...] = ()
+    """The adapters that the network was wrapped in by `--adapter`, in their order, such as `pathways:4`."""
+    network_outputs: dict[str, str] = {}
+    """Where the logits and the kept outputs are in what the network returns, if it returns more than its logits and its states: by the name of
+    the output, its key or its position, such as `logits` or `1`; parts of nested values are joined by dots. Empty if it returns no more."""
 
 
 class Manifest(Interface):

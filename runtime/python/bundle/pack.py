@@ -23,7 +23,7 @@ from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.atomic import atomic_file
 from clipstep.runtime.golden import GOLDEN_FILE, GoldenSteps, check_golden, flush_points, short_steps, shortest_steps
-from clipstep.runtime.model import StepModel
+from clipstep.runtime.model import StepModel, StepOutputs
 from clipstep.runtime.subclip_stream import run_flush_steps
 from clipstep.runtime.synthetic_frames import synthetic_subclips
 from clipstep.runtime.target import DestinationName
@@ -106,9 +106,11 @@ def golden_of(bundle: Bundle, kind: str) -> PackedGolden:
     spec = bundle.manifest
     steps = short_steps(spec.flush, spec.input.shape[0], spec.delay_frames, len(golden.logits))
     left_out = len(golden.logits) - steps
-    states = {name: value[: max(0, len(value) - left_out)] for name, value in golden.states.items()}
+    states, kept = (
+        {name: value[: max(0, len(value) - left_out)] for name, value in values.items()} for values in (golden.states, golden.kept)
+    )
     flushed = {after: logits for after, logits in golden.flushed.items() if after <= steps}
-    short = GoldenSteps(golden.subclips[:steps], golden.logits[:steps], states, flushed)
+    short = GoldenSteps(golden.subclips[:steps], golden.logits[:steps], states, flushed, kept)
     return packed_golden(short, said.model_copy(update={"omitted_steps": said.omitted_steps + left_out}))
 
 
@@ -182,23 +184,23 @@ def synthetic_steps(interface: Interface) -> int:
 
 
 def _steps(model: StepModel, subclips: Array, *, flushes: bool) -> GoldenSteps:
-    """Record golden steps of one stream, and the states after each of the last `SYNTHETIC_SUBCLIPS` steps.
+    """Record golden steps of one stream, and the states and the kept outputs of each of the last `SYNTHETIC_SUBCLIPS` steps.
 
     With `flushes`, the logits of flushed videos are recorded, too; it must be set only for a model whose flush was verified.
     """
     interface, steps = model.interface, synthetic_steps(model.interface)
     points = flush_points(interface.flush, interface.input.shape[0], interface.delay_frames, steps) if flushes else ()
-    states, logits, after, flushed = model.initial_states(), [], [], dict[int, Array]()
+    states, recorded, flushed = model.initial_states(), list[StepOutputs](), dict[int, Array]()
     for step in range(steps):
         frames = subclips[step % len(subclips)].astype(model.interface.input.dtype, copy=False)
-        values, states = model.step(frames, states)
-        logits.append(values)
-        after.append(states)
+        recorded.append(outputs := model.step_outputs(frames, states))
+        states = outputs.states
         if step + 1 in points:
-            flushed[step + 1] = run_flush_steps(model, states, step + 1)
-    kept = after[-SYNTHETIC_SUBCLIPS:]
-    names = [state.name for state in model.interface.states]
-    return GoldenSteps(subclips, np.stack(logits), {name: np.stack([values[i] for values in kept]) for i, name in enumerate(names)}, flushed)
+            flushed[step + 1] = run_flush_steps(model, states, step + 1).logits
+    last = recorded[-SYNTHETIC_SUBCLIPS:]
+    after = {state.name: np.stack([outputs.states[i] for outputs in last]) for i, state in enumerate(interface.states)}
+    kept = {output.name: np.stack([outputs.kept[output.name] for outputs in last]) for output in interface.kept_outputs}
+    return GoldenSteps(subclips, np.stack([outputs.logits for outputs in recorded]), after, flushed, kept)
 
 
 def _file_facts(data: bytes) -> dict[str, object]:

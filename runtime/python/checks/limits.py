@@ -17,15 +17,16 @@ def check_shapes(frames: Sequence[int], states: Iterable[Sequence[int]]) -> None
         raise ValueError(f"frames and states must fit into {TENSOR_BYTES} bytes, not {float(needed):.3g}")
 
 
-def check_states(names: Sequence[str], outputs: Sequence[str], initials: Sequence[float]) -> None:
-    """Check names and initial values, and raise ValueError unless the names of all inputs and outputs differ, the outputs are the logits
-    and then each next state, and the initial values are float32 numbers."""
-    if len(names) > STATES:
-        raise ValueError(f"there may be {STATES} states, not {len(names)}")
-    expected = ("logits", *(f"{name}_out" for name in names))
+def check_states(names: Sequence[str], outputs: Sequence[str], initials: Sequence[float], kept: Sequence[str] = ()) -> None:
+    """Check names and initial values, and raise ValueError unless the names of all inputs and outputs differ, the outputs are the logits,
+    then each next state and then each of `kept`, and the initial values are float32 numbers."""
+    for what, given in (("states", names), ("kept outputs", kept)):
+        if len(given) > STATES:
+            raise ValueError(f"there may be {STATES} {what}, not {len(given)}")
+    expected = ("logits", *(f"{name}_out" for name in names), *kept)
     if tuple(outputs) != expected:
         raise ValueError(f"outputs must be {', '.join(expected)[:200]}")
-    if "" in names or len({"frames", *names, *expected}) != 2 + 2 * len(names):
+    if "" in (*names, *kept) or len({"frames", *names, *expected}) != 2 + 2 * len(names) + len(kept):
         raise ValueError("the names of frames, states and outputs must not be empty, and differ from each other")
     if any(abs(value) > LARGEST_FLOAT32 for value in initials):
         raise ValueError("an initial value must be a float32 number")

@@ -26,6 +26,9 @@ interface StepBuffers : Closeable {
     /** The logits of the last step, (classes,). */
     val logits: FloatBuffer
 
+    /** The outputs of the last step that the export kept beside these, in the manifest's order. */
+    val kept: List<FloatBuffer> get() = emptyList()
+
     /** Runs one step; [frames] are not changed. */
     fun run()
 }

@@ -62,7 +62,8 @@ private class ExecuTorchBuffers(private val path: File, private val module: Modu
     override val frames: ByteBuffer = frameBuffer(spec.input)
     override val states: List<FloatBuffer> = spec.states.map { directFloats(it.elements) }
     override val logits: FloatBuffer = directFloats(spec.labels.size)
-    private val outputs = listOf(logits) + states
+    override val kept: List<FloatBuffer> = spec.keptOutputs.map { directFloats(it.elements) }
+    private val outputs = listOf(logits) + states + kept
     private val inputs: Array<EValue>
 
     init {

@@ -13,12 +13,14 @@ private const val LEAST_SCALE = 1e-2
 /**
  * N consecutive steps of one stream: recorded inputs and expected outputs, against which an artifact can be checked on any device.
  *
- * Step `i` takes subclip `i % S`. States are recorded after each of the last M steps; M is N, unless the states are large.
+ * Step `i` takes subclip `i % S`. States, and the outputs that the export kept, are recorded after each of the last M steps; M is N, unless they
+ * are large.
  */
 class GoldenSteps private constructor(
     private val subclips: StoredTensor,
     private val logits: StoredTensor,
     private val states: List<StoredTensor>,
+    private val kept: List<StoredTensor>,
     private val flushed: StoredTensor?,
     private val storedAfter: StoredTensor?,
 ) {
@@ -26,10 +28,10 @@ class GoldenSteps private constructor(
     val steps: Int get() = logits.shape[0]
 
     /**
-     * The scales by which errors are divided, of the logits and then of each state: the output's range over all golden steps and
+     * The scales by which errors are divided, of the logits, then of each state and each kept output: the output's range over all golden steps and
      * elements, at least a twentieth of its largest magnitude, 0.01 if it is zero everywhere. The same as Python's `scale_of`.
      */
-    val scales: List<Double> by lazy { (listOf(logits) + states).map { scaleOf(it) } }
+    val scales: List<Double> by lazy { (listOf(logits) + states + kept).map { scaleOf(it) } }
 
     /** The frames of a step, (T, H, W, 3) uint8. */
     fun subclip(step: Int): ByteArray = subclips.bytes(step % subclips.shape[0])
@@ -46,10 +48,11 @@ class GoldenSteps private constructor(
     /** The recorded logits (classes,) that a flush returns after the first [steps] steps; null if no flush was recorded there. */
     internal fun flushed(steps: Int): FloatArray? = flushedAfter.indexOf(steps.toLong()).takeIf { it >= 0 }?.let { flushed!!.floats(it) }
 
-    /** The recorded states after a step, in the manifest's order; null if they were not recorded. */
-    internal fun states(step: Int): List<FloatArray>? {
-        val leftOut = steps - (states.firstOrNull()?.shape?.get(0) ?: steps)
-        return if (step < leftOut) null else states.map { it.floats(step - leftOut) }
+    /** The recorded states and then the kept outputs after a step, in the manifest's order; null if they were not recorded. */
+    internal fun besideLogits(step: Int): List<FloatArray>? {
+        val recorded = states + kept
+        val leftOut = steps - (recorded.firstOrNull()?.shape?.get(0) ?: steps)
+        return if (step < leftOut) null else recorded.map { it.floats(step - leftOut) }
     }
 
     /** Checks that the golden steps fit the interface, and that there is at least one. */
@@ -58,7 +61,8 @@ class GoldenSteps private constructor(
         check("logits", logits, "F32", listOf(spec.labels.size))
         if (states.size != spec.states.size) throw unusable("${states.size} states", "${spec.states.size}")
         for ((state, tensor) in spec.states.zip(states)) check("states.${state.name}", tensor, "F32", state.shape)
-        val recorded = states.map { it.shape[0] }.distinct()
+        for ((output, tensor) in spec.keptOutputs.zip(kept)) check("outputs.${output.name}", tensor, "F32", output.shape)
+        val recorded = (states + kept).map { it.shape[0] }.distinct()
         if (steps < 1 || subclips.shape[0] < 1 || recorded.size > 1 || recorded.any { it > steps }) {
             val got = "$steps steps on ${subclips.shape[0]} subclips, ${recorded.ifEmpty { listOf(0) }.joinToString(" or ")} with states"
             throw unusable(got, "at least one step and one subclip, and states of no more steps than logits")
@@ -84,8 +88,8 @@ class GoldenSteps private constructor(
     }
 
     private fun checkFinite(spec: Interface) {
-        val names = listOf("logits") + spec.states.map { "states.${it.name}" } + "flushed"
-        for ((name, tensor) in names.zip(listOf(logits) + states + listOfNotNull(flushed))) {
+        val names = listOf("logits") + spec.states.map { "states.${it.name}" } + spec.keptOutputs.map { "outputs.${it.name}" } + "flushed"
+        for ((name, tensor) in names.zip(listOf(logits) + states + kept + listOfNotNull(flushed))) {
             val finite = (0 until tensor.shape[0]).all { index -> tensor.floats(index).all { it.isFinite() } }
             if (!finite) throw unusable("a value in $name that is not finite", "numbers")
         }
@@ -108,7 +112,9 @@ class GoldenSteps private constructor(
                 ?: throw BundleException("$path: cannot be read", got = "no $name", expected = "golden steps", fix = "export it again")
             val spec = bundle.manifest.interfaceFor(bundle.manifest.input.dtype)
             val flushed = if ("flushed" in values || "flushed_after" in values) tensor("flushed") to tensor("flushed_after") else null to null
-            return GoldenSteps(tensor("subclips"), tensor("logits"), spec.states.map { tensor("states.${it.name}") }, flushed.first, flushed.second).apply {
+            val states = spec.states.map { tensor("states.${it.name}") }
+            val kept = spec.keptOutputs.map { tensor("outputs.${it.name}") }
+            return GoldenSteps(tensor("subclips"), tensor("logits"), states, kept, flushed.first, flushed.second).apply {
                 check(spec)
                 checkFinite(spec)
             }
@@ -166,12 +172,12 @@ fun checkGolden(model: StepModel, golden: GoldenSteps, precision: String = "floa
 }
 
 private fun compare(model: StepModel, golden: GoldenSteps, step: Int, result: StepResult, bound: Double, before: Errors): Errors {
-    val names = listOf("logits") + model.spec.states.map { it.name }
-    val references = listOf(golden.logits(step)) + golden.states(step).orEmpty()
+    val names = listOf("logits") + model.spec.states.map { it.name } + model.spec.keptOutputs.map { it.name }
+    val references = listOf(golden.logits(step)) + golden.besideLogits(step).orEmpty()
+    val values = outputs(result)
     var errors = before
     for ((index, reference) in references.withIndex()) {
-        val value = if (index == 0) result.logits else result.states[index - 1]
-        val error = largestDifference(value, reference)
+        val error = largestDifference(values[index], reference)
         val scale = golden.scales[index]
         if (!error.isFinite()) throw ParityException("${names[index]} is not finite at step $step", expected = "numbers, as in the golden steps")
         if (error > bound * scale) {
@@ -213,5 +219,6 @@ private fun largestDifference(value: FloatArray, reference: FloatArray): Double 
     return largest
 }
 
-private fun same(one: StepResult, other: StepResult): Boolean =
-    one.logits.contentEquals(other.logits) && one.states.zip(other.states).all { (a, b) -> a.contentEquals(b) }
+private fun same(one: StepResult, other: StepResult): Boolean = outputs(one).zip(outputs(other)).all { (a, b) -> a.contentEquals(b) }
+
+private fun outputs(result: StepResult): List<FloatArray> = listOf(result.logits) + result.states + result.kept.values

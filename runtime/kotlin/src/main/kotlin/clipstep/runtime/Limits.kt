@@ -8,8 +8,8 @@ private const val FILE_LENGTH = 80
 
 /** Checks the numbers and names in a manifest, as Python's `limits.py` does, so that no manifest can exhaust memory or be ambiguous. */
 internal fun checkLimits(manifest: Manifest) {
-    checkShapes(listOf(manifest.input.shape) + manifest.states.map { it.shape })
-    checkStates(manifest.states.map { it.name }, manifest.outputs)
+    checkShapes(listOf(manifest.input.shape) + manifest.states.map { it.shape } + manifest.keptOutputs.map { it.shape })
+    checkStates(manifest.states.map { it.name }, manifest.outputs, manifest.keptOutputs.map { it.name })
     checkLabels(manifest.labels)
     checkFiles(manifest)
 }
@@ -19,12 +19,13 @@ private fun checkShapes(shapes: List<List<Int>>) {
     require(needed <= TENSOR_BYTES) { "frames and states must fit into $TENSOR_BYTES bytes, not $needed" }
 }
 
-private fun checkStates(names: List<String>, outputs: List<String>) {
+private fun checkStates(names: List<String>, outputs: List<String>, kept: List<String>) {
     require(names.size <= STATES) { "there may be $STATES states, not ${names.size}" }
-    val expected = listOf("logits") + names.map { "${it}_out" }
+    require(kept.size <= STATES) { "there may be $STATES kept outputs, not ${kept.size}" }
+    val expected = listOf("logits") + names.map { "${it}_out" } + kept
     require(outputs == expected) { "outputs must be ${expected.joinToString().take(200)}" }
     val all = listOf("frames") + names + expected
-    require("" !in names && all.distinct().size == all.size) { "the names of frames, states and outputs must not be empty, and differ from each other" }
+    require("" !in names + kept && all.distinct().size == all.size) { "the names of frames, states and outputs must not be empty, and differ from each other" }
 }
 
 private fun checkLabels(labels: List<String>) {

@@ -65,6 +65,18 @@ data class State(val name: String, val shape: List<Int>, val dtype: String, val 
     val elements: Int get() = shape.fold(1, Int::times)
 }
 
+/** An output of a step beside its logits and its next states, such as an embedding or the logits of another head. */
+@Serializable
+data class KeptOutput(val name: String, val shape: List<Int>, val dtype: String = "float32") {
+    init {
+        one("dtype", dtype, "float32")
+        require(shape.size in 1..4 && shape.all { it >= 1 }) { "the shape of output $name must be one to four numbers of at least 1" }
+    }
+
+    /** How many numbers the output has. */
+    val elements: Int get() = shape.fold(1, Int::times)
+}
+
 /** What an artifact's first output may hold. The runtime applies softmax to `logits`, sigmoid to `multilabel_logits`, and nothing to the others. */
 val OUTPUT_KINDS: List<String> = listOf("logits", "probabilities", "multilabel_logits", "multilabel_probabilities")
 
@@ -85,7 +97,7 @@ data class Flush(val state: String, val steps: Int, @SerialName("min_frames") va
  *
  * Predictions lag [delayFrames] frames behind the newest frame. [outputKind], one of [OUTPUT_KINDS], says what the first output holds.
  * [temporalAverage] says which frames a prediction is the mean over, if that is known: all frames so far if it is `cumulative`, the newest
- * [windowFrames] if it is `sliding_window`.
+ * [windowFrames] if it is `sliding_window`. [outputs] are the logits, then each next state, then each of [keptOutputs].
  */
 @Serializable
 data class Interface(
@@ -98,7 +110,8 @@ data class Interface(
     val flush: Flush? = null,
     @SerialName("temporal_average") val temporalAverage: String? = null,
     @SerialName("window_frames") val windowFrames: Int? = null,
-    val outputs: List<String> = listOf("logits") + states.map { "${it.name}_out" },
+    @SerialName("kept_outputs") val keptOutputs: List<KeptOutput> = emptyList(),
+    val outputs: List<String> = listOf("logits") + states.map { "${it.name}_out" } + keptOutputs.map { it.name },
     @SerialName("schema_version") val schemaVersion: String = SCHEMA_VERSION,
 ) {
     init {
@@ -268,12 +281,17 @@ data class ModuleProvenance(
     @SerialName("weights_key") override val weightsKey: String? = null,
 ) : Provenance
 
-/** How the bundle was made. [streamFrames] is the number of new frames per step, if `--stream` turned a clip network into steps. */
+/**
+ * How the bundle was made. [streamFrames] is the number of new frames per step, if `--stream` turned a clip network into steps. [adapters] are
+ * those that the network was wrapped in; [networkOutputs] says where the outputs are in what the network returns, if it returns several values.
+ */
 @Serializable
 data class Export(
     @SerialName("clipstep_version") val clipstepVersion: String,
     @SerialName("stream_frames") val streamFrames: Int? = null,
     @SerialName("multiply_accumulates") val multiplyAccumulates: Long? = null,
+    val adapters: List<String> = emptyList(),
+    @SerialName("network_outputs") val networkOutputs: Map<String, String> = emptyMap(),
 )
 
 /** `manifest.json`. Unknown keys are refused, unless the manifest's version is newer than [SCHEMA_VERSION]. */
@@ -283,6 +301,7 @@ data class Manifest(
     val input: Input,
     val states: List<State>,
     val outputs: List<String>,
+    @SerialName("kept_outputs") val keptOutputs: List<KeptOutput> = emptyList(),
     val labels: List<String>,
     @SerialName("delay_frames") val delayFrames: Int = 0,
     @SerialName("output_kind") val outputKind: String = OUTPUT_KINDS[0],
@@ -308,8 +327,10 @@ data class Manifest(
     }
 
     /** The part that an artifact with that input type needs. */
-    fun interfaceFor(inputDtype: String): Interface =
-        Interface(name, input.copy(dtype = inputDtype), states, labels, delayFrames, outputKind, flush, temporalAverage, windowFrames, outputs, schemaVersion)
+    fun interfaceFor(inputDtype: String): Interface = Interface(
+        name, input.copy(dtype = inputDtype), states, labels, delayFrames, outputKind, flush, temporalAverage, windowFrames, keptOutputs, outputs,
+        schemaVersion,
+    )
 }
 
 private fun one(key: String, value: String, vararg known: String) =

@@ -36,7 +36,8 @@ internal class OnnxRuntime(private val path: File, private val spec: Interface, 
         val frames = Tensor(spec.input.name, if (spec.input.dtype == "uint8") OnnxJavaType.UINT8 else OnnxJavaType.FLOAT, spec.input.shape)
         check("takes other inputs", session.inputInfo, listOf(frames) + states)
         val logits = Tensor("logits", OnnxJavaType.FLOAT, listOf(1, spec.labels.size))
-        check("gives other outputs", session.outputInfo, listOf(logits) + states.map { it.copy(name = "${it.name}_out") })
+        val kept = spec.keptOutputs.map { Tensor(it.name, OnnxJavaType.FLOAT, it.shape) }
+        check("gives other outputs", session.outputInfo, listOf(logits) + states.map { it.copy(name = "${it.name}_out") } + kept)
     }
 
     private fun check(what: String, declared: Map<String, NodeInfo>, expected: List<Tensor>) {
@@ -71,6 +72,7 @@ internal fun sessionOptions(threads: Int, spinning: Boolean): OrtSession.Session
 private class OnnxRuntimeBuffers(private val path: File, environment: OrtEnvironment, private val session: OrtSession, spec: Interface) : StepBuffers {
     override val frames: ByteBuffer = frameBuffer(spec.input)
     override val logits: FloatBuffer = directFloats(spec.labels.size)
+    override val kept: List<FloatBuffer> = spec.keptOutputs.map { directFloats(it.elements) }
     private val sets = List(2) { spec.states.map { directFloats(it.elements) } }
     private val tensors = mutableListOf<OnnxTensor>()
     private val inputs: List<Map<String, OnnxTensor>>
@@ -83,9 +85,10 @@ private class OnnxRuntimeBuffers(private val path: File, environment: OrtEnviron
         else OnnxTensor.createTensor(environment, frames.asFloatBuffer(), shape)
         val logits = OnnxTensor.createTensor(environment, logits, longArrayOf(1, spec.labels.size.toLong()))
         val states = sets.map { set -> set.zip(spec.states) { buffer, state -> OnnxTensor.createTensor(environment, buffer, longs(state.shape)) } }
-        tensors += listOf(frames, logits) + states.flatten()
+        val kept = kept.zip(spec.keptOutputs) { buffer, output -> OnnxTensor.createTensor(environment, buffer, longs(output.shape)) }
+        tensors += listOf(frames, logits) + states.flatten() + kept
         inputs = states.map { session.inputNames.zip(listOf(frames) + it).toMap(LinkedHashMap()) }
-        outputs = states.map { session.outputNames.zip(listOf(logits) + it).toMap(LinkedHashMap()) }
+        outputs = states.map { session.outputNames.zip(listOf(logits) + it + kept).toMap(LinkedHashMap()) }
     }
 
     override val states: List<FloatBuffer> get() = sets[turn]

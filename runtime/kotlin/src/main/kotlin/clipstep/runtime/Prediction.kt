@@ -10,7 +10,7 @@ data class Ranked(val label: String, val probability: Float)
  *
  * [step] is counted from 0 since the start of the video; [framesSeen] is the number of frames that were pushed; [logits] is the artifact's
  * first output, (classes,); [probabilities] are those of each class, depending on the manifest's `output_kind`, smoothed if the stream
- * smooths. Both arrays belong to this prediction.
+ * smooths. [kept] are the outputs that the export kept, by name, flat; [KeptOutput] has their shapes. All arrays belong to this prediction.
  */
 class Prediction internal constructor(
     val step: Int,
@@ -18,6 +18,7 @@ class Prediction internal constructor(
     val logits: FloatArray,
     val probabilities: FloatArray,
     val labels: List<String>,
+    val kept: Map<String, FloatArray> = emptyMap(),
 ) {
     /** Returns the [count] likeliest labels with their probabilities, the likeliest first. */
     fun top(count: Int): List<Ranked> =

@@ -6,8 +6,8 @@ import java.util.concurrent.locks.ReentrantReadWriteLock
 import kotlin.concurrent.read
 import kotlin.concurrent.write
 
-/** The outputs of a step: [logits] (classes,) and the next [states], flat, in the manifest's order. */
-class StepResult(val logits: FloatArray, val states: List<FloatArray>) {
+/** The outputs of a step: [logits] (classes,), the next [states], flat, in the manifest's order, and by name the outputs that the export [kept], flat. */
+class StepResult @JvmOverloads constructor(val logits: FloatArray, val states: List<FloatArray>, val kept: Map<String, FloatArray> = emptyMap()) {
     operator fun component1(): FloatArray = logits
 
     operator fun component2(): List<FloatArray> = states
@@ -50,7 +50,7 @@ class StepModel internal constructor(
             shared.fill(frames, spec.input)
             for ((value, buffer) in states.zip(shared.states)) buffer.duplicate().put(value)
             shared.run()
-            StepResult(shared.logits.copy(), shared.states.map { it.copy() })
+            StepResult(shared.logits.copy(), shared.states.map { it.copy() }, shared.keptByName(spec))
         }
     }
 
@@ -132,5 +132,9 @@ private fun checkSize(name: String, got: Int, shape: List<Int>, expected: Int) {
         throw ClipstepException("$name has the wrong size", got = "$got numbers", expected = "(${shape.joinToString()}): $expected numbers")
     }
 }
+
+/** Copies the outputs that the export kept, by name. */
+internal fun StepBuffers.keptByName(spec: Interface): Map<String, FloatArray> =
+    if (kept.isEmpty()) emptyMap() else spec.keptOutputs.zip(kept) { output, buffer -> output.name to buffer.copy() }.toMap()
 
 private fun java.nio.FloatBuffer.copy(): FloatArray = FloatArray(capacity()).also { duplicate().get(it) }

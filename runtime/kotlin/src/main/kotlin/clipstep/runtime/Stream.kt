@@ -152,7 +152,8 @@ class Stream internal constructor(private val model: StepModel, private val buff
             restart()
             throw EngineException("step $step: ${model.description}: gave logits that are not finite", got = logits.take(SHOWN_LOGITS).joinToString())
         }
-        return Prediction(steps - 1, seen, logits, smooth(probabilities(logits, model.spec.outputKind)), model.labels)
+        val probabilities = smooth(probabilities(logits, model.spec.outputKind))
+        return Prediction(steps - 1, seen, logits, probabilities, model.labels, buffers.keptByName(model.spec))
     }
 
     private inline fun <T> alone(action: () -> T): T {

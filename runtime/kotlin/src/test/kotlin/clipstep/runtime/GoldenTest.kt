@@ -53,7 +53,7 @@ class GoldenTest {
     fun `states may be recorded for the last steps alone`() {
         val bundle = shortened(4)
         val golden = GoldenSteps.of(bundle)
-        assertEquals(listOf(null, null, 2, 2), listOf(0, 11, 12, 15).map { golden.states(it)?.size })
+        assertEquals(listOf(null, null, 2, 2), listOf(0, 11, 12, 15).map { golden.besideLogits(it)?.size })
         StepModel.load(bundle).use { checkGolden(it, golden) }
     }
 
