@@ -42,18 +42,25 @@ def export(
     input_dtype: str = "auto",
     stream: int | None = None,
     window: float | None = None,
+    output: str | int | None = None,
+    keep_outputs: Sequence[str | int] | Mapping[str, str | int] = (),
     output_kind: str | None = None,
     tune: bool = False,
     format_versions: Mapping[str, int] | None = None,
     on_artifact: Callable[[WrittenArtifact], object] | None = None,
+    keep_going: bool = True,
     force: bool = False,
 ) -> ExportResult:
-    """Export a module in memory as a bundle of verified artifacts, which is written whole or not at all.
+    """Export a module in memory as a bundle of verified artifacts.
+
+    A target that fails is left out, and the result says under `failed` why, if at least one other is verified; with `keep_going=False` its error
+    is raised, and nothing is written. What is wrong with the module or an argument is raised in either case.
 
     Args:
         module: the network, in eval mode, on the CPU, with float32 weights. `module.forward(frames, *states)` takes normalised
             `(1, 3, frames, size, size)` float32 and returns logits `(1, len(labels))`, followed by the next states if it has
-            `initial_states()`. It is neither copied, pickled nor changed.
+            `initial_states()`; or a dictionary, a dataclass, a list or a tuple of values among which they are. It is neither copied, pickled nor
+            changed. `clipstep.export.adapters` makes such a module of a network that takes something else.
         out: the folder to write, `NAME.clipstep`.
         frames: T, the frames of a subclip.
         size: height and width of a frame, in pixels.
@@ -68,15 +75,19 @@ def export(
         input_dtype: the type of the frames that the artifacts take: `auto`, `uint8` or `float32`.
         stream: the number of new frames of a step, in place of a whole subclip; predictions are then from all frames so far.
         window: predictions are from the newest `window` seconds instead; needs `stream`.
+        output: the key or the position of the logits, if the module returns several values; None to find the only one that fits.
+        keep_outputs: the keys or positions of further values that become outputs of the artifacts, float32 and of rank 1 to 4; or a dictionary of
+            them by the name that each shall have. Not with `stream`.
         output_kind: what the first output holds: `logits`, `probabilities` or `multilabel`; None to infer it.
         tune: measure every variant of each artifact and keep the fastest on its platform; needs clipstep[bench].
         format_versions: the versions of the targets' file formats, such as `{"opset": 17, "ios": 16}`; by default those of the command line.
         on_artifact: called with each artifact once it is written and verified.
+        keep_going: write the other targets if one fails, and say so in the result.
         force: replace a bundle at `out`.
 
     Raises:
         ClipstepError: the module breaks the step contract or is in training mode, a value is not possible for a network, an artifact does not
-            compute what the module does, or `out` exists and is not a bundle to replace.
+            compute what the module does (with `keep_going`: one of every target), or `out` exists and is not a bundle to replace.
 
     Example:
         ```python
@@ -95,7 +106,10 @@ def export(
         platforms=_names("platforms", platforms),
         tune=tune_by_measuring() if tune else None,
         window=window,
+        output=output,
+        keep_outputs=keep_outputs,
         output_kind=output_kind,
+        keep_going=keep_going,
         format_versions=format_versions or {},
     )
     spec = network_of_module(module, frames=frames, size=size, labels=labels, mean=mean, std=std, fps=fps, sample=sample)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS
+from clipstep.export.choices import ADAPTERS, FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY, Target
 from clipstep.runtime.bundle.manifest import Manifest
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # PyTorch is imported in the functions that need it, so that 
     from clipstep.network.spec import NetworkSpec
 
 FRAME_SOURCES = {"run_sample": "the run's sample", "sample": "the sample given", "video": "the video", "synthetic": "synthetic scenes"}
-MODEL_OPTIONS = ("model", "weights", "weights_key", "random_weights", "labels", "frames", "size", "mean", "std", "fps", "video")
+MODEL_OPTIONS = ("model", "weights", "weights_key", "random_weights", "labels", "frames", "size", "mean", "std", "fps", "video", "adapters")
 """The options that describe a network of the user's own; a run records these values itself."""
 
 
@@ -65,8 +65,8 @@ class FixedSize(click.ParamType[int]):
 @command(
     "export",
     groups={
-        "Output": ("out", "force"),
-        "A network of your own": (*MODEL_OPTIONS, "output_kind"),
+        "Output": ("out", "force", "keep_going"),
+        "A network of your own": (*MODEL_OPTIONS, "output", "keep_outputs", "output_kind"),
         "A clip network as a stream": ("stream", "window"),
         "Artifacts": ("targets", "form", "platforms", "tune", "explain", "input_dtype", *(version.option for version in FORMAT_VERSIONS)),
     },
@@ -76,6 +76,7 @@ class FixedSize(click.ParamType[int]):
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=OutputFolder(), required=True, help="The bundle to write, NAME.clipstep.")
 @click.option("--force", is_flag=True, help="Replace a bundle at --out, once the new one is whole.")
+@click.option("--keep-going", is_flag=True, help="If a target fails, leave it out and write the others; otherwise nothing is written.")
 @click.option("--model", help="Instead of RUN: package.module:factory, which gives a torch.nn.Module.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The model's state dict: safetensors, or what torch.save wrote.")
 @click.option("--weights-key", metavar="KEY", help="The state dict to take from a file that holds several, such as model_ema.")
@@ -101,6 +102,16 @@ class FixedSize(click.ParamType[int]):
 )
 @click.option("--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Frames per second of the model's videos.")
 @click.option("--video", type=click.Path(path_type=Path), help="The frames of the model's golden steps; unless given, synthetic ones.")
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="NAME",
+    help="What the model takes in place of clips (N, 3, T, H, W): "
+    f"{'; '.join(f'{form}: {takes}' for form, takes in ADAPTERS.values())}. May be given several times, the innermost first.",
+)
+@click.option("--output", metavar="KEY", help="Which of the values that the network returns is the logits: a key, or a position from 0.")
+@click.option("--keep-outputs", metavar="KEY,...", help="Further values that it returns, to keep as outputs of the artifacts; NAME=KEY gives a name.")
 @click.option(
     "--stream",
     type=click.IntRange(1),
@@ -159,9 +170,12 @@ def export_command(
     stream: int | None,
     window: float | None,
     output_kind: str | None,
+    output: str | None,
+    keep_outputs: str | None,
+    keep_going: bool,
     **others: Any,
 ) -> None:
-    """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one of them fails verification."""
+    """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one fails, unless --keep-going."""
     from clipstep.export.interrupts import interruptible
     from clipstep.export.options import ExportOptions
     from clipstep.export.pipeline import export_network
@@ -180,6 +194,9 @@ def export_command(
         tune=tune_by_measuring() if tune else None,
         window=window,
         output_kind=output_kind,
+        output=output,
+        keep_outputs=tuple(key.strip() for key in keep_outputs.split(",")) if keep_outputs is not None else (),
+        keep_going=keep_going,
         format_versions={option: number for option, number in versions.items() if number is not None},
     )
     if explain and form == "3d":
@@ -209,8 +226,10 @@ def _print_result(result: ExportResult, console: Console) -> None:
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
     if result.constant_output:
         console.print("a warning: the network's output is the same whatever the frames are: look at its last layers and its weights", soft_wrap=True)
-    for line in _output_and_golden_lines(manifest):
-        console.print(line, soft_wrap=True)
+    for line in (*_chosen_output_lines(result), *_output_and_golden_lines(manifest)):
+        console.print(line, soft_wrap=True, markup=False)
+    for target, error in result.failed.items():
+        console.print(f"a warning: {target} failed, and is not in the bundle: {error}", soft_wrap=True, markup=False)
     console.print(f"wrote {result.bundle}: {counted(count, 'artifact')}, verified over {steps} steps and a reset", soft_wrap=True)
 
 
@@ -234,6 +253,18 @@ def _print_average(manifest: Manifest, console: Console) -> None:
     elif manifest.window_frames is not None:
         seconds = manifest.window_frames / manifest.input.fps
         console.print(f"predictions are the mean over the newest {manifest.window_frames} frames, {seconds:.3g} s", soft_wrap=True)
+
+
+def _chosen_output_lines(result: ExportResult) -> Iterator[str]:
+    """Yield a line that says what the bundle has of a network that returns several values."""
+    paths = result.manifest.export.network_outputs
+    if not paths and not result.unused_outputs:
+        return
+    kept = ", ".join(f"{output.name} {output.shape}" for output in result.manifest.kept_outputs)
+    parts = [f"the logits are the network's output {paths['logits']}", f"kept: {kept}" * bool(kept)]
+    if result.unused_outputs:
+        parts.append(f"left out: {', '.join(result.unused_outputs)}")
+    yield "; ".join(filter(None, parts))
 
 
 def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
@@ -264,6 +295,7 @@ def _network_of_options(
     video: Path | None,
     weights_key: str | None,
     random_weights: bool,
+    adapters: tuple[str, ...],
 ) -> NetworkSpec:
     from clipstep.export.factory import network_of_factory, read_labels
 
@@ -286,6 +318,7 @@ def _network_of_options(
         weights_key=weights_key,
         video=video,
         random_weights=random_weights,
+        adapters=adapters,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clipstep.export.choices import ADAPTERS
 from clipstep.export.outputs import RANKS, kind_of
 from clipstep.export.purity.check import PurityCheck
 from clipstep.export.source_lines import describe_error, line_of_error
@@ -107,10 +108,11 @@ def check_step(
     classes: int,
     others: Sequence[Tensor],
     kept: Collection[str] = (),
+    advice: Callable[[], str | None] = lambda: None,
 ) -> None:
     """Run the step on `inputs` (the frames, then the states) and on the other frames `others`, and check its outputs and its purity.
 
-    The last of its outputs are those in `kept`.
+    The last of its outputs are those in `kept`; `advice` finds the adapter that would help a network that fails.
 
     Raises:
         ClipstepError: it fails; it writes into an input; its outputs are not the logits and the next states; it is not pure.
@@ -121,7 +123,9 @@ def check_step(
     except ClipstepError:
         raise
     except Exception as error:  # User code may raise anything.
-        raise ClipstepError("the network cannot run a step", got=describe_error(error), fix=f"it comes from {line_of_error(error)}") from error
+        line, adapter = line_of_error(error), advice()
+        takes = f"; it runs with --adapter {adapter}: it takes {ADAPTERS[adapter.partition(':')[0]][1]}" if adapter else ""
+        raise ClipstepError("the network cannot run a step", got=describe_error(error), fix=f"it comes from {line}{takes}") from error
     states = dict(list(inputs.items())[1:])
     _check_outputs(outputs[: len(outputs) - len(kept)], states, classes)
     written = purity.written_input(list(inputs))

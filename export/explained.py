@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from clipstep.export.source_lines import UNKNOWN, describe_error, line_of_error
 from clipstep.runtime.errors import ClipstepError
 
+TOOLS = ("coremltools", "executorch", "onnx", "onnxruntime", "onnxscript", "onnx_ir", "numpy", "sympy", "torchao")
+"""The packages whose lines say nothing about the network."""
+
 
 @contextlib.contextmanager
 def explained(what: str, fix: str) -> Iterator[None]:
@@ -24,7 +27,8 @@ def explained(what: str, fix: str) -> Iterator[None]:
         if _interrupted(error):
             raise KeyboardInterrupt from error
         line = line_of_error(error)
-        comes = "" if line == UNKNOWN else f"it comes from {line}; "
+        of_tool = line == UNKNOWN or any(f"/{tool}/" in line.replace("\\", "/") for tool in TOOLS)
+        comes = "" if of_tool else f"it comes from {line}; "
         raise ClipstepError(what, got=describe_error(error), fix=f"{comes}{fix}") from error
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from clipstep.export.adapters import adapted
 from clipstep.export.contract import check_weights
 from clipstep.export.purity.random_generators import seeded
 from clipstep.export.purity.reachable import snapshot
@@ -40,6 +41,7 @@ def network_of_factory(
     weights_key: str | None = None,
     video: Path | None = None,
     random_weights: bool = False,
+    adapters: Sequence[str] = (),
 ) -> NetworkSpec:
     """Return the network that the factory `package.module:name` makes, in eval mode.
 
@@ -55,6 +57,7 @@ def network_of_factory(
         weights_key: which of several state dicts in the file.
         video: the frames of the golden steps; None for synthetic scenes.
         random_weights: allow weights that were not trained.
+        adapters: the adapters that the network is wrapped in, the innermost first, as `--adapter` takes them; see `clipstep.export.adapters`.
 
     Raises:
         ClipstepError: the factory cannot be imported, fails, or returns no module; the weights do not fit, or are random; the video
@@ -76,7 +79,8 @@ def network_of_factory(
         weights_key=key or None,
     )
     sample, content = sample_frames(frames, size, video)
-    return NetworkSpec(network.eval(), frames, size, tuple(labels), tuple(mean), tuple(std), fps, sample, provenance, content)
+    network = adapted(network.eval(), adapters, frames, size)
+    return NetworkSpec(network, frames, size, tuple(labels), tuple(mean), tuple(std), fps, sample, provenance, content, tuple(adapters))
 
 
 def _fill(network: nn.Module, checkpoint: Checkpoint | None, key: str | None) -> str:

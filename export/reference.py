@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
+from clipstep.export.adapters import adapted
 from clipstep.export.factory import network_of_factory
 from clipstep.export.module import network_of_module
 from clipstep.export.network_source import NetworkSource
@@ -63,10 +64,9 @@ def reference_module(bundle: Bundle, module: nn.Module) -> NetworkSpec:
     Raises:
         ClipstepError: the module is in training mode, not on the CPU, or its weights are not float32.
     """
-    spec = bundle.manifest.input
-    return network_of_module(
-        module, frames=_frames(bundle), size=spec.shape[1], labels=bundle.manifest.labels, mean=spec.mean, std=spec.std, fps=spec.fps
-    )
+    spec, frames = bundle.manifest.input, _frames(bundle)
+    module = adapted(module, bundle.manifest.export.adapters, frames, spec.shape[1])
+    return network_of_module(module, frames=frames, size=spec.shape[1], labels=bundle.manifest.labels, mean=spec.mean, std=spec.std, fps=spec.fps)
 
 
 def _of_factory(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
@@ -84,6 +84,7 @@ def _of_factory(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
         fps=spec.fps,
         weights=weights,
         weights_key=key if weights else None,
+        adapters=bundle.manifest.export.adapters,
         random_weights=True,  # Allowed: `reference_network` compares their hash.
     )
 

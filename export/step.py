@@ -8,11 +8,13 @@ outputs to keep beside them; `adapters.py` has networks that take something else
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from clipstep.export.adapters import check_grey, helpful_adapter
 from clipstep.export.contract import check_modules, check_step, check_weights, initial_states_of, input_names, output_names
 from clipstep.export.outputs import CONTRACT, AskedOutputs, OutputChoice, choose_outputs
 from clipstep.export.stream.adapt import streamed
@@ -117,6 +119,7 @@ def program_of(
             which of its outputs are the logits.
     """
     states = initial_states_of(spec.module)
+    check_grey(spec.module, spec.mean, spec.std)
     frames = spec.sample.flatten(0, 1)
     if stream is None:
         step, choice = _step_of(spec, spec.module, spec.frames, states, asked, check=check)
@@ -163,7 +166,9 @@ def _step_of(
         check_modules(network)
         check_weights(network)
         noise = torch.randint(256, frames[:length].shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-        check_step(network, step, inputs, classes, (255 - frames[-length:], noise), asked.kept)
+        clip = normalise(frames[None, :length], spec.mean, spec.std)
+        advice = partial(helpful_adapter, network, clip, list(states.values()))
+        check_step(network, step, inputs, classes, (255 - frames[-length:], noise), asked.kept, advice)
     elif asked != NOTHING_ASKED:
         with torch.no_grad():
             step(*inputs.values())

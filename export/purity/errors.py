@@ -96,11 +96,13 @@ def memory_error(
     new = last if same(old.value, new.value) else new
     numbers = isinstance(old.value, Tensor) and str(old) == str(new)
     read = f", read at {reader}" if reader not in (None, UNKNOWN) else ""
+    buffer = isinstance(old.value, Tensor) and old.ref is not None and old.ref.registered
     return ClipstepError(
         f"the network keeps memory in {path}{more}, which no artifact would have",
         got=f"{old} before, {'other numbers' if numbers else new} after a step; written at {trial.line_changing(path, after_stream, other)}{read}",
         expected="the same outputs for the same frames and states, whatever passed before",
-        fix=_recipe(path, new.value if str(new) == str(last) else None, len(trial.inputs) > 1),
+        fix=_recipe(path, new.value if str(new) == str(last) else None, len(trial.inputs) > 1)
+        + "; or, as it is a registered buffer, let --adapter buffers make it a state" * buffer,
     )
 
 
