@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -82,7 +83,15 @@ def _every(frames: Tensor, stride: int, evenly: bool) -> Tensor:
         return frames
     if not evenly:
         return frames[:, :, ::stride]
-    return frames.index_select(2, torch.linspace(0, count - 1, max(1, count // stride)).long())
+    return torch.cat([frames[:, :, index : index + 1] for index in spread(count, max(1, count // stride))], 2)
+
+
+def spread(count: int, number: int) -> list[int]:
+    """Return `torch.linspace(0, count - 1, number).long()`, rounded as PyTorch rounds it, as numbers that torch.export takes for constants."""
+    if number == 1:
+        return [0]
+    step, half = float(np.float32(count - 1) / np.float32(number - 1)), number // 2
+    return [int(np.float32(step * index if index < half else count - 1 - step * (number - 1 - index))) for index in range(number)]
 
 
 def time_first(network: nn.Module) -> Adapted:
