@@ -200,7 +200,9 @@ def _pathways_of(network: nn.Module, value: str, frames: int, size: int) -> nn.M
     alphas, _, how = value.partition(":")
     numbers = alphas.split(",")
     if how not in ("", "evenly") or not all(number.isdecimal() for number in numbers):
-        raise ClipstepError("--adapter pathways takes the temporal strides", got=f"pathways:{value}", expected="such as pathways:4 or pathways:4:evenly")
+        raise ClipstepError(
+            "--adapter pathways takes the temporal strides", got=f"pathways:{value}", expected="such as pathways:4 or pathways:4:evenly"
+        )
     return pathways(network, *map(int, numbers), evenly=how == "evenly")
 
 

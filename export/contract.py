@@ -13,6 +13,7 @@ from clipstep.export.purity.check import PurityCheck
 from clipstep.export.source_lines import describe_error, line_of_error
 from clipstep.runtime.errors import ClipstepError
 
+ADAPTERS_PAGE = "docs/adapters.md"
 RETURNS = "the logits, or a tuple of them and the next states"
 
 
@@ -48,11 +49,13 @@ def output_names(states: Sequence[str], kept: Sequence[str] = ()) -> list[str]:
 
 
 def check_modules(network: nn.Module) -> None:
-    """Check that torch.export can capture the modules.
+    """Check that torch.export can capture the modules, and that they compute in float32.
 
     Raises:
-        ClipstepError: a module was compiled by TorchScript, so that it holds no Python code to capture.
+        ClipstepError: a module was compiled by TorchScript, so that it holds no Python code to capture; or `torch.autocast` is on.
     """
+    if torch.is_autocast_enabled("cpu"):
+        raise ClipstepError("torch.autocast is on, so that the network computes in half precision", expected="float32", fix="export outside of it")
     for name, module in network.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise ClipstepError(
@@ -123,9 +126,7 @@ def check_step(
     except ClipstepError:
         raise
     except Exception as error:  # User code may raise anything.
-        line, adapter = line_of_error(error), advice()
-        takes = f"; it runs with --adapter {adapter}: it takes {ADAPTERS[adapter.partition(':')[0]][1]}" if adapter else ""
-        raise ClipstepError("the network cannot run a step", got=describe_error(error), fix=f"it comes from {line}{takes}") from error
+        raise _failed_step(error, advice()) from error
     states = dict(list(inputs.items())[1:])
     _check_outputs(outputs[: len(outputs) - len(kept)], states, classes)
     written = purity.written_input(list(inputs))
@@ -137,6 +138,15 @@ def check_step(
     purity.check(others)
     for name, value in zip(output_names(list(states), list(kept)), outputs, strict=True):
         _check_output(network, name, value)
+
+
+def _failed_step(error: Exception, adapter: str | None) -> ClipstepError:
+    fix = f"it comes from {line_of_error(error)}"
+    if adapter is not None:
+        fix += f"; it runs with --adapter {adapter}: it takes {ADAPTERS[adapter.partition(':')[0]][1]} ({ADAPTERS_PAGE})"
+    elif any(word in str(error) for word in ("CUDA", "NVIDIA", "cuda")):
+        fix += "; make tensors on the device of the frames, as in torch.zeros(1, device=frames.device), and call no .cuda() in forward"
+    return ClipstepError("the network cannot run a step", got=describe_error(error), fix=fix)
 
 
 def _check_names(names: Sequence[Any]) -> None:

@@ -188,7 +188,9 @@ def _only_logits(leaves: Mapping[str, Any], classes: int) -> str:
         f"{'several of the values' if fitting else 'none of the values'} that the network returns can be the logits",
         got=_overview(leaves),
         expected=f"one of {_logits_text(classes)}",
-        fix=f"choose one: --output {fitting[0]} (or output={fitting[0]!r})" if fitting else "return them, or give as many labels as there are classes",
+        fix=f"choose one: --output {fitting[0]} (or output={fitting[0]!r})"
+        if fitting
+        else "return them, or give as many labels as there are classes",
     )
 
 
@@ -215,7 +217,9 @@ def _check_kept(kept: Mapping[str, str], leaves: Mapping[str, Any], logits: str,
         value = leaves[path]
         if name in taken:
             raise ClipstepError(
-                f"--keep-outputs {path}: the step has another value called {name}", expected="each name once", fix=f"give it another: my_{name}={path}"
+                f"--keep-outputs {path}: the step has another value called {name}",
+                expected="each name once",
+                fix=f"give it another: my_{name}={path}",
             )
         if path == logits:
             raise ClipstepError(f"--keep-outputs {path}: is the logits, which every bundle has", fix="leave it out")

@@ -1,9 +1,9 @@
 """An export: traces the step, records golden steps, writes and verifies each artifact, and writes the manifest."""
 
 import contextlib
+import shutil
 import threading
 import time
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -131,7 +131,7 @@ def _export(
 ) -> ExportResult:
     check_overwrite(out, BUNDLE, force=force)
     if not options.keep_going or len(options.targets) == 1:  # Otherwise the others are written.
-        _raise_first({name: error for name in options.targets if (error := too_large(spec.module, name)) is not None})
+        _raise({name: error for name in options.targets if (error := too_large(spec.module, name)) is not None})
     window = window_frames(options.window, spec.fps, options.stream) if options.window is not None and options.stream is not None else None
     with progress("tracing the network", False), explained("the network cannot be checked", REPORT_IT):
         program = program_of(spec, options.stream, window, asked=options.asked)
@@ -179,17 +179,21 @@ def _write_targets(
     failed = {name: error for name in options.targets if (error := too_large(program.step, name)) is not None}
     for name in options.targets:
         if not options.keep_going or len(failed) == len(options.targets):
-            _raise_first(failed)
+            _raise(failed)
         if name not in failed:
             outcome = _write_target(TARGETS[name], writer, interface, folder, progress, report)
             artifacts += outcome if isinstance(outcome, list) else []
             failed |= {} if isinstance(outcome, list) else {name: outcome}
     if not options.keep_going or len(failed) == len(options.targets):
-        _raise_first(failed)
+        _raise(failed)
     return artifacts, failed
 
 
-def _raise_first(failed: Mapping[str, ClipstepError]) -> None:
+def _raise(failed: Mapping[str, ClipstepError]) -> None:
+    """Raise the error of the only target that failed, or one that says what each failed with."""
+    reasons = {name: str(error) for name, error in failed.items()}
+    if len(set(reasons.values())) > 1:
+        raise ClipstepError("no target could be written", got="; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
     for error in failed.values():
         raise error
 

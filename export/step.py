@@ -20,7 +20,6 @@ from clipstep.export.outputs import CONTRACT, AskedOutputs, OutputChoice, choose
 from clipstep.export.stream.adapt import streamed
 from clipstep.network.preprocess import normalise
 from clipstep.network.spec import NetworkSpec
-from clipstep.network.states import named_states
 from clipstep.runtime.bundle.manifest import Flush
 from clipstep.runtime.errors import ClipstepError
 
@@ -33,9 +32,7 @@ class Step(nn.Module):
     `frames` are `(T, H, W, 3)` RGB, uint8 or float32 in 0..255. `outputs` takes the outputs from what the network returns.
     """
 
-    def __init__(
-        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], outputs: Callable[[Any], tuple[Any, ...]] = CONTRACT
-    ) -> None:
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], outputs: Callable[[Any], tuple[Any, ...]] = CONTRACT) -> None:
         super().__init__()
         self.network = network
         self.mean = tuple(mean)
@@ -125,7 +122,7 @@ def program_of(
         step, choice = _step_of(spec, spec.module, spec.frames, states, asked, check=check)
         return StepProgram(step, frames[: spec.frames], states, spec.labels, choice=choice, kept=_kept_shapes(step, choice, frames, states))
     if asked.kept:
-        raise ClipstepError("--keep-outputs is not for --stream, which makes steps of the logits alone", got=", ".join(asked.kept), fix="leave one out")
+        raise ClipstepError("--keep-outputs is not for --stream, which keeps the logits alone", got=", ".join(asked.kept), fix="leave one out")
     choice = CONTRACT
     if not states and (check or asked != NOTHING_ASKED):
         _, choice = _step_of(spec, spec.module, spec.frames, states, asked, check=check)
@@ -134,7 +131,9 @@ def program_of(
     step, own = _step_of(spec, network, stream, initial_states_of(network), NOTHING_ASKED, check=check)
     if own != CONTRACT or (states and asked != NOTHING_ASKED):
         raise ClipstepError(
-            "--stream takes a network with states as it is", got="one that returns other values, too", fix="return (logits, *next_states), and no more"
+            "--stream takes a network with states as it is",
+            got="one that returns other values, too",
+            fix="return (logits, *next_states), and no more",
         )
     return StepProgram(step, frames[:stream], initial_states_of(network), spec.labels, choice=choice, **properties)
 

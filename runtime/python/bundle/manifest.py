@@ -151,7 +151,7 @@ class Interface(_Model):
 
     @model_validator(mode="after")
     def _can_be_run(self) -> "Interface":
-        check_shapes(self.input.shape, [value.shape for value in (*self.states, *self.kept_outputs)])
+        check_shapes(self.input.shape, [*(state.shape for state in self.states), *(output.shape for output in self.kept_outputs)])
         names, kept = [state.name for state in self.states], [output.name for output in self.kept_outputs]
         check_states(names, self.outputs, [state.initial for state in self.states], kept)
         check_labels(self.labels)

@@ -106,9 +106,7 @@ def golden_of(bundle: Bundle, kind: str) -> PackedGolden:
     spec = bundle.manifest
     steps = short_steps(spec.flush, spec.input.shape[0], spec.delay_frames, len(golden.logits))
     left_out = len(golden.logits) - steps
-    states, kept = (
-        {name: value[: max(0, len(value) - left_out)] for name, value in values.items()} for values in (golden.states, golden.kept)
-    )
+    states, kept = ({name: value[: max(0, len(value) - left_out)] for name, value in values.items()} for values in (golden.states, golden.kept))
     flushed = {after: logits for after, logits in golden.flushed.items() if after <= steps}
     short = GoldenSteps(golden.subclips[:steps], golden.logits[:steps], states, flushed, kept)
     return packed_golden(short, said.model_copy(update={"omitted_steps": said.omitted_steps + left_out}))
