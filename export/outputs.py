@@ -133,7 +133,8 @@ def choose_outputs(result: Any, states: Mapping[str, Tensor], classes: int, aske
     """Return what to take from the value that a network with those initial states returned.
 
     Raises:
-        ClipstepError: it is not clear which value is the logits, or what was asked for is not there or cannot be kept; the message lists what there is.
+        ClipstepError: it is not clear which value is the logits, or what was asked for is not there or cannot be kept; the message lists what
+            there is.
     """
     if asked == AskedOutputs() and _keeps_contract(result, states):
         return CONTRACT

@@ -123,12 +123,7 @@ BREACHES: dict[str, tuple[nn.Module, str]] = {
     "states that differ": (Starts({"memory": torch.arange(4.0)[None]}), "state memory: its initial value differs from element to element"),
     "states without numbers": (Starts({"memory": torch.full((1, 4), torch.nan)}), "state memory: its initial value is not finite; got nan"),
     "a state that is a weight": (Own({"memory": torch.zeros(1, 4)}), "memory_out is a tensor of the network itself; got conv.bias.*copy: .clone"),
-    "a dictionary": (
-        Starts({}, lambda y: {"logits": y}),
-        "does not return its logits as a tensor; got a dict; expected the logits.*return its logits",
-    ),
     "nothing": (Starts({}, lambda y: None), "does not return its logits as a tensor; got nothing; expected the logits"),
-    "a list of outputs": (Starts({}, lambda y: [y]), "does not return its logits as a tensor; got a list of 1"),
     "an empty tuple": (Starts({}, lambda y: ()), "does not return its logits as a tensor; got nothing"),
     "states in a tuple": (Custom(lambda f, y, s: (y, (s,))), r"the next memory is not a tensor; got a tuple of 1; expected \(1, 4\) torch.float32"),
     "logits that are no numbers": (Starts({}, lambda y: y / 0 * 0), "logits is not finite; got not-a-number or infinity at the first step"),
