@@ -44,7 +44,7 @@ def breaks(writer: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, a
 
 def test_without_keep_going_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     breaks(executorch_writer, monkeypatch, TypeError("an internal matter"))
-    with pytest.raises(ClipstepError, match=r"step\.pte cannot be written; got TypeError: an internal matter; export the other targets") as raised:
+    with pytest.raises(ClipstepError, match=r"step\.pte cannot be written; got TypeError: an internal matter; .*export the other targets") as raised:
         export(Small().eval(), tmp_path / "out.clipstep", targets=["onnx", "executorch"], keep_going=False, **SETTINGS)
     assert isinstance(raised.value.__cause__, TypeError) and list(tmp_path.iterdir()) == []
 
@@ -87,7 +87,7 @@ def test_a_target_that_computes_something_else_is_left_out(tmp_path: Path, monke
 def test_if_every_target_fails_each_reason_is_told_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     breaks(executorch_writer, monkeypatch, TypeError("one matter"))
     breaks(onnx_writer, monkeypatch, ValueError("another"))
-    with pytest.raises(ClipstepError, match="no target could be written; got onnx: .* another; .* executorch: .* one matter"):
+    with pytest.raises(ClipstepError, match=r"no target could be written; got onnx: .* another; .* executorch: .* one matter"):
         export(Small().eval(), tmp_path / "out.clipstep", targets=["onnx", "executorch"], **SETTINGS)
     assert list(tmp_path.iterdir()) == []
 
@@ -121,7 +121,7 @@ def test_an_error_of_the_users_own_callback_is_theirs(tmp_path: Path) -> None:
     def stop(written: Any) -> None:
         raise ClipstepError("enough")
 
-    with pytest.raises(ClipstepError, match="^enough$"):
+    with pytest.raises(ClipstepError, match=r"^enough$"):
         export(Small().eval(), tmp_path / "out.clipstep", targets=["onnx", "executorch"], on_artifact=stop, **SETTINGS)
     assert list(tmp_path.iterdir()) == []
 
