@@ -34,6 +34,7 @@ from clipstep.runtime import (
     ParityError,
     Prediction,
     StepModel,
+    StepOutputs,
     Stream,
     VideoError,
     check_golden,
@@ -93,10 +94,11 @@ def streamed(path: Path, video: Path) -> Prediction | None:
     try:
         with Bundle.open(path) as bundle, StepModel.load(bundle, next(iter(ENGINES))) as model:
             worst: float = check_golden(model, GoldenSteps.of(bundle), "float32").relative
+            outputs: StepOutputs = model.step_outputs(GoldenSteps.of(bundle).subclips[0], model.initial_states())
             stream: Stream = model.stream()
             for frame in read_frames(video):
                 last = stream.push(frame) or last
-            print(worst, frame_rate(video), clipstep.__version__)
+            print(worst, frame_rate(video), list(outputs.kept), clipstep.__version__)
     except (BundleError, EngineError, ParityError, VideoError, ClipstepError) as error:
         print(error)
     return last
