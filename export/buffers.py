@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from clipstep.export.compat.torch_internals import names_of_buffers
 from clipstep.export.outputs import RANKS, leaves_of
 from clipstep.export.purity.errors import STATISTICS
 from clipstep.export.source_lines import describe_error, line_of_error
@@ -77,7 +78,7 @@ def _extended(result: Any, following: Mapping[str, Tensor], *, states: bool) -> 
     """Return what a network returned with the next states behind it."""
     if isinstance(result, Tensor):
         return result, *following.values()
-    if isinstance(result, tuple) and not hasattr(result, "_fields") and (states or len(result) == 1):
+    if isinstance(result, tuple) and not hasattr(result, "__match_args__") and (states or len(result) == 1):
         return *result, *following.values()
     return {**leaves_of(result), **{f"{name}_out": value for name, value in following.items()}}
 
@@ -102,13 +103,13 @@ def buffers_as_states(network: nn.Module, *, frames: int, size: int, channels: i
     """
     clips = torch.randn(STEPS, 1, channels, frames, size, size, generator=torch.Generator().manual_seed(0))
     start = {path: buffer.detach().clone() for path, buffer in network.named_buffers()}
-    empty = [(module, name) for module in network.modules() for name, value in module._buffers.items() if value is None]
+    empty = [(module, name) for module in network.modules() for name in names_of_buffers(module) if getattr(module, name) is None]
     try:
         expected, moments = _run(network, clips, start)
     finally:
-        filled = {(name, module) for module, name in empty if module._buffers[name] is not None}
+        filled = {(name, module) for module, name in empty if getattr(module, name) is not None}
         for name, module in filled:
-            module._buffers[name] = None
+            setattr(module, name, None)
     _check_empty(network, filled)
     changing = [path for path, value in start.items() if any(not _same(value, moment.get(path)) for moment in moments)]
     for path in changing:

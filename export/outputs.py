@@ -120,8 +120,8 @@ def _items(value: Any) -> list[tuple[str, Any]] | None:
     """Return the parts of a container with their keys or positions; None for anything else."""
     if isinstance(value, Mapping):
         return [(str(key), item) for key, item in value.items()]
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return list(zip(value._fields, value, strict=True))
+    if isinstance(value, tuple) and hasattr(value, "__match_args__"):
+        return list(zip(value.__match_args__, value, strict=True))
     if isinstance(value, list | tuple):
         return [(str(index), item) for index, item in enumerate(value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -158,7 +158,7 @@ def _keeps_contract(result: Any, states: Mapping[str, Tensor]) -> bool:
     """Whether a network returned what the contract asks for, or, if it has states, another number of values: then a state may be missing."""
     if isinstance(result, Tensor) or result is None:
         return True
-    if not isinstance(result, tuple) or hasattr(result, "_fields"):
+    if not isinstance(result, tuple) or hasattr(result, "__match_args__"):
         return False
     first = result[0] if result else None
     return (isinstance(first, Tensor) or first is None) and (bool(states) or len(result) <= 1)
@@ -167,7 +167,7 @@ def _keeps_contract(result: Any, states: Mapping[str, Tensor]) -> bool:
 def _state_paths(result: Any, states: Mapping[str, Tensor]) -> list[str]:
     """Return the paths of the next states: `NAME_out` or `NAME` among names, the last values of a list or tuple."""
     items = dict(_items(result) or {})
-    if isinstance(result, list | tuple) and not hasattr(result, "_fields"):
+    if isinstance(result, list | tuple) and not hasattr(result, "__match_args__"):
         found = list(items)[len(items) - len(states) :] if len(items) > len(states) else []
     else:
         found = [next((key for key in (f"{name}_out", name) if key in items), "") for name in states]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from clipstep.runtime.supported import SupportedRange
 
@@ -31,6 +31,7 @@ __all__ = [
     "keeping_metadata",
     "keyword_only_arguments",
     "metadata_of",
+    "names_of_buffers",
     "trace",
     "tree_flatten",
     "tree_leaves",
@@ -63,6 +64,11 @@ def keeping_metadata() -> AbstractContextManager[Any]:
 def metadata_of(node: fx.Node) -> AbstractContextManager[Any]:
     """Return a context for operations that are traced on behalf of `node`: their metadata says that they come from it."""
     return set_current_meta(node)
+
+
+def names_of_buffers(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of the buffers that a module itself has registered, those included that are None."""
+    return tuple(module._buffers)
 
 
 def argument_names(operator: Any) -> tuple[str, ...]:

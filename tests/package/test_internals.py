@@ -42,6 +42,7 @@ PUBLIC = {
     "torch.autograd",
     "torch.distributed",
     "torch.export",
+    "torch.func",
     "torch.fx",
     "torch.jit",
     "torch.nn",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,8 @@ def test_logits_that_are_not_finite_are_no_prediction_and_leave_the_stream_as_it
 ) -> None:
     frames = _video(2)
     expected = [prediction.logits for prediction in _push_all(model, frames)]
-    stream, step = model.stream(), model.step
-    monkeypatch.setattr(StepModel, "step", lambda _, *given: (lambda logits, states: (logits + np.float32(off), states))(*step(*given)))
+    stream, step = model.stream(), model.step_outputs
+    monkeypatch.setattr(StepModel, "step_outputs", lambda _, *given: replace(outputs := step(*given), logits=outputs.logits + np.float32(off)))
     with pytest.raises(ClipstepError, match=f"step 0: .*gave logits that are not finite; got {off:g}"):
         for frame in frames[:4]:
             stream.push(frame)

@@ -100,8 +100,8 @@ def test_a_flush_whose_logits_are_not_finite_is_an_error_and_leaves_the_stream_a
         stream, video = model.stream(), noise(4)
         for frame in video:
             stream.push(frame)
-        step = model.step
-        monkeypatch.setattr(StepModel, "step", lambda _, *given: (lambda logits, states: (logits + np.float32(np.nan), states))(*step(*given)))
+        step = model.step_outputs
+        monkeypatch.setattr(StepModel, "step_outputs", lambda _, *given: replace(outputs := step(*given), logits=outputs.logits + np.float32(np.nan)))
         with pytest.raises(ClipstepError, match=r"step 2: .*gave logits that are not finite"):
             stream.flush()
         monkeypatch.undo()
