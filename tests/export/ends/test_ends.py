@@ -77,7 +77,7 @@ def test_a_flush_that_fails_leaves_the_stream_as_it_was(delayed_bundle: Path, de
         stream, video = model.stream(), noise(4)
         for frame in video:
             stream.push(frame)
-        step, calls = model.step, []
+        step, calls = model.step_outputs, []
 
         def failing(*arguments: Any) -> Any:
             calls.append(1)
@@ -85,7 +85,7 @@ def test_a_flush_that_fails_leaves_the_stream_as_it_was(delayed_bundle: Path, de
                 raise ClipstepError("the engine failed")
             return step(*arguments)
 
-        model.step = failing  # type: ignore[method-assign]
+        model.step_outputs = failing  # type: ignore[method-assign]
         with pytest.raises(ClipstepError, match="the engine failed"):
             stream.flush()
         whole = stream.flush()
