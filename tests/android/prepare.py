@@ -158,9 +158,33 @@ def delayed(out: Path) -> dict[str, np.ndarray]:
     return values
 
 
+class Embedded(nn.Module):
+    """A network with a state that returns an embedding and a map of features beside its logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv3d(3, 8, 3, (1, 2, 2), 1), nn.Linear(8, len(LABELS))
+
+    def initial_states(self) -> dict[str, torch.Tensor]:
+        return {"memory": torch.zeros(1, 8)}
+
+    def forward(self, frames: torch.Tensor, memory: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = self.conv(frames).relu()
+        embedding = features.mean(dim=(2, 3, 4)) + memory / 2
+        return {"scores": self.head(embedding), "memory_out": embedding, "embedding": embedding, "map": features.mean(dim=2)}
+
+
+def embedded(out: Path) -> None:
+    """``kept.clipstep``, whose outputs beside the logits are kept."""
+    torch.manual_seed(5)
+    info = RunInfo("embedded", {}, LABELS, (108.3, 103.4, 106.2), (64.8, 65.6, 64.6), 25.0, "0" * 64)
+    run = Run(Embedded().eval(), info, read_subclips(CLIP, 4, 16)[:3])
+    export_network(run.spec("embedded"), out, ExportOptions(targets=["onnx"], keep_outputs=["embedding", "map"]))
+
+
 def main(out: Path, folder: Path | None) -> None:
-    """Writes ``demo.clipstep``, ``small.clipstep`` (float32 frames, signed), ``small.clipstep.zip``, ``delayed.clipstep`` (with a delay), the
-    signer's keys and ``python.safetensors`` into ``out``."""
+    """Writes ``demo.clipstep``, ``small.clipstep`` (float32 frames, signed), ``small.clipstep.zip``, ``delayed.clipstep`` (with a delay),
+    ``kept.clipstep`` (with outputs beside its logits), the signer's keys and ``python.safetensors`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     run = load_run(folder) if folder else untrained(out / "untrained", 16, 112)
     export_network(run.spec(folder or out / "untrained"), out / "demo.clipstep", ExportOptions(targets=["onnx"]))
@@ -173,6 +197,7 @@ def main(out: Path, folder: Path | None) -> None:
     sign_bundle(out / "small.clipstep", key)
     with Bundle.open(out / "small.clipstep") as bundle:
         write_pack(bundle, artifacts_for(bundle, "python"), golden_of(bundle, "synthetic"), out / "small.clipstep.zip")
+    embedded(out / "kept.clipstep")
     values = delayed(out / "delayed.clipstep") | conversions() | stepped(out / "demo.clipstep") | streamed(out / "demo.clipstep")
     save_file({name: np.ascontiguousarray(value) for name, value in values.items()}, out / "python.safetensors")
 

@@ -50,6 +50,31 @@ class GoldenTest {
     }
 
     @Test
+    fun `outputs that the export kept are returned by steps and streams, and compared`() {
+        val bundle = Bundle.open(Prepared.kept)
+        val golden = GoldenSteps.of(bundle)
+        assertEquals(listOf("logits", "memory_out", "embedding", "map"), bundle.manifest.outputs)
+        assertEquals(listOf(listOf(1, 8), listOf(1, 8, 8, 8)), bundle.manifest.keptOutputs.map { it.shape })
+        StepModel.load(bundle).use { model ->
+            assertTrue(checkGolden(model, golden).relative <= 1e-4)
+            val result = model.step(golden.subclip(0), model.initialStates())
+            val (_, embedding, map) = golden.besideLogits(0)!!
+            assertTrue(difference(embedding, result.kept.getValue("embedding")) <= 1e-5)
+            assertTrue(difference(map, result.kept.getValue("map")) <= 1e-5)
+            model.stream().use { stream ->
+                val frames = golden.subclip(0).toList().chunked(16 * 16 * 3).map { Frame(16, 16, it.toByteArray()) }
+                val prediction = frames.mapNotNull { stream.push(it) }.single()
+                assertEquals(setOf("embedding", "map"), prediction.kept.keys)
+                assertTrue(difference(embedding, prediction.kept.getValue("embedding")) <= 1e-5)
+            }
+            val off = broken(model, 3) { it.kept.getValue("map")[5] += 1f }
+            assertExplains("map is off at step 3") { checkGolden(off, golden) }
+        }
+        val other = rewritten(Prepared.kept) { it - "outputs.map" }
+        assertExplains("no outputs.map") { GoldenSteps.of(other) }
+    }
+
+    @Test
     fun `states may be recorded for the last steps alone`() {
         val bundle = shortened(4)
         val golden = GoldenSteps.of(bundle)
@@ -141,12 +166,14 @@ class GoldenTest {
                 override val frames = frameBuffer(model.spec.input)
                 override val states = model.spec.states.map { directFloats(it.elements) }
                 override val logits = directFloats(model.labels.size)
+                override val kept = model.spec.keptOutputs.map { directFloats(it.elements) }
 
                 override fun run() {
                     val inputs = states.mapIndexed { index, state -> FloatArray(state.capacity()).also { if (index != ignored) state.duplicate().get(it) } }
                     val result = model.step(ByteArray(frames.capacity()).also { frames.duplicate().get(it) }, inputs)
                     if (count++ == step) change(result)
-                    for ((value, buffer) in (listOf(result.logits) + result.states).zip(listOf(logits) + states)) buffer.duplicate().put(value)
+                    val values = listOf(result.logits) + result.states + result.kept.values
+                    for ((value, buffer) in values.zip(listOf(logits) + states + kept)) buffer.duplicate().put(value)
                 }
 
                 override fun close() = Unit

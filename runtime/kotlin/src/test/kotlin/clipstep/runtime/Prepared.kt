@@ -25,6 +25,9 @@ internal object Prepared {
 
     /** A clip network as steps of two frames, with a delay. */
     val delayed = File(folder, "delayed.clipstep")
+
+    /** A network whose embedding and map of features are kept. */
+    val kept = File(folder, "kept.clipstep")
     val python: Map<String, StoredTensor> by lazy { readSafetensors(File(folder, "python.safetensors")) }
 
     fun bytes(name: String): ByteArray = python.getValue(name).let { tensor -> ByteArray(tensor.data.capacity()).also { tensor.data.duplicate().get(it) } }
