@@ -29,6 +29,7 @@ class _Buffer:
 
     path: str
     shape: tuple[int, ...]
+    """The shape that the network gets it in: its own or, for a single number that need not be of rank 0 in the network, `(1,)`."""
     dtype: torch.dtype
     """The type that the network gets it in: its own or, for whole numbers that need not be whole in the network, float32."""
     initial: float
@@ -39,8 +40,8 @@ class _Buffer:
 
     @property
     def state_shape(self) -> tuple[int, ...]:
-        if not self.shape:
-            return (1, 1)
+        if len(self.shape) < 1:
+            return (1,)
         return self.shape if len(self.shape) in RANKS else (self.shape[0], -1, *self.shape[-2:])
 
     def initial_state(self) -> Tensor:
@@ -118,7 +119,7 @@ def buffers_as_states(network: nn.Module, *, frames: int, size: int, channels: i
         raise ClipstepError(
             "--adapter buffers: no buffer of the network changes in forward", got=f"{STEPS} steps on noise", fix="leave the adapter out"
         )
-    for exact in (False, True):  # First with counters as float32: engines run that faster, and some take nothing else.
+    for exact in (False, True):  # First with counters as float32 `(1,)`: engines run that faster, and some take nothing else.
         made = BuffersAsStates(network, [_buffer(path, start[path], exact=exact) for path in changing])
         if _equal(made, clips, expected):
             return made
@@ -175,7 +176,8 @@ def _same(old: Any, new: Any) -> bool:
 
 
 def _buffer(path: str, value: Tensor, *, exact: bool) -> _Buffer:
-    return _Buffer(path, tuple(value.shape), value.dtype if exact else torch.float32, float(value.flatten()[0]))
+    shape = tuple(value.shape) if exact else tuple(value.shape) or (1,)
+    return _Buffer(path, shape, value.dtype if exact else torch.float32, float(value.flatten()[0]))
 
 
 def _check_empty(network: nn.Module, filled: set[tuple[str, nn.Module]]) -> None:

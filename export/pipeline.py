@@ -34,7 +34,7 @@ from clipstep.runtime.filesystem.locking import write_lock
 from clipstep.runtime.filesystem.overwrite import BUNDLE, check_overwrite
 from clipstep.runtime.golden import GOLDEN_FILE, GoldenSteps
 
-REPORT_IT = "please report it, with the traceback"
+REPORT_IT = "please report it, with what CLIPSTEP_DEBUG=1 shows"
 OTHER_TARGETS = f"export the other targets, or let it keep going without this one; {REPORT_IT}"
 
 

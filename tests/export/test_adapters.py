@@ -195,8 +195,8 @@ class Remembers(nn.Module):
 def test_buffers_that_change_become_states_and_the_artifact_remembers_as_the_network_does(tmp_path: Path) -> None:
     network, subclips = Remembers().eval(), synthetic_subclips(5, 4, 16, 16)
     made = buffers_as_states(network, frames=4, size=16)
-    assert {name: value.shape for name, value in made.initial_states().items()} == {"past": (1, 8, 16, 16), "total": (1, 4), "part_steps": (1, 1)}
-    result = export(made, tmp_path / "out.clipstep", targets=["onnx", "executorch"], keep_going=False, **SETTINGS)
+    assert {name: value.shape for name, value in made.initial_states().items()} == {"past": (1, 8, 16, 16), "total": (1, 4), "part_steps": (1,)}
+    result = export(made, tmp_path / "out.clipstep", keep_going=False, **SETTINGS)
     assert [(state.name, state.initial) for state in result.manifest.states] == [("past", 0), ("total", 0.5), ("part_steps", 0)]
     assert not network.past.any() and network.part.steps == 0  # The network itself has not moved.
     for engine in ("onnxruntime", "executorch"):
