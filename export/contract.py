@@ -87,7 +87,7 @@ def check_weights(network: nn.Module) -> None:
     """Check the parameters and buffers.
 
     Raises:
-        ClipstepError: one is not of float32 or whole numbers, not on the CPU, or not initialised yet.
+        ClipstepError: one is not of float32 or whole numbers, sparse, quantised or nested, not on the CPU, or not initialised yet.
     """
     held = {**network.state_dict(keep_vars=True), **dict(network.named_buffers())}
     for name, value in held.items():
@@ -96,6 +96,14 @@ def check_weights(network: nn.Module) -> None:
         if nn.parameter.is_lazy(value):
             raise ClipstepError(
                 f"{name} is not initialised", got="a lazy module", fix="run the network once in the factory, or load its weights there"
+            )
+        if value.is_nested or value.is_quantized or value.layout != torch.strided:
+            kind = "nested" if value.is_nested else "quantised" if value.is_quantized else value.layout
+            raise ClipstepError(
+                f"{name} is no plain tensor",
+                got=kind,
+                expected="a dense tensor of float32",
+                fix="call .to_dense() or .dequantize()",
             )
         if value.device.type != "cpu":
             raise ClipstepError(f"{name} is on another device", got=value.device, expected="cpu", fix="call .cpu()")

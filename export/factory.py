@@ -79,8 +79,17 @@ def network_of_factory(
         weights_key=key or None,
     )
     sample, content = sample_frames(frames, size, video)
-    network = adapted(network.eval(), adapters, frames, size)
+    network = adapted(_in_eval_mode(network), adapters, frames, size)
     return NetworkSpec(network, frames, size, tuple(labels), tuple(mean), tuple(std), fps, sample, provenance, content, tuple(adapters))
+
+
+def _in_eval_mode(network: nn.Module) -> nn.Module:
+    try:
+        return network.eval()
+    except Exception as error:  # Of a module that torch.export made, and of the user's own method.
+        raise ClipstepError(
+            "--model: its network cannot be put into eval mode", got=describe_error(error), fix="give the module that was trained"
+        ) from error
 
 
 def _fill(network: nn.Module, checkpoint: Checkpoint | None, key: str | None) -> str:

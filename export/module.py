@@ -65,6 +65,8 @@ def network_of_module(
 
 def _check_eval(module: nn.Module) -> None:
     """Refuse training mode. Calling `eval()` here would change the caller's module, and not every module can be copied."""
+    if "eval" in vars(module):  # torch.export replaces the method by one that fails.
+        raise ClipstepError("the module was made by torch.export, and has no eval mode", fix="give the module that was exported, in eval mode")
     training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
     if training:
         raise ClipstepError(

@@ -9,6 +9,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from clipstep.export.contract import too_large
 from clipstep.export.explained import explained
 from clipstep.export.golden_faults import record_assessed_golden
@@ -19,11 +21,11 @@ from clipstep.export.manifest import artifact_of, manifest_of
 from clipstep.export.options import DEFAULT_OPTIONS, ExportOptions
 from clipstep.export.output_kind import infer_output_kind
 from clipstep.export.parity import check_artifact
-from clipstep.export.step import StepProgram, program_of
+from clipstep.export.step import program_of
 from clipstep.export.stream.adapt import window_frames
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY, Target
-from clipstep.export.variants import ContextFactory, Graphs, VariantWriter
+from clipstep.export.variants import ContextFactory, Graphs, VariantWriter, variants_of
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import MANIFEST
 from clipstep.runtime.bundle.manifest import Artifact, Interface, Manifest
@@ -32,7 +34,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.atomic import atomic_folder
 from clipstep.runtime.filesystem.locking import write_lock
 from clipstep.runtime.filesystem.overwrite import BUNDLE, check_overwrite
-from clipstep.runtime.golden import GOLDEN_FILE, GoldenSteps
+from clipstep.runtime.golden import GOLDEN_FILE
 
 REPORT_IT = "please report it, with what CLIPSTEP_DEBUG=1 shows"
 OTHER_TARGETS = f"export the other targets, or let it keep going without this one; {REPORT_IT}"
@@ -133,20 +135,29 @@ def _export(
     if not options.keep_going or len(options.targets) == 1:  # Otherwise the others are written.
         _raise({name: error for name in options.targets if (error := too_large(spec.module, name)) is not None})
     window = window_frames(options.window, spec.fps, options.stream) if options.window is not None and options.stream is not None else None
-    with progress("tracing the network", False), explained("the network cannot be checked", REPORT_IT):
+    with progress("tracing the network", False), explained("the network cannot be traced", REPORT_IT):
         program = program_of(spec, options.stream, window, asked=options.asked)
+        if options.output_kind is not None:
+            with torch.no_grad():
+                infer_output_kind(options.output_kind, program, program.step(*program.inputs)[0].numpy())
+        given = replace(program, frames=program.frames.float()) if options.input_dtype == "float32" else program
+        graphs = Graphs(given)
+        with library_context():
+            _lower_first(graphs, options)
     subclips = program.subclips(spec.sample.flatten(0, 1))
     with progress("recording golden steps", False), explained("golden steps cannot be recorded", REPORT_IT):
         recorded = record_assessed_golden(program, subclips, spec.sample_source)
     golden = recorded.golden
-    output = infer_output_kind(options.output_kind, program, golden.logits)
     if options.stream is not None:
         with progress("checking the stream against the clip network", False):
             check_steps(program, subclips)
-    interface = interface_of(spec, program, out.name.removesuffix(".clipstep"), output)
+    with explained("the network cannot be described", REPORT_IT):
+        output = infer_output_kind(options.output_kind, program, golden.logits)
+        interface = interface_of(spec, program, out.name.removesuffix(".clipstep"), output)
+    writer = VariantWriter(given, golden, options, library_context, graphs)
     with atomic_folder(out, replace=force) as folder:
-        written, failed = _write_targets(program, golden, interface, options, folder, library_context, progress, report)
-        with progress(f"writing {MANIFEST}", True):
+        written, failed = _write_targets(writer, interface, folder, progress, report)
+        with progress(f"writing {MANIFEST}", True), explained("the manifest cannot be written", REPORT_IT):
             golden.save(folder / GOLDEN_FILE)
             manifest = manifest_of(spec, program, options.stream, interface, written, recorded, folder / GOLDEN_FILE)
             (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
@@ -154,15 +165,29 @@ def _export(
     return ExportResult(out, manifest, constant_output=constant, failed=failed, unused_outputs=program.choice.unused)
 
 
+def _lower_first(graphs: Graphs, options: ExportOptions) -> None:
+    """Lower the network for one of the targets, before the golden steps are recorded, so that one that cannot be lowered is refused early.
+
+    Raises:
+        ClipstepError: it cannot be lowered for any of them or, unless `options.keep_going`, for the first.
+    """
+    failed: dict[str, ClipstepError] = {}
+    for name in options.targets:
+        target = TARGETS[name]
+        platform = options.platforms[0] if target.platforms else ANY
+        try:
+            with explained("the network cannot be lowered", REPORT_IT):
+                graphs.of(variants_of(target, options.form, platform)[0])
+            return
+        except ClipstepError as error:
+            failed[name] = error
+            if not options.keep_going:
+                raise
+    _raise(failed)
+
+
 def _write_targets(
-    program: StepProgram,
-    golden: GoldenSteps,
-    interface: Interface,
-    options: ExportOptions,
-    folder: Path,
-    library_context: ContextFactory,
-    progress: ProgressReporter,
-    report: Callable[[WrittenArtifact], object],
+    writer: VariantWriter, interface: Interface, folder: Path, progress: ProgressReporter, report: Callable[[WrittenArtifact], object]
 ) -> tuple[list[Artifact], dict[str, ClipstepError]]:
     """Write and verify the artifacts of each target.
 
@@ -172,11 +197,9 @@ def _write_targets(
     Raises:
         ClipstepError: no target was written or, unless `options.keep_going`, one of them was not.
     """
-    if options.input_dtype == "float32":
-        program = replace(program, frames=program.frames.float())
-    writer = VariantWriter(program, golden, options, library_context, Graphs(program))
+    options = writer.options
     artifacts: list[Artifact] = []
-    failed = {name: error for name in options.targets if (error := too_large(program.step, name)) is not None}
+    failed = {name: error for name in options.targets if (error := too_large(writer.program.step, name)) is not None}
     for name in options.targets:
         if not options.keep_going or len(failed) == len(options.targets):
             _raise(failed)

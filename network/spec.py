@@ -76,9 +76,9 @@ def weights_sha256(weights: Mapping[str, Any]) -> str:
     """
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
-        # Skipped are results of get_extra_state() that are not tensors, and tensors without data (lazy, or on the meta device):
+        # Skipped are results of get_extra_state() that are not tensors, and tensors without plain data (lazy, on the meta device, sparse):
         # the check of the step contract refuses the latter, and names them.
-        if isinstance(value, Tensor) and not is_lazy(value) and not value.is_meta:
+        if isinstance(value, Tensor) and not is_lazy(value) and not value.is_meta and not value.is_nested and value.layout == torch.strided:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

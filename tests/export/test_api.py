@@ -144,12 +144,22 @@ def _trains(network: nn.Module) -> nn.Module:
     return network
 
 
+def _sparse(network: nn.Module) -> nn.Module:
+    network.register_buffer("sparse", torch.eye(3).to_sparse())
+    return network
+
+
 BAD_MODULES: dict[str, tuple[Callable[[], Any], str]] = {
     "training mode": (lambda: Small(), r"the module is in training mode; got training is True of .*; expected eval mode; call module\.eval\(\)"),
     "a part in training mode": (lambda: _trains(Small().eval()), "got training is True of dropout"),
     "another device": (lambda: Small().eval().to("meta"), r"is on another device; got meta; expected cpu; call \.cpu\(\)"),
     "float64": (lambda: Small().eval().double(), r"has the wrong dtype; got torch\.float64; expected torch\.float32; call \.float\(\)"),
     "half": (lambda: Small().eval().half(), r"has the wrong dtype; got torch\.float16"),
+    "a sparse part": (lambda: _sparse(Small().eval()), r"sparse is no plain tensor; got torch\.sparse_coo"),
+    "a module that torch.export made": (
+        lambda: torch.export.export(nn.Flatten().eval(), (torch.zeros(1, 3),)).module(),
+        r"the module was made by torch\.export, and has no eval mode; give the module that was exported",
+    ),
     "no module": (lambda: torch.relu, "the network is not a module"),
 }
 

@@ -117,6 +117,21 @@ def test_ctrl_c_and_a_lack_of_memory_stay_what_they_are(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("keep_going", [True, False])
+def test_a_network_that_cannot_be_lowered_is_refused_before_golden_steps_are_recorded(
+    keep_going: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Branches(Small):
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(frames)
+            return logits if bool(logits.sum() > 1e9) else logits * 2
+
+    monkeypatch.setattr(pipeline, "record_assessed_golden", lambda *_: pytest.fail("golden steps were recorded"))
+    with pytest.raises(ClipstepError, match=r"torch\.export cannot capture the network; got .*test_keep_going\.py"):
+        export(Branches().eval(), tmp_path / "out.clipstep", keep_going=keep_going, **SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_error_of_the_users_own_callback_is_theirs(tmp_path: Path) -> None:
     def stop(written: Any) -> None:
         raise ClipstepError("enough")

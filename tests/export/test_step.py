@@ -95,6 +95,16 @@ class Own(Starts):
         return super().forward(frames)[0] + memory.mean(), self.conv.bias[None]
 
 
+def _with_buffer(value: Tensor) -> nn.Module:
+    network = Clip()
+    network.register_buffer("odd", value)
+    return network
+
+
+def _fails(error: Exception) -> Tensor:
+    raise error
+
+
 BREACHES: dict[str, tuple[nn.Module, str]] = {
     "writes into a state": (WritesItsState(), "the network writes into its input memory; expected a pure function; copy it before changing it"),
     "too many classes": (Custom(lambda f, y, s: (torch.cat([y, y], 1), s)), r"not the logits; got \(1, 4\) torch.float32; expected \(1, 2\)"),
@@ -132,6 +142,18 @@ BREACHES: dict[str, tuple[nn.Module, str]] = {
     "a traced module": (torch.jit.trace(Clip().eval(), torch.rand(1, 3, 4, 8, 8)), "the network is a TorchScript module"),
     "a lazy layer": (nn.Sequential(nn.LazyConv3d(2, 1), nn.AdaptiveAvgPool3d(1), nn.Flatten()), "0.weight is not initialised; got a lazy module"),
     "a network without numbers": (Clip().to("meta"), "conv.weight is on another device; got meta; expected cpu"),
+    "a sparse buffer": (_with_buffer(torch.eye(2).to_sparse()), r"odd is no plain tensor; got torch.sparse_coo; expected a dense tensor"),
+    "a buffer of MKL-DNN": (_with_buffer(torch.ones(2, 2).to_mkldnn()), "odd is no plain tensor; got torch._mkldnn"),
+    "a complex buffer": (_with_buffer(torch.zeros(2, dtype=torch.complex64)), r"odd has the wrong dtype; got torch.complex64"),
+    "bfloat16": (Clip().bfloat16(), r"conv.weight has the wrong dtype; got torch.bfloat16; expected torch.float32; call .float"),
+    "a tensor for a GPU": (
+        Custom(lambda f, y, s: (_fails(RuntimeError("Found no NVIDIA driver on your system")), s)),
+        r"cannot run a step; got RuntimeError: Found no NVIDIA driver.*make tensors on the device of the frames.*call no .cuda\(\) in forward",
+    ),
+    "random numbers": (
+        Custom(lambda f, y, s: (y + torch.rand(1, 2), s)),
+        r"not deterministic: .*test_step.py.*random numbers of aten.rand.default in forward",
+    ),
     "a state that grows": (Custom(lambda f, y, s: (y, torch.cat([s, s], 1))), r"memory does not fit.*got \(1, 4\) torch.float32 in, \(1, 8\)"),
     "a state of another type": (Custom(lambda f, y, s: (y, s.double())), "memory does not fit.*torch.float32 in.*torch.float64 out"),
 }
@@ -142,6 +164,11 @@ def test_a_breach_of_the_contract_is_named(name: str) -> None:
     network, text = BREACHES[name]
     with pytest.raises(ClipstepError, match=text):
         program_of(run_of(network).spec())
+
+
+def test_autocast_is_refused_because_the_reference_would_be_of_half_precision() -> None:
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ClipstepError, match=r"torch\.autocast is on, .*; export outside of it"):
+        program_of(run_of(Clip()).spec())
 
 
 def test_a_line_is_named_where_there_is_one() -> None:
