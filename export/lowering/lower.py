@@ -136,11 +136,8 @@ class _Lowering(fx.Interpreter):
         if n.target in BINARY and n.meta["val"].is_floating_point():  # ExecuTorch would convert integer constants in every step.
             args = tuple(float(value) if type(value) is int else value for value in args)
         high = any(isinstance(value, Tensor) and value.ndim > 4 for value in tree_leaves(n.meta.get("val")))
-        if (
-            not high
-            and n.target not in BY_RULE_ALWAYS
-            and not any(isinstance(value, LazyPermutation | Frames) for value in tree_leaves((args, kwargs)))
-        ):
+        by_rule = high or n.target in BY_RULE_ALWAYS or any(isinstance(value, LazyPermutation | Frames) for value in tree_leaves((args, kwargs)))
+        if not by_rule:
             return self._as_it_is(n, args, kwargs)
         try:
             if (rule := rule_of(n.target)) is None:

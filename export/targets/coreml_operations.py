@@ -115,6 +115,13 @@ def softmax(x: Any, dim: int, dtype: torch.dtype | None = None) -> Any:
     return mb.softmax(x=x, axis=dim)
 
 
+def layer_norm(x: Any, shape: Sequence[int], weight: Any = None, bias: Any = None, epsilon: float = 1e-5, *_: Any) -> Any:
+    if weight is None and bias is not None:  # coremltools takes a shift only beside a scale.
+        weight = np.ones(tuple(shape), np.float32)
+    given = {name: value for name, value in (("gamma", weight), ("beta", bias)) if value is not None}
+    return mb.layer_norm(x=x, axes=list(range(-len(shape), 0)), epsilon=epsilon, **given)
+
+
 def cat(values: Sequence[Any], dim: int = 0) -> Any:
     return mb.concat(values=list(values), axis=dim)
 
@@ -240,6 +247,7 @@ OPERATORS: dict[Any, Callable[..., Any]] = {
     aten.silu.default: unary(mb.silu),
     aten.pow.Tensor_Scalar: power,
     aten.softmax.int: softmax,
+    aten.layer_norm.default: layer_norm,
     aten.cat.default: cat,
     aten.slice.Tensor: slice_tensor,
     aten.select.int: select,

@@ -307,6 +307,19 @@ def reduction(name: str) -> Callable[..., str]:
     return write
 
 
+def layer_norm(graph: OnnxGraph, x: str, shape: Sequence[int], weight: Any = None, bias: Any = None, epsilon: float = 1e-5, *_: Any) -> str:
+    """Write a layer norm. Before operator set 17 it is written as a formula: (x - mean) / sqrt(variance + epsilon) * weight + bias."""
+    axes = list(range(-len(shape), 0))
+    scale, shift = (value if value is not None else torch.full(tuple(shape), number) for value, number in ((weight, 1.0), (bias, 0.0)))
+    if graph.opset >= 17:
+        return graph.add("LayerNormalization", x, graph.name(scale), graph.name(shift), axis=axes[0], epsilon=epsilon)
+    mean = reduction("ReduceMean")
+    centred = graph.add("Sub", x, mean(graph, x, axes, True))
+    variance = mean(graph, graph.add("Mul", centred, centred), axes, True)
+    normalised = graph.add("Div", centred, graph.add("Sqrt", graph.add("Add", variance, graph.constant(float(epsilon)))))
+    return graph.add("Add", graph.add("Mul", normalised, graph.name(scale)), graph.name(shift))
+
+
 def cast(graph: OnnxGraph, x: str, dtype: torch.dtype) -> str:
     return graph.add("Cast", x, to=TYPES[dtype])
 
@@ -350,6 +363,7 @@ OPERATORS: dict[Any, Callable[..., Any]] = {
     aten.silu.default: silu,
     aten.pow.Tensor_Scalar: power,
     aten.softmax.int: softmax,
+    aten.layer_norm.default: layer_norm,
     aten.cat.default: cat,
     aten.slice.Tensor: slice_tensor,
     aten.select.int: select,

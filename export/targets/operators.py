@@ -30,9 +30,7 @@ LEFT_TO_CONVERTERS = (
     aten.flip.default,
     aten.group_norm.default,
     aten.index_select.default,
-    aten.layer_norm.default,
     aten.reciprocal.default,
-    aten.scaled_dot_product_attention.default,
     aten.upsample_nearest2d.vec,
 )
 """Operators that rules of the lowering emit, and that no writer takes. Tests of the rules check that there are no others."""

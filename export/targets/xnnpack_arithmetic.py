@@ -125,6 +125,10 @@ def matmul(graph: Graph, a: XnnValue, b: XnnValue | Tensor) -> XnnValue:
 def binary(operation: Any) -> Callable[..., XnnValue]:
     def write(graph: Graph, a: Any, b: Any, clamp: Clamp = None) -> XnnValue:
         like = largest([value for value in (a, b) if isinstance(value, XnnValue)])
+        rank = max(value.ndim if isinstance(value, Tensor) else 0 for value in (a, b))
+        if rank > len(like.axes):  # The constant has more axes than the value.
+            like = graph.reshape(like, (*[1] * (rank - len(like.axes)), *like.shape))
+            a, b = (like if isinstance(value, XnnValue) else value for value in (a, b))
         (first, shape), (second, other) = (graph.operand(value, like) for value in (a, b))
         memory = [max(sizes) for sizes in zip(shape, other, strict=True)]
         return graph.add(operation, memory, like.axes, clamp, input1_id=first, input2_id=second)
@@ -275,6 +279,19 @@ def _mean(graph: Graph, x: XnnValue, dims: Any, keep: bool) -> XnnValue:
 def total(graph: Graph, x: XnnValue, dims: Any = None, keep: bool = False, dtype: torch.dtype | None = None) -> XnnValue:
     averaged = mean(graph, x, dims, keep, dtype)
     return binary(schema.XNNMultiply)(graph, averaged, float(math.prod(x.memory) // math.prod(averaged.memory)))
+
+
+def layer_norm(
+    graph: Graph, x: XnnValue, shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, epsilon: float = 1e-5, *_: Any
+) -> XnnValue:
+    """Write a layer norm as a formula, (x - mean) / sqrt(variance + epsilon) * weight + bias."""
+    axes = tuple(range(-len(shape), 0))
+    subtract, multiply, add = (binary(operation) for operation in (schema.XNNSubtract, schema.XNNMultiply, schema.XNNAdd))
+    centred = subtract(graph, x, _mean(graph, x, axes, True))
+    variance = _mean(graph, unary(schema.XNNSquare)(graph, centred), axes, True)
+    result = multiply(graph, centred, unary(schema.XNNReciprocalSquareRoot)(graph, add(graph, variance, float(epsilon))))
+    result = result if weight is None else multiply(graph, result, weight)
+    return result if bias is None else add(graph, result, bias)
 
 
 def resize(

@@ -45,6 +45,7 @@ OPERATORS: dict[Any, Callable[..., XnnValue]] = {
     aten.hardsigmoid.default: arithmetic.hard_sigmoid,
     aten.pow.Tensor_Scalar: arithmetic.power,
     aten.softmax.int: arithmetic.softmax,
+    aten.layer_norm.default: arithmetic.layer_norm,
     aten.cat.default: movement.cat,
     aten.slice.Tensor: movement.slice_tensor,
     aten.select.int: movement.select,

@@ -15,7 +15,7 @@ def fold_constants(graph: fx.GraphModule) -> None:
 
     A sliced weight left in the graph makes a convolution fifty times slower in XNNPACK, which needs constant weights.
     """
-    values: dict[fx.Node, Tensor] = {}
+    values: dict[fx.Node, Any] = {}
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             values[node] = constant(graph, node)
@@ -24,7 +24,9 @@ def fold_constants(graph: fx.GraphModule) -> None:
             result = node.target(*args, **kwargs)
             if isinstance(result, Tensor):
                 values[node] = result.contiguous().clone()
-    for index, node in enumerate([node for node in values if node.op == "call_function"]):
+            elif isinstance(result, tuple | list):  # The parts of a split, which other nodes take out.
+                values[node] = result
+    for index, node in enumerate([node for node, value in values.items() if node.op == "call_function" and isinstance(value, Tensor)]):
         if all(user in values for user in node.users):
             continue
         graph.register_buffer(f"constant_{index}", values[node])

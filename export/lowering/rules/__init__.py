@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from clipstep.export.lowering.rules import convolution, elementwise, interpolation, layers, movement, pooling, reductions, transposed
+from clipstep.export.lowering.rules import attention, convolution, elementwise, interpolation, layers, movement, pooling, reductions, transposed
 from clipstep.export.lowering.rules.kinds import rule_of_kind
 
 RULES: dict[Any, Callable[..., Any]] = {
@@ -21,6 +21,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     **movement.RULES,
     **reductions.RULES,
     **layers.RULES,
+    **attention.RULES,
     **interpolation.RULES,
     **transposed.RULES,
     operator.getitem: lambda profile, values, index: values[index],
@@ -40,6 +41,13 @@ BY_RULE_ALWAYS = {
     aten.replication_pad3d.default,
     aten.slice_scatter.default,
     aten.select_scatter.default,
+    aten.scaled_dot_product_attention.default,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.unbind.int,
+    aten.stack.default,
+    aten.flip.default,
+    aten._to_copy.default,
 }
 """Operators that are lowered by their rules whatever the rank of their values, because engines lack them."""
 

@@ -124,7 +124,9 @@ def power(profile: EngineProfile, x: Value, exponent: float) -> Value:
     return square(profile, x)
 
 
-def to(profile: EngineProfile, x: Value, *args: Any, **kwargs: Any) -> Value:
+def to(profile: EngineProfile, x: Operand, *args: Any, **kwargs: Any) -> Operand:
+    if isinstance(x, Tensor):
+        return x.to(*args, **kwargs)
     return unary(lambda a: a.to(*args, **kwargs))(profile, x)
 
 

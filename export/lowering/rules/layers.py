@@ -1,4 +1,4 @@
-"""Rules for linear layers, matrix products, attention and norms."""
+"""Rules for linear layers, matrix products and norms."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.lowering.rules.elementwise import pointwise
 from clipstep.export.lowering.values import Value, expand, to_lazy, unwrap_low_rank
 from clipstep.export.unsupported import Unsupported
 
@@ -40,44 +39,6 @@ def matmul(profile: EngineProfile, x: Value | Tensor, y: Value | Tensor) -> Valu
         data = torch.bmm(*(value.tensor((math.prod(leading), *value.shape[-2:])) for value in whole))
     shape = (*leading, *(() if vectors[0] else (rows,)), *(() if vectors[1] else (columns,)))
     return unwrap_low_rank(LazyPermutation.of(data, shape))
-
-
-def attention(
-    profile: EngineProfile,
-    query: Value,
-    key: Value,
-    value: Value,
-    mask: Value | Tensor | None = None,
-    dropout: float = 0.0,
-    causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Value | Tensor:
-    """Scaled dot-product attention; the leading axes are joined."""
-    if dropout:
-        raise Unsupported("attention with dropout, which draws random numbers")
-    values = [to_lazy(v) for v in (query, key, value)]
-    if enable_gqa or len({v.shape[:-2] for v in values}) > 1:
-        raise Unsupported("attention whose queries, keys and values differ in their leading axes")
-    leading, rows, columns = values[0].shape[:-2], values[0].shape[-2], values[1].shape[-2]
-    shape = (*leading, rows, values[2].shape[-1])
-    if mask is None and not causal:
-        q, k, v = (lazy.tensor((1, math.prod(leading), *lazy.shape[-2:])) for lazy in values)
-        return unwrap_low_rank(LazyPermutation.of(F.scaled_dot_product_attention(q, k, v, scale=scale), shape))
-    q, k, v = (lazy.tensor((math.prod(leading), *lazy.shape[-2:])) for lazy in values)
-    scores: Any = LazyPermutation.of((q * (scale or 1 / math.sqrt(q.shape[-1]))) @ k.transpose(1, 2), (*leading, rows, columns))
-    allowed = torch.ones(rows, columns, dtype=torch.bool).tril() if causal else mask
-    if causal or _is_boolean(mask):
-        scores = pointwise(torch.where)(profile, allowed, scores, torch.tensor(-math.inf))
-    else:
-        scores = pointwise(torch.add)(profile, scores, mask)
-    weights = to_lazy(scores).tensor((math.prod(leading), rows, columns)).softmax(2)
-    return unwrap_low_rank(LazyPermutation.of(weights @ v, shape))
-
-
-def _is_boolean(mask: Value | Tensor | None) -> bool:
-    return mask is not None and to_lazy(mask).data.dtype == torch.bool
 
 
 def layer_norm(
@@ -130,7 +91,6 @@ def instance_norm(
 RULES: dict[Any, Callable[..., Any]] = {
     aten.linear.default: linear,
     aten.matmul.default: matmul,
-    aten.scaled_dot_product_attention.default: attention,
     aten.layer_norm.default: layer_norm,
     aten.group_norm.default: group_norm,
     aten.instance_norm.default: instance_norm,

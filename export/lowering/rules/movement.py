@@ -7,7 +7,7 @@ values are handled as lazy permutations.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clipstep.export.compat.torch_internals import is_traced
-from clipstep.export.lowering.lazy import LazyPermutation, swapped_axes
+from clipstep.export.lowering.lazy import RANK, LazyPermutation, swapped_axes
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules.elementwise import pointwise
 from clipstep.export.lowering.values import (
@@ -45,6 +45,8 @@ FRAME_AXIS = {1: 1, 3: 2, 4: 3}
 BATCH_AXIS = {**FRAME_AXIS, TIME: 0}
 """The axis of a batch `(T, C, H, W)` for each axis of a value."""
 Operand = Value | Tensor
+FEW_ENTRIES = 64
+"""An axis of at most this many entries is reversed entry by entry. The limit was not measured."""
 
 
 def reshape(profile: EngineProfile, x: Operand, shape: Sequence[int]) -> LazyPermutation | Tensor:
@@ -86,6 +88,8 @@ def cat(profile: EngineProfile, values: Sequence[Operand], dim: int = 0) -> Valu
     """
     rank = len(values[0].shape)
     dim %= rank
+    if all(_is_plain(value) for value in values):
+        return concatenate(values, dim)
     if (
         rank == 5
         and dim in (1, TIME)
@@ -122,6 +126,8 @@ def slice_tensor(profile: EngineProfile, x: Operand, dim: int = 0, start: int | 
         return x
     if not len(kept):
         raise Unsupported("an empty slice")
+    if _is_plain(x):
+        return aten.slice.Tensor(x, dim, kept.start, kept.stop, step)
     if dim == TIME and (isinstance(x, Frames) or is_batched(x)):
         return _selected(to_frames(x), kept)
     return _along_axis(lambda tensor, axis: aten.slice.Tensor(tensor, axis, kept.start, kept.stop, step), x, dim)
@@ -129,6 +135,8 @@ def slice_tensor(profile: EngineProfile, x: Operand, dim: int = 0, start: int | 
 
 def select(profile: EngineProfile, x: Operand, dim: int, index: int) -> Value | Tensor:
     index %= x.shape[dim]
+    if _is_plain(x):
+        return aten.select.int(x, dim, index)
     return squeeze(profile, slice_tensor(profile, x, dim, index, index + 1), dim)
 
 
@@ -166,7 +174,11 @@ def select_scatter(profile: EngineProfile, x: Operand, source: Operand, dim: int
 
 
 def flip(profile: EngineProfile, x: Operand, dims: Sequence[int]) -> Value | Tensor:
+    """Reverse axes. An axis of a few entries, such as the frames that a bidirectional layer reads backwards, is cut into them: engines lack flips."""
     for dim in (d % len(x.shape) for d in dims):
+        if _is_plain(x) and x.shape[dim] <= FEW_ENTRIES:
+            x = take_frames(x, range(x.shape[dim])[::-1], dim)
+            continue
         x = _selected(x, range(len(x.items))[::-1]) if isinstance(x, Frames) and dim == TIME else _along_axis(Tensor.flip, x, dim)
     return x
 
@@ -354,6 +366,11 @@ def _along_axis(function: Callable[[Tensor, Any], Tensor], x: Operand, dim: int)
     if isinstance(x, Frames) and dim in FRAME_AXIS:
         return to_frames([function(frame, FRAME_AXIS[dim]) for frame in x.tensors])
     return rowwise(lambda rows: function(rows[0], 1), [to_lazy(x)], dim)
+
+
+def _is_plain(x: Operand) -> TypeGuard[Tensor]:
+    """Whether a value is a tensor of rank 4 or less, on which engines have the operation itself."""
+    return isinstance(x, Tensor) and x.ndim <= RANK
 
 
 def channel_shuffle(profile: EngineProfile, x: Value, groups: int) -> Value:
