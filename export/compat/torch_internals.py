@@ -1,9 +1,10 @@
 """What exports use of PyTorch that is not public: its tracer, pytrees, and modes that see each operation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from clipstep.runtime.supported import SupportedRange
@@ -27,6 +28,7 @@ __all__ = [
     "TorchDispatchMode",
     "argument_names",
     "arguments_of",
+    "draws_random_numbers",
     "is_traced",
     "keeping_metadata",
     "keyword_only_arguments",
@@ -84,3 +86,17 @@ def keyword_only_arguments(operator: Any) -> tuple[str, ...]:
 def arguments_of(operator: OpOverload) -> list[Argument]:
     """The arguments of an operator as its schema declares them: their names, types and defaults."""
     return list(operator._schema.arguments)
+
+
+def draws_random_numbers(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operator draws random numbers when it is called with these arguments.
+
+    PyTorch's tag alone does not say so: it marks attention and recurrent layers too, because of their dropout, which may be 0.
+    """
+    if torch.Tag.nondeterministic_seeded not in getattr(operator, "tags", ()):
+        return False
+    given = {argument.name: argument.default_value for argument in operator._schema.arguments if argument.has_default_value()}
+    given |= dict(zip(argument_names(operator), args, strict=False)) | dict(kwargs)
+    if any(given.get(name) is False for name in ("train", "training")):
+        return False
+    return bool(given.get("dropout_p", given.get("dropout", 1.0)))

@@ -4,6 +4,7 @@
 operation on values of rank 5 or more by its rule, while torch traces what the rules do, and runs the passes over the result.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -83,7 +84,10 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModul
         LoweringError: torch.export cannot capture it, for instance because the numbers in a tensor decide what is done.
     """
     try:
-        graph = torch.export.export(module, inputs).run_decompositions(dict(decompositions())).module(check_guards=False)
+        with warnings.catch_warnings():  # Recurrent layers keep their weights in a list of their own as well, which torch.export takes for a change.
+            warnings.filterwarnings("ignore", message=".*_flat_weights")
+            exported = torch.export.export(module, inputs)
+        graph = exported.run_decompositions(dict(decompositions())).module(check_guards=False)
     except Exception as error:  # torch raises a dozen types here.
         raise LoweringError(
             "torch.export cannot capture the network",

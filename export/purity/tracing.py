@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipstep.export.compat.torch_internals import TorchDispatchMode, argument_names, tree_leaves
+from clipstep.export.compat.torch_internals import TorchDispatchMode, argument_names, draws_random_numbers, tree_leaves
 from clipstep.export.purity.snapshot import same
 from clipstep.export.source_lines import UNKNOWN, is_user_file, line_of_frame, stack_to_user_code
 
@@ -43,7 +43,7 @@ class OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        name, random = str(func), torch.Tag.nondeterministic_seeded in func.tags
+        name, random = str(func), draws_random_numbers(func, args, kwargs or {})
         named = zip(argument_names(func), args, strict=False)
         training = any(value is True and argument in ("train", "training") for argument, value in named)
         if self.checksums or random or training:

@@ -221,6 +221,11 @@ CHANCE: dict[str, tuple[str, str]] = {
         "class Net(Base):\n def start(self): self.parts = [nn.Dropout(0.5)]\n def use(self, f): return self.parts[0](f) # HERE",
         "the network is not deterministic, because dropout is in training mode: {line}",
     ),
+    "attention with dropout": (
+        "class Net(Base):\n def use(self, f):\n  f = f.reshape(1, 2, 2, 2)\n"
+        "  return F.scaled_dot_product_attention(f, f, f, dropout_p=0.5).reshape(1, 8) # HERE",
+        "the network is not deterministic: {line}",
+    ),
     "Python's random numbers": (
         "class Net(Base):\n def use(self, f):\n  if random.random() < 0.0001: return -f # HERE\n  return f",
         "the network is not deterministic: {line}, in use; got numbers from random",
@@ -295,6 +300,16 @@ HARMLESS: dict[str, str] = {
     "a hook that looks": (
         "class Net(Base):\n def start(self):\n  self.seen = {}\n"
         "  self.conv.register_forward_hook(lambda module, given, out: self.seen.update(conv=out))\n def use(self, f): return f"
+    ),
+    "attention, whose kernel may drop out": (
+        "class Net(Base):\n def use(self, f):\n  f = f.reshape(1, 2, 2, 2)\n  return F.scaled_dot_product_attention(f, f, f).reshape(1, 8)"
+    ),
+    "a transformer layer": (
+        "class Net(Base):\n def start(self): self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()\n"
+        " def use(self, f): return self.layer(f[None])[0]"
+    ),
+    "a recurrent layer": (
+        "class Net(Base):\n def start(self): self.layer = nn.LSTM(8, 8, 2, dropout=0.5).eval()\n def use(self, f): return self.layer(f[None])[0][0]"
     ),
     "a dropout and a batch norm in eval": (
         "class Net(Base):\n def start(self): self.rest = nn.Sequential(nn.BatchNorm3d(3), nn.Dropout(0.5))\n"
