@@ -1,7 +1,7 @@
 """What exports use of PyTorch that is not public: its tracer, pytrees, and modes that see each operation."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ with TORCH.internals():
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
     from torch.fx.traceback import preserve_node_meta, set_current_meta
+    from torch.nn.modules import transformer
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_map_only, tree_unflatten
 
@@ -32,6 +33,7 @@ __all__ = [
     "is_traced",
     "keeping_metadata",
     "keyword_only_arguments",
+    "masks_as_given",
     "metadata_of",
     "names_of_buffers",
     "trace",
@@ -100,3 +102,17 @@ def draws_random_numbers(operator: Any, args: Sequence[Any], kwargs: Mapping[str
     if any(given.get(name) is False for name in ("train", "training")):
         return False
     return bool(given.get("dropout_p", given.get("dropout", 1.0)))
+
+
+@contextmanager
+def masks_as_given() -> Iterator[None]:
+    """Return a context in which nn.TransformerEncoder and nn.TransformerDecoder do not look whether the numbers in a mask are causal.
+
+    torch.export cannot capture that look. They use it to choose a faster kernel; what they compute is the same.
+    """
+    name, own = "_detect_is_causal_mask", transformer._detect_is_causal_mask
+    setattr(transformer, name, lambda mask, is_causal=None, size=None: bool(is_causal))
+    try:
+        yield
+    finally:
+        setattr(transformer, name, own)

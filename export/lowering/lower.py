@@ -5,13 +5,13 @@ operation on values of rank 5 or more by its rule, while torch traces what the r
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from clipstep.export.compat.torch_internals import metadata_of, trace, tree_leaves
+from clipstep.export.compat.torch_internals import masks_as_given, metadata_of, trace, tree_leaves
 from clipstep.export.lowering import passes
 from clipstep.export.lowering.decompositions import decompositions
 from clipstep.export.lowering.lazy import LazyPermutation
@@ -77,17 +77,21 @@ def lower_graph(
     return passes.run(passes.after_lowering(profile), lowered, report)
 
 
-def export_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
-    """Capture the graph of a module by torch.export: operations are not decomposed, and writes in place become new values.
+def export_whole(module: nn.Module, inputs: tuple[Tensor, ...], whole: Collection[Any] = ()) -> fx.GraphModule:
+    """Capture the graph of a module by torch.export: writes in place become new values, and operators without a rule are decomposed, except `whole`.
 
     Raises:
         LoweringError: torch.export cannot capture it, for instance because the numbers in a tensor decide what is done.
     """
     try:
-        with warnings.catch_warnings():  # Recurrent layers keep their weights in a list of their own as well, which torch.export takes for a change.
+        with (
+            masks_as_given(),
+            warnings.catch_warnings(),
+        ):  # Recurrent layers keep their weights in a list of their own as well, which torch.export takes for a change.
             warnings.filterwarnings("ignore", message=".*_flat_weights")
             exported = torch.export.export(module, inputs)
-        graph = exported.run_decompositions(dict(decompositions())).module(check_guards=False)
+        table = {operator: function for operator, function in decompositions().items() if operator not in whole}
+        graph = exported.run_decompositions(table).module(check_guards=False)
     except Exception as error:  # torch raises a dozen types here.
         raise LoweringError(
             "torch.export cannot capture the network",

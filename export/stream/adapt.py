@@ -32,6 +32,8 @@ def streamed(spec: NetworkSpec, frames: int, window: int | None = None) -> tuple
         return _with_states(spec.module, frames, window, normal)
     network = StreamedNetwork(spec.module, normal(spec.sample[0]), frames, window and window // frames)
     flush = Flush(state="ended", steps=network.flush_steps, min_frames=network.min_frames) if network.flush_steps else None
+    if not network.averages:
+        properties["temporal_average"] = None
     return network, properties | {"clip": lambda clip, ended: network.clip(normal(clip), ended), "delay": network.delay, "flush": flush}
 
 

@@ -19,16 +19,20 @@ following steps are after the video, and each layer takes the frames after its o
                                  output  .  0 |1  2 |3  -      the last output, of the frames 2 and 3 and padding
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from clipstep.export.lowering.lower import export_whole
 from clipstep.export.lowering.passes.channel_shuffles import find_channel_shuffles
-from clipstep.export.stream.interpreter import TIME, StreamError, StreamInterpreter
+from clipstep.export.lowering.passes.constants import fold_constants
+from clipstep.export.source_lines import describe_error, line_of_error
+from clipstep.export.stream.interpreter import RNN, TIME, Chunk, StreamError, StreamInterpreter
 from clipstep.export.stream.rules import RULES
+from clipstep.export.stream.simplify import find_attention, sink_views
 from clipstep.network.packed_state import PackedState
 
 
@@ -52,17 +56,17 @@ class StreamedNetwork(nn.Module):
             StreamError: an operation mixes frames in a way that no rule covers, or k frames do not fill a temporal stride.
         """
         super().__init__()
-        with torch.no_grad():
-            exported = export_whole(network, (example,))
-        self.graph = fx.GraphModule(exported, exported.graph)  # torch.export's own module refuses eval().
-        find_channel_shuffles(self.graph)
+        self.graph = _graph_of(network, example)
         self.frames, self.window = frames, window
         recorded = _RecordedState()
-        run = StreamInterpreter(self.graph, RULES, recorded, torch.zeros(1, 1), torch.zeros(1, 1), window)
+        self._plans: dict[str, Any] = {}
+        run = StreamInterpreter(self.graph, RULES, recorded, torch.zeros(1, 1), torch.zeros(1, 1), window, self._plans)
         with torch.no_grad():
             run.run(example[:, :, :1].expand(-1, -1, frames, -1, -1))
-        if len(run.means) != 1:
-            raise StreamError("the network has no mean over time, or several", got=len(run.means), expected="one, before its logits")
+        self._clip = _Clip(network, self.graph, run)
+        self.averages = run.has_mean
+        """Whether predictions come from a mean over time; otherwise they come from the last frame, or from the hidden states of a recurrent layer."""
+        _check_summaries(list(run.summaries.values()), window is not None, run.has_mean)
         if not recorded.shapes:
             raise StreamError(
                 "a window of one step leaves nothing to remember",
@@ -71,8 +75,8 @@ class StreamedNetwork(nn.Module):
                 fix=f"export it without --stream, with subclips of {frames} frames",
             )
         self._shapes = recorded.shapes
-        ((self._mean, self._mean_input),) = run.means.items()
-        self.flush_steps = max(0, -(-self._mean_input.pending // self._mean_input.frames))
+        self._summarised = next(iter(run.summaries.values()))
+        self.flush_steps = max(0, -(-self._summarised.pending // self._summarised.frames))
         """The number of steps after the video's last one in which the pending outputs are computed."""
         self.min_frames = run.min_steps * frames
         """The number of frames, in whole steps, of the shortest video that the clip network takes."""
@@ -82,7 +86,7 @@ class StreamedNetwork(nn.Module):
     @property
     def delay(self) -> int:
         """The number of newest frames that a prediction does not take in yet."""
-        return self._mean_input.delay * self.frames // self._mean_input.frames
+        return self._summarised.delay * self.frames // self._summarised.frames
 
     def initial_states(self) -> dict[str, Tensor]:
         ended = {"ended": torch.zeros(1, 1)} if self.flush_steps else {}
@@ -90,7 +94,7 @@ class StreamedNetwork(nn.Module):
 
     def forward(self, frames: Tensor, past: Tensor, position: Tensor, ended: Tensor | None = None) -> tuple[Tensor, ...]:
         memory = PackedState(past)
-        logits: Tensor = StreamInterpreter(self.graph, RULES, memory, position, ended, self.window).run(frames)
+        logits: Tensor = StreamInterpreter(self.graph, RULES, memory, position, ended, self.window, self._plans).run(frames)
         following = position + 1
         if self.window:  # A camera may run so long that float32 would no longer count exactly.
             following = following.clamp(max=self._last_position)
@@ -102,14 +106,13 @@ class StreamedNetwork(nn.Module):
         While the video goes on, the mean leaves out the last outputs, which depend on the padding at the end of the clip; None if there are
         no others yet. With a window the mean is over the outputs in it, which still depend on earlier frames through the layers' kernels.
         """
-        steps, mean_input = frames.shape[TIME] // self.frames, self._mean_input
+        steps, summarised = frames.shape[TIME] // self.frames, self._summarised
         due = steps + (self.flush_steps if ended else 0)
-        stop = steps * mean_input.frames + (mean_input.extra if ended else -mean_input.delay)
-        start = 0 if self.window is None else max(0, (due - self.window) * mean_input.frames - mean_input.delay)
+        stop = steps * summarised.frames + (summarised.extra if ended else -summarised.delay)
+        start = 0 if self.window is None else max(0, (due - self.window) * summarised.frames - summarised.delay)
         if stop <= start or steps * self.frames < self.min_frames:
             return None
-        logits: Tensor = _ClipInterpreter(self.graph, self._mean, slice(start, stop)).run(frames)
-        return logits
+        return self._clip.logits(frames, slice(start, stop), whole=start == 0 and stop == steps * summarised.frames + summarised.extra)
 
     def __repr__(self) -> str:
         window = "" if self.window is None else f", the mean of the newest {self.window * self.frames}"
@@ -129,16 +132,103 @@ class _RecordedState(PackedState):
         return torch.zeros(1, *shape)
 
 
-class _ClipInterpreter(fx.Interpreter):
-    """Runs the clip network, with its mean over time taken over the frames `kept` alone."""
+def _graph_of(network: nn.Module, example: Tensor) -> fx.GraphModule:
+    with torch.no_grad():
+        exported = export_whole(network, (example,), RNN)
+    graph = fx.GraphModule(exported, exported.graph)  # torch.export's own module refuses eval().
+    fold_constants(graph)
+    find_channel_shuffles(graph)
+    find_attention(graph)
+    sink_views(graph)
+    return graph
 
-    def __init__(self, graph: fx.GraphModule, mean: fx.Node, kept: slice) -> None:
+
+def _check_summaries(summaries: Sequence[Chunk], window: bool, has_mean: bool) -> None:
+    """Check that the logits are of all frames so far, and of the same ones in every branch.
+
+    Raises:
+        StreamError: they are not, or a window is asked for where no mean over time could have it.
+    """
+    if len({(x.frames, x.delay, x.extra) for x in summaries}) != 1:
+        raise StreamError(
+            "the network has no mean over time, or several of different frames",
+            got=len(summaries),
+            expected="one before its logits, or the last frame (such as `output[:, -1]` of a recurrent layer)",
+        )
+    if window and not has_mean:
+        raise StreamError(
+            "the network's predictions are of its last frame or of hidden states, which have no window",
+            expected="a mean over time",
+            fix="export it without --window",
+        )
+
+
+class _Clip:
+    """The clip network on all frames so far: the reference for the steps."""
+
+    def __init__(self, network: nn.Module, graph: fx.GraphModule, run: StreamInterpreter) -> None:
+        self._network, self._graph, self._fixed_length = network, graph, run.fixed_length
+        nodes = list(graph.graph.nodes)
+        self._targets = [node.target for node in nodes if node.op == "call_function"]
+        self._summaries = {nodes.index(node): x.axis for node, x in run.summaries.items()}
+        self._windows = {nodes.index(node): window for node, window in run.windows.items()}
+
+    def logits(self, frames: Tensor, kept: slice, *, whole: bool) -> Tensor:
+        """Return the logits on `frames` `(1, C, n, H, W)`, with means over time, and last frames, of the frames `kept` alone; `whole`: of all.
+
+        Raises:
+            StreamError: the network fails on a clip of that length.
+        """
+        if self._fixed_length and whole and not self._windows:
+            return self._eager(frames)
+        graph = self._of_length(frames) if self._fixed_length else self._graph
+        nodes = list(graph.graph.nodes)
+        summaries, windows = ({nodes[index]: value for index, value in found.items()} for found in (self._summaries, self._windows))
+        result: Tensor = _ClipInterpreter(graph, summaries, windows, kept).run(frames)
+        return result
+
+    def _eager(self, frames: Tensor) -> Tensor:
+        try:
+            logits: Tensor = self._network(frames)
+        except Exception as error:  # Anything may go wrong in the user's network.
+            raise self._failure(frames, describe_error(error), line_of_error(error)) from error
+        return logits
+
+    def _failure(self, frames: Tensor, got: str, line: str) -> StreamError:
+        return StreamError(
+            f"the network fails on a clip of {frames.shape[TIME]} frames, with which the steps have to be compared",
+            got=got,
+            expected="a network for clips of any length",
+            fix=f"make masks from the number of frames that forward gets; it comes from {line}",
+        )
+
+    def _of_length(self, frames: Tensor) -> fx.GraphModule:
+        """Capture the network anew, because sizes in its graph depend on the number of frames."""
+        self._eager(frames)
+        graph = _graph_of(self._network, frames)
+        if [node.target for node in graph.graph.nodes if node.op == "call_function"] != self._targets:
+            raise StreamError("the network does other operations on a clip of another length", got=f"{frames.shape[TIME]} frames")
+        return graph
+
+
+class _ClipInterpreter(fx.Interpreter):
+    """Runs the clip network, with its summaries over time taken of the frames `kept` alone, and attention limited to `windows`, by node."""
+
+    def __init__(self, graph: fx.GraphModule, summaries: Mapping[fx.Node, int], windows: Mapping[fx.Node, int], kept: slice) -> None:
         super().__init__(graph)
         self.extra_traceback = False
-        self.mean, self.kept = mean, kept
+        self.summaries, self.windows, self.kept = summaries, windows, kept
 
     def run_node(self, n: fx.Node) -> Any:
-        if n is self.mean:
-            source = n.all_input_nodes[0]
-            self.env[source] = self.env[source][:, :, self.kept]
-        return super().run_node(n)
+        if n in self.windows:
+            (query, key, value, *_), kwargs = self.fetch_args_kwargs_from_env(n)
+            band = torch.ones(query.shape[-2], query.shape[-2]).tril().triu(1 - self.windows[n]).bool()
+            return F.scaled_dot_product_attention(query, key, value, band, scale=kwargs.get("scale"))
+        if n not in self.summaries:
+            return super().run_node(n)
+        source, axis = n.all_input_nodes[0], self.summaries[n]
+        whole = self.env[source]
+        self.env[source] = whole.movedim(axis, 0)[self.kept].movedim(0, axis)
+        result = super().run_node(n)
+        self.env[source] = whole
+        return result

@@ -190,11 +190,11 @@ def test_the_shortest_videos_end_as_the_clip_network_does(name: str, features: n
         (Clip(_conv((3, 1, 1), 2, 1)), 3, "aten.conv3d.default has a temporal stride of 2, which does not divide the 3 frames"),
         (Clip(Apply(lambda x: x.flip(2))), 1, "aten.flip.default has no rule"),
         (Clip(Apply(lambda x: torch.cat([x, x], dim=2))), 1, "concatenates along time"),
-        (Clip(Apply(lambda x: x * x.mean(dim=2, keepdim=True))), 1, "joins a mean over all of time with single frames"),
+        (Clip(Apply(lambda x: x * x.mean(dim=2, keepdim=True))), 1, "joins a mean over all of time, or the last frame, with single frames"),
         (Clip(Apply(lambda x: x * torch.arange(16.0).reshape(16, 1, 1))), 1, "has an operand that differs from frame to frame"),
         (Clip(Apply(lambda x: F.max_pool3d(x, 3, 2, 1, ceil_mode=True))), 2, "may run over the end of the video"),
         (Clip(Apply(lambda x: F.avg_pool3d(x, 3, 1, 1, count_include_pad=False))), 1, "divides by the number of frames in the window"),
-        (nn.Sequential(nn.Conv3d(3, 3, (16, 6, 6)), nn.Flatten()), 1, "aten.view.default has no rule"),
+        (nn.Sequential(nn.Conv3d(3, 3, (16, 6, 6)), nn.Flatten()), 1, "aten.view.default joins or splits the axis of time"),
     ],
 )
 def test_an_operation_that_cannot_become_steps_is_named_with_its_line(network: nn.Module, frames: int, message: str) -> None:
@@ -204,7 +204,7 @@ def test_an_operation_that_cannot_become_steps_is_named_with_its_line(network: n
 
 
 def test_a_network_without_a_mean_over_time_is_refused() -> None:
-    with pytest.raises(StreamError, match="no mean over time, or several; got 0"):
+    with pytest.raises(StreamError, match="no mean over time, or several of different frames; got 0"):
         StreamedNetwork(Apply(lambda x: x), torch.zeros(1, CHANNELS, 16, 6, 6), 1)
 
 

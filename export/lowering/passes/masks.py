@@ -1,5 +1,7 @@
 """A pass for masks that are known at export, which engines apply by arithmetic."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, fx
 
@@ -30,7 +32,7 @@ def fold_masks(graph: fx.GraphModule) -> None:
     clean(graph)
 
 
-def _with_constant(graph: fx.GraphModule, node: fx.Node, operation: object, value: fx.Node, factor: Tensor, name: str) -> fx.Node:
+def _with_constant(graph: fx.GraphModule, node: fx.Node, operation: Any, value: fx.Node, factor: Tensor, name: str) -> fx.Node:
     graph.register_buffer(f"{node.name}_{name}", factor)
     result = graph.graph.call_function(operation, (value, graph.graph.get_attr(f"{node.name}_{name}")))
     result.meta["val"] = node.meta["val"]

@@ -124,7 +124,8 @@ def power(profile: EngineProfile, x: Value, exponent: float) -> Value:
     return square(profile, x)
 
 
-def to(profile: EngineProfile, x: Operand, *args: Any, **kwargs: Any) -> Operand:
+def to(profile: EngineProfile, x: Value | Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Convert to another type."""
     if isinstance(x, Tensor):
         return x.to(*args, **kwargs)
     return unary(lambda a: a.to(*args, **kwargs))(profile, x)

@@ -88,8 +88,8 @@ def cat(profile: EngineProfile, values: Sequence[Operand], dim: int = 0) -> Valu
     """
     rank = len(values[0].shape)
     dim %= rank
-    if all(_is_plain(value) for value in values):
-        return concatenate(values, dim)
+    if len(plain := [value for value in values if _is_plain(value)]) == len(values):
+        return concatenate(plain, dim)
     if (
         rank == 5
         and dim in (1, TIME)
@@ -127,7 +127,8 @@ def slice_tensor(profile: EngineProfile, x: Operand, dim: int = 0, start: int | 
     if not len(kept):
         raise Unsupported("an empty slice")
     if _is_plain(x):
-        return aten.slice.Tensor(x, dim, kept.start, kept.stop, step)
+        sliced: Tensor = aten.slice.Tensor(x, dim, kept.start, kept.stop, step)
+        return sliced
     if dim == TIME and (isinstance(x, Frames) or is_batched(x)):
         return _selected(to_frames(x), kept)
     return _along_axis(lambda tensor, axis: aten.slice.Tensor(tensor, axis, kept.start, kept.stop, step), x, dim)
@@ -136,7 +137,7 @@ def slice_tensor(profile: EngineProfile, x: Operand, dim: int = 0, start: int | 
 def select(profile: EngineProfile, x: Operand, dim: int, index: int) -> Value | Tensor:
     index %= x.shape[dim]
     if _is_plain(x):
-        return aten.select.int(x, dim, index)
+        return x.select(dim, index)
     return squeeze(profile, slice_tensor(profile, x, dim, index, index + 1), dim)
 
 
