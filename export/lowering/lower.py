@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from clipstep.export.compat.torch_internals import masks_as_given, metadata_of, trace, tree_leaves
+from clipstep.export.compat.torch_internals import draws_random_numbers, masks_as_given, metadata_of, trace, tree_leaves
 from clipstep.export.lowering import passes
 from clipstep.export.lowering.decompositions import decompositions
 from clipstep.export.lowering.lazy import LazyPermutation
@@ -84,10 +84,8 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...], whole: Collectio
         LoweringError: torch.export cannot capture it, for instance because the numbers in a tensor decide what is done.
     """
     try:
-        with (
-            masks_as_given(),
-            warnings.catch_warnings(),
-        ):  # Recurrent layers keep their weights in a list of their own as well, which torch.export takes for a change.
+        # Recurrent layers keep their weights in a list of their own as well, which torch.export takes for a change of the network.
+        with masks_as_given(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*_flat_weights")
             exported = torch.export.export(module, inputs)
         table = {operator: function for operator, function in decompositions().items() if operator not in whole}
@@ -108,7 +106,7 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...], whole: Collectio
 def _check_computable(node: fx.Node) -> None:
     """Refuse an operation that draws random numbers, which an artifact would repeat, and one with complex numbers, which no engine has."""
     reason = None
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and rule_of(node.target) is None:
+    if draws_random_numbers(node.target, node.args, node.kwargs):
         reason = "it draws random numbers"
     elif any(isinstance(value, Tensor) and value.is_complex() for value in tree_leaves(node.meta.get("val"))):
         reason = "it computes complex numbers"

@@ -1,6 +1,7 @@
 """Passes over a clip network's graph after which the rules find the axis of time, and attention written by hand."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,46 +48,60 @@ def find_attention(graph: fx.GraphModule) -> None:
     Before: `matmul(softmax(matmul(q, k.T) * scale + mask, -1), v)`. After: `scaled_dot_product_attention(q, k, v, mask, scale=scale)`.
     """
     for softmax in [node for node in graph.graph.nodes if node.target in SOFTMAX]:
-        (product, scale, chain), weights = _scores(softmax.args[0]), _only_use(softmax)
-        shape = softmax.meta["val"].shape
-        if product is None or weights is None or weights.target not in PRODUCTS or len(shape) < 3 or softmax.args[1] % len(shape) != len(shape) - 1:
+        shape, weighted = softmax.meta["val"].shape, _only_use(softmax)
+        scores = _scores(softmax.args[0])
+        if scores is None or weighted is None or weighted.target not in PRODUCTS or softmax.args[1] % len(shape) != len(shape) - 1 or len(shape) < 3:
             continue
-        if weights.args[0] is not softmax and weights.args[0].target not in KEEPING:
-            continue
-        mask = torch.zeros(shape[-2:])  # What the operations make of scores of zero.
-        for node in reversed(chain):
-            source = _before(chain, node, product)
-            mask = node.target(*(mask if arg is source else _value(graph, arg) for arg in node.args))
-        with graph.graph.inserting_before(weights):
-            name = f"{softmax.name}_mask"
-            graph.register_buffer(name, mask)
-            keys = _call(graph, aten.transpose.int, product.args[1], -2, -1)
-            given = (product.args[0], keys, weights.args[1], *([graph.graph.get_attr(name)] if mask.any() else []))
-            attention = _call(graph, aten.scaled_dot_product_attention.default, *given, scale=scale)
-        weights.replace_all_uses_with(attention)
+        weights: Any = weighted.args[0]
+        if weights is softmax or weights.target in KEEPING:
+            _replace(graph, scores, softmax, weighted)
     clean(graph)
 
 
-def _before(chain: list[fx.Node], node: fx.Node, product: fx.Node) -> fx.Node:
-    place = chain.index(node) + 1
-    return chain[place] if place < len(chain) else product
+@dataclass(frozen=True)
+class _Scores:
+    """The scores of attention: a product of queries and keys, and what is done with it."""
+
+    product: fx.Node
+    scale: float
+    """The factor that the product is multiplied by."""
+    operations: tuple[fx.Node, ...]
+    """Operations on the product with constants: scales, masks. The last one is first."""
+
+    def of_zeros(self, graph: fx.GraphModule) -> Tensor:
+        """Return what the operations make of products of zero: what they add to the scaled product."""
+        result = torch.zeros(self.product.meta["val"].shape[-2:])
+        for node, source in zip(self.operations[::-1], (self.product, *self.operations[:0:-1]), strict=True):
+            target: Any = node.target
+            result = target(*(result if arg is source else _value(graph, arg) for arg in node.args))
+        return result
 
 
-def _scores(node: fx.Node) -> tuple[fx.Node | None, float, list[fx.Node]]:
-    """Return the product that scores come from, the factor that it is multiplied by, and the operations with constants between, the last one first."""
-    scale, chain = 1.0, []
+def _scores(node: Any) -> _Scores | None:
+    """Follow a value back to the product that it comes from; None if other operations are between, or their results are used elsewhere too."""
+    scale, operations = 1.0, list[fx.Node]()
     while node.target not in PRODUCTS:
         computed = [arg for arg in node.args if isinstance(arg, fx.Node) and arg.op != "get_attr"]
-        factor = node.args[1] if len(node.args) > 1 else None
         if len(computed) != 1 or len(node.users) != 1:
-            return None, scale, chain
-        if node.target in (aten.mul.Tensor, aten.div.Tensor) and isinstance(factor, int | float) and node.args[0] is computed[0]:
+            return None
+        (source,), factor = computed, node.args[1] if len(node.args) > 1 else None
+        if node.target in (aten.mul.Tensor, aten.div.Tensor) and isinstance(factor, int | float) and node.args[0] is source:
             scale = scale * factor if node.target == aten.mul.Tensor else scale / factor
-        elif node.target not in (aten.add.Tensor, aten.where.self, *KEEPING):
-            return None, scale, chain
-        chain.append(node)
-        (node,) = computed
-    return (node if len(node.users) == 1 else None), scale, chain
+        elif node.target not in (aten.add.Tensor, aten.where.self, *KEEPING) or node.kwargs:
+            return None
+        operations.append(node)
+        node = source
+    return _Scores(node, scale, tuple(operations)) if len(node.users) == 1 else None
+
+
+def _replace(graph: fx.GraphModule, scores: _Scores, softmax: fx.Node, weighted: fx.Node) -> None:
+    mask = scores.of_zeros(graph)
+    with graph.graph.inserting_before(weighted):
+        given = [scores.product.args[0], _call(graph, aten.transpose.int, scores.product.args[1], -2, -1), weighted.args[1]]
+        if mask.any():
+            graph.register_buffer(f"{softmax.name}_mask", mask)
+            given.append(graph.graph.get_attr(f"{softmax.name}_mask"))
+        weighted.replace_all_uses_with(_call(graph, aten.scaled_dot_product_attention.default, *given, scale=scores.scale))
 
 
 def _only_use(node: fx.Node) -> fx.Node | None:

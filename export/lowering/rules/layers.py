@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
+from clipstep.export.lowering.rules.elementwise import pointwise
 from clipstep.export.lowering.values import Value, expand, to_lazy, unwrap_low_rank
-from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 
