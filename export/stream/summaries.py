@@ -59,9 +59,10 @@ def over_time(stream: StreamInterpreter, node: fx.Node, x: Chunk) -> Tensor:
 def _running_mean(stream: StreamInterpreter, total: Tensor, x: Chunk, given: Tensor, after: Tensor | int) -> Tensor:
     """Update the mean over earlier steps with the new frames, `after` of which are after the end of the video."""
     old = stream.past.read(total.shape[1:])
-    fresh = (given.clamp(0, x.frames) if x.delay else torch.full_like(given, x.frames)) - after
+    fresh = (given.clamp(0, x.frames) if x.delay else float(x.frames)) - after
     single = [1] * total.ndim
-    new: Tensor = old + (total - old * fresh.reshape(single)) / (given - after).clamp(min=1).reshape(single)
+    share = fresh.reshape(single) if isinstance(fresh, Tensor) else fresh
+    new: Tensor = old + (total - old * share) / (given - after).clamp(min=1).reshape(single)
     stream.past.write(new)
     return new
 

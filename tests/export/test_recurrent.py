@@ -1,214 +1,228 @@
-"""Recurrent and attention networks: lowered, exported, and as streams."""
+"""Recurrent and attention networks: lowered to operators that every writer takes, and exported to every target."""
 
+import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from sequence_networks import (
+    CHANNELS,
+    CLIP,
+    FEATURES,
+    HIDDEN,
+    SIZE,
+    Attention,
+    LearnedStart,
+    Net,
+    Volume,
+    attention_by_hand,
+    band,
+    causal,
+    made,
+    rnn,
+    transformer_layer,
+)
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from clipstep.export.stream.interpreter import StreamError
-from clipstep.export.stream.network import StreamedNetwork
+from clipstep.export import export
+from clipstep.export.lowering.lower import lower_graph, simplified
+from clipstep.export.targets import coreml_operations, executorch, onnx, onnx_operations, xnnpack_operations
+from clipstep.runtime import StepModel
 
-CHANNELS, FEATURES, HIDDEN, CLASSES = 3, 8, 6, 3
-SIZE = 6
+aten = torch.ops.aten
+TAKEN = onnx_operations.OPERATORS.keys() & xnnpack_operations.OPERATORS.keys() & coreml_operations.OPERATORS.keys()
+PADDED = torch.arange(CLIP)[None] == 2
+"""The frames that a padding mask leaves out."""
 
 
-class Images(nn.Module):
-    """A 2D network on each frame: `(1, C, T, H, W)` to `(1, T, FEATURES)`."""
+def _loop(f: Tensor, cell: nn.Module) -> Tensor:
+    """A cell by hand, from states of zeros that it makes itself."""
+    state: Any = None
+    for t in range(f.shape[1]):
+        state = cell(f[:, t], state)
+    return state[0] if isinstance(state, tuple) else state
+
+
+def _heads(f: Tensor, count: int = 2) -> Tensor:
+    return f.reshape(1, -1, count, FEATURES // count).transpose(1, 2)
+
+
+class ClassToken(nn.Module):
+    """A transformer encoder with a class token and positions."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.linear = nn.Conv2d(CHANNELS, 4, 3, 2, 1), nn.Linear(4 * 3 * 3, FEATURES)
+        self.token, self.positions = nn.Parameter(torch.zeros(1, 1, FEATURES)), nn.Parameter(torch.zeros(1, CLIP + 1, FEATURES))
+        self.encoder = nn.TransformerEncoder(transformer_layer(), 2, nn.LayerNorm(FEATURES))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.conv(x[0].transpose(0, 1)).relu().flatten(1))[None]
-
-
-class Volume(nn.Module):
-    """A (2+1)D network that looks one frame ahead: `(1, C, T, H, W)` to `(1, T, FEATURES)`."""
-
-    def __init__(self, kernel: int = 3, padding: int = 1) -> None:
-        super().__init__()
-        self.space, self.time = nn.Conv3d(CHANNELS, 4, (1, 3, 3), (1, 2, 2), (0, 1, 1)), nn.Conv3d(4, FEATURES, (kernel, 1, 1), 1, (padding, 0, 0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.time(self.space(x).relu()).mean((3, 4)).transpose(1, 2)
+    def forward(self, f: Tensor) -> Tensor:
+        return self.encoder(torch.cat([self.token, f], 1) + self.positions)[:, 0]
 
 
-class Net(nn.Module):
-    """Features of each frame, what a function makes of them with modules of its own, and a linear layer."""
-
-    def __init__(self, function: Callable[..., Tensor], *parts: nn.Module, features: nn.Module | None = None) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.features = features or Images()
-        self.function, self.parts = function, nn.ModuleList(parts)
-        self.head = nn.LazyLinear(CLASSES)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        return self.head(self.function(self.features(frames), *self.parts).flatten(1))
+def _attends(f: Tensor, layer: nn.MultiheadAttention, **settings: Any) -> Tensor:
+    return layer(f, f, f, **settings)[0]
 
 
-def made(network: Net) -> Net:
-    """Run a network once, which makes its head, and put it into evaluation mode."""
-    with torch.no_grad():
-        network(torch.zeros(1, CHANNELS, 8, SIZE, SIZE))
-    return network.eval()
+def _multihead(**settings: Any) -> nn.MultiheadAttention:
+    return nn.MultiheadAttention(FEATURES, 2, batch_first=True, **settings)
 
 
-def rnn(kind: type[nn.RNNBase], **settings: object) -> nn.RNNBase:
-    return kind(FEATURES, HIDDEN, batch_first=True, **settings)
-
-
-class LearnedStart(nn.Module):
-    """A recurrent layer from a learned hidden state."""
-
-    def __init__(self, layer: nn.RNNBase) -> None:
-        super().__init__()
-        self.layer, self.start = layer, nn.Parameter(torch.randn(1, 1, HIDDEN))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x, (self.start, 2 * self.start) if isinstance(self.layer, nn.LSTM) else self.start)[0]
-
-
-STREAMS: dict[str, Net] = {
-    "LSTM, the last step": Net(lambda f, r: r(f)[0][:, -1], rnn(nn.LSTM)),
-    "LSTM, the mean": Net(lambda f, r: r(f)[0].mean(1), rnn(nn.LSTM)),
-    "LSTM of two layers, its hidden states": Net(lambda f, r: r(f)[1][0].transpose(0, 1), rnn(nn.LSTM, num_layers=2, dropout=0.5)),
-    "LSTM with projections, a slice of the last step": Net(lambda f, r: r(f)[0][:, -1:], rnn(nn.LSTM, proj_size=4)),
-    "LSTM from learned states": Net(lambda f, r: r(f)[:, -1], LearnedStart(rnn(nn.LSTM))),
-    "GRU": Net(lambda f, r: r(f)[0][:, -1], rnn(nn.GRU)),
-    "GRU, time first": Net(lambda f, r: r(f.transpose(0, 1))[0][-1], nn.GRU(FEATURES, HIDDEN, 2)),
-    "GRU without a batch": Net(lambda f, r: r(f[0])[0][-1:], nn.GRU(FEATURES, HIDDEN, bias=False)),
-    "GRU from a learned state, the mean": Net(lambda f, r: r(f).mean(1), LearnedStart(rnn(nn.GRU))),
-    "RNN": Net(lambda f, r: r(f)[0][:, -1], rnn(nn.RNN)),
-    "RNN with relu": Net(lambda f, r: r(f)[1][-1], rnn(nn.RNN, nonlinearity="relu", num_layers=2)),
-    "two layers with a norm and a shortcut between them": Net(
-        lambda f, a, n, b: (f + b(n(a(f)[0]))[0]).mean(1),
-        nn.GRU(FEATURES, FEATURES, batch_first=True),
-        nn.LayerNorm(FEATURES),
-        nn.LSTM(FEATURES, FEATURES, batch_first=True),
+RECURRENT: dict[str, tuple[Net, int]] = {
+    "LSTM": (Net(lambda f, r: r(f)[0][:, -1], rnn(nn.LSTM)), 1),
+    "LSTM, bidirectional, two layers": (Net(lambda f, r: r(f)[0], rnn(nn.LSTM, num_layers=2, dropout=0.5, bidirectional=True)), 4),
+    "LSTM with projections": (Net(lambda f, r: r(f)[0].mean(1), rnn(nn.LSTM, proj_size=4)), 1),
+    "LSTM without biases": (Net(lambda f, r: r(f)[0][:, -1], rnn(nn.LSTM, bias=False)), 1),
+    "LSTM, its states": (Net(lambda f, r: torch.cat(r(f)[1], 2).transpose(0, 1), rnn(nn.LSTM, num_layers=2)), 2),
+    "LSTM from a learned state": (Net(lambda f, r: r(f)[:, -1], LearnedStart(rnn(nn.LSTM))), 1),
+    "GRU": (Net(lambda f, r: r(f)[0][:, -1], rnn(nn.GRU)), 1),
+    "GRU, bidirectional, two layers": (Net(lambda f, r: r(f)[0], rnn(nn.GRU, num_layers=2, bidirectional=True)), 4),
+    "GRU, time first": (Net(lambda f, r: r(f.transpose(0, 1))[0][-1], nn.GRU(FEATURES, HIDDEN, bias=False)), 1),
+    "GRU without a batch, its states": (Net(lambda f, r: torch.cat([*r(f[0])[1]])[None], nn.GRU(FEATURES, HIDDEN, bidirectional=True)), 2),
+    "RNN": (Net(lambda f, r: r(f)[0][:, -1], rnn(nn.RNN)), 1),
+    "RNN with relu, two layers": (Net(lambda f, r: r(f)[1][-1], rnn(nn.RNN, nonlinearity="relu", num_layers=2)), 2),
+}
+"""Each with the number of its layers, counting directions."""
+OTHERS: dict[str, Net] = {
+    "LSTM cell": Net(_loop, nn.LSTMCell(FEATURES, HIDDEN)),
+    "GRU cell": Net(_loop, nn.GRUCell(FEATURES, HIDDEN)),
+    "RNN cell": Net(_loop, nn.RNNCell(FEATURES, HIDDEN, nonlinearity="relu")),
+    "multi-head attention": Net(_attends, _multihead()),
+    "its weights": Net(lambda f, a: torch.cat([a(f, f, f, average_attn_weights=False)[1].flatten(1), a(f, f, f)[1].flatten(1)], 1), _multihead()),
+    "time first": Net(lambda f, a: a(*[f.transpose(0, 1)] * 3)[0], nn.MultiheadAttention(FEATURES, 2)),
+    "a mask of booleans": Net(lambda f, a: _attends(f, a, attn_mask=band(3)(f.shape[1]), need_weights=False), _multihead()),
+    "a mask of numbers": Net(lambda f, a: _attends(f, a, attn_mask=causal(f.shape[1])), _multihead()),
+    "causal": Net(lambda f, a: _attends(f, a, attn_mask=causal(f.shape[1]), is_causal=True, need_weights=False), _multihead()),
+    "padding": Net(lambda f, a: _attends(f, a, key_padding_mask=PADDED, need_weights=False), _multihead()),
+    "padding and a mask": Net(lambda f, a: _attends(f, a, key_padding_mask=PADDED, attn_mask=band(3)(f.shape[1])), _multihead()),
+    "keys of other sizes": Net(lambda f, a: a(f[:, -1:], f[..., :5], f[..., :6], need_weights=False)[0], _multihead(kdim=5, vdim=6, bias=False)),
+    "added keys": Net(_attends, _multihead(add_bias_kv=True, add_zero_attn=True)),
+    "a transformer layer": Net(lambda f, e: e(f), transformer_layer()),
+    "norm first, gelu": Net(lambda f, e: e(f, src_key_padding_mask=PADDED), transformer_layer(norm_first=True, activation="gelu")),
+    "an encoder with a mask": Net(lambda f, e: e(f, causal(f.shape[1])).mean(1), nn.TransformerEncoder(transformer_layer(), 2)),
+    "an encoder and a decoder": Net(lambda f, t: t(f, f[:, :2]), nn.Transformer(FEATURES, 2, 1, 1, 16, batch_first=True)),
+    "a class token": Net(lambda f, e: e(f), ClassToken()),
+    "attention by hand": Net(lambda f, p: attention_by_hand(f, p, band(3)(f.shape[1])), nn.Linear(FEATURES, 24)),
+    "attention by hand, -1e4": Net(lambda f, p: attention_by_hand(f, p, band(3)(f.shape[1]), -1e4), nn.Linear(FEATURES, 24)),
+    "scaled dot-product, causal": Net(lambda f: F.scaled_dot_product_attention(*[_heads(f)] * 3, is_causal=True, scale=0.3)),
+    "a mask for each head": Net(
+        lambda f: F.scaled_dot_product_attention(*[_heads(f)] * 3, attn_mask=torch.stack([~band(3)(f.shape[1]), ~band(1)(f.shape[1])]))
     ),
-    "the last step beside the mean": Net(lambda f, r: torch.cat([(y := r(f)[0])[:, -1], y.mean(1)], 1), rnn(nn.GRU)),
-    "the last frame alone beside a mean": Net(lambda f: torch.cat([f[:, -1], f.mean(1)], 1)),
-    "convolutions along time by F.pad": Net(lambda f, c: c(F.pad(f.transpose(1, 2), (2, 0))).relu().mean(2), nn.Conv1d(FEATURES, 5, 3)),
-    "attention within each frame": Net(
-        lambda f, a: a(*[f.reshape(-1, 4, 2)] * 3, need_weights=False)[0].reshape(1, -1, 8).mean(1), nn.MultiheadAttention(2, 1, batch_first=True)
-    ),
+    "batch norms of other than convolutions": Net(lambda f, a, b: b(a(f[0]).t()[None]), nn.BatchNorm1d(FEATURES), nn.BatchNorm1d(FEATURES)),
+    "grouped queries": Net(lambda f: F.scaled_dot_product_attention(_heads(f, 4), *[_heads(f, 4)[:, :2]] * 2, enable_gqa=True)),
 }
 
 
-class Attention(nn.Module):
-    """Attention over time by a function of the number of frames that gives the mask."""
-
-    def __init__(self, mask: Callable[[int], Tensor] | None, heads: int = 2, **settings: object) -> None:
+class Step(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.mask, self.layer = mask, nn.MultiheadAttention(FEATURES, heads, batch_first=True, **settings)
+        self.network = network
 
-    def forward(self, x: Tensor) -> Tensor:
-        mask = None if self.mask is None else self.mask(x.shape[1])
-        return self.layer(x, x, x, attn_mask=mask, need_weights=False)[0]
-
-
-def band(window: int) -> Callable[[int], Tensor]:
-    """The mask by which a query sees the newest `window` frames; True stands for what it does not see, as in nn.MultiheadAttention."""
-    return lambda count: ~torch.ones(count, count).tril().triu(1 - window).bool()
+    def forward(self, frames: Tensor) -> tuple[Tensor]:
+        return (self.network(frames.permute(3, 0, 1, 2)[None]),)
 
 
-STREAMS |= {
-    "attention to three frames": Net(lambda f, a: a(f)[:, -1], Attention(band(3))),
-    "attention to its own frame": Net(lambda f, a: a(f).mean(1), Attention(band(1))),
-    "attention that favours new frames": Net(
-        lambda f, a: a(f).mean(1),
-        Attention(lambda n: torch.zeros(n, n).masked_fill(band(4)(n), -torch.inf) + torch.arange(n) - torch.arange(n)[:, None]),
-    ),
-    "a transformer layer": Net(
-        lambda f, e: e(f, band(3)(f.shape[1])).mean(1),
-        nn.TransformerEncoderLayer(FEATURES, 2, 16, batch_first=True, norm_first=True, activation="gelu"),
-    ),
-    "two transformer layers": Net(
-        lambda f, e: e(f, band(3)(f.shape[1]))[:, -1], nn.TransformerEncoder(nn.TransformerEncoderLayer(FEATURES, 2, 16, batch_first=True), 2)
-    ),
-}
-
-
-def by_hand(f: Tensor, projection: nn.Module) -> Tensor:
-    q, k, v = projection(f).reshape(1, -1, 3, 2, 4).permute(2, 0, 3, 1, 4)
-    scores = (q @ k.transpose(-2, -1) / 2).masked_fill(band(3)(f.shape[1]), -torch.inf)
-    return (F.dropout(scores.softmax(-1), 0.5, training=False) @ v).transpose(1, 2).flatten(2)
-
-
-STREAMS |= {
-    "attention by hand": Net(lambda f, p: by_hand(f, p).mean(1), nn.Linear(FEATURES, 24)),
-    "attention by hand with -1e9": Net(
-        lambda f, q, k: (((q(f) @ k(f).mT + torch.where(band(2)(f.shape[1]), -1e9, 0.0)) * 0.3).softmax(2) @ f)[:, -1],
-        nn.Linear(8, 4),
-        nn.Linear(8, 4),
-    ),
-    "attention whose weights are computed too": Net(
-        lambda f, a: a(f, f, f, attn_mask=band(3)(f.shape[1]))[0].mean(1), nn.MultiheadAttention(FEATURES, 2, batch_first=True)
-    ),
-}
-LATE: dict[str, Net] = {
-    "LSTM, the last step": Net(lambda f, r: r(f)[0][:, -1], rnn(nn.LSTM), features=Volume()),
-    "GRU, the mean": Net(lambda f, r: r(f)[0].mean(1), rnn(nn.GRU), features=Volume()),
-    "GRU, the hidden state": Net(lambda f, r: r(f)[1][-1], rnn(nn.GRU), features=Volume(5, 2)),
-    "LSTM from learned states": Net(lambda f, r: r(f)[:, -1], LearnedStart(rnn(nn.LSTM)), features=Volume(5, 2)),
-    "no padding": Net(lambda f, r: r(f)[0][:, -1], rnn(nn.GRU), features=Volume(4, 0)),
-    "RNN and a convolution after it": Net(
-        lambda f, r, c: c(r(f)[0].transpose(1, 2)).mean(2), rnn(nn.RNN), nn.Conv1d(HIDDEN, 4, 3, padding=1), features=Volume()
-    ),
-    "attention to three frames": Net(lambda f, a: a(f)[:, -1], Attention(band(3)), features=Volume()),
-    "a transformer layer, then a GRU": Net(
-        lambda f, e, r: r(e(f, band(2)(f.shape[1])))[0].mean(1),
-        nn.TransformerEncoderLayer(FEATURES, 2, 16, batch_first=True),
-        rnn(nn.GRU),
-        features=Volume(5, 2),
-    ),
-    "sizes that depend on the number of frames": Net(
-        lambda f, r: r(f.reshape(f.shape[1], 1, FEATURES))[0].mean(0), nn.GRU(FEATURES, HIDDEN), features=Volume()
-    ),
-}
+@torch.no_grad()
+def _lowered(network: nn.Module) -> list[fx.GraphModule]:
+    """Lower a network with the profiles of two engines, compare each with eager, and return the graphs."""
+    step, frames = Step(network).eval(), torch.randn(CLIP, SIZE, SIZE, CHANNELS, generator=torch.Generator().manual_seed(1))
+    whole, graphs = simplified(step, (frames,)), []
+    for profile in (executorch.PROFILE, onnx.PROFILE):
+        graphs.append(lower_graph(whole, (frames,), profile))
+        torch.testing.assert_close(graphs[-1](frames), step(frames), atol=1e-5, rtol=1e-5)
+        used = {node.target for node in graphs[-1].graph.nodes if node.op == "call_function"}
+        assert used <= TAKEN, used - TAKEN
+    return graphs
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
-@pytest.mark.parametrize("frames", [1, 3])
-@pytest.mark.parametrize("name", STREAMS)
-@torch.no_grad()
-def test_steps_are_the_network_on_all_frames_so_far(name: str, frames: int) -> None:
-    network = made(STREAMS[name])
-    streamed = StreamedNetwork(network, torch.zeros(1, CHANNELS, 8, SIZE, SIZE), frames)
-    assert (streamed.delay, streamed.flush_steps) == (0, 0)
-    states, video = list(streamed.initial_states().values()), torch.randn(1, CHANNELS, 5 * frames, SIZE, SIZE)
-    for step in range(1, 6):
-        so_far = video[:, :, : step * frames]
-        logits, *states = streamed(so_far[:, :, -frames:], *states)
-        torch.testing.assert_close(logits, network(so_far), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(streamed.clip(so_far), network(so_far), atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_recurrent_layer_computes_the_input_products_of_all_frames_at_once(name: str) -> None:
+    network, layers = RECURRENT[name]
+    for graph in _lowered(made(network)):
+        linears: Any = graph.graph.find_nodes(op="call_function", target=aten.linear.default)
+        rows = [math.prod(node.meta["val"].shape[:-1]) for node in linears]
+        assert rows.count(CLIP) == layers + 1  # One is of the features.
 
 
-@pytest.mark.parametrize("frames", [1, 2, 3])
-@pytest.mark.parametrize("name", LATE)
-@torch.no_grad()
-def test_a_network_that_looks_ahead_is_late_and_ends_as_the_network_on_the_whole_video(name: str, frames: int) -> None:
-    network = made(LATE[name])
-    streamed = StreamedNetwork(network, torch.zeros(1, CHANNELS, 8, SIZE, SIZE), frames)
-    states, video = list(streamed.initial_states().values()), torch.randn(1, CHANNELS, 6 * frames, SIZE, SIZE)
-    for step in range(1, 7):
-        so_far = video[:, :, : step * frames]
-        logits, *states = streamed(so_far[:, :, -frames:], *states)
-        if (expected := streamed.clip(so_far)) is not None:
-            torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
-        if step * frames < streamed.min_frames or not streamed.flush_steps:
-            continue
-        ending = [torch.ones(1, 1) if key == "ended" else value for key, value in zip(streamed.initial_states(), states, strict=True)]
-        for _ in range(streamed.flush_steps):
-            logits, *ending = streamed(torch.full_like(video[:, :, :frames], 7.0), *ending)
-        torch.testing.assert_close(logits, network(so_far), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(streamed.clip(so_far, ended=True), network(so_far), atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize("name", OTHERS)
+def test_cells_and_attention_are_made_of_what_every_writer_takes(name: str) -> None:
+    _lowered(made(OTHERS[name]))
 
 
-def test_refused() -> None:
-    with pytest.raises(StreamError):
-        StreamedNetwork(made(Net(lambda f, r: r(f)[0][:, -1], rnn(nn.LSTM, bidirectional=True))), torch.zeros(1, CHANNELS, 8, SIZE, SIZE), 2)
+class IssueNetwork(nn.Module):
+    """The plainest CNN and LSTM, as it is often written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cnn2d = nn.Sequential(nn.Conv2d(CHANNELS, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.lstm, self.head = nn.LSTM(4, HIDDEN, batch_first=True), nn.Linear(HIDDEN, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.cnn2d(x[0].transpose(0, 1)).flatten(1)[None]
+        return self.head(self.lstm(f)[0][:, -1])
+
+
+class WithStates(nn.Module):
+    """A CNN and a GRU whose hidden state is the caller's, and a ConvLSTM cell by hand before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(CHANNELS + 2, 8, 3, padding=1)
+        self.gru, self.head = nn.GRU(2, HIDDEN, batch_first=True), nn.Linear(HIDDEN, 3)
+
+    def initial_states(self) -> dict[str, Tensor]:
+        return {"h": torch.zeros(1, 2, SIZE, SIZE), "c": torch.zeros(1, 2, SIZE, SIZE), "hidden": torch.zeros(1, 1, HIDDEN)}
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
+        features = []
+        for t in range(x.shape[2]):
+            i, f, g, o = self.gates(torch.cat([x[:, :, t], h], 1)).chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            features.append(h.mean((2, 3)))
+        output, hidden = self.gru(torch.stack(features, 1), hidden)
+        return self.head(output[:, -1]), h, c, hidden
+
+
+EXPORTS: dict[str, Callable[[], tuple[nn.Module, int | None]]] = {
+    "CNN and LSTM": lambda: (IssueNetwork().eval(), None),
+    "CNN and LSTM, a stream": lambda: (IssueNetwork().eval(), 2),
+    "ConvLSTM and GRU with states": lambda: (WithStates().eval(), None),
+    "(2+1)D and GRU, a stream": lambda: (made(Net(lambda f, r: r(f)[0].mean(1), rnn(nn.GRU), features=Volume())), 2),
+    "CNN and transformer encoder": lambda: (made(Net(lambda f, e: e(f), ClassToken())), None),
+    "CNN and attention to three frames, a stream": lambda: (made(Net(lambda f, a: a(f).mean(1), Attention(band(3)))), 2),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_networks_of_frames_and_sequences_are_exported_to_every_target(name: str, tmp_path: Path) -> None:
+    """Export verifies each artifact over steps and a reset. All arithmetic is in one call of the delegate. A stream is the network on the video."""
+    torch.manual_seed(0)
+    network, stream = EXPORTS[name]()
+    sample = torch.randint(256, (3, CLIP, SIZE, SIZE, CHANNELS), dtype=torch.uint8)
+    manifest = export(
+        network,
+        tmp_path / "net.clipstep",
+        frames=CLIP,
+        size=SIZE,
+        labels=["a", "b", "c"],
+        mean=[100] * 3,
+        std=[60] * 3,
+        fps=25,
+        sample=sample,
+        stream=stream,
+    ).manifest
+    placement = next(artifact.placement for artifact in manifest.artifacts if artifact.target == "executorch")
+    assert list(placement.delegated) == ["XnnpackBackend"] and set(placement.not_delegated) <= {"aten::_to_copy"}
+    assert {artifact.target for artifact in manifest.artifacts} == {"onnx", "executorch", "coreml"}
+    if stream is None:
+        return
+    with StepModel.load(tmp_path / "net.clipstep") as model, torch.no_grad():
+        running = model.stream()
+        predictions = [running.push(frame.numpy()) for frame in sample[0]]
+        final = running.flush() or predictions[-1]
+        video = (sample[0].permute(3, 0, 1, 2)[None].float() - 100) / 60
+        torch.testing.assert_close(torch.from_numpy(final.logits)[None], network(video), atol=1e-5, rtol=1e-4)

@@ -8,6 +8,7 @@ from clipstep.export.lowering.operators import CONVOLUTIONS
 from clipstep.export.lowering.passes.editing import clean, constant, convolution_constants, optional_constant, set_convolution_constants
 
 aten = torch.ops.aten
+FOLDABLE = (*CONVOLUTIONS, aten.conv2d.default, aten.conv2d.padding, aten.conv1d.default, aten.conv1d.padding)
 
 
 def fold_batch_norms(graph: fx.GraphModule) -> None:
@@ -19,7 +20,7 @@ def fold_batch_norms(graph: fx.GraphModule) -> None:
         conv = norm.args[0]
         weight, bias, mean, variance, _, epsilon = norm.args[1:]
         constants = [*conv.args[1:3], weight, bias, mean, variance]
-        if conv.target not in CONVOLUTIONS or len(conv.users) > 1 or not all(c is None or c.op == "get_attr" for c in constants):
+        if conv.target not in FOLDABLE or len(conv.users) > 1 or not all(c is None or c.op == "get_attr" for c in constants):
             continue
         old_weight, old_bias = convolution_constants(graph, conv)
         fused = fuse_conv_bn_weights(

@@ -46,8 +46,10 @@ BY_RULE_ALWAYS = {
     aten.split_with_sizes.default,
     aten.unbind.int,
     aten.stack.default,
+    aten.cat.default,
     aten.flip.default,
     aten._to_copy.default,
+    aten._native_batch_norm_legit_no_training.default,
 }
 """Operators that are lowered by their rules whatever the rank of their values, because engines lack them."""
 

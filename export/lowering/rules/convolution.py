@@ -54,11 +54,22 @@ def _explicit_padding(x: Value, weight: Tensor, padding: str, dilation: Triple) 
 
 
 def batch_norm(
-    profile: EngineProfile, x: Value, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, momentum: float, epsilon: float
-) -> tuple[Frames, None, None]:
-    """A batch norm in eval mode, as a depthwise 1x1 convolution. One that follows a convolution was folded by a pass."""
+    profile: EngineProfile,
+    x: Value | Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    momentum: float,
+    epsilon: float,
+) -> tuple[Frames | Tensor, None, None]:
+    """A batch norm in eval mode, as a depthwise 1x1 convolution; as a product and a sum on values of rank 4 or less. One that follows a convolution
+    was folded by a pass."""
     scale = (variance + epsilon).rsqrt() * (1.0 if weight is None else weight)
     shift = (0.0 if bias is None else bias) - mean * scale
+    if isinstance(x, Tensor):
+        channels_of_x = [-1, *[1] * (x.ndim - 2)]
+        return x * scale.reshape(channels_of_x) + shift.reshape(channels_of_x), None, None
     channels = len(scale)
     return to_frames(x).map(lambda frame: F.conv2d(frame, scale.reshape(-1, 1, 1, 1), shift, groups=channels)), None, None
 

@@ -86,10 +86,10 @@ def cat(profile: EngineProfile, values: Sequence[Operand], dim: int = 0) -> Valu
     Along time, the result of `Frames` is a longer tuple; along another axis they are concatenated frame by frame. Batches are concatenated to a
     batch, and channel-major values to a channel-major value.
     """
-    rank = len(values[0].shape)
-    dim %= rank
     if len(plain := [value for value in values if _is_plain(value)]) == len(values):
         return concatenate(plain, dim)
+    rank = len(values[0].shape)
+    dim %= rank
     if (
         rank == 5
         and dim in (1, TIME)
