@@ -125,6 +125,7 @@ def test_graphs_after_each_pass() -> None:
         "fold_scales",
         "lower",
         "fold_constants",
+        "fold_masks",
         "merge_duplicates",
         "slice_early",
         "depth_first",
