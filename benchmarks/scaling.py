@@ -85,7 +85,7 @@ def _bundle(architecture: str, data: DataSet, frames: int, size: int, out: Path,
         with console.status(f"exporting T = {frames}, {size}x{size}"):
             if not folder.exists():
                 save_run(folder, random_run(architecture, data, frames, size))
-            export_network(load_run(folder).spec(folder), path, ExportOptions(targets=targets_for("python"), keep_going=False), library_context=quiet)
+            export_network(load_run(folder).spec(folder), path, ExportOptions(targets=targets_for("python")), library_context=quiet)
     bundle = Bundle.open(path)
     if bundle.manifest.architecture != architecture or bundle.manifest.input.shape[:2] != (frames, size):
         raise ClipstepError(f"{path}: is of another network or size", fix="choose another --out")

@@ -46,9 +46,9 @@ class ExportOptions:
     """The key or the position of the logits among the values that the network returns; None to find them."""
     keep_outputs: Sequence[str | int] | Mapping[str, str | int] = ()
     """The keys or positions of further outputs to keep, or a dictionary of them by the name that each shall have; see `asked_outputs`."""
-    keep_going: bool = True
-    """Whether a target that fails is left out of the bundle and listed in `ExportResult.failed`, if at least one other is verified. Otherwise its
-    error ends the export, and nothing is written."""
+    keep_going: bool = False
+    """Whether a target that fails is left out of the bundle and listed in `ExportResult.failed`, if at least one other is verified. Otherwise, as on
+    the command line, its error ends the export, and nothing is written."""
     format_versions: Mapping[str, int] = field(default_factory=dict)
     """The versions of targets' formats by the name of their option, such as `{"opset": 17, "ios": 16}`; otherwise the defaults."""
 
