@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -324,12 +323,8 @@ def _network_of_options(
 
 def _artifact_line(written: WrittenArtifact) -> str:
     a = written.artifact
-    inside = ", ".join(f"{count} nodes in {name}" for name, count in a.placement.delegated.items())
-    counts = Counter(a.placement.not_delegated)
-    outside = f", not delegated: {', '.join(name if n == 1 else f'{name} x {n}' for name, n in counts.items())}" if counts else ""
-    split = f"; a warning: the delegate is split into {len(a.placement.delegated)} calls" if len(a.placement.delegated) > 1 else ""
     tuned = f"; {a.tuning}" if a.tuning else ""
     return (
-        f"{a.file}: {a.size_bytes / 1e6:.2f} MB, {inside}{outside}, largest error {a.parity.max_absolute_error:.1e} "
-        f"(written in {written.write_seconds:.0f} s, verified in {written.verify_seconds:.0f} s){tuned}{split}"
+        f"{a.file}: {a.size_bytes / 1e6:.2f} MB, {a.placement.summary()}, largest error {a.parity.max_absolute_error:.1e} "
+        f"(written in {written.write_seconds:.0f} s, verified in {written.verify_seconds:.0f} s){tuned}"
     )

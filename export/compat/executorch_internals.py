@@ -1,5 +1,6 @@
 """What exports use of ExecuTorch that is not public: the format of XNNPACK's graphs, and how a program with such a graph is made."""
 
+from functools import cache
 from typing import Any
 
 from clipstep.export.compat.torch_internals import TORCH
@@ -7,11 +8,10 @@ from clipstep.runtime.executorch_internals import EXECUTORCH
 
 TORCH.check()  # With another PyTorch, ExecuTorch may fail while it is imported.
 with EXECUTORCH.internals():
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.backends.xnnpack.serialization import xnnpack_graph_schema
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import CONSTANT_TENSOR_ALIGNMENT, serialize_xnnpack_binary
     from executorch.backends.xnnpack.utils import xnnpack_constants
-    from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge, to_edge_transform_and_lower
+    from executorch.exir import EdgeCompileConfig, ExecutorchProgramManager, to_edge
     from executorch.exir._serialize._named_data_store import NamedDataStore, NamedDataStoreOutput
     from executorch.exir.lowered_backend_module import LoweredBackendModule
 
@@ -22,17 +22,33 @@ with EXECUTORCH.internals():
 __all__ = [
     "CONSTANT_TENSOR_ALIGNMENT",
     "EDGE_CONFIG",
-    "EdgeProgramManager",
+    "ExecutorchProgramManager",
     "LoweredBackendModule",
     "NamedDataStore",
     "NamedDataStoreOutput",
-    "XnnpackPartitioner",
     "flags",
+    "operators_of",
+    "portable_kernels",
     "schema",
     "serialize_xnnpack_binary",
     "to_edge",
-    "to_edge_transform_and_lower",
 ]
+
+
+@cache
+def portable_kernels() -> frozenset[str]:
+    """Return the names of the operators that ExecuTorch's runtime has kernels for, outside of delegates, such as `aten::sum.IntList_out`."""
+    with EXECUTORCH.internals():
+        from executorch.extension.pybindings import portable_lib
+
+        return frozenset(portable_lib._get_operator_names())
+
+
+def operators_of(program: ExecutorchProgramManager) -> frozenset[str]:
+    """Return the names of the operators that a program calls outside of delegates, as `portable_kernels` names them."""
+    plans = program.executorch_program.execution_plan
+    return frozenset(f"{one.name}.{one.overload}" if one.overload else one.name for plan in plans for one in plan.operators)
+
 
 schema: Any = EXECUTORCH.guarded(xnnpack_graph_schema)
 """The operations and values of an XNNPACK graph."""

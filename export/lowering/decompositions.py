@@ -43,6 +43,16 @@ def embedding(weight: Tensor, indices: Tensor, *_: Any) -> Tensor:
     return weight.index_select(0, indices.reshape(-1)).reshape(*indices.shape, -1)
 
 
+def prelu(x: Tensor, weight: Tensor) -> Tensor:
+    """A ReLU, and one of the negative side times its slope, which engines compute without masks."""
+    slope = weight.reshape([1, -1, *[1] * (x.ndim - 2)]) if weight.numel() > 1 else weight.reshape([1] * x.ndim)
+    return x.relu() - (-x).relu() * slope
+
+
+def celu(x: Tensor, alpha: float = 1.0) -> Any:
+    return aten.elu.default(x / alpha) * alpha
+
+
 def bucketize(x: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
     """Count the boundaries below each element; those equal to it count as well if `right`."""
     below = (torch.ge if right else torch.gt)(x.unsqueeze(-1), boundaries)
@@ -59,7 +69,7 @@ def searchsorted(
 
 def distances(a: Tensor, b: Tensor, p: float, _: int | None = None) -> Tensor:
     """The distance of each row of `a` `(..., n, d)` from each row of `b` `(..., m, d)`, `(..., n, m)`."""
-    return (a.unsqueeze(-2) - b.unsqueeze(-3)).norm(p, dim=-1)
+    return torch.linalg.vector_norm(a.unsqueeze(-2) - b.unsqueeze(-3), p, -1)
 
 
 def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
@@ -136,6 +146,8 @@ def _taken(x: Tensor, places: list[Tensor]) -> Tensor:
 
 OWN: dict[Any, Callable[..., Any]] = {
     aten.embedding.default: embedding,
+    aten.prelu.default: prelu,
+    aten.celu.default: celu,
     aten.bucketize.Tensor: bucketize,
     aten.searchsorted.Tensor: searchsorted,
     aten._cdist_forward.default: distances,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from clipstep.export.compat.torch_internals import draws_random_numbers, masks_as_given, metadata_of, trace, tree_leaves
+from clipstep.export.compat.torch_internals import draws_random_numbers, keeping_metadata, masks_as_given, metadata_of, trace, tree_leaves
 from clipstep.export.lowering import passes
 from clipstep.export.lowering.decompositions import decompositions
 from clipstep.export.lowering.lazy import LazyPermutation
@@ -72,7 +72,8 @@ def lower_graph(
         LoweringError: an operation on a value of rank 5 or more has no rule.
     """
     interpreter = _Lowering(graph, profile, strategies)
-    lowered = trace(lambda *values: interpreter.run(*values), inputs)
+    with keeping_metadata():  # So that a lowered node knows the line of the network that it comes from.
+        lowered = trace(lambda *values: interpreter.run(*values), inputs)
     report("lower", lowered)
     return passes.run(passes.after_lowering(profile), lowered, report)
 
@@ -144,7 +145,8 @@ class _Lowering(fx.Interpreter):
         high = any(isinstance(value, Tensor) and value.ndim > 4 for value in tree_leaves(n.meta.get("val")))
         by_rule = high or n.target in BY_RULE_ALWAYS or any(isinstance(value, LazyPermutation | Frames) for value in tree_leaves((args, kwargs)))
         if not by_rule:
-            return self._as_it_is(n, args, kwargs)
+            with metadata_of(n):
+                return self._as_it_is(n, args, kwargs)
         try:
             if (rule := rule_of(n.target)) is None:
                 raise Unsupported(reason_against(n.target))

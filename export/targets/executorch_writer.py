@@ -1,65 +1,75 @@
-"""Writes ExecuTorch programs: one XNNPACK graph, operator by operator, or what ExecuTorch's own partitioner makes of the step."""
+"""Writes ExecuTorch programs: what XNNPACK takes as XNNPACK graphs, operator by operator, and the rest for portable kernels between them."""
 
-import copy
-import operator
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from clipstep.export.compat.executorch_internals import (
-    EDGE_CONFIG,
-    EdgeProgramManager,
-    LoweredBackendModule,
-    XnnpackPartitioner,
-    to_edge,
-    to_edge_transform_and_lower,
-)
-from clipstep.export.lowering.operators import RESHAPES
+from clipstep.export.compat.executorch_internals import EDGE_CONFIG, LoweredBackendModule, to_edge
 from clipstep.export.step import StepProgram
-from clipstep.export.targets.common import converting
+from clipstep.export.targets.executorch_formulas import FORMULAS, with_formulas
+from clipstep.export.targets.executorch_frames import with_converted_frames
+from clipstep.export.targets.executorch_kernels import check_kernels, check_products_are_inside, explaining
+from clipstep.export.targets.executorch_parts import Part, Split, parts_of, split, value_of
 from clipstep.export.targets.xnnpack import Graph
-from clipstep.export.targets.xnnpack_graph import xnnpack_graph
-from clipstep.export.targets.xnnpack_operations import OPERATORS
-from clipstep.export.unsupported import Unsupported
+from clipstep.export.targets.xnnpack_graph import refusals, xnnpack_graph
+from clipstep.export.targets.xnnpack_operations import OPERATORS as XNNPACK_OPERATORS
 from clipstep.runtime.artifact_io import METADATA
-from clipstep.runtime.bundle.manifest import Placement, Requires
-from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.bundle.manifest import NotDelegated, Placement, Requires
 
-__all__ = ["OPERATORS", "requires", "write"]
+__all__ = ["OPERATORS", "prepared", "requires", "write"]
 
-DATA_MOVEMENT = (*RESHAPES, torch.ops.aten.permute.default, torch.ops.aten.slice.Tensor)
-"""Operators that copy elements of their input, unchanged."""
+aten = torch.ops.aten
+OPERATORS: dict[Any, Callable[..., Any]] = {**XNNPACK_OPERATORS, **FORMULAS}
+"""The operators that XNNPACK takes, or that are computed from others where it does not."""
 BACKEND = "XnnpackBackend"
+ROUNDS = 3
+"""How often what formulas compute may itself be computed by formulas."""
 
 
 def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path, format_version: int | None = None) -> Placement:
     """Write `path` with the metadata in the constant method `clipstep`. The format has no version to choose.
 
-    The whole step is one XNNPACK graph, except for the conversion of the frames from uint8. If the step has an operator that is not
-    written here, ExecuTorch's own partitioner decides what XNNPACK gets, and the rest runs in portable kernels.
+    All that XNNPACK takes is in as few XNNPACK graphs as possible: one if it takes everything but the conversion of the frames from uint8.
+    The rest runs in portable kernels.
 
     Raises:
-        ClipstepError: XNNPACK takes no operator of the step.
+        ClipstepError: neither XNNPACK nor portable kernels take an operator, or XNNPACK does not take a convolution or matrix product.
     """
     assert isinstance(graph, fx.GraphModule)
-    try:
-        inner = xnnpack_graph(_with_float_frames(graph))
-    except Unsupported as reason:
-        with converting("ExecuTorch", reason):
-            edge = _partitioned(graph, program, metadata)
-        placement = _placement(edge.exported_program().graph_module)
-        if not placement.delegated:
-            raise ClipstepError(
-                "XNNPACK takes nothing of the network", got=f"outside: {', '.join(placement.not_delegated)}", fix="export other targets"
-            ) from None
-    else:
-        edge = _calling_delegate(inner, graph, program, metadata)
-        placement = Placement(delegated={BACKEND: len(inner.nodes)}, not_delegated=_placement(edge.exported_program().graph_module).not_delegated)
-    path.write_bytes(edge.to_executorch().buffer)
-    return placement
+    module, refused = prepared(graph, program.inputs)
+    found = split(module, refused)
+    check_products_are_inside(found.reasons)
+    parts = parts_of(module, found)
+    with explaining(found.outside):
+        delegates = [xnnpack_graph(part.graph) for part in parts]
+        outer = _outer(module, found, parts, delegates)
+        edge = to_edge(torch.export.export(outer, program.inputs), constant_methods={METADATA: metadata}, compile_config=EDGE_CONFIG)
+        not_delegated = _outside_of_delegates(edge.exported_program().graph)
+        written = edge.to_executorch()
+    check_kernels(written, found.outside)
+    path.write_bytes(written.buffer)
+    return Placement(
+        delegated={f"{BACKEND}{index or ''}": len(delegate.nodes) for index, delegate in enumerate(delegates)},
+        not_delegated=not_delegated,
+        reasons=_reasons(found.reasons),
+    )
+
+
+def prepared(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> tuple[fx.GraphModule, Mapping[fx.Node, str]]:
+    """Return the graph with formulas in place of what XNNPACK does not take, as far as there are any, and what it still does not take."""
+    module = with_converted_frames(graph)
+    refused = refusals(module)
+    for _ in range(ROUNDS):
+        with explaining(refused):
+            module = with_formulas(module, inputs, refused)
+        refused = refusals(module)
+    return module, refused
 
 
 def requires(path: Path) -> Requires:
@@ -67,23 +77,47 @@ def requires(path: Path) -> Requires:
     return Requires(executorch=f">={version('executorch').partition('+')[0]}")
 
 
-def _with_float_frames(graph: fx.GraphModule) -> fx.GraphModule:
-    """Return the graph with float32 frames as its input: conversions of the frames, or of parts of them, are removed."""
-    graph = copy.deepcopy(graph)
-    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
-        part: Any = node.args[0]
-        while part.target in DATA_MOVEMENT:
-            part = part.args[0]
-        if part.op == "placeholder":
-            node.replace_all_uses_with(node.args[0])
-            graph.graph.erase_node(node)
-    return graph
+def _outer(module: fx.GraphModule, found: Split, parts: Sequence[Part], delegates: Sequence[Graph]) -> fx.GraphModule:
+    """Return the graph with a call of a delegate in place of the operations of each part."""
+    root, graph = nn.Module(), fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+
+    def value(node: fx.Node) -> fx.Node:
+        if node not in values:
+            if node.op == "get_attr":
+                root.register_buffer(str(node.target), getattr(module, str(node.target)).detach())
+            values[node] = graph.node_copy(node, value)
+        return values[node]
+
+    for node in module.graph.find_nodes(op="placeholder"):
+        value(node)
+    for index in range(found.count + 1):
+        for node in (node for node, before in found.outside.items() if before == index):
+            value(node)
+        if index < found.count:
+            root.add_module(f"part_{index}", _delegate(parts[index], delegates[index]))
+            call = graph.call_module(f"part_{index}", tuple(_ranked(graph, value(node), node) for node in parts[index].inputs))
+            for place, node in enumerate(parts[index].outputs):
+                result = graph.call_function(getitem, (call, place))
+                values[node] = result if _shape(node) else graph.call_function(aten.view.default, (result, []))
+    returned: Any = module.graph.output_node().args[0]
+    given = {node for part in parts for node in part.outputs} | found.outside.keys()
+    graph.output(tuple(values[node] if node in given else graph.call_function(aten.clone.default, (value(node),)) for node in returned))
+    return fx.GraphModule(root, graph)
 
 
-def _calling_delegate(inner: Graph, graph: fx.GraphModule, program: StepProgram, metadata: str) -> EdgeProgramManager:
-    """Return a program that converts the frames and passes them to a delegate with the graph `inner`."""
-    outputs: Any = graph.graph.output_node().args[0]
-    shapes = [value.meta["val"].shape for value in outputs]
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    return tuple(value_of(node).shape)
+
+
+def _ranked(graph: fx.Graph, value: fx.Node, node: fx.Node) -> fx.Node:
+    """Return an input of a delegate, for which a number is a vector of one element."""
+    return value if _shape(node) else graph.call_function(aten.view.default, (value, [1]))
+
+
+def _delegate(part: Part, inner: Graph) -> nn.Module:
+    """Return the module that calls the delegate with the XNNPACK graph of a part."""
+    shapes = [_shape(node) or (1,) for node in part.outputs]
 
     class Outputs(nn.Module):
         """A stand-in for the delegate's program: ExecuTorch reads only the shapes of its outputs."""
@@ -91,41 +125,19 @@ def _calling_delegate(inner: Graph, graph: fx.GraphModule, program: StepProgram,
         def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
             return tuple(torch.zeros(shape) + inputs[0].sum() for shape in shapes)
 
-    class Caller(nn.Module):
-        def __init__(self, delegate: nn.Module) -> None:
-            super().__init__()
-            self.delegate = delegate
-
-        def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-            return tuple(self.delegate(frames.float(), *states))
-
-    exported_outputs = torch.export.export(Outputs(), (program.inputs[0].float(), *program.inputs[1:]))
+    stand_in = torch.export.export(Outputs(), tuple(torch.zeros(_shape(node) or (1,)) for node in part.inputs))
     content, constants = inner.serialized()
-    delegate = LoweredBackendModule(exported_outputs, BACKEND, content, [], constants)
-    exported = torch.export.export(Caller(delegate), program.inputs)
-    return to_edge(exported, constant_methods={METADATA: metadata}, compile_config=EDGE_CONFIG)
+    delegate: nn.Module = LoweredBackendModule(stand_in, BACKEND, content, [], constants)
+    return delegate
 
 
-def _partitioned(graph: fx.GraphModule, program: StepProgram, metadata: str) -> EdgeProgramManager:
-    exported = torch.export.export(graph, program.inputs)
-    for node in exported.graph.nodes:  # Otherwise each of about forty passes would copy each node's whole history.
-        for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
-            node.meta.pop(key, None)
-    return to_edge_transform_and_lower(
-        exported, partitioner=[XnnpackPartitioner()], constant_methods={METADATA: metadata}, compile_config=EDGE_CONFIG
-    )
+def _outside_of_delegates(graph: fx.Graph) -> tuple[str, ...]:
+    """Return the names of the operations that portable kernels run."""
+    called = (node.target for node in graph.nodes if node.op == "call_function" and node.target is not getitem)
+    return tuple(target.name() for target in called if target is not torch.ops.higher_order.executorch_call_delegate)
 
 
-def _placement(graph: fx.GraphModule) -> Placement:
-    delegated: dict[str, int] = {}
-    outside: list[str] = []
-    for node in graph.graph.nodes:
-        if node.op != "call_function" or node.target is operator.getitem:
-            continue
-        if node.target is torch.ops.higher_order.executorch_call_delegate:
-            lowered = getattr(graph, node.args[0].target)
-            count = sum(inner.op == "call_function" for inner in lowered.original_module.graph.nodes)
-            delegated[f"{lowered.backend_id}{len(delegated) or ''}"] = count
-        else:
-            outside.append(node.target.name())
-    return Placement(delegated=delegated, not_delegated=tuple(outside))
+def _reasons(reasons: Mapping[fx.Node, str]) -> tuple[NotDelegated, ...]:
+    """Return the operators outside of delegates, each with its reason and how often it is there."""
+    counts = Counter((str(node.target).removesuffix(".default"), reason) for node, reason in reasons.items())
+    return tuple(NotDelegated(operator=name, count=count, reason=reason) for (name, reason), count in counts.items())

@@ -24,31 +24,28 @@ Function = Callable[..., Any]
 aten = torch.ops.aten
 WRITERS = "clipstep.export.targets"
 """The package whose functions write operators."""
-LEFT_TO_CONVERTERS = (
-    aten.cumsum.default,
-    aten.expand.default,
-    aten.flip.default,
-    aten.group_norm.default,
-    aten.index_select.default,
-    aten.reciprocal.default,
-    aten.upsample_nearest2d.vec,
-)
-"""Operators that rules of the lowering emit, and that no writer takes. Tests of the rules check that there are no others."""
 PAGE = """# Operators
 
 This page is printed by `python -m clipstep.export.targets.operators`, from the tables and functions of the code.
 
 An export takes every operator of PyTorch's ATen that `torch.export` gives. Values of rank 5 or more are rewritten by
 [the lowering](lowering.md), which needs a *rule* for the operator. All others pass through it as they are. The lowered graph is then
-written operator by operator. If it has an operator or a setting that a target's writer does not take, the whole graph goes through the
-target's own converter instead (torch.onnx, ExecuTorch's partitioner, coremltools), which takes more operators, is slower, and may
-give a slower file.
+written operator by operator.
+
+If it has an operator or a setting that the writer of ONNX or Core ML does not take, the whole graph goes through the target's own converter
+instead (torch.onnx, coremltools), which takes more operators, is slower, and may give a slower file.
+
+For ExecuTorch, only the operators that XNNPACK does not take are outside of it, in ExecuTorch's portable kernels; what is before and after them is
+in one XNNPACK delegate each. `clipstep export` and `clipstep inspect` print the number of delegate calls, what is outside and why; the manifest
+has it as `placement`. Convolutions and matrix products are never outside: those that XNNPACK does not have are computed from those that it
+has, or the export is refused. It is also refused for an operator that has no portable kernel either.
 
 ## Operators of lowered graphs
 
 "yes" means that the writer takes the operator with all settings, "yes, except" that it takes it without the arguments and settings named,
-"no" that it leaves the graph to the converter. An operator that is not listed is left to the converter too. Inputs are float32, except for
-frames of uint8, whose conversion ExecuTorch does outside of XNNPACK.
+"no" that it leaves the graph to the converter or, in ExecuTorch, the operator to a portable kernel. So it is with operators that are not listed. In
+ExecuTorch's column, "yes" also stands for operators that are computed from others, as layer norms are from means; of these a few, such as sorts, are
+then outside of XNNPACK. Inputs are float32: operations on other values are outside of XNNPACK, and so is the conversion of frames from uint8.
 
 {writers}
 
@@ -63,7 +60,7 @@ An operator without a rule is an error at export, if it gets or gives a value of
 def writer_rows() -> list[tuple[str, ...]]:
     """Return a row for each operator that a writer takes or a rule emits: its name, and what each target's writer takes of it."""
     tables = [target.load_writer().OPERATORS for target in TARGETS.values()]
-    operators = sorted({*LEFT_TO_CONVERTERS, *(operator for table in tables for operator in table)}, key=str)
+    operators = sorted({operator for table in tables for operator in table}, key=str)
     return [(f"`{operator}`", *(_verdict(operator, table.get(operator)) for table in tables)) for operator in operators]
 
 

@@ -251,6 +251,13 @@ class Graph:
         numbers.append(number)
 
 
+class Sketch(Graph):
+    """A graph that is made only to see what can be written: it keeps no constants."""
+
+    def constant(self, tensor: Tensor) -> int:
+        return self._value(tensor.shape).number
+
+
 def _swaps_short_axes(memory: Sequence[int], order: tuple[int, ...]) -> bool:
     """Whether a permutation exchanges the last two axes in memory, of which one is too short for a transposition kernel."""
     *rows, first, second = (1, *memory)

@@ -4,14 +4,16 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from clipstep.export.compat.executorch_internals import flags, schema
+from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.targets.common import Pair, check_result, check_scales, pair
 from clipstep.export.targets.xnnpack import NHWC, NONE, Clamp, Graph, XnnValue
-from clipstep.export.targets.xnnpack_movement import constant, largest, with_last_axis
+from clipstep.export.targets.xnnpack_movement import constant, expand, largest, permute, with_last_axis
 from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
@@ -39,6 +41,12 @@ def _check_constant(*values: Any) -> None:
         raise Unsupported("weights that are computed")
 
 
+def _channels_last(graph: Graph, x: XnnValue) -> XnnValue:
+    if len(x.axes) != len(NHWC):
+        raise Unsupported("a value without a batch axis")
+    return graph.to_layout(x, NHWC)
+
+
 def conv2d(
     graph: Graph,
     x: XnnValue,
@@ -51,7 +59,7 @@ def conv2d(
     clamp: Clamp = None,
 ) -> XnnValue:
     _check_constant(weight, bias)
-    x = graph.to_layout(x, NHWC)
+    x = _channels_last(graph, x)
     batch, *sizes, _ = x.memory
     out_channels, in_group, *kernel = weight.shape
     pads, steps, dilations = pair(padding), pair(stride), pair(dilation)
@@ -86,6 +94,51 @@ def conv2d(
     )
 
 
+def conv_transpose2d(
+    graph: Graph,
+    x: XnnValue,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    output_padding: Pair = 0,
+    groups: int = 1,
+    dilation: Pair = 1,
+) -> XnnValue:
+    _check_constant(weight, bias)
+    if any(m >= s for m, s in zip(pair(output_padding), pair(stride), strict=True)):
+        raise Unsupported("an `output_padding` that is not below the stride")
+    x = _channels_last(graph, x)
+    batch, *sizes, _ = x.memory
+    in_channels, out_group, *kernel = weight.shape
+    steps, pads, more, dilations = pair(stride), pair(padding), pair(output_padding), pair(dilation)
+    height, width = ((n - 1) * s - 2 * p + d * (k - 1) + m + 1 for n, s, p, d, k, m in zip(sizes, steps, pads, dilations, kernel, more, strict=True))
+    filters = weight.reshape(groups, in_channels // groups, out_group, *kernel).permute(0, 2, 3, 4, 1).flatten(0, 1)
+    return graph.add(
+        schema.XNNConvTranspose2d,
+        (batch, height, width, groups * out_group),
+        NHWC,
+        padding_top=pads[0],
+        padding_bottom=pads[0],
+        padding_left=pads[1],
+        padding_right=pads[1],
+        kernel_height=kernel[0],
+        kernel_width=kernel[1],
+        subsampling_height=steps[0],
+        subsampling_width=steps[1],
+        dilation_height=dilations[0],
+        dilation_width=dilations[1],
+        group_input_channels=in_channels // groups,
+        group_output_channels=out_group,
+        groups=groups,
+        adjustment_height=more[0],
+        adjustment_width=more[1],
+        input1_id=x.number,
+        filter_id=graph.constant(filters),
+        bias_id=NONE if bias is None else graph.constant(bias),
+    )
+
+
 def _whole_tiles(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
     """Pad the weights with zeros to whole tiles of output channels if that adds a fifth at most; otherwise return None.
 
@@ -111,12 +164,19 @@ def linear(graph: Graph, x: XnnValue, weight: Tensor, bias: Tensor | None = None
     )
 
 
-def matmul(graph: Graph, a: XnnValue, b: XnnValue | Tensor) -> XnnValue:
+def matmul(graph: Graph, a: Any, b: Any) -> XnnValue:
+    """Write a product of matrices or of batches of them, which are broadcast. A product with one constant matrix is a linear layer."""
+    ranks = [value.ndim if isinstance(value, Tensor) else len(value.axes) for value in (a, b)]
+    if min(ranks) < 2:
+        raise Unsupported("a vector")
     if isinstance(b, Tensor) and b.ndim == 2:
         return linear(graph, a, b.t())
+    if isinstance(a, Tensor) and a.ndim == 2 and ranks[1] > 2:
+        swapped = swapped_axes(ranks[1], -2, -1)
+        return permute(graph, linear(graph, permute(graph, b, swapped), a), swapped)
     a, b = (constant(graph, value, range(value.ndim)) if isinstance(value, Tensor) else value for value in (a, b))
-    if len(a.axes) != len(b.axes) or a.shape[:-2] != b.shape[:-2]:
-        raise Unsupported("a matrix that is broadcast along the batch")
+    leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = (expand(graph, value, (), after=(*leading, *value.shape[-2:])) for value in (a, b))
     first, second = (graph.to_layout(value, range(len(value.axes))) for value in (a, b))
     memory = (*first.memory[:-1], second.memory[-1])
     return graph.add(schema.XNNBatchMatrixMultiply, memory, range(len(memory)), input1_id=first.number, input2_id=second.number)
@@ -136,8 +196,23 @@ def binary(operation: Any) -> Callable[..., XnnValue]:
     return write
 
 
-def reversed_subtraction(graph: Graph, a: XnnValue, b: Any) -> XnnValue:
-    return binary(schema.XNNSubtract)(graph, b, a)
+def scaled(operation: Any) -> Callable[..., XnnValue]:
+    """Return the function that writes an addition or subtraction of `b * alpha`."""
+
+    def write(graph: Graph, a: Any, b: Any, clamp: Clamp = None, alpha: float = 1) -> XnnValue:
+        if alpha != 1:
+            b = binary(schema.XNNMultiply)(graph, b, float(alpha)) if isinstance(b, XnnValue) else b * alpha
+        return binary(operation)(graph, a, b, clamp)
+
+    return write
+
+
+def reversed_subtraction(graph: Graph, a: XnnValue, b: Any, alpha: float = 1) -> XnnValue:
+    return scaled(schema.XNNSubtract)(graph, b, a, alpha=alpha)
+
+
+def reciprocal(graph: Graph, x: XnnValue) -> XnnValue:
+    return binary(schema.XNNDiv)(graph, 1.0, x)
 
 
 def unary(operation: Any, **fields: Any) -> Callable[..., XnnValue]:
@@ -183,7 +258,7 @@ def max_pool2d(
     graph: Graph, x: XnnValue, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False, clamp: Clamp = None
 ) -> XnnValue:
     """Write a max pool. If `ceil_mode` lets a window end after the last element, the padding is enlarged instead; padding is never the maximum."""
-    x = graph.to_layout(x, NHWC)
+    x = _channels_last(graph, x)
     batch, *lengths, channels = x.memory
     kernels, pads, dilations = pair(kernel), pair(padding), pair(dilation)
     steps = pair(stride or kernel)
@@ -229,7 +304,7 @@ def avg_pool2d(
         raise Unsupported("`ceil_mode`")
     if divisor:
         raise Unsupported("`divisor_override`")
-    x = graph.to_layout(x, NHWC)
+    x = _channels_last(graph, x)
     batch, *lengths, channels = x.memory
     kernels, steps = pair(kernel), pair(stride or kernel)
     sizes = [(n - k) // s + 1 for n, k, s in zip(lengths, kernels, steps, strict=True)]
@@ -260,7 +335,17 @@ def mean(graph: Graph, x: XnnValue, dims: Any = None, keep: bool = False, dtype:
 
 
 def _mean(graph: Graph, x: XnnValue, dims: Any, keep: bool) -> XnnValue:
-    """Make the axes adjacent in memory and join them, so that XNNPACK's global average pool computes their mean."""
+    """Compute a mean by XNNPACK's global average pool."""
+
+    def pool(plane: XnnValue) -> XnnValue:
+        outer, _, _, inner = plane.memory
+        return graph.add(schema.XNNGlobalAvgPooling2d, (outer, 1, 1, inner), range(4), input_id=plane.number, flags=flags.XNN_FLAG_KEEP_DIMS)
+
+    return _reduced(graph, x, dims, keep, pool)
+
+
+def _reduced(graph: Graph, x: XnnValue, dims: Any, keep: bool, pool: Callable[[XnnValue], XnnValue]) -> XnnValue:
+    """Make the axes adjacent in memory and join them to rows, so that `pool`, of a value `(outer, rows, 1, inner)`, reduces them."""
     rank = len(x.axes)
     gone = set(range(rank)) if not dims and dims != 0 else {dim % rank for dim in ([dims] if isinstance(dims, int) else dims)}
     places = [place for place, axis in enumerate(x.axes) if axis in gone]
@@ -270,10 +355,23 @@ def _mean(graph: Graph, x: XnnValue, dims: Any, keep: bool) -> XnnValue:
     outer, inner = math.prod(x.memory[: places[0]]), math.prod(x.memory[places[-1] + 1 :])
     plane = XnnValue(x.number, x.memory, tuple(range(rank)))
     plane = graph.reshape(plane, (outer, math.prod(x.memory) // outer // inner, 1, inner))
-    pooled = graph.add(schema.XNNGlobalAvgPooling2d, (outer, 1, 1, inner), range(4), input_id=plane.number, flags=flags.XNN_FLAG_KEEP_DIMS)
-    kept = graph.reshape(pooled, [1 if axis in gone else size for axis, size in zip(x.axes, x.memory, strict=True)])
+    kept = graph.reshape(pool(plane), [1 if axis in gone else size for axis, size in zip(x.axes, x.memory, strict=True)])
     result = XnnValue(kept.number, kept.memory, x.axes)
     return result if keep else graph.reshape(result, [size for axis, size in enumerate(result.shape) if axis not in gone])
+
+
+def largest_of(graph: Graph, x: XnnValue, dims: Any = (), keep: bool = False) -> XnnValue:
+    """Compute a maximum along axes by a max pool of one window."""
+
+    def pool(plane: XnnValue) -> XnnValue:
+        return plane if plane.memory[1] == 1 else max_pool2d(graph, XnnValue(plane.number, plane.memory, NHWC), (plane.memory[1], 1))
+
+    return _reduced(graph, x, dims, keep, pool)
+
+
+def smallest_of(graph: Graph, x: XnnValue, dims: Any = (), keep: bool = False) -> XnnValue:
+    negate = unary(schema.XNNNegate)
+    return negate(graph, largest_of(graph, negate(graph, x), dims, keep))
 
 
 def total(graph: Graph, x: XnnValue, dims: Any = None, keep: bool = False, dtype: torch.dtype | None = None) -> XnnValue:

@@ -1,19 +1,21 @@
-"""Writes a lowered graph as one XNNPACK graph, with clamps fused into the operators before them."""
+"""Writes a lowered graph as one XNNPACK graph, with clamps fused into the operators before them, and finds what cannot be written."""
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.targets.common import write_operator
-from clipstep.export.targets.xnnpack import Graph
+from clipstep.export.targets.xnnpack import Graph, Sketch
 from clipstep.export.targets.xnnpack_arithmetic import CLAMPS
 from clipstep.export.targets.xnnpack_operations import OPERATORS
+from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
-LAYOUT_ONLY = (*RESHAPES, aten.permute.default, aten.transpose.int)
+LAYOUT_ONLY = (*RESHAPES, aten.permute.default, aten.transpose.int, aten.t.default)
 """Operators that change a value's shape or order of axes, but none of its elements."""
 SPATIAL = (aten.conv2d.default, aten.max_pool2d.default, aten.avg_pool2d.default)
 """Operators that XNNPACK computes channels last (NHWC)."""
@@ -38,23 +40,70 @@ def xnnpack_graph(module: fx.GraphModule) -> Graph:
     found: dict[fx.Node, Any] = {}
     fused: dict[fx.Node, fx.Node] = {}  # Clamps, each with the operator that it is fused into.
     for node in module.graph.nodes:
-        if node.op == "placeholder":
-            found[node] = graph.input(node.meta["val"].shape)
-        elif node.op == "get_attr":
-            found[node] = getattr(module, node.target).detach()
-        elif node.op == "output":
+        if node.op == "output":
             for source in node.args[0]:
                 graph.output(found[source])
-        elif node in fused:
-            found[node] = found[node.args[0]]
-        elif node.op == "call_function":
-            more: dict[str, Any] = {"channels_last": _feeds_spatial(node)}
-            if node.target in FUSES_CLAMP and (clamp_node := _fusable_clamp(node)) is not None:
-                fused[clamp_node] = node
-                more["clamp"] = CLAMPS[clamp_node.target](*clamp_node.args[1:], **clamp_node.kwargs)
-            found[node] = write_operator(OPERATORS, node, [graph], found, **more)
+        else:
+            found[node] = _written(module, graph, node, found, fused)
     graph.prune()
     return graph
+
+
+def refusals(module: fx.GraphModule) -> dict[fx.Node, str]:
+    """Return the operations of a graph that cannot be written, each with the reason, as a sentence. Their results are taken to be inputs."""
+    sketch = Sketch()
+    found: dict[fx.Node, Any] = {}
+    fused: dict[fx.Node, fx.Node] = {}
+    refused: dict[fx.Node, str] = {}
+    for node in module.graph.nodes:
+        try:
+            if node.op != "output":
+                found[node] = _written(module, sketch, node, found, fused)
+        except Unsupported as reason:
+            found[node] = _stand_in(sketch, node.meta["val"])
+            refused[node] = _sentence(node, str(reason))
+    return {node: reason for node, reason in refused.items() if node.op == "call_function" and node.target is not operator.getitem}
+
+
+def _sentence(node: fx.Node, reason: str) -> str:
+    name = str(node.target)
+    return "XNNPACK has no such operator" if reason == name else f"XNNPACK does not take {reason.removeprefix(f'{name}, ').removeprefix(f'{name}: ')}"
+
+
+def _written(module: fx.GraphModule, graph: Graph, node: fx.Node, found: dict[fx.Node, Any], fused: dict[fx.Node, fx.Node]) -> Any:
+    """Write what a node computes, and return its value."""
+    if node.op == "get_attr":
+        return getattr(module, str(node.target)).detach()
+    _check_types(node)
+    if node.op == "placeholder":
+        return graph.input(node.meta["val"].shape)
+    if node in fused:
+        return found[node.all_input_nodes[0]]
+    if node.target is operator.getitem:
+        source: Any = node.args[0]
+        return found[source][node.args[1]]
+    more: dict[str, Any] = {"channels_last": _feeds_spatial(node)}
+    clamp = _fusable_clamp(node) if node.target in FUSES_CLAMP else None
+    if clamp is not None:
+        more["clamp"] = CLAMPS[clamp.target](*clamp.args[1:], **clamp.kwargs)
+    value = write_operator(OPERATORS, node, [graph], found, **more)
+    if clamp is not None:
+        fused[clamp] = node
+    return value
+
+
+def _check_types(node: fx.Node) -> None:
+    computed = [source.meta["val"] for source in (*node.all_input_nodes, node) if source.op != "get_attr"]
+    for value in computed:
+        if isinstance(value, Tensor) and value.dtype != torch.float32:
+            raise Unsupported(f"values of {str(value.dtype).removeprefix('torch.')}")
+
+
+def _stand_in(graph: Graph, value: Any) -> Any:
+    """Return inputs in place of a value that is computed elsewhere, a tensor or several."""
+    if isinstance(value, Tensor):
+        return graph.input(value.shape)
+    return [_stand_in(graph, one) for one in value]
 
 
 def _users(node: fx.Node) -> Iterator[fx.Node]:

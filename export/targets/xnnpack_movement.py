@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clipstep.export.compat.executorch_internals import schema
@@ -11,6 +13,8 @@ from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.targets.xnnpack import NHWC, NONE, Graph, XnnValue
 from clipstep.export.unsupported import Unsupported
 
+MOST_RUNS = 64
+"""An index of more runs of neighbours than this is left to a portable kernel, because each run is a slice."""
 CONCATENATIONS = {2: schema.XNNConcatenate2, 3: schema.XNNConcatenate3, 4: schema.XNNConcatenate4, 5: schema.XNNConcatenate5}
 
 
@@ -46,6 +50,8 @@ def cat(graph: Graph, values: Sequence[Any], dim: int = 0) -> XnnValue:
     most = max(CONCATENATIONS)
 
     def joined(some: Sequence[XnnValue]) -> XnnValue:
+        if len(some) == 1:
+            return some[0]
         memory = list(some[0].memory)
         memory[place] = sum(part.memory[place] for part in some)
         numbers = [part.number for part in some] + [NONE] * (most - len(some))
@@ -57,16 +63,25 @@ def cat(graph: Graph, values: Sequence[Any], dim: int = 0) -> XnnValue:
         rest = parts
         while rest and len(first) + len(rest) > most:
             count = min(most, len(first) + len(rest) - most + 1)
-            first.append(joined(rest[:count]) if count > 1 else rest[0])
+            first.append(joined(rest[:count]))
             rest = rest[count:]
         parts = first + rest
-    return joined(parts) if len(parts) > 1 else parts[0]
+    return joined(parts)
 
 
 def slice_tensor(graph: Graph, x: XnnValue, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> XnnValue:
-    if step != 1:
-        raise Unsupported("a `step` other than 1")
-    return _slice(graph, x, dim % len(x.axes), start, end)
+    """Slice a value. With a step, its axis is split into rows of `step` entries, of which the first ones are taken."""
+    dim %= len(x.axes)
+    if step == 1:
+        return _slice(graph, x, dim, start, end)
+    length = x.shape[dim]
+    kept = range(length)[start:end:step]
+    missing = kept.start + len(kept) * step - length
+    if missing > 0:
+        x = constant_pad(graph, x, [0] * 2 * (len(x.axes) - 1 - dim) + [0, missing])
+    whole = _slice(graph, x, dim, kept.start, kept.start + len(kept) * step)
+    rows = graph.reshape(whole, (*x.shape[:dim], len(kept), step, *x.shape[dim + 1 :]))
+    return graph.reshape(_slice(graph, rows, dim + 1, 0, 1), (*x.shape[:dim], len(kept), *x.shape[dim + 1 :]))
 
 
 def _slice(graph: Graph, x: XnnValue, axis: int, start: int | None, end: int | None) -> XnnValue:
@@ -82,6 +97,56 @@ def select(graph: Graph, x: XnnValue, dim: int, index: int) -> XnnValue:
     return graph.reshape(_slice(graph, x, dim, index, index + 1), x.shape[:dim] + x.shape[dim + 1 :])
 
 
+def unbind(graph: Graph, x: XnnValue, dim: int = 0) -> list[XnnValue]:
+    return [select(graph, x, dim, index) for index in range(x.shape[dim])]
+
+
+def splits(graph: Graph, x: XnnValue, sizes: int | Sequence[int], dim: int = 0) -> list[XnnValue]:
+    dim %= len(x.axes)
+    length = x.shape[dim]
+    ends = range(sizes, length + sizes, sizes) if isinstance(sizes, int) else list(accumulate(sizes))
+    return [_slice(graph, x, dim, start, min(end, length)) for start, end in pairwise([0, *ends])]
+
+
+def expand(graph: Graph, x: XnnValue, sizes: Sequence[int], *, implicit: bool = False, after: Sequence[int]) -> XnnValue:
+    """Expand a value: a product with ones, which XNNPACK broadcasts."""
+    x = graph.reshape(x, (*[1] * (len(after) - len(x.axes)), *x.shape))
+    repeats = [size if old == 1 else 1 for old, size in zip(x.shape, after, strict=True)]
+    if max(repeats, default=1) == 1:
+        return x
+    ones = constant(graph, torch.ones(repeats), x.axes)
+    memory = [max(sizes) for sizes in zip(x.memory, ones.memory, strict=True)]
+    return graph.add(schema.XNNMultiply, memory, x.axes, input1_id=x.number, input2_id=ones.number)
+
+
+def index_select(graph: Graph, x: XnnValue, dim: int, index: Any) -> XnnValue:
+    """Select entries that are known at export: repeated ones by an expansion, others by slices of the runs that they make."""
+    if isinstance(index, XnnValue):
+        raise Unsupported("an index that is computed")
+    return _taken(graph, x, dim % len(x.axes), [place % x.shape[dim] for place in index.tolist()])
+
+
+def flip(graph: Graph, x: XnnValue, dims: Sequence[int]) -> XnnValue:
+    for dim in (dim % len(x.axes) for dim in dims):
+        x = _taken(graph, x, dim, range(x.shape[dim])[::-1])
+    return x
+
+
+def _taken(graph: Graph, x: XnnValue, dim: int, places: Sequence[int]) -> XnnValue:
+    first, count = places[0], places.count(places[0])
+    if count > 1 and len(places) % count == 0 and list(places) == [first + i // count for i in range(len(places))]:
+        rows = _slice(graph, x, dim, first, places[-1] + 1)
+        shape = [*x.shape[: dim + 1], count, *x.shape[dim + 1 :]]
+        shape[dim] = len(places) // count
+        repeated = expand(graph, graph.reshape(rows, [*shape[: dim + 1], 1, *shape[dim + 2 :]]), shape, after=shape)
+        return graph.reshape(repeated, (*x.shape[:dim], len(places), *x.shape[dim + 1 :]))
+    starts = [i for i, place in enumerate(places) if i == 0 or place != places[i - 1] + 1]
+    if len(starts) > MOST_RUNS:
+        raise Unsupported("an index of more than 64 runs of neighbours")
+    runs = [places[start:end] for start, end in pairwise([*starts, len(places)])]
+    return cat(graph, [_slice(graph, x, dim, run[0], run[-1] + 1) for run in runs], dim)
+
+
 def contiguous(graph: Graph, x: XnnValue, memory_format: Any = None) -> XnnValue:
     return graph.to_layout(x, range(len(x.axes)))
 
@@ -93,6 +158,10 @@ def permute(_: Graph, x: XnnValue, dims: Sequence[int]) -> XnnValue:
 
 def transpose(graph: Graph, x: XnnValue, first: int, second: int) -> XnnValue:
     return permute(graph, x, swapped_axes(len(x.axes), first, second))
+
+
+def matrix_transpose(graph: Graph, x: XnnValue) -> XnnValue:
+    return permute(graph, x, range(len(x.axes))[::-1])
 
 
 def pad(graph: Graph, x: XnnValue, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> XnnValue:
@@ -133,6 +202,13 @@ def pixel_unshuffle(graph: Graph, x: XnnValue, factor: int) -> XnnValue:
     split = graph.reshape(x, (batch, channels, height // factor, factor, width // factor, factor))
     moved = permute(graph, split, (0, 1, 3, 5, 2, 4))
     return graph.reshape(moved, (batch, channels * factor**2, height // factor, width // factor))
+
+
+def pixel_shuffle(graph: Graph, x: XnnValue, factor: int) -> XnnValue:
+    *leading, channels, height, width = x.shape
+    split = graph.reshape(x, (math.prod(leading), channels // factor**2, factor, factor, height, width))
+    moved = permute(graph, split, (0, 1, 4, 2, 5, 3))
+    return graph.reshape(moved, (*leading, channels // factor**2, height * factor, width * factor))
 
 
 def identity(_: Graph, x: XnnValue, *args: Any, **kwargs: Any) -> XnnValue:

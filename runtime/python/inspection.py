@@ -144,13 +144,11 @@ def _show_interface(interface: Interface, console: Console) -> None:
 
 
 def _artifact(item: Artifact) -> str:
-    where = ", ".join(f"{count} nodes in {name}" for name, count in item.placement.delegated.items())
-    outside = f", not delegated: {', '.join(item.placement.not_delegated)}" if item.placement.not_delegated else ""
     right = f"; top-1 {proportion_text(item.accuracy.top1, item.accuracy.videos)} of {item.accuracy.dataset}" if item.accuracy else ""
     tools = ", ".join(f"{tool} {version}" for tool, version in item.tool_versions.items())
     return (
         f"{item.file}: {item.target}, {item.form}, {item.precision}, {item.input_dtype} frames, for {item.platform}; "
-        f"{item.size_bytes / 1e6:.2f} MB; {where}{outside}; largest error {item.parity.max_absolute_error:.1e} in {item.parity.steps} steps"
+        f"{item.size_bytes / 1e6:.2f} MB; {item.placement.summary()}; largest error {item.parity.max_absolute_error:.1e} in {item.parity.steps} steps"
         f"{right}{f'; {item.tuning}' if item.tuning else ''}{f'; needs {item.requires}' if item.requires else ''}; written by {tools}"
     )
 

@@ -18,7 +18,6 @@ from clipstep.export.lowering.lower import LoweringError, lower
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules import RULES
 from clipstep.export.targets import TARGETS, coreml, executorch, onnx
-from clipstep.export.targets.operators import LEFT_TO_CONVERTERS
 
 aten = torch.ops.aten
 
@@ -47,7 +46,7 @@ PROFILES: tuple[EngineProfile, ...] = (
 """With the first two values are computed frame by frame, with the others all frames in one batch, with the last one in their original order."""
 
 
-KNOWN_OPERATORS = {*LEFT_TO_CONVERTERS, *(operator for target in TARGETS.values() for operator in target.load_writer().OPERATORS)}
+KNOWN_OPERATORS = {operator for target in TARGETS.values() for operator in target.load_writer().OPERATORS}
 """The operators of docs/operators.md."""
 
 

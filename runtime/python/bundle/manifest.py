@@ -1,5 +1,7 @@
 """The models of `manifest.json`, which describes a bundle. Its JSON Schema is `manifest.schema.json` in this folder."""
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -171,13 +173,41 @@ class Interface(_Model):
         return repr(self)
 
 
+class NotDelegated(_Model):
+    """An operator of the lowered graph that no delegate runs."""
+
+    operator: str
+    """Its name, such as `aten.sort`."""
+    count: Positive
+    """How often it is outside for this reason."""
+    reason: str
+
+
 class Placement(_Model):
     """Which delegates run the nodes of an artifact's graph."""
 
     delegated: dict[str, int]
-    """The number of nodes by delegate, or by execution provider."""
+    """The number of nodes by delegate, or by execution provider. A delegate that is called several times in a step has an entry for each call."""
     not_delegated: tuple[str, ...]
     """The names of the nodes that no delegate runs."""
+    reasons: tuple[NotDelegated, ...] = ()
+    """Why no delegate runs them. An engine may run several nodes for one operator of the lowered graph. Empty if it is not known."""
+
+    def summary(self) -> str:
+        """Return the number of nodes in each delegate call, what is outside of them and why, in a few words."""
+        inside = [f"{count} nodes in {name}" for name, count in self.delegated.items()]
+        calls = [f"{len(inside)} delegate calls"] if len(inside) > 1 else []
+        return ", ".join([*inside, *calls, *([f"outside: {self._outside()}"] if self.not_delegated else [])])
+
+    def _outside(self) -> str:
+        if not self.reasons:
+            return _listed(Counter(self.not_delegated))
+        reasons = dict.fromkeys(one.reason for one in self.reasons)
+        return "; ".join(f"{_listed({one.operator: one.count for one in self.reasons if one.reason == reason})} ({reason})" for reason in reasons)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(name if count == 1 else f"{name} x {count}" for name, count in counts.items())
 
 
 class Parity(_Model):

@@ -120,9 +120,20 @@ data class Interface(
     }
 }
 
-/** Which delegate runs an artifact's nodes: their number by delegate, and the names of those that no delegate takes. */
+/** An operator of the lowered graph that no delegate runs for [reason], and how often. */
 @Serializable
-data class Placement(val delegated: Map<String, Int>, @SerialName("not_delegated") val notDelegated: List<String>)
+data class NotDelegated(val operator: String, val count: Int, val reason: String)
+
+/**
+ * Which delegate runs an artifact's nodes: their number by delegate call, the names of those that no delegate takes, and why. [reasons] is empty if it
+ * is not known.
+ */
+@Serializable
+data class Placement(
+    val delegated: Map<String, Int>,
+    @SerialName("not_delegated") val notDelegated: List<String>,
+    val reasons: List<NotDelegated> = emptyList(),
+)
 
 /** The errors of an artifact against its reference over the golden steps, and the bound they had to stay within. */
 @Serializable

@@ -111,7 +111,7 @@ class BundleTest {
             "Placement" to Placement.serializer(), "Parity" to Parity.serializer(), "Accuracy" to Accuracy.serializer(),
             "Arm64Step" to Arm64Step.serializer(), "Tuning" to Tuning.serializer(), "Requires" to Requires.serializer(),
             "Golden" to Golden.serializer(), "Export" to Export.serializer(), "Flush" to Flush.serializer(),
-            "KeptOutput" to KeptOutput.serializer(),
+            "KeptOutput" to KeptOutput.serializer(), "NotDelegated" to NotDelegated.serializer(),
         ).mapValues { (_, serializer) -> keys(serializer.descriptor) }
         val provenances = mapOf(
             "RunProvenance" to RunProvenance.serializer(), "FactoryProvenance" to FactoryProvenance.serializer(),
