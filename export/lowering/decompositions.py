@@ -69,7 +69,8 @@ def searchsorted(
 
 def distances(a: Tensor, b: Tensor, p: float, _: int | None = None) -> Tensor:
     """The distance of each row of `a` `(..., n, d)` from each row of `b` `(..., m, d)`, `(..., n, m)`."""
-    return torch.linalg.vector_norm(a.unsqueeze(-2) - b.unsqueeze(-3), p, -1)
+    found: Tensor = torch.linalg.vector_norm(a.unsqueeze(-2) - b.unsqueeze(-3), p, -1)
+    return found
 
 
 def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
