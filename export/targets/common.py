@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from clipstep.export.source_lines import UNKNOWN, line_of_node
 from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.errors import ClipstepError, error_summary
 
@@ -32,7 +33,7 @@ def write_operator(
         Unsupported: there is no such function, it has no parameter for an argument of the node, or it refuses a setting.
     """
     if node.target not in operators:
-        raise Unsupported(str(node.target))
+        raise Unsupported(described(node))
     function = operators[node.target]
     known = {"before": _shape(node.args[0] if node.args else None), "after": _shape(node), **more}
     given = {name: known[name] for name in signature(function).parameters if name in known}
@@ -40,11 +41,18 @@ def write_operator(
     try:
         bound = signature(function).bind(*leading, *args, **kwargs, **given)
     except TypeError as error:
-        raise Unsupported(f"{node.target}: {error}") from error
+        raise Unsupported(f"{described(node)}: {error}") from error
     try:
         return function(*bound.args, **bound.kwargs)
     except Unsupported as reason:
-        raise Unsupported(f"{node.target}, {reason}") from None
+        raise Unsupported(f"{described(node)}, {reason}") from None
+
+
+def described(node: fx.Node) -> str:
+    """Return the operator of a node with the shapes of its operands and its line in the network, if that is known."""
+    shapes = [_shape(value) for value in node.all_input_nodes]
+    line = line_of_node(node)
+    return f"{node.target}{'' if line == UNKNOWN else f' of {line}'} on shapes {shapes}"
 
 
 @contextlib.contextmanager
