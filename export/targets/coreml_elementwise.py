@@ -39,15 +39,19 @@ def binary(operation: Function, *, floating: bool = False) -> Function:
     return write
 
 
-def scaled(operation: Function, *, reverse: bool = False) -> Function:
+def scaled(operation: Function) -> Function:
     """Return a function that writes a sum or difference, whose second operand may be multiplied by `alpha`."""
 
     def write(x: Any, y: Any, alpha: float = 1) -> Any:
-        y = y if alpha == 1 else multiply(y, alpha)
-        a, b = arithmetic(y, x) if reverse else arithmetic(x, y)
+        a, b = arithmetic(x, y if alpha == 1 else multiply(y, alpha))
         return operation(x=a, y=b)
 
     return write
+
+
+def reversed_difference(x: Any, y: Any, alpha: float = 1) -> Any:
+    """Write `y - alpha * x`."""
+    return scaled(mb.sub)(y, x, alpha)
 
 
 def multiply(x: Any, y: Any) -> Any:
@@ -400,8 +404,8 @@ OPERATORS: dict[Any, Function] = {
     aten.round.decimals: rounded,
     aten.round.default: rounded,
     aten.rsqrt.default: unary(mb.rsqrt),
-    aten.rsub.Scalar: scaled(mb.sub, reverse=True),
-    aten.rsub.Tensor: scaled(mb.sub, reverse=True),
+    aten.rsub.Scalar: reversed_difference,
+    aten.rsub.Tensor: reversed_difference,
     aten.selu.default: lambda x: elu(x, 1.6732632423543772, 1.0507009873554805),
     aten.sgn.default: lambda x: mb.sign(x=x),
     aten.sigmoid.default: unary(mb.sigmoid),

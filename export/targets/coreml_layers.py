@@ -126,12 +126,13 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
 
 def matmul(x: Any, y: Any, *, transpose_y: bool = False) -> Any:
-    """Write a matrix product; Core ML's takes no vector as the second operand."""
+    """Write a matrix product. A vector is written as a matrix of one row or column, because Core ML's reference contradicts itself about vectors."""
     a, b = arithmetic(x, y)
-    if b.rank > 1:
-        return mb.matmul(x=a, y=b, **({"transpose_y": True} if transpose_y else {}))
-    product = mb.matmul(x=reshaped(a, [1, *a.shape]) if a.rank == 1 else a, y=mb.expand_dims(x=b, axes=[1]))
-    return mb.squeeze(x=product, axes=[-2, -1] if a.rank == 1 else [-1])
+    rows = mb.expand_dims(x=a, axes=[0]) if a.rank == 1 else a
+    columns = mb.expand_dims(x=b, axes=[1]) if b.rank == 1 else b
+    product = mb.matmul(x=rows, y=columns, **({"transpose_y": True} if transpose_y else {}))
+    axes = [*([-2] if rows is not a else []), *([-1] if columns is not b else [])]
+    return mb.squeeze(x=product, axes=[axis + product.rank for axis in axes]) if axes else product
 
 
 def scaled_sum(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
