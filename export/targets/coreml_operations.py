@@ -24,8 +24,16 @@ from clipstep.export.unsupported import Unsupported
 Writer = Callable[..., Any]
 
 
-def ml_program(module: fx.GraphModule, input_names: Sequence[str], output_names: Sequence[str], target: Any = ct.target.iOS17) -> Program:
+def ml_program(
+    module: fx.GraphModule,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    target: Any = ct.target.iOS17,
+    origins: dict[str, fx.Node] | None = None,
+) -> Program:
     """Write the program of a graph, whose inputs are float32.
+
+    If `origins` is given, the node that each operation was written for is added to it, by the operation's name.
 
     Raises:
         Unsupported: it has an operator, or a setting of one, that is not written here or that Core ML does not take.
@@ -45,7 +53,10 @@ def ml_program(module: fx.GraphModule, input_names: Sequence[str], output_names:
             if node.op == "output":
                 outputs = [_named(found[source], name) for source, name in zip(node.args[0], output_names, strict=True)]
             elif node.op != "placeholder":
+                count = len(function.operations)
                 found[node] = _written(module, node, found)
+                if origins is not None:
+                    origins.update((operation.name, node) for operation in list(function.operations)[count:])
         function.set_outputs(outputs)
     program.add_function("main", function)
     return program

@@ -1,13 +1,15 @@
 """Writes Core ML packages: an ML Program, operator by operator or, where an operator is not written here, by coremltools' converter."""
 
 from pathlib import Path
+from typing import Any
 
 import coremltools as ct
 import numpy as np
 import torch
 from coremltools.models.utils import load_spec
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
+from clipstep.export.source_lines import describe_error
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.common import converting
 from clipstep.export.targets.coreml import DEFAULT_IOS, MACOS
@@ -21,6 +23,7 @@ __all__ = ["OPERATORS", "requires", "to_ml_program", "write"]
 SHARED_CONSTANTS = ("common::noop_elimination", "common::dead_code_elimination", "common::const_deduplication")
 ROUNDED = ("common::add_fp16_cast", "common::remove_redundant_ops", "common::cast_optimization", "common::const_elimination")
 """The passes of coremltools that a graph needs after ours; `ROUNDED` are those for float16."""
+LARGEST = torch.finfo(torch.float16).max
 
 
 def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path, format_version: int | None = None) -> Placement:
@@ -55,19 +58,46 @@ def _target(ios: int) -> ct.target:
 
 
 def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str, ios: int = DEFAULT_IOS) -> ct.models.MLModel:
-    """Write the model of a graph operator by operator.
+    """Write the model of a graph operator by operator. Operations on values that are too large for float16 stay in float32.
 
     Raises:
-        Unsupported: it has an operator that is not written here.
+        Unsupported: it has an operator that is not written here, or that coremltools does not take.
     """
     passes = (*(ROUNDED if precision == "float16" else ()), *SHARED_CONSTANTS)
-    return ct.convert(
-        ml_program(graph, program.input_names, program.output_names, _target(ios)),
-        minimum_deployment_target=_target(ios),
-        compute_precision=_precision(precision),
-        pass_pipeline=ct.PassPipeline(list(passes), "clipstep"),
-        skip_model_load=True,
-    )
+    origins: dict[str, fx.Node] = {}
+    written = ml_program(graph, program.input_names, program.output_names, _target(ios), origins)
+    compute_precision: Any = _precision(precision)
+    if precision == "float16" and (wide := nodes_beyond_float16(graph, program)):
+        compute_precision = ct.transform.FP16ComputePrecision(op_selector=lambda operation: origins.get(operation.name) not in wide)
+    try:
+        with np.errstate(over="ignore"):  # coremltools compares the ranges of types in a narrower one.
+            return ct.convert(
+                written,
+                minimum_deployment_target=_target(ios),
+                compute_precision=compute_precision,
+                pass_pipeline=ct.PassPipeline(list(passes), "clipstep"),
+                skip_model_load=True,
+            )
+    except Exception as error:  # coremltools raises many types.
+        raise Unsupported(f"coremltools refuses the program, {describe_error(error)}") from error
+
+
+def nodes_beyond_float16(graph: fx.GraphModule, program: StepProgram) -> set[fx.Node]:
+    """Return the nodes that read or compute values beyond half of float16's range, in a step on the program's example frames."""
+    found: set[fx.Node] = set()
+
+    class Ranges(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
+                largest = float(torch.where(value.isfinite(), value, torch.zeros_like(value)).abs().max())
+                if largest > LARGEST / 2:
+                    found.update((n, *n.users))
+            return value
+
+    with torch.no_grad():
+        Ranges(graph).run(program.frames.float(), *program.states.values())
+    return found
 
 
 def converted(graph: nn.Module, program: StepProgram, precision: str, ios: int = DEFAULT_IOS) -> ct.models.MLModel:

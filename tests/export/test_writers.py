@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from clipstep.export.lowering.passes import fold_constants
 from clipstep.export.mlprogram import MlProgram
 from clipstep.export.targets import coreml_writer, executorch_writer
-from clipstep.export.targets.coreml_operations import ml_program
 from clipstep.export.targets.onnx_operations import onnx_model
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.export.unsupported import Unsupported
@@ -201,8 +200,8 @@ def test_only_the_frames_are_taken_as_floats(tmp_path: Path) -> None:
     assert torch.equal(got, graph(x)[0])
 
 
-@pytest.mark.parametrize("engine", ["executorch", "onnxruntime"])
-def test_what_core_ml_lacks(engine: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_dilated_pools_and_pixels_as_channels(engine: str, tmp_path: Path) -> None:
     functions: list[Function] = [
         lambda a, b, m: F.max_pool2d(a, 2, 1, 0, 2),
         lambda a, b, m: F.pixel_unshuffle(F.pad(a, (0, 1)).reshape(12, 1, 6, 6), 2),
@@ -297,19 +296,3 @@ def test_what_is_not_written(function: Callable[[Tensor], Tensor]) -> None:
 def test_what_is_not_written_as_onnx(function: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(Unsupported):
         onnx_model(traced(lambda x: (function(x),), torch.randn(1, 4, 4, 4)), ["x"], ["y"])
-
-
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda a: a.cumsum(1),
-        lambda a: F.pad(a, (1, 1, 1, 1), "reflect"),
-        lambda a: F.max_pool2d(a, 2, 1, 0, 2),
-        lambda a: F.avg_pool2d(a, 3, 2, 0, ceil_mode=True),
-        lambda a: F.conv2d(a, a),
-        lambda a: F.pixel_unshuffle(a, 2),
-    ],
-)
-def test_what_is_not_written_as_an_ml_program(function: Callable[[Tensor], Tensor]) -> None:
-    with pytest.raises(Unsupported):
-        ml_program(traced(lambda x: (function(x),), torch.randn(1, 4, 4, 4)), ["x"], ["y"])
