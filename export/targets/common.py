@@ -52,7 +52,7 @@ def described(node: fx.Node) -> str:
     """Return the operator of a node with the shapes of its operands and its line in the network, if that is known."""
     shapes = [_shape(value) for value in node.all_input_nodes]
     line = line_of_node(node)
-    return f"{node.target}{'' if line == UNKNOWN else f' of {line}'} on shapes {shapes}"
+    return f"{node.target} on shapes {shapes}{'' if line == UNKNOWN else f' from {line}'}"
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from coremltools.converters.mil import Builder as mb
 from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.targets.coreml_values import (
     array,
+    beyond,
     cast,
     choose,
     constant,
@@ -21,7 +22,6 @@ from clipstep.export.targets.coreml_values import (
     reshaped,
     through_integers,
 )
-from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 Function = Callable[..., Any]
@@ -42,7 +42,7 @@ def stack(values: Sequence[Any], dim: int = 0) -> Any:
 def slice_tensor(x: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
     first, last, _ = slice(start, end).indices(x.shape[dim])
     if last <= first:
-        raise Unsupported("a value without elements")
+        raise beyond("a value without elements")
     begins, ends, steps = [0] * x.rank, list(x.shape), [1] * x.rank
     begins[dim], ends[dim], steps[dim] = first, last, step
     return mb.slice_by_index(x=x, begin=begins, end=ends, stride=steps)
@@ -127,16 +127,9 @@ def _padded(x: Any, axis: int, before: int, after: int, mode: str) -> Any:
     """Pad one axis by elements of its own; a negative amount cuts. Core ML has no circular padding."""
     size = x.shape[axis]
     places = torch.arange(-before, size + after)
-    if mode == "circular":
-        places = places % size
-    elif mode == "reflect":
-        places = (size - 1 - (places.abs() - (size - 1)).abs()).abs()
-    elif mode == "replicate":
-        places = places.clamp(0, size - 1)
-    else:
-        raise Unsupported("a `mode` of padding that PyTorch does not have")
     if mode == "circular" or min(before, after) < 0:
-        return through_integers(lambda value: mb.gather(x=value, indices=array(places), axis=axis), x)
+        taken = {"circular": places % size, "reflect": (size - 1 - (places.abs() - (size - 1)).abs()).abs(), "replicate": places.clamp(0, size - 1)}
+        return through_integers(lambda value: mb.gather(x=value, indices=array(taken[mode]), axis=axis), x)
     amounts = [0] * (2 * x.rank)
     amounts[2 * axis : 2 * axis + 2] = before, after
     return mb.pad(x=x, pad=amounts, mode=mode)
@@ -262,10 +255,6 @@ def diagonal(x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1, *, after: Se
     places = torch.arange(rows * columns).reshape(rows, columns).diagonal(offset)
     found = through_integers(lambda value: mb.gather(x=value, indices=array(places), axis=len(others)), joined)
     return reshaped(found, after)
-
-
-def item(values: Sequence[Any], index: int) -> Any:
-    return values[index]
 
 
 OPERATORS: dict[Any, Function] = {

@@ -31,7 +31,7 @@ def ml_program(
     target: Any = ct.target.iOS17,
     origins: dict[str, fx.Node] | None = None,
 ) -> Program:
-    """Write the program of a graph, whose inputs are float32.
+    """Write the program of a graph. Its inputs are float32, frames of uint8 too.
 
     If `origins` is given, the node that each operation was written for is added to it, by the operation's name.
 
@@ -40,8 +40,8 @@ def ml_program(
     """
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     for node in placeholders:
-        if node.meta["val"].dtype != torch.float32:
-            raise Unsupported("an input that is not float32")
+        if node.meta["val"].dtype not in (torch.float32, torch.uint8):
+            raise Unsupported("an input that is neither float32 nor frames of uint8")
     inputs = {
         name: mb.placeholder(shape=tuple(node.meta["val"].shape), dtype=types.fp32) for name, node in zip(input_names, placeholders, strict=True)
     }
@@ -66,6 +66,9 @@ def _written(module: fx.GraphModule, node: fx.Node, found: dict[fx.Node, Any]) -
     with _refusals_of_coremltools(node):
         if node.op == "get_attr":
             return constant(getattr(module, str(node.target)), node.name)
+        if node.target is getitem:
+            (several,) = node.all_input_nodes
+            return found[several][node.args[1]]
         value = node.meta.get("val")
         outputs = [tuple(part.shape) for part in value if isinstance(part, Tensor)] if isinstance(value, tuple | list) else []
         return write_operator(OPERATORS, node, [], found, result=getattr(value, "dtype", None), outputs=outputs)
@@ -104,5 +107,4 @@ OPERATORS: dict[Any, Writer] = {
     **coreml_reductions.OPERATORS,
     **dict.fromkeys(IDENTITY, identity),
     **dict.fromkeys(RESHAPES, coreml_movement.reshape),
-    getitem: coreml_movement.item,
 }

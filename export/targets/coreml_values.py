@@ -21,10 +21,15 @@ LIMIT = 2**31
 """Beyond int32."""
 
 
+def beyond(what: str) -> Unsupported:
+    """Return the refusal of a value that Core ML cannot hold, whatever the operator."""
+    return Unsupported(what)
+
+
 def kind_of_type(dtype: torch.dtype) -> str:
     """Return the name of Core ML's type for one of PyTorch's."""
     if dtype.is_complex:
-        raise Unsupported("complex numbers")
+        raise beyond("complex numbers")
     return "fp32" if dtype.is_floating_point else "bool" if dtype == torch.bool else "int32"
 
 
@@ -47,11 +52,11 @@ def array(value: Tensor) -> Any:
         Unsupported: it has integers beyond int32, complex numbers, or no elements.
     """
     if not value.numel():
-        raise Unsupported("a constant without elements")
+        raise beyond("a constant without elements")
     name = kind_of_type(value.dtype)
     data = value.detach().contiguous()
     if name == "int32" and (int(data.min()) < -LIMIT or int(data.max()) >= LIMIT):
-        raise Unsupported("integers beyond int32")
+        raise beyond("integers beyond int32")
     return data.to(torch.float32 if name == "fp32" else torch.int32 if name == "int32" else torch.bool).numpy()[()]
 
 

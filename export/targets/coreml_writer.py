@@ -9,6 +9,7 @@ import torch
 from coremltools.models.utils import load_spec
 from torch import Tensor, fx, nn
 
+from clipstep.export.compat.coremltools_internals import FP16ComputePrecision
 from clipstep.export.source_lines import describe_error
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.common import converting
@@ -17,6 +18,7 @@ from clipstep.export.targets.coreml_operations import OPERATORS, ml_program
 from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.artifact_io import METADATA
 from clipstep.runtime.bundle.manifest import Placement, Requires
+from clipstep.runtime.errors import ClipstepError
 
 __all__ = ["OPERATORS", "requires", "to_ml_program", "write"]
 
@@ -39,9 +41,14 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     except Unsupported as reason:
         with converting("coremltools", reason):
             model = converted(graph, program, precision, ios)
-    model.user_defined_metadata[METADATA] = metadata
-    model.save(str(path))
-    function = model.get_spec().mlProgram.functions["main"]
+    try:
+        model.user_defined_metadata[METADATA] = metadata
+        model.save(str(path))
+        function = model.get_spec().mlProgram.functions["main"]
+    except OSError:
+        raise
+    except Exception as error:  # coremltools raises many types.
+        raise ClipstepError("coremltools cannot save the network", got=describe_error(error)) from error
     operations = function.block_specializations[function.opset].operations
     return Placement(delegated={"ML Program": sum(operation.type != "const" for operation in operations)}, not_delegated=())
 
@@ -68,7 +75,7 @@ def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str, i
     written = ml_program(graph, program.input_names, program.output_names, _target(ios), origins)
     compute_precision: Any = _precision(precision)
     if precision == "float16" and (wide := nodes_beyond_float16(graph, program)):
-        compute_precision = ct.transform.FP16ComputePrecision(op_selector=lambda operation: origins.get(operation.name) not in wide)
+        compute_precision = FP16ComputePrecision(op_selector=lambda operation: origins.get(operation.name) not in wide)
     try:
         with np.errstate(over="ignore"):  # coremltools compares the ranges of types in a narrower one.
             return ct.convert(

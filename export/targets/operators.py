@@ -46,6 +46,7 @@ has, or the export is refused. It is also refused for an operator that has no po
 "no" that it leaves the graph to the converter or, in ExecuTorch, the operator to a portable kernel. So it is with operators that are not listed. In
 ExecuTorch's column, "yes" also stands for operators that are computed from others, as layer norms are from means; of these a few, such as sorts, are
 then outside of XNNPACK. Inputs are float32: operations on other values are outside of XNNPACK, and so is the conversion of frames from uint8.
+In Core ML, float64 is float32 and int64 is int32; constants beyond int32, complex numbers and values without elements are refused.
 
 {writers}
 
