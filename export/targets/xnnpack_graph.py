@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from clipstep.export.lowering.operators import RESHAPES
-from clipstep.export.targets.common import write_operator
+from clipstep.export.targets.common import described, write_operator
 from clipstep.export.targets.xnnpack import Graph, Sketch
 from clipstep.export.targets.xnnpack_arithmetic import CLAMPS
 from clipstep.export.targets.xnnpack_operations import OPERATORS
@@ -66,8 +66,8 @@ def refusals(module: fx.GraphModule) -> dict[fx.Node, str]:
 
 
 def _sentence(node: fx.Node, reason: str) -> str:
-    name = str(node.target)
-    return "XNNPACK has no such operator" if reason == name else f"XNNPACK does not take {reason.removeprefix(f'{name}, ').removeprefix(f'{name}: ')}"
+    setting = reason.removeprefix(described(node)).lstrip(",: ")
+    return f"XNNPACK does not take {setting}" if setting else "XNNPACK has no such operator"
 
 
 def _written(module: fx.GraphModule, graph: Graph, node: fx.Node, found: dict[fx.Node, Any], fused: dict[fx.Node, fx.Node]) -> Any:
