@@ -19,8 +19,8 @@ from clipstep.export.lowering.operators import CONVOLUTIONS
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules import BY_RULE_ALWAYS, rule_of
 from clipstep.export.lowering.rules.convolution import convolution_of
-from clipstep.export.lowering.rules.elementwise import BINARY
-from clipstep.export.lowering.rules.kinds import reason_against
+from clipstep.export.lowering.rules.formulas import formula_of
+from clipstep.export.lowering.rules.kinds import is_pointwise, reason_against
 from clipstep.export.lowering.rules.strategies import strategy_for
 from clipstep.export.lowering.values import Frames
 from clipstep.export.source_lines import describe_error, line_of_error, line_of_node
@@ -132,7 +132,8 @@ class _Lowering(fx.Interpreter):
         """Run an operation on values of rank 4 or less. A view of a value that lies otherwise in memory than it did in the network is a reshape."""
         if n.target == torch.ops.aten.view.default and not args[0].is_contiguous():
             return args[0].reshape(args[1])
-        return self.call_function(n.target, args, kwargs)
+        function: Any = formula_of(n.target) if is_pointwise(n.target) else n.target
+        return self.call_function(function, args, kwargs)
 
     def run_node(self, n: fx.Node) -> Any:
         if n.target == torch.ops.aten._assert_tensor_metadata.default:
@@ -140,7 +141,7 @@ class _Lowering(fx.Interpreter):
         if n.op != "call_function" or n in self.constants:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        if n.target in BINARY and n.meta["val"].is_floating_point():  # ExecuTorch would convert integer constants in every step.
+        if is_pointwise(n.target) and n.meta["val"].is_floating_point():  # ExecuTorch would convert integer constants in every step.
             args = tuple(float(value) if type(value) is int else value for value in args)
         high = any(isinstance(value, Tensor) and value.ndim > 4 for value in tree_leaves(n.meta.get("val")))
         by_rule = high or n.target in BY_RULE_ALWAYS or any(isinstance(value, LazyPermutation | Frames) for value in tree_leaves((args, kwargs)))

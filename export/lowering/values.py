@@ -173,4 +173,6 @@ def expand(x: Value | Tensor, sizes: Sequence[int]) -> LazyPermutation | Tensor:
 
 
 def _repeated(rows: list[Tensor], count: int) -> Tensor:
-    return rows[0].expand(-1, count, -1)
+    """Repeat the single entry of the middle axis; as a product with ones, for which all engines have kernels."""
+    (data,) = rows
+    return data * torch.ones(1, count, 1) if data.dtype == torch.float32 else data.expand(-1, count, -1)

@@ -134,7 +134,7 @@ class _RecordedState(PackedState):
 
 def _graph_of(network: nn.Module, example: Tensor) -> fx.GraphModule:
     with torch.no_grad():
-        exported = export_whole(network, (example,), RNN)
+        exported = export_whole(network, (example,), {*RNN, *RULES})
     graph = fx.GraphModule(exported, exported.graph)  # torch.export's own module refuses eval().
     fold_constants(graph)
     find_channel_shuffles(graph)

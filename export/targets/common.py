@@ -27,7 +27,8 @@ def write_operator(
     """Call the function that writes the operator of a node, and return what it returns.
 
     The function gets `leading`, then the node's arguments with `found` in place of other nodes. If it has keyword parameters
-    `before`, `after` or one of `more`, it gets them too: the shapes of the node's first argument and of its result, as tuples.
+    `before`, `after`, `kind` or one of `more`, it gets them too: the shapes of the node's first argument and of its result, as tuples, and the type
+    of the first argument that is a tensor.
 
     Raises:
         Unsupported: there is no such function, it has no parameter for an argument of the node, or it refuses a setting.
@@ -35,7 +36,7 @@ def write_operator(
     if node.target not in operators:
         raise Unsupported(described(node))
     function = operators[node.target]
-    known = {"before": _shape(node.args[0] if node.args else None), "after": _shape(node), **more}
+    known = {"before": _shape(node.args[0] if node.args else None), "after": _shape(node), "kind": _type(node), **more}
     given = {name: known[name] for name in signature(function).parameters if name in known}
     args, kwargs = fx.map_arg((node.args, node.kwargs), found.__getitem__)
     try:
@@ -76,6 +77,11 @@ def converting(tool: str, reason: Unsupported) -> Iterator[None]:
 
 def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value.meta["val"].shape) if isinstance(value, fx.Node) and isinstance(value.meta.get("val"), torch.Tensor) else None
+
+
+def _type(node: fx.Node) -> torch.dtype | None:
+    kinds = (source.meta["val"].dtype for source in node.all_input_nodes if isinstance(source.meta.get("val"), torch.Tensor))
+    return next(kinds, None)
 
 
 def check_result(dtype: torch.dtype | None) -> None:

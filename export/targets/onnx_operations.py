@@ -7,54 +7,20 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 from torch import Tensor, fx
 
 from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.lowering.operators import RESHAPES
-from clipstep.export.targets.common import IDENTITY, Pair, check_result, check_scales, clamp_bounds, pair, write_operator
+from clipstep.export.targets import onnx_axes, onnx_elementwise
+from clipstep.export.targets.common import IDENTITY, Pair, check_scales, clamp_bounds, pair, write_operator
 from clipstep.export.targets.onnx import OPSETS
+from clipstep.export.targets.onnx_graph import TYPES, OnnxGraph
 from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
-TYPES = {torch.float32: TensorProto.FLOAT, torch.uint8: TensorProto.UINT8, torch.int64: TensorProto.INT64}
-
-
-class OnnxGraph:
-    """The nodes of a model in their order, and their constants."""
-
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[bytes, TensorProto] = {}
-        self.cuts: dict[str, tuple[str, dict[int, tuple[int, int]]]] = {}
-        """For each slice with a step of 1: the value that is sliced, and the start and end along each axis."""
-        self.reshaped: dict[str, str] = {}
-        """For each reshape: the value that is reshaped."""
-
-    def add(self, operation: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node and return the name of its result. The node has that name too: onnxruntime 1.21 and older fuse nodes without names wrongly."""
-        name = f"{operation.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operation, list(inputs), [name], name=name, **attributes))
-        return name
-
-    def constant(self, value: Tensor | Sequence[int] | float) -> str:
-        """Add a constant, a tensor, integers or one float32, and return its name. Equal constants are stored once."""
-        if isinstance(value, Tensor):
-            array = value.detach().contiguous().numpy()
-        else:
-            array = np.array(value, np.float32 if isinstance(value, float) else np.int64)
-        key = array.tobytes() + repr((array.shape, array.dtype)).encode()
-        if key not in self.initializers:
-            self.initializers[key] = numpy_helper.from_array(array, f"constant_{len(self.initializers)}")
-        return str(self.initializers[key].name)
-
-    def name(self, value: Any) -> str:
-        """Return the name of a value; a tensor or a number is added as a constant, and a name is returned as it is."""
-        return value if isinstance(value, str) else self.constant(value if isinstance(value, Tensor) else float(value))
 
 
 def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names: Sequence[str], opset: int = OPSETS[-1]) -> onnx.ModelProto:
@@ -120,35 +86,17 @@ def linear(graph: OnnxGraph, x: str, weight: str | Tensor, bias: Any = None) -> 
     return product if bias is None else graph.add("Add", product, graph.name(bias))
 
 
-def operator(name: str, **attributes: Any) -> Callable[..., str]:
-    """Return a function that writes an operator as the ONNX operator of that name, with the same operands."""
-    return lambda graph, *operands: graph.add(name, *(graph.name(operand) for operand in operands), **attributes)
-
-
-def reversed_subtraction(graph: OnnxGraph, a: Any, b: Any) -> str:
-    return graph.add("Sub", graph.name(b), graph.name(a))
-
-
-def rsqrt(graph: OnnxGraph, x: str) -> str:
-    return graph.add("Reciprocal", graph.add("Sqrt", x))
-
-
-def power(graph: OnnxGraph, x: str, exponent: float) -> str:
-    return graph.add("Mul", x, x) if exponent == 2 else graph.add("Pow", x, graph.constant(float(exponent)))
-
-
 def silu(graph: OnnxGraph, x: str) -> str:
     return graph.add("Mul", x, graph.add("Sigmoid", x))
 
 
-def clamp(graph: OnnxGraph, x: str, low: float | None = None, high: float | None = None, **named: float) -> str:
+def clamp(graph: OnnxGraph, x: str, low: float | None = None, high: float | None = None, *, kind: torch.dtype | None = None, **named: float) -> str:
     low, high = clamp_bounds(low, high, **named)
-    return graph.add("Clip", x, *("" if bound is None else graph.constant(float(bound)) for bound in (low, high)))
+    return graph.add("Clip", x, *("" if bound is None else graph.name(bound, kind) for bound in (low, high)))
 
 
 def softmax(graph: OnnxGraph, x: str, dim: int, dtype: torch.dtype | None = None) -> str:
-    check_result(dtype)
-    return graph.add("Softmax", x, axis=dim)
+    return graph.add("Softmax", x if dtype is None else graph.cast(x, dtype), axis=dim)
 
 
 def cat(graph: OnnxGraph, values: Sequence[Any], dim: int = 0) -> str:
@@ -272,10 +220,6 @@ def resize(
     return graph.add("Resize", x, "", "", graph.constant(list(after)), mode="linear", coordinate_transformation_mode=how)
 
 
-AXES_ARE_AN_INPUT = {"ReduceMean": 18, "ReduceSum": 13}
-"""The first operator set in which the axes of a reduction are an input instead of an attribute."""
-
-
 def hardswish(graph: OnnxGraph, x: str) -> str:
     if graph.opset >= 14:
         return graph.add("HardSwish", x)
@@ -296,24 +240,13 @@ def gelu(graph: OnnxGraph, x: str, approximate: str = "none") -> str:
     return graph.add("Mul", graph.add("Mul", x, graph.constant(0.5)), graph.add("Add", inner, graph.constant(1.0)))
 
 
-def reduction(name: str) -> Callable[..., str]:
-    def write(graph: OnnxGraph, x: str, dims: Any = None, keep: bool = False, dtype: torch.dtype | None = None) -> str:
-        check_result(dtype)
-        axes = [dims] if isinstance(dims, int) else list(dims or ())
-        if axes and graph.opset < AXES_ARE_AN_INPUT[name]:
-            return graph.add(name, x, axes=axes, keepdims=int(keep))
-        return graph.add(name, x, *([graph.constant(axes)] if axes else []), keepdims=int(keep))
-
-    return write
-
-
 def layer_norm(graph: OnnxGraph, x: str, shape: Sequence[int], weight: Any = None, bias: Any = None, epsilon: float = 1e-5, *_: Any) -> str:
     """Write a layer norm. Before operator set 17 it is written as a formula: (x - mean) / sqrt(variance + epsilon) * weight + bias."""
     axes = list(range(-len(shape), 0))
     scale, shift = (value if value is not None else torch.full(tuple(shape), number) for value, number in ((weight, 1.0), (bias, 0.0)))
     if graph.opset >= 17:
         return graph.add("LayerNormalization", x, graph.name(scale), graph.name(shift), axis=axes[0], epsilon=epsilon)
-    mean = reduction("ReduceMean")
+    mean = onnx_axes.reduction("ReduceMean")
     centred = graph.add("Sub", x, mean(graph, x, axes, True))
     variance = mean(graph, graph.add("Mul", centred, centred), axes, True)
     normalised = graph.add("Div", centred, graph.add("Sqrt", graph.add("Add", variance, graph.constant(float(epsilon)))))
@@ -321,7 +254,29 @@ def layer_norm(graph: OnnxGraph, x: str, shape: Sequence[int], weight: Any = Non
 
 
 def cast(graph: OnnxGraph, x: str, dtype: torch.dtype) -> str:
-    return graph.add("Cast", x, to=TYPES[dtype])
+    return graph.cast(x, dtype)
+
+
+def conv_transpose2d(
+    graph: OnnxGraph,
+    x: str,
+    weight: Any,
+    bias: Any = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    output_padding: Pair = 0,
+    groups: int = 1,
+    dilation: Pair = 1,
+) -> str:
+    inputs = [x, graph.name(weight), *([] if bias is None else [graph.name(bias)])]
+    settings = {"strides": pair(stride), "pads": pair(padding) * 2, "output_padding": pair(output_padding), "dilations": pair(dilation)}
+    return graph.add("ConvTranspose", *inputs, group=groups, **settings)
+
+
+def nearest(graph: OnnxGraph, x: str, *_: Any, after: Sequence[int]) -> str:
+    """Write an interpolation by whole factors, which the lowering leaves as it is."""
+    how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return graph.add("Resize", x, "", "", graph.constant(list(after)), mode="nearest", **how)
 
 
 def identity(_: OnnxGraph, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -329,39 +284,26 @@ def identity(_: OnnxGraph, x: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 OPERATORS: dict[Any, Callable[..., Any]] = {
+    **onnx_elementwise.OPERATORS,
+    **onnx_axes.OPERATORS,
+    aten.conv_transpose2d.input: conv_transpose2d,
+    aten.upsample_nearest2d.vec: nearest,
     aten.conv2d.default: conv2d,
     aten.linear.default: linear,
-    aten.matmul.default: operator("MatMul"),
-    aten.mm.default: operator("MatMul"),
-    aten.bmm.default: operator("MatMul"),
-    aten.add.Tensor: operator("Add"),
-    aten.sub.Tensor: operator("Sub"),
-    aten.rsub.Scalar: reversed_subtraction,
-    aten.mul.Tensor: operator("Mul"),
-    aten.div.Tensor: operator("Div"),
-    aten.maximum.default: operator("Max"),
-    aten.minimum.default: operator("Min"),
-    aten.relu.default: operator("Relu"),
+    aten.matmul.default: onnx_elementwise.operator("MatMul"),
+    aten.mm.default: onnx_elementwise.operator("MatMul"),
+    aten.bmm.default: onnx_elementwise.operator("MatMul"),
     aten.relu6.default: lambda graph, x: clamp(graph, x, 0.0, 6.0),
     aten.hardtanh.default: lambda graph, x, low=-1.0, high=1.0: clamp(graph, x, low, high),
     aten.clamp.default: clamp,
     aten.clamp_min.default: clamp,
-    aten.clamp_max.default: lambda graph, x, high: clamp(graph, x, None, high),
-    aten.sigmoid.default: operator("Sigmoid"),
-    aten.hardsigmoid.default: operator("HardSigmoid", alpha=1 / 6, beta=0.5),
-    aten.tanh.default: operator("Tanh"),
+    aten.clamp_max.default: lambda graph, x, high, *, kind=None: clamp(graph, x, None, high, kind=kind),
+    aten.hardsigmoid.default: onnx_elementwise.operator("HardSigmoid", alpha=1 / 6, beta=0.5),
     aten.hardswish.default: hardswish,
-    aten.exp.default: operator("Exp"),
-    aten.log.default: operator("Log"),
-    aten.sqrt.default: operator("Sqrt"),
-    aten.rsqrt.default: rsqrt,
-    aten.abs.default: operator("Abs"),
-    aten.neg.default: operator("Neg"),
     aten.leaky_relu.default: lambda graph, x, slope=0.01: graph.add("LeakyRelu", x, alpha=float(slope)),
     aten.elu.default: lambda graph, x, alpha=1.0: graph.add("Elu", x, alpha=float(alpha)),
     aten.gelu.default: gelu,
     aten.silu.default: silu,
-    aten.pow.Tensor_Scalar: power,
     aten.softmax.int: softmax,
     aten.layer_norm.default: layer_norm,
     aten.cat.default: cat,
@@ -375,8 +317,6 @@ OPERATORS: dict[Any, Callable[..., Any]] = {
     aten.pixel_unshuffle.default: pixel_unshuffle,
     aten.max_pool2d.default: max_pool2d,
     aten.avg_pool2d.default: avg_pool2d,
-    aten.mean.dim: reduction("ReduceMean"),
-    aten.sum.dim_IntList: reduction("ReduceSum"),
     aten.to.dtype: cast,
     **dict.fromkeys(IDENTITY, identity),
     **dict.fromkeys(RESHAPES, reshape),

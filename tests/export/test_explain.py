@@ -115,6 +115,7 @@ def test_graphs_after_each_pass() -> None:
         "export",
         "fold_constants",
         "simplify_pools_and_strides",
+        "add_batch_axes",
         "find_channel_shuffles",
         "fold_batch_norms",
         "fold_channel_shuffles",

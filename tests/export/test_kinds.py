@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from onnxruntime import InferenceSession
 from operations import KINDS, All, X
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from clipstep.export.lowering.lower import LoweringError, lower
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.targets import executorch, onnx
+from clipstep.export.targets.onnx_operations import onnx_model
 
 
 @pytest.mark.parametrize("profile", [onnx.PROFILE, executorch.PROFILE], ids=["onnx", "executorch"])
@@ -24,6 +26,17 @@ def test_operations_of_a_kind(kind: str, profile: EngineProfile) -> None:
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
     values = [node.meta["val"] for node in lowered.graph.nodes if "val" in node.meta]
     assert max(value.ndim for value in values if isinstance(value, Tensor)) <= 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_onnx_files_with_operations_of_a_kind(kind: str) -> None:
+    """Written by our own writer alone, and run in onnxruntime."""
+    network, x = All(KINDS[kind]), torch.randn(X[1:], generator=torch.Generator().manual_seed(1))
+    names = [f"y{place}" for place in range(len(KINDS[kind]))]
+    session = InferenceSession(onnx_model(lower(network, (x,), onnx.PROFILE), ["x"], names).SerializeToString())
+    other = torch.randn(X[1:], generator=torch.Generator().manual_seed(2))
+    for name, got, expected in zip(KINDS[kind], session.run(None, {"x": other.numpy()}), network(other), strict=True):
+        torch.testing.assert_close(torch.from_numpy(got), expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def _assigned(x: Tensor, places: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from clipstep.export.lowering.passes.masks import fold_masks
 from clipstep.export.lowering.passes.relus import move_relus
 from clipstep.export.lowering.passes.scales import fold_scales
 from clipstep.export.lowering.passes.strides_and_paddings import fold_paddings, fold_temporal_strides
-from clipstep.export.lowering.passes.whole_values import simplify_pools_and_strides
+from clipstep.export.lowering.passes.whole_values import add_batch_axes, simplify_pools_and_strides
 from clipstep.export.lowering.profile import EngineProfile
 
 Pass = Callable[[fx.GraphModule], fx.GraphModule | None]
@@ -25,6 +25,7 @@ Pass = Callable[[fx.GraphModule], fx.GraphModule | None]
 BEFORE_LOWERING: tuple[Pass, ...] = (
     fold_constants,
     simplify_pools_and_strides,
+    add_batch_axes,
     find_channel_shuffles,
     fold_batch_norms,
     fold_channel_shuffles,

@@ -1,4 +1,4 @@
-"""A pass for two operators whose meaning the graph decides, and not their arguments alone."""
+"""Passes for operators whose meaning the graph decides, and not their arguments alone."""
 
 import operator
 from typing import Any
@@ -13,6 +13,33 @@ POOLS = {
     aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
     aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
 }
+BATCHED_RANK = {
+    **dict.fromkeys((aten.conv2d.default, aten.conv_transpose2d.input, aten.avg_pool2d.default, aten.max_pool2d.default), 4),
+    **dict.fromkeys((aten._adaptive_avg_pool2d.default, aten.upsample_nearest2d.vec, aten.upsample_bilinear2d.vec), 4),
+    **dict.fromkeys((aten.conv3d.default, aten.conv3d.padding, aten.conv_transpose3d.input, aten.avg_pool3d.default, aten.max_pool3d.default), 5),
+    aten.adaptive_avg_pool3d.default: 5,
+}
+"""The rank of a batch of values for each operator that also takes a single value, of one rank less."""
+
+
+def add_batch_axes(graph: fx.GraphModule) -> None:
+    """Give a single value an axis for the batch, which engines expect.
+
+    Before: `conv2d(x, weight)` of `x` `(C, H, W)`. After: `squeeze(conv2d(unsqueeze(x, 0), weight), 0)`.
+    """
+    for node in graph.graph.nodes:
+        if node.target not in BATCHED_RANK or node.args[0].meta["val"].ndim == BATCHED_RANK[node.target]:
+            continue
+        x, single = node.args[0], node.meta["val"]
+        with graph.graph.inserting_before(node):
+            batch = graph.graph.call_function(aten.unsqueeze.default, (x, 0))
+        with graph.graph.inserting_after(node):
+            result = graph.graph.call_function(aten.squeeze.dim, (node, 0))
+        batch.meta, result.meta = dict(node.meta, val=x.meta["val"].unsqueeze(0)), dict(node.meta)
+        node.meta = dict(node.meta, val=single.unsqueeze(0))
+        node.replace_all_uses_with(result, delete_user_cb=lambda user, result=result: user is not result)
+        node.args = (batch, *node.args[1:])
+    clean(graph)
 
 
 def simplify_pools_and_strides(graph: fx.GraphModule) -> None:

@@ -33,7 +33,6 @@ BY_RULE_ALWAYS = {
     aten._unsafe_index.Tensor,
     aten.index_put.default,
     aten._unsafe_index_put.default,
-    aten.instance_norm.default,
     aten.repeat.default,
     aten.roll.default,
     aten.unfold.default,
@@ -50,6 +49,19 @@ BY_RULE_ALWAYS = {
     aten.flip.default,
     aten._to_copy.default,
     aten._native_batch_norm_legit_no_training.default,
+    aten.expand.default,
+    aten.pad.default,
+    aten.avg_pool2d.default,
+    aten._adaptive_avg_pool2d.default,
+    aten.adaptive_max_pool2d.default,
+    aten.upsample_nearest2d.vec,
+    aten._upsample_nearest_exact2d.vec,
+    aten.upsample_bilinear2d.vec,
+    aten.upsample_bicubic2d.vec,
+    aten.to.device,
+    aten.full_like.default,
+    aten.zeros_like.default,
+    aten.ones_like.default,
 }
 """Operators that are lowered by their rules whatever the rank of their values, because engines lack them."""
 

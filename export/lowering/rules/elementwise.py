@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from clipstep.export.compat.torch_internals import tree_flatten, tree_unflatten
 from clipstep.export.lowering.lazy import RANK, LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
+from clipstep.export.lowering.rules.formulas import formula_of
 from clipstep.export.lowering.values import (
     Frames,
     Value,
@@ -118,67 +118,32 @@ def _on_joined_axes(function: Callable[..., Tensor], values: list[LazyPermutatio
     return unwrap_low_rank(LazyPermutation.of(data, shape))
 
 
-def power(profile: EngineProfile, x: Value, exponent: float) -> Value:
-    """Compute a power. A square is computed as a product, for which all engines have kernels."""
-    square: Callable[..., Value] = unary((lambda a: a * a) if exponent == 2 else lambda a: torch.pow(a, exponent))
-    return square(profile, x)
+def to(profile: EngineProfile, x: Value | Tensor, dtype: torch.dtype | None = None, *_: Any, **__: Any) -> Any:
+    """Convert to another type. Devices and formats of memory are left out."""
+    if dtype is None:
+        return x
+    return x.to(dtype) if isinstance(x, Tensor) else unary(lambda a: a.to(dtype))(profile, x)
 
 
-def to(profile: EngineProfile, x: Value | Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Convert to another type."""
-    if isinstance(x, Tensor):
-        return x.to(*args, **kwargs)
-    return unary(lambda a: a.to(*args, **kwargs))(profile, x)
-
-
-ZERO_PRESERVING_UNARY: dict[Any, Callable[..., Tensor]] = {
-    aten.relu.default: F.relu,
-    aten.relu6.default: F.relu6,
-    aten.leaky_relu.default: F.leaky_relu,
-    aten.elu.default: F.elu,
-    aten.selu.default: F.selu,
-    aten.gelu.default: F.gelu,
-    aten.silu.default: F.silu,
-    aten.hardswish.default: F.hardswish,
-    aten.mish.default: F.mish,
-    aten.tanh.default: torch.tanh,
-    aten.neg.default: torch.neg,
-    aten.abs.default: torch.abs,
-}
-UNARY: dict[Any, Callable[..., Tensor]] = {
-    aten.sigmoid.default: torch.sigmoid,
-    aten.hardsigmoid.default: F.hardsigmoid,
-    aten.hardtanh.default: F.hardtanh,
-    aten.softplus.default: F.softplus,
-    aten.clamp.default: torch.clamp,
-    aten.clamp_min.default: torch.clamp_min,
-    aten.clamp_max.default: torch.clamp_max,
-    aten.exp.default: torch.exp,
-    aten.log.default: torch.log,
-    aten.sqrt.default: torch.sqrt,
-    aten.rsqrt.default: torch.rsqrt,
-    aten.reciprocal.default: torch.reciprocal,
-}
-BINARY: dict[Any, Callable[..., Tensor]] = {
-    aten.add.Tensor: torch.add,
-    aten.add.Scalar: torch.add,
-    aten.sub.Tensor: torch.sub,
-    aten.sub.Scalar: torch.sub,
-    aten.mul.Tensor: torch.mul,
-    aten.mul.Scalar: torch.mul,
-    aten.div.Tensor: torch.div,
-    aten.div.Scalar: torch.div,
-    aten.maximum.default: torch.maximum,
-    aten.minimum.default: torch.minimum,
-    aten.rsub.Scalar: lambda x, y: y - x,
-}
-
+ZERO_PRESERVING_UNARY = (
+    aten.relu.default,
+    aten.relu6.default,
+    aten.leaky_relu.default,
+    aten.elu.default,
+    aten.selu.default,
+    aten.gelu.default,
+    aten.silu.default,
+    aten.hardswish.default,
+    aten.mish.default,
+    aten.tanh.default,
+    aten.neg.default,
+    aten.abs.default,
+)
+"""Unary operators with f(0) = 0: frames of zeros stay None."""
 RULES: dict[Any, Callable[..., Any]] = {
-    **{operation: unary(function, zero_preserving=True) for operation, function in ZERO_PRESERVING_UNARY.items()},
-    **{operation: unary(function) for operation, function in UNARY.items()},
-    **{operation: pointwise(function) for operation, function in BINARY.items()},
-    aten.pow.Tensor_Scalar: power,
-    aten.square.default: lambda profile, x: power(profile, x, 2),
+    **{operation: unary(formula_of(operation), zero_preserving=True) for operation in ZERO_PRESERVING_UNARY},
     aten._to_copy.default: to,
     aten.to.dtype: to,
+    aten.to.device: lambda profile, x, _, dtype=None, *more, **named: to(profile, x, dtype),
+    aten.to.dtype_layout: to,
 }

@@ -40,10 +40,30 @@ def interpolation(operator: Any, mode: str | None) -> Callable[..., Value | Tens
     return rule
 
 
-def _matrix(operator: Any, axis: int, size: int, wanted: int, align: Sequence[bool], factor: float | None) -> Tensor:
+def interpolation_of_frames(operator: Any, mode: str | None) -> Callable[..., Value | Tensor]:
+    """Return the rule of a 2D interpolation of `(N, C, H, W)`; `mode` as for `interpolation`."""
+
+    def rule(profile: EngineProfile, x: Tensor, sizes: Sequence[int] | None, *settings: Any) -> Value | Tensor:
+        *align, factors = settings if len(settings) > (mode != "nearest") else (*settings, None)
+        before = x.shape[2:]
+        after = tuple(sizes) if sizes else tuple(int(size * factor) for size, factor in zip(before, factors, strict=True))
+        if mode and all(new % old == 0 for old, new in zip(before, after, strict=True)):
+            corners = {"align_corners": align[0]} if align else {}
+            return F.interpolate(x, size=after, mode=mode, **corners)
+        result: Value | Tensor = x
+        for axis in (0, 1):
+            if before[axis] != after[axis]:
+                matrix = _matrix(operator, axis, before[axis], after[axis], align, None if sizes else factors[axis], 2)
+                result = _product(to_lazy(result), 2 + axis, matrix)
+        return result
+
+    return rule
+
+
+def _matrix(operator: Any, axis: int, size: int, wanted: int, align: Sequence[bool], factor: float | None, count: int = 3) -> Tensor:
     """Return the matrix `(wanted, size)` of an interpolation along one axis: what the operator makes of the identity."""
-    shape, sizes, factors = [1, size, 1, 1, 1], [1, 1, 1], [1.0, 1.0, 1.0]
-    shape[TIME + axis], sizes[axis] = size, wanted
+    shape, sizes, factors = [1, size, *[1] * count], [1] * count, [1.0] * count
+    shape[2 + axis], sizes[axis] = size, wanted
     where: list[Any] = [sizes, *align, None]
     if factor is not None:
         factors[axis] = factor
@@ -72,5 +92,9 @@ def _product(value: LazyPermutation, dim: int, matrix: Tensor) -> Value | Tensor
 RULES: dict[Any, Callable[..., Any]] = {
     aten.upsample_nearest3d.vec: interpolation(aten.upsample_nearest3d.vec, "nearest"),
     aten._upsample_nearest_exact3d.vec: interpolation(aten._upsample_nearest_exact3d.vec, None),
+    aten.upsample_nearest2d.vec: interpolation_of_frames(aten.upsample_nearest2d.vec, "nearest"),
+    aten._upsample_nearest_exact2d.vec: interpolation_of_frames(aten._upsample_nearest_exact2d.vec, None),
+    aten.upsample_bilinear2d.vec: interpolation_of_frames(aten.upsample_bilinear2d.vec, "bilinear"),
+    aten.upsample_bicubic2d.vec: interpolation_of_frames(aten.upsample_bicubic2d.vec, None),
     aten.upsample_trilinear3d.vec: interpolation(aten.upsample_trilinear3d.vec, "bilinear"),
 }

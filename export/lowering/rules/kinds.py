@@ -17,6 +17,7 @@ from torch import Tensor
 from clipstep.export.compat.torch_internals import OpOverload, arguments_of, tree_map
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.rules.elementwise import pointwise
+from clipstep.export.lowering.rules.formulas import formula_of
 from clipstep.export.lowering.values import Value, to_lazy, unwrap_low_rank
 from clipstep.export.unsupported import Unsupported
 
@@ -28,13 +29,17 @@ def rule_of_kind(operator: Any) -> Rule | None:
     if not isinstance(operator, OpOverload) or "fft" in str(operator):
         return None
     names = {argument.name for argument in arguments_of(operator)}
-    if torch.Tag.pointwise in operator.tags:
-        return pointwise(operator)
+    if is_pointwise(operator):
+        return pointwise(formula_of(operator))
     if "keepdim" in names or torch.Tag.reduction in operator.tags:
         return lambda profile, *args, **kwargs: _reduced(operator, args, kwargs)
     if "dim" in names:
         return lambda profile, *args, **kwargs: _along_axis(operator, args, kwargs)
     return None
+
+
+def is_pointwise(operator: Any) -> bool:
+    return isinstance(operator, OpOverload) and torch.Tag.pointwise in operator.tags
 
 
 def reason_against(operator: Any) -> str:

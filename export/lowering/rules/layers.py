@@ -1,4 +1,4 @@
-"""Rules for linear layers, matrix products and norms."""
+"""Rules for linear layers, matrix products and layer norms."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.lowering.rules.elementwise import pointwise
 from clipstep.export.lowering.values import Value, expand, to_lazy, unwrap_low_rank
 
 aten = torch.ops.aten
@@ -57,41 +56,8 @@ def layer_norm(
     return unwrap_low_rank(LazyPermutation.of(F.layer_norm(rows, (size,), scale, shift, epsilon), lazy.shape))
 
 
-def group_norm(
-    profile: EngineProfile, x: Value, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, epsilon: float = 1e-5, *_: Any
-) -> Any:
-    """Compute a group norm; time, rows and columns are joined into one axis."""
-    lazy = to_lazy(x)
-    data = lazy.tensor((*lazy.shape[:2], math.prod(lazy.shape[2:])))
-    return unwrap_low_rank(LazyPermutation.of(F.group_norm(data, groups, weight, bias, epsilon), lazy.shape))
-
-
-def instance_norm(
-    profile: EngineProfile,
-    x: Value,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    use_input: bool,
-    momentum: float,
-    epsilon: float,
-    *_: Any,
-) -> Any:
-    """Compute an instance norm: a group norm with a group for each channel, or, with kept statistics, a scale and a shift of each channel."""
-    if use_input:
-        return group_norm(profile, x, x.shape[1], weight, bias, epsilon)
-    assert mean is not None and variance is not None
-    scale = (variance + epsilon).rsqrt() * (1 if weight is None else weight)
-    shift = (0 if bias is None else bias) - mean * scale
-    channels = (-1, *[1] * (len(x.shape) - 2))
-    return pointwise(torch.add)(profile, pointwise(torch.mul)(profile, x, scale.reshape(channels)), shift.reshape(channels))
-
-
 RULES: dict[Any, Callable[..., Any]] = {
     aten.linear.default: linear,
     aten.matmul.default: matmul,
     aten.layer_norm.default: layer_norm,
-    aten.group_norm.default: group_norm,
-    aten.instance_norm.default: instance_norm,
 }

@@ -202,7 +202,9 @@ def index(profile: EngineProfile, x: Operand, indices: Sequence[Tensor | None]) 
     """Advanced indexing: the indexed axes are joined into one, of which the entries at the joined indices are selected."""
     moved, dim, places, shape, _ = _joined_index(x, indices)
     before, after = moved.shape[:dim], moved.shape[dim + 1 :]
-    rows = moved.tensor((math.prod(before), moved.shape[dim], math.prod(after))).index_select(1, torch.as_tensor(places))
+    rows = moved.tensor((math.prod(before), moved.shape[dim], math.prod(after))).index_select(
+        1, places if isinstance(places, Tensor) else torch.from_numpy(places)
+    )
     return unwrap_low_rank(LazyPermutation.of(rows, (*before, *shape, *after)))
 
 
@@ -292,17 +294,6 @@ def diagonal(profile: EngineProfile, x: Operand, offset: int = 0, first: int = 0
     kept = [d for d in range(rank) if d not in (first, second)]
     joined = to_lazy(x).permute([*kept, first, second]).reshape((*(x.shape[d] for d in kept), rows * columns))
     return unwrap_low_rank(to_lazy(_rearranged(profile, joined, len(kept), places)))
-
-
-def on_last_axes(function: Callable[..., Tensor], count: int = 3) -> Callable[..., Value | Tensor]:
-    """Return the rule of an operation on the last `count` axes; those before them are joined into one."""
-
-    def rule(profile: EngineProfile, x: Operand, *arguments: Any) -> Value | Tensor:
-        leading = x.shape[:-count]
-        data = function(to_lazy(x).tensor((math.prod(leading), *x.shape[-count:])), *arguments)
-        return unwrap_low_rank(LazyPermutation.of(data, (*leading, *data.shape[1:])))
-
-    return rule
 
 
 def expand_rule(profile: EngineProfile, x: Operand, sizes: Sequence[int], *, implicit: bool = False) -> Value | Tensor:
@@ -437,8 +428,6 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.repeat.default: repeat,
     aten.unfold.default: unfold,
     aten.diagonal.default: diagonal,
-    aten.pixel_shuffle.default: on_last_axes(F.pixel_shuffle),
-    aten.pixel_unshuffle.default: on_last_axes(F.pixel_unshuffle),
     aten.expand.default: expand_rule,
     aten.pad.default: pad,
     aten.constant_pad_nd.default: lambda profile, x, amounts, value=0.0: pad(profile, x, amounts, "constant", value),

@@ -18,6 +18,7 @@ from clipstep.export.lowering.values import (
     TIME,
     Frames,
     Value,
+    concatenate,
     fits_one_batch,
     from_batch,
     from_channel_major,
@@ -92,6 +93,16 @@ def avg_pool3d(
     return to_frames([frame * (reciprocal * (1.0 / count)) for frame, count in zip(to_frames(pooled).tensors, counts[0], strict=True)])
 
 
+def avg_pool2d(profile: EngineProfile, x: Tensor, kernel: Any, stride: Any = (), padding: Any = (0,), ceil_mode: bool = False, *more: Any) -> Tensor:
+    """An average pool of frames `(N, C, H, W)`. With settings that engines lack, it is computed as one of a value with N frames."""
+    count_padding, divisor = (*more, True, None)[:2]
+    if not ceil_mode and divisor is None:
+        pooled: Tensor = F.avg_pool2d(x, kernel, stride, padding, False, count_padding)
+        return pooled
+    kernel, stride, padding = ((*setting, *setting)[:2] for setting in (kernel, stride or kernel, padding))
+    return to_batch(avg_pool3d(profile, from_batch(x), (1, *kernel), (1, *stride), (0, *padding), ceil_mode, count_padding, divisor))
+
+
 def _sum_over_time(profile: EngineProfile, value: Value, over_time: Sequence[range]) -> Value:
     """Return the sum of the frames in each temporal window."""
     length = value.shape[TIME]
@@ -135,7 +146,7 @@ def max_pool3d(
 
 def adaptive_avg_pool3d(profile: EngineProfile, x: Value, sizes: Sequence[int]) -> Frames:
     """Compute an adaptive average pool: pool each frame spatially, then take the mean over the frames of each temporal window."""
-    pooled = to_frames(x).map(lambda frame: _adaptive(frame, sizes[1:], F.avg_pool2d, F.adaptive_avg_pool2d))
+    pooled = to_frames(x).map(lambda frame: adaptive(frame, sizes[1:], F.avg_pool2d))
     parts = _adaptive_windows(len(pooled.items), sizes[0])
     summed = _over_time(pooled, parts, torch.add)
     return Frames(tuple(frame * (1.0 / len(part)) if len(part) > 1 else frame for frame, part in zip(summed.tensors, parts, strict=True)))
@@ -146,7 +157,7 @@ def adaptive_max_pool3d(profile: EngineProfile, x: Value, sizes: Sequence[int]) 
 
     The indices of the maxima, the operator's second result, are not computed.
     """
-    pooled = to_frames(x).map(lambda frame: _adaptive(frame, sizes[1:], F.max_pool2d, F.adaptive_max_pool2d))
+    pooled = to_frames(x).map(lambda frame: adaptive(frame, sizes[1:], F.max_pool2d))
     return _over_time(pooled, _adaptive_windows(len(pooled.items), sizes[0]), torch.maximum), None
 
 
@@ -162,18 +173,25 @@ def _adaptive_windows(length: int, count: int) -> list[range]:
     return [range(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
 
 
-def _adaptive(frame: Tensor, sizes: Sequence[int], plain: Callable[..., Tensor], adaptive: Callable[..., Tensor]) -> Tensor:
-    """Pool a frame adaptively. If all windows have the same size, that is a plain pool, which more engines have."""
-    if tuple(sizes) == tuple(frame.shape[2:]):
-        return frame
-    if any(length % size for length, size in zip(frame.shape[2:], sizes, strict=True)):
-        return adaptive(frame, tuple(sizes))
-    return plain(frame, [length // size for length, size in zip(frame.shape[2:], sizes, strict=True)])
+def adaptive(frames: Tensor, sizes: Sequence[int], pool: Callable[..., Tensor]) -> Tensor:
+    """Pool frames `(N, C, H, W)` adaptively by plain pools: one if all windows have the same size, otherwise one for each row and each column."""
+    if tuple(sizes) == tuple(frames.shape[2:]):
+        return frames
+    if not any(length % size for length, size in zip(frames.shape[2:], sizes, strict=True)):
+        return pool(frames, [length // size for length, size in zip(frames.shape[2:], sizes, strict=True)])
+    for axis, size in enumerate(sizes, 2):
+        windows = _adaptive_windows(frames.shape[axis], size)
+        parts = [aten.slice.Tensor(frames, axis, window.start, window.stop) for window in windows]
+        frames = concatenate([pool(part, (part.shape[2], 1) if axis == 2 else (1, part.shape[3])) for part in parts], axis)
+    return frames
 
 
 RULES: dict[Any, Callable[..., Any]] = {
     aten.avg_pool3d.default: avg_pool3d,
     aten.max_pool3d.default: max_pool3d,
+    aten.avg_pool2d.default: avg_pool2d,
     aten.adaptive_avg_pool3d.default: adaptive_avg_pool3d,
     aten.adaptive_max_pool3d.default: adaptive_max_pool3d,
+    aten._adaptive_avg_pool2d.default: lambda profile, x, sizes: adaptive(x, sizes, F.avg_pool2d),
+    aten.adaptive_max_pool2d.default: lambda profile, x, sizes: (adaptive(x, sizes, F.max_pool2d), None),
 }

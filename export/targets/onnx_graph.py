@@ -1,0 +1,75 @@
+"""An ONNX graph while it is written: its nodes, its constants and the types of its values."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from clipstep.export.unsupported import Unsupported
+
+TYPES = {
+    torch.float32: TensorProto.FLOAT,
+    torch.float64: TensorProto.DOUBLE,
+    torch.float16: TensorProto.FLOAT16,
+    torch.uint8: TensorProto.UINT8,
+    torch.int32: TensorProto.INT32,
+    torch.int64: TensorProto.INT64,
+    torch.bool: TensorProto.BOOL,
+}
+
+
+class OnnxGraph:
+    """The nodes of a model in their order, and their constants."""
+
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[bytes, TensorProto] = {}
+        self.cuts: dict[str, tuple[str, dict[int, tuple[int, int]]]] = {}
+        """For each slice with a step of 1: the value that is sliced, and the start and end along each axis."""
+        self.reshaped: dict[str, str] = {}
+        """For each reshape: the value that is reshaped."""
+
+    def add(self, operation: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node and return the name of its result. The node has that name too: onnxruntime 1.21 and older fuse nodes without names wrongly."""
+        name = f"{operation.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operation, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def add_outputs(self, operation: str, *inputs: str, count: int, **attributes: Any) -> tuple[str, ...]:
+        """Add a node with several results and return their names."""
+        name = f"{operation.lower()}_{len(self.nodes)}"
+        names = [f"{name}_{place}" for place in range(count)]
+        self.nodes.append(helper.make_node(operation, list(inputs), names, name=name, **attributes))
+        return tuple(names)
+
+    def constant(self, value: Tensor | Sequence[int] | float) -> str:
+        """Add a constant, a tensor, integers or one float32, and return its name. Equal constants are stored once."""
+        if isinstance(value, Tensor):
+            array = value.detach().contiguous().numpy()
+        else:
+            array = np.array(value, np.float32 if isinstance(value, float) else np.int64)
+        key = array.tobytes() + repr((array.shape, array.dtype)).encode()
+        if key not in self.initializers:
+            self.initializers[key] = numpy_helper.from_array(array, f"constant_{len(self.initializers)}")
+        return str(self.initializers[key].name)
+
+    def name(self, value: Any, kind: torch.dtype | None = None) -> str:
+        """Return the name of a value. A tensor or a number is added as a constant, a number as one of type `kind`; a name is returned as it is."""
+        if isinstance(value, str):
+            return value
+        return self.constant(value if isinstance(value, Tensor) else torch.tensor(value, dtype=kind or torch.float32))
+
+    def cast(self, value: str, kind: torch.dtype) -> str:
+        """Convert a value to another type.
+
+        Raises:
+            Unsupported: ONNX files are not written with values of that type.
+        """
+        if kind not in TYPES:
+            raise Unsupported("values of a type that is not written")
+        return self.add("Cast", value, to=TYPES[kind])
