@@ -61,7 +61,7 @@ An operator without a rule is an error at export, if it gets or gives a value of
 def writer_rows() -> list[tuple[str, ...]]:
     """Return a row for each operator that a writer takes or a rule emits: its name, and what each target's writer takes of it."""
     tables = [target.load_writer().OPERATORS for target in TARGETS.values()]
-    operators = sorted({operator for table in tables for operator in table}, key=str)
+    operators = sorted({operator for table in tables for operator in table if operator is not getitem}, key=str)
     return [(f"`{operator}`", *(_verdict(operator, table.get(operator)) for table in tables)) for operator in operators]
 
 

@@ -292,7 +292,7 @@ def test_what_is_not_written(function: Callable[[Tensor], Tensor]) -> None:
         xnnpack_graph(traced(lambda x: (function(x),), torch.randn(1, 4, 4, 4)))
 
 
-@pytest.mark.parametrize("function", [lambda a: a.cumsum(1), lambda a: F.pad(a, (1, 1, 1, 1), "reflect"), lambda a: F.pixel_unshuffle(a, 2)])
+@pytest.mark.parametrize("function", [lambda a: a.lgamma(), lambda a: F.pad(a, (1, 1, 1, 1), "reflect"), lambda a: F.pixel_unshuffle(a, 2)])
 def test_what_is_not_written_as_onnx(function: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(Unsupported):
         onnx_model(traced(lambda x: (function(x),), torch.randn(1, 4, 4, 4)), ["x"], ["y"])

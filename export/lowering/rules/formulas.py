@@ -183,19 +183,12 @@ def formula_of(operator: Any) -> Callable[..., Any]:
     def explicit(*args: Any, **kwargs: Any) -> Any:
         operands = args[skipped:]
         kinds = {x.dtype for x in operands if isinstance(x, Tensor)}
-        common = reduce(torch.promote_types, (_type(operands[0], x) for x in operands)) if kinds else None
-        if common is not None and operator in OF_REAL_NUMBERS and not common.is_floating_point:
-            common = torch.float32
-        if kinds <= {common}:
+        if not kinds or kinds == {torch.float32}:
             return function(*args, **kwargs)
+        common = reduce(torch.promote_types, (torch.result_type(operands[0], x) for x in operands if x is not None))
+        if operator in OF_REAL_NUMBERS and not common.is_floating_point:
+            common = torch.float32
         converted = (x.to(common) if isinstance(x, Tensor) and x.dtype != common else x for x in operands)
         return function(*args[:skipped], *converted, **kwargs)
 
     return explicit
-
-
-def _type(first: Any, other: Any) -> torch.dtype:
-    """Return the type of an operation of two values, of which numbers and tensors of rank 0 count less than others, as PyTorch defines it."""
-    if other is None:
-        other = first
-    return torch.result_type(first, other)
