@@ -131,8 +131,12 @@ class Odd(torch.nn.Module):
 =======
 class OfGamma(torch.nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
+<<<<<<< HEAD
         return torch.lgamma(frames.amax((2, 3, 4)))
 >>>>>>> 982df79 (Tests and pages follow)
+=======
+        return torch.lgamma(frames.mean((2, 3, 4)))
+>>>>>>> bcdb000 (A test needs one operator only)
 
 
 def test_what_a_converter_raises_is_one_line_that_says_why_it_was_asked(tmp_path: Path) -> None:
