@@ -40,11 +40,11 @@ def interpolation(operator: Any, mode: str | None) -> Callable[..., Value | Tens
     return rule
 
 
-def interpolation_of_frames(operator: Any, mode: str | None) -> Callable[..., Value | Tensor]:
-    """Return the rule of a 2D interpolation of `(N, C, H, W)`; `mode` as for `interpolation`."""
+def interpolation_of_frames(operator: Any, mode: str | None, count: int) -> Callable[..., Value | Tensor]:
+    """Return the rule of a 2D interpolation of `(N, C, H, W)`; `mode` as for `interpolation`. `count` is 1 if the operator can align corners, else 0."""
 
     def rule(profile: EngineProfile, x: Tensor, sizes: Sequence[int] | None, *settings: Any) -> Value | Tensor:
-        *align, factors = settings if len(settings) > (mode != "nearest") else (*settings, None)
+        align, factors = settings[:count], (*settings[count:], None)[0]
         before = x.shape[2:]
         after = tuple(sizes) if sizes else tuple(int(size * factor) for size, factor in zip(before, factors, strict=True))
         if mode and all(new % old == 0 for old, new in zip(before, after, strict=True)):
@@ -92,9 +92,9 @@ def _product(value: LazyPermutation, dim: int, matrix: Tensor) -> Value | Tensor
 RULES: dict[Any, Callable[..., Any]] = {
     aten.upsample_nearest3d.vec: interpolation(aten.upsample_nearest3d.vec, "nearest"),
     aten._upsample_nearest_exact3d.vec: interpolation(aten._upsample_nearest_exact3d.vec, None),
-    aten.upsample_nearest2d.vec: interpolation_of_frames(aten.upsample_nearest2d.vec, "nearest"),
-    aten._upsample_nearest_exact2d.vec: interpolation_of_frames(aten._upsample_nearest_exact2d.vec, None),
-    aten.upsample_bilinear2d.vec: interpolation_of_frames(aten.upsample_bilinear2d.vec, "bilinear"),
-    aten.upsample_bicubic2d.vec: interpolation_of_frames(aten.upsample_bicubic2d.vec, None),
+    aten.upsample_nearest2d.vec: interpolation_of_frames(aten.upsample_nearest2d.vec, "nearest", 0),
+    aten._upsample_nearest_exact2d.vec: interpolation_of_frames(aten._upsample_nearest_exact2d.vec, None, 0),
+    aten.upsample_bilinear2d.vec: interpolation_of_frames(aten.upsample_bilinear2d.vec, "bilinear", 1),
+    aten.upsample_bicubic2d.vec: interpolation_of_frames(aten.upsample_bicubic2d.vec, None, 1),
     aten.upsample_trilinear3d.vec: interpolation(aten.upsample_trilinear3d.vec, "bilinear"),
 }

@@ -315,7 +315,7 @@ def pad(profile: EngineProfile, x: Operand, amounts: Sequence[int], mode: str = 
         for dim, before, after in _axes(x, amounts):
             x = _rearranged(profile, x, dim, [SOURCES[mode](i, x.shape[dim]) for i in range(-before, x.shape[dim] + after)])
         return x
-    if value or any(amounts[6:]) or len(x.shape) != 5:
+    if value or any(amounts[6:]) or len(x.shape) != 5 or x.shape[0] != 1:
         return _padded_with(x, amounts, value or 0.0)
     *spatial, front, back = (*amounts, *[0] * (6 - len(amounts)))[:6]
     padded = to_frames(x).map_zero_preserving(lambda frame: F.pad(frame, spatial) if any(spatial) else frame)
