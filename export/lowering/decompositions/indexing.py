@@ -60,6 +60,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.embedding.default: embedding,
     aten.bucketize.Tensor: bucketize,
     aten.searchsorted.Tensor: searchsorted,
+    aten.copy.default: lambda x, source, *_: source.to(x.dtype).expand(x.shape),
     aten.masked_scatter.default: masked_scatter,
     torch.ops.prims.copy_strided.default: lambda x, _: x.clone(),
 }

@@ -106,6 +106,8 @@ def distances(a: Tensor, b: Tensor, p: float, _: int | None = None) -> Tensor:
 
 every_of = partial(any_of, every=True)
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    aten.mean.default: lambda x, *, dtype=None: x.mean(list(range(x.ndim)), dtype=dtype),
+    aten.sum.default: lambda x, *, dtype=None: x.sum(list(range(x.ndim)), dtype=dtype),
     aten.any.default: any_of,
     aten.any.dim: any_of,
     aten.any.dims: any_of,

@@ -31,7 +31,9 @@ def fold_constants(graph: fx.GraphModule) -> None:
             continue
         graph.register_buffer(f"constant_{index}", values[node])
         with graph.graph.inserting_before(node):
-            node.replace_all_uses_with(graph.graph.get_attr(f"constant_{index}"))
+            folded = graph.graph.get_attr(f"constant_{index}")
+        folded.meta["val"] = values[node]
+        node.replace_all_uses_with(folded)
     for node in reversed(list(values)):
         if not node.users:
             graph.graph.erase_node(node)  # Dead-code elimination would keep operations that look as if they wrote in place.

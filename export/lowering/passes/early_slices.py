@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from clipstep.export.lowering.operators import ELEMENTWISE, RESHAPES
 
@@ -47,7 +47,7 @@ def slice_early(module: fx.GraphModule) -> None:
 
 def _axis_before(module: fx.GraphModule, node: fx.Node, axis: int) -> int | None:
     """Return the axis of an operation's only input whose slices give the slices of the result along `axis`; None if there is none."""
-    if node.op != "call_function" or not node.all_input_nodes:
+    if node.op != "call_function" or not node.all_input_nodes or not isinstance(node.all_input_nodes[0].meta.get("val"), Tensor):
         return None
     source, *others = node.all_input_nodes
     if source.op == "get_attr" or any(other.op != "get_attr" for other in others) or source in node.args[1:]:

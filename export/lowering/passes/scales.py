@@ -39,13 +39,13 @@ def _scales_of_convolutions(graph: fx.GraphModule, scaled: fx.Node, scale: Tenso
     """Return for each convolution that reads the scaled value the scale of each of its input channels; None if anything else reads it, or if a
     channel has several scales."""
     moves = (aten.view.default, aten.permute.default, aten.transpose.int, aten.clone.default, aten.alias.default, aten.slice.Tensor)
-    moved = {scaled: scale.expand(scaled.meta["val"].shape)}
+    moved = {scaled: scale.expand(scaled.meta["val"].shape).contiguous()}
     convs: dict[fx.Node, Tensor] = {}
     for node in graph.graph.nodes:
         if not any(used in moved for used in node.all_input_nodes):
             continue
         if node.target in moves:
-            moved[node] = node.target(*fx.map_arg(node.args, moved.__getitem__))
+            moved[node] = node.target(*fx.map_arg(node.args, moved.__getitem__)).contiguous()  # A view of it may follow.
         elif node.target in CONVOLUTIONS and node.args[1].op == "get_attr" and (len(node.args) < 7 or node.args[6] == 1):
             everywhere = moved[node.args[0]]
             convs[node] = everywhere[:1, :, :1, :1, :1]

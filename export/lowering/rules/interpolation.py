@@ -41,7 +41,10 @@ def interpolation(operator: Any, mode: str | None) -> Callable[..., Value | Tens
 
 
 def interpolation_of_frames(operator: Any, mode: str | None, count: int) -> Callable[..., Value | Tensor]:
-    """Return the rule of a 2D interpolation of `(N, C, H, W)`; `mode` as for `interpolation`. `count` is 1 if the operator can align corners, else 0."""
+    """Return the rule of a 2D interpolation of `(N, C, H, W)`; `mode` as for `interpolation`.
+
+    `count` is 1 if the operator can align corners, else 0.
+    """
 
     def rule(profile: EngineProfile, x: Tensor, sizes: Sequence[int] | None, *settings: Any) -> Value | Tensor:
         align, factors = settings[:count], (*settings[count:], None)[0]
