@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_the_page_says_of_each_operator_whether_a_writer_has_a_function_for_it()
         name: {operator for operator, cells in _table("Operators of lowered graphs").items() if cells[place] != "no"}
         for place, name in enumerate(TARGETS)
     }
-    assert taken == {name: {str(operator) for operator in target.load_writer().OPERATORS} for name, target in TARGETS.items()}
+    assert taken == {name: {str(operator) for operator in target.load_writer().OPERATORS} - {str(getitem)} for name, target in TARGETS.items()}
     assert NO not in _table("Operators of lowered graphs").values()
 
 
