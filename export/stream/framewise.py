@@ -133,8 +133,8 @@ def unbind(stream: StreamInterpreter, node: fx.Node, x: Chunk, dim: int = 0) -> 
 
 
 BY_NUMBER = (
-    "takes frames of the clip by their number, as a loop over the frames does: write a recurrent cell's loop as nn.LSTM, nn.GRU or nn.RNN, "
-    "or give the network its states itself"
+    "takes a frame of the clip by its number, which has no place in a stream, unless it is the last one, or a loop over all frames does the same "
+    "with each; give the network its states itself"
 )
 
 

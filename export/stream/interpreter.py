@@ -95,6 +95,8 @@ class StreamInterpreter(fx.Interpreter):
         """Whether one of them is a mean over time."""
         self.fixed_length = False
         """Whether the graph holds for clips of one length only, because sizes or masks in it depend on it."""
+        self.sources: dict[fx.Node, Chunk] = {}
+        """The input of each operation that also returns values of all frames so far, a recurrent layer or a loop, by its node."""
         self.windows: dict[fx.Node, int] = {}
         """The number of newest frames to which the stream's window limits an attention, by its node."""
         self.min_steps = 1
@@ -107,10 +109,10 @@ class StreamInterpreter(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "placeholder":
             return Chunk(super().run_node(n), 0, 0)
-        if n.op != "call_function":
+        if n.op not in ("call_function", "call_module"):
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        timed = any(isinstance(value, Chunk) for value in tree_leaves((args, kwargs)))
+        timed = any(isinstance(value, Chunk) for value in tree_leaves((args, kwargs))) or any(source in self.sources for source in n.all_input_nodes)
         if self.after_summary.intersection(n.all_input_nodes):
             self.after_summary.add(n)
             if timed:
@@ -126,6 +128,8 @@ class StreamInterpreter(fx.Interpreter):
         return result
 
     def _rule(self, node: fx.Node) -> Callable[..., Any]:
+        if node.op == "call_module":
+            return self.rules[node.op]
         if node.target in self.rules:
             return self.rules[node.target]
         if torch.Tag.pointwise in getattr(node.target, "tags", ()):

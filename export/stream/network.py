@@ -31,6 +31,7 @@ from clipstep.export.lowering.passes.channel_shuffles import find_channel_shuffl
 from clipstep.export.lowering.passes.constants import fold_constants
 from clipstep.export.source_lines import describe_error, line_of_error
 from clipstep.export.stream.interpreter import RNN, TIME, Chunk, StreamError, StreamInterpreter
+from clipstep.export.stream.loops import roll_loops
 from clipstep.export.stream.rules import RULES
 from clipstep.export.stream.simplify import find_attention, sink_views
 from clipstep.network.packed_state import PackedState
@@ -136,6 +137,7 @@ def _graph_of(network: nn.Module, example: Tensor) -> fx.GraphModule:
     with torch.no_grad():
         exported = export_whole(network, (example,), {*RNN, *RULES})
     graph = fx.GraphModule(exported, exported.graph)  # torch.export's own module refuses eval().
+    roll_loops(graph)
     fold_constants(graph)
     find_channel_shuffles(graph)
     find_attention(graph)

@@ -44,6 +44,7 @@ def recurrent(stream: StreamInterpreter, node: fx.Node, x: Any, initial: Any, *s
         outputs.append(output)
     for start, value in zip(starts, hidden, strict=True):
         stream.past.write((value - start).reshape(1, -1))
+    stream.sources[node] = x
     return (replace(x, data=torch.cat(outputs, x.axis) if len(outputs) > 1 else outputs[0]), *hidden)
 
 
@@ -61,10 +62,10 @@ def _runs(stream: StreamInterpreter, x: Chunk) -> list[tuple[int, int, Tensor | 
 
 
 def part(stream: StreamInterpreter, node: fx.Node, values: Sequence[Any], index: int) -> Any:
-    """One of several results. The hidden states of a recurrent layer are those after the last frame."""
+    """One of several results. The hidden states of a recurrent layer, and what a loop carries, are those after the last frame."""
     (source,) = node.all_input_nodes
-    if source.target in RNN and index > 0:
-        stream.summarise(source, values[0])
+    if source in stream.sources and not isinstance(values[index], Chunk):
+        stream.summarise(source, stream.sources[source])
         stream.after_summary.discard(source)
         stream.after_summary.add(node)
     return values[index]

@@ -17,6 +17,7 @@ from clipstep.export.lowering.operators import triple
 from clipstep.export.stream import attention, framewise, recurrent, summaries
 from clipstep.export.stream.framewise import BY_NUMBER
 from clipstep.export.stream.interpreter import TIME, Chunk, StreamInterpreter
+from clipstep.export.stream.loops import loop
 from clipstep.export.stream.summaries import last
 from clipstep.export.unsupported import Unsupported
 
@@ -172,4 +173,5 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.slice.Tensor: slice_any,
     aten.select.int: select,
     operator.getitem: recurrent.part,
+    "call_module": loop,
 }

@@ -1,5 +1,8 @@
 """Streams of networks that have recurrent layers or attention over time: the steps compute the network on all frames so far."""
 
+from functools import reduce
+from typing import Any
+
 import pytest
 import torch
 from sequence_networks import (
@@ -71,6 +74,62 @@ STREAMS: dict[str, Net] = {
         lambda f, a: a(f, f, f, attn_mask=band(3)(f.shape[1]))[0].mean(1), nn.MultiheadAttention(FEATURES, 2, batch_first=True)
     ),
 }
+
+
+def loop(f: Tensor, cell: nn.Module, state: Any = None) -> Tensor:
+    """A cell by hand: its outputs `(1, T, HIDDEN)`."""
+    outputs = []
+    for t in range(f.shape[1]):
+        state = cell(f[:, t], state)
+        outputs.append(state[0] if isinstance(state, tuple) else state)
+    return torch.stack(outputs, 1)
+
+
+class EachFrame(nn.Module):
+    """A 2D network that is called on each frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(CHANNELS, FEATURES, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.conv(x[:, :, t]).relu().mean((2, 3)) for t in range(x.shape[2])], dim=1)
+
+
+class ConvLSTM(nn.Module):
+    """A ConvLSTM cell by hand, whose last output counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(CHANNELS + 2, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = c = torch.zeros(1, 2, SIZE, SIZE)
+        for t in range(x.shape[2]):
+            i, f, g, o = self.gates(torch.cat([x[:, :, t], h], 1)).chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+        return h.mean((2, 3))
+
+
+def average(f: Tensor) -> Tensor:
+    """A moving average."""
+    value = torch.zeros(1, FEATURES)
+    for frame in f.unbind(1):
+        value = 0.5 * value + 0.5 * frame
+    return value
+
+
+STREAMS |= {
+    "an LSTM cell by hand": Net(lambda f, c: loop(f, c)[:, -1], nn.LSTMCell(FEATURES, HIDDEN)),
+    "a GRU cell by hand, the mean": Net(lambda f, c: loop(f, c, torch.ones(1, HIDDEN)).mean(1), nn.GRUCell(FEATURES, HIDDEN)),
+    "an RNN cell by hand, then a GRU": Net(
+        lambda f, c, r: r(loop(f, c))[0][:, -1], nn.RNNCell(FEATURES, HIDDEN), nn.GRU(HIDDEN, 4, batch_first=True)
+    ),
+    "a network called on each frame": Net(lambda f, r: r(f)[0][:, -1], rnn(nn.GRU), features=EachFrame()),
+    "a ConvLSTM by hand": Net(lambda f: f, features=ConvLSTM()),
+    "a moving average by hand": Net(average),
+}
 LATE: dict[str, Net] = {
     "LSTM, the last step": Net(lambda f, r: r(f)[0][:, -1], rnn(nn.LSTM), features=Volume()),
     "GRU, the mean": Net(lambda f, r: r(f)[0].mean(1), rnn(nn.GRU), features=Volume()),
@@ -81,6 +140,8 @@ LATE: dict[str, Net] = {
         lambda f, r, c: c(r(f)[0].transpose(1, 2)).mean(2), rnn(nn.RNN), nn.Conv1d(HIDDEN, 4, 3, padding=1), features=Volume()
     ),
     "attention to three frames": Net(lambda f, a: a(f)[:, -1], Attention(band(3)), features=Volume()),
+    "an LSTM cell by hand, the last step": Net(lambda f, c: loop(f, c)[:, -1], nn.LSTMCell(FEATURES, HIDDEN), features=Volume(4, 1)),
+    "GRU, which looks less far ahead at the end": Net(lambda f, r: r(f)[1][-1], rnn(nn.GRU), features=Volume(4, 1)),
     "a transformer layer, then a GRU": Net(
         lambda f, e, r: r(e(f, band(2)(f.shape[1])))[0].mean(1), transformer_layer(), rnn(nn.GRU), features=Volume(5, 2)
     ),
@@ -176,11 +237,8 @@ class Fixed(nn.Module):
         return F.scaled_dot_product_attention(x, x, x, self.mask)
 
 
-def _loop(f: Tensor, cell: nn.Module) -> Tensor:
-    h = torch.zeros(1, HIDDEN)
-    for t in range(f.shape[1]):
-        h = cell(f[:, t], h)
-    return h
+def _decaying(f: Tensor) -> Tensor:
+    return sum((f[:, t] * 0.5**t for t in range(f.shape[1])), torch.zeros(1, FEATURES))
 
 
 REFUSED: dict[str, tuple[Net, str]] = {
@@ -196,7 +254,13 @@ REFUSED: dict[str, tuple[Net, str]] = {
         Net(lambda f, r: r(f.reshape(-1, 4, 2))[0].reshape(1, -1, 12).mean(1), nn.GRU(2, 3, batch_first=True)),
         "another axis than time",
     ),
-    "a loop over the frames": (Net(_loop, nn.GRUCell(FEATURES, HIDDEN)), "write a recurrent cell's loop as nn.LSTM, nn.GRU or nn.RNN"),
+    "a loop with a factor for each frame": (Net(_decaying), "takes a frame of the clip by its number"),
+    "the first frame": (Net(lambda f: f[:, 0]), "takes a frame of the clip by its number"),
+    "a loop from the first frame": (
+        Net(lambda f, c: reduce(lambda h, frame: c(frame, h), f[:, 1:].unbind(1), f[:, 0, :HIDDEN]), nn.GRUCell(FEATURES, HIDDEN)),
+        "takes a frame of the clip by its number",
+    ),
+    "frames backwards": (Net(lambda f, c: loop(f.flip(1), c)[:, -1], nn.GRUCell(FEATURES, HIDDEN)), "aten.flip.default has no rule"),
     "attention to all frames": (Net(lambda f, a: a(f).mean(1), Attention(None)), "attends to later frames"),
     "attention to all earlier frames": (Net(lambda f, a: a(f).mean(1), Attention(causal)), "attends to all frames so far, whose number has no bound"),
     "is_causal": (Net(lambda f: F.scaled_dot_product_attention(f, f, f, is_causal=True).mean(1)), "attends to all frames so far"),
