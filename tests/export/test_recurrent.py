@@ -111,6 +111,7 @@ OTHERS: dict[str, Net] = {
         lambda f: F.scaled_dot_product_attention(*[_heads(f)] * 3, attn_mask=torch.stack([~band(3)(f.shape[1]), ~band(1)(f.shape[1])]))
     ),
     "batch norms of other than convolutions": Net(lambda f, a, b: b(a(f[0]).t()[None]), nn.BatchNorm1d(FEATURES), nn.BatchNorm1d(FEATURES)),
+    "a number where a mask is": Net(lambda f: torch.where(band(3)(f.shape[1]), 0.5, f)),
     "grouped queries": Net(lambda f: F.scaled_dot_product_attention(_heads(f, 4), *[_heads(f, 4)[:, :2]] * 2, enable_gqa=True)),
 }
 
@@ -191,9 +192,11 @@ EXPORTS: dict[str, Callable[[], tuple[nn.Module, int | None]]] = {
     "CNN and LSTM": lambda: (IssueNetwork().eval(), None),
     "CNN and LSTM, a stream": lambda: (IssueNetwork().eval(), 2),
     "ConvLSTM and GRU with states": lambda: (WithStates().eval(), None),
-    "(2+1)D and GRU, a stream": lambda: (made(Net(lambda f, r: r(f)[0].mean(1), rnn(nn.GRU), features=Volume())), 2),
+    "(2+1)D, attention to three frames and GRU, a stream": lambda: (
+        made(Net(lambda f, a, r: r(a(f))[0].mean(1), Attention(band(3)), rnn(nn.GRU), features=Volume())),
+        2,
+    ),
     "CNN and transformer encoder": lambda: (made(Net(lambda f, e: e(f), ClassToken())), None),
-    "CNN and attention to three frames, a stream": lambda: (made(Net(lambda f, a: a(f).mean(1), Attention(band(3)))), 2),
 }
 
 
