@@ -49,14 +49,18 @@ def ml_program(
     with Function(inputs, opset_version=target) as function:
         found: dict[fx.Node, Any] = dict(zip(placeholders, function.inputs.values(), strict=True))
         outputs: list[Any] = []
+        counts: list[tuple[fx.Node, int]] = []
         for node in module.graph.nodes:
             if node.op == "output":
                 outputs = [_named(found[source], name) for source, name in zip(node.args[0], output_names, strict=True)]
             elif node.op != "placeholder":
-                count = len(function.operations)
                 found[node] = _written(module, node, found)
-                if origins is not None:
-                    origins.update((operation.name, node) for operation in list(function.operations)[count:])
+                counts.append((node, len(function.operations)))
+        if origins is not None:
+            operations, before = list(function.operations), 0
+            for node, after in counts:
+                origins.update((operation.name, node) for operation in operations[before:after])
+                before = after
         function.set_outputs(outputs)
     program.add_function("main", function)
     return program
