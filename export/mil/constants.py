@@ -48,7 +48,7 @@ def unrounded(rounded: dict[str, Any], exact: dict[str, Any], path: Path) -> dic
     """
     values = dict(rounded)
     for name, value in rounded.items():
-        original = exact.get(name.removesuffix("_to_fp16"))
+        original = exact.get(name.removesuffix("_to_fp16").removesuffix("_cast_fp16"))  # coremltools' names of rounded and of folded constants.
         if isinstance(value, float) and isinstance(original, float) and abs(value - original) <= 1e-3 * abs(original) + 1e-6:
             values[name] = original
         if not isinstance(value, Tensor) or value.dtype != torch.float16:

@@ -238,6 +238,12 @@ def _shared_bits(x: Any, mask: int) -> Any:
     return total
 
 
+def shifted(x: Any, places: int) -> Any:
+    """Write a shift of an integer by a constant: to the left as a product, to the right (negative) as a division that rounds down."""
+    operation = mb.mul if places >= 0 else mb.floor_div
+    return operation(x=cast(x, "int32"), y=np.int32(1 << abs(places)))
+
+
 def bitwise_not(x: Any) -> Any:
     return mb.logical_not(x=x) if kind(x) == "bool" else mb.sub(x=np.int32(-1), y=x)
 
@@ -314,6 +320,11 @@ def negated(x: Any) -> Any:
 
 COMPARISONS = {"eq": mb.equal, "ne": mb.not_equal, "lt": mb.less, "le": mb.less_equal, "gt": mb.greater, "ge": mb.greater_equal}
 OPERATORS: dict[Any, Function] = {
+    aten.__and__.Scalar: bitwise("and"),
+    aten.__lshift__.Scalar: shifted,
+    aten.__or__.Scalar: bitwise("or"),
+    aten.__rshift__.Scalar: lambda x, places: shifted(x, -places),
+    aten.__xor__.Scalar: bitwise("xor"),
     aten.abs.default: absolute,
     aten.acos.default: unary(mb.acos),
     aten.acosh.default: formula(acosh),
@@ -328,9 +339,11 @@ OPERATORS: dict[Any, Function] = {
     aten.atanh.default: unary(mb.atanh),
     aten.bitwise_and.Scalar: bitwise("and"),
     aten.bitwise_and.Tensor: bitwise("and"),
+    aten.bitwise_left_shift.Tensor_Scalar: shifted,
     aten.bitwise_not.default: bitwise_not,
     aten.bitwise_or.Scalar: bitwise("or"),
     aten.bitwise_or.Tensor: bitwise("or"),
+    aten.bitwise_right_shift.Tensor_Scalar: lambda x, places: shifted(x, -places),
     aten.bitwise_xor.Scalar: bitwise("xor"),
     aten.bitwise_xor.Tensor: bitwise("xor"),
     aten.ceil.default: whole(mb.ceil),

@@ -23,8 +23,9 @@ from clipstep.runtime.errors import ClipstepError
 __all__ = ["OPERATORS", "requires", "to_ml_program", "write"]
 
 SHARED_CONSTANTS = ("common::noop_elimination", "common::dead_code_elimination", "common::const_deduplication")
-ROUNDED = ("common::add_fp16_cast", "common::remove_redundant_ops", "common::cast_optimization", "common::const_elimination")
-"""The passes of coremltools that a graph needs after ours; `ROUNDED` are those for float16."""
+FOLDED = "common::const_elimination"
+ROUNDED = ("common::add_fp16_cast", "common::remove_redundant_ops", "common::cast_optimization")
+"""The passes of coremltools that a graph needs after ours, in the order `ROUNDED`, for float16 alone, `FOLDED` and `SHARED_CONSTANTS`."""
 LARGEST = torch.finfo(torch.float16).max
 
 
@@ -70,7 +71,7 @@ def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str, i
     Raises:
         Unsupported: it has an operator that is not written here, or that coremltools does not take.
     """
-    passes = (*(ROUNDED if precision == "float16" else ()), *SHARED_CONSTANTS)
+    passes = (*(ROUNDED if precision == "float16" else ()), FOLDED, *SHARED_CONSTANTS)
     origins: dict[str, fx.Node] = {}
     written = ml_program(graph, program.input_names, program.output_names, _target(ios), origins)
     compute_precision: Any = _precision(precision)

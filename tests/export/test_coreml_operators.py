@@ -47,6 +47,11 @@ A, B = (torch.randn(1, 6, 4, 5, generator=torch.Generator().manual_seed(i)) for 
 ROWS = (torch.arange(120) * 7 % 120).reshape(1, 6, 4, 5)  # Numbers in a mixed order, no two of them equal.
 CASES: dict[Any, Function | list[Function]] = {
     # Elementwise
+    aten.__and__.Scalar: lambda a, b: ((a * 99).int() & 13).float(),
+    aten.__lshift__.Scalar: lambda a, b: ((a * 9).int() << 3).float(),
+    aten.__or__.Scalar: lambda a, b: ((a * 99).int() | 13).float(),
+    aten.__rshift__.Scalar: lambda a, b: ((a * 99).int() >> 3).float(),
+    aten.__xor__.Scalar: lambda a, b: ((a * 99).int() ^ 13).float(),
     aten.abs.default: lambda a, b: a.abs(),
     aten.acos.default: lambda a, b: a.tanh().acos(),
     aten.acosh.default: lambda a, b: torch.cat([(a.abs() + 1).acosh(), (a.abs() * 200 + 1).acosh()], 1),
@@ -67,9 +72,11 @@ CASES: dict[Any, Function | list[Function]] = {
         lambda a, b: aten.bitwise_and.Tensor(a > 0, b > 0).float(),
         lambda a, b: aten.bitwise_and.Tensor((a * 99).int(), torch.tensor(6, dtype=torch.int32)).float(),
     ],
+    aten.bitwise_left_shift.Tensor_Scalar: lambda a, b: aten.bitwise_left_shift.Tensor_Scalar((a * 9).int(), 3).float(),
     aten.bitwise_not.default: [lambda a, b: (~(a > 0)).float(), lambda a, b: (~(a * 9).int()).float()],
     aten.bitwise_or.Scalar: lambda a, b: aten.bitwise_or.Scalar((a * 99).int(), 13).float(),
     aten.bitwise_or.Tensor: lambda a, b: aten.bitwise_or.Tensor(a > 0, b > 0).float(),
+    aten.bitwise_right_shift.Tensor_Scalar: lambda a, b: aten.bitwise_right_shift.Tensor_Scalar((a * 99).int(), 3).float(),
     aten.bitwise_xor.Scalar: lambda a, b: aten.bitwise_xor.Scalar((a * 99).int(), 13).float(),
     aten.bitwise_xor.Tensor: lambda a, b: aten.bitwise_xor.Tensor(a > 0, b > 0).float(),
     aten.ceil.default: [lambda a, b: a.ceil(), lambda a, b: (a * 9).int().ceil().float()],
@@ -529,6 +536,19 @@ def test_what_is_refused_is_named(name: str) -> None:
     function, message = REFUSED[name]
     with pytest.raises(Unsupported, match=message):
         ml_program(traced(lambda a, b: (function(a, b),)), ["a", "b"], ["out_0"])
+
+
+def test_float16_weights_are_rounded_float32_weights(tmp_path: Path) -> None:
+    """Constants that coremltools folds, such as a repeated one, have other names in the two packages."""
+    operators = (aten.conv2d.default, aten.layer_norm.default, aten.prelu.default, aten.scatter.value, aten._trilinear.default, aten.where.self)
+    functions = [function for operator, function in NAMED.values() if operator in operators]
+    graph = traced(lambda a, b: tuple(function(a, b) for function in functions))
+    for precision in ("float32", "float16"):
+        (tmp_path / precision).mkdir()
+        in_an_ml_program(graph, precision, tmp_path / precision)
+    exact = MlProgram(tmp_path / "float16/step.mlpackage", tmp_path / "float32/step.mlpackage")
+    for got, expected in zip(exact.run([A.numpy(), B.numpy()]), graph(A, B), strict=True):
+        torch.testing.assert_close(torch.from_numpy(got), expected, rtol=2e-5, atol=2e-5)
 
 
 def test_values_beyond_float16_are_computed_in_float32(tmp_path: Path) -> None:
