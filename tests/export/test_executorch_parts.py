@@ -133,6 +133,11 @@ def test_reasons_and_the_names_of_nodes_are_said(tmp_path: Path) -> None:
     assert placement.summary() == ", ".join([*nodes, "2 delegate calls", "outside: aten.topk, aten.round (XNNPACK has no such operator)"])
 
 
+def test_a_placement_of_an_older_bundle_names_what_is_outside() -> None:
+    placement = Placement(delegated={"XnnpackBackend": 3}, not_delegated=("aten::sort", "aten::add", "aten::sort"))
+    assert placement.summary() == "3 nodes in XnnpackBackend, outside: aten::sort x 2, aten::add"
+
+
 def parts_of(function: Callable[..., Any], refused: set[str], *inputs: Tensor) -> tuple[int, list[str]]:
     """Return the number of parts if XNNPACK did not take the operators named, and the names of the operations outside."""
     graph = traced(function, *inputs)
