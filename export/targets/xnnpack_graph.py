@@ -13,6 +13,7 @@ from clipstep.export.targets.xnnpack import Graph, Sketch
 from clipstep.export.targets.xnnpack_arithmetic import CLAMPS
 from clipstep.export.targets.xnnpack_operations import OPERATORS
 from clipstep.export.unsupported import Unsupported
+from clipstep.runtime.errors import ClipstepError, error_summary
 
 aten = torch.ops.aten
 LAYOUT_ONLY = (*RESHAPES, aten.permute.default, aten.transpose.int, aten.t.default)
@@ -50,7 +51,11 @@ def xnnpack_graph(module: fx.GraphModule) -> Graph:
 
 
 def refusals(module: fx.GraphModule) -> dict[fx.Node, str]:
-    """Return the operations of a graph that cannot be written, each with the reason, as a sentence. Their results are taken to be inputs."""
+    """Return the operations of a graph that cannot be written, each with the reason, as a sentence. Their results are taken to be inputs.
+
+    Raises:
+        ClipstepError: a function that writes an operator fails otherwise than by refusing it.
+    """
     sketch = Sketch()
     found: dict[fx.Node, Any] = {}
     fused: dict[fx.Node, fx.Node] = {}
@@ -62,6 +67,12 @@ def refusals(module: fx.GraphModule) -> dict[fx.Node, str]:
         except Unsupported as reason:
             found[node] = _stand_in(sketch, node.meta["val"])
             refused[node] = _sentence(node, str(reason))
+        except Exception as error:
+            raise ClipstepError(
+                "an operation could not be written for XNNPACK",
+                got=f"{described(node)}: {type(error).__name__}: {error_summary(error)}",
+                fix="export other targets, or avoid the operator in the network",
+            ) from error
     return {node: reason for node, reason in refused.items() if node.op == "call_function" and node.target is not operator.getitem}
 
 

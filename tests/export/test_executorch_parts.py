@@ -19,6 +19,7 @@ from clipstep.export.lowering.passes import fold_constants
 from clipstep.export.targets import executorch, executorch_writer
 from clipstep.export.targets.executorch_kernels import PRODUCTS
 from clipstep.export.targets.executorch_parts import split
+from clipstep.export.targets.xnnpack_operations import OPERATORS as XNNPACK_OPERATORS
 from clipstep.runtime.bundle.manifest import Placement
 from clipstep.runtime.errors import ClipstepError
 
@@ -263,6 +264,16 @@ def test_what_executorchs_tools_raise_has_the_operation_and_the_cause(tmp_path: 
     with pytest.raises(ClipstepError, match="ExecuTorch cannot write the network; got RuntimeError: cannot lay out the memory") as error:
         written(traced(lambda x: x.round() + 1, weight(2, 3)), (weight(2, 3),), tmp_path)
     assert error.value.__cause__ is cause
+
+
+def test_a_function_that_fails_is_an_error_with_its_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any) -> None:
+        raise IndexError("tuple index out of range")
+
+    monkeypatch.setitem(XNNPACK_OPERATORS, torch.ops.aten.tanh.default, failing)
+    with pytest.raises(ClipstepError, match=r"got aten.tanh.default on shapes \[\(2, 3\)\].*: IndexError: tuple index out of range") as error:
+        written(traced(lambda x: x.tanh(), weight(2, 3)), (weight(2, 3),), tmp_path)
+    assert isinstance(error.value.__cause__, IndexError)
 
 
 def test_remainders_of_negative_whole_numbers_are_those_of_python(tmp_path: Path) -> None:
