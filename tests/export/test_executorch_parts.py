@@ -99,7 +99,7 @@ NETWORKS: dict[str, tuple[Callable[[], Cnn], int, set[str]]] = {
     "comparisons and where": (lambda: Cnn(lambda x: torch.where((x > 0.1) & (x < 0.5), x, -x)), 2, {"aten.gt.Scalar", "aten.lt.Scalar"}),
     "gather": (lambda: Cnn(lambda x: x.gather(1, x.argsort(1))), 2, {"aten.topk", "aten.gather"}),
     "index": (lambda: Cnn(lambda x: x[:, [2, 0, 0, 1]]), 1, set()),
-    "argmax": (lambda: Cnn(lambda x: x * x.argmax(1, keepdim=True)), 2, {"aten.argmax", "aten.mul.Tensor"}),
+    "argmax": (lambda: Cnn(lambda x: x * x.argmax(1, keepdim=True)), 2, {"aten.argmax"}),
     "cumsum": (lambda: Cnn(lambda x: x.cumsum(1)), 1, set()),
     "computed weights": (lambda: Cnn(lambda x: F.linear(x, x[0, :8].softmax(-1).repeat(2, 1))), 1, set()),
 }
