@@ -261,5 +261,6 @@ def _write_artifacts(
             with progress(f"verifying {path.name}", True), explained(f"{path.name} cannot be verified", OTHER_TARGETS), writer.library_context():
                 errors = check_artifact(target.name, path, precision, embedded, writer.golden)
             verified = time.monotonic()
-            artifact = artifact_of(target, platform, precision, input_dtype, path, written, errors)
+            with explained(f"{path.name} cannot be described", OTHER_TARGETS):
+                artifact = artifact_of(target, platform, precision, input_dtype, path, written, errors)
             yield WrittenArtifact(artifact, verifying - started, verified - verifying)

@@ -145,16 +145,22 @@ class _Lowering(fx.Interpreter):
             args = tuple(float(value) if type(value) is int else value for value in args)
         high = any(isinstance(value, Tensor) and value.ndim > 4 for value in tree_leaves(n.meta.get("val")))
         by_rule = high or n.target in BY_RULE_ALWAYS or any(isinstance(value, LazyPermutation | Frames) for value in tree_leaves((args, kwargs)))
-        if not by_rule:
-            with metadata_of(n):
-                return self._as_it_is(n, args, kwargs)
         try:
+            if not by_rule:
+                with metadata_of(n):
+                    return self._as_it_is(n, args, kwargs)
             if (rule := rule_of(n.target)) is None:
                 raise Unsupported(reason_against(n.target))
             if n.target in CONVOLUTIONS and self.strategies is not None:
                 self.strategies[n.name] = strategy_for(self.profile, convolution_of(*args, **kwargs)).name
             with metadata_of(n):  # `explain` reads from it which node a lowered one comes from.
                 return rule(self.profile, *args, **kwargs)
-        except Unsupported as reason:
+        except (ClipstepError, MemoryError):
+            raise
+        except Exception as error:  # Unsupported, or whatever torch raises when it traces the operation.
             shapes = [tuple(value.shape) for value in tree_leaves((args, kwargs)) if isinstance(value, LazyPermutation | Frames | Tensor)]
-            raise LoweringError(f"no lowering for {n.target}: {reason}", got=f"shapes {shapes}", fix=f"it comes from {line_of_node(n)}") from None
+            refused = isinstance(error, Unsupported)
+            reason = str(error) if refused else describe_error(error)
+            raise LoweringError(f"no lowering for {n.target}: {reason}", got=f"shapes {shapes}", fix=f"it comes from {line_of_node(n)}") from (
+                None if refused else error
+            )

@@ -132,6 +132,16 @@ def test_a_network_that_cannot_be_lowered_is_refused_before_golden_steps_are_rec
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_torch_raises_in_the_lowering_names_the_operator_and_the_line(tmp_path: Path) -> None:
+    class Reads(Small):
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(frames)
+            return logits * logits.sum().item()
+
+    with pytest.raises(ClipstepError, match=r"no lowering for aten\._local_scalar_dense.*got shapes \[\(\)\]; it comes from .*test_keep_going\.py"):
+        export(Reads().eval(), tmp_path / "out.clipstep", **SETTINGS)
+
+
 def test_an_error_of_the_users_own_callback_is_theirs(tmp_path: Path) -> None:
     def stop(written: Any) -> None:
         raise ClipstepError("enough")
