@@ -153,6 +153,26 @@ def test_cells_and_attention_are_made_of_what_every_writer_takes(name: str) -> N
     _lowered(made(OTHERS[name]))
 
 
+class Normed(nn.Module):
+    """A convolution of each frame with a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images = nn.Sequential(nn.Conv2d(CHANNELS, 4, 3, bias=False), nn.BatchNorm2d(4))
+        self.images[1].running_mean.uniform_(-1, 1)
+        self.images[1].running_var.uniform_(0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.images(x[0].transpose(0, 1)).mean((2, 3))
+
+
+def test_a_batch_norm_after_a_2d_convolution_is_folded() -> None:
+    step, frames = Step(Normed().eval()).eval(), torch.randn(CLIP, SIZE, SIZE, CHANNELS)
+    whole = simplified(step, (frames,))
+    assert not whole.graph.find_nodes(op="call_function", target=aten._native_batch_norm_legit_no_training.default)
+    torch.testing.assert_close(whole(frames), step(frames), atol=1e-5, rtol=1e-5)
+
+
 class IssueNetwork(nn.Module):
     """The plainest CNN and LSTM, as it is often written."""
 
