@@ -45,6 +45,7 @@ def ml_program(
     inputs = {
         name: mb.placeholder(shape=tuple(node.meta["val"].shape), dtype=types.fp32) for name, node in zip(input_names, placeholders, strict=True)
     }
+    mb.name_count.clear()  # So that equal constants have equal names in all precisions, whatever was written or refused before.
     program = Program()
     with Function(inputs, opset_version=target) as function:
         found: dict[fx.Node, Any] = dict(zip(placeholders, function.inputs.values(), strict=True))
