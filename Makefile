@@ -6,7 +6,7 @@ ANDROID := build/android
 ANDROID_TOOLS := java mvn aapt2 zipalign apksigner
 MISSING = $(shell for tool in $(ANDROID_TOOLS); do command -v $$tool >/dev/null || echo $$tool; done)
 
-.PHONY: demo test docs fuzz test-android arm64 test-arm64 test-floors test-export clean
+.PHONY: demo test docs fuzz test-android arm64 test-arm64 test-floors test-export test-programs clean
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; give it with make PYTHON=...'; exit 2; }
@@ -24,7 +24,7 @@ test: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/mypy tests/package/user.py
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not arm64 and not floors and not installs'  # The tests' networks are too small for more threads.
-	@echo 'left out: the tests that count ARM64 instructions under QEMU; they are run by: make test-arm64, and those that download the lowest versions allowed: make test-floors; and that which installs clipstep[export] alone: make test-export'
+	@echo 'left out: the tests that count ARM64 instructions under QEMU; they are run by: make test-arm64, and those that download the lowest versions allowed: make test-floors; and that which installs clipstep[export] alone: make test-export; and thousands of random networks: make test-programs'
 	@if [ -z "$(MISSING)" ]; then $(MAKE) test-android; else echo 'left out: make test-android (the Kotlin runtime and the Android app), for want of: $(MISSING)'; fi
 
 # The documentation as a site, build/site/index.html; a warning is an error. For its search: python -m http.server --directory build/site
@@ -59,6 +59,10 @@ test-floors: .venv/ready
 # clipstep[export] alone, installed into an environment of its own (5 GB), exports a module.
 test-export: .venv/ready
 	$(BIN)/pytest -m installs tests/package/test_export_install.py
+
+# 5,100 random networks on the three targets, hours; make test tries 200. PROGRAMS is the number for each target.
+test-programs: .venv/ready
+	PROGRAMS=$(or $(PROGRAMS),1700) $(BIN)/pytest tests/export/test_programs.py
 
 clean:
 	rm -rf .venv build dist runs *.egg-info runtime/kotlin/target runtime/kotlin/executorch-api/target android_demo/app/target

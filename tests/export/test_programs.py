@@ -20,24 +20,26 @@ COUNT = int(os.environ.get("PROGRAMS", "0"))
 """How many programs each target gets; by default a few."""
 
 
-def _is_well_conditioned(network: Program) -> bool:
-    """Whether rounding does not change the result: a sort or a comparison of nearly equal numbers would make it another one."""
+def _is_well_conditioned(network: Program, rounding: float = 3e-6) -> bool:
+    """Whether rounding of that size does not change the result: a sort or a comparison of nearly equal numbers would make it another one."""
     frames = torch.rand(1, 3, FRAMES, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 4 - 2
     states = tuple(network.initial_states().values())
     with torch.no_grad():
-        results = [network(frames + noise, *states) for noise in (0.0, 3e-6, -3e-6)]
+        results = [network(frames + noise, *states) for noise in (0.0, rounding, -rounding)]
         logits = [result[0] if isinstance(result, tuple) else result for result in results]
-    return bool(torch.isfinite(torch.stack(logits)).all()) and all(torch.allclose(logits[0], other, rtol=1e-3, atol=2e-5) for other in logits[1:])
+    return bool(torch.isfinite(torch.stack(logits)).all()) and all(torch.allclose(logits[0], other, rtol=1e-3, atol=7 * rounding) for other in logits[1:])
 
 
-@pytest.mark.parametrize(("target", "count"), [("onnx", 140), ("executorch", 40), ("coreml", 20)])
-def test_a_random_network_is_exported_exactly_or_refused_in_words(target: str, count: int) -> None:
+@pytest.mark.parametrize(("target", "count", "rounding"), [("onnx", 140, 3e-6), ("executorch", 40, 3e-6), ("coreml", 20, 2e-3)])
+def test_a_random_network_is_exported_exactly_or_refused_in_words(target: str, count: int, rounding: float) -> None:
+    """Core ML's networks are of float16 as well, so that more of them are left out."""
+
     @settings(max_examples=COUNT or count, deadline=None, derandomize=not COUNT, suppress_health_check=list(HealthCheck))
     @given(program=PROGRAMS)
     def check(program: tuple[list[Call], bool]) -> None:
         network = Program(*program).eval()
         try:
-            conditioned = _is_well_conditioned(network)
+            conditioned = _is_well_conditioned(network, rounding)
         except (RuntimeError, IndexError, ValueError):  # PyTorch itself refuses the operations in this order.
             assume(False)
         assume(conditioned)
