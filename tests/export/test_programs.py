@@ -27,7 +27,8 @@ def _is_well_conditioned(network: Program, rounding: float = 3e-6) -> bool:
     with torch.no_grad():
         results = [network(frames + noise, *states) for noise in (0.0, rounding, -rounding)]
         logits = [result[0] if isinstance(result, tuple) else result for result in results]
-    return bool(torch.isfinite(torch.stack(logits)).all()) and all(torch.allclose(logits[0], other, rtol=1e-3, atol=7 * rounding) for other in logits[1:])
+    finite = bool(torch.isfinite(torch.stack(logits)).all())
+    return finite and all(torch.allclose(logits[0], other, rtol=1e-3, atol=7 * rounding) for other in logits[1:])
 
 
 @pytest.mark.parametrize(("target", "count", "rounding"), [("onnx", 140, 3e-6), ("executorch", 40, 3e-6), ("coreml", 20, 2e-3)])
