@@ -6,13 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
-EXACT_THRESHOLD = 16
-"""From here on, softplus is its argument, to the precision of float32."""
 
 
 def where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -30,35 +27,9 @@ def where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return where(condition, a, zero) + where(nn.Parameter(~condition, requires_grad=False), b, zero)
 
 
-def clamp(x: Tensor, low: Tensor | None = None, high: Tensor | None = None, **named: Tensor) -> Tensor:
-    """A clamp by tensors."""
-    low, high = named.get("min", low), named.get("max", high)
-    x = x if low is None else torch.maximum(x, low)
-    return x if high is None else torch.minimum(x, high)
-
-
-def softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
-    if threshold < EXACT_THRESHOLD:
-        raise Unsupported("a `threshold` below 16")
-    scaled = x * beta
-    return (scaled.relu() + ((-scaled.abs()).exp() + 1).log()) / beta
-
-
-def mish(x: Tensor) -> Tensor:
-    return x * softplus(x).tanh()
-
-
-def selu(x: Tensor) -> Tensor:
-    return F.elu(x, 1.6732632423543772) * 1.0507009873554805
-
-
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """The approximation of GELU by tanh."""
     return x * 0.5 * ((x + x * x * x * 0.044715).mul(math.sqrt(2 / math.pi)).tanh() + 1)
-
-
-def trunc(x: Tensor) -> Tensor:
-    return x.relu().floor() - (-x).relu().floor()
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
@@ -89,12 +60,6 @@ def _powers(x: Tensor, exponent: int) -> list[Tensor]:
     return found
 
 
-def power_of_number(base: float, exponent: Tensor) -> Tensor:
-    if base <= 0:
-        raise Unsupported("a base that is not positive")
-    return (exponent * math.log(base)).exp()
-
-
 def remainder(x: Tensor, divisor: Tensor | float) -> Tensor:
     """The remainder of whole numbers, for which ExecuTorch's kernel returns what `fmod` does."""
     if x.is_floating_point():
@@ -102,47 +67,11 @@ def remainder(x: Tensor, divisor: Tensor | float) -> Tensor:
     return x - torch.div(x, divisor, rounding_mode="floor") * divisor
 
 
-def signbit(x: Tensor) -> Tensor:
-    """Whether a number is negative, or the zero that is."""
-    return (x < 0) | ((x == 0) & (x.reciprocal() < 0))
-
-
-def copysign(x: Tensor, sign: Tensor) -> Tensor:
-    return torch.where(sign < 0, -x.abs(), x.abs())
-
-
-def larger(a: Tensor, b: Tensor) -> Tensor:
-    """The larger of two numbers, or the one that is a number."""
-    return torch.where(a.isnan(), b, torch.where(b.isnan(), a, torch.maximum(a, b)))
-
-
-def smaller(a: Tensor, b: Tensor) -> Tensor:
-    """The smaller of two numbers, or the one that is a number."""
-    return -larger(-a, -b)
-
-
 FORMULAS: dict[Any, Callable[..., Any]] = {
     aten.where.self: where,
-    aten.clamp.Tensor: clamp,
-    aten.softplus.default: softplus,
-    aten.mish.default: mish,
-    aten.selu.default: selu,
     aten.gelu.default: gelu,
-    aten.trunc.default: trunc,
-    aten.frac.default: lambda x: x - trunc(x),
-    aten.square.default: lambda x: x * x,
     aten.pow.Tensor_Scalar: power,
-    aten.pow.Scalar: power_of_number,
-    aten.exp2.default: lambda x: power_of_number(2, x),
-    aten.log2.default: lambda x: x.log() * (1 / math.log(2)),
-    aten.log10.default: lambda x: x.log() * (1 / math.log(10)),
-    aten.erfc.default: lambda x: 1 - x.erf(),
-    aten.hypot.default: lambda x, y: (x * x + y * y).sqrt(),
-    aten.copysign.Tensor: copysign,
     aten.remainder.Scalar: remainder,
     aten.remainder.Tensor: remainder,
-    aten.signbit.default: signbit,
     aten.to.device: lambda x, device, dtype, *_: x.to(dtype),
-    aten.fmax.default: larger,
-    aten.fmin.default: smaller,
 }

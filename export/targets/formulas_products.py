@@ -1,7 +1,7 @@
 """Formulas of convolutions and matrix products, from those that XNNPACK has: 2D convolutions of constant weights, and products of matrices."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipstep.export.targets.common import Pair, pair
-from clipstep.export.targets.formulas_elementwise import where
 
 aten = torch.ops.aten
 
@@ -21,34 +20,6 @@ def is_constant(value: Tensor | None) -> bool:
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1) -> Tensor:
     """A convolution without a batch axis, or with computed weights or a computed bias."""
     return _convolution(x, weight, bias, pair(stride), pair(padding), pair(dilation), groups, is_constant(weight))
-
-
-def conv2d_named_padding(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pair = 1, padding: str = "valid", dilation: Pair = 1, groups: int = 1
-) -> Tensor:
-    """A convolution whose padding is `same` or `valid`."""
-    return _convolution(_padded(x, weight, dilation, padding), weight, bias, pair(stride), (0, 0), pair(dilation), groups, is_constant(weight))
-
-
-def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1) -> Tensor:
-    """A 1D convolution: a 2D convolution of one row."""
-    settings = (1, pair(stride)[1]), (0, pair(padding)[1]), (1, pair(dilation)[1])
-    return _convolution(x.unsqueeze(-2), weight.unsqueeze(-2), bias, *settings, groups, is_constant(weight)).squeeze(-2)
-
-
-def conv1d_named_padding(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pair = 1, padding: str = "valid", dilation: Pair = 1, groups: int = 1
-) -> Tensor:
-    """A 1D convolution whose padding is `same` or `valid`."""
-    settings = (1, pair(stride)[1]), (0, 0), (1, pair(dilation)[1])
-    row, rows = weight.unsqueeze(-2), x.unsqueeze(-2)
-    return _convolution(_padded(rows, row, settings[2], padding), row, bias, *settings, groups, is_constant(weight)).squeeze(-2)
-
-
-def _padded(x: Tensor, weight: Tensor, dilation: Pair, padding: str) -> Tensor:
-    totals = [d * (k - 1) if padding == "same" else 0 for d, k in zip(pair(dilation), weight.shape[2:], strict=True)]
-    amounts = [amount for total in reversed(totals) for amount in (total // 2, total - total // 2)]
-    return F.pad(x, amounts) if any(amounts) else x
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int, constant: bool) -> Tensor:
@@ -98,23 +69,6 @@ def conv_transpose2d(
     return _convolution(spread, turned, bias, (1, 1), (0, 0), dilation, groups, is_constant(weight))
 
 
-def conv_transpose1d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Pair = 1,
-    padding: Pair = 0,
-    output_padding: Pair = 0,
-    groups: int = 1,
-    dilation: Pair = 1,
-) -> Tensor:
-    """A 1D transposed convolution: one in 2D of one row."""
-    row = weight.unsqueeze(-2)
-    filters: Tensor = nn.Parameter(row, requires_grad=False) if is_constant(weight) else row
-    settings = (1, pair(stride)[1]), (0, pair(padding)[1]), (0, pair(output_padding)[1])
-    return conv_transpose2d(x.unsqueeze(-2), filters, bias, *settings, groups, (1, pair(dilation)[1])).squeeze(-2)
-
-
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A linear layer with computed weights or a computed bias."""
     product = F.linear(x, weight) if is_constant(weight) else matmul(x, weight.transpose(-1, -2))
@@ -128,65 +82,9 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return product.squeeze(-1 if b.ndim == 1 else -2) if a.ndim == 1 else product
 
 
-def addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """A matrix product that is added to a value, of one matrix or a batch of them."""
-    product = matmul(a, b)
-    return (x if beta == 1 else x * beta) + (product if alpha == 1 else product * alpha)
-
-
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None = None,
-    dropout: float = 0.0,
-    causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """Scaled dot-product attention."""
-    if enable_gqa:
-        heads = torch.arange(key.shape[-3]).repeat_interleave(query.shape[-3] // key.shape[-3])
-        key, value = (one.index_select(-3, heads) for one in (key, value))
-    scores = (query * (scale or 1 / math.sqrt(query.shape[-1]))) @ key.transpose(-1, -2)
-    if causal:
-        mask = nn.Parameter(torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), requires_grad=False)
-    if mask is not None and mask.dtype == torch.bool:
-        least = nn.Parameter(torch.tensor(-math.inf), requires_grad=False)
-        scores = where(mask, scores, least) if is_constant(mask) else torch.where(mask, scores, -math.inf)
-    elif mask is not None:
-        scores = scores + mask
-    return scores.softmax(-1) @ value
-
-
-def trilinear(
-    a: Tensor, b: Tensor, c: Tensor, first: Sequence[int], second: Sequence[int], third: Sequence[int], sums: Sequence[int], unroll: int = 1
-) -> Tensor:
-    """The product of three values, with new axes at the given places, summed along axes."""
-    for dim in first:
-        a = a.unsqueeze(dim)
-    for dim in second:
-        b = b.unsqueeze(dim)
-    for dim in third:
-        c = c.unsqueeze(dim)
-    return (a * b * c).sum(list(sums))
-
-
 FORMULAS: dict[Any, Callable[..., Any]] = {
-    aten.conv1d.default: conv1d,
-    aten.conv1d.padding: conv1d_named_padding,
     aten.conv2d.default: conv2d,
-    aten.conv2d.padding: conv2d_named_padding,
-    aten.conv_transpose1d.default: conv_transpose1d,
     aten.conv_transpose2d.input: conv_transpose2d,
     aten.linear.default: linear,
     aten.matmul.default: matmul,
-    aten.mv.default: matmul,
-    aten.dot.default: matmul,
-    aten.addmm.default: addmm,
-    aten.addmv.default: addmm,
-    aten.baddbmm.default: addmm,
-    aten.scaled_dot_product_attention.default: attention,
-    aten._trilinear.default: trilinear,
 }

@@ -45,34 +45,11 @@ def max_pool2d(x: Tensor, kernel: Pair, stride: Pair = (), padding: Pair = 0, di
     return batch.squeeze(0)
 
 
-def adaptive_avg_pool2d(x: Tensor, size: Sequence[int]) -> Tensor:
-    return _resized(x, lambda image: F.adaptive_avg_pool2d(image, (size[0], size[1])))
-
-
-def adaptive_max_pool2d(x: Tensor, size: Sequence[int]) -> tuple[Tensor, None]:
-    """An adaptive max pool, without the indices of the maxima."""
-    for dim, count in zip((-2, -1), size, strict=True):
-        length = x.shape[dim]
-        bins = [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
-        x = torch.cat([aten.slice.Tensor(x, dim, start, end).amax(dim, keepdim=True) for start, end in bins], dim)
-    return x, None
-
-
 def resize(operator: Any) -> Callable[..., Tensor]:
     """Return the formula of an interpolation, which is linear: a matrix product along rows, and one along columns."""
 
     def formula(x: Tensor, sizes: Any, align_corners: bool, scales: Sequence[float] | None = None) -> Tensor:
         return _resized(x, lambda image: operator(image, sizes, align_corners, scales))
-
-    return formula
-
-
-def resize_rows(operator: Any) -> Callable[..., Tensor]:
-    """Return the formula of an interpolation along one axis, which is linear: a matrix product."""
-
-    def formula(x: Tensor, sizes: Any, align_corners: bool, scales: Sequence[float] | None = None) -> Tensor:
-        matrix: Tensor = operator(torch.eye(x.shape[2])[None], sizes, align_corners, scales)[0]
-        return x @ matrix
 
     return formula
 
@@ -102,16 +79,6 @@ def _resized(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
 FORMULAS: dict[Any, Callable[..., Any]] = {
     aten.avg_pool2d.default: avg_pool2d,
     aten.max_pool2d.default: max_pool2d,
-    aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
-    aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
-    aten.adaptive_max_pool2d.default: adaptive_max_pool2d,
     aten.upsample_bilinear2d.vec: resize(aten.upsample_bilinear2d.vec),
-    aten.upsample_bicubic2d.vec: resize(aten.upsample_bicubic2d.vec),
-    aten._upsample_bilinear2d_aa.vec: resize(aten._upsample_bilinear2d_aa.vec),
-    aten._upsample_bicubic2d_aa.vec: resize(aten._upsample_bicubic2d_aa.vec),
-    aten.upsample_nearest1d.vec: resize_to_nearest(aten.upsample_nearest1d.vec),
     aten.upsample_nearest2d.vec: resize_to_nearest(aten.upsample_nearest2d.vec),
-    aten._upsample_nearest_exact1d.vec: resize_to_nearest(aten._upsample_nearest_exact1d.vec),
-    aten._upsample_nearest_exact2d.vec: resize_to_nearest(aten._upsample_nearest_exact2d.vec),
-    aten.upsample_linear1d.vec: resize_rows(aten.upsample_linear1d.vec),
 }

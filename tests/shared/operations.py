@@ -174,6 +174,7 @@ REDUCTIONS: dict[str, Operation] = {
     "topk": lambda x: x.topk(2, 2)[0],
     "topk, smallest": lambda x: x.topk(3, 1, largest=False)[0],
     "median": lambda x: x.median(2, keepdim=True)[0],
+    "median of all": lambda x: x.median()[None],
     "kthvalue": lambda x: x.kthvalue(2, 2)[0],
     "aminmax": lambda x: sum(torch.aminmax(x, dim=2)),
     "mean as double": lambda x: x.mean(2, keepdim=True, dtype=torch.float64).float(),

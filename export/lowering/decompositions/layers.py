@@ -90,6 +90,7 @@ def transposed_convolution_over_one_axis(
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.addmm.default: product_and_sum,
+    aten.addmv.default: product_and_sum,
     aten.baddbmm.default: product_and_sum,
     aten._trilinear.default: triple_product,
     aten.conv2d.padding: convolution_with_named_padding,

@@ -126,6 +126,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.sort.stable: stable_sort,
     aten.kthvalue.default: kth_smallest,
     aten.median.dim: median,
+    aten.median.default: lambda x: median(x.flatten(), 0)[0],
     aten.cummax.default: running_with_places(torch.ge),
     aten.cummin.default: running_with_places(torch.le),
     aten.cumprod.default: running(torch.mul),

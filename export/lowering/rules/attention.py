@@ -10,6 +10,7 @@ import torch
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules.elementwise import pointwise
+from clipstep.export.lowering.rules.formulas import choose
 from clipstep.export.lowering.rules.movement import Operand, cat, slice_tensor
 from clipstep.export.lowering.values import expand, to_lazy, unwrap_low_rank
 from clipstep.export.unsupported import Unsupported
@@ -53,7 +54,7 @@ def _addend(profile: EngineProfile, mask: Operand) -> Operand:
     """Return what a mask adds to the scores. True in a mask of booleans stands for a key that takes part."""
     if to_lazy(mask).data.dtype != torch.bool:
         return mask
-    return pointwise(lambda allowed: torch.where(allowed, 0.0, -math.inf))(profile, mask)
+    return pointwise(lambda allowed: choose(allowed, 0.0, -math.inf))(profile, mask)
 
 
 def _one_for_each_head(profile: EngineProfile, operand: Operand, heads: int) -> Operand:
