@@ -11,6 +11,7 @@ from clipstep.export.choices import ADAPTERS
 from clipstep.export.outputs import RANKS, kind_of
 from clipstep.export.purity.check import PurityCheck
 from clipstep.export.source_lines import describe_error, line_of_error
+from clipstep.export.targets import TARGETS
 from clipstep.runtime.errors import ClipstepError
 
 ADAPTERS_PAGE = "docs/adapters.md"
@@ -66,13 +67,9 @@ def check_modules(network: nn.Module) -> None:
             )
 
 
-WEIGHT_LIMITS = {"onnx": 2**31 - 2**20}
-"""The most bytes of weights that a target's files hold. An ONNX file is one protobuf message, which may have 2 GiB; here weights are part of it."""
-
-
 def too_large(network: nn.Module, target: str) -> ClipstepError | None:
     """Return the error for weights that a target's files cannot hold; None if they can."""
-    size, limit = sum(value.nbytes for value in {*network.parameters(), *network.buffers()}), WEIGHT_LIMITS.get(target)
+    size, limit = sum(value.nbytes for value in {*network.parameters(), *network.buffers()}), TARGETS[target].weight_limit
     if limit is None or size <= limit:
         return None
     return ClipstepError(

@@ -35,6 +35,7 @@ ONNX = Target(
     forms=("lowered", "3d"),
     variants=VARIANTS,
     platforms={"arm64": "channel-major", "x86_64": "channel-major"},
+    weight_limit=2**31 - 2**20,  # A file is one protobuf message, which may have 2 GiB; the weights are part of it.
     tools=("torch", "onnx", "onnxscript", "onnxruntime"),
     format_version=FormatVersion(
         option="opset", numbers=OPSETS, default=OPSETS[-1], meaning="ONNX's operator set", advice="a lower one runs in older runtimes"

@@ -101,6 +101,8 @@ class Target:
     """The distributions whose versions an artifact records."""
     format_version: FormatVersion | None = None
     """The version of its format that can be chosen, if there is one."""
+    weight_limit: int | None = None
+    """The most bytes of weights that its files hold; None if there is no limit."""
     evaluator: Evaluator | None = None
     """What runs its files for verification; None if an engine on this computer runs the target."""
 

@@ -1,6 +1,7 @@
 """What happens when one target fails: nothing is written, or, if the user asks to keep going, the others are; and nothing ends in a traceback."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from clipstep.export import contract, export, pipeline
-from clipstep.export.targets import coreml_writer, executorch_writer, onnx_writer
+from clipstep.export import export, pipeline
+from clipstep.export.targets import TARGETS, coreml_writer, executorch_writer, onnx_writer
 from clipstep.runtime import Bundle, ClipstepError, ParityError, StepModel
 from clipstep.training.run import Run
 
@@ -152,7 +153,7 @@ def test_an_error_of_the_users_own_callback_is_theirs(tmp_path: Path) -> None:
 
 
 def test_weights_beyond_a_files_limit_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(contract.WEIGHT_LIMITS, "onnx", 1000)
+    monkeypatch.setitem(TARGETS, "onnx", replace(TARGETS["onnx"], weight_limit=1000))
     message = r"the network is too large for the target onnx; got 0\.00 GB of weights; expected at most 0\.00 GB.*; export other targets"
     with monkeypatch.context() as work:
         work.setattr(pipeline, "program_of", lambda *_, **__: pytest.fail("it was traced"))

@@ -9,38 +9,48 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from programs import CLASSES, FRAMES, PROGRAMS, SIZE, Call, Program
 
 from clipstep.export import export
 from clipstep.runtime.command_line.terminal import quiet
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.golden import BOUNDS
 
 COUNT = int(os.environ.get("PROGRAMS", "0"))
 """How many programs each target gets; by default a few."""
+ROUNDING = {"float32": 3e-7, "float16": 1e-3}
+"""The rounding error of a number of about 2."""
 
 
-def _is_well_conditioned(network: Program, rounding: float = 3e-6) -> bool:
-    """Whether rounding of that size does not change the result: a sort or a comparison of nearly equal numbers would make it another one."""
-    frames = torch.rand(1, 3, FRAMES, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 4 - 2
+def _is_well_conditioned(network: Program, rounding: float, share: float) -> bool:
+    """Whether rounding errors of that size in the frames change the logits by less than a quarter of what an artifact may be off.
+
+    `share` is that, as a share of how far the logits of different frames are apart. A sort or a comparison of nearly equal numbers, or a norm of
+    nearly equal ones, makes something else of rounding errors.
+    """
+    frames = torch.rand(2, 1, 3, FRAMES, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 4 - 2
+    noise = torch.randn(frames[0].shape, generator=torch.Generator().manual_seed(2)).sign() * rounding
     states = tuple(network.initial_states().values())
     with torch.no_grad():
-        results = [network(frames + noise, *states) for noise in (0.0, rounding, -rounding)]
-        logits = [result[0] if isinstance(result, tuple) else result for result in results]
-    finite = bool(torch.isfinite(torch.stack(logits)).all())
-    return finite and all(torch.allclose(logits[0], other, rtol=1e-3, atol=7 * rounding) for other in logits[1:])
+        results = [network(value, *states) for value in (*frames, frames[0] + noise, frames[0] - noise)]
+    first, *others = [result[0] if isinstance(result, tuple) else result for result in results]
+    apart, *errors = [float((first - other).abs().max()) for other in others]
+    return 0 < apart < torch.inf and max(errors) <= share * apart / 4
 
 
-@pytest.mark.parametrize(("target", "count", "rounding"), [("onnx", 140, 3e-6), ("executorch", 40, 3e-6), ("coreml", 20, 2e-3)])
-def test_a_random_network_is_exported_exactly_or_refused_in_words(target: str, count: int, rounding: float) -> None:
+@pytest.mark.parametrize(("target", "count", "precision"), [("onnx", 140, "float32"), ("executorch", 40, "float32"), ("coreml", 20, "float16")])
+def test_a_random_network_is_exported_exactly_or_refused_in_words(target: str, count: int, precision: str) -> None:
     """Core ML's networks are of float16 as well, so that more of them are left out."""
 
-    @settings(max_examples=COUNT or count, deadline=None, derandomize=not COUNT, suppress_health_check=list(HealthCheck))
+    phases = [Phase.generate, *([Phase.shrink] if COUNT else [])]
+
+    @settings(max_examples=COUNT or count, phases=phases, deadline=None, derandomize=not COUNT, suppress_health_check=list(HealthCheck))
     @given(program=PROGRAMS)
     def check(program: tuple[list[Call], bool]) -> None:
         network = Program(*program).eval()
         try:
-            conditioned = _is_well_conditioned(network, rounding)
+            conditioned = _is_well_conditioned(network, ROUNDING[precision], BOUNDS[precision])
         except (RuntimeError, IndexError, ValueError):  # PyTorch itself refuses the operations in this order.
             assume(False)
         assume(conditioned)

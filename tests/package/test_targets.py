@@ -31,6 +31,8 @@ ALLOWED = {
     ("benchmarks/peers/engines.py", "onnx"): "a library that MNN's converter imports",
     ("benchmarks/profile.py", "executorch"): "profilers, by engine",
     ("benchmarks/scaling.py", "executorch"): "the engines' own calls, by engine",
+    ("export/explained.py", "executorch"): "a library whose errors are explained",
+    ("export/explained.py", "onnx"): "a library whose errors are explained",
     ("runtime/python/executorch_internals.py", "executorch"): "the distribution",
 }
 """Texts that are what a target is called, in other files, and what they name there."""
