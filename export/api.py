@@ -19,6 +19,7 @@ from clipstep.export.pipeline import ExportResult, WrittenArtifact, export_netwo
 from clipstep.export.reference import reference_module, reference_network
 from clipstep.export.tuning import tune_by_measuring
 from clipstep.export.verification import Reference, VerifyResult, fresh_reference, verify_opened
+from clipstep.network.inputs import Images, Joints
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.overwrite import BUNDLE, check_bundle_name, check_overwrite
@@ -30,12 +31,13 @@ def export(
     out: Path | str,
     *,
     frames: int,
-    size: int,
+    size: int | None = None,
     labels: Sequence[str],
     mean: Sequence[float],
     std: Sequence[float],
     fps: float,
     sample: Tensor | np.ndarray[Any, Any] | Path | str | None = None,
+    input: Images | Joints | None = None,
     targets: Sequence[str] = TARGETS,
     platforms: Sequence[str] = ("any",),
     form: str = "auto",
@@ -58,17 +60,19 @@ def export(
 
     Args:
         module: the network, in eval mode, on the CPU, with float32 weights. `module.forward(frames, *states)` takes normalised
-            `(1, 3, frames, size, size)` float32 and returns logits `(1, len(labels))`, followed by the next states if it has
+            `(1, 3, frames, size, size)` float32, or what `input` says, and returns logits `(1, len(labels))`, followed by the next states if it has
             `initial_states()`; or a dictionary, a dataclass, a list or a tuple of values among which they are. It is neither copied, pickled nor
             changed. `clipstep.export.adapters` makes such a module of a network that takes something else.
         out: the folder to write, `NAME.clipstep`.
         frames: T, the frames of a subclip.
-        size: height and width of a frame, in pixels.
+        size: height and width of a frame, in pixels; None for joints.
         labels: the class names.
-        mean: what is subtracted from each channel, R G B, in 0..255.
-        std: what each channel is then divided by, in 0..255.
+        mean: what is subtracted from each channel, R G B, in 0..255; of another input on its own scale.
+        std: what each channel is then divided by, on the same scale.
         fps: frames per second of the videos that the module was trained on.
-        sample: the frames of the golden steps: subclips `(S, frames, size, size, 3)` uint8, or a video's path; None for synthetic scenes.
+        sample: the frames of the golden steps: subclips `(S, frames, size, size, 3)` uint8 or of another input's shape and type, or the path of a
+            video or of a `.npy` file of them; None for synthetic ones.
+        input: what a frame is, if not RGB: `clipstep.network.Images` of other channels, or `clipstep.network.Joints` of skeletons.
         targets: the names of targets, of `clipstep.export.targets.TARGETS`; by default all.
         platforms: the processors that the artifacts are optimised for, out of `any`, `arm64` and `x86_64`.
         form: `auto`, `lowered` (operators of rank 4 or less) or `3d` (as trained, for onnx alone).
@@ -112,7 +116,7 @@ def export(
         keep_going=keep_going,
         format_versions=format_versions or {},
     )
-    spec = network_of_module(module, frames=frames, size=size, labels=labels, mean=mean, std=std, fps=fps, sample=sample)
+    spec = network_of_module(module, frames=frames, size=size, labels=labels, mean=mean, std=std, fps=fps, sample=sample, input=input)
     return export_network(spec, path, options, on_artifact or (lambda _: None), force=force)
 
 

@@ -14,7 +14,7 @@ from clipstep.export.choices import ADAPTERS, FORMS, INPUT_DTYPES, OUTPUT_KINDS,
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY, Target
 from clipstep.runtime.bundle.manifest import Manifest
-from clipstep.runtime.command_line.options import OutputFolder, command
+from clipstep.runtime.command_line.options import Numbers, OutputFolder, command
 from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, print_table, quiet
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.overwrite import BUNDLE, check_bundle_name, check_overwrite
@@ -22,10 +22,14 @@ from clipstep.runtime.wording import counted
 
 if TYPE_CHECKING:  # PyTorch is imported in the functions that need it, so that --help is fast.
     from clipstep.export.pipeline import ExportResult, WrittenArtifact
+    from clipstep.network.inputs import Images, Joints
     from clipstep.network.spec import NetworkSpec
 
 FRAME_SOURCES = {"run_sample": "the run's sample", "sample": "the sample given", "video": "the video", "synthetic": "synthetic scenes"}
-MODEL_OPTIONS = ("model", "weights", "weights_key", "random_weights", "labels", "frames", "size", "mean", "std", "fps", "video", "adapters")
+MODEL_OPTIONS = (
+    *("model", "weights", "weights_key", "random_weights", "labels", "frames", "size", "channels", "joints", "persons", "mean", "std", "fps"),
+    *("video", "sample", "adapters"),
+)
 """The options that describe a network of the user's own; a run records these values itself."""
 
 
@@ -69,7 +73,7 @@ class FixedSize(click.ParamType[int]):
         "A clip network as a stream": ("stream", "window"),
         "Artifacts": ("targets", "form", "platforms", "tune", "explain", "input_dtype", *(version.option for version in FORMAT_VERSIONS)),
     },
-    needs=[(name, "model") for name in MODEL_OPTIONS[1:]],
+    needs=[*((name, "model") for name in MODEL_OPTIONS[1:]), ("persons", "joints")],
     loads=["clipstep.export.pipeline", "clipstep.export.factory", *(target.writer for target in TARGETS.values())],
 )
 @click.argument("run", required=False, type=click.Path(path_type=Path))
@@ -84,23 +88,25 @@ class FixedSize(click.ParamType[int]):
 @click.option("--frames", type=FixedSize(), help="Number of frames in a subclip, T.")
 @click.option("--size", type=FixedSize(), help="Height and width of the model's frames, in pixels.")
 @click.option(
+    "--channels",
+    metavar="NAME,...",
+    help="The channels of the model's frames, if they are not RGB, such as depth; or what a joint has. [default with --joints: x,y,score]",
+)
+@click.option("--joints", type=FixedSize(), help="Instead of --size: the model takes this number of joints of a skeleton, (N, C, T, V).")
+@click.option("--persons", type=FixedSize(), help="With --joints: of this number of skeletons, (N, C, T, V, M).")
+@click.option(
     "--mean",
-    nargs=3,
-    type=float,
-    default=(0.0, 0.0, 0.0),
-    show_default=True,
-    help="Mean of each channel (R G B, in 0..255), which the model's normalisation subtracts.",
+    type=Numbers(),
+    help="Mean of each channel (R G B, in 0..255), which the model's normalisation subtracts. [default: 0 each]",
 )
 @click.option(
     "--std",
-    nargs=3,
-    type=float,
-    default=(255.0, 255.0, 255.0),
-    show_default=True,
-    help="Standard deviation of each channel, by which it divides then.",
+    type=Numbers(),
+    help="Standard deviation of each channel, by which it divides then. [default: 255 each; 1 each for frames of float32]",
 )
 @click.option("--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Frames per second of the model's videos.")
 @click.option("--video", type=click.Path(path_type=Path), help="The frames of the model's golden steps; unless given, synthetic ones.")
+@click.option("--sample", type=click.Path(path_type=Path), help="Instead of --video: frames or joints that numpy.save wrote (.npy).")
 @click.option(
     "--adapter",
     "adapters",
@@ -151,7 +157,7 @@ class FixedSize(click.ParamType[int]):
     type=click.Choice(INPUT_DTYPES),
     default="auto",
     show_default=True,
-    help="The type of the frames; auto: uint8 if the target has it.",
+    help="The type of the frames; auto: uint8 if the target has it. With --channels, float32 allows frames of any scale.",
 )
 @click.option("--output-kind", type=click.Choice(OUTPUT_KINDS), help="What the network's output holds; unless given, it is inferred.")
 @_format_version_options
@@ -205,7 +211,7 @@ def export_command(
         if run is not None and model is None:
             spec = network_of_run(run)
         elif model is not None and run is None:
-            spec = _network_of_options(model, **others)
+            spec = _network_of_options(model, input_dtype, **others)
         else:
             raise ClipstepError("which network to export?", got="RUN and --model" if run else "neither RUN nor --model", expected="one of them")
         stop()
@@ -284,24 +290,34 @@ def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
 
 def _network_of_options(
     model: str,
+    input_dtype: str,
     weights: Path | None,
     labels: Path | None,
     frames: int | None,
     size: int | None,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    channels: str | None,
+    joints: int | None,
+    persons: int | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
     fps: float,
     video: Path | None,
+    sample: Path | None,
     weights_key: str | None,
     random_weights: bool,
     adapters: tuple[str, ...],
 ) -> NetworkSpec:
     from clipstep.export.factory import network_of_factory, read_labels
 
-    if labels is None or frames is None or size is None:
-        raise ClipstepError("--model needs --labels, --frames and --size")
+    if labels is None or frames is None or (size is None and joints is None):
+        raise ClipstepError("--model needs --labels, --frames and --size", expected="or --joints in place of --size")
+    given = _input_of_options(channels, joints, persons, input_dtype)
+    count = len(given.channels) if given is not None else len(mean or std or ("R", "G", "B"))
+    mean, std = mean or (0.0,) * count, std or ((1.0 if given is not None and given.dtype == "float32" else 255.0),) * count
     if min(std) <= 0:
         raise ClipstepError("--std must be above 0, because frames are divided by it", got=std, expected="numbers above 0")
+    if video is not None and sample is not None:
+        raise ClipstepError("--video and --sample both give the frames of the golden steps", expected="one of them")
     sys.path.insert(0, "")  # As `python` itself does: modules in this folder can be imported.
     if weights_key is not None and weights is None:
         raise ClipstepError("--weights-key chooses from a file", got="no --weights", expected="--weights FILE, too")
@@ -315,10 +331,21 @@ def _network_of_options(
         fps=fps,
         weights=weights,
         weights_key=weights_key,
-        video=video,
+        video=sample or video,
         random_weights=random_weights,
         adapters=adapters,
+        input=given,
     )
+
+
+def _input_of_options(channels: str | None, joints: int | None, persons: int | None, dtype: str) -> Images | Joints | None:
+    """Return what a frame is; None for RGB, or for optical flow."""
+    from clipstep.network.inputs import Images, Joints
+
+    names = None if channels is None else tuple(name.strip() for name in channels.split(","))
+    if joints is not None:
+        return Joints(joints, persons=persons) if names is None else Joints(joints, names, persons)
+    return None if names is None else Images(names, "float32" if dtype == "float32" else "uint8")
 
 
 def _artifact_line(written: WrittenArtifact) -> str:

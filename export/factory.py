@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from clipstep.export.adapters import adapted
 from clipstep.export.contract import check_weights
+from clipstep.export.module import size_of
 from clipstep.export.purity.random_generators import seeded
 from clipstep.export.purity.reachable import snapshot
 from clipstep.export.purity.snapshot import same
 from clipstep.export.sample import sample_frames
 from clipstep.export.source_lines import describe_error, line_of_error
-from clipstep.network.spec import NetworkSpec, weights_sha256
+from clipstep.network.inputs import VIDEO, Images, Joints, NetworkInput
+from clipstep.network.spec import NetworkSpec, check_normalisation, weights_sha256
 from clipstep.network.text_files import read_lines, unquoted
 from clipstep.network.weights import Checkpoint, load_checkpoint_weights, read_checkpoint
 from clipstep.runtime.bundle.manifest import FactoryProvenance
@@ -32,7 +34,7 @@ def network_of_factory(
     factory: str,
     *,
     frames: int,
-    size: int,
+    size: int | None = None,
     labels: Sequence[str],
     mean: Sequence[float],
     std: Sequence[float],
@@ -42,27 +44,32 @@ def network_of_factory(
     video: Path | None = None,
     random_weights: bool = False,
     adapters: Sequence[str] = (),
+    input: Images | Joints | None = None,
 ) -> NetworkSpec:
     """Return the network that the factory `package.module:name` makes, in eval mode.
 
     Args:
         factory: a function or class without arguments, or a module, by name.
         frames: T, the frames of a subclip.
-        size: height and width of a frame, in pixels.
+        size: height and width of a frame, in pixels; None for joints.
         labels: the class names.
-        mean: what is subtracted from each channel, R G B, in 0..255.
-        std: what each channel is then divided by, in 0..255.
+        mean: what is subtracted from each channel, R G B, in 0..255; of another input on its own scale.
+        std: what each channel is then divided by, on the same scale.
         fps: frames per second of the videos that the network was trained on.
         weights: a file with its state dict; None for the weights that the factory gives it.
         weights_key: which of several state dicts in the file.
-        video: the frames of the golden steps; None for synthetic scenes.
+        video: the frames of the golden steps, a video or a `.npy` file of frames; None for synthetic ones.
         random_weights: allow weights that were not trained.
         adapters: the adapters that the network is wrapped in, the innermost first, as `--adapter` takes them; see `clipstep.export.adapters`.
+        input: what a frame is, if not RGB.
 
     Raises:
         ClipstepError: the factory cannot be imported, fails, or returns no module; the weights do not fit, or are random; the video
             cannot be used; a value is not possible for a network.
     """
+    given: NetworkInput = VIDEO if input is None else input
+    size = size_of(input, size)
+    check_normalisation(mean, std, given)
     checkpoint = None if weights is None else read_checkpoint(weights)
     network = load_network(factory)
     key = _fill(network, checkpoint, weights_key)
@@ -74,13 +81,14 @@ def network_of_factory(
         kind="factory",
         source=factory,
         weights_sha256=weights_sha256(network.state_dict()),
-        config={"frames": frames, "size": size},
+        config={"frames": frames, "joints" if isinstance(given, Joints) else "size": size},
         weights_source="random" if random else "factory" if weights is None else weights.name,
         weights_key=key or None,
     )
-    sample, content = sample_frames(frames, size, video)
+    sample, content = sample_frames(given, frames, size, video, mean, std)
     network = adapted(_in_eval_mode(network), adapters, frames, size)
-    return NetworkSpec(network, frames, size, tuple(labels), tuple(mean), tuple(std), fps, sample, provenance, content, tuple(adapters))
+    names, means, deviations = tuple(labels), tuple(mean), tuple(std)
+    return NetworkSpec(network, frames, size, names, means, deviations, fps, sample, provenance, content, tuple(adapters), given)
 
 
 def _in_eval_mode(network: nn.Module) -> nn.Module:

@@ -17,10 +17,11 @@ from clipstep.export.step import Step, StepProgram
 from clipstep.network.preprocess import RGB
 from clipstep.runtime.bundle.manifest import FrameSource
 from clipstep.runtime.golden import BOUNDS, GoldenSteps
-from clipstep.runtime.synthetic_frames import synthetic_subclips
 
 MEAN_OFFSET = 2.55
 """How much the faulty mean of each channel is off, in levels of 0..255: 1 %."""
+MEAN_SHARE = 0.05
+"""The same for frames of float32, as a share of the standard deviation of their channel."""
 STD_FACTOR = 1.01
 STATE_OFFSET = 0.1
 """How much a faulty initial value is off, as a share of the state's range."""
@@ -57,7 +58,7 @@ def record_assessed_golden(program: StepProgram, subclips: Tensor, content: Fram
     given = AssessedGolden(golden, (content,), undetected_faults(program, golden))
     if not given.undetected_faults or content == "synthetic":
         return given
-    drawn = torch.from_numpy(synthetic_subclips(SYNTHETIC_SUBCLIPS, *program.frames.shape))
+    drawn = torch.from_numpy(program.synthetic(SYNTHETIC_SUBCLIPS))
     golden = record_golden(program, torch.cat([subclips[:SYNTHETIC_SUBCLIPS], drawn]))
     extended = AssessedGolden(golden, (content, "synthetic"), undetected_faults(program, golden))
     return extended if len(extended.undetected_faults) < len(given.undetected_faults) else given
@@ -71,16 +72,32 @@ def undetected_faults(program: StepProgram, golden: GoldenSteps) -> tuple[str, .
 
 def faults(program: StepProgram, golden: GoldenSteps) -> Iterator[Fault]:
     """Yield the faults that are possible for a step of such inputs and states."""
-    frames, height, width, channels = program.frames.shape
-    step, initial = program.step, list(program.states.values())
-    yield Fault("red and blue exchanged" if channels == RGB else "the directions exchanged", step, initial, frames=lambda subclip: subclip.flip(3))
-    if height == width:
-        yield Fault("height and width exchanged", step, initial, frames=lambda subclip: subclip.transpose(1, 2))
-    if frames > 1:
+    frames, step, initial = program.frames, program.step, list(program.states.values())
+    if frames.shape[-1] > 1:
+        yield Fault(_exchanged_channels(program), step, initial, frames=lambda subclip: subclip.flip(-1))
+    yield from _place_faults(program)
+    if len(frames) > 1:
         yield Fault("time reversed", step, initial, frames=lambda subclip: subclip.flip(0))
-    yield Fault("another mean", step.normalised_by([value + MEAN_OFFSET for value in step.mean], step.std), initial)
+    offsets = [MEAN_OFFSET] * len(step.mean) if frames.dtype == torch.uint8 else [MEAN_SHARE * value for value in step.std]
+    yield Fault("another mean", step.normalised_by([value + offset for value, offset in zip(step.mean, offsets, strict=True)], step.std), initial)
     yield Fault("another std", step.normalised_by(step.mean, [value * STD_FACTOR for value in step.std]), initial)
     yield from _state_faults(program, golden)
+
+
+def _exchanged_channels(program: StepProgram) -> str:
+    if program.input.kind == "video":
+        return "red and blue exchanged" if program.frames.shape[-1] == RGB else "the directions exchanged"
+    return "the channels reversed"
+
+
+def _place_faults(program: StepProgram) -> Iterator[Fault]:
+    """Yield the faults of where things are in a frame."""
+    step, initial, places = program.step, list(program.states.values()), program.frames.shape[1:-1]
+    if program.input.kind == "joints":
+        if places[-1] > 1:
+            yield Fault("the joints reversed", step, initial, frames=lambda subclip: subclip.flip(-2))
+    elif places[0] == places[1]:
+        yield Fault("height and width exchanged", step, initial, frames=lambda subclip: subclip.transpose(1, 2))
 
 
 def _state_faults(program: StepProgram, golden: GoldenSteps) -> Iterator[Fault]:

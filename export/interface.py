@@ -31,17 +31,9 @@ def interface_of(spec: NetworkSpec, program: StepProgram, name: str, output_kind
     states = [
         State(name=state, shape=tuple(value.shape), dtype="float32", initial=float(value.flatten()[0])) for state, value in program.states.items()
     ]
-    shape = tuple(program.frames.shape)
     return Interface(
         name=name,
-        input=Input(
-            shape=shape,
-            dtype="uint8",
-            color="RGB" if shape[-1] == RGB else "flow",
-            mean=spec.mean,
-            std=spec.std,
-            fps=spec.fps,
-        ),
+        input=_input_of(spec, program),
         states=tuple(states),
         outputs=tuple(program.output_names),
         kept_outputs=tuple(KeptOutput(name=output, shape=output_shape) for output, output_shape in program.kept.items()),
@@ -51,6 +43,25 @@ def interface_of(spec: NetworkSpec, program: StepProgram, name: str, output_kind
         temporal_average=program.temporal_average or ("cumulative" if averages_over_all_frames(program) else None),
         window_frames=program.window,
         output_kind=output_kind,
+    )
+
+
+def _input_of(spec: NetworkSpec, program: StepProgram) -> Input:
+    given, shape = spec.input, tuple(program.frames.shape)
+    if given.kind == "video":
+        return Input(shape=shape, dtype="uint8", color="RGB" if shape[-1] == RGB else "flow", mean=spec.mean, std=spec.std, fps=spec.fps)
+    return Input(
+        kind=given.kind,
+        shape=shape,
+        dtype=given.dtype,
+        layout=given.layout,
+        color=None,
+        channels=given.channels,
+        mean=spec.mean,
+        std=spec.std,
+        fps=spec.fps,
+        crop=None,
+        resize=None,
     )
 
 

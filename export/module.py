@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from clipstep.export.contract import check_weights
 from clipstep.export.sample import sample_frames
-from clipstep.network.preprocess import RGB
-from clipstep.network.spec import NetworkSpec, check_frames, weights_sha256
+from clipstep.network.inputs import VIDEO, Images, Joints, NetworkInput
+from clipstep.network.spec import NetworkSpec, check_frames, check_normalisation, weights_sha256
 from clipstep.runtime.bundle.manifest import FrameSource, ModuleProvenance
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import listed
@@ -22,24 +22,27 @@ def network_of_module(
     module: nn.Module,
     *,
     frames: int,
-    size: int,
+    size: int | None = None,
     labels: Sequence[str],
     mean: Sequence[float],
     std: Sequence[float],
     fps: float,
     sample: Tensor | np.ndarray[Any, Any] | Path | str | None = None,
+    input: Images | Joints | None = None,
 ) -> NetworkSpec:
     """Return the module as a network spec. The module is neither copied, pickled nor changed.
 
     Args:
         module: the network, in eval mode, on the CPU, with float32 weights.
         frames: T, the frames of a subclip.
-        size: height and width of a frame, in pixels.
+        size: height and width of a frame, in pixels; None for joints.
         labels: the class names.
-        mean: what is subtracted from each channel, R G B, in 0..255.
-        std: what each channel is then divided by, in 0..255.
+        mean: what is subtracted from each channel, R G B, in 0..255; of another input on its own scale.
+        std: what each channel is then divided by, on the same scale.
         fps: frames per second of the videos that the module was trained on.
-        sample: the frames of the golden steps: subclips `(S, frames, size, size, 3)` uint8, or a video's path; None for synthetic scenes.
+        sample: the frames of the golden steps: subclips `(S, frames, size, size, 3)` uint8 or of another input's shape and type, or the path of a
+            video or of a `.npy` file of them; None for synthetic ones.
+        input: what a frame is, if not RGB.
 
     Raises:
         ClipstepError: the module is in training mode, on another device or not of float32; a value is not possible for a network; the
@@ -49,18 +52,20 @@ def network_of_module(
         raise ClipstepError("the network is not a module", got=type(module).__name__, expected="a torch.nn.Module")
     _check_eval(module)
     check_weights(module)
-    frames, size = _whole("frames", frames), _whole("size", size)
+    frames = _whole("frames", frames)
+    size = size_of(input, None if size is None else _whole("size", size))
     path = f"{type(module).__module__}.{type(module).__qualname__}"
     provenance = ModuleProvenance(
         kind="module",
         source=path,
         weights_sha256=weights_sha256(module.state_dict()),
-        config={"frames": frames, "size": size},
+        config={"frames": frames, "joints" if isinstance(input, Joints) else "size": size},
         weights_source="module",
     )
     names, means, deviations = _tuple("labels", labels), _numbers("mean", mean), _numbers("std", std)
-    subclips, content = _sample(sample, frames, size, means)
-    return NetworkSpec(module, frames, size, names, means, deviations, fps, subclips, provenance, content)
+    given: NetworkInput = VIDEO if input is None else input
+    subclips, content = _sample(sample, given, frames, size, means, deviations)
+    return NetworkSpec(module, frames, size, names, means, deviations, fps, subclips, provenance, content, input=given)
 
 
 def _check_eval(module: nn.Module) -> None:
@@ -74,18 +79,43 @@ def _check_eval(module: nn.Module) -> None:
         )
 
 
-def _sample(sample: Tensor | np.ndarray[Any, Any] | Path | str | None, frames: int, size: int, mean: Sequence[float]) -> tuple[Tensor, FrameSource]:
+def size_of(given: NetworkInput | None, size: int | None) -> int:
+    """Return the size of a network's frames, which is the number of joints of a skeleton.
+
+    Raises:
+        ClipstepError: there is none where it is needed, or one beside joints; or `given` is no input.
+    """
+    if given is not None and not isinstance(given, NetworkInput):
+        raise ClipstepError(
+            "input says what a frame is", got=repr(given)[:80], expected="Images(...) or Joints(...) of clipstep.network, or None for RGB"
+        )
+    if isinstance(given, Joints):
+        if size is not None:
+            raise ClipstepError("joints have no size in pixels", got=size, fix="leave size out")
+        return given.joints
+    if size is None:
+        raise ClipstepError("size is missing: the height and width of a frame, in pixels")
+    return size
+
+
+def _sample(
+    sample: Tensor | np.ndarray[Any, Any] | Path | str | None,
+    given: NetworkInput,
+    frames: int,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> tuple[Tensor, FrameSource]:
     if sample is None or isinstance(sample, Path | str):
-        check_frames(frames, size, RGB)
-        if len(mean) != RGB:
-            raise ClipstepError("mean has a number for each channel", got=mean, expected="3 numbers for RGB", fix="give other frames by sample=")
-        return sample_frames(frames, size, None if sample is None else Path(sample))
+        check_normalisation(mean, std, given)
+        check_frames(frames, size, len(mean), given)
+        return sample_frames(given, frames, size, None if sample is None else Path(sample), mean, std)
     if not isinstance(sample, np.ndarray):
         return sample, "sample"
     try:
         return torch.from_numpy(np.ascontiguousarray(sample)), "sample"
     except (TypeError, ValueError) as error:
-        raise ClipstepError("the sample cannot be a tensor", got=f"an array of {sample.dtype}", expected="an array of uint8") from error
+        raise ClipstepError("the sample cannot be a tensor", got=f"an array of {sample.dtype}", expected=f"an array of {given.dtype}") from error
 
 
 def _whole(name: str, value: Any) -> int:

@@ -111,10 +111,9 @@ def _golden_of_network(bundle: Bundle, network: NetworkSource) -> PackedGolden:
     from clipstep.export.golden_steps import record_golden
     from clipstep.export.reference import reference_program
     from clipstep.runtime.bundle.pack import SYNTHETIC_SUBCLIPS, synthetic_steps
-    from clipstep.runtime.synthetic_frames import synthetic_subclips
 
     program = reference_program(bundle, network)
-    subclips = torch.from_numpy(synthetic_subclips(SYNTHETIC_SUBCLIPS, *program.frames.shape))
+    subclips = torch.from_numpy(program.synthetic(SYNTHETIC_SUBCLIPS))
     golden = record_golden(program, subclips, synthetic_steps(bundle.manifest))
     kept = {name: value[-SYNTHETIC_SUBCLIPS:] for name, value in golden.states.items()}
     return packed_golden(replace(golden, states=kept), synthetic_golden("the eager network"))

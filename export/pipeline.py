@@ -140,6 +140,8 @@ def _export(
         if options.output_kind is not None:
             with torch.no_grad():
                 infer_output_kind(options.output_kind, program, program.step(*program.inputs)[0].numpy())
+        if options.input_dtype == "uint8" and spec.input.dtype == "float32":
+            raise ClipstepError("--input uint8 is not for this network", got=f"{spec.input.kind} of float32", expected="--input float32, or auto")
         given = replace(program, frames=program.frames.float()) if options.input_dtype == "float32" else program
         graphs = Graphs(given)
         with library_context():
@@ -249,7 +251,8 @@ def _write_artifacts(
     target: Target, writer: VariantWriter, interface: Interface, folder: Path, progress: ProgressReporter
 ) -> Iterator[WrittenArtifact]:
     options = writer.options
-    input_dtype = target.input_dtypes[0] if options.input_dtype == "auto" else options.input_dtype
+    automatic = target.input_dtypes[0] if interface.input.dtype == "uint8" else "float32"
+    input_dtype = automatic if options.input_dtype == "auto" else options.input_dtype
     embedded = interface.model_copy(update={"input": interface.input.model_copy(update={"dtype": input_dtype})})
     for platform in options.platforms if target.platforms else (ANY,):
         for precision in target.precisions:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -11,6 +12,7 @@ from clipstep.export.module import network_of_module
 from clipstep.export.network_source import NetworkSource
 from clipstep.export.outputs import AskedOutputs
 from clipstep.export.step import StepProgram, program_of
+from clipstep.network.inputs import input_of_manifest
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
@@ -64,29 +66,32 @@ def reference_module(bundle: Bundle, module: nn.Module) -> NetworkSpec:
     Raises:
         ClipstepError: the module is in training mode, not on the CPU, or its weights are not float32.
     """
-    spec, frames = bundle.manifest.input, _frames(bundle)
-    module = adapted(module, bundle.manifest.export.adapters, frames, spec.shape[1])
-    return network_of_module(module, frames=frames, size=spec.shape[1], labels=bundle.manifest.labels, mean=spec.mean, std=spec.std, fps=spec.fps)
+    frames = _frames(bundle)
+    module = adapted(module, bundle.manifest.export.adapters, frames, bundle.manifest.input.shape[1])
+    return network_of_module(module, frames=frames, **_description(bundle))
 
 
 def _of_factory(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
     if "" not in sys.path:
         sys.path.insert(0, "")  # As `python` itself does: modules in this folder can be imported.
-    spec = bundle.manifest.input
     weights, key = None if network.weights is None else Path(network.weights), bundle.manifest.provenance.weights_key
     return network_of_factory(
         str(network.model),
         frames=_frames(bundle),
-        size=spec.shape[1],
-        labels=bundle.manifest.labels,
-        mean=spec.mean,
-        std=spec.std,
-        fps=spec.fps,
+        **_description(bundle),
         weights=weights,
         weights_key=key if weights else None,
         adapters=bundle.manifest.export.adapters,
         random_weights=True,  # Allowed: `reference_network` compares their hash.
     )
+
+
+def _description(bundle: Bundle) -> dict[str, Any]:
+    """Return what the manifest says of the network, by the names of the arguments of `network_of_module` and `network_of_factory`."""
+    spec = bundle.manifest.input
+    given = input_of_manifest(spec)
+    described = {"labels": bundle.manifest.labels, "mean": spec.mean, "std": spec.std, "fps": spec.fps}
+    return described | ({"input": given} if spec.kind != "video" else {}) | ({"size": spec.shape[1]} if spec.kind != "joints" else {})
 
 
 def _frames(bundle: Bundle) -> int:

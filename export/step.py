@@ -1,6 +1,6 @@
 """The step contract: any network as `step(frames, *states) -> (logits, *next_states, *kept)`, batch 1, on camera frames.
 
-A network is any `nn.Module` whose `forward(frames, *states)` takes normalised frames `(N, 3, T, H, W)` (2 channels of optical flow)
+A network is any `nn.Module` whose `forward(frames, *states)` takes normalised frames `(N, 3, T, H, W)`, or another of `clipstep.network.inputs`,
 and returns the logits `(N, classes)`, followed by the next states. If it has states, its `initial_states()` returns their names and
 their values at the start of a video. `contract.py` holds the checks. `outputs.py` takes the logits from what other networks return, and
 outputs to keep beside them; `adapters.py` has networks that take something else.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,10 +19,12 @@ from clipstep.export.adapters import check_grey, helpful_adapter
 from clipstep.export.contract import check_modules, check_step, check_weights, initial_states_of, input_names, output_names
 from clipstep.export.outputs import CONTRACT, AskedOutputs, OutputChoice, choose_outputs
 from clipstep.export.stream.adapt import streamed
+from clipstep.network.inputs import VIDEO, NetworkInput, negative, noise_like
 from clipstep.network.preprocess import normalise
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle.manifest import Flush
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.synthetic_frames import synthetic_input
 
 NOTHING_ASKED = AskedOutputs()
 
@@ -29,22 +32,31 @@ NOTHING_ASKED = AskedOutputs()
 class Step(nn.Module):
     """A network with its normalisation: `(frames, *states) -> (logits (1, classes), *next_states, *kept)`, a pure function.
 
-    `frames` are `(T, H, W, 3)` RGB, uint8 or float32 in 0..255. `outputs` takes the outputs from what the network returns.
+    `frames` are a subclip: of a video `(T, H, W, 3)` RGB, uint8 or float32 in 0..255. `outputs` takes the outputs from what the network returns, and
+    `layout` names the axes of the frames.
     """
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], outputs: Callable[[Any], tuple[Any, ...]] = CONTRACT) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        outputs: Callable[[Any], tuple[Any, ...]] = CONTRACT,
+        layout: str = "THWC",
+    ) -> None:
         super().__init__()
         self.network = network
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.outputs = outputs
+        self.layout = layout
 
     def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        return self.outputs(self.network(normalise(frames[None], self.mean, self.std), *states))
+        return self.outputs(self.network(normalise(frames[None], self.mean, self.std, self.layout), *states))
 
     def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> "Step":
         """Return the same step with another normalisation."""
-        return Step(self.network, mean, std, self.outputs)
+        return Step(self.network, mean, std, self.outputs, self.layout)
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class StepProgram:
 
     step: Step
     frames: Tensor
-    """`(T, H, W, 3)` uint8."""
+    """A subclip: `(T, H, W, 3)` uint8 of a video."""
     states: dict[str, Tensor]
     labels: tuple[str, ...]
     delay: int = 0
@@ -73,6 +85,8 @@ class StepProgram:
     """What is taken from the value that the network returns."""
     kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """The shapes of the outputs that are kept beside the logits and the states, by name."""
+    input: NetworkInput = VIDEO
+    """What a frame is."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -90,6 +104,10 @@ class StepProgram:
         """Run a step, and return the logits, the next states and the kept outputs."""
         logits, *others = self.step(frames, *states)
         return logits, others[: len(self.states)], others[len(self.states) :]
+
+    def synthetic(self, count: int) -> np.ndarray[Any, Any]:
+        """Return `count` subclips `(count, *frames.shape)` of drawn scenes, or of joints that move."""
+        return synthetic_input(self.input.kind, count, self.frames.shape, self.input.dtype, self.step.mean, self.step.std)
 
     def subclips(self, frames: Tensor) -> Tensor:
         """Divide consecutive frames `(n, H, W, 3)` into those of whole steps, `(S, T, H, W, 3)`; what is left over is dropped."""
@@ -120,7 +138,8 @@ def program_of(
     frames = spec.sample.flatten(0, 1)
     if stream is None:
         step, choice = _step_of(spec, spec.module, spec.frames, states, asked, check=check)
-        return StepProgram(step, frames[: spec.frames], states, spec.labels, choice=choice, kept=_kept_shapes(step, choice, frames, states))
+        kept = _kept_shapes(step, choice, frames[: spec.frames], states)
+        return StepProgram(step, frames[: spec.frames], states, spec.labels, choice=choice, kept=kept, input=spec.input)
     if asked.kept:
         raise ClipstepError("--keep-outputs is not for --stream, which keeps the logits alone", got=", ".join(asked.kept), fix="leave one out")
     choice = CONTRACT
@@ -135,7 +154,7 @@ def program_of(
             got="one that returns other values, too",
             fix="return (logits, *next_states), and no more",
         )
-    return StepProgram(step, frames[:stream], initial_states_of(network), spec.labels, choice=choice, **properties)
+    return StepProgram(step, frames[:stream], initial_states_of(network), spec.labels, choice=choice, input=spec.input, **properties)
 
 
 class _Chosen(nn.Module):
@@ -159,20 +178,20 @@ def _step_of(
     """
     frames, classes = spec.sample.flatten(0, 1), len(spec.labels)
     chooser = _Chooser(states, classes, asked)
-    step = Step(network, spec.mean, spec.std, chooser).eval()
+    step = Step(network, spec.mean, spec.std, chooser, spec.input.layout).eval()
     inputs = dict(zip(input_names(list(states)), (frames[:length], *states.values()), strict=True))
     if check:
         check_modules(network)
         check_weights(network)
-        noise = torch.randint(256, frames[:length].shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-        clip = normalise(frames[None, :length], spec.mean, spec.std)
+        others = negative(frames[-length:], spec.mean), noise_like(frames[:length], spec.mean, spec.std)
+        clip = normalise(frames[None, :length], spec.mean, spec.std, spec.input.layout)
         advice = partial(helpful_adapter, network, clip, list(states.values()))
-        check_step(network, step, inputs, classes, (255 - frames[-length:], noise), asked.kept, advice)
+        check_step(network, step, inputs, classes, others, asked.kept, advice)
     elif asked != NOTHING_ASKED:
         with torch.no_grad():
             step(*inputs.values())
     choice = chooser.choice or CONTRACT
-    return Step(network, spec.mean, spec.std, choice).eval(), choice
+    return Step(network, spec.mean, spec.std, choice, spec.input.layout).eval(), choice
 
 
 class _Chooser:

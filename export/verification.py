@@ -102,6 +102,8 @@ def fresh_reference(bundle: Bundle, spec: NetworkSpec, video: Path | None) -> Re
     check_network(bundle.manifest, spec, program, fresh.logits)
     same_golden(golden, fresh)
     if video is not None:
+        if (given := bundle.manifest.input).kind != "video":
+            raise ClipstepError("--video: the bundle takes no videos", got=f"a bundle for {given.content}", fix="verify it on its golden frames")
         frames, size, _, channels = program.frames.shape
         subclips = read_subclips(video, frames, size, channels)
     stream = None

@@ -11,7 +11,7 @@ from rich.console import Console
 from clipstep.export.network_source import given_network, network_options
 from clipstep.export.targets import TARGETS
 from clipstep.runtime.bundle import Bundle, open_for_command
-from clipstep.runtime.command_line.options import command, json_option, signer_option
+from clipstep.runtime.command_line.options import Numbers, command, json_option, signer_option
 from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, new_table, print_json, print_table, quiet_stderr
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # PyTorch is imported in the functions that need it, so that 
 @click.option(
     "--labels", type=click.Path(path_type=Path), help="A file with the class names that --model was trained on, which must be the bundle's."
 )
-@click.option("--mean", nargs=3, type=float, help="The normalisation that --model was trained with, to compare.")
-@click.option("--std", nargs=3, type=float, help="Standard deviation of each channel that --model was trained with, which must be the bundle's.")
+@click.option("--mean", type=Numbers(), help="The normalisation that --model was trained with, to compare.")
+@click.option("--std", type=Numbers(), help="Standard deviation of each channel that --model was trained with, which must be the bundle's.")
 @click.option("--fps", type=float, help="Frames per second of the videos that --model was trained on, which must be the bundle's.")
 @click.option("--video", type=click.Path(path_type=Path), help="Verify on the frames of this video, not on the golden ones; needs --run or --model.")
 @signer_option

@@ -14,7 +14,8 @@ A network is any ``torch.nn.Module`` in eval mode, on the CPU, with float32 weig
 
 Frames come from cameras and decoders as uint8 RGB ``(T, size, size, 3)``. Conversion, normalisation and the change of layout become part of
 the exported artifact: ``(value - mean) / std`` for each channel, with ``mean`` and ``std`` in units of 0..255; `normalise` computes the same in
-PyTorch. A network of two channels takes optical flow instead of RGB.
+PyTorch. A network of two channels takes optical flow instead of RGB; one that takes images of other channels is described by `Images`, one
+that takes the joints of skeletons by `Joints`.
 
 Example:
     ```python
@@ -38,10 +39,13 @@ from typing import TYPE_CHECKING
 from clipstep.runtime.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
+    from clipstep.network.inputs import Images, Joints
     from clipstep.network.preprocess import normalise
     from clipstep.network.spec import NetworkSpec
     from clipstep.network.videos import read_subclips
 
-__all__ = ["NetworkSpec", "normalise", "read_subclips"]
+__all__ = ["Images", "Joints", "NetworkSpec", "normalise", "read_subclips"]
 
-__getattr__ = lazy_names(__name__, {"preprocess": ("normalise",), "spec": ("NetworkSpec",), "videos": ("read_subclips",)})
+__getattr__ = lazy_names(
+    __name__, {"inputs": ("Images", "Joints"), "preprocess": ("normalise",), "spec": ("NetworkSpec",), "videos": ("read_subclips",)}
+)

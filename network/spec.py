@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from clipstep.network.preprocess import FLOW, RGB
+from clipstep.network.inputs import DTYPES, VIDEO, NetworkInput
 from clipstep.runtime.bundle.manifest import FrameSource, Provenance
 from clipstep.runtime.bundle.strict_json import is_printable_line, quoted
 from clipstep.runtime.checks.limits import TENSOR_BYTES, check_labels, check_shapes
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import listed
+
+AXES = {"T": "frames", "H": "height", "W": "width", "C": "channels", "M": "persons", "V": "joints"}
 
 
 @dataclass(frozen=True)
@@ -36,36 +38,43 @@ class NetworkSpec:
     frames: int
     """T, the frames of a subclip."""
     size: int
-    """Height and width of the frames, in pixels."""
+    """Height and width of the frames, in pixels; the number of joints of a skeleton."""
     labels: tuple[str, ...]
     """The class names, in the order of the logits."""
     mean: tuple[float, ...]
-    """What is subtracted from each channel, in 0..255."""
+    """What is subtracted from each channel, on the scale of the frames: 0..255 for a video."""
     std: tuple[float, ...]
-    """What each channel is then divided by, in 0..255."""
+    """What each channel is then divided by, on the same scale."""
     fps: float
     """Frames per second of the videos that the network was trained on."""
     sample: Tensor
-    """Subclips ``(S, T, size, size, channels)`` uint8 on which the golden steps are recorded."""
+    """Subclips ``(S, T, size, size, channels)`` uint8 on which the golden steps are recorded; of another input they have its shape and type."""
     provenance: Provenance
     """Where the network comes from, as the bundle's manifest will say it."""
     sample_source: FrameSource = "run_sample"
     """What the sample's frames are: from the run, given by the caller, of a video, or synthetic scenes."""
     adapters: tuple[str, ...] = ()
     """The adapters that the network was wrapped in by name, in their order, as the manifest will say it; see `clipstep.export.adapters`."""
+    input: NetworkInput = VIDEO
+    """What a frame is."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, nn.Module):
             raise ClipstepError("the network is no module", got=type(self.module).__name__, expected="a torch.nn.Module")
         _check_labels(self.labels)
-        _check_normalisation(self.mean, self.std)
-        check_frames(self.frames, self.size, len(self.mean))
+        check_normalisation(self.mean, self.std, self.input)
+        check_frames(self.frames, self.size, len(self.mean), self.input)
         if not (isinstance(self.fps, int | float) and math.isfinite(self.fps) and self.fps > 0):
             raise ClipstepError("fps must be a number above 0", got=repr(self.fps), expected="a number above 0")
-        _check_sample(self.sample, (self.frames, self.size, self.size, len(self.mean)))
+        _check_sample(self.sample, self.shape, DTYPES[self.input.dtype], self.input.layout)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a subclip."""
+        return self.input.shape(self.frames, self.size, len(self.mean))
 
     def __repr__(self) -> str:
-        what = f"{self.frames} frames of {self.size}x{self.size} a subclip, {len(self.labels)} classes"
+        what = f"{self.frames} frames of {'x'.join(map(str, self.shape[1:-1]))} a subclip, {len(self.labels)} classes"
         return f"<NetworkSpec of {self.provenance.source}: {what}>"
 
 
@@ -84,7 +93,7 @@ def weights_sha256(weights: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def check_frames(frames: int, size: int, channels: int) -> None:
+def check_frames(frames: int, size: int, channels: int, given: NetworkInput = VIDEO) -> None:
     """Check the frames of a subclip, before anything of their size is made.
 
     Raises:
@@ -94,11 +103,10 @@ def check_frames(frames: int, size: int, channels: int) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ClipstepError(f"{name} must be a whole number", got=repr(value), expected="an int of at least 1")
     try:
-        check_shapes((frames, size, size, channels), ())
+        check_shapes(shape := given.shape(frames, size, channels), ())
     except ValueError as error:
-        raise ClipstepError(
-            "the frames of a subclip are too large", got=f"{frames} of {size}x{size}", expected=f"at most {TENSOR_BYTES} bytes as float32"
-        ) from error
+        got = f"{frames} of {'x'.join(map(str, shape[1:-1]))}"
+        raise ClipstepError("the frames of a subclip are too large", got=got, expected=f"at most {TENSOR_BYTES} bytes as float32") from error
 
 
 def _check_labels(labels: Sequence[str]) -> None:
@@ -116,21 +124,29 @@ def _check_labels(labels: Sequence[str]) -> None:
         raise ClipstepError("labels name a class twice", got=listed(twice), expected="each class once")
 
 
-def _check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+def check_normalisation(mean: Sequence[float], std: Sequence[float], given: NetworkInput) -> None:
+    """Check that mean and std have a finite number for each channel, and that those of std are above 0.
+
+    Raises:
+        ClipstepError: they have not.
+    """
     for name, values in (("mean", mean), ("std", std)):
-        if len(values) not in (RGB, FLOW) or len(values) != len(mean):
-            raise ClipstepError(f"{name} has a number for each channel", got=tuple(values), expected=f"{RGB} numbers for RGB, of 0..255")
+        expected = given.count_error(len(values)) or given.count_error(len(mean))
+        if expected is not None or len(values) != len(mean):
+            raise ClipstepError(f"{name} has a number for each channel", got=tuple(values), expected=expected or f"{len(mean)} numbers, as mean has")
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-            raise ClipstepError(f"{name} holds finite numbers", got=tuple(values), expected="numbers, of 0..255")
+            raise ClipstepError(f"{name} holds finite numbers", got=tuple(values), expected="numbers on the scale of the frames")
     if min(std) <= 0:
         raise ClipstepError("std must be above 0, because frames are divided by it", got=tuple(std), expected="numbers above 0")
 
 
-def _check_sample(sample: Tensor, shape: tuple[int, ...]) -> None:
-    wanted = f"(S, {', '.join(map(str, shape))}) torch.uint8 with at least one subclip: S, frames, height, width, channels"
+def _check_sample(sample: Tensor, shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> None:
+    wanted = f"(S, {', '.join(map(str, shape))}) {dtype} with at least one subclip: S, {', '.join(AXES[axis] for axis in layout)}"
     if not isinstance(sample, Tensor):
         raise ClipstepError("the sample is no tensor", got=type(sample).__name__, expected=wanted)
-    if sample.ndim != len(shape) + 1 or tuple(sample.shape[1:]) != shape or not len(sample) or sample.dtype != torch.uint8:
+    if sample.ndim != len(shape) + 1 or tuple(sample.shape[1:]) != shape or not len(sample) or sample.dtype != dtype:
         raise ClipstepError("the sample's frames are not the network's", got=f"{tuple(sample.shape)} {sample.dtype}", expected=wanted)
     if sample.device.type != "cpu":
         raise ClipstepError("the sample is on another device", got=sample.device, expected="cpu", fix="call .cpu()")
+    if not bool(sample.isfinite().all()):
+        raise ClipstepError("the sample holds numbers that are not finite", expected="what stood for missing values in training, such as 0")

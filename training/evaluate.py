@@ -224,7 +224,10 @@ def _evaluated_model(what: Path, signer: Path | None, engine: str, threads: int,
         with ExitStack() as stack:
             bundle = stack.enter_context(open_for_command(what, signer, lazily=True))
             model = stack.enter_context(StepModel.load(bundle, engine, threads, isolated=True))
-            frames, size, _, channels = model.interface.input.shape
+            spec = model.interface.input
+            if spec.kind != "video":
+                raise ClipstepError(f"{what}: takes no videos", got=f"a bundle for {spec.content}", expected="one for RGB frames or optical flow")
+            frames, size, _, channels = spec.shape
             if reset_each_step and model.interface.frames_needed > frames:
                 raise ClipstepError(
                     f"--reset-each-step: {what} says nothing after a step from its initial states",

@@ -26,7 +26,7 @@ def streamed(spec: NetworkSpec, frames: int, window: int | None = None) -> tuple
     properties: dict[str, Any] = {"window": window, "temporal_average": "cumulative" if window is None else "sliding_window"}
 
     def normal(clip: Tensor) -> Tensor:
-        return normalise(clip[None], spec.mean, spec.std)
+        return normalise(clip[None], spec.mean, spec.std, spec.input.layout)
 
     if named_states(spec.module):
         return _with_states(spec.module, frames, window, normal)

@@ -18,7 +18,7 @@ def averages_over_all_frames(program: StepProgram) -> bool:
     """
     if not program.states or program.delay:
         return False
-    scenes = torch.stack([torch.full_like(program.frames, value) for value in (60, 200)])
+    scenes = _scenes(program)
     states, moved = list(program.states.values()), {}
     for step in range(LATE + 1):
         logits, following, _ = program.run(scenes[0], states)
@@ -27,3 +27,11 @@ def averages_over_all_frames(program: StepProgram) -> bool:
             moved[step] = float((other - logits).abs().max())
         states = following
     return moved[LATE] < LARGEST_SHARE * moved[EARLY] and moved[EARLY] > 1e-6
+
+
+def _scenes(program: StepProgram) -> torch.Tensor:
+    """Return two subclips, each the same everywhere: a dark one and a bright one or, on another scale, one below the mean and one above it."""
+    frames, step = program.frames, program.step
+    if frames.dtype == torch.uint8:
+        return torch.stack([torch.full_like(frames, value) for value in (60, 200)])
+    return torch.stack([(torch.tensor(step.mean) + side * torch.tensor(step.std)).expand_as(frames) for side in (-1, 1)])

@@ -15,6 +15,10 @@ from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 Rule = Callable[..., Any]
+FRAMES_BY_FRAMES = (
+    "multiplies frames with other frames: attention over time by hand has no end of its past; "
+    "write it as F.scaled_dot_product_attention with a mask of the newest frames"
+)
 DIFFERS = "has an operand that differs from frame to frame, such as a position added to each frame of the clip: a stream has no last frame"
 
 
@@ -80,10 +84,7 @@ def matmul(stream: StreamInterpreter, node: fx.Node, a: Any, b: Any) -> Chunk:
     places = {x.axis - x.data.ndim for x in chunks}
     inner = (isinstance(a, Chunk) and a.axis == a.data.ndim - 1) or (isinstance(b, Chunk) and b.axis == max(b.data.ndim - 2, 0))
     if inner or len(places) > 1 or (len(chunks) == 2 and min(places) > -3):
-        raise Unsupported(
-            "multiplies frames with other frames: attention over time by hand has no end of its past; "
-            "write it as F.scaled_dot_product_attention with a mask of the newest frames"
-        )
+        raise Unsupported(FRAMES_BY_FRAMES)
     operands = iter(chunks)
     target: Any = node.target
     result = target(*(next(operands).data if isinstance(value, Chunk) else value for value in (a, b)))
@@ -169,13 +170,7 @@ def _for_each_frame(stream: StreamInterpreter, node: fx.Node, constant: Tensor, 
 
 
 ON_IMAGES = (
-    aten.conv2d.default,
-    aten.conv2d.padding,
     aten.conv_transpose2d.input,
-    aten.max_pool2d.default,
-    aten.avg_pool2d.default,
-    aten.adaptive_avg_pool2d.default,
-    aten._adaptive_avg_pool2d.default,
     aten.adaptive_max_pool2d.default,
     aten.upsample_nearest2d.vec,
     aten.upsample_bilinear2d.vec,

@@ -46,15 +46,20 @@ class Chunk:
         return self.delay + self.extra
 
     @property
+    def is_one_volume(self) -> bool:
+        """Whether the value is `(1, C, c, H, W)`."""
+        return self.axis == TIME and self.data.ndim == 5 and self.data.shape[0] == 1
+
+    @property
     def rank5(self) -> "Chunk":
         """The value as `(1, C, c, H, W)`: itself, or all axes but that of time joined to channels, `(1, C, c, 1, 1)`."""
-        if self.axis == TIME and self.data.ndim == 5:
+        if self.is_one_volume:
             return self
         return replace(self, data=self.data.movedim(self.axis, -1).reshape(1, -1, self.frames, 1, 1), axis=TIME)
 
     def like_rank5(self, other: "Chunk") -> "Chunk":
         """Return `other`, which was computed from `rank5`, with the axes of this value again."""
-        if self.axis == TIME and self.data.ndim == 5:
+        if self.is_one_volume:
             return other
         sizes = [size for axis, size in enumerate(self.data.shape) if axis != self.axis]
         return replace(other, data=other.data.reshape(*sizes, other.frames).movedim(-1, self.axis), axis=self.axis)
@@ -150,7 +155,7 @@ class StreamInterpreter(fx.Interpreter):
             right: frames of padding after the last.
             fill: the value of the padding.
         """
-        if x.axis != TIME or x.data.ndim != 5:
+        if x.axis != TIME or x.data.ndim not in (4, 5):
             raise Unsupported("takes time for rows or columns")
         if x.frames % stride:
             raise Unsupported(f"has a temporal stride of {stride}, which does not divide the {x.frames} frames that a step gives there")
@@ -163,7 +168,7 @@ class StreamInterpreter(fx.Interpreter):
         if not (fill and before > 0):
             data = self.fill_outside(x, 0, fill, before=left > 0 and x.delay > 0, after=over_the_end)
         if before > 0:
-            data = self.past.extend(data, before)
+            data = self.extend(replace(x, data=data), before).data
             if fill:
                 data = self.fill_outside(Chunk(data, x.delay + before, x.extra), before, fill, before=True, after=over_the_end)
         elif before < 0:

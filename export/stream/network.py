@@ -36,6 +36,8 @@ from clipstep.export.stream.rules import RULES
 from clipstep.export.stream.simplify import find_attention, sink_views
 from clipstep.network.packed_state import PackedState
 
+POOLS = (torch.ops.aten.avg_pool2d.default, torch.ops.aten.avg_pool3d.default)
+
 
 class StreamedNetwork(nn.Module):
     """A clip network as a pure step: `(frames (1, C, k, H, W), past (1, total), position (1, 1)[, ended (1, 1)]) -> (logits, *next states)`.
@@ -49,7 +51,7 @@ class StreamedNetwork(nn.Module):
 
         Args:
             network: the clip network.
-            example: a clip `(1, C, T, H, W)` as the network takes it.
+            example: a clip `(1, C, T, H, W)` as the network takes it, or `(1, C, T, V)` of joints.
             frames: k.
             window: the number of newest steps whose outputs the mean over time takes in; None for all.
 
@@ -63,7 +65,7 @@ class StreamedNetwork(nn.Module):
         self._plans: dict[str, Any] = {}
         run = StreamInterpreter(self.graph, RULES, recorded, torch.zeros(1, 1), torch.zeros(1, 1), window, self._plans)
         with torch.no_grad():
-            run.run(example[:, :, :1].expand(-1, -1, frames, -1, -1))
+            run.run(example.narrow(TIME, 0, 1).expand(-1, -1, frames, *example.shape[TIME + 1 :]))
         self._clip = _Clip(network, self.graph, run)
         self.averages = run.has_mean
         """Whether predictions come from a mean over time; otherwise they come from the last frame, or from the hidden states of a recurrent layer."""
@@ -231,6 +233,13 @@ class _ClipInterpreter(fx.Interpreter):
         source, axis = n.all_input_nodes[0], self.summaries[n]
         whole = self.env[source]
         self.env[source] = whole.movedim(axis, 0)[self.kept].movedim(0, axis)
-        result = super().run_node(n)
+        result = self._pooled(n, axis) if n.target in POOLS else super().run_node(n)
         self.env[source] = whole
+        return result
+
+    def _pooled(self, node: fx.Node, axis: int) -> Tensor:
+        """Run a pool whose kernel has all frames of the clip on those that are kept."""
+        (x, kernel, *rest), _ = self.fetch_args_kwargs_from_env(node)
+        target: Any = node.target
+        result: Tensor = target(x, [x.shape[axis], *kernel[1:]], *rest)
         return result

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from clipstep.export.lowering.operators import triple
-from clipstep.export.stream import attention, framewise, recurrent, summaries
+from clipstep.export.stream import attention, einsum, framewise, recurrent, rows, summaries
 from clipstep.export.stream.framewise import BY_NUMBER
 from clipstep.export.stream.interpreter import TIME, Chunk, StreamInterpreter
 from clipstep.export.stream.loops import loop
-from clipstep.export.stream.summaries import last
+from clipstep.export.stream.rows import each
+from clipstep.export.stream.summaries import last, over_time
 from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
@@ -32,7 +32,7 @@ def _kernel_output(stream: StreamInterpreter, kernel_input: Chunk, data: Tensor)
     return output
 
 
-def conv3d(
+def convolution(
     stream: StreamInterpreter,
     _: fx.Node,
     x: Chunk,
@@ -43,7 +43,8 @@ def conv3d(
     dilation: Any = (1,),
     groups: int = 1,
 ) -> Chunk:
-    stride, dilation = triple(stride), triple(dilation)
+    """A convolution along time and one or two other axes."""
+    stride, dilation = each(stride, x), each(dilation, x)
     right = None
     if isinstance(padding, str):
         totals = [d * (size - 1) if padding == "same" else 0 for d, size in zip(dilation, weight.shape[2:], strict=True)]
@@ -51,9 +52,11 @@ def conv3d(
             raise Unsupported("pads its rows or columns unevenly")
         padding = [total // 2 for total in totals]
         right = totals[0] - padding[0]
-    padding = triple(padding)
+    padding = each(padding, x)
     frames = stream.kernel_input(x, dilation[0] * (weight.shape[2] - 1) + 1, stride[0], padding[0], padding[0] if right is None else right)
-    return _kernel_output(stream, frames, F.conv3d(frames.data, weight, bias, stride, (0, *padding[1:]), dilation, groups))
+    return _kernel_output(
+        stream, frames, (F.conv2d if x.data.ndim == 4 else F.conv3d)(frames.data, weight, bias, stride, (0, *padding[1:]), dilation, groups)
+    )
 
 
 def conv1d(
@@ -72,11 +75,11 @@ def conv1d(
         raise Unsupported("runs along another axis than time")
     volume = replace(x, data=x.data[..., None, None])
     steps, pads, dilations = ([setting[0], fill, fill] for setting, fill in ((stride, 1), (padding, 0), (dilation, 1)))
-    result = conv3d(stream, node, volume, weight[..., None, None], bias, steps, pads, dilations, groups)
+    result = convolution(stream, node, volume, weight[..., None, None], bias, steps, pads, dilations, groups)
     return replace(result, data=result.data.flatten(2))
 
 
-def max_pool3d(
+def max_pool(
     stream: StreamInterpreter,
     _: fx.Node,
     x: Chunk,
@@ -86,17 +89,18 @@ def max_pool3d(
     dilation: Any = (1,),
     ceil_mode: bool = False,
 ) -> Chunk:
-    kernel, padding, dilation = triple(kernel), triple(padding), triple(dilation)
-    stride = triple(stride or kernel)
+    kernel, padding, dilation = each(kernel, x), each(padding, x), each(dilation, x)
+    stride = each(stride or kernel, x)
+    function = F.max_pool2d if x.data.ndim == 4 else F.max_pool3d
     if ceil_mode and stride[0] > 1:
         raise Unsupported("may run over the end of the video (ceil_mode)")
     frames = stream.kernel_input(x, dilation[0] * (kernel[0] - 1) + 1, stride[0], padding[0], padding[0], LOWEST if padding[0] else 0.0)
-    return _kernel_output(stream, frames, F.max_pool3d(frames.data, kernel, stride, (0, *padding[1:]), dilation, ceil_mode))
+    return _kernel_output(stream, frames, function(frames.data, kernel, stride, (0, *padding[1:]), dilation, ceil_mode))
 
 
-def avg_pool3d(
+def avg_pool(
     stream: StreamInterpreter,
-    _: fx.Node,
+    node: fx.Node,
     x: Chunk,
     kernel: Any,
     stride: Any = (),
@@ -104,13 +108,18 @@ def avg_pool3d(
     ceil_mode: bool = False,
     count_padding: bool = True,
     divisor: int | None = None,
-) -> Chunk:
-    kernel, padding = triple(kernel), triple(padding)
-    stride = triple(stride or kernel)
+) -> Any:
+    kernel, padding = each(kernel, x), each(padding, x)
+    stride = each(stride or kernel, x)
+    function = F.avg_pool2d if x.data.ndim == 4 else F.avg_pool3d
+    if kernel[0] > 1 and kernel[0] == node.all_input_nodes[0].meta["val"].shape[TIME] and not any(padding) and not divisor and not ceil_mode:
+        stream.fixed_length = True
+        (x,) = stream.align([x])  # A pool over all frames of the clip, such as F.avg_pool3d(x, x.shape[2:]), is a mean over all of time.
+        return over_time(stream, node, replace(x, data=function(x.data, (1, *kernel[1:]), (1, *stride[1:]))))
     if (ceil_mode and stride[0] > 1) or (padding[0] and not count_padding and not divisor):
         raise Unsupported("divides by the number of frames in the window (ceil_mode, or a padding that is not counted)")
     frames = stream.kernel_input(x, kernel[0], stride[0], padding[0], padding[0])
-    return _kernel_output(stream, frames, F.avg_pool3d(frames.data, kernel, stride, (0, *padding[1:]), ceil_mode, count_padding, divisor))
+    return _kernel_output(stream, frames, function(frames.data, kernel, stride, (0, *padding[1:]), ceil_mode, count_padding, divisor))
 
 
 def pad_time(stream: StreamInterpreter, _: fx.Node, x: Chunk, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Chunk:
@@ -163,11 +172,16 @@ RULES: dict[Any, Callable[..., Any]] = {
     **summaries.RULES,
     **recurrent.RULES,
     **attention.RULES,
+    **einsum.RULES,
     aten.conv1d.default: conv1d,
-    aten.conv3d.default: conv3d,
-    aten.conv3d.padding: conv3d,
-    aten.max_pool3d.default: max_pool3d,
-    aten.avg_pool3d.default: avg_pool3d,
+    aten.conv3d.default: convolution,
+    aten.conv3d.padding: convolution,
+    aten.max_pool3d.default: max_pool,
+    aten.avg_pool3d.default: avg_pool,
+    **dict.fromkeys((aten.conv2d.default, aten.conv2d.padding), rows.or_images(convolution)),
+    aten.max_pool2d.default: rows.or_images(max_pool),
+    aten.avg_pool2d.default: rows.or_images(avg_pool),
+    **dict.fromkeys((aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default), rows.or_images(rows.adaptive_avg_pool2d)),
     aten.pad.default: pad_time,
     aten.constant_pad_nd.default: lambda stream, node, x, amounts, value=0: pad_time(stream, node, x, amounts, "constant", value),
     aten.slice.Tensor: slice_any,

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.bundle.manifest import Flush, Interface
+from clipstep.runtime.bundle.manifest import Flush, Input, Interface
 from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError, step_error_context
 from clipstep.runtime.model import StepModel, StepOutputs
@@ -46,7 +46,7 @@ class GoldenSteps:
     """
 
     subclips: Array
-    """`(S, T, H, W, 3)` uint8; step `i` takes subclip `i % S`."""
+    """`(S, *shape)`, such as `(S, T, H, W, 3)` uint8, of the shape of the manifest's input; step `i` takes subclip `i % S`."""
     logits: Array
     """`(N, classes)` float32."""
     states: dict[str, Array]
@@ -85,7 +85,7 @@ class GoldenSteps:
         count = len(recorded[0]) if recorded else 0
         classes = (len(interface.labels),)
         expected = {
-            "subclips": (self.subclips, "uint8", interface.input.shape, None),
+            "subclips": (self.subclips, _recorded_dtype(interface.input, self.subclips), interface.input.shape, None),
             "logits": (self.logits, "float32", classes, None),
             **{f"states.{s.name}": (self.states[s.name], s.dtype, s.shape, count) for s in interface.states},
             **{f"outputs.{o.name}": (self.kept[o.name], o.dtype, o.shape, count) for o in interface.kept_outputs},
@@ -151,6 +151,13 @@ class GoldenSteps:
             raise ClipstepError(f"{path}: cannot be read", got=f"no {error.args[0]}", expected="golden steps", fix="export it again") from error
         except (SafetensorError, TypeError, ValueError, OSError) as error:
             raise ClipstepError(f"{path}: cannot be read", got=str(error), expected="golden steps", fix="export it again") from error
+
+
+def _recorded_dtype(spec: Input, subclips: Array) -> str:
+    """Return the type that golden frames must have: artifacts that take float32 may be of a network whose frames are uint8, which is recorded."""
+    if spec.kind == "video" or spec.dtype == "uint8":
+        return "uint8"
+    return "uint8" if spec.kind == "images" and subclips.dtype == np.uint8 else "float32"
 
 
 def _flushed(values: Mapping[str, Array]) -> dict[int, Array]:

@@ -124,15 +124,18 @@ def _show_golden(bundle: Bundle, console: Console) -> None:
 
 def _show_interface(interface: Interface, console: Console) -> None:
     spec = interface.input
-    frames, height, width, _ = spec.shape
+    frames = spec.shape[0]
     every = "every frame" if spec.frame_stride == 1 else f"one frame in {spec.frame_stride}"
     late = f", {interface.delay_frames} frames late" if interface.delay_frames else ""
-    console.print(f"{interface.name}: a step takes {frames} frames of {width}x{height}, {every} at {spec.fps:g} a second{late}", soft_wrap=True)
-    console.print(f"frames        {spec.dtype} {spec.shape} {spec.layout}, {spec.color}, 0 to 255; {spec.crop}, {spec.resize}; the tail: {spec.tail}")
+    console.print(f"{interface.name}: a step takes {frames} frames of {spec.frame_size}, {every} at {spec.fps:g} a second{late}", soft_wrap=True)
+    prepared = f", 0 to 255; {spec.crop}, {spec.resize}" if spec.kind == "video" else ""
+    what = spec.color or spec.content
+    console.print(f"frames        {spec.dtype} {spec.shape} {spec.layout}, {what}{prepared}; the tail: {spec.tail}", soft_wrap=True, markup=False)
     if interface.temporal_average is not None:
         newest = "all frames so far" if interface.window_frames is None else f"the newest {interface.window_frames} frames"
         console.print(f"predictions   the mean over {newest}{', at the end of a video all of it' if interface.flush else ''}", soft_wrap=True)
-    mean, std = (" ".join(f"{value:.1f}" for value in values) for values in (spec.mean, spec.std))
+    digits = ".1f" if spec.kind == "video" else ".4g"
+    mean, std = (" ".join(format(value, digits) for value in values) for values in (spec.mean, spec.std))
     console.print(f"normalised    inside: minus {mean}, divided by {std}")
     for state in interface.states:
         console.print(f"state         {state.name} {state.dtype} {state.shape}, {state.initial:g} at the start; then {state.name}_out")

@@ -134,7 +134,7 @@ class StepModel:
         """Run one step. Inputs are not changed.
 
         Args:
-            frames: `(T, H, W, 3)`, of the shape and type in `interface.input`.
+            frames: `(T, H, W, 3)` of a video, `(T, V, C)` of joints: of the shape and type in `interface.input`.
             states: the states that the last step returned, or `initial_states()`.
 
         Returns:
@@ -164,7 +164,7 @@ class StepModel:
         """Return a new stream, which holds the states and the position of one video source.
 
         Raises:
-            ClipstepError: the model is closed, or does not take RGB frames.
+            ClipstepError: the model is closed, or takes optical flow.
         """
         from clipstep.runtime.stream import Stream
 
@@ -201,8 +201,9 @@ class StepModel:
             self._opened.close()
 
     def __repr__(self) -> str:
-        frames, height, width, _ = self.interface.input.shape
-        facts = f"{frames} frames of {width}x{height} a step, {counted(len(self.interface.states), 'state')}, {counted(len(self.labels), 'label')}"
+        spec = self.interface.input
+        numbers = f"{counted(len(self.interface.states), 'state')}, {counted(len(self.labels), 'label')}"
+        facts = f"{spec.shape[0]} frames of {spec.frame_size} a step, {numbers}"
         return f"<StepModel {self.interface.name}: {self.description}; {facts}{'; closed' if self._closed else ''}>"
 
     def __enter__(self) -> "StepModel":

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from clipstep.runtime.bundle.manifest import Input
 from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.output_kind import OutputKind, probabilities_of
 from clipstep.runtime.resize import center_box, check_frame, crop_resize
 from clipstep.runtime.subclip_stream import SubclipStream
-from clipstep.runtime.video import Frame
 from clipstep.runtime.wording import counted
 
 
@@ -68,11 +68,10 @@ class Stream:
     """
 
     def __init__(self, model: StepModel) -> None:
-        if model.interface.input.color != "RGB":
-            raise ClipstepError("a stream takes RGB frames", got=f"a bundle for {model.interface.input.color}", fix="call step with subclips of that")
         self._model = model
         self._session = SubclipStream(model)
-        self._pending = np.empty(model.interface.input.shape, np.uint8)
+        spec = model.interface.input
+        self._pending = np.empty(spec.shape, np.uint8 if spec.takes_video else spec.dtype)
         self._in_use = threading.Lock()
         self._restart()
 
@@ -89,29 +88,33 @@ class Stream:
         self._session.reset()
         self._seen = self._waiting = 0
 
-    def push(self, frame: Frame) -> Prediction | None:
-        """Take the next frame. Its largest centred square is resized to the model's size, as in evaluation.
+    def push(self, frame: Array) -> Prediction | None:
+        """Take the next frame. The largest centred square of a frame of RGB is resized to the model's size, as in evaluation.
 
         Args:
-            frame: `(H, W, 3)` uint8 RGB, of any size.
+            frame: `(H, W, 3)` uint8 RGB, of any size. A bundle for something else takes frames of exactly its own shape, such as joints `(V, C)`
+                float32: that of `model.interface.input` without T.
 
         Returns:
             A prediction once every T frames, after the network's delay has passed; otherwise None.
 
         Raises:
-            ClipstepError: the frame has another rank, type or number of channels; the model is closed; or another thread is using the
-                stream. The stream is then as it was before the frame.
+            ClipstepError: the frame has another rank, type or number of channels, or a number that is not finite; the model is closed; or another
+                thread is using the stream. The stream is then as it was before the frame.
         """
         with self._alone():
             return self._push(frame)
 
-    def _push(self, frame: Frame) -> Prediction | None:
-        check_frame(frame)
+    def _push(self, frame: Array) -> Prediction | None:
         spec = self._model.interface.input
+        if spec.takes_video:
+            check_frame(frame)
+        else:
+            _check_own_frame(frame, spec)
         if self._seen % spec.frame_stride:
             self._seen += 1
             return None
-        self._pending[self._waiting] = crop_resize(frame, center_box(*frame.shape[:2]), spec.shape[1])
+        self._pending[self._waiting] = crop_resize(frame, center_box(*frame.shape[:2]), spec.shape[1]) if spec.takes_video else frame
         if self._waiting + 1 < spec.shape[0]:
             self._waiting += 1
             self._seen += 1
@@ -156,3 +159,14 @@ class Stream:
     def __repr__(self) -> str:
         waiting = f"{self._waiting} of {self._model.interface.input.shape[0]} frames waiting"
         return f"<Stream of {self._model.interface.name}: {counted(self._seen, 'frame')} seen, {counted(self._session.steps, 'step')}, {waiting}>"
+
+
+def _check_own_frame(frame: object, spec: Input) -> None:
+    """Check a frame of something else than RGB, which has to have the model's own shape and fit its type."""
+    expected = f"{spec.content} {spec.shape[1:]} {spec.dtype}"
+    if not isinstance(frame, np.ndarray):
+        raise ClipstepError("a frame must be a numpy array", got=type(frame).__name__, expected=expected)
+    if frame.shape != spec.shape[1:] or not np.can_cast(frame.dtype, spec.dtype, "safe"):
+        raise ClipstepError("a frame has the wrong shape or type", got=f"{frame.shape} {frame.dtype}", expected=expected)
+    if not np.isfinite(frame).all():
+        raise ClipstepError("a frame has a number that is not finite", expected="what stood for missing values in training, such as 0")

@@ -1,9 +1,12 @@
-"""Draw frames for golden steps. Unlike noise, they make a network's outputs differ from step to step.
+"""Draw frames for golden steps, and joints that move. Unlike noise, they make a network's outputs differ from step to step.
 
 Each subclip is a scene with its own brightness, contrast and tint, in which waves, a texture and a disc move in their own directions and
 accelerate. Nothing in it is symmetric, so that an artifact which exchanges axes or colours, or reverses the order of the frames, gives other
 outputs.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,37 @@ def synthetic_subclips(count: int, frames: int, height: int, width: int, channel
     random = np.random.default_rng(seed)
     scenes = [_scene(random, place / max(1, count - 1), frames, height, width, channels) for place in range(count)]
     return np.stack(scenes)
+
+
+def synthetic_input(
+    kind: str, count: int, shape: Sequence[int], dtype: str, mean: Sequence[float], std: Sequence[float], seed: int = 0
+) -> npt.NDArray[Any]:
+    """Return subclips `(count, *shape)` of a kind of input of the manifest, the same for the same arguments.
+
+    Joints swing about places of their own, and the last of several persons is missing in the first scene: zeros, as usual. Images of float32 are
+    scenes that are brought onto the scale of `mean` and `std`.
+    """
+    if kind == "joints":
+        return _joints(np.random.default_rng(seed), count, shape, np.asarray(mean), np.asarray(std))
+    frames, height, width, channels = shape
+    scenes = synthetic_subclips(count, frames, height, width, channels, seed)
+    if dtype == "uint8":
+        return scenes
+    return (np.asarray(mean) + np.asarray(std) * (scenes / 64.0 - 2)).astype(np.float32)
+
+
+def _joints(random: np.random.Generator, count: int, shape: Sequence[int], mean: Array, std: Array) -> npt.NDArray[np.float32]:
+    """Return scenes `(count, T, V, C)` or `(count, T, M, V, C)`."""
+    frames, *places, channels = shape
+    scenes = np.empty((count, *shape))
+    for scene in scenes:
+        time = _accelerating(frames).reshape(frames, *[1] * len(places), 1)
+        rest, swing = random.normal(0, 1, (*places, channels)), random.uniform(0.1, 1, (*places, channels))
+        speed, phase = random.uniform(0.5, 2.5, (*places, 1)), random.uniform(0, 1, (*places, channels))
+        scene[:] = mean + std * (rest + swing * np.sin(2 * np.pi * (speed * time + phase)))
+    if len(places) > 1 and places[0] > 1:
+        scenes[0, :, -1] = 0
+    return scenes.astype(np.float32)
 
 
 def _scene(random: np.random.Generator, place: float, frames: int, height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:

@@ -13,8 +13,10 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
+from clipstep.export import export
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
+from clipstep.network import Joints
 from clipstep.network.preprocess import normalise
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import Bundle, GoldenSteps, StepModel
@@ -182,9 +184,32 @@ def embedded(out: Path) -> None:
     export_network(run.spec("embedded"), out, ExportOptions(targets=["onnx"], keep_outputs=["embedding", "map"]))
 
 
+class Skeletons(nn.Module):
+    """A network with a state that takes the joints of two persons, `(N, 3, T, 5, 2)`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, (3, 1), padding=(1, 0)), nn.Linear(8, len(LABELS))
+
+    def initial_states(self) -> dict[str, torch.Tensor]:
+        return {"memory": torch.zeros(1, 8)}
+
+    def forward(self, joints: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        persons = [self.conv(joints[..., person]).relu().mean((2, 3)) for person in range(2)]
+        memory = persons[0] - 0.5 * persons[1] + memory / 2
+        return self.head(memory), memory
+
+
+def skeletons(out: Path) -> None:
+    """``joints.clipstep``, which takes no video."""
+    torch.manual_seed(6)
+    given = Joints(5, ("x", "y", "score"), persons=2)
+    export(Skeletons().eval(), out, frames=4, labels=LABELS, mean=(0.5, 0.5, 0), std=(0.2, 0.2, 1), fps=30, input=given, targets=["onnx"], force=True)
+
+
 def main(out: Path, folder: Path | None) -> None:
     """Writes ``demo.clipstep``, ``small.clipstep`` (float32 frames, signed), ``small.clipstep.zip``, ``delayed.clipstep`` (with a delay),
-    ``kept.clipstep`` (with outputs beside its logits), the signer's keys and ``python.safetensors`` into ``out``."""
+    ``kept.clipstep`` (with outputs beside its logits), ``joints.clipstep``, the signer's keys and ``python.safetensors`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     run = load_run(folder) if folder else untrained(out / "untrained", 16, 112)
     export_network(run.spec(folder or out / "untrained"), out / "demo.clipstep", ExportOptions(targets=["onnx"]))
@@ -198,6 +223,7 @@ def main(out: Path, folder: Path | None) -> None:
     with Bundle.open(out / "small.clipstep") as bundle:
         write_pack(bundle, artifacts_for(bundle, "python"), golden_of(bundle, "synthetic"), out / "small.clipstep.zip")
     embedded(out / "kept.clipstep")
+    skeletons(out / "joints.clipstep")
     values = delayed(out / "delayed.clipstep") | conversions() | stepped(out / "demo.clipstep") | streamed(out / "demo.clipstep")
     save_file({name: np.ascontiguousarray(value) for name, value in values.items()}, out / "python.safetensors")
 

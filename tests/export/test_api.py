@@ -198,7 +198,7 @@ def test_a_module_that_cannot_be_exported_is_refused_and_left_as_it_is(name: str
         ({"size": 16.0}, "size must be a whole number"),
         ({"size": True}, "size must be a whole number; got True"),
         ({"size": 10**9}, "the frames of a subclip are too large; got 3 of 1000000000x1000000000"),
-        ({"mean": (1.0, 2.0), "std": (1.0, 1.0)}, "mean has a number for each channel; .* give other frames by sample="),
+        ({"mean": (1.0, 2.0, 3.0, 4.0), "std": (1.0,) * 4}, r"mean has a number for each channel; .* named by --channels, or by input=Images"),
         ({"targets": None}, "targets are a list of names; got None"),
         ({"mean": (1.0,)}, "mean has a number for each channel"),
         ({"std": (1.0, 1.0)}, "std has a number for each channel"),

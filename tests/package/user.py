@@ -21,7 +21,7 @@ from clipstep.export import (
     network_of_run,
     verify,
 )
-from clipstep.network import NetworkSpec, normalise, read_subclips
+from clipstep.network import Images, Joints, NetworkSpec, normalise, read_subclips
 from clipstep.runtime import (
     ENGINES,
     ArtifactInfo,
@@ -66,6 +66,15 @@ def from_a_module(module: nn.Module, out: Path, labels: list[str]) -> float:
     artifacts: tuple[VerifiedArtifact, ...] = checked.artifacts
     records: list[Record] = bench(result.bundle, threads=[1])
     return max(artifact.max_relative_error for artifact in artifacts) + records[0].percentile_ms(50) + (stream.steps if stream else 0)
+
+
+def of_other_inputs(module: nn.Module, out: Path, labels: list[str]) -> list[ExportResult]:
+    one, three = (0.0,), (0.0, 0.0, 0.0)
+    skeletons: Joints = Joints(17, ("x", "y", "score"), persons=2)
+    return [
+        export(module, out, frames=16, size=112, labels=labels, mean=one, std=(1.0,), fps=25, input=Images(("depth",), "float32")),
+        export(module, out, frames=16, labels=labels, mean=three, std=(1.0, 1.0, 1.0), fps=25, input=skeletons),
+    ]
 
 
 def _size(written: WrittenArtifact) -> int:

@@ -51,6 +51,7 @@ BESIDE: dict[tuple[str, str], tuple[str, ...]] = {
     ("export", "weights"): OWN,
     ("export", "labels"): OWN[:6],
     ("export", "video"): OWN,
+    ("export", "sample"): OWN,
     ("bench", "ceilings"): ("--arch", "arm64"),
     ("bench", "weights"): OWN[:2],
     ("peers", "weights"): OWN[:2],

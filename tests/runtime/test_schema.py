@@ -11,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from clipstep.runtime import Manifest
+from clipstep.runtime.bundle.manifest import Input
 
 SCHEMA = json.loads(files("clipstep.runtime.bundle").joinpath("manifest.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -38,7 +39,7 @@ def test_a_manifest_validates(bundle_path: Path) -> None:
         (lambda values: values.pop("golden"), "'golden' is a required property"),
         (lambda values: values["golden"].update(sha256="abc"), "does not match"),
         (lambda values: values["input"].update(fps=0), "0 is less than the minimum of 0.001"),
-        (lambda values: values["input"].update(shape=[4, 8, 3]), "too short"),
+        (lambda values: values["input"].update(shape=[4, 8]), "too short"),
     ],
 )
 def test_what_the_runtime_refuses_does_not_validate(bundle_path: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
@@ -57,6 +58,47 @@ def test_channels_that_do_not_agree_are_refused(bundle_path: Path, change: dict[
     values["input"].update(change)
     with pytest.raises(ValueError, match="channels of shape, mean and std must be"):
         Manifest.model_validate(values)
+
+
+JOINTS = {
+    "kind": "joints",
+    "shape": [4, 5, 3],
+    "dtype": "float32",
+    "layout": "TVC",
+    "color": None,
+    "channels": ["x", "y", "score"],
+    "mean": [0.0, 0.0, 0.0],
+    "std": [1.0, 1.0, 1.0],
+    "fps": 30.0,
+    "crop": None,
+    "resize": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, None),
+        ({"layout": "TMVC", "shape": [4, 2, 5, 3]}, None),
+        ({"kind": "images", "layout": "THWC", "shape": [4, 8, 8, 3], "dtype": "uint8"}, None),
+        ({"layout": "THWC"}, "a shape of 3 numbers and the layout THWC are not those of joints"),
+        ({"layout": "TMVC"}, "a shape of 3 numbers and the layout TMVC are not those of joints"),
+        ({"color": "RGB"}, "color, crop and resize are given for a video, and channels for other kinds, but this is joints"),
+        ({"resize": "triangle"}, "color, crop and resize are given for a video"),
+        ({"channels": []}, "and channels for other kinds, but this is joints"),
+        ({"dtype": "uint8"}, "joints are float32"),
+        ({"channels": ["x", "x", "y"]}, "must differ from each other"),
+        ({"channels": ["x", "y"]}, "channels of shape, mean and std must be 2 for joints"),
+        ({"kind": "video"}, "are not those of video"),
+    ],
+)
+def test_the_keys_of_an_input_fit_its_kind(change: dict[str, Any], message: str | None) -> None:
+    values = JOINTS | change
+    if message is None:
+        assert Input.model_validate(values).kind == values["kind"]
+        return
+    with pytest.raises(ValueError, match=message):
+        Input.model_validate(values)
 
 
 KOTLIN = Path(__file__).parents[2] / "runtime/kotlin/src/main/kotlin/clipstep/runtime/Manifest.kt"

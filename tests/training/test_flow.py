@@ -93,14 +93,17 @@ def flow_run(clip: Path, randomise: Callable[..., torch.nn.Module]) -> Run:
 
 
 def test_a_bundle_for_flow(flow_run: Run, clip: Path, tmp_path: Path) -> None:
-    """It computes the same as its network, and refuses a stream of camera frames."""
+    """It computes the same as its network, and its stream takes flow and no camera frames."""
     manifest = export_network(flow_run.spec(tmp_path / "run"), tmp_path / "flow.clipstep", ExportOptions(("onnx",))).manifest
     assert (manifest.input.color, manifest.input.shape, manifest.input.mean) == ("flow", (4, 32, 32, 2), (128.0, 127.0))
     subclips = read_subclips(clip, 4, 32, 2)
     with StepModel.load(tmp_path / "flow.clipstep") as model:
         torch.testing.assert_close(bundle_logits(model, subclips), video_logits(flow_run.network, subclips, flow_run.info), atol=1e-4, rtol=0)
-        with pytest.raises(ClipstepError, match="a stream takes RGB frames; got a bundle for flow"):
-            model.stream()
+        stream = model.stream()
+        pushed = [stream.push(frame) for frame in subclips[0].numpy()]
+        np.testing.assert_array_equal(pushed[-1].logits, model.step(subclips[0].numpy(), model.initial_states())[0])
+        with pytest.raises(ClipstepError, match=r"wrong shape or type; got \(9, 9, 3\) uint8; expected optical flow \(32, 32, 2\) uint8"):
+            stream.push(np.zeros((9, 9, 3), np.uint8))
 
 
 def test_an_explanation_of_flow_is_drawn_on_the_rgb_frames(flow_run: Run, clip: Path) -> None:

@@ -13,6 +13,10 @@ from clipstep.runtime.output_kind import OutputKind
 from clipstep.runtime.targets import TARGETS
 from clipstep.runtime.wording import counted, either
 
+CHANNEL_LENGTH = 80
+"""The largest number of characters in the name of a channel."""
+LAYOUTS = {"video": ("THWC",), "images": ("THWC",), "joints": ("TVC", "TMVC")}
+"""The layouts of each kind of input; a letter is an axis: time, height, width, channels, persons (M), joints (V)."""
 RESERVED = ("manifest.json", "signature.json")
 """The files of the bundle format itself, which cannot be artifacts."""
 
@@ -35,7 +39,7 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Version = Annotated[str, Field(pattern=OF_THIS_MAJOR)]
-PerChannel = Annotated[tuple[float, ...], Field(min_length=2, max_length=3)]
+PerChannel = Annotated[tuple[float, ...], Field(min_length=1, max_length=256)]
 Target = Annotated[str, AfterValidator(_target), WithJsonSchema({"enum": list(TARGETS), "type": "string"})]
 """The name of a target, an entry of `clipstep.runtime.targets.TARGETS`."""
 
@@ -50,37 +54,79 @@ class _Model(BaseModel):
 
 
 class Input(_Model):
-    """The frames of one step: `(T, H, W, 3)` RGB in 0..255, or `(T, H, W, 2)` optical flow, shifted and scaled to 0..255.
+    """The frames of one step. They are not normalised: the artifact does that itself.
 
-    They are not normalised: the artifact does that itself.
+    | `kind` | `layout` | a frame |
+    |---|---|---|
+    | `video` | `THWC` | RGB in 0..255, or optical flow of two channels, shifted and scaled to 0..255 |
+    | `images` | `THWC` | an image of other channels, such as depth, on the network's own scale |
+    | `joints` | `TVC` | the V joints of a skeleton, C numbers each; in the layout `TMVC` those of M persons |
     """
 
     name: Literal["frames"] = "frames"
-    shape: Annotated[tuple[Positive, ...], Field(min_length=4, max_length=4)]
+    kind: Literal["video", "images", "joints"] = "video"
+    shape: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=4)]
     dtype: Literal["uint8", "float32"]
-    layout: Literal["THWC"] = "THWC"
-    color: Literal["RGB", "flow"] = "RGB"
+    layout: Literal["THWC", "TVC", "TMVC"] = "THWC"
+    color: Literal["RGB", "flow"] | None = "RGB"
+    """What the channels of a video are; None for other kinds."""
+    channels: Annotated[tuple[str, ...], Field(max_length=256)] = ()
+    """The names of the channels of images, or of the numbers of a joint; empty for a video, whose `color` says it."""
     mean: PerChannel
-    """What the artifact subtracts from each channel, on the scale 0..255."""
+    """What the artifact subtracts from each channel, on the scale of the frames: 0..255 for a video."""
     std: PerChannel
-    """What the artifact then divides each channel by, on the scale 0..255."""
+    """What the artifact then divides each channel by, on the same scale."""
     fps: Annotated[float, Field(ge=1e-3, le=1e4)]
     """The nominal frame rate: that of the training videos."""
     frame_stride: Annotated[int, Field(ge=1, le=10_000)] = 1
     """One frame of the video in this many is used: with 2, every second frame."""
-    crop: Literal["center_square"] = "center_square"
-    resize: Literal["triangle"] = "triangle"
+    crop: Literal["center_square"] | None = "center_square"
+    """How frames of a video become square; None for other kinds, whose frames have the shape of `shape` already."""
+    resize: Literal["triangle"] | None = "triangle"
+    """How frames of a video get the network's size; None for other kinds."""
     tail: Literal["drop"] = "drop"
     """What happens to the last frames of a video if they do not fill a step: they are dropped."""
+
+    @model_validator(mode="after")
+    def _kind_agrees(self) -> "Input":
+        video = self.kind == "video"
+        if self.layout not in LAYOUTS[self.kind] or len(self.layout) != len(self.shape):
+            raise ValueError(f"a shape of {len(self.shape)} numbers and the layout {self.layout} are not those of {self.kind}")
+        if any((value is not None) != video for value in (self.color, self.crop, self.resize)) or bool(self.channels) == video:
+            raise ValueError(f"color, crop and resize are given for a video, and channels for other kinds, but this is {self.kind}")
+        if self.kind == "joints" and self.dtype != "float32":
+            raise ValueError("joints are float32")
+        if len(set(self.channels)) < len(self.channels) or not all(name.strip() and len(name) <= CHANNEL_LENGTH for name in self.channels):
+            raise ValueError(f"the names of channels must differ from each other, and have 1 to {CHANNEL_LENGTH} characters")
+        return self
 
     @model_validator(mode="after")
     def _channels_agree(self) -> "Input":
         if min(self.std) <= 0:
             raise ValueError("std must be above 0")
-        channels = {"RGB": 3, "flow": 2}[self.color]
+        channels = {"RGB": 3, "flow": 2}[self.color] if self.color is not None else len(self.channels)
         if {self.shape[-1], len(self.mean), len(self.std)} != {channels}:
-            raise ValueError(f"the channels of shape, mean and std must be {channels} for {self.color}")
+            raise ValueError(f"the channels of shape, mean and std must be {channels} for {self.color or self.kind}")
         return self
+
+    @property
+    def takes_video(self) -> bool:
+        """Whether the frames are RGB, as decoders and cameras give them."""
+        return self.color == "RGB"
+
+    @property
+    def frame_size(self) -> str:
+        """The size of a frame in a few words, such as `112x112` or `2 x 25 joints`."""
+        if self.kind == "joints":
+            return f"{' x '.join(map(str, self.shape[1:-1]))} joints"
+        return f"{self.shape[2]}x{self.shape[1]}"
+
+    @property
+    def content(self) -> str:
+        """What the frames are in a few words, such as `RGB frames` or `joints (x, y, score)`."""
+        if self.color is not None:
+            return "RGB frames" if self.color == "RGB" else "optical flow"
+        return f"{self.kind} ({', '.join(self.channels)})"
 
 
 class State(_Model):
@@ -161,10 +207,10 @@ class Interface(_Model):
 
     def summary(self) -> str:
         """Return a step's frames, states and labels in a few words."""
-        frames, height, width, _ = self.input.shape
+        frames = self.input.shape[0]
         numbers = f"{counted(len(self.states), 'state')}, {counted(len(self.labels), 'label')}"
         kept = f", {counted(len(self.kept_outputs), 'kept output')}" if self.kept_outputs else ""
-        return f"{counted(frames, 'frame')} of {width}x{height} a step, {numbers}{kept}"
+        return f"{counted(frames, 'frame')} of {self.input.frame_size} a step, {numbers}{kept}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.summary()}>"

@@ -25,7 +25,7 @@ from clipstep.runtime.filesystem.atomic import atomic_file
 from clipstep.runtime.golden import GOLDEN_FILE, GoldenSteps, check_golden, flush_points, short_steps, shortest_steps
 from clipstep.runtime.model import StepModel, StepOutputs
 from clipstep.runtime.subclip_stream import run_flush_steps
-from clipstep.runtime.synthetic_frames import synthetic_subclips
+from clipstep.runtime.synthetic_frames import synthetic_input
 from clipstep.runtime.target import DestinationName
 from clipstep.runtime.targets import targets_for
 from clipstep.runtime.wording import either
@@ -158,7 +158,7 @@ def check_pack_name(out: Path) -> None:
 
 def _recorded(bundle: Bundle) -> tuple[GoldenSteps, str]:
     spec = bundle.manifest.input
-    subclips = synthetic_subclips(SYNTHETIC_SUBCLIPS, *spec.shape)
+    subclips = synthetic_input(spec.kind, SYNTHETIC_SUBCLIPS, spec.shape, spec.dtype, spec.mean, spec.std)
     for engine, info in ENGINES.items():
         try:
             artifact = bundle.artifact(info.target)

@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ LARGEST_NUMBER = 2**31 - 1
 """The largest whole number that an option takes. Engines, random number generators and file formats take no larger ones."""
 LONGEST_CHOICE = 40
 """How many characters the choices of an option may have to be listed in its metavar in the help; otherwise the metavar is NAME."""
-METAVARS = {click.types.IntRange: "N", click.types.IntParamType: "N", click.types.FloatRange: "X", click.types.FloatParamType: "X"}
 
 
 def import_quietly(*modules: str) -> None:
@@ -52,6 +51,21 @@ class OutputFolder(click.Path):
         return path
 
 
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Any number of numbers, one after the other or joined by commas: `--mean 114 114 114`, `--mean 114,114,114`."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return tuple(float(number) for number in value.split(",")) if isinstance(value, str) else tuple(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers.", param, ctx)
+
+
+METAVARS = {click.types.IntRange: "N", click.types.IntParamType: "N", click.types.FloatRange: "X", click.types.FloatParamType: "X", Numbers: "X ..."}
+
+
 class Command(click.Command):
     """A command that groups its options in the help, and refuses arguments that no command can use or that it would ignore.
 
@@ -81,7 +95,7 @@ class Command(click.Command):
         empty = [word.removesuffix("=") for word in args if word == "" or (word.startswith("--") and word.endswith("="))]
         if empty:
             raise ClipstepError(f"{empty[0] or 'an argument'} is empty", fix="check the variable that it came from")
-        rest = super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, _joined(args, {opt for p in self.params if isinstance(p.type, Numbers) for opt in p.opts}))
         if not ctx.resilient_parsing:
             for parameter in self.params:
                 for value in _single(ctx.params.get(str(parameter.name))):
@@ -128,6 +142,27 @@ def command(name: str, **more: Any) -> Callable[[Callable[..., Any]], Command]:
 def is_given(ctx: click.Context, name: str) -> bool:
     """Whether the parameter is on the command line. One from a configuration file counts as a default."""
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _joined(args: Sequence[str], options: Collection[str]) -> list[str]:
+    """Return the words of a command line, with the numbers that follow one of `options` joined by commas."""
+    joined: list[str] = []
+    open_list = False
+    for word in args:
+        if open_list and joined[-1] not in options and _is_number(word):
+            joined[-1] += f",{word}"
+            continue
+        joined.append(word)
+        open_list = word in options or (open_list and joined[-2] in options and _is_number(word))
+    return joined
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _metavar(parameter: click.Option) -> str | None:

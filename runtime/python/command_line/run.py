@@ -45,13 +45,14 @@ def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int, 
 
 
 def _stream(model: StepModel, bundle: Path) -> Stream:
-    color = model.interface.input.color
-    if color != "RGB":
+    spec = model.interface.input
+    if not spec.takes_video:
+        flow = "; clipstep evaluate computes the flow of videos" if spec.color == "flow" else ""
         raise ClipstepError(
             f"{bundle}: takes no video frames",
-            got=f"a bundle for {color}",
-            expected="one for RGB",
-            fix="clipstep evaluate computes the flow of videos",
+            got=f"a bundle for {spec.content}, {spec.frame_size} a frame",
+            expected="one for RGB frames",
+            fix=f"push them frame by frame in Python: StepModel.load(...).stream().push(frame){flow}",
         )
     return model.stream()
 

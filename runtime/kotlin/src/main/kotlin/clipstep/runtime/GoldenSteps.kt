@@ -33,8 +33,18 @@ class GoldenSteps private constructor(
      */
     val scales: List<Double> by lazy { (listOf(logits) + states + kept).map { scaleOf(it) } }
 
-    /** The frames of a step, (T, H, W, 3) uint8. */
+    /** Whether the frames are float32: those of joints, or of images on another scale. */
+    val hasFloatFrames: Boolean get() = subclips.dtype == "F32"
+
+    /** The frames of a step, such as (T, H, W, 3) uint8; of float32 frames their little-endian bytes. */
     fun subclip(step: Int): ByteArray = subclips.bytes(step % subclips.shape[0])
+
+    /** The frames of a step that are float32, such as joints (T, V, C); see [hasFloatFrames]. */
+    fun floatSubclip(step: Int): FloatArray = subclips.floats(step % subclips.shape[0])
+
+    /** Runs a step of [model] on the frames of golden step [step]. */
+    internal fun run(model: StepModel, step: Int, states: List<FloatArray>): StepResult =
+        if (hasFloatFrames) model.step(floatSubclip(step), states) else model.step(subclip(step), states)
 
     /** The recorded logits of a step, (classes,). */
     fun logits(step: Int): FloatArray = logits.floats(step)
@@ -57,7 +67,7 @@ class GoldenSteps private constructor(
 
     /** Checks that the golden steps fit the interface, and that there is at least one. */
     internal fun check(spec: Interface) {
-        check("subclips", subclips, "U8", spec.input.shape)
+        check("subclips", subclips, recordedType(spec.input), spec.input.shape)
         check("logits", logits, "F32", listOf(spec.labels.size))
         if (states.size != spec.states.size) throw unusable("${states.size} states", "${spec.states.size}")
         for ((state, tensor) in spec.states.zip(states)) check("states.${state.name}", tensor, "F32", state.shape)
@@ -68,6 +78,13 @@ class GoldenSteps private constructor(
             throw unusable(got, "at least one step and one subclip, and states of no more steps than logits")
         }
         if (flushed != null && storedAfter != null) checkFlushed(spec, flushed, storedAfter)
+    }
+
+    /** Artifacts that take float32 may be of a network whose frames are uint8, which is recorded. */
+    private fun recordedType(input: Input): String = when {
+        input.kind == "video" || input.dtype == "uint8" -> "U8"
+        input.kind == "images" && subclips.dtype == "U8" -> "U8"
+        else -> "F32"
     }
 
     private fun checkFlushed(spec: Interface, logits: StoredTensor, after: StoredTensor) {
@@ -88,8 +105,10 @@ class GoldenSteps private constructor(
     }
 
     private fun checkFinite(spec: Interface) {
-        val names = listOf("logits") + spec.states.map { "states.${it.name}" } + spec.keptOutputs.map { "outputs.${it.name}" } + "flushed"
-        for ((name, tensor) in names.zip(listOf(logits) + states + kept + listOfNotNull(flushed))) {
+        val names = listOf("logits") + spec.states.map { "states.${it.name}" } + spec.keptOutputs.map { "outputs.${it.name}" }
+        val frames = if (hasFloatFrames) listOf("subclips" to subclips) else emptyList()
+        val ended = if (flushed != null) listOf("flushed" to flushed) else emptyList()
+        for ((name, tensor) in names.zip(listOf(logits) + states + kept) + frames + ended) {
             val finite = (0 until tensor.shape[0]).all { index -> tensor.floats(index).all { it.isFinite() } }
             if (!finite) throw unusable("a value in $name that is not finite", "numbers")
         }
@@ -157,14 +176,14 @@ fun checkGolden(model: StepModel, golden: GoldenSteps, precision: String = "floa
     var states = model.initialStates()
     var first: StepResult? = null
     for (step in 0 until golden.steps) {
-        val result = model.step(golden.subclip(step), states)
+        val result = golden.run(model, step, states)
         errors = compare(model, golden, step, result, BOUNDS.getValue(precision), errors)
         errors = compareFlushed(model, golden, step + 1, result.states, BOUNDS.getValue(precision), errors)
         states = result.states
         first = first ?: result
         progress(step + 1)
     }
-    val again = model.step(golden.subclip(0), model.initialStates())
+    val again = golden.run(model, 0, model.initialStates())
     if (first != null && !same(first, again)) {
         throw ParityException("after a reset the first step gives other outputs than before", expected = "the same, bit for bit")
     }
@@ -208,7 +227,9 @@ private fun endVideo(model: StepModel, states: List<FloatArray>): FloatArray {
     val flush = model.spec.flush!!
     val ended = model.spec.states.indexOfFirst { it.name == flush.state }
     var result = StepResult(FloatArray(0), states.mapIndexed { index, state -> if (index == ended) FloatArray(state.size) { 1f } else state })
-    repeat(flush.steps) { result = model.step(ByteArray(model.spec.input.elements), result.states) }
+    val elements = model.spec.input.elements
+    val floats = model.spec.input.dtype == "float32"
+    repeat(flush.steps) { result = if (floats) model.step(FloatArray(elements), result.states) else model.step(ByteArray(elements), result.states) }
     return result.logits
 }
 

@@ -5,6 +5,8 @@ private const val STATES = 256
 private const val LABELS = 100_000
 private const val LABEL_LENGTH = 1000
 private const val FILE_LENGTH = 80
+internal const val CHANNELS = 256
+internal const val CHANNEL_LENGTH = 80
 
 /** Checks the numbers and names in a manifest, as Python's `limits.py` does, so that no manifest can exhaust memory or be ambiguous. */
 internal fun checkLimits(manifest: Manifest) {

@@ -6,42 +6,65 @@ import kotlinx.serialization.Serializable
 import kotlinx.serialization.json.JsonClassDiscriminator
 import kotlinx.serialization.json.JsonObject
 
+/** The layouts of each kind of input; a letter is an axis: time, height, width, channels, persons (M), joints (V). */
+private val LAYOUTS = mapOf("video" to listOf("THWC"), "images" to listOf("THWC"), "joints" to listOf("TVC", "TMVC"))
+
 /**
- * The frames of one step in 0..255: (T, H, W, 3) RGB, or (T, H, W, 2) optical flow.
+ * The frames of one step. By [kind] they are those of a `video`, in 0..255: (T, H, W, 3) RGB, or (T, H, W, 2) optical flow, as [color] says; `images`
+ * (T, H, W, C) of other [channels], on the network's own scale; or the `joints` of skeletons, (T, V, C), of several persons (T, M, V, C).
  *
  * The artifact normalises them itself, by [mean] and [std]. [fps] is the nominal frame rate, that of the training videos. One
- * frame of a video in [frameStride] is used.
+ * frame of a video in [frameStride] is used. [color], [crop] and [resize] are null for other kinds than a video.
  */
 @Serializable
 data class Input(
     val name: String = "frames",
+    val kind: String = "video",
     val shape: List<Int>,
     val dtype: String,
     val layout: String = "THWC",
-    val color: String = "RGB",
+    val color: String? = "RGB",
+    val channels: List<String> = emptyList(),
     val mean: List<Double>,
     val std: List<Double>,
     val fps: Double,
     @SerialName("frame_stride") val frameStride: Int = 1,
-    val crop: String = "center_square",
-    val resize: String = "triangle",
+    val crop: String? = "center_square",
+    val resize: String? = "triangle",
     val tail: String = "drop",
 ) {
     init {
         one("name", name, "frames")
         one("dtype", dtype, "uint8", "float32")
-        one("layout", layout, "THWC")
-        one("color", color, "RGB", "flow")
-        one("crop", crop, "center_square")
-        one("resize", resize, "triangle")
+        one("kind", kind, *LAYOUTS.keys.toTypedArray())
+        one("layout", layout, *LAYOUTS.getValue(kind).toTypedArray())
+        color?.let { one("color", it, "RGB", "flow") }
+        crop?.let { one("crop", it, "center_square") }
+        resize?.let { one("resize", it, "triangle") }
         one("tail", tail, "drop")
-        require(shape.size == 4 && shape.all { it >= 1 }) { "shape must be four numbers of at least 1" }
-        val channels = if (color == "RGB") 3 else 2
-        require(setOf(shape[3], mean.size, std.size) == setOf(channels)) { "shape, mean and std must have $channels channels for $color" }
+        require(shape.size == layout.length && shape.all { it >= 1 }) { "shape must be ${layout.length} numbers of at least 1" }
+        checkKind()
+        val count = color?.let { if (it == "RGB") 3 else 2 } ?: channels.size
+        require(setOf(shape.last(), mean.size, std.size) == setOf(count)) { "shape, mean and std must have $count channels for ${color ?: kind}" }
         require(std.all { it > 0 }) { "std must be above 0" }
         require(fps in 1e-3..1e4) { "fps must be 0.001 to 10000" }
         require(frameStride in 1..10_000) { "frame_stride must be 1 to 10000" }
     }
+
+    private fun checkKind() {
+        val video = kind == "video"
+        require(listOf(color, crop, resize).all { (it != null) == video } && channels.isEmpty() == video) {
+            "color, crop and resize are given for a video, and channels for other kinds, but this is $kind"
+        }
+        require(kind != "joints" || dtype == "float32") { "joints are float32" }
+        require(channels.distinct().size == channels.size && channels.all { it.isNotBlank() && it.codePointCount(0, it.length) <= CHANNEL_LENGTH }) {
+            "the names of channels must differ from each other, and have 1 to $CHANNEL_LENGTH characters"
+        }
+        require(mean.size <= CHANNELS) { "there may be $CHANNELS channels, not ${mean.size}" }
+    }
+
+    /** What the frames are in a few words, such as `RGB frames` or `joints (x, y, score)`. */
+    val content: String get() = color?.let { if (it == "RGB") "RGB frames" else "optical flow" } ?: "$kind (${channels.joinToString()})"
 
     /** T: the frames of a step. */
     val frames: Int get() = shape[0]
@@ -49,7 +72,7 @@ data class Input(
     /** How many numbers the frames of a step have. */
     val elements: Int get() = shape.fold(1, Int::times)
 
-    override fun toString(): String = "uint8 (${shape.joinToString()}), $color"
+    override fun toString(): String = "$dtype (${shape.joinToString()}), $content"
 }
 
 /** A tensor passed from step to step. Before a video's first step every element is [initial]. */

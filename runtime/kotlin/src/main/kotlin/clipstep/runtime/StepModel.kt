@@ -42,12 +42,29 @@ class StepModel internal constructor(
      *
      * @throws ClipstepException frames or states of another size or number; the model is closed.
      */
-    fun step(frames: ByteArray, states: List<FloatArray>): StepResult = open {
-        checkSize("frames", frames.size, spec.input.shape, spec.input.elements)
+    fun step(frames: ByteArray, states: List<FloatArray>): StepResult {
+        if (spec.input.dtype != "uint8" && spec.input.kind == "joints") throw wrongType("bytes")
+        return step(frames.size, states) { it.fill(frames, spec.input) }
+    }
+
+    /**
+     * Runs one step as the other [step] does, on frames of float32: joints (T, V, C), or images of float32.
+     *
+     * @throws ClipstepException see the other [step]; or the artifact takes uint8.
+     */
+    fun step(frames: FloatArray, states: List<FloatArray>): StepResult {
+        if (spec.input.dtype != "float32") throw wrongType("floats")
+        return step(frames.size, states) { it.fill(frames) }
+    }
+
+    private fun wrongType(got: String) = ClipstepException("frames have the wrong type", got = got, expected = spec.input.toString())
+
+    private inline fun step(size: Int, states: List<FloatArray>, fill: (StepBuffers) -> Unit): StepResult = open {
+        checkSize("frames", size, spec.input.shape, spec.input.elements)
         if (states.size != spec.states.size) throw ClipstepException("wrong number of states", got = states.size, expected = spec.states.size)
         for ((value, state) in states.zip(spec.states)) checkSize(state.name, value.size, state.shape, state.elements)
         synchronized(shared) {
-            shared.fill(frames, spec.input)
+            fill(shared)
             for ((value, buffer) in states.zip(shared.states)) buffer.duplicate().put(value)
             shared.run()
             StepResult(shared.logits.copy(), shared.states.map { it.copy() }, shared.keptByName(spec))
@@ -124,6 +141,13 @@ class StepModel internal constructor(
 internal fun StepBuffers.fill(values: ByteArray, input: Input) {
     frames.clear()
     if (input.dtype == "uint8") frames.put(values) else for (value in values) frames.putFloat((value.toInt() and 0xff).toFloat())
+    frames.clear()
+}
+
+/** Writes float32 frames into the input. */
+internal fun StepBuffers.fill(values: FloatArray) {
+    frames.clear()
+    for (value in values) frames.putFloat(value)
     frames.clear()
 }
 

@@ -32,7 +32,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
     private val inUse = AtomicBoolean(false)
 
     init {
-        if (spec.color != "RGB") throw ClipstepException("a stream takes RGB frames", got = "a bundle for ${spec.color}", fix = "call step with subclips of that")
+        if (spec.color != "RGB") throw ClipstepException("a stream takes RGB frames", got = "a bundle for ${spec.content}", fix = "call step with subclips of that")
         if (spec.shape[1] != spec.shape[2]) throw ClipstepException("a stream resizes to a square", got = "a bundle for $spec", fix = "call step with subclips of that")
         if (smoothing < 0 || smoothing >= 1) throw ClipstepException("smoothing is out of range", got = smoothing, expected = "0 to below 1")
         subclip = if (spec.dtype == "uint8") buffers.frames.duplicate() else ByteBuffer.allocate(spec.elements)

@@ -28,6 +28,9 @@ internal object Prepared {
 
     /** A network whose embedding and map of features are kept. */
     val kept = File(folder, "kept.clipstep")
+
+    /** A network that takes the joints of two persons. */
+    val joints = File(folder, "joints.clipstep")
     val python: Map<String, StoredTensor> by lazy { readSafetensors(File(folder, "python.safetensors")) }
 
     fun bytes(name: String): ByteArray = python.getValue(name).let { tensor -> ByteArray(tensor.data.capacity()).also { tensor.data.duplicate().get(it) } }

@@ -179,7 +179,7 @@ class StreamTest {
 
     @Test
     fun `what a stream cannot take is explained`() {
-        assertExplains("a stream takes RGB frames", "flow") { stream(colourSpec(color = "flow")) }
+        assertExplains("a stream takes RGB frames", "optical flow") { stream(colourSpec(color = "flow")) }
         assertExplains("a frame has the wrong size; got 10 bytes for 8 x 8") { Frame(8, 8, ByteArray(10)) }
         val stream = stream().apply { close(); close() }
         assertExplains("the stream is closed") { stream.push(red) }
