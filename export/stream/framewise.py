@@ -169,6 +169,13 @@ def _for_each_frame(stream: StreamInterpreter, node: fx.Node, constant: Tensor, 
     return one.expand([like.frames if axis == like.axis else size for axis, size in enumerate(constant.shape)])
 
 
+def created(_: StreamInterpreter, node: fx.Node, x: Chunk, size: Sequence[int], *value: float, **settings: Any) -> Tensor:
+    """A new value of the type of `x`, which does not depend on its numbers."""
+    target: Any = node.target
+    result: Tensor = target(x.data, size, *value, **settings)
+    return result
+
+
 ON_IMAGES = (
     aten.conv_transpose2d.input,
     aten.adaptive_max_pool2d.default,
@@ -192,6 +199,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((aten.matmul.default, aten.mm.default, aten.bmm.default), matmul),
     **dict.fromkeys((aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.unsqueeze.default), reshape),
     **dict.fromkeys((aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims), reshape),
+    **dict.fromkeys((aten.new_zeros.default, aten.new_ones.default, aten.new_full.default), created),
     aten.expand.default: expand,
     aten.permute.default: permute,
     aten.transpose.int: transpose,

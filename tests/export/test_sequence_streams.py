@@ -1,5 +1,6 @@
 """Streams of networks that have recurrent layers or attention over time: the steps compute the network on all frames so far."""
 
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -97,14 +98,14 @@ class EachFrame(nn.Module):
 
 
 class ConvLSTM(nn.Module):
-    """A ConvLSTM cell by hand, whose last output counts."""
+    """A ConvLSTM cell by hand, whose last output counts, and which begins with what `start` returns."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: Callable[[Tensor], Tensor] = lambda x: torch.zeros(1, 2, SIZE, SIZE)) -> None:
         super().__init__()
-        self.gates = nn.Conv2d(CHANNELS + 2, 8, 3, padding=1)
+        self.gates, self.start = nn.Conv2d(CHANNELS + 2, 8, 3, padding=1), start
 
     def forward(self, x: Tensor) -> Tensor:
-        h = c = torch.zeros(1, 2, SIZE, SIZE)
+        h = c = self.start(x)
         for t in range(x.shape[2]):
             i, f, g, o = self.gates(torch.cat([x[:, :, t], h], 1)).chunk(4, 1)
             c = f.sigmoid() * c + i.sigmoid() * g.tanh()
@@ -128,6 +129,8 @@ STREAMS |= {
     ),
     "a network called on each frame": Net(lambda f, r: r(f)[0][:, -1], rnn(nn.GRU), features=EachFrame()),
     "a ConvLSTM by hand": Net(lambda f: f, features=ConvLSTM()),
+    "a ConvLSTM from new zeros": Net(lambda f: f, features=ConvLSTM(lambda x: x.new_zeros(1, 2, SIZE, SIZE))),
+    "a ConvLSTM from a new number": Net(lambda f: f, features=ConvLSTM(lambda x: x.new_full((1, 2, SIZE, SIZE), 0.5))),
     "a moving average by hand": Net(average),
 }
 LATE: dict[str, Net] = {
