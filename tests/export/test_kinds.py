@@ -39,6 +39,29 @@ def test_onnx_files_with_operations_of_a_kind(kind: str) -> None:
         torch.testing.assert_close(torch.from_numpy(got), expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
+class WindowMask(nn.Module):
+    """Adds a mask that is written window by window into new numbers, one of them empty, as shifted-window attention makes it."""
+
+    def __init__(self, new: Callable[[Tensor, tuple[int, int]], Tensor]) -> None:
+        super().__init__()
+        self.new = new
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = self.new(x, (6, 4))
+        for number, rows in enumerate((slice(0, -6), slice(-6, -2), slice(-2, None))):
+            windows[rows, :2] = number
+        rows = windows.reshape(1, 24)
+        return x + (rows - rows.T).ne(0) * -100.0
+
+
+@pytest.mark.parametrize("new", [Tensor.new_zeros, Tensor.new_ones, lambda x, size: x.new_full(size, 3), lambda x, size: torch.zeros(size)])
+def test_a_mask_that_depends_on_no_input_is_a_constant(new: Callable[[Tensor, tuple[int, int]], Tensor]) -> None:
+    network, x = WindowMask(new), torch.randn(24, 24)
+    lowered = lower(network, (x,), executorch.PROFILE)
+    torch.testing.assert_close(lowered(2 * x), network(2 * x))
+    assert [node.target for node in lowered.graph.nodes if node.op == "call_function"] == [torch.ops.aten.add.Tensor]
+
+
 def _assigned(x: Tensor, places: Tensor) -> Tensor:
     changed = x.clone()
     changed[:, :, places] = 0.5

@@ -62,6 +62,8 @@ BY_RULE_ALWAYS = {
     aten.full_like.default,
     aten.zeros_like.default,
     aten.ones_like.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
 }
 """Operators that are lowered by their rules whatever the rank of their values, because engines lack them."""
 
