@@ -23,7 +23,7 @@ test: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests/package/user.py
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not arm64 and not floors and not installs'  # The tests' networks are too small for more threads.
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not arm64 and not floors and not installs'  # The tests' networks are too small for more threads.
 	@echo 'left out: the tests that count ARM64 instructions under QEMU; they are run by: make test-arm64, and those that download the lowest versions allowed: make test-floors; and that which installs clipstep[export] alone: make test-export; and thousands of random networks: make test-programs'
 	@if [ -z "$(MISSING)" ]; then $(MAKE) test-android; else echo 'left out: make test-android (the Kotlin runtime and the Android app), for want of: $(MISSING)'; fi
 

@@ -7,3 +7,7 @@ class Unsupported(Exception):
     It never reaches users. The lowering and `--stream` catch it and raise a `ClipstepError` with the line of the network; a target's
     writer catches it and leaves the graph to the engine's own converter.
     """
+
+
+class NotLowered(Unsupported):
+    """A setting that the lowering always removes, in a graph that did not come from it."""

@@ -12,7 +12,7 @@ from clipstep.runtime.supported import SupportedRange
 TORCH = SupportedRange("torch", "2.13", "2.14", version_in="torch")
 
 with TORCH.internals():
-    from torch._C import Argument
+    from torch._C import Argument, _dispatch_get_all_op_names
     from torch._guards import TracingContext, tracing
     from torch._ops import OpOverload
     from torch._subclasses import FakeTensorMode
@@ -36,12 +36,16 @@ __all__ = [
     "masks_as_given",
     "metadata_of",
     "names_of_buffers",
+    "operators_of_core_aten",
+    "returns_tensors",
+    "takes_tensors",
     "trace",
     "tree_flatten",
     "tree_leaves",
     "tree_map",
     "tree_map_only",
     "tree_unflatten",
+    "writes_into_arguments",
 ]
 
 
@@ -88,6 +92,29 @@ def keyword_only_arguments(operator: Any) -> tuple[str, ...]:
 def arguments_of(operator: OpOverload) -> list[Argument]:
     """The arguments of an operator as its schema declares them: their names, types and defaults."""
     return list(operator._schema.arguments)
+
+
+def writes_into_arguments(operator: OpOverload) -> bool:
+    return bool(operator._schema.is_mutable)
+
+
+def takes_tensors(operator: OpOverload) -> bool:
+    return any("Tensor" in str(argument.type) for argument in arguments_of(operator))
+
+
+def returns_tensors(operator: OpOverload) -> bool:
+    return any("Tensor" in str(value.type) for value in operator._schema.returns)
+
+
+def operators_of_core_aten() -> list[OpOverload]:
+    """Return the operators that PyTorch calls Core ATen: those that every exported network can be decomposed into."""
+    found = []
+    for name in sorted(_dispatch_get_all_op_names()):
+        namespace, _, operator = name.partition("::")
+        base, _, overload = operator.partition(".")
+        if namespace == "aten" and hasattr(torch.ops.aten, base):
+            found.append(getattr(getattr(torch.ops.aten, base), overload or "default"))
+    return [overload for overload in found if torch.Tag.core in overload.tags]
 
 
 def draws_random_numbers(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -10,13 +10,13 @@ import torch
 from torch import fx
 
 from clipstep.export.source_lines import UNKNOWN, line_of_node
-from clipstep.export.unsupported import Unsupported
+from clipstep.export.unsupported import NotLowered, Unsupported
 from clipstep.runtime.errors import ClipstepError, error_summary
 
 aten = torch.ops.aten
 Pair = int | Sequence[int]
 """A setting of a 2D operator: one number for rows and columns, or one each."""
-IDENTITY = (aten.contiguous.default, aten.clone.default, aten.detach.default, aten.alias.default, aten.dropout.default)
+IDENTITY = (aten.clone.default, aten.detach.default, aten.alias.default)
 """Operators that return their input, in a graph for inference."""
 signature = cache(inspect.signature)
 
@@ -94,20 +94,34 @@ def check_result(dtype: torch.dtype | None) -> None:
         raise Unsupported("a result other than float32")
 
 
-def check_scales(scales: Sequence[float] | None, align_corners: bool, before: Sequence[int], after: Sequence[int]) -> None:
-    """Check that the scale factors of a resize, if given, are the ratios of the sizes `(N, C, H, W)` after and before.
-
-    Engines compute with those ratios, and PyTorch with the factors, unless corners are aligned.
+def check_sizes(scales: Sequence[float] | None) -> None:
+    """Check that a resize is to sizes: engines compute with the ratios of sizes, and PyTorch with the factors.
 
     Raises:
-        Unsupported: a factor gives a size that was rounded.
+        NotLowered: it is by factors.
     """
-    if (
-        scales is not None
-        and not align_corners
-        and any(size * scale != result for size, scale, result in zip(before[2:], scales, after[2:], strict=True))
-    ):
-        raise Unsupported("`scale_factors` that give rounded sizes")
+    if scales is not None:
+        raise NotLowered("`scale_factors`")
+
+
+def check_padding(mode: str) -> None:
+    """Check that a padding is with a constant.
+
+    Raises:
+        NotLowered: it is another one.
+    """
+    if mode != "constant":
+        raise NotLowered("a `mode` other than `constant`")
+
+
+def check_average(ceil_mode: bool, divisor: int | None) -> None:
+    """Check that the size of an average pool is rounded down, and that it divides by the number of elements.
+
+    Raises:
+        NotLowered: it does not.
+    """
+    if ceil_mode or divisor:
+        raise NotLowered("`ceil_mode` and `divisor_override`")
 
 
 def pair(values: Pair) -> tuple[int, int]:

@@ -1,14 +1,14 @@
 """Writes operators that take and put elements by indices as operations of ML Programs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from coremltools.converters.mil import Builder as mb
 
-from clipstep.export.targets.coreml_movement import permute, slice_tensor
-from clipstep.export.targets.coreml_values import cast, choose, constant, expanded, kind, promoted, reshaped, shape_of, through_integers
+from clipstep.export.targets.coreml_movement import slice_tensor
+from clipstep.export.targets.coreml_values import cast, choose, constant, expanded, kind, reshaped, shape_of, through_integers
 from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
@@ -37,51 +37,6 @@ def gather(x: Any, dim: int, index: Any, **_: Any) -> Any:
         if axis != dim and size != x.shape[axis]:
             x = slice_tensor(x, axis, 0, size)
     return through_integers(lambda value: mb.gather_along_axis(x=value, indices=places(index, x.shape[dim]), axis=dim), x)
-
-
-def embedding(weight: Any, indices: Any, *_: Any, **__: Any) -> Any:
-    return mb.gather(x=weight, indices=places(indices, weight.shape[0]), axis=0)
-
-
-def _indexed(x: Any, indices: Sequence[Any]) -> tuple[list[int], Any]:
-    """Return the axes that are indexed and the indices of each element, in a last axis of their own."""
-    axes = [axis for axis, index in enumerate(indices) if index is not None]
-    given = [places(indices[axis], x.shape[axis]) for axis in axes]
-    shape = np.broadcast_shapes(*(shape_of(index) for index in given)) or (1,)
-    return axes, mb.stack(values=[expanded(index, shape) for index in given], axis=len(shape))
-
-
-def index_tensor(x: Any, indices: Sequence[Any], *, after: Sequence[int]) -> Any:
-    """Write an index by tensors. The indexed axes come first in Core ML; PyTorch puts them at the first of them if they are neighbours."""
-    axes, wanted = _indexed(x, indices)
-    if len(axes) == 1:
-        index = places(indices[axes[0]], x.shape[axes[0]])
-        return reshaped(through_integers(lambda value: mb.gather(x=value, indices=index, axis=axes[0]), x), after)
-    rest = [axis for axis in range(x.rank) if axis not in axes]
-    found = through_integers(lambda value: mb.gather_nd(x=permute(value, [*axes, *rest]), indices=wanted), x)
-    if axes == list(range(axes[0], axes[-1] + 1)) and axes[0]:
-        count = wanted.rank - 1
-        order = list(range(found.rank))
-        found = permute(found, [*order[count : count + axes[0]], *order[:count], *order[count + axes[0] :]])
-    return reshaped(found, after)
-
-
-def index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
-    """Write a value of which indexed elements are replaced, or added to."""
-    axes, wanted = _indexed(x, indices)
-    rest = [axis for axis in range(x.rank) if axis not in axes]
-    if axes != list(range(len(axes))) and axes != list(range(axes[0], axes[-1] + 1)):
-        raise Unsupported("an assignment to axes that are not neighbours")
-    order = [*axes, *rest]
-    data = permute(x, order)
-    count, before = wanted.rank - 1, axes[0]
-    shape = [*shape_of(wanted)[:-1], *data.shape[len(axes) :]]
-    as_given = [*shape[count : count + before], *shape[:count], *shape[count + before :]]
-    updates = permute(expanded(values, as_given), [*range(before, before + count), *range(before), *range(before + count, len(shape))])
-    data, updates = promoted(data, cast(updates, kind(x)))
-    mode = "add" if accumulate else "update"
-    put = through_integers_of_two(lambda one, two: mb.scatter_nd(data=one, indices=wanted, updates=two, mode=mode), data, updates)
-    return permute(put, [order.index(axis) for axis in range(x.rank)])
 
 
 def through_integers_of_two(function: Callable[[Any, Any], Any], x: Any, y: Any) -> Any:
@@ -113,12 +68,7 @@ def scatter_reduce(x: Any, dim: int, index: Any, source: Any, *, reduce: str) ->
 
 
 OPERATORS: dict[Any, Function] = {
-    aten.embedding.default: embedding,
     aten.gather.default: gather,
-    aten.index.Tensor: index_tensor,
-    aten._unsafe_index.Tensor: index_tensor,
-    aten.index_put.default: index_put,
-    aten._unsafe_index_put.default: index_put,
     aten.index_select.default: index_select,
     aten.scatter.reduce: scatter_reduce,
     aten.scatter.src: lambda x, dim, index, source: scatter(x, dim, index, source),

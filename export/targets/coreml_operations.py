@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from clipstep.export.compat.coremltools_internals import Function, Program, types
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.source_lines import describe_error
-from clipstep.export.targets import coreml_elementwise, coreml_images, coreml_indexing, coreml_layers, coreml_movement, coreml_reductions
+from clipstep.export.targets import coreml_elementwise, coreml_indexing, coreml_layers, coreml_movement, coreml_reductions
 from clipstep.export.targets.common import IDENTITY, described, write_operator
 from clipstep.export.targets.coreml_values import constant
 from clipstep.export.unsupported import Unsupported
@@ -105,7 +105,6 @@ def identity(x: Any, *args: Any, **kwargs: Any) -> Any:
 
 OPERATORS: dict[Any, Writer] = {
     **coreml_elementwise.OPERATORS,
-    **coreml_images.OPERATORS,
     **coreml_indexing.OPERATORS,
     **coreml_layers.OPERATORS,
     **coreml_movement.OPERATORS,

@@ -73,5 +73,4 @@ FORMULAS: dict[Any, Callable[..., Any]] = {
     aten.pow.Tensor_Scalar: power,
     aten.remainder.Scalar: remainder,
     aten.remainder.Tensor: remainder,
-    aten.to.device: lambda x, device, dtype, *_: x.to(dtype),
 }

@@ -18,14 +18,12 @@ def is_constant(value: Tensor | None) -> bool:
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1) -> Tensor:
-    """A convolution without a batch axis, or with computed weights or a computed bias."""
+    """A convolution with computed weights or a computed bias."""
     return _convolution(x, weight, bias, pair(stride), pair(padding), pair(dilation), groups, is_constant(weight))
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int, constant: bool) -> Tensor:
     """A 2D convolution. If its weights are computed, their product with the im2col matrix, which is a depthwise convolution with ones."""
-    if x.ndim == 3:
-        return _convolution(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups, constant).squeeze(0)
     if constant and is_constant(bias):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     if constant:
@@ -51,12 +49,10 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Pair = 1,
 ) -> Tensor:
-    """A transposed convolution without a batch axis, or of computed weights, or of a large output padding.
+    """A transposed convolution of computed weights, or of a large output padding.
 
     The last two are convolutions of the input with zeros between its elements.
     """
-    if x.ndim == 3:
-        return conv_transpose2d(x.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation).squeeze(0)
     if is_constant(weight) and not any(m >= s for m, s in zip(pair(output_padding), pair(stride), strict=True)):
         result = F.conv_transpose2d(x, weight, bias if is_constant(bias) else None, stride, padding, output_padding, groups, dilation)
         return result if bias is None or is_constant(bias) else result + bias.reshape(1, -1, 1, 1)

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.targets import onnx_axes, onnx_elementwise
-from clipstep.export.targets.common import IDENTITY, Pair, check_scales, clamp_bounds, pair, write_operator
+from clipstep.export.targets.common import IDENTITY, Pair, check_average, check_padding, check_sizes, clamp_bounds, pair, write_operator
 from clipstep.export.targets.onnx import OPSETS
 from clipstep.export.targets.onnx_graph import TYPES, OnnxGraph
 from clipstep.export.unsupported import Unsupported
@@ -146,17 +146,8 @@ def transpose(graph: OnnxGraph, x: str, first: int, second: int, *, before: Sequ
     return permute(graph, x, swapped_axes(len(before), first, second))
 
 
-def pad(
-    graph: OnnxGraph,
-    x: str,
-    amounts: Sequence[int],
-    mode: str = "constant",
-    value: float | None = None,
-    *,
-    before: Sequence[int],
-) -> str:
-    if mode != "constant":
-        raise Unsupported("a `mode` other than `constant`")
+def pad(graph: OnnxGraph, x: str, amounts: Sequence[int], mode: str = "constant", value: float | None = None, *, before: Sequence[int]) -> str:
+    check_padding(mode)
     return constant_pad(graph, x, amounts, value or 0.0, before=before)
 
 
@@ -196,26 +187,14 @@ def avg_pool2d(
     count_padding: bool = True,
     divisor: int | None = None,
 ) -> str:
-    if ceil_mode:
-        raise Unsupported("`ceil_mode`")
-    if divisor:
-        raise Unsupported("`divisor_override`")
-    return graph.add(
-        "AveragePool", x, kernel_shape=pair(kernel), strides=pair(stride or kernel), pads=pair(padding) * 2, count_include_pad=int(count_padding)
-    )
+    check_average(ceil_mode, divisor)
+    settings = {"kernel_shape": pair(kernel), "strides": pair(stride or kernel), "pads": pair(padding) * 2}
+    return graph.add("AveragePool", x, **settings, count_include_pad=int(count_padding))
 
 
-def resize(
-    graph: OnnxGraph,
-    x: str,
-    sizes: Any,
-    align_corners: bool,
-    scales: Sequence[float] | None = None,
-    *,
-    before: Sequence[int],
-    after: Sequence[int],
-) -> str:
-    check_scales(scales, align_corners, before, after)
+def bilinear(graph: OnnxGraph, x: str, sizes: Any, align_corners: bool, scales: Sequence[float] | None = None, *, after: Sequence[int]) -> str:
+    """Write an interpolation by whole factors, which the lowering leaves as it is."""
+    check_sizes(scales)
     how = "align_corners" if align_corners else "half_pixel"
     return graph.add("Resize", x, "", "", graph.constant(list(after)), mode="linear", coordinate_transformation_mode=how)
 
@@ -296,9 +275,6 @@ OPERATORS: dict[Any, Callable[..., Any]] = {
     aten.relu6.default: lambda graph, x: clamp(graph, x, 0.0, 6.0),
     aten.hardtanh.default: lambda graph, x, low=-1.0, high=1.0: clamp(graph, x, low, high),
     aten.clamp.default: clamp,
-    aten.clamp_min.default: clamp,
-    aten.clamp_max.default: lambda graph, x, high, *, kind=None: clamp(graph, x, None, high, kind=kind),
-    aten.hardsigmoid.default: onnx_elementwise.operator("HardSigmoid", alpha=1 / 6, beta=0.5),
     aten.hardswish.default: hardswish,
     aten.leaky_relu.default: lambda graph, x, slope=0.01: graph.add("LeakyRelu", x, alpha=float(slope)),
     aten.elu.default: lambda graph, x, alpha=1.0: graph.add("Elu", x, alpha=float(alpha)),
@@ -312,7 +288,7 @@ OPERATORS: dict[Any, Callable[..., Any]] = {
     aten.permute.default: permute,
     aten.pad.default: pad,
     aten.constant_pad_nd.default: constant_pad,
-    aten.upsample_bilinear2d.vec: resize,
+    aten.upsample_bilinear2d.vec: bilinear,
     aten.transpose.int: transpose,
     aten.pixel_unshuffle.default: pixel_unshuffle,
     aten.max_pool2d.default: max_pool2d,

@@ -1,4 +1,4 @@
-"""The tables of docs/operators.md: the operators that writers take, and those that the lowering has rules for.
+"""The tables of docs/operators.md: how the lowering handles Core ATen's operators, those that writers take, and those that have rules.
 
 `python -m clipstep.export.targets.operators` prints the page. It is derived from the functions that write operators: from the arguments
 that they have parameters for, and from the reasons with which they refuse settings.
@@ -14,8 +14,18 @@ from typing import Any
 
 import torch
 
-from clipstep.export.compat.torch_internals import argument_names, keyword_only_arguments
-from clipstep.export.lowering.rules import RULES
+from clipstep.export.compat.torch_internals import (
+    argument_names,
+    keyword_only_arguments,
+    operators_of_core_aten,
+    returns_tensors,
+    takes_tensors,
+)
+from clipstep.export.lowering.decompositions import OWN, decompositions
+from clipstep.export.lowering.passes.whole_values import BY_PASS, simplify_pools_and_strides
+from clipstep.export.lowering.rules import BY_RULE_ALWAYS, RULES
+from clipstep.export.lowering.rules.formulas import FORMULAS
+from clipstep.export.lowering.rules.kinds import kind_of, reason_against
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.common import signature
 from clipstep.export.unsupported import Unsupported
@@ -40,12 +50,27 @@ in one XNNPACK delegate each. `clipstep export` and `clipstep inspect` print the
 has it as `placement`. Convolutions and matrix products are never outside: those that XNNPACK does not have are computed from those that it
 has, or the export is refused. It is also refused for an operator that has no portable kernel either.
 
+## Core ATen
+
+What `torch.export` gives can be decomposed into the operators that PyTorch calls Core ATen. Each of them is handled in one of these ways, or is
+refused with the reason that stands here:
+
+- by a *rule*, a function for that operator;
+- by a *decomposition* into others, PyTorch's or ours;
+- by its *kind* ([how a network is lowered](lowering.md)): pointwise, a reduction, or along an axis;
+- by a *pass* over the graph, for those whose meaning depends on how their results are used;
+- at export, if it makes a constant or a number that is known then;
+- as it is, if its values never have more than four axes and every writer takes it.
+
+{core}
+
 ## Operators of lowered graphs
 
-"yes" means that the writer takes the operator with all settings, "yes, except" that it takes it without the arguments and settings named,
-"no" that it leaves the graph to the converter or, in ExecuTorch, the operator to a portable kernel. So it is with operators that are not listed. In
-ExecuTorch's column, "yes" also stands for operators that are computed from others, as layer norms are from means; of these a few, such as sorts, are
-then outside of XNNPACK. Inputs are float32: operations on other values are outside of XNNPACK, and so is the conversion of frames from uint8.
+These are the operators that the lowering leaves, with the settings that it leaves. "yes" means that the writer takes the operator with all of
+them, "yes, except" that it takes it without the arguments and settings named, "no" that it leaves the graph to the converter or, in ExecuTorch,
+the operator to a portable kernel. So it is with other operators that the lowering leaves as they are. In ExecuTorch's column, "yes" also stands for
+operators that are computed from others, as powers are from products. Inputs are float32: operations on other values are outside of XNNPACK, and so
+is the conversion of frames from uint8.
 In Core ML, float64 is float32 and int64 is int32; constants beyond int32, complex numbers and values without elements are refused.
 
 {writers}
@@ -58,6 +83,37 @@ An operator without a rule is an error at export, if it gets or gives a value of
 """
 
 
+def core_rows() -> list[tuple[str, str]]:
+    """Return a row for each operator of Core ATen: its name, and how it is handled or why it is not."""
+    return [(f"`{operator}`", answer(operator)) for operator in sorted(operators_of_core_aten(), key=str)]
+
+
+def answer(operator: Any) -> str:
+    """Return how the lowering handles an operator or, after "no: ", why it does not."""
+    if not returns_tensors(operator):
+        return "a number known at export" if torch.Tag.data_dependent_output not in operator.tags else f"no: {reason_against(operator)}"
+    if operator in RULES:
+        return f"rule in `rules/{_file(RULES[operator])}`"
+    if operator in OWN:
+        return f"decomposition in `decompositions/{_file(OWN[operator])}`"
+    if operator in decompositions():
+        return "PyTorch's decomposition"
+    if (kind := kind_of(operator)) is not None:
+        return f"{kind}, by a formula" if operator in FORMULAS else kind
+    if operator in BY_PASS:
+        return f"pass `{simplify_pools_and_strides.__name__}`"
+    if not takes_tensors(operator) and torch.Tag.nondeterministic_seeded not in operator.tags:
+        return "a constant, made at export"
+    if all(operator in target.load_writer().OPERATORS for target in TARGETS.values()):
+        return "as it is"
+    return f"no: {reason_against(operator)}"
+
+
+def _file(function: Any) -> str:
+    """Return the name of the file that a function, perhaps with some arguments given, is in."""
+    return f"{getattr(function, 'func', function).__module__.rsplit('.', 1)[-1]}.py"
+
+
 def writer_rows() -> list[tuple[str, ...]]:
     """Return a row for each operator that a writer takes or a rule emits: its name, and what each target's writer takes of it."""
     tables = [target.load_writer().OPERATORS for target in TARGETS.values()]
@@ -67,8 +123,8 @@ def writer_rows() -> list[tuple[str, ...]]:
 
 def rule_rows() -> list[tuple[str, str]]:
     """Return a row for each operator that has a rule: its name, and the file of `export/lowering/rules/` with the rule."""
-    found = {str(operator): function.__module__ for operator, function in RULES.items() if operator is not getitem}
-    return [(f"`{operator}`", f"`{module.rsplit('.', 1)[-1]}.py`") for operator, module in sorted(found.items())]
+    found = {str(operator): _file(function) for operator, function in RULES.items() if operator is not getitem}
+    return [(f"`{operator}`", f"`{file}`") for operator, file in sorted(found.items())]
 
 
 def _verdict(operator: Any, function: Function | None) -> str:
@@ -79,7 +135,12 @@ def _verdict(operator: Any, function: Function | None) -> str:
 
 
 def _missing_arguments(operator: Any, function: Function) -> list[str]:
-    """Return the operator's arguments that the function has no parameter for, so that a graph which gives them is refused."""
+    """Return the operator's arguments that the function has no parameter for, so that a graph which gives them is refused.
+
+    Those of an operator with a formula are none: the formula is for the settings that engines lack.
+    """
+    if operator in FORMULAS or operator in BY_RULE_ALWAYS:
+        return []
     parameters = [p for p in signature(function).parameters.values() if p.name != "graph"]
     names = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     places = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
@@ -137,7 +198,8 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def page() -> str:
     """Return the text of docs/operators.md."""
     names = tuple(target.info.display_name for target in TARGETS.values())
-    return PAGE.format(writers=_table(("operator", *names), writer_rows()), rules=_table(("operator", "rule in"), [*rule_rows()]))
+    core, rules = _table(("operator", "handled by"), [*core_rows()]), _table(("operator", "rule in"), [*rule_rows()])
+    return PAGE.format(core=core, writers=_table(("operator", *names), writer_rows()), rules=rules)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.targets.common import described, write_operator
 from clipstep.export.targets.xnnpack import Graph, Sketch
-from clipstep.export.targets.xnnpack_arithmetic import CLAMPS
+from clipstep.export.targets.xnnpack_elementwise import CLAMPS
 from clipstep.export.targets.xnnpack_operations import OPERATORS
 from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.errors import ClipstepError, error_summary

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from clipstep.export.compat.executorch_internals import schema
 from clipstep.export.lowering.lazy import swapped_axes
+from clipstep.export.targets.common import check_padding
 from clipstep.export.targets.xnnpack import NHWC, NONE, Graph, XnnValue
-from clipstep.export.unsupported import Unsupported
+from clipstep.export.unsupported import NotLowered, Unsupported
 
 MOST_RUNS = 64
 """An index of more runs of neighbours than this is left to a portable kernel, because each run is a slice."""
@@ -31,6 +32,12 @@ def reshape(graph: Graph, x: Any, *_: Any, after: Sequence[int], channels_last: 
 def with_last_axis(graph: Graph, x: XnnValue, axis: int) -> XnnValue:
     """Return the value in a layout in which an axis is the last one in memory."""
     return x if x.axes[-1] == axis else graph.to_layout(x, [*(other for other in x.axes if other != axis), axis])
+
+
+def channels_last(graph: Graph, x: XnnValue) -> XnnValue:
+    if len(x.axes) != len(NHWC):
+        raise NotLowered("a value without a batch axis")
+    return graph.to_layout(x, NHWC)
 
 
 def largest(values: Sequence[XnnValue]) -> XnnValue:
@@ -97,17 +104,6 @@ def select(graph: Graph, x: XnnValue, dim: int, index: int) -> XnnValue:
     return graph.reshape(_slice(graph, x, dim, index, index + 1), x.shape[:dim] + x.shape[dim + 1 :])
 
 
-def unbind(graph: Graph, x: XnnValue, dim: int = 0) -> list[XnnValue]:
-    return [select(graph, x, dim, index) for index in range(x.shape[dim])]
-
-
-def splits(graph: Graph, x: XnnValue, sizes: int | Sequence[int], dim: int = 0) -> list[XnnValue]:
-    dim %= len(x.axes)
-    length = x.shape[dim]
-    ends = range(sizes, length + sizes, sizes) if isinstance(sizes, int) else list(accumulate(sizes))
-    return [_slice(graph, x, dim, start, min(end, length)) for start, end in pairwise([0, *ends])]
-
-
 def expand(graph: Graph, x: XnnValue, sizes: Sequence[int], *, implicit: bool = False, after: Sequence[int]) -> XnnValue:
     """Expand a value: a product with ones, which XNNPACK broadcasts."""
     x = graph.reshape(x, (*[1] * (len(after) - len(x.axes)), *x.shape))
@@ -160,13 +156,8 @@ def transpose(graph: Graph, x: XnnValue, first: int, second: int) -> XnnValue:
     return permute(graph, x, swapped_axes(len(x.axes), first, second))
 
 
-def matrix_transpose(graph: Graph, x: XnnValue) -> XnnValue:
-    return permute(graph, x, range(len(x.axes))[::-1])
-
-
 def pad(graph: Graph, x: XnnValue, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> XnnValue:
-    if mode != "constant":
-        raise Unsupported("a `mode` other than `constant`")
+    check_padding(mode)
     return constant_pad(graph, x, amounts, value or 0.0)
 
 
@@ -195,20 +186,6 @@ def constant_pad(graph: Graph, x: XnnValue, amounts: Sequence[int], value: float
         input_id=joined.number,
     )
     return XnnValue(graph.reshape(padded, memory).number, tuple(memory), x.axes)
-
-
-def pixel_unshuffle(graph: Graph, x: XnnValue, factor: int) -> XnnValue:
-    batch, channels, height, width = x.shape
-    split = graph.reshape(x, (batch, channels, height // factor, factor, width // factor, factor))
-    moved = permute(graph, split, (0, 1, 3, 5, 2, 4))
-    return graph.reshape(moved, (batch, channels * factor**2, height // factor, width // factor))
-
-
-def pixel_shuffle(graph: Graph, x: XnnValue, factor: int) -> XnnValue:
-    *leading, channels, height, width = x.shape
-    split = graph.reshape(x, (math.prod(leading), channels // factor**2, factor, factor, height, width))
-    moved = permute(graph, split, (0, 1, 4, 2, 5, 3))
-    return graph.reshape(moved, (*leading, channels // factor**2, height * factor, width * factor))
 
 
 def identity(_: Graph, x: XnnValue, *args: Any, **kwargs: Any) -> XnnValue:

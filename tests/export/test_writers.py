@@ -11,13 +11,16 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from operator_cases import Several
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
+from clipstep.export.lowering.lower import lower
 from clipstep.export.lowering.passes import fold_constants
 from clipstep.export.mlprogram import MlProgram
-from clipstep.export.targets import coreml_writer, executorch_writer
+from clipstep.export.targets import coreml, coreml_writer, executorch, executorch_writer
+from clipstep.export.targets import onnx as onnx_target
 from clipstep.export.targets.onnx_operations import onnx_model
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.export.unsupported import Unsupported
@@ -62,14 +65,18 @@ def in_an_ml_program(graph: fx.GraphModule, inputs: tuple[Tensor, ...], folder: 
     return [torch.from_numpy(value) for value in MlProgram(folder / "step.mlpackage").run([x.numpy() for x in inputs])]
 
 
-ENGINES = {"executorch": in_executorch, "onnxruntime": in_onnxruntime, "coreml": in_an_ml_program}
+ENGINES = {
+    "executorch": (in_executorch, executorch.PROFILE),
+    "onnxruntime": (in_onnxruntime, onnx_target.PROFILE),
+    "coreml": (in_an_ml_program, coreml.PROFILE),
+}
 
 
 def run(engine: str, functions: list[Function], folder: Path) -> list[tuple[Tensor, Tensor]]:
-    """What each function gives in the engine and in torch, all in one file."""
+    """What each function gives, lowered, in the engine and in torch, all in one file."""
     inputs = tuple(torch.randn(*shape, generator=torch.Generator().manual_seed(i)) for i, shape in enumerate((A, B, M)))
-    graph = traced(lambda *values: tuple(function(*values) for function in functions), *inputs)
-    return list(zip(ENGINES[engine](graph, inputs, folder), graph(*inputs), strict=True))
+    write, profile = ENGINES[engine]
+    return list(zip(write(lower(Several(functions), inputs, profile), inputs, folder), Several(functions)(*inputs), strict=True))
 
 
 SINGLE: dict[str, Function] = {

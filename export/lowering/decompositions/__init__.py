@@ -12,6 +12,7 @@ import torch
 
 from clipstep.export.lowering.decompositions import indexing, layers, reductions, sampling
 from clipstep.export.lowering.rules import RULES
+from clipstep.export.lowering.rules.formulas import FORMULAS
 
 aten = torch.ops.aten
 WHOLE = {
@@ -31,6 +32,7 @@ OWN: dict[Any, Callable[..., Any]] = {
 
 @cache
 def decompositions() -> dict[Any, Callable[..., Any]]:
-    """Return the decompositions of all operators that have neither a rule nor a kernel of their own."""
+    """Return the decompositions of all operators that have neither a rule nor a formula nor a kernel of their own."""
     table = torch.export.default_decompositions()
-    return {operator: table[operator] for operator in table if operator not in RULES and operator not in WHOLE} | OWN
+    whole = {*RULES, *FORMULAS, *WHOLE}
+    return {operator: table[operator] for operator in table if operator not in whole} | OWN

@@ -1,4 +1,4 @@
-"""Choices, lookups, assignments and shuffles of pixels."""
+"""Choices, lookups, assignments, shifts of bits and shuffles of pixels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +48,14 @@ def pixel_unshuffle(x: Tensor, factor: int) -> Tensor:
     return split.permute(*range(k + 1), k + 2, k + 4, k + 1, k + 3).reshape(*leading, channels * factor**2, height // factor, width // factor)
 
 
+def shift_left(x: Tensor, places: int) -> Tensor:
+    return x * (1 << places)
+
+
+def shift_right(x: Tensor, places: int) -> Tensor:
+    return torch.div(x, 1 << places, rounding_mode="floor")
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.pixel_shuffle.default: pixel_shuffle,
     aten.pixel_unshuffle.default: pixel_unshuffle,
@@ -57,6 +65,10 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.__and__.Tensor: torch.bitwise_and,
     aten.__or__.Tensor: torch.bitwise_or,
     aten.__xor__.Tensor: torch.bitwise_xor,
+    aten.__lshift__.Scalar: shift_left,
+    aten.__rshift__.Scalar: shift_right,
+    aten.bitwise_left_shift.Tensor_Scalar: shift_left,
+    aten.bitwise_right_shift.Tensor_Scalar: shift_right,
     aten.embedding.default: embedding,
     aten.bucketize.Tensor: bucketize,
     aten.searchsorted.Tensor: searchsorted,

@@ -1,4 +1,4 @@
-"""Norms, products, and convolutions over one axis."""
+"""Norms, products, activations with weights, and convolutions over one axis."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +31,33 @@ def group_norm(x: Tensor, groups: int, weight: Tensor | None = None, bias: Tenso
     channels = [-1, *[1] * (x.ndim - 2)]
     result = result if weight is None else result * weight.reshape(channels)
     return result if bias is None else result + bias.reshape(channels)
+
+
+def native_group_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, batch: int, channels: int, pixels: int, groups: int, epsilon: float
+) -> tuple[Tensor, ...]:
+    rows = x.reshape(batch, groups, -1)
+    return group_norm(x, groups, weight, bias, epsilon), rows.mean(2), (rows.var(2, correction=0) + epsilon).rsqrt()
+
+
+def native_layer_norm(x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, epsilon: float) -> tuple[Tensor, ...]:
+    axes = list(range(-len(shape), 0))
+    deviation = (x.var(axes, correction=0, keepdim=True) + epsilon).rsqrt()
+    return F.layer_norm(x, shape, weight, bias, epsilon), x.mean(axes, keepdim=True), deviation
+
+
+CONVOLUTIONS: dict[int, Any] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+TRANSPOSED: dict[int, Any] = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}
+"""By the rank of their weights."""
+
+
+def convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, transposed: bool, more: Any, groups: int
+) -> Any:
+    """The operator that stands for all convolutions in graphs that PyTorch has decomposed."""
+    if transposed:
+        return TRANSPOSED[weight.ndim](x, weight, bias, stride, padding, more, groups, dilation)
+    return CONVOLUTIONS[weight.ndim](x, weight, bias, stride, padding, dilation, groups)
 
 
 def product_and_sum(added: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -93,10 +120,15 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.addmv.default: product_and_sum,
     aten.baddbmm.default: product_and_sum,
     aten._trilinear.default: triple_product,
+    aten.log_sigmoid.default: lambda x: -F.softplus(-x),
+    aten._prelu_kernel.default: lambda x, slope: x.relu() + x.clamp(max=0) * slope,
     aten.conv2d.padding: convolution_with_named_padding,
     aten.conv1d.default: convolution_over_one_axis,
     aten.conv1d.padding: convolution_over_one_axis,
     aten.conv_transpose1d.default: transposed_convolution_over_one_axis,
     aten._native_batch_norm_legit.no_stats: batch_norm_of_batch,
     aten.group_norm.default: group_norm,
+    aten.native_group_norm.default: native_group_norm,
+    aten.native_layer_norm.default: native_layer_norm,
+    aten.convolution.default: convolution,
 }

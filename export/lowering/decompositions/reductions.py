@@ -11,6 +11,7 @@ from torch import Tensor
 
 aten = torch.ops.aten
 Dims = int | Sequence[int] | None
+LARGEST = torch.finfo(torch.float32).max
 
 
 def any_of(x: Tensor, dims: Dims = None, keepdim: bool = False, *, every: bool = False) -> Tensor:
@@ -20,9 +21,20 @@ def any_of(x: Tensor, dims: Dims = None, keepdim: bool = False, *, every: bool =
     return (truth.amin if every else truth.amax)(tuple(axes), keepdim) != 0
 
 
+def variance(x: Tensor, dims: Dims = None, *, correction: float | None = 1, keepdim: bool = False) -> Tensor:
+    """The mean square of the differences from the mean."""
+    axes = _axes(x, dims)
+    count = math.prod(x.shape[axis] for axis in axes)
+    centred = x - x.mean(axes, keepdim=True)
+    return (centred * centred).mean(axes, keepdim=keepdim) * (count / (count - (1 if correction is None else correction)))
+
+
 def variance_and_mean(x: Tensor, dims: Dims = None, *, correction: float | None = 1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    axes = [dims] if isinstance(dims, int) else list(dims or range(x.ndim))
-    return x.var(axes, correction=1 if correction is None else correction, keepdim=keepdim), x.mean(axes, keepdim=keepdim)
+    return variance(x, dims, correction=correction, keepdim=keepdim), x.mean(_axes(x, dims), keepdim=keepdim)
+
+
+def _axes(x: Tensor, dims: Dims) -> list[int]:
+    return [dims] if isinstance(dims, int) else list(dims or range(x.ndim))
 
 
 def norm(x: Tensor, order: float = 2, dims: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -95,13 +107,27 @@ def running_with_places(better: Callable[[Tensor, Tensor], Tensor]) -> Callable[
 
 
 def add_exponents(a: Tensor, b: Tensor) -> Tensor:
+    """log(exp(a) + exp(b)); the limits keep the difference of two infinities out."""
     larger = torch.maximum(a, b)
-    return larger + (1 + (torch.minimum(a, b) - larger).exp()).log()
+    return larger + (torch.minimum(a, b) - larger.clamp(-LARGEST, LARGEST)).exp().log1p()
+
+
+def log_of_sum_of_exponents(x: Tensor, dims: Dims, keepdim: bool = False) -> Tensor:
+    x = x if x.is_floating_point() else x.to(torch.float32)
+    axes = _axes(x, dims)
+    largest = x.amax(axes, True).clamp(-LARGEST, LARGEST)
+    return (x - largest).exp().sum(axes, keepdim).log() + (largest if keepdim else largest.squeeze(axes))
 
 
 def distances(a: Tensor, b: Tensor, p: float, _: int | None = None) -> Tensor:
     """The distance of each row of `a` `(..., n, d)` from each row of `b` `(..., m, d)`, `(..., n, m)`."""
     return norm(a.unsqueeze(-2) - b.unsqueeze(-3), p, -1)
+
+
+def distances_of_pairs(x: Tensor, p: float = 2) -> Tensor:
+    """The distances of each row of `x` `(n, d)` from all after it, `(n * (n - 1) / 2,)`."""
+    first, second = torch.triu_indices(len(x), len(x), 1)
+    return norm(x.index_select(0, first) - x.index_select(0, second), p, -1)
 
 
 every_of = partial(any_of, every=True)
@@ -114,8 +140,12 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.all.default: every_of,
     aten.all.dim: every_of,
     aten.all.dims: every_of,
+    aten.prod.default: lambda x, *, dtype=None: x.flatten().prod(0, dtype=dtype),
+    aten.var.correction: variance,
+    aten.var.dim: lambda x, dims=None, unbiased=True, keepdim=False: variance(x, dims, correction=float(unbiased), keepdim=keepdim),
     aten.var_mean.correction: variance_and_mean,
     aten.linalg_vector_norm.default: norm,
+    aten._softmax.default: lambda x, dim, to_float: x.softmax(dim, torch.float32 if to_float else None),
     aten.log_softmax.int: log_softmax,
     aten._log_softmax.default: log_softmax,
     aten.max.default: lambda x: x.amax(tuple(range(x.ndim))),
@@ -131,5 +161,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.cummin.default: running_with_places(torch.le),
     aten.cumprod.default: running(torch.mul),
     aten.logcumsumexp.default: running(add_exponents),
+    aten.logaddexp.default: add_exponents,
+    aten.logsumexp.default: log_of_sum_of_exponents,
     aten._cdist_forward.default: distances,
+    aten._pdist_forward.default: distances_of_pairs,
 }

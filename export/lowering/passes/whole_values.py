@@ -13,6 +13,8 @@ POOLS = {
     aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
     aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
 }
+BY_PASS = {*POOLS, aten.as_strided.default}
+"""The operators that `simplify_pools_and_strides` replaces."""
 BATCHED_RANK = {
     **dict.fromkeys((aten.conv2d.default, aten.conv_transpose2d.input, aten.avg_pool2d.default, aten.max_pool2d.default), 4),
     **dict.fromkeys((aten._adaptive_avg_pool2d.default, aten.upsample_nearest2d.vec, aten.upsample_bilinear2d.vec), 4),

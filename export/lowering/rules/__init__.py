@@ -37,7 +37,7 @@ BY_RULE_ALWAYS = {
     aten.roll.default,
     aten.unfold.default,
     aten.diagonal.default,
-    aten.replication_pad3d.default,
+    aten.channel_shuffle.default,
     aten.slice_scatter.default,
     aten.select_scatter.default,
     aten.scaled_dot_product_attention.default,

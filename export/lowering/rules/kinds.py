@@ -14,28 +14,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipstep.export.compat.torch_internals import OpOverload, arguments_of, tree_map
+from clipstep.export.compat.torch_internals import OpOverload, arguments_of, tree_map, writes_into_arguments
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.rules.elementwise import pointwise
 from clipstep.export.lowering.rules.formulas import formula_of
 from clipstep.export.lowering.values import Value, to_lazy, unwrap_low_rank
 from clipstep.export.unsupported import Unsupported
 
+aten = torch.ops.aten
 Rule = Callable[..., Any]
+
+
+def kind_of(operator: Any) -> str | None:
+    """Return the kind of an operator, None if it is of none of them."""
+    if not isinstance(operator, OpOverload) or "fft" in str(operator) or writes_into_arguments(operator):
+        return None
+    names = {argument.name for argument in arguments_of(operator)}
+    if is_pointwise(operator):
+        return "pointwise"
+    if "keepdim" in names or torch.Tag.reduction in operator.tags:
+        return "reduction"
+    return "along an axis" if "dim" in names else None
 
 
 def rule_of_kind(operator: Any) -> Rule | None:
     """Return the rule for an operator of one of the kinds, None for any other operator."""
-    if not isinstance(operator, OpOverload) or "fft" in str(operator):
+    kind = kind_of(operator)
+    if kind is None:
         return None
-    names = {argument.name for argument in arguments_of(operator)}
-    if is_pointwise(operator):
+    if kind == "pointwise":
         return pointwise(formula_of(operator))
-    if "keepdim" in names or torch.Tag.reduction in operator.tags:
-        return lambda profile, *args, **kwargs: _reduced(operator, args, kwargs)
-    if "dim" in names:
-        return lambda profile, *args, **kwargs: _along_axis(operator, args, kwargs)
-    return None
+    compute = _reduced if kind == "reduction" else _along_axis
+    return lambda profile, *args, **kwargs: compute(operator, args, kwargs)
 
 
 def is_pointwise(operator: Any) -> bool:
@@ -52,6 +62,12 @@ def reason_against(operator: Any) -> str:
         return "the shape of what it returns depends on the numbers in a tensor"
     if any(word in str(operator) for word in ("fft", "complex")):
         return "it computes complex numbers"
+    if "backward" in str(operator):
+        return "it computes gradients"
+    if writes_into_arguments(operator):
+        return "it writes into its arguments"
+    if operator == aten._embedding_bag.default:
+        return "how many rows it adds depends on the numbers in a tensor"
     return "it has no rule"
 
 

@@ -365,8 +365,10 @@ def _is_plain(x: Operand) -> TypeGuard[Tensor]:
     return isinstance(x, Tensor) and x.ndim <= RANK
 
 
-def channel_shuffle(profile: EngineProfile, x: Value, groups: int) -> Value:
+def channel_shuffle(profile: EngineProfile, x: Operand, groups: int) -> Value | Tensor:
     """Compute a channel shuffle; only those that no pass could fold into a convolution get here."""
+    if isinstance(x, Tensor):
+        return _shuffled(x, groups)
     if keeps_channel_major(profile, x):
         _, channels, *size = x.shape
         shuffled = _shuffled(to_channel_major(x), groups)
@@ -377,27 +379,35 @@ def channel_shuffle(profile: EngineProfile, x: Value, groups: int) -> Value:
 
 
 def _shuffled(batch: Tensor, groups: int) -> Tensor:
-    count, channels, height, width = batch.shape
-    return batch.reshape(count, groups, channels // groups, height * width).transpose(1, 2).reshape(count, channels, height, width)
+    count, channels, *size = batch.shape
+    return batch.reshape(count, groups, channels // groups, math.prod(size)).transpose(1, 2).reshape(batch.shape)
 
 
 def filled(value: float | None = None) -> Callable[..., Tensor]:
-    """Return the rule of a tensor filled with `value`, or, if that is None, with the number that the operator is called with."""
+    """Return the rule of a tensor that is filled with `value`, or, if that is None, with the number that the operator is called with.
 
-    def rule(profile: EngineProfile, like: Value | Sequence[int], *arguments: Any, **_: Any) -> Tensor:
-        shape = like.shape if isinstance(like, Value | Tensor) else like
-        return torch.full(tuple(shape), float(arguments[0] if value is None else value))
+    It has the type that the operator is called with, or that of the other tensor.
+    """
+
+    def rule(profile: EngineProfile, like: Operand, *arguments: Any, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
+        return _filled(like, like.shape, arguments[0] if value is None else value, dtype)
 
     return rule
+
+
+def new_filled(value: float) -> Callable[..., Tensor]:
+    """Return the rule of a tensor of another shape that is filled with `value`."""
+    return lambda profile, like, shape, *, dtype=None, **_: _filled(like, shape, value, dtype)
+
+
+def _filled(like: Operand, shape: Sequence[int], value: float, dtype: torch.dtype | None) -> Tensor:
+    own = like.tensors[0].dtype if isinstance(like, Frames) else to_lazy(like).data.dtype
+    return torch.full(tuple(shape), value, dtype=dtype or own)
 
 
 def identity(profile: EngineProfile, x: Value, *_: Any, **__: Any) -> Value:
     """Return the input: in a graph without side effects the operators with this rule do no more than that."""
     return x
-
-
-def copy(profile: EngineProfile, x: Operand, source: Operand, *_: Any) -> Value | Tensor:
-    return expand(source, x.shape)
 
 
 RULES: dict[Any, Callable[..., Any]] = {
@@ -431,14 +441,12 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.expand.default: expand_rule,
     aten.pad.default: pad,
     aten.constant_pad_nd.default: lambda profile, x, amounts, value=0.0: pad(profile, x, amounts, "constant", value),
-    aten.replication_pad3d.default: lambda profile, x, amounts: pad(profile, x, amounts, "replicate"),
     aten.channel_shuffle.default: channel_shuffle,
     aten.zeros_like.default: filled(0),
     aten.ones_like.default: filled(1),
     aten.full_like.default: filled(),
-    aten.new_zeros.default: lambda profile, _, shape, **__: filled(0)(profile, shape),
-    aten.new_ones.default: lambda profile, _, shape, **__: filled(1)(profile, shape),
-    aten.copy.default: copy,
+    aten.new_zeros.default: new_filled(0),
+    aten.new_ones.default: new_filled(1),
     aten.clone.default: identity,
     aten.alias.default: identity,
     aten.detach.default: identity,

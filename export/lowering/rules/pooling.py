@@ -93,9 +93,17 @@ def avg_pool3d(
     return to_frames([frame * (reciprocal * (1.0 / count)) for frame, count in zip(to_frames(pooled).tensors, counts[0], strict=True)])
 
 
-def avg_pool2d(profile: EngineProfile, x: Tensor, kernel: Any, stride: Any = (), padding: Any = (0,), ceil_mode: bool = False, *more: Any) -> Tensor:
+def avg_pool2d(
+    profile: EngineProfile,
+    x: Tensor,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = (0,),
+    ceil_mode: bool = False,
+    count_padding: bool = True,
+    divisor: int | None = None,
+) -> Tensor:
     """An average pool of frames `(N, C, H, W)`. With settings that engines lack, it is computed as one of a value with N frames."""
-    count_padding, divisor = (*more, True, None)[:2]
     if not ceil_mode and divisor is None:
         pooled: Tensor = F.avg_pool2d(x, kernel, stride, padding, False, count_padding)
         return pooled
@@ -191,6 +199,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.max_pool3d.default: max_pool3d,
     aten.avg_pool2d.default: avg_pool2d,
     aten.adaptive_avg_pool3d.default: adaptive_avg_pool3d,
+    aten._adaptive_avg_pool3d.default: adaptive_avg_pool3d,
     aten.adaptive_max_pool3d.default: adaptive_max_pool3d,
     aten._adaptive_avg_pool2d.default: lambda profile, x, sizes: adaptive(x, sizes, F.avg_pool2d),
     aten.adaptive_max_pool2d.default: lambda profile, x, sizes: (adaptive(x, sizes, F.max_pool2d), None),

@@ -1,4 +1,4 @@
-"""Rules for sums, means, maxima, variances, running sums and softmax, over any axes."""
+"""Rules for sums, means, maxima, running sums and softmax, over any axes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.lowering.rules.elementwise import pointwise, to
+from clipstep.export.lowering.rules.elementwise import to
 from clipstep.export.lowering.rules.movement import FRAME_AXIS, reshape
 from clipstep.export.lowering.values import TIME, Frames, Value, is_batched, rowwise, to_frames, to_lazy, unwrap_low_rank
 
@@ -47,20 +47,6 @@ def reduction(function: Function, combine: Function, *, mean: bool = False) -> C
     return rule
 
 
-mean = reduction(torch.mean, torch.add, mean=True)
-subtract, multiply = pointwise(torch.sub), pointwise(torch.mul)
-
-
-def variance(
-    profile: EngineProfile, x: Value, dims: Dims = None, unbiased: bool = True, keepdim: bool = False, *, correction: float | None = None
-) -> Value | Tensor:
-    """Compute a variance, the mean square of the differences from the mean."""
-    less = float(unbiased) if correction is None else correction
-    count = math.prod(x.shape[d] for d in _axes(x, dims))
-    centred = subtract(profile, x, mean(profile, x, dims, True))
-    return multiply(profile, mean(profile, multiply(profile, centred, centred), dims, keepdim), count / (count - less))
-
-
 def cumulative_sum(profile: EngineProfile, x: Value, dim: int, **_: Any) -> Value | Tensor:
     """Compute a running sum. Along time, `Frames` are added one after the other."""
     dim %= len(x.shape)
@@ -93,24 +79,14 @@ def _axes(x: Value, dims: Dims) -> list[int]:
     return sorted({d % rank for d in ([dims] if isinstance(dims, int) else dims)})
 
 
-def _variance_with_correction(
-    profile: EngineProfile, x: Value, dims: Dims = None, *, correction: float | None = 1, keepdim: bool = False
-) -> Value | Tensor:
-    return variance(profile, x, dims, keepdim=keepdim, correction=correction)
-
-
-total, largest, smallest = reduction(torch.sum, torch.add), reduction(torch.amax, torch.maximum), reduction(torch.amin, torch.minimum)
+mean, total = reduction(torch.mean, torch.add, mean=True), reduction(torch.sum, torch.add)
+largest, smallest = reduction(torch.amax, torch.maximum), reduction(torch.amin, torch.minimum)
 
 RULES: dict[Any, Callable[..., Any]] = {
     aten.mean.dim: mean,
-    aten.mean.default: mean,
     aten.sum.dim_IntList: total,
-    aten.sum.default: total,
     aten.amax.default: largest,
     aten.amin.default: smallest,
-    aten.var.correction: _variance_with_correction,
-    aten.var.dim: variance,
     aten.cumsum.default: cumulative_sum,
     aten.softmax.int: softmax,
-    aten._softmax.default: softmax,
 }
