@@ -1,6 +1,9 @@
 """Operators of every kind after the lowering, compared with torch, and those that cannot be lowered, with their reasons."""
 
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +14,8 @@ from torch.nn import functional as F
 
 from clipstep.export.lowering.lower import LoweringError, lower
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.targets import executorch, onnx
+from clipstep.export.mlprogram import MlProgram
+from clipstep.export.targets import coreml, coreml_writer, executorch, onnx
 from clipstep.export.targets.onnx_operations import onnx_model
 
 
@@ -60,6 +64,18 @@ def test_a_mask_that_depends_on_no_input_is_a_constant(new: Callable[[Tensor, tu
     lowered = lower(network, (x,), executorch.PROFILE)
     torch.testing.assert_close(lowered(2 * x), network(2 * x))
     assert [node.target for node in lowered.graph.nodes if node.op == "call_function"] == [torch.ops.aten.add.Tensor]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ml_programs_with_operations_of_a_kind(kind: str, tmp_path: Path) -> None:
+    """Written by our own writer alone, and evaluated."""
+    network, x = All(KINDS[kind]), torch.randn(X[1:], generator=torch.Generator().manual_seed(1))
+    program: Any = SimpleNamespace(input_names=["x"], output_names=[f"y{place}" for place in range(len(KINDS[kind]))], frames=x, states={})
+    coreml_writer.to_ml_program(lower(network, (x,), coreml.PROFILE), program, "float32").save(str(tmp_path / "step.mlpackage"))
+    other = torch.randn(X[1:], generator=torch.Generator().manual_seed(2))
+    for name, got, expected in zip(KINDS[kind], MlProgram(tmp_path / "step.mlpackage").run([other.numpy()]), network(other), strict=True):
+        values = torch.from_numpy(got).to(expected.dtype)
+        torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def _assigned(x: Tensor, places: Tensor) -> Tensor:

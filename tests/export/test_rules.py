@@ -238,16 +238,14 @@ def test_any_padding(amounts: list[int], mode: str, value: float, framed: bool) 
     agree(aten.pad.default, torch.randn(1, 3, 4, 5, 6), amounts, mode, value if mode == "constant" else None, framed=framed)
 
 
-REDUCTIONS = [aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, aten.amin.default, aten.var.dim]
+REDUCTIONS = [aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, aten.amin.default]
 
 
 @settings(max_examples=100, deadline=None)
 @given(operation=st.sampled_from(REDUCTIONS), dims=st.sets(st.integers(0, 4), min_size=1, max_size=5), keepdim=st.booleans(), framed=st.booleans())
 def test_any_reduction(operation: Any, dims: set[int], keepdim: bool, framed: bool) -> None:
-    unbiased = [True] if operation == aten.var.dim else []
-    assume(not unbiased or dims != {0})
     axes = [dim - 5 if dim % 2 else dim for dim in dims]
-    agree(operation, torch.randn(1, 3, 4, 5, 6), axes, *unbiased, keepdim, framed=framed)
+    agree(operation, torch.randn(1, 3, 4, 5, 6), axes, keepdim, framed=framed)
 
 
 @pytest.mark.parametrize("channels", [(5, 13), (8, 16), (3, 9)])

@@ -240,7 +240,8 @@ def formula_of(operator: Any) -> Callable[..., Any]:
         kinds = {x.dtype for x in operands if isinstance(x, Tensor)}
         if not kinds or kinds == {torch.float32}:
             return function(*args, **kwargs)
-        common = reduce(torch.promote_types, (torch.result_type(operands[0], x) for x in operands if x is not None))
+        first = next(x for x in operands if isinstance(x, Tensor))
+        common = reduce(torch.promote_types, (torch.result_type(first, x) for x in operands if x is not None))
         if operator in OF_REAL_NUMBERS and not common.is_floating_point:
             common = torch.float32
         converted = (x.to(common) if isinstance(x, Tensor) and x.dtype != common else x for x in operands)
