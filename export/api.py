@@ -81,7 +81,7 @@ def export(
         window: predictions are from the newest `window` seconds instead; needs `stream`.
         output: the key or the position of the logits, if the module returns several values; None to find the only one that fits.
         keep_outputs: the keys or positions of further values that become outputs of the artifacts, float32 and of rank 1 to 4; or a dictionary of
-            them by the name that each shall have. Not with `stream`.
+            them by the name that each shall have. With `stream` they are of all frames so far.
         output_kind: what the first output holds: `logits`, `probabilities` or `multilabel`; None to infer it.
         tune: measure every variant of each artifact and keep the fastest on its platform; needs clipstep[bench].
         format_versions: the versions of the targets' file formats, such as `{"opset": 17, "ios": 16}`; by default those of the command line.

@@ -63,38 +63,47 @@ def check_steps(program: StepProgram, subclips: torch.Tensor) -> tuple[int, floa
     video = subclips[torch.arange(count) % len(subclips)]
     flushed = {shortest_steps(program.flush, frames), count} if program.flush else set()
     for step, subclip in enumerate(video, 1):
-        logits, states, _ = program.run(subclip, states)
+        logits, states, kept = program.run(subclip, states)
         so_far = f"after {step} steps of {frames} frames"
         if not step & (step - 1) or step == count:
-            pairs.append((so_far, logits, program.clip(video[:step].flatten(0, 1), False)))
+            pairs.append((so_far, (logits, *kept), program.clip(video[:step].flatten(0, 1), False)))
         if step in flushed:
-            pairs.append((f"{so_far}, flushed,", flush(program, states), program.clip(video[:step].flatten(0, 1), True)))
-    return count, _largest_difference([(when, logits, expected) for when, logits, expected in pairs if expected is not None])
+            pairs.append((f"{so_far}, flushed,", run_flush(program, states), program.clip(video[:step].flatten(0, 1), True)))
+    outputs = [(when, got, expected) for when, got, expected in pairs if expected is not None]
+    names = ["logits", *program.kept][: len(outputs[0][2])]
+    return count, max(
+        _largest_difference(name, [(when, got[place], expected[place]) for when, got, expected in outputs]) for place, name in enumerate(names)
+    )
 
 
 def flush(program: StepProgram, states: Sequence[torch.Tensor], *, signal_end: bool = True) -> torch.Tensor:
     """Compute the logits `(1, classes)` of a whole video from the states after its last step.
 
     Without `signal_end` the network is not told that the video has ended, as if an artifact ignored it."""
+    return run_flush(program, states, signal_end=signal_end)[0]
+
+
+def run_flush(program: StepProgram, states: Sequence[torch.Tensor], *, signal_end: bool = True) -> tuple[torch.Tensor, ...]:
+    """Compute the logits and the kept outputs of a whole video, as `flush` does."""
     assert program.flush is not None
     ended, names = program.flush.state if signal_end else None, program.input_names[1:]
     states = [torch.ones_like(state) if name == ended else state for name, state in zip(names, states, strict=True)]
     for _ in range(program.flush.steps):
-        logits, states, _ = program.run(torch.zeros_like(program.frames), states)
-    return logits
+        logits, states, kept = program.run(torch.zeros_like(program.frames), states)
+    return logits, *kept
 
 
-def _largest_difference(pairs: Sequence[tuple[str, torch.Tensor, torch.Tensor]]) -> float:
-    """Return the largest difference between logits and expected logits, as a share of the range of all expected ones.
+def _largest_difference(name: str, pairs: Sequence[tuple[str, torch.Tensor, torch.Tensor]]) -> float:
+    """Return the largest difference between an output and the expected one, as a share of the range of all expected ones.
 
-    Each of `pairs` is (when, logits, expected)."""
+    Each of `pairs` is (when, output, expected)."""
     scale = scale_of(torch.stack([expected for _, _, expected in pairs]).numpy())
     errors = []
-    for when, logits, expected in pairs:
-        errors.append(float((logits - expected).abs().max()) / scale)
+    for when, value, expected in pairs:
+        errors.append(float((value - expected).abs().max()) / scale)
         if not errors[-1] <= BOUNDS["float32"]:
             raise ParityError(
-                f"{when} the logits are not those of the network on all of them",
+                f"{when} the {name} are not those of the network on all of them",
                 got=f"an error of {errors[-1]:.3g} of their range",
                 expected=f"at most {BOUNDS['float32']:g}",
                 fix="export it without --stream",

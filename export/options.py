@@ -75,8 +75,7 @@ class ExportOptions:
         for name, names in (("targets", self.targets), ("platforms", self.platforms)):
             if isinstance(names, str):
                 raise ClipstepError(f"{name} are a list of names", got=repr(names), expected=f"{[names]!r}")
-        if asked_outputs(self.output, self.keep_outputs).kept and self.stream is not None:
-            raise ClipstepError("--keep-outputs is not for --stream, which makes steps of the logits alone", fix="leave one of them out")
+        asked_outputs(self.output, self.keep_outputs)
         if not self.platforms:
             raise ClipstepError("unknown platform", got="none", expected=f"some of {', '.join(PLATFORMS)}")
         known = {"platform": PLATFORMS, "form": FORMS, "input_dtype": INPUT_DTYPES, "output_kind": (None, *OUTPUT_KINDS)}

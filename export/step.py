@@ -25,6 +25,7 @@ from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle.manifest import Flush
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.synthetic_frames import synthetic_input
+from clipstep.runtime.wording import listed
 
 NOTHING_ASKED = AskedOutputs()
 
@@ -70,8 +71,8 @@ class StepProgram:
     labels: tuple[str, ...]
     delay: int = 0
     """The number of newest frames that a prediction does not take in yet."""
-    clip: Callable[[Tensor, bool], Tensor | None] | None = None
-    """The reference for the steps of a stream: the clip network's logits `(1, classes)` on all frames so far.
+    clip: Callable[[Tensor, bool], tuple[Tensor, ...] | None] | None = None
+    """The reference for the steps of a stream: the clip network's logits `(1, classes)` and kept outputs on all frames so far.
 
     It takes these frames `(n, H, W, 3)` and whether the video ends with them, and returns None while there are too few for a prediction.
     None for a step that is not of a stream."""
@@ -140,39 +141,57 @@ def program_of(
         step, choice = _step_of(spec, spec.module, spec.frames, states, asked, check=check)
         kept = _kept_shapes(step, choice, frames[: spec.frames], states)
         return StepProgram(step, frames[: spec.frames], states, spec.labels, choice=choice, kept=kept, input=spec.input)
-    if asked.kept:
-        raise ClipstepError("--keep-outputs is not for --stream, which keeps the logits alone", got=", ".join(asked.kept), fix="leave one out")
+    if asked.kept and states:
+        raise ClipstepError(
+            "--keep-outputs with --stream is for clip networks",
+            got=f"one with the states {listed(list(states))}",
+            fix=f"leave --stream out, and export it with --frames {stream}",
+        )
     choice = CONTRACT
     if not states and (check or asked != NOTHING_ASKED):
         _, choice = _step_of(spec, spec.module, spec.frames, states, asked, check=check)
     chosen = spec if choice == CONTRACT else replace(spec, module=_Chosen(spec.module, choice).eval())
-    network, properties = streamed(chosen, stream, window)
-    step, own = _step_of(spec, network, stream, initial_states_of(network), NOTHING_ASKED, check=check)
+    network, properties = streamed(chosen, stream, window, tuple(choice.kept))
+    following = initial_states_of(network)
+    _check_kept_names(following, choice)
+    step, own = _step_of(spec, network, stream, following, NOTHING_ASKED, tuple(choice.kept), check=check)
     if own != CONTRACT or (states and asked != NOTHING_ASKED):
         raise ClipstepError(
             "--stream takes a network with states as it is",
             got="one that returns other values, too",
             fix="return (logits, *next_states), and no more",
         )
-    return StepProgram(step, frames[:stream], initial_states_of(network), spec.labels, choice=choice, input=spec.input, **properties)
+    kept = _kept_shapes(step, choice, frames[:stream], following)
+    return StepProgram(step, frames[:stream], following, spec.labels, choice=choice, kept=kept, input=spec.input, **properties)
+
+
+def _check_kept_names(states: Mapping[str, Tensor], choice: OutputChoice) -> None:
+    """Check that no kept output has the name of a state that a stream makes."""
+    for name, path in choice.kept.items():
+        if name in (*states, *(f"{state}_out" for state in states)):
+            raise ClipstepError(
+                f"the kept output {name}: the step has another value called {name}",
+                expected="each name once",
+                fix=f"give it another: my_{name}={path}",
+            )
 
 
 class _Chosen(nn.Module):
-    """A network that returns its logits alone, chosen from what another returns."""
+    """A network that returns its logits alone, or a tuple of them and the kept outputs, chosen from what another returns."""
 
     def __init__(self, network: nn.Module, choice: OutputChoice) -> None:
         super().__init__()
         self.network, self.choice = network, choice
 
-    def forward(self, frames: Tensor) -> Tensor:
-        logits: Tensor = self.choice(self.network(frames))[0]
-        return logits
+    def forward(self, frames: Tensor) -> Any:
+        outputs = self.choice(self.network(frames))
+        return outputs if self.choice.kept else outputs[0]
 
 
 def _step_of(
-    spec: NetworkSpec, network: nn.Module, length: int, states: Mapping[str, Tensor], asked: AskedOutputs, *, check: bool
+    spec: NetworkSpec, network: nn.Module, length: int, states: Mapping[str, Tensor], asked: AskedOutputs, kept: Sequence[str] = (), *, check: bool
 ) -> tuple[Step, OutputChoice]:
-    """Return the step of `length` frames, and what it takes of the network's outputs.
+    """Return the step of `length` frames, and what it takes of the network's outputs; a stream's step returns those in `kept` last.
 
     With `check` it is checked against the contract on frames of the sample, on their negative and on noise.
     """
@@ -186,7 +205,7 @@ def _step_of(
         others = negative(frames[-length:], spec.mean), noise_like(frames[:length], spec.mean, spec.std)
         clip = normalise(frames[None, :length], spec.mean, spec.std, spec.input.layout)
         advice = partial(helpful_adapter, network, clip, list(states.values()))
-        check_step(network, step, inputs, classes, others, asked.kept, advice)
+        check_step(network, step, inputs, classes, others, kept or asked.kept, advice)
     elif asked != NOTHING_ASKED:
         with torch.no_grad():
             step(*inputs.values())

@@ -1,6 +1,6 @@
 """Adapts a network to steps of another number of frames."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,10 +13,10 @@ from clipstep.runtime.bundle.manifest import Flush
 from clipstep.runtime.errors import ClipstepError
 
 
-def streamed(spec: NetworkSpec, frames: int, window: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def streamed(spec: NetworkSpec, frames: int, window: int | None = None, kept: Sequence[str] = ()) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network that takes `frames` frames a step, and its properties by their names in `clipstep.export.step.StepProgram`.
 
-    Predictions are the mean over the newest `window` frames, or over all.
+    Predictions are the mean over the newest `window` frames, or over all. A clip network returns a tuple of its logits and the outputs `kept`.
 
     Raises:
         ClipstepError: the network cannot become such steps, or has no mean over time that a window could bound.
@@ -30,11 +30,16 @@ def streamed(spec: NetworkSpec, frames: int, window: int | None = None) -> tuple
 
     if named_states(spec.module):
         return _with_states(spec.module, frames, window, normal)
-    network = StreamedNetwork(spec.module, normal(spec.sample[0]), frames, window and window // frames)
+    network = StreamedNetwork(spec.module, normal(spec.sample[0]), frames, window and window // frames, kept)
     flush = Flush(state="ended", steps=network.flush_steps, min_frames=network.min_frames) if network.flush_steps else None
     if not network.averages:
         properties["temporal_average"] = None
-    return network, properties | {"clip": lambda clip, ended: network.clip(normal(clip), ended), "delay": network.delay, "flush": flush}
+
+    def on_all_frames(clip: Tensor, ended: bool) -> tuple[Tensor, ...] | None:
+        result = network.clip(normal(clip), ended)
+        return None if result is None else outputs_of(result)
+
+    return network, properties | {"clip": on_all_frames, "delay": network.delay, "flush": flush}
 
 
 def window_frames(seconds: float, fps: float, frames: int) -> int:
@@ -63,7 +68,7 @@ def _with_states(network: nn.Module, frames: int, window: int | None, normal: Ca
     states = tuple(named_states(network).values())
     if window is None:
         temporal_average = None if make is None else "cumulative"
-        return network, {"clip": lambda clip, ended: outputs_of(network(normal(clip), *states))[0], "temporal_average": temporal_average}
+        return network, {"clip": lambda clip, ended: outputs_of(network(normal(clip), *states))[:1], "temporal_average": temporal_average}
     if make is None:
         raise ClipstepError(
             "the network has states of its own, among which a window would have to be",
@@ -72,4 +77,4 @@ def _with_states(network: nn.Module, frames: int, window: int | None, normal: Ca
             fix="export it without --window, or keep the newest steps in a state of the network",
         )
     windowed = make(frames, window)
-    return windowed, {"clip": lambda clip, ended: windowed.clip(normal(clip)), "temporal_average": "sliding_window", "window": window}
+    return windowed, {"clip": lambda clip, ended: (windowed.clip(normal(clip)),), "temporal_average": "sliding_window", "window": window}

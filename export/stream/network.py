@@ -35,28 +35,31 @@ from clipstep.export.stream.loops import roll_loops
 from clipstep.export.stream.rules import RULES
 from clipstep.export.stream.simplify import find_attention, sink_views
 from clipstep.network.packed_state import PackedState
+from clipstep.network.states import outputs_of
 
 POOLS = (torch.ops.aten.avg_pool2d.default, torch.ops.aten.avg_pool3d.default)
 
 
 class StreamedNetwork(nn.Module):
-    """A clip network as a pure step: `(frames (1, C, k, H, W), past (1, total), position (1, 1)[, ended (1, 1)]) -> (logits, *next states)`.
+    """A clip network as a pure step: `(frames (1, C, k, H, W), past (1, total), position (1, 1)[, ended (1, 1)]) -> (logits, *next states, *kept)`.
 
     `position` is the number of steps so far. A network with outputs that are pending at the end of a video has the state `ended`: 0 while the
     video goes on, set to 1 by the caller when it has ended. From then on it counts the steps, whose frames are ignored.
     """
 
-    def __init__(self, network: nn.Module, example: Tensor, frames: int, window: int | None = None) -> None:
+    def __init__(self, network: nn.Module, example: Tensor, frames: int, window: int | None = None, kept: Sequence[str] = ()) -> None:
         """Capture the graph, and find out the delay and the states.
 
         Args:
-            network: the clip network.
+            network: the clip network, which returns its logits, or a tuple of them and the outputs `kept`.
             example: a clip `(1, C, T, H, W)` as the network takes it, or `(1, C, T, V)` of joints.
             frames: k.
             window: the number of newest steps whose outputs the mean over time takes in; None for all.
+            kept: the names of the outputs beside the logits.
 
         Raises:
-            StreamError: an operation mixes frames in a way that no rule covers, or k frames do not fill a temporal stride.
+            StreamError: an output is of single frames, an operation mixes frames in a way that no rule covers, or k frames do not fill a temporal
+                stride.
         """
         super().__init__()
         self.graph = _graph_of(network, example)
@@ -65,7 +68,8 @@ class StreamedNetwork(nn.Module):
         self._plans: dict[str, Any] = {}
         run = StreamInterpreter(self.graph, RULES, recorded, torch.zeros(1, 1), torch.zeros(1, 1), window, self._plans)
         with torch.no_grad():
-            run.run(example.narrow(TIME, 0, 1).expand(-1, -1, frames, *example.shape[TIME + 1 :]))
+            outputs = outputs_of(run.run(example.narrow(TIME, 0, 1).expand(-1, -1, frames, *example.shape[TIME + 1 :])))
+        _check_outputs(outputs, kept)
         self._clip = _Clip(network, self.graph, run)
         self.averages = run.has_mean
         """Whether predictions come from a mean over time; otherwise they come from the last frame, or from the hidden states of a recurrent layer."""
@@ -97,14 +101,14 @@ class StreamedNetwork(nn.Module):
 
     def forward(self, frames: Tensor, past: Tensor, position: Tensor, ended: Tensor | None = None) -> tuple[Tensor, ...]:
         memory = PackedState(past)
-        logits: Tensor = StreamInterpreter(self.graph, RULES, memory, position, ended, self.window, self._plans).run(frames)
+        logits, *kept = outputs_of(StreamInterpreter(self.graph, RULES, memory, position, ended, self.window, self._plans).run(frames))
         following = position + 1
         if self.window:  # A camera may run so long that float32 would no longer count exactly.
             following = following.clamp(max=self._last_position)
-        return logits, memory.next(), following, *(() if ended is None else (ended + ended.clamp(0, 1),))
+        return logits, memory.next(), following, *(() if ended is None else (ended + ended.clamp(0, 1),)), *kept
 
-    def clip(self, frames: Tensor, ended: bool = False) -> Tensor | None:
-        """Return the clip network's logits on all frames so far `(1, C, n, H, W)`: the reference for the steps.
+    def clip(self, frames: Tensor, ended: bool = False) -> Any:
+        """Return what the clip network returns on all frames so far `(1, C, n, H, W)`: the reference for the steps.
 
         While the video goes on, the mean leaves out the last outputs, which depend on the padding at the end of the clip; None if there are
         no others yet. With a window the mean is over the outputs in it, which still depend on earlier frames through the layers' kernels.
@@ -115,7 +119,7 @@ class StreamedNetwork(nn.Module):
         start = 0 if self.window is None else max(0, (due - self.window) * summarised.frames - summarised.delay)
         if stop <= start or steps * self.frames < self.min_frames:
             return None
-        return self._clip.logits(frames, slice(start, stop), whole=start == 0 and stop == steps * summarised.frames + summarised.extra)
+        return self._clip.outputs(frames, slice(start, stop), whole=start == 0 and stop == steps * summarised.frames + summarised.extra)
 
     def __repr__(self) -> str:
         window = "" if self.window is None else f", the mean of the newest {self.window * self.frames}"
@@ -145,6 +149,21 @@ def _graph_of(network: nn.Module, example: Tensor) -> fx.GraphModule:
     find_attention(graph)
     sink_views(graph)
     return graph
+
+
+def _check_outputs(outputs: Sequence[Any], kept: Sequence[str]) -> None:
+    """Check that the outputs beside the logits are of all frames so far.
+
+    Raises:
+        StreamError: one is of single frames.
+    """
+    for name, value in zip(kept, outputs[1:], strict=True):
+        if isinstance(value, Chunk):
+            raise StreamError(
+                f"--keep-outputs {name}: is of single frames, of which a stream has only those of its step",
+                got=f"{tuple(value.data.shape)}, with the {value.frames} frames of a step on axis {value.axis}",
+                expected="a value of all frames so far, such as a mean over time",
+            )
 
 
 def _check_summaries(summaries: Sequence[Chunk], window: bool, has_mean: bool) -> None:
@@ -177,8 +196,10 @@ class _Clip:
         self._summaries = {nodes.index(node): x.axis for node, x in run.summaries.items()}
         self._windows = {nodes.index(node): window for node, window in run.windows.items()}
 
-    def logits(self, frames: Tensor, kept: slice, *, whole: bool) -> Tensor:
-        """Return the logits on `frames` `(1, C, n, H, W)`, with means over time, and last frames, of the frames `kept` alone; `whole`: of all.
+    def outputs(self, frames: Tensor, kept: slice, *, whole: bool) -> Any:
+        """Return what the network returns on `frames` `(1, C, n, H, W)`, with means over time, and last frames, of the frames `kept` alone.
+
+        With `whole` these are all.
 
         Raises:
             StreamError: the network fails on a clip of that length.
@@ -188,15 +209,13 @@ class _Clip:
         graph = self._of_length(frames) if self._fixed_length else self._graph
         nodes = list(graph.graph.nodes)
         summaries, windows = ({nodes[index]: value for index, value in found.items()} for found in (self._summaries, self._windows))
-        result: Tensor = _ClipInterpreter(graph, summaries, windows, kept).run(frames)
-        return result
+        return _ClipInterpreter(graph, summaries, windows, kept).run(frames)
 
-    def _eager(self, frames: Tensor) -> Tensor:
+    def _eager(self, frames: Tensor) -> Any:
         try:
-            logits: Tensor = self._network(frames)
+            return self._network(frames)
         except Exception as error:  # Anything may go wrong in the user's network.
             raise self._failure(frames, describe_error(error), line_of_error(error)) from error
-        return logits
 
     def _failure(self, frames: Tensor, got: str, line: str) -> StreamError:
         return StreamError(

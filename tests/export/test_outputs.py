@@ -188,9 +188,44 @@ def test_a_state_that_a_dictionary_lacks_is_named() -> None:
         chosen(Several(lambda f, y, m: {"y": y}, zeros()))
 
 
-def test_kept_outputs_are_not_for_streams(tmp_path: Path) -> None:
-    with pytest.raises(ClipstepError, match="--keep-outputs is not for --stream"):
-        export(Several(lambda f, y: {"y": y, "f": f}).eval(), tmp_path / "out.clipstep", stream=2, keep_outputs=["f"], **SETTINGS)
+def test_a_stream_keeps_outputs_of_all_frames_so_far(tmp_path: Path) -> None:
+    network = Several(lambda f, y: {"y": y, "embedding": f, "head": f[:, :3].sigmoid()}).eval()
+    keep = {"embedding": "embedding", "second": "head"}
+    result = kept(network, tmp_path / "out.clipstep", stream=2, keep_outputs=keep)
+    manifest = result.manifest
+    assert manifest.outputs == ("logits", "past_out", "position_out", "ended_out", "embedding", "second") and manifest.delay_frames == 1
+    frames = synthetic_subclips(1, 10, 16, 16)[0]
+    for engine in ("onnxruntime", "executorch"):
+        with StepModel.load(result.bundle, engine) as model, torch.no_grad():
+            stream = model.stream()
+            for frame in frames:
+                stream.push(frame)
+            ended = stream.flush()
+            wanted = network(normalise(torch.from_numpy(frames)[None], SETTINGS["mean"], SETTINGS["std"]))
+            assert ended is not None
+            np.testing.assert_allclose(ended.logits, wanted["y"][0], atol=1e-5)
+            for name, key in keep.items():
+                np.testing.assert_allclose(ended.kept[name], wanted[key], atol=1e-5)
+    assert verify(result.bundle, module=network).stream is not None
+
+
+class PerFrame(Several):
+    def forward(self, frames: Tensor, *states: Tensor) -> Any:
+        features = self.conv(frames).relu()
+        return {"y": self.head(features.mean((2, 3, 4))), "frames": features.mean((3, 4))}
+
+
+@pytest.mark.parametrize(
+    ("network", "keep", "message"),
+    [
+        (PerFrame(None), ["each=frames"], r"--keep-outputs each: is of single frames.*got \(1, 8, 2\), with the 2 frames of a step on axis 2"),  # type: ignore[arg-type]
+        (Several(lambda f, y: {"y": y, "f": f}), ["past=f"], "the kept output past: the step has another value called past"),
+        (Several(lambda f, y, m: (f, y, m), {"memory": torch.zeros(1, 8)}), ["0"], "is for clip networks; got one with the states memory"),
+    ],
+)
+def test_what_a_stream_cannot_keep_is_refused(network: nn.Module, keep: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ClipstepError, match=message):
+        export(network.eval(), tmp_path / "out.clipstep", stream=2, keep_outputs=keep, **SETTINGS)
 
 
 def kept(network: nn.Module, path: Path, **more: Any) -> ExportResult:
