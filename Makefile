@@ -6,7 +6,7 @@ ANDROID := build/android
 ANDROID_TOOLS := java mvn aapt2 zipalign apksigner
 MISSING = $(shell for tool in $(ANDROID_TOOLS); do command -v $$tool >/dev/null || echo $$tool; done)
 
-.PHONY: demo test docs fuzz test-android arm64 test-arm64 test-floors test-export test-programs clean
+.PHONY: demo test docs fuzz test-android arm64 test-arm64 test-floors test-export test-programs test-zoo clean
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; give it with make PYTHON=...'; exit 2; }
@@ -23,8 +23,8 @@ test: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests/package/user.py
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not arm64 and not floors and not installs'  # The tests' networks are too small for more threads.
-	@echo 'left out: the tests that count ARM64 instructions under QEMU; they are run by: make test-arm64, and those that download the lowest versions allowed: make test-floors; and that which installs clipstep[export] alone: make test-export; and thousands of random networks: make test-programs'
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not arm64 and not floors and not installs and not zoo'  # The tests' networks are too small for more threads.
+	@echo 'left out: the tests that count ARM64 instructions under QEMU; they are run by: make test-arm64, and those that download the lowest versions allowed: make test-floors; and that which installs clipstep[export] alone: make test-export; and thousands of random networks: make test-programs; and the networks that people deploy: make test-zoo'
 	@if [ -z "$(MISSING)" ]; then $(MAKE) test-android; else echo 'left out: make test-android (the Kotlin runtime and the Android app), for want of: $(MISSING)'; fi
 
 # The documentation as a site, build/site/index.html; a warning is an error. For its search: python -m http.server --directory build/site
@@ -63,6 +63,11 @@ test-export: .venv/ready
 # 5,100 random networks on the three targets, hours; make test tries 200. PROGRAMS is the number for each target.
 test-programs: .venv/ready
 	PROGRAMS=$(or $(PROGRAMS),1700) $(BIN)/pytest tests/export/test_programs.py
+
+# The networks of torchvision, PyTorchVideo and others that clipstep bench-models --family zoo measures, exported to all targets; docs/zoo.md
+test-zoo: .venv/ready
+	$(BIN)/pip install --constraint constraints.txt --editable '.[dev,zoo]'
+	$(BIN)/pytest -m zoo tests/benchmarks/test_zoo_exports.py
 
 clean:
 	rm -rf .venv build dist runs *.egg-info runtime/kotlin/target runtime/kotlin/executorch-api/target android_demo/app/target

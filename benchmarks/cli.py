@@ -32,12 +32,19 @@ def bench_training_command(**given: Any) -> None:
     call(**given)
 
 
-@command("bench-models", loads=["clipstep.benchmarks.models"])
+@command("bench-models", only_with=[("frames", "family", ["trained"]), ("size", "family", ["trained"])], loads=["clipstep.benchmarks.models"])
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=OutputFolder(), required=True, help="Folder for runs, bundles and records; those that exist are reused.")
-@click.option("--architecture", "names", multiple=True, type=click.Choice(list(ARCHITECTURES)), help="May be given several times. [default: all]")
-@click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
-@click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
+@click.option(
+    "--family",
+    type=click.Choice(["trained", "zoo"]),
+    default="trained",
+    show_default=True,
+    help="trained: those that clipstep train trains; zoo: those that people deploy, of torchvision, PyTorchVideo and others, from clipstep[zoo].",
+)
+@click.option("--architecture", "names", multiple=True, help="A network of the family. May be given several times. [default: all]")
+@click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip. Networks of the zoo have their own.")
+@click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels; not for the zoo.")
 @click.option("--arm64", is_flag=True, help="Also count the ARM64 instructions of a step, as clipstep bench --arch arm64 does.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
 @click.option("--steps", default=3, show_default=True, type=click.IntRange(1), help="Steps in each turn.")

@@ -1,6 +1,5 @@
-"""``clipstep bench-models``: export every network that can be trained to all targets and measure it, in one table."""
+"""``clipstep bench-models``: export every network that can be trained to all targets and measure it, in one table; or those of the zoo."""
 
-import copy
 import os
 import subprocess
 import sys
@@ -21,11 +20,13 @@ from clipstep.benchmarks.latency import EAGER, bench_bundle
 from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms, record_lines
 from clipstep.benchmarks.report import read_records
+from clipstep.benchmarks.rounding import float32_error
+from clipstep.benchmarks.zoo.command import bench_zoo
+from clipstep.benchmarks.zoo.entries import ENTRIES
 from clipstep.export.network_source import NetworkSource
 from clipstep.export.step import program_of
 from clipstep.network.count import clip_macs, count_parameters
-from clipstep.network.preprocess import RGB, normalise
-from clipstep.network.states import outputs_of
+from clipstep.network.preprocess import RGB
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.command_line.terminal import new_console, new_table, print_table
 from clipstep.runtime.errors import ClipstepError
@@ -37,7 +38,7 @@ from clipstep.training.predict import video_logits
 from clipstep.training.probe import check_trainable, sample_subclips
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
-SUBCLIPS = 3
+ZOO = "zoo"
 HERE = targets_for("python")
 """The targets that run on this computer."""
 
@@ -63,11 +64,20 @@ class Measured:
     """Counts of ARM64 instructions; empty unless they were asked for."""
 
 
-def bench_models_command(data: Path, out: Path, names: tuple[str, ...], frames: int, size: int, arm64: bool, rounds: int, steps: int) -> None:
+def bench_models_command(
+    data: Path, out: Path, family: str, names: tuple[str, ...], frames: int, size: int, arm64: bool, rounds: int, steps: int
+) -> None:
     """``clipstep bench-models``, whose options are in cli.py."""
+    known = ENTRIES if family == ZOO else ARCHITECTURES
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ClipstepError(f"--family {family} has no such network", got=", ".join(unknown), expected=f"some of {', '.join(known)}")
     click.get_current_context().with_resource(write_lock(out))
     data_set, console = read_data_set(data, allow_leakage=True), new_console()
     options = BenchOptions((1,), rounds, steps)
+    if family == ZOO:
+        bench_zoo(data_set, out, names or tuple(ENTRIES), options, arm64=arm64)
+        return
     every = {name: _measure(name, data_set, frames, size, out, options, console, arm64=arm64) for name in names or ARCHITECTURES}
     print_table(console, _exported(every))
     console.print("GiB: peak of the export; delegates: into how many the network is split (the most of any artifact)")
@@ -127,20 +137,6 @@ def random_run(name: str, data: DataSet, frames: int, size: int) -> Run:
     return Run(network.eval(), info, sample)
 
 
-@torch.no_grad()
-def float32_error(run: Run) -> float:
-    """Return the largest relative error of the network in float32 against float64 on its first sample subclips: artifacts cannot be expected to do
-    better."""
-    exact, states = copy.deepcopy(run.network).double(), tuple(program_of(run.spec()).states.values())
-    errors = []
-    for subclip in run.sample[:SUBCLIPS]:
-        frames = normalise(subclip[None], run.info.mean, run.info.std)
-        logits = outputs_of(run.network(frames, *states))[0]
-        expected = outputs_of(exact(frames.double(), *(state.double() for state in states)))[0]
-        errors.append(float((logits - expected).abs().max() / expected.abs().max().clamp(min=1)))
-    return max(errors)
-
-
 def _export(folder: Path, bundle: Path, run: Run) -> ExportCost:
     started = time.monotonic()
     command = [
@@ -161,7 +157,9 @@ def _export(folder: Path, bundle: Path, run: Run) -> ExportCost:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise ClipstepError(f"exporting {folder} failed", got=(error.strip().splitlines() or ["no reason given"])[-1].removeprefix("error: "))
-    return ExportCost(seconds=time.monotonic() - started, peak_bytes=usage.ru_maxrss * 1024, float32_error=float32_error(run))
+    return ExportCost(
+        seconds=time.monotonic() - started, peak_bytes=usage.ru_maxrss * 1024, float32_error=float32_error(program_of(run.spec()), run.sample)
+    )
 
 
 def _exported(every: dict[str, Measured]) -> Table:
