@@ -33,3 +33,9 @@ def triple(values: int | Triple) -> tuple[int, ...]:
 def arguments(node: fx.Node, *defaults: Any) -> list[Any]:
     """Return all arguments of a node, with `defaults` for the last ones, which torch.export may leave out."""
     return [*node.args, *defaults[len(node.args) :]]
+
+
+def named_padding(name: str, kernel: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the padding "same" or "valid" of a convolution as the numbers before and after each axis; of an odd number, the larger half is after."""
+    totals = [step * (size - 1) if name == "same" else 0 for size, step in zip(kernel, dilation, strict=True)]
+    return [(total // 2, total - total // 2) for total in totals]

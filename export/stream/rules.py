@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from clipstep.export.lowering.operators import named_padding
 from clipstep.export.stream import attention, einsum, framewise, recurrent, rows, summaries
 from clipstep.export.stream.framewise import BY_NUMBER
 from clipstep.export.stream.interpreter import TIME, Chunk, StreamInterpreter
@@ -47,11 +48,10 @@ def convolution(
     stride, dilation = each(stride, x), each(dilation, x)
     right = None
     if isinstance(padding, str):
-        totals = [d * (size - 1) if padding == "same" else 0 for d, size in zip(dilation, weight.shape[2:], strict=True)]
-        if any(total % 2 for total in totals[1:]):
+        (left, right), *others = named_padding(padding, weight.shape[2:], dilation)
+        if any(before != after for before, after in others):
             raise Unsupported("pads its rows or columns unevenly")
-        padding = [total // 2 for total in totals]
-        right = totals[0] - padding[0]
+        padding = [left, *(before for before, _ in others)]
     padding = each(padding, x)
     frames = stream.kernel_input(x, dilation[0] * (weight.shape[2] - 1) + 1, stride[0], padding[0], padding[0] if right is None else right)
     return _kernel_output(

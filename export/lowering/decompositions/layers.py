@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clipstep.export.lowering.operators import named_padding
+
 aten = torch.ops.aten
 
 
@@ -91,9 +93,8 @@ def convolution_over_one_axis(
 def convolution_with_named_padding(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = (1, 1), padding: str = "valid", dilation: Any = (1, 1), groups: int = 1
 ) -> Tensor:
-    """A 2D convolution whose padding is `same` or `valid`; an odd number of rows or columns of padding has one more behind."""
-    totals = [d * (size - 1) if padding == "same" else 0 for d, size in zip(dilation, weight.shape[2:], strict=True)]
-    (top, left), (bottom, right) = [total // 2 for total in totals], [-(-total // 2) for total in totals]
+    """A 2D convolution whose padding is `same` or `valid`."""
+    (top, bottom), (left, right) = named_padding(padding, weight.shape[2:], dilation)
     if (top, left) == (bottom, right):
         return F.conv2d(x, weight, bias, stride, (top, left), dilation, groups)
     return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride, 0, dilation, groups)

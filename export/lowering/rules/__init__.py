@@ -11,7 +11,18 @@ from typing import Any
 
 import torch
 
-from clipstep.export.lowering.rules import attention, convolution, elementwise, interpolation, layers, movement, pooling, reductions, transposed
+from clipstep.export.lowering.rules import (
+    attention,
+    convolution,
+    elementwise,
+    indexing,
+    interpolation,
+    layers,
+    movement,
+    pooling,
+    reductions,
+    transposed,
+)
 from clipstep.export.lowering.rules.kinds import rule_of_kind
 
 RULES: dict[Any, Callable[..., Any]] = {
@@ -19,6 +30,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     **pooling.RULES,
     **elementwise.RULES,
     **movement.RULES,
+    **indexing.RULES,
     **reductions.RULES,
     **layers.RULES,
     **attention.RULES,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.operators import Triple, triple
+from clipstep.export.lowering.operators import Triple, named_padding, triple
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules.convolution_settings import Convolution
 from clipstep.export.lowering.rules.strategies import strategy_for
@@ -42,15 +42,11 @@ def _explicit_padding(x: Value, weight: Tensor, padding: str, dilation: Triple) 
 
     If "same" needs more padding after an axis than before it, the extra row, column or frame of zeros is appended to the input.
     """
-    value, before = to_frames(x), [0, 0, 0]
-    if padding == "same":
-        totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        before = [total // 2 for total in totals]
-        after = [total % 2 for total in totals]
-        if any(after[1:]):
-            value = value.map_zero_preserving(lambda frame: F.pad(frame, (0, after[2], 0, after[1])))
-        value = Frames((*value.items, *[None] * after[0]))
-    return value, before
+    value, sides = to_frames(x), named_padding(padding, weight.shape[2:], dilation)
+    before, more = [first for first, _ in sides], [last - first for first, last in sides]
+    if any(more[1:]):
+        value = value.map_zero_preserving(lambda frame: F.pad(frame, (0, more[2], 0, more[1])))
+    return Frames((*value.items, *[None] * more[0])), before
 
 
 def batch_norm(

@@ -9,15 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeGuard
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.compat.torch_internals import is_traced
 from clipstep.export.lowering.lazy import RANK, LazyPermutation, swapped_axes
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.lowering.rules.elementwise import pointwise
 from clipstep.export.lowering.values import (
     TIME,
     Frames,
@@ -131,7 +128,7 @@ def slice_tensor(profile: EngineProfile, x: Operand, dim: int = 0, start: int | 
         return sliced
     if dim == TIME and (isinstance(x, Frames) or is_batched(x)):
         return _selected(to_frames(x), kept)
-    return _along_axis(lambda tensor, axis: aten.slice.Tensor(tensor, axis, kept.start, kept.stop, step), x, dim)
+    return along_axis(lambda tensor, axis: aten.slice.Tensor(tensor, axis, kept.start, kept.stop, step), x, dim)
 
 
 def select(profile: EngineProfile, x: Operand, dim: int, index: int) -> Value | Tensor:
@@ -153,34 +150,13 @@ def unbind(profile: EngineProfile, x: Operand, dim: int = 0) -> list[Value | Ten
     return [select(profile, x, dim, index) for index in range(x.shape[dim])]
 
 
-def slice_scatter(
-    profile: EngineProfile, x: Operand, source: Operand, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> Value | Tensor:
-    """An assignment to a slice: the concatenation of the entries before it, `source`, and the entries after it."""
-    dim %= len(x.shape)
-    kept = range(x.shape[dim])[start:end:step]
-    if step != 1:
-        replaced = {index: x.shape[dim] + position for position, index in enumerate(kept)}
-        return _rearranged(profile, cat(profile, [x, source], dim), dim, [replaced.get(index, index) for index in range(x.shape[dim])])
-    parts = [slice_tensor(profile, x, dim, 0, kept.start)] if kept.start else []
-    parts.append(source)
-    if kept.stop < x.shape[dim]:
-        parts.append(slice_tensor(profile, x, dim, kept.stop))
-    return parts[0] if len(parts) == 1 else cat(profile, parts, dim)
-
-
-def select_scatter(profile: EngineProfile, x: Operand, source: Operand, dim: int, index: int) -> Value | Tensor:
-    index %= x.shape[dim]
-    return slice_scatter(profile, x, unsqueeze(profile, source, dim), dim, index, index + 1)
-
-
 def flip(profile: EngineProfile, x: Operand, dims: Sequence[int]) -> Value | Tensor:
     """Reverse axes. An axis of a few entries, such as the frames that a bidirectional layer reads backwards, is cut into them: engines lack flips."""
     for dim in (d % len(x.shape) for d in dims):
         if _is_plain(x) and x.shape[dim] <= FEW_ENTRIES:
             x = take_frames(x, range(x.shape[dim])[::-1], dim)
             continue
-        x = _selected(x, range(len(x.items))[::-1]) if isinstance(x, Frames) and dim == TIME else _along_axis(Tensor.flip, x, dim)
+        x = _selected(x, range(len(x.items))[::-1]) if isinstance(x, Frames) and dim == TIME else along_axis(Tensor.flip, x, dim)
     return x
 
 
@@ -192,79 +168,6 @@ def roll(profile: EngineProfile, x: Operand, shifts: Sequence[int], dims: Sequen
         if cut:
             x = cat(profile, [slice_tensor(profile, x, dim, cut), slice_tensor(profile, x, dim, 0, cut)], dim)
     return x
-
-
-def index_select(profile: EngineProfile, x: Operand, dim: int, index: Tensor) -> Value | Tensor:
-    return _along_axis(lambda tensor, axis: tensor.index_select(axis, index), x, dim % len(x.shape))
-
-
-def index(profile: EngineProfile, x: Operand, indices: Sequence[Tensor | None]) -> Value | Tensor:
-    """Advanced indexing: the indexed axes are joined into one, of which the entries at the joined indices are selected."""
-    moved, dim, places, shape, _ = _joined_index(x, indices)
-    before, after = moved.shape[:dim], moved.shape[dim + 1 :]
-    rows = moved.tensor((math.prod(before), moved.shape[dim], math.prod(after))).index_select(
-        1, places if isinstance(places, Tensor) else torch.from_numpy(places)
-    )
-    return unwrap_low_rank(LazyPermutation.of(rows, (*before, *shape, *after)))
-
-
-def _joined_index(
-    x: Operand, indices: Sequence[Tensor | None]
-) -> tuple[LazyPermutation, int, Tensor | np.ndarray[Any, Any], tuple[int, ...], Callable[[Operand], LazyPermutation | Tensor]]:
-    """Join the axes of a value that an index has tensors for into one axis.
-
-    Returns:
-        The value with these axes joined; the joined axis; the places on it that are selected, an array if they are known at export and a tensor
-        if the step computes them; the shape of the index; and a function that turns a value of the first one's shape back to the axes of `x`.
-
-    Raises:
-        Unsupported: the index is a mask.
-    """
-    axes = [d for d, given in enumerate(indices) if given is not None]
-    given = [value if isinstance(value, Tensor) else to_lazy(value).tensor(value.shape) for value in indices if value is not None]
-    if any(value.dtype == torch.bool for value in given):
-        raise Unsupported("an index by a mask, whose number of entries depends on the data")
-    shape, lazy = np.broadcast_shapes(*(tuple(value.shape) for value in given)), to_lazy(x)
-    first = axes[0]
-    order = list(range(len(lazy.shape)))
-    if axes != list(range(first, first + len(axes))):  # As in NumPy, the result's indexed axes are the first ones then.
-        first = 0
-        order = [*axes, *(d for d in order if d not in axes)]
-    permuted = lazy.permute(order)
-    sizes = permuted.shape[first : first + len(axes)]
-    joined: Any = 0
-    numbers: list[Any] = [*given] if any(map(is_traced, given)) else [value.numpy() for value in given]
-    for value, size in zip(numbers, sizes, strict=True):
-        joined = joined * size + value % size  # Negative indices count from the end.
-    moved = permuted.reshape((*permuted.shape[:first], math.prod(sizes), *permuted.shape[first + len(axes) :]))
-
-    def back(value: Operand) -> LazyPermutation | Tensor:
-        return unwrap_low_rank(to_lazy(value).reshape(permuted.shape).permute([order.index(d) for d in range(len(order))]))
-
-    return moved, first, joined.flatten(), shape, back
-
-
-def index_put(profile: EngineProfile, x: Operand, indices: Sequence[Tensor | None], values: Operand, accumulate: bool = False) -> Value | Tensor:
-    """Assign to the entries that an index selects, or add to them: by a mask of the whole value, or at places that are known at export."""
-    (first, *_) = given = [value for value in indices if value is not None]
-    if to_lazy(first).data.dtype == torch.bool:
-        if len(given) > 1 or tuple(first.shape) != tuple(x.shape) or math.prod(values.shape) != 1 or accumulate:
-            raise Unsupported("an assignment by a mask to other than all axes, or of several numbers")
-        return pointwise(torch.where)(profile, first, to_lazy(values).tensor(()), x)
-    moved, dim, places, shape, back = _joined_index(x, indices)
-    length, count = moved.shape[dim], math.prod(shape)
-    sizes = (*moved.shape[:dim], *shape, *moved.shape[dim + 1 :])
-    source = to_lazy(expand(values, sizes)).reshape((*moved.shape[:dim], count, *moved.shape[dim + 1 :]))
-    if isinstance(places, Tensor):
-        raise Unsupported("an assignment to places that are computed in the step")
-    numbers = places.tolist()
-    if accumulate:
-        added = torch.zeros(length, count).index_put((torch.tensor(numbers), torch.arange(count)), torch.ones(count))
-        result = pointwise(torch.add)(profile, moved, rowwise(lambda rows: added @ rows[0], [source], dim))
-    else:
-        replaced = {place: length + position for position, place in enumerate(numbers)}
-        result = _rearranged(profile, cat(profile, [moved, source], dim), dim, [replaced.get(place, place) for place in range(length)])
-    return back(result)
 
 
 def repeat(profile: EngineProfile, x: Operand, counts: Sequence[int]) -> Value | Tensor:
@@ -279,7 +182,7 @@ def unfold(profile: EngineProfile, x: Operand, dim: int, size: int, step: int) -
     """Slice windows of `size` entries along an axis, `step` apart; the windows' entries are a new last axis."""
     dim %= len(x.shape)
     starts = range(0, x.shape[dim] - size + 1, step)
-    windows = _rearranged(profile, x, dim, [start + i for start in starts for i in range(size)])
+    windows = rearranged(profile, x, dim, [start + i for start in starts for i in range(size)])
     split_axis = to_lazy(windows).reshape((*x.shape[:dim], len(starts), size, *x.shape[dim + 1 :]))
     axes = [d for d in range(len(split_axis.shape)) if d != dim + 1]
     return unwrap_low_rank(split_axis.permute([*axes, dim + 1]))
@@ -293,7 +196,7 @@ def diagonal(profile: EngineProfile, x: Operand, offset: int = 0, first: int = 0
     places = [row * columns + row + offset for row in range(rows) if 0 <= row + offset < columns]
     kept = [d for d in range(rank) if d not in (first, second)]
     joined = to_lazy(x).permute([*kept, first, second]).reshape((*(x.shape[d] for d in kept), rows * columns))
-    return unwrap_low_rank(to_lazy(_rearranged(profile, joined, len(kept), places)))
+    return unwrap_low_rank(to_lazy(rearranged(profile, joined, len(kept), places)))
 
 
 def expand_rule(profile: EngineProfile, x: Operand, sizes: Sequence[int], *, implicit: bool = False) -> Value | Tensor:
@@ -313,7 +216,7 @@ def pad(profile: EngineProfile, x: Operand, amounts: Sequence[int], mode: str = 
     """A padding. `amounts` has two numbers for each axis, the last axis first, as in `aten.pad`. Frames of zeros become None."""
     if mode != "constant":
         for dim, before, after in _axes(x, amounts):
-            x = _rearranged(profile, x, dim, [SOURCES[mode](i, x.shape[dim]) for i in range(-before, x.shape[dim] + after)])
+            x = rearranged(profile, x, dim, [SOURCES[mode](i, x.shape[dim]) for i in range(-before, x.shape[dim] + after)])
         return x
     if value or any(amounts[6:]) or len(x.shape) != 5 or x.shape[0] != 1:
         return _padded_with(x, amounts, value or 0.0)
@@ -341,11 +244,11 @@ def _axes(x: Value | Tensor, amounts: Sequence[int]) -> list[tuple[int, int, int
     return [(last - i, amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2) if amounts[2 * i] or amounts[2 * i + 1]]
 
 
-def _rearranged(profile: EngineProfile, x: Operand, dim: int, indices: Sequence[int]) -> Value | Tensor:
+def rearranged(profile: EngineProfile, x: Operand, dim: int, indices: Sequence[int]) -> Value | Tensor:
     """The entries of an axis at constant `indices`: some of the frames along time, along another axis a slice for each run of consecutive ones."""
     if isinstance(x, Frames) and dim == TIME:
         return _selected(x, indices)
-    return _along_axis(lambda tensor, axis: take_frames(tensor, indices, axis), x, dim)
+    return along_axis(lambda tensor, axis: take_frames(tensor, indices, axis), x, dim)
 
 
 def _selected(x: Frames, kept: Sequence[int]) -> Frames:
@@ -353,7 +256,7 @@ def _selected(x: Frames, kept: Sequence[int]) -> Frames:
     return Frames(items if any(item is not None for item in items) else tuple(x.tensors[t] for t in kept))
 
 
-def _along_axis(function: Callable[[Tensor, Any], Tensor], x: Operand, dim: int) -> Value | Tensor:
+def along_axis(function: Callable[[Tensor, Any], Tensor], x: Operand, dim: int) -> Value | Tensor:
     """Apply an operation along one axis: to each frame if a frame has that axis, otherwise to a tensor of rank 3."""
     if isinstance(x, Frames) and dim in FRAME_AXIS:
         return to_frames([function(frame, FRAME_AXIS[dim]) for frame in x.tensors])
@@ -426,15 +329,8 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.split.Tensor: split,
     aten.split_with_sizes.default: split,
     aten.unbind.int: unbind,
-    aten.slice_scatter.default: slice_scatter,
-    aten.select_scatter.default: select_scatter,
     aten.flip.default: flip,
     aten.roll.default: roll,
-    aten.index_select.default: index_select,
-    aten.index.Tensor: index,
-    aten._unsafe_index.Tensor: index,
-    aten.index_put.default: index_put,
-    aten._unsafe_index_put.default: index_put,
     aten.repeat.default: repeat,
     aten.unfold.default: unfold,
     aten.diagonal.default: diagonal,

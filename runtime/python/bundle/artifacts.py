@@ -1,0 +1,163 @@
+"""The models of what a manifest says of each artifact: its file, what it needs, what runs it, and how exact and costly it is."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from clipstep.runtime.bundle.interface import Model, Positive
+from clipstep.runtime.targets import TARGETS
+from clipstep.runtime.wording import either
+
+
+def inside(file: str) -> str:
+    path = PurePosixPath(file)
+    if path.is_absolute() or ".." in path.parts or path.parts in ((), (".",)) or any(c in "\\:" or ord(c) < 32 for c in file):
+        raise ValueError("must name a file inside the bundle")
+    return file
+
+
+def _target(name: str) -> str:
+    if name not in TARGETS:
+        raise ValueError(f"{name!r} is not {either(tuple(TARGETS))}")
+    return name
+
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+AtLeast = Annotated[str, Field(pattern=r"^>=[0-9]+(\.[0-9]+)*$")]
+Target = Annotated[str, AfterValidator(_target), WithJsonSchema({"enum": list(TARGETS), "type": "string"})]
+"""The name of a target, an entry of `clipstep.runtime.targets.TARGETS`."""
+
+
+class NotDelegated(Model):
+    """An operator of the lowered graph that no delegate runs."""
+
+    operator: str
+    """Its name, such as `aten.sort`."""
+    count: Positive
+    """How often it is outside for this reason."""
+    reason: str
+
+
+class Placement(Model):
+    """Which delegates run the nodes of an artifact's graph."""
+
+    delegated: dict[str, int]
+    """The number of nodes by delegate, or by execution provider. A delegate that is called several times in a step has an entry for each call."""
+    not_delegated: tuple[str, ...]
+    """The names of the nodes that no delegate runs."""
+    reasons: tuple[NotDelegated, ...] = ()
+    """Why no delegate runs them. An engine may run several nodes for one operator of the lowered graph. Empty if it is not known."""
+
+    def summary(self) -> str:
+        """Return the number of nodes in each delegate call, what is outside of them and why, in a few words."""
+        inside = [f"{count} nodes in {name}" for name, count in self.delegated.items()]
+        calls = [f"{len(inside)} delegate calls"] if len(inside) > 1 else []
+        return ", ".join([*inside, *calls, *([f"outside: {self._outside()}"] if self.not_delegated else [])])
+
+    def _outside(self) -> str:
+        if not self.reasons:
+            return _listed(Counter(self.not_delegated))
+        reasons = dict.fromkeys(one.reason for one in self.reasons)
+        return "; ".join(f"{_listed({one.operator: one.count for one in self.reasons if one.reason == reason})} ({reason})" for reason in reasons)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(name if count == 1 else f"{name} x {count}" for name, count in counts.items())
+
+
+class Parity(Model):
+    """The errors of an artifact against its reference over the golden steps, and the bound that they had to stay within."""
+
+    reference: str
+    steps: Positive
+    max_absolute_error: float
+    max_relative_error: float
+    """The largest error of an output divided by the range of that output in the golden steps."""
+    bound: str
+
+
+class Accuracy(Model):
+    """The accuracy of an artifact in its own engine on the videos of a test list."""
+
+    dataset: str
+    """The folder of the data set and the test list, as they were named on the command line."""
+    engine: str
+    videos: Positive
+    crops: Positive
+    """How many crops of a video the probabilities were averaged over."""
+    top1: Share
+    top5: Share | None
+
+
+class Arm64Step(Model):
+    """What an engine executes on ARM64 for one step of an artifact with one thread: counts, not times."""
+
+    engine: str
+    engine_version: str
+    golden_steps: Positive
+    """How many steps were run and compared with the golden steps. The counts are those of the median step after the first."""
+    instructions: Positive
+    vector_fmas: Count
+    """Vector instructions of single precision that do four multiply-accumulates each."""
+    loads: Count
+    stores: Count
+
+
+class Tuning(Model):
+    """The variants of an artifact that `--tune` measured, and the one that was kept."""
+
+    unit: Literal["ms", "M ARM64 instructions"]
+    """The unit of `measured`."""
+    chosen: str
+    measured: dict[str, float]
+    """The cost of a step on one thread, by variant."""
+
+    def __str__(self) -> str:
+        return f"{self.chosen} chosen of {', '.join(f'{way} {cost:.4g}' for way, cost in self.measured.items())} {self.unit}"
+
+
+class Requires(Model):
+    """The format versions of an artifact's file, and the lowest versions of the engines and systems that run it."""
+
+    opset: Positive | None = None
+    """ONNX's operator set."""
+    ir_version: Positive | None = None
+    """The version of the ONNX file format."""
+    specification_version: Positive | None = None
+    """The version of the Core ML file format."""
+    onnxruntime: AtLeast | None = None
+    executorch: AtLeast | None = None
+    ios: AtLeast | None = None
+    macos: AtLeast | None = None
+
+    def __str__(self) -> str:
+        formats = (("opset", self.opset), ("IR version", self.ir_version), ("specification version", self.specification_version))
+        runtimes = (("onnxruntime", self.onnxruntime), ("ExecuTorch", self.executorch), ("iOS", self.ios), ("macOS", self.macos))
+        return ", ".join(f"{name} {value}" for name, value in (*formats, *runtimes) if value is not None)
+
+
+class Artifact(Model):
+    """One artifact: a file, or for Core ML a folder, of one target."""
+
+    target: Target
+    platform: Literal["any", "arm64", "x86_64"]
+    form: Literal["3d", "lowered"]
+    precision: Literal["float32", "float16"]
+    file: Annotated[str, AfterValidator(inside)]
+    size_bytes: Positive
+    sha256: Sha256
+    """The SHA-256 of the file, or of a folder as a whole; see `clipstep.runtime.bundle.tree_sha256`."""
+    tool_versions: dict[str, str]
+    placement: Placement
+    input_dtype: Literal["uint8", "float32"]
+    parity: Parity
+    accuracy: Accuracy | None = None
+    arm64_step: Arm64Step | None = None
+    tuning: Tuning | None = None
+    requires: Requires | None = None
+    """None in bundles of earlier versions."""
