@@ -141,9 +141,10 @@ def test_the_evaluator_names_the_package_in_which_it_fails(bundle: Bundle, golde
 def test_exports_in_two_threads_leave_the_process_as_it_was(pooled_run: Run, tmp_path: Path) -> None:
     streams, level = (sys.stdout, sys.stderr), logging.root.manager.disable
     handler, error_stream = signal.getsignal(signal.SIGINT), os.fstat(2)
+    paths = [tmp_path / f"{name}.clipstep" for name in "ab"]
+    specs = [pooled_run.spec("pooled") for _ in paths]  # Not in the threads: while torch.export traces a module, its weights are not numbers.
     with ThreadPoolExecutor(2) as pool:
-        paths = [tmp_path / f"{name}.clipstep" for name in "ab"]
-        first, second = pool.map(lambda path: export_network(pooled_run.spec("pooled"), path, ExportOptions(("onnx", "executorch"))), paths)
+        first, second = pool.map(lambda spec, path: export_network(spec, path, ExportOptions(("onnx", "executorch"))), specs, paths)
     files = [(path / "step.pte").read_bytes() for path in paths]
     assert len(first.manifest.artifacts) == len(second.manifest.artifacts) == 2 and files[0].replace(b'"a"', b'"b"') == files[1]
     assert (sys.stdout, sys.stderr) == streams and logging.root.manager.disable == level

@@ -13,11 +13,11 @@ from coremltools.models.utils import load_spec
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.lowering.lower import simplified
+from clipstep.export.lowering.lower import lower
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.targets.coreml import COREML
-from clipstep.export.targets.onnx import OPSETS
+from clipstep.export.targets.onnx import OPSETS, PROFILE
 from clipstep.export.targets.onnx_operations import onnx_model
 from clipstep.runtime import Bundle, ClipstepError, StepModel, check_golden
 from clipstep.runtime.bundle.manifest import Requires
@@ -38,7 +38,7 @@ class Varied(torch.nn.Module):
 def test_each_operator_set_computes_what_pytorch_does(opset: int) -> None:
     x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1)) * 3
     names = [f"out_{i}" for i in range(8)]
-    model = onnx_model(simplified(Varied(), (x,)), ["x"], names, opset)
+    model = onnx_model(lower(Varied(), (x,), PROFILE), ["x"], names, opset)
     onnx.checker.check_model(model, full_check=True)
     assert [(item.domain, item.version) for item in model.opset_import] == [("", opset)]
     session = onnxruntime.InferenceSession(model.SerializeToString())
