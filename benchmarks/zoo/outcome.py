@@ -16,16 +16,10 @@ class Exported(_Kept):
     peak_bytes: int
     parameters: int = 0
     weights_bytes: int = 0
-    multiply_accumulates: int = 0
-    """Of one step."""
     float32_error: float | None = None
     """The largest error of eager float32 against float64; None if there is no network to compute it with."""
     failed: dict[str, str] = {}
     """Why there are no artifacts of a target, by its name."""
-
-    @property
-    def is_whole(self) -> bool:
-        return not self.failed
 
 
 class NotMeasured(_Kept):
