@@ -21,6 +21,16 @@ convolution of 12 output channels reaches 12 G multiply-accumulates a second, on
 IM2COL_LIMIT = 2**20
 """The most elements of an im2col matrix: 4 MB of float32. It bounds the memory of a step; the limit was not measured alone."""
 
+BATCHED_IM2COL_LIMIT = 2**20
+"""The most elements of the im2col matrices of all output frames for which one batch of products computes all of them. In onnxruntime on ARM64 a first
+convolution of 3x3x3, stride 2, on 8 frames of 32x32 (2^17 elements) takes 0.85 of the instructions of a product for each frame, one of 1x3x3 on 16
+frames of 64x64 (2^19) 0.93, one of 3x3x3 on them (2^20) 1.02, and one of 1x7x7 on 8 frames of 112x112 (2^22) 0.99."""
+
+BATCHED_WINOGRAD_LIMIT = 2**17
+"""The most elements of a value that Winograd's filtering transforms by a matrix product over time instead of additions frame by frame. In onnxruntime
+on ARM64 two convolutions of 3x3x3 take 0.99 of the instructions with 2^15 elements (32 channels, 16 frames of 8x8), 1.01 with 2^17, and 1.04 to
+1.05 with 2^18 and 2^19. Small networks of five convolutions on 8 frames of 32x32 take 0.96 (3x3x3) and 0.81 (3x1x1)."""
+
 NARROW_DEPTHWISE = 64
 """A depthwise 3x3x3 convolution of at most this many channels is computed with the frames side by side on the channel axis, which
 makes it wide. The limit was not measured alone."""

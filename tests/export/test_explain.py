@@ -40,9 +40,11 @@ def explained(conv: nn.Conv3d, shape: tuple[int, ...], profile: EngineProfile) -
 
 WIDE = (32, 4, 6, 6)
 CASES = {
-    "im2col-gemm": (nn.Conv3d(3, 12, 3, padding=1), (3, 4, 6, 6), ONNX),
+    "batched-im2col-gemm": (nn.Conv3d(3, 12, 3, padding=1), (3, 4, 6, 6), ONNX),
+    "im2col-gemm": (nn.Conv3d(3, 12, 3, padding=1), (3, 4, 6, 6), PER_FRAME),
     "im2col-gemm-per-tap": (nn.Conv3d(3, 12, 3, padding=1), (3, 4, 6, 6), replace(XNNPACK, gemm_per_tap=True)),
-    "winograd-over-time": (nn.Conv3d(32, 32, 3, padding=1), WIDE, ONNX),
+    "batched-winograd-over-time": (nn.Conv3d(32, 32, 3, padding=1), WIDE, ONNX),
+    "winograd-over-time": (nn.Conv3d(32, 32, 3, padding=1), WIDE, PER_FRAME),
     "time-as-rows": (nn.Conv3d(32, 32, (2, 1, 1)), WIDE, XNNPACK),
     "channel-major-pointwise": (nn.Conv3d(32, 20, 1, groups=4), WIDE, ONNX),
     "channel-major-depthwise": (nn.Conv3d(32, 32, 3, padding=1, groups=32), WIDE, ONNX),
@@ -110,7 +112,7 @@ def test_the_form_as_trained_has_nothing_to_explain(run_folder: Path, tmp_path: 
 
 def test_graphs_after_each_pass() -> None:
     module = OneConvolution(CASES["im2col-gemm"][0]).eval()
-    seen = graphs(module, (torch.zeros(3, 4, 6, 6),), ONNX)
+    seen = graphs(module, (torch.zeros(3, 4, 6, 6),), PER_FRAME)
     assert [name for name, _ in seen] == [
         "export",
         "fold_constants",

@@ -24,7 +24,9 @@ class Strategy:
 
 STRATEGIES = (
     Strategy("im2col-gemm-per-tap", lambda profile, conv: profile.gemm_per_tap and gemm.fits(profile, conv), gemm.product_per_tap),
+    Strategy("batched-im2col-gemm", gemm.fits_batch, gemm.batch_of_products),
     Strategy("im2col-gemm", gemm.fits, gemm.one_product),
+    Strategy("batched-winograd-over-time", winograd.fits_batch, winograd.lower_batch),
     Strategy("winograd-over-time", winograd.fits, winograd.lower),
     Strategy("time-as-rows", direct.fits_time_as_rows, direct.time_as_rows),
     Strategy("channel-major-pointwise", channel_major.fits_pointwise, channel_major.pointwise),

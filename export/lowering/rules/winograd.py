@@ -7,15 +7,20 @@ import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from clipstep.export.lowering import costs
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules.convolution_settings import Convolution
-from clipstep.export.lowering.values import TIME, Frames, to_frames
+from clipstep.export.lowering.values import TIME, Frames, Value, fits_one_batch, from_batch, take_frames, to_batch, to_frames
 
 TAPS = 3
+DIFFERENCES = (((0, 1), (2, -1)), ((1, 1), (2, 1)), ((2, 1), (1, -1)), ((1, 1), (3, -1)))
+"""For each of the four kernels, what it convolves: (offset, sign) of two of four consecutive frames."""
+SUMS = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, -1.0))
+"""How the four results are added to the two output frames."""
 Signed = tuple[int, Tensor]
 """A sign, 1 or -1, and a value."""
 
@@ -37,6 +42,40 @@ def lower(profile: EngineProfile, conv: Convolution) -> Frames:
         return F.conv2d(frame, parts[number], conv.bias if number == 1 else None, conv.stride[1:], conv.padding[1:], conv.dilation[1:])
 
     return Frames(tuple(two_at_a_time(to_frames(conv.x).tensors, conv.padding[0], convolve)))
+
+
+def fits_batch(profile: EngineProfile, conv: Convolution) -> bool:
+    """Whether it fits and all frames are so small that the matrix products over time, by which all of them are transformed at once, pay; in
+    engines with free permutations it was not tried."""
+    if profile.free_permutations or not fits(profile, conv) or not fits_one_batch(profile, conv.x):
+        return False
+    out_channels, channels, _, *kernel = conv.weight.shape
+    additions = costs.ADDITION_COST * out_channels + max(costs.ADDITION_COST, conv.x.shape[TIME]) * channels
+    return math.prod(conv.x.shape) <= costs.BATCHED_WINOGRAD_LIMIT and math.prod(kernel) * channels * out_channels > additions
+
+
+def lower_batch(profile: EngineProfile, conv: Convolution) -> Value:
+    """Compute all pairs of output frames by one 2D convolution of four groups, one for each kernel, between two matrix products over time."""
+    batch, out_channels, count = to_batch(conv.x), len(conv.weight), len(conv.sources)
+    length, channels, height, width = batch.shape
+    pairs = -(-count // 2)
+    mixed = torch.mm(_differences(pairs, length, conv.padding[0]), batch.reshape(length, -1)).reshape(pairs, 4 * channels, height, width)
+    zeros = torch.zeros(out_channels)
+    bias = None if conv.bias is None else torch.cat([zeros, conv.bias, zeros, zeros])
+    made = F.conv2d(mixed, torch.cat(kernels(conv.weight)), bias, conv.stride[1:], conv.padding[1:], conv.dilation[1:], 4)
+    outputs = torch.matmul(torch.tensor(SUMS), made.reshape(pairs, 4, -1)).reshape(2 * pairs, out_channels, *conv.spatial_size)
+    return from_batch(take_frames(outputs, range(count)))
+
+
+def _differences(pairs: int, length: int, padding: int) -> Tensor:
+    """Return the matrix `(4 * pairs, length)` that makes the inputs of the four kernels for each pair of output frames: the sums and differences of
+    the four padded input frames from `2 * pair` on."""
+    rows = []
+    for pair in range(pairs):
+        for terms in DIFFERENCES:
+            places = {2 * pair + offset - padding: sign for offset, sign in terms}
+            rows.append([float(places.get(frame, 0)) for frame in range(length)])
+    return torch.tensor(rows)
 
 
 def kernels(weight: Tensor) -> list[Tensor]:
