@@ -16,6 +16,8 @@ from clipstep.runtime.targets import TARGETS, targets_for
 HERE = targets_for("python")
 """The targets that run on this computer."""
 NOTHING = "-"
+DELEGATING = "executorch"
+"""The target whose steps are cut into delegate calls."""
 
 
 def print_rows(console: Console, rows: Sequence[Row], *, arm64: bool) -> None:
@@ -38,7 +40,7 @@ def exported_table(rows: Sequence[Row]) -> Table:
     sizes = [f"{min(info.display_name, info.suffix, key=len)}\n/ w." for info in TARGETS.values()]
     table = new_table("network", "input", "param.\nM", "MAC\nM", "export\ns", "GiB", *sizes, "calls")
     for row in rows:
-        e, pte = row.exported, _artifact(row, "executorch")
+        e, pte = row.exported, _artifact(row, DELEGATING)
         table.add_row(
             row.entry.name,
             row.entry.input,
@@ -116,7 +118,7 @@ def _outside(rows: Sequence[Row]) -> list[str]:
     """Return what is outside of ExecuTorch's delegates, once for all networks with the same."""
     outside: dict[str, list[str]] = {}
     for row in rows:
-        artifact = _artifact(row, "executorch")
+        artifact = _artifact(row, DELEGATING)
         if artifact is not None:
             operators = ", ".join(f"{one.operator} x {one.count} ({one.reason})" for one in artifact.placement.reasons)
             outside.setdefault(operators or "nothing", []).append(row.entry.name)

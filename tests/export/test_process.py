@@ -246,11 +246,14 @@ def state():
         "seeds": (random.getstate(), torch.initial_seed(), torch.get_rng_state().sum().item(), numpy.random.get_state()[2]),
     }
 
+from clipstep.benchmarks.zoo.entries import ENTRIES
+
+of_extras = {f"clipstep.benchmarks.zoo.{entry.file}" for entry in ENTRIES.values() if entry.needs}
 before = state()
 for package in ("runtime", "network", "training", "export", "benchmarks"):
     parent = importlib.import_module(f"clipstep.{package}")
     for module in pkgutil.walk_packages(parent.__path__, f"clipstep.{package}."):
-        if not module.name.endswith(("step_onnx", "__main__")):
+        if not module.name.endswith(("step_onnx", "__main__")) and module.name not in of_extras:
             importlib.import_module(module.name)
 after = state()
 for key, value in before.items():

@@ -31,6 +31,7 @@ ALLOWED = {
     ("benchmarks/peers/engines.py", "onnx"): "a library that MNN's converter imports",
     ("benchmarks/profile.py", "executorch"): "profilers, by engine",
     ("benchmarks/scaling.py", "executorch"): "the engines' own calls, by engine",
+    ("benchmarks/zoo/tables.py", "executorch"): "the target whose steps are cut into delegate calls",
     ("export/explained.py", "executorch"): "a library whose errors are explained",
     ("export/explained.py", "onnx"): "a library whose errors are explained",
     ("runtime/python/executorch_internals.py", "executorch"): "the distribution",
