@@ -49,7 +49,7 @@ def _format_version_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-class FixedSize(click.ParamType[int]):
+class FixedSize(click.types.IntParamType):
     """A whole number of at least 1; anything else is refused with the reason that shapes are fixed at export."""
 
     name = "integer"

@@ -51,12 +51,12 @@ class OutputFolder(click.Path):
         return path
 
 
-class Numbers(click.ParamType[tuple[float, ...]]):
+class Numbers(click.types.StringParamType):
     """Any number of numbers, one after the other or joined by commas: `--mean 114 114 114`, `--mean 114,114,114`."""
 
     name = "numbers"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             return tuple(float(number) for number in value.split(",")) if isinstance(value, str) else tuple(value)
         except ValueError:
