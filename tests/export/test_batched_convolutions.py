@@ -1,4 +1,4 @@
-"""Convolutions of all frames at once, against PyTorch's own, and the number of nodes of a network, which does not grow with that of its frames."""
+"""Convolutions and pools of all frames at once, against PyTorch's own, and the number of nodes of a network, which does not grow with its frames."""
 
 import pytest
 import torch
@@ -56,8 +56,18 @@ def test_all_frames_at_once_are_the_convolution(
     assert strategies == {strategy}
 
 
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d])
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 2, 5), (6, 3, 4), (4, 2, 2)])
+def test_all_frames_at_once_are_the_adaptive_pool(pool: type[nn.Module], size: tuple[int, int, int]) -> None:
+    """Of 6 frames of 10x12; windows of 4 frames in time would differ in length."""
+    torch.manual_seed(0)
+    network, clip = nn.Sequential(nn.Conv3d(*STEM, 1), pool(size)), torch.randn(1, 3, 6, 10, 12)
+    graph, _ = lowered(network, clip)
+    torch.testing.assert_close(graph(clip)[0], network(clip)[0], atol=2e-6, rtol=1e-5)
+
+
 def test_the_number_of_nodes_does_not_grow_with_the_frames() -> None:
-    """8 frames of 32x32: small values, whose frames are computed together. With 16 layers this is 82 nodes; one frame after the other it was 475."""
+    """8 frames of 32x32: small values, whose frames are computed together. With 18 layers this is 74 nodes; one frame after the other it was 475."""
     counts = []
     for frames in (4, 8):
         layers = [
@@ -70,4 +80,4 @@ def test_the_number_of_nodes_does_not_grow_with_the_frames() -> None:
         graph, _ = lowered(network, clip)
         torch.testing.assert_close(graph(clip)[0], network(clip)[0], atol=1e-6, rtol=1e-5)
         counts.append(sum(node.op == "call_function" for node in graph.graph.nodes))
-    assert counts[0] == counts[1] <= 90
+    assert counts[0] == counts[1] <= 80

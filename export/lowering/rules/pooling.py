@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.operators import Triple, triple
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules.channel_major import sum_windows
@@ -152,21 +153,36 @@ def max_pool3d(
     return _over_time(pooled, [[t for t in window if 0 <= t < len(pooled.items)] for window in over_time], torch.maximum)
 
 
-def adaptive_avg_pool3d(profile: EngineProfile, x: Value, sizes: Sequence[int]) -> Frames:
+def adaptive_avg_pool3d(profile: EngineProfile, x: Value, sizes: Sequence[int]) -> Value:
     """Compute an adaptive average pool: pool each frame spatially, then take the mean over the frames of each temporal window."""
+    if _pools_one_batch(profile, x, sizes):
+        return _adaptive_batch(x, sizes, F.avg_pool2d)
     pooled = to_frames(x).map(lambda frame: adaptive(frame, sizes[1:], F.avg_pool2d))
     parts = _adaptive_windows(len(pooled.items), sizes[0])
     summed = _over_time(pooled, parts, torch.add)
     return Frames(tuple(frame * (1.0 / len(part)) if len(part) > 1 else frame for frame, part in zip(summed.tensors, parts, strict=True)))
 
 
-def adaptive_max_pool3d(profile: EngineProfile, x: Value, sizes: Sequence[int]) -> tuple[Frames, None]:
+def adaptive_max_pool3d(profile: EngineProfile, x: Value, sizes: Sequence[int]) -> tuple[Value, None]:
     """Compute an adaptive max pool: pool each frame spatially, then take the maximum over the frames of each temporal window.
 
     The indices of the maxima, the operator's second result, are not computed.
     """
+    if _pools_one_batch(profile, x, sizes):
+        return _adaptive_batch(x, sizes, F.max_pool2d), None
     pooled = to_frames(x).map(lambda frame: adaptive(frame, sizes[1:], F.max_pool2d))
     return _over_time(pooled, _adaptive_windows(len(pooled.items), sizes[0]), torch.maximum), None
+
+
+def _pools_one_batch(profile: EngineProfile, x: Value, sizes: Sequence[int]) -> bool:
+    return is_batched(x) and fits_one_batch(profile, x) and x.shape[TIME] % sizes[0] == 0
+
+
+def _adaptive_batch(x: Value, sizes: Sequence[int], pool: Callable[..., Tensor]) -> LazyPermutation:
+    """Pool a batch of frames, whose windows in time all have the same length: each frame, then the frames as rows of one picture."""
+    pooled = adaptive(to_batch(x), sizes[1:], pool)
+    rows = pooled.reshape(1, 1, len(pooled), -1)
+    return from_batch(adaptive(rows, (sizes[0], rows.shape[3]), pool).reshape(sizes[0], *pooled.shape[1:]))
 
 
 def _counted(window: range, length: int, padding: int) -> int:
