@@ -91,13 +91,14 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "a Fourier transform": (lambda x: torch.fft.rfft(x).abs(), "aten._fft_r2c.default: it computes complex numbers"),
     "complex numbers": (lambda x: torch.view_as_complex(torch.stack([x, x], -1)).real, "view_as_complex.default: it computes complex numbers"),
     "places of nonzeros": (lambda x: x.nonzero().float(), "the shape of what it returns depends on the numbers in a tensor"),
-    "unpooling": (
-        lambda x: F.max_unpool3d(*F.max_pool3d(x, 2, return_indices=True), 2),
-        "no lowering for aten.max_pool3d_with_indices.default: it has no rule",
+    "the numbers that occur": (lambda x: x.unique(), "the shape of what it returns depends on the numbers in a tensor"),
+    "whole numbers added at computed places": (
+        lambda x: x.long().index_add(4, x[0, 0, 0, 0].argsort(), x.long()).float(),
+        "aten.index_put.default: a sum of whole numbers at computed places",
     ),
-    "assignment to computed places": (
-        lambda x: _assigned(x, x[0, 0, :, 0, 0].argsort()[:2]),
-        "aten.index_put.default: an assignment to places that are computed in the step",
+    "a max pool with places that may run over the end": (
+        lambda x: F.max_pool3d(x, 3, 2, return_indices=True, ceil_mode=True)[1].float(),
+        "aten.max_pool3d_with_indices.default: a max pool with places and a kernel of more than 64 entries, or with ceil_mode",
     ),
 }
 

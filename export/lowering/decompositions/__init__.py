@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from clipstep.export.lowering.decompositions import indexing, layers, reductions, sampling
+from clipstep.export.lowering.decompositions import indexing, layers, places, reductions, sampling
 from clipstep.export.lowering.rules import RULES
 from clipstep.export.lowering.rules.formulas import FORMULAS
 
@@ -25,6 +25,7 @@ WHOLE = {
 OWN: dict[Any, Callable[..., Any]] = {
     **indexing.DECOMPOSITIONS,
     **layers.DECOMPOSITIONS,
+    **places.DECOMPOSITIONS,
     **reductions.DECOMPOSITIONS,
     **sampling.DECOMPOSITIONS,
 }

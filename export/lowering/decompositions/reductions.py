@@ -71,10 +71,6 @@ def sort(x: Tensor, dim: int = -1, descending: bool = False) -> Any:
     return torch.topk(x, x.shape[dim], dim, largest=descending)
 
 
-def stable_sort(x: Tensor, *, stable: bool | None, dim: int = -1, descending: bool = False) -> Any:
-    return NotImplemented if stable else sort(x, dim, descending)
-
-
 def kth_smallest(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     values, places = torch.topk(x, k, dim, largest=False)
     chosen = [aten.slice.Tensor(found, dim, k - 1, k) for found in (values, places)]
@@ -153,7 +149,6 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.max.dim: largest_with_place,
     aten.min.dim: smallest_with_place,
     aten.sort.default: sort,
-    aten.sort.stable: stable_sort,
     aten.kthvalue.default: kth_smallest,
     aten.median.dim: median,
     aten.median.default: lambda x: median(x.flatten(), 0)[0],

@@ -102,7 +102,9 @@ def index_put(profile: EngineProfile, x: Operand, indices: Sequence[Tensor | Non
     sizes = (*moved.shape[:dim], *shape, *moved.shape[dim + 1 :])
     source = to_lazy(expand(values, sizes)).reshape((*moved.shape[:dim], count, *moved.shape[dim + 1 :]))
     if isinstance(places, Tensor):
-        raise Unsupported("an assignment to places that are computed in the step")
+        outer, inner = math.prod(moved.shape[:dim]), math.prod(moved.shape[dim + 1 :])
+        rows, given_rows = moved.tensor((outer, length, inner)), source.tensor((outer, count, inner))
+        return back(LazyPermutation.of(_written(rows, given_rows, places, accumulate=accumulate), moved.shape))
     numbers = places.tolist()
     if accumulate:
         added = torch.zeros(length, count).index_put((torch.tensor(numbers), torch.arange(count)), torch.ones(count))
@@ -113,6 +115,26 @@ def index_put(profile: EngineProfile, x: Operand, indices: Sequence[Tensor | Non
     return back(result)
 
 
+def _written(x: Tensor, values: Tensor, places: Tensor, *, accumulate: bool) -> Tensor:
+    """Write `values` `(A, n, B)` to the rows of `x` `(A, m, B)` at computed places `(n,)`, each of which is compared with each row.
+
+    Of several values for one row the last one is written; or they are added up.
+    """
+    length, count = x.shape[1], values.shape[1]
+    if length * count > MOST_COMPARISONS:
+        raise Unsupported(f"an assignment to {count} computed places among {length}, which takes too many comparisons")
+    hits = places == torch.arange(length).unsqueeze(-1)
+    if accumulate:
+        if not x.is_floating_point():
+            raise Unsupported("a sum of whole numbers at computed places")
+        return x + hits.to(x.dtype) @ values
+    newest = (hits.to(torch.int32) * torch.arange(1, count + 1, dtype=torch.int32)).amax(1)
+    is_written = newest > 0
+    chosen = values.index_select(1, ((newest - 1) * is_written.to(torch.int32)).to(torch.int64))
+    return torch.where(is_written.unsqueeze(-1), chosen, x)
+
+
+MOST_COMPARISONS = 1 << 24
 RULES: dict[Any, Callable[..., Any]] = {
     aten.slice_scatter.default: slice_scatter,
     aten.select_scatter.default: select_scatter,
