@@ -374,7 +374,6 @@ def test_max_pool_pads_below_every_value(kernel: tuple[int, ...], padding: tuple
 
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
-    "unpooling": (lambda x: F.max_unpool3d(*F.max_pool3d(x, 2, return_indices=True), 2), "max_pool3d_with_indices", "it has no rule"),
     "frames of several batches": (
         lambda x: F.max_pool3d(x.reshape(2, 3, 5, 8, 8), 2).flatten(1),
         "max_pool3d",
