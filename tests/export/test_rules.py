@@ -395,10 +395,10 @@ def test_an_operation_without_a_lowering_is_named_with_its_shapes_and_line(name:
 
 def test_a_refused_layer_of_torch_is_traced_to_the_line_that_calls_it() -> None:
     with pytest.raises(LoweringError, match=rf'max_pool3d_with_indices.*it comes from File "{__file__}", line {CALL}, in forward'):
-        lower(Wrap(lambda x, layer: layer(x)[1].float(), nn.MaxPool3d(2, return_indices=True)), (torch.randn(X),), onnx.PROFILE)
+        lower(Wrap(lambda x, layer: layer(x)[1].float(), nn.MaxPool3d(3, 2, return_indices=True, ceil_mode=True)), (torch.randn(X),), onnx.PROFILE)
 
 
 def test_a_refusal_is_one_line() -> None:
     with pytest.raises(LoweringError) as error:
-        lower(Wrap(lambda x: F.max_pool3d(x, 2, return_indices=True)[1].float()), (torch.randn(X),), onnx.PROFILE)
+        lower(Wrap(lambda x: F.max_pool3d(x, 3, 2, return_indices=True, ceil_mode=True)[1].float()), (torch.randn(X),), onnx.PROFILE)
     assert len(str(error.value).splitlines()) == 1
