@@ -14,6 +14,7 @@ from clipstep.export.lowering.passes import (
     fold_paddings,
     fold_scales,
     fold_temporal_strides,
+    join_clips,
     merge_duplicates,
     move_relus,
     sink_channel_shuffles,
@@ -346,3 +347,31 @@ def test_a_relu_moves_to_where_it_costs_least(how: str, before_relu: str) -> Non
     relus = graph.graph.find_nodes(op="call_function", target=aten.relu.default)
     assert before_relu in relus[0].args[0].name and len(relus) == (2 if how == "cat" else 1)
     assert_same(graph, module)
+
+
+@pytest.mark.parametrize(
+    ("convolution", "expected"),
+    [
+        (nn.Conv3d(6, 6, 3, padding=1, groups=6), 1),
+        (nn.Conv3d(6, 4, (1, 3, 3), groups=2), 1),
+        (nn.Conv3d(6, 4, (1, 3, 3), stride=(2, 1, 1), bias=False), 3),
+        (nn.Conv3d(6, 4, 3, padding=1), 3),
+    ],
+)
+def test_operators_on_clips_become_operators_on_one(convolution: nn.Module, expected: int) -> None:
+    """Of three clips: a depthwise convolution and one without temporal taps stay one."""
+
+    class Clips(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = convolution
+
+        def forward(self, x: Tensor) -> tuple[Tensor]:
+            return (F.max_pool3d(self.convolution(torch.cat([x, 2 * x, -x])), (1, 2, 2)),)
+
+    network = Clips()
+    graph = export(network)
+    join_clips(graph)
+    assert_same(graph, network)
+    assert count(graph, aten.conv3d.default) == expected and count(graph, aten.max_pool3d.default) == 1
+    assert all(len(node.args[0].meta["val"]) == 1 for node in graph.graph.find_nodes(op="call_function", target=aten.conv3d.default))

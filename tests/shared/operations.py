@@ -48,6 +48,11 @@ def _frames(x: Tensor) -> Tensor:
     return x[0].transpose(0, 1)
 
 
+def _clips(x: Tensor) -> Tensor:
+    """Return two clips `(2, 6, 4, 8, 8)`."""
+    return torch.cat([x, x.flip(3) * 0.5])
+
+
 def _clip(frames: Tensor) -> Tensor:
     return frames.transpose(0, 1)[None]
 
@@ -340,6 +345,30 @@ LAYERS: dict[str, Operation] = {
     "lp pool": lambda x: F.lp_pool3d(_positive(x), 2, 2),
     "dropout": lambda x: F.dropout3d(x, training=False),
 }
+CLIPS: dict[str, Operation] = {
+    "convolution": lambda x: F.conv3d(_clips(x), W3, torch.arange(6.0), padding=1),
+    "convolution, groups": lambda x: F.conv3d(_clips(x), W3[:, :2], groups=3, padding=(0, 1, 1)),
+    "convolution, depthwise": lambda x: F.conv3d(_clips(x), W3[:, :1], torch.arange(6.0), groups=6, padding=1, stride=(2, 1, 1)),
+    "convolution, same": lambda x: F.conv3d(_clips(x), W3, padding="same", dilation=2),
+    "convolution of frames": lambda x: F.conv3d(_clips(x), W3[:, :, :1], torch.arange(6.0), stride=(1, 2, 2), padding=(0, 1, 1)),
+    "convolution of every second frame": lambda x: F.conv3d(_clips(x), W3[:, :, :1], stride=(2, 1, 1)),
+    "transposed convolution": lambda x: F.conv_transpose3d(_clips(x), W3, stride=(1, 2, 2)),
+    "batch norm": lambda x: F.batch_norm(_clips(x), torch.arange(6.0), torch.arange(6.0) + 1),
+    "average pool": lambda x: F.avg_pool3d(_clips(x), 3, 2, 1, count_include_pad=False),
+    "max pool": lambda x: F.max_pool3d(_clips(x), 2, 1),
+    "max pool with indices": lambda x: F.max_pool3d(_clips(x), 2, return_indices=True)[0],
+    "adaptive average pool": lambda x: F.adaptive_avg_pool3d(_clips(x), (2, 3, 3)),
+    "adaptive max pool": lambda x: F.adaptive_max_pool3d(_clips(x), (1, 2, 2)),
+    "lp pool": lambda x: F.lp_pool3d(_positive(_clips(x)), 2, 2),
+    "local response norm": lambda x: F.local_response_norm(_clips(x), 3),
+    "nearest": lambda x: F.interpolate(_clips(x), scale_factor=2),
+    "trilinear": lambda x: F.interpolate(_clips(x), size=(5, 7, 9), mode="trilinear"),
+    "one value, convolution": lambda x: F.conv3d(x[0], W3),
+    "one value, adaptive max pool": lambda x: F.adaptive_max_pool3d(x[0], 2),
+    "one value, adaptive max pool of rows": lambda x: F.adaptive_max_pool2d(x[0, :, 0], 2),
+    "one value, max pool with indices": lambda x: F.max_pool3d(x[0], 2, return_indices=True)[0],
+}
+"""Operators with a temporal axis on two clips, and on a value without a batch."""
 KINDS: dict[str, dict[str, Operation]] = {
     "unary": UNARY,
     "binary": BINARY,
@@ -349,6 +378,7 @@ KINDS: dict[str, dict[str, Operation]] = {
     "products": PRODUCTS,
     "interpolation": INTERPOLATION,
     "layers": LAYERS,
+    "clips": CLIPS,
 }
 
 

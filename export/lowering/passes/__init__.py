@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from torch import fx
 
 from clipstep.export.lowering.passes.batch_norms import fold_batch_norms
+from clipstep.export.lowering.passes.batches import join_clips
 from clipstep.export.lowering.passes.channel_shuffles import find_channel_shuffles, fold_channel_shuffles, sink_channel_shuffles
 from clipstep.export.lowering.passes.constants import fold_constants, merge_duplicates
 from clipstep.export.lowering.passes.early_slices import slice_early
@@ -28,6 +29,7 @@ BEFORE_LOWERING: tuple[Pass, ...] = (
     add_batch_axes,
     find_channel_shuffles,
     fold_batch_norms,
+    join_clips,
     fold_channel_shuffles,
     sink_channel_shuffles,
     fold_paddings,

@@ -35,6 +35,11 @@ def set_convolution_constants(graph: fx.GraphModule, conv: fx.Node, weight: Tens
     conv.args = (conv.args[0], *nodes, *conv.args[3:])
 
 
+def results_of(node: fx.Node) -> list[fx.Node]:
+    """Return the nodes whose values are tensors that an operation computes: itself, or those that take one of its results."""
+    return [node] if isinstance(node.meta["val"], Tensor) else list(node.users)
+
+
 def clean(graph: fx.GraphModule) -> None:
     graph.graph.eliminate_dead_code()
     graph.recompile()

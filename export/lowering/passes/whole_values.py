@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from clipstep.export.lowering.passes.editing import clean
+from clipstep.export.lowering.passes.editing import clean, results_of
 
 aten = torch.ops.aten
 POOLS = {
@@ -19,7 +19,8 @@ BATCHED_RANK = {
     **dict.fromkeys((aten.conv2d.default, aten.conv_transpose2d.input, aten.avg_pool2d.default, aten.max_pool2d.default), 4),
     **dict.fromkeys((aten._adaptive_avg_pool2d.default, aten.upsample_nearest2d.vec, aten.upsample_bilinear2d.vec), 4),
     **dict.fromkeys((aten.conv3d.default, aten.conv3d.padding, aten.conv_transpose3d.input, aten.avg_pool3d.default, aten.max_pool3d.default), 5),
-    aten.adaptive_avg_pool3d.default: 5,
+    **dict.fromkeys((aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default), 4),
+    **dict.fromkeys((aten.max_pool3d_with_indices.default, aten.adaptive_avg_pool3d.default, aten.adaptive_max_pool3d.default), 5),
 }
 """The rank of a batch of values for each operator that also takes a single value, of one rank less."""
 
@@ -32,14 +33,17 @@ def add_batch_axes(graph: fx.GraphModule) -> None:
     for node in graph.graph.nodes:
         if node.target not in BATCHED_RANK or node.args[0].meta["val"].ndim == BATCHED_RANK[node.target]:
             continue
-        x, single = node.args[0], node.meta["val"]
+        x = node.args[0]
         with graph.graph.inserting_before(node):
             batch = graph.graph.call_function(aten.unsqueeze.default, (x, 0))
-        with graph.graph.inserting_after(node):
-            result = graph.graph.call_function(aten.squeeze.dim, (node, 0))
-        batch.meta, result.meta = dict(node.meta, val=x.meta["val"].unsqueeze(0)), dict(node.meta)
-        node.meta = dict(node.meta, val=single.unsqueeze(0))
-        node.replace_all_uses_with(result, delete_user_cb=lambda user, result=result: user is not result)
+        batch.meta = dict(node.meta, val=x.meta["val"].unsqueeze(0))
+        for result in results_of(node):
+            single, users = result.meta["val"], list(result.users)
+            with graph.graph.inserting_after(result):
+                squeezed = graph.graph.call_function(aten.squeeze.dim, (result, 0))
+            squeezed.meta, result.meta = dict(result.meta), dict(result.meta, val=single.unsqueeze(0))
+            for user in users:
+                user.replace_input_with(result, squeezed)
         node.args = (batch, *node.args[1:])
     clean(graph)
 

@@ -12,6 +12,7 @@ from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules.convolution_settings import Convolution
 from clipstep.export.lowering.rules.strategies import strategy_for
 from clipstep.export.lowering.values import Frames, Value, to_frames
+from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 
@@ -31,7 +32,13 @@ def convolution_of(
     dilation: Triple = (1,),
     groups: int = 1,
 ) -> Convolution:
-    """Return the convolution of the arguments of `aten.conv3d`: `padding` is a number for each axis, "valid" or "same"."""
+    """Return the convolution of the arguments of `aten.conv3d`: `padding` is a number for each axis, "valid" or "same".
+
+    Raises:
+        Unsupported: the weight is no constant.
+    """
+    if not isinstance(weight, Tensor):
+        raise Unsupported("a 3D convolution whose weight is computed in the step")
     if isinstance(padding, str):
         x, padding = _explicit_padding(x, weight, padding, triple(dilation))
     return Convolution(x, weight, bias, triple(stride), triple(padding), triple(dilation), groups)

@@ -315,6 +315,7 @@ def identity(profile: EngineProfile, x: Value, *_: Any, **__: Any) -> Value:
 
 RULES: dict[Any, Callable[..., Any]] = {
     aten.view.default: reshape,
+    aten.reshape.default: reshape,
     aten._unsafe_view.default: reshape,
     aten.permute.default: permute,
     aten.transpose.int: transpose,
