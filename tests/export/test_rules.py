@@ -374,10 +374,10 @@ def test_max_pool_pads_below_every_value(kernel: tuple[int, ...], padding: tuple
 
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
-    "frames of several batches": (
-        lambda x: F.max_pool3d(x.reshape(2, 3, 5, 8, 8), 2).flatten(1),
-        "max_pool3d",
-        "a value that is not one batch of frames",
+    "a convolution by computed weights": (
+        lambda x: F.conv3d(x, x.mean((0, 2, 3, 4)).view(1, -1, 1, 1, 1)).flatten(1),
+        "conv3d",
+        "a 3D convolution whose weight is computed in the step",
     ),
 }
 
