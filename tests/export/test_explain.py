@@ -120,6 +120,7 @@ def test_graphs_after_each_pass() -> None:
         "add_batch_axes",
         "find_channel_shuffles",
         "fold_batch_norms",
+        "join_clips",
         "fold_channel_shuffles",
         "sink_channel_shuffles",
         "fold_paddings",
