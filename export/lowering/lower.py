@@ -6,12 +6,21 @@ operation on values of rank 5 or more by its rule, while torch traces what the r
 
 import warnings
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
-from clipstep.export.compat.torch_internals import draws_random_numbers, keeping_metadata, masks_as_given, metadata_of, trace, tree_leaves
+from clipstep.export.compat.torch_internals import (
+    OpOverload,
+    arguments_of,
+    draws_random_numbers,
+    keeping_metadata,
+    masks_as_given,
+    metadata_of,
+    trace,
+    tree_leaves,
+)
 from clipstep.export.lowering import passes
 from clipstep.export.lowering.decompositions import decompositions
 from clipstep.export.lowering.lazy import LazyPermutation
@@ -104,6 +113,15 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...], whole: Collectio
     return graph
 
 
+def _with_numbers_of_its_type(node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments with floats in place of integers that count among floats: ExecuTorch would convert them in every step."""
+    value = node.meta["val"]
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return args
+    takes = [str(argument.type) for argument in arguments_of(cast(OpOverload, node.target))]
+    return tuple(float(one) if type(one) is int and kind == "number" else one for one, kind in zip(args, takes, strict=False))
+
+
 def _check_computable(node: fx.Node) -> None:
     """Refuse an operation that draws random numbers, which an artifact would repeat, and one with complex numbers, which no engine has."""
     reason = None
@@ -141,8 +159,8 @@ class _Lowering(fx.Interpreter):
         if n.op != "call_function" or n in self.constants:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        if is_pointwise(n.target) and n.meta["val"].is_floating_point():  # ExecuTorch would convert integer constants in every step.
-            args = tuple(float(value) if type(value) is int else value for value in args)
+        if is_pointwise(n.target):
+            args = _with_numbers_of_its_type(n, args)
         high = any(isinstance(value, Tensor) and value.ndim > 4 for value in tree_leaves(n.meta.get("val")))
         by_rule = high or n.target in BY_RULE_ALWAYS or any(isinstance(value, LazyPermutation | Frames) for value in tree_leaves((args, kwargs)))
         try:

@@ -53,10 +53,14 @@ def unrounded(rounded: dict[str, Any], exact: dict[str, Any], path: Path) -> dic
             values[name] = original
         if not isinstance(value, Tensor) or value.dtype != torch.float16:
             continue
-        if not isinstance(original, Tensor) or original.shape != value.shape or not torch.allclose(original.half(), value, rtol=1e-3, atol=1e-6):
+        if not isinstance(original, Tensor) or original.shape != value.shape or not _is_rounded(value, original):
             raise ClipstepError(f"{path}: {name} is not the float32 package's weight rounded to float16")
         values[name] = original
     return values
+
+
+def _is_rounded(value: Tensor, original: Tensor) -> bool:
+    return torch.allclose(original.half(), value, rtol=1e-3, atol=1e-6, equal_nan=True)
 
 
 def immediate(value: Any) -> Any:

@@ -53,6 +53,7 @@ def ml_program(
         counts: list[tuple[fx.Node, int]] = []
         for node in module.graph.nodes:
             if node.op == "output":
+                _keep_free(function, {*input_names, *output_names})
                 outputs = [_named(found[source], name) for source, name in zip(node.args[0], output_names, strict=True)]
             elif node.op != "placeholder":
                 found[node] = _written(module, node, found)
@@ -88,6 +89,14 @@ def _refusals_of_coremltools(node: fx.Node) -> Iterator[None]:
         raise
     except Exception as error:  # coremltools raises a dozen types, for types, shapes and settings that an operation does not take.
         raise Unsupported(f"{described(node)}: {describe_error(error)}") from error
+
+
+def _keep_free(function: Function, taken: set[str]) -> None:
+    """Rename the values inside a function that have a name of an input or output: a state may be called `conv_0`."""
+    for operation in function.operations:
+        for value in operation.outputs:
+            while value.name in taken:
+                value.name = operation.name = f"{value.name}_"
 
 
 def _named(x: Any, name: str) -> Any:

@@ -1,6 +1,6 @@
 """An ONNX graph while it is written: its nodes, its constants and the types of its values."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,11 @@ TYPES = {
 
 
 class OnnxGraph:
-    """The nodes of a model in their order, and their constants."""
+    """The nodes of a model in their order, and their constants. No value inside gets one of the names in `taken`, those of inputs and outputs."""
 
-    def __init__(self, opset: int) -> None:
+    def __init__(self, opset: int, taken: Collection[str] = ()) -> None:
         self.opset = opset
+        self.taken = frozenset(taken)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[bytes, TensorProto] = {}
         self.cuts: dict[str, tuple[str, dict[int, tuple[int, int]]]] = {}
@@ -36,14 +37,14 @@ class OnnxGraph:
 
     def add(self, operation: str, *inputs: str, **attributes: Any) -> str:
         """Add a node and return the name of its result. The node has that name too: onnxruntime 1.21 and older fuse nodes without names wrongly."""
-        name = f"{operation.lower()}_{len(self.nodes)}"
+        name = self._free(f"{operation.lower()}_{len(self.nodes)}")
         self.nodes.append(helper.make_node(operation, list(inputs), [name], name=name, **attributes))
         return name
 
     def add_outputs(self, operation: str, *inputs: str, count: int, **attributes: Any) -> tuple[str, ...]:
         """Add a node with several results and return their names."""
         name = f"{operation.lower()}_{len(self.nodes)}"
-        names = [f"{name}_{place}" for place in range(count)]
+        names = [self._free(f"{name}_{place}") for place in range(count)]
         self.nodes.append(helper.make_node(operation, list(inputs), names, name=name, **attributes))
         return tuple(names)
 
@@ -55,8 +56,13 @@ class OnnxGraph:
             array = np.array(value, np.float32 if isinstance(value, float) else np.int64)
         key = array.tobytes() + repr((array.shape, array.dtype)).encode()
         if key not in self.initializers:
-            self.initializers[key] = numpy_helper.from_array(array, f"constant_{len(self.initializers)}")
+            self.initializers[key] = numpy_helper.from_array(array, self._free(f"constant_{len(self.initializers)}"))
         return str(self.initializers[key].name)
+
+    def _free(self, name: str) -> str:
+        while name in self.taken:
+            name += "_"
+        return name
 
     def name(self, value: Any, kind: torch.dtype | None = None) -> str:
         """Return the name of a value. A tensor or a number is added as a constant, a number as one of type `kind`; a name is returned as it is."""

@@ -29,7 +29,7 @@ def onnx_model(module: fx.GraphModule, input_names: Sequence[str], output_names:
     Raises:
         Unsupported: it has an operator, or a setting of one, that is not written here.
     """
-    graph, found, inputs = OnnxGraph(opset), dict[fx.Node, Any](), []
+    graph, found, inputs = OnnxGraph(opset, {*input_names, *output_names}), dict[fx.Node, Any](), []
     names, outputs = iter(input_names), []
     for node in module.graph.nodes:
         if node.op == "placeholder":
@@ -165,16 +165,29 @@ def pixel_unshuffle(graph: OnnxGraph, x: str, factor: int, *, before: Sequence[i
     return graph.add("SpaceToDepth", x, blocksize=factor)
 
 
-def max_pool2d(graph: OnnxGraph, x: str, kernel: Pair, stride: Pair = (), padding: Pair = 0, dilation: Pair = 1, ceil_mode: bool = False) -> str:
-    return graph.add(
-        "MaxPool",
-        x,
-        kernel_shape=pair(kernel),
-        strides=pair(stride or kernel),
-        pads=pair(padding) * 2,
-        dilations=pair(dilation),
-        ceil_mode=int(ceil_mode),
-    )
+def max_pool2d(
+    graph: OnnxGraph,
+    x: str,
+    kernel: Pair,
+    stride: Pair = (),
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    *,
+    before: Sequence[int],
+    after: Sequence[int],
+) -> str:
+    """Write a max pool. If `ceil_mode` lets a window end after the last element, the padding is enlarged instead: ONNX counts windows otherwise."""
+    kernels, paddings, strides, dilations = pair(kernel), pair(padding), pair(stride or kernel), pair(dilation)
+    trailing = [*paddings]
+    if ceil_mode:
+        sizes = zip(after[-2:], before[-2:], kernels, strides, dilations, paddings, strict=True)
+        trailing = [max(p, (n - 1) * s + d * (k - 1) + 1 - p - size) for n, size, k, s, d, p in sizes]
+    if any(amount >= size for amount, size in zip(trailing, kernels, strict=True)):  # onnxruntime's MaxPool takes no padding of a whole kernel.
+        amounts = [amount for both in zip(reversed(paddings), reversed(trailing), strict=True) for amount in both]
+        x, paddings, trailing = constant_pad(graph, x, amounts, -math.inf, before=before), (0, 0), [0, 0]
+    settings = {"kernel_shape": kernels, "strides": strides, "pads": (*paddings, *trailing), "dilations": dilations, "ceil_mode": 0}
+    return graph.add("MaxPool", x, **settings)
 
 
 def avg_pool2d(

@@ -41,6 +41,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     except Unsupported as reason:
         with converting("torch.onnx", reason):
             model = to_onnx(graph, program, opset)
+            onnx.checker.check_model(model, full_check=True)
     model.metadata_props.add(key=METADATA, value=metadata)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
@@ -62,11 +63,10 @@ def to_onnx(step: nn.Module, program: StepProgram, opset: int = OPSETS[-1]) -> o
         ClipstepError: torch.onnx does not write that operator set.
     """
     exported = torch.export.export(step, program.inputs)
-    onnx_program = torch.onnx.export(
-        exported, input_names=program.input_names, output_names=program.output_names, opset_version=opset, dynamo=True, verbose=False
-    )
+    onnx_program = torch.onnx.export(exported, opset_version=opset, dynamo=True, verbose=False)
     assert onnx_program is not None
     model: onnx.ModelProto = onnx_program.model_proto
+    _rename(model, program.input_names, program.output_names)
     got = next(item.version for item in model.opset_import if not item.domain)
     if got != opset:
         raise ClipstepError(
@@ -81,3 +81,22 @@ def to_onnx(step: nn.Module, program: StepProgram, opset: int = OPSETS[-1]) -> o
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
     return model
+
+
+def _rename(model: onnx.ModelProto, input_names: list[str], output_names: list[str]) -> None:
+    """Give inputs and outputs their names, and values inside that have such a name another one: torch.onnx would give one name to two values."""
+    given = {value.name: name for value, name in zip((*model.graph.input, *model.graph.output), (*input_names, *output_names), strict=True)}
+    taken = {*given.values()}
+    names = {name: f"inner_{name}" for name in taken if name not in given} | given
+    _rename_values(model.graph, names)
+
+
+def _rename_values(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _rename_values(inner, names)
+    for value in (*graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        value.name = names.get(value.name, value.name)

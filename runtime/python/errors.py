@@ -1,5 +1,6 @@
 """The errors that users see."""
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,5 +54,6 @@ def step_error_context(number: int) -> Iterator[None]:
 
 
 def error_summary(error: BaseException) -> str:
-    """Return the first line of an error's message that is not blank, or the name of its type if there is none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Return the first line of an error's message that is not blank, without codes of terminals, or the name of its type if there is none."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    return next((line.strip() for line in plain.splitlines() if line.strip()), type(error).__name__)

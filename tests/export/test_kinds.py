@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from onnx.checker import check_model
 from onnxruntime import InferenceSession
 from operations import KINDS, All, X
 from torch import Tensor, nn
@@ -37,7 +38,9 @@ def test_onnx_files_with_operations_of_a_kind(kind: str) -> None:
     """Written by our own writer alone, and run in onnxruntime."""
     network, x = All(KINDS[kind]), torch.randn(X[1:], generator=torch.Generator().manual_seed(1))
     names = [f"y{place}" for place in range(len(KINDS[kind]))]
-    session = InferenceSession(onnx_model(lower(network, (x,), onnx.PROFILE), ["x"], names).SerializeToString())
+    model = onnx_model(lower(network, (x,), onnx.PROFILE), ["x"], names)
+    check_model(model, full_check=True)
+    session = InferenceSession(model.SerializeToString())
     other = torch.randn(X[1:], generator=torch.Generator().manual_seed(2))
     for name, got, expected in zip(KINDS[kind], session.run(None, {"x": other.numpy()}), network(other), strict=True):
         torch.testing.assert_close(torch.from_numpy(got), expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clipstep.export.mil import OPERATIONS
+from clipstep.export.mil.constants import unrounded
 from clipstep.export.mlprogram import MIL, MlProgram
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
@@ -23,6 +24,13 @@ MODEL = "Data/com.apple.CoreML/model.mlmodel"
 
 def first(block: Any, kind: str) -> Any:
     return next(operation for operation in block.operations if operation.type == kind)
+
+
+def test_a_weight_that_is_no_number_is_itself_in_float16() -> None:
+    exact = {"weight": torch.tensor([torch.nan, 0.3])}
+    assert unrounded({"weight": exact["weight"].half()}, exact, Path("x")) == exact
+    with pytest.raises(ClipstepError, match="weight is not the float32 package's weight"):
+        unrounded({"weight": torch.tensor([0.0, 0.3]).half()}, exact, Path("x"))
 
 
 def unknown_operation(block: Any) -> None:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, new_table, print_table
+from clipstep.runtime.errors import error_summary
 
 COLOUR = re.compile(r"\x1b\[(?:[\d;]*;)?(?:3[0-7]|9[0-7])(?:;[\d;]*)?m")
 
@@ -83,3 +84,7 @@ def test_where_standard_output_is_for_json_no_step_is_told(monkeypatch: pytest.M
     with ConsoleProgress(new_console(quiet=True))("verifying step.onnx"):
         pass
     assert terminal.getvalue() == ""
+
+
+def test_the_summary_of_an_error_has_no_codes_of_terminals() -> None:
+    assert error_summary(RuntimeError("\n\x1b[96mThis is step 3/3\x1b[0m of the conversion.\nMore")) == "This is step 3/3 of the conversion."

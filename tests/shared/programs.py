@@ -206,20 +206,48 @@ class Call:
     numbers: tuple[int, ...]
 
 
+def _counted(row: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Change every third step, by a comparison and a remainder of whole numbers."""
+    return torch.where(count.long() % 3 == 2, row.flip(1), row), count + 1
+
+
+def _averaged(row: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    mean = mean * 0.5 + row
+    return row - 0.3 * mean, mean
+
+
+def _remembered(row: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+    """Keep the last rows, of which the oldest is left out."""
+    past = torch.cat([past[:, 1:], row[:, None]], 1)
+    return past.softmax(1).sum(1) * row, past
+
+
+def _drawn(row: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
+    picture = torch.tanh(F.conv2d(picture, _fixed(2, 2, 3, 3), padding=1) + row.view(1, 2, 2, -1))
+    return row + picture.amax((1, 2)).repeat(1, 2) * 0.3, picture
+
+
+STATES: dict[str, tuple[tuple[int, ...], Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]] = {
+    "count": ((1,), _counted),
+    "mean": ((1, SIZE), _averaged),
+    "past": ((1, 3, SIZE), _remembered),
+    "picture": ((1, 2, 2, SIZE // 4), _drawn),
+}
+"""The shape of each state, and what changes a row `(1, SIZE)` and the state at every step."""
 CALLS = st.builds(Call, st.sampled_from(list(OPERATIONS)), st.lists(st.integers(0, 999), min_size=4, max_size=4).map(tuple))
-PROGRAMS = st.tuples(st.lists(CALLS, min_size=2, max_size=8), st.booleans())
-"""A program: its calls, and whether it has a state."""
+PROGRAMS = st.tuples(st.lists(CALLS, min_size=2, max_size=8), st.lists(st.sampled_from(list(STATES)), max_size=3, unique=True))
+"""A program: its calls, and its states, in the order in which they change the result."""
 
 
 class Program(nn.Module):
     """A network that makes the calls of a program one after the other."""
 
-    def __init__(self, calls: list[Call], with_state: bool) -> None:
+    def __init__(self, calls: list[Call], states: list[str]) -> None:
         super().__init__()
-        self.calls, self.with_state = calls, with_state
+        self.calls, self.states = calls, states
 
     def initial_states(self) -> dict[str, Tensor]:
-        return {"memory": torch.zeros(1, SIZE)} if self.with_state else {}
+        return {name: torch.zeros(STATES[name][0]) for name in self.states}
 
     def forward(self, x: Tensor, *states: Tensor) -> Any:
         for call in self.calls:
@@ -227,7 +255,8 @@ class Program(nn.Module):
             x = y if 0 < y.numel() <= LARGEST and y.ndim else x
         row = x.reshape(1, -1)
         row = torch.cat([row] * -(-SIZE // row.shape[1]), 1)[:, :SIZE].tanh()
-        if not self.with_state:
-            return row[:, :CLASSES]
-        memory = states[0] * 0.5 + row
-        return memory[:, -CLASSES:], memory
+        following = []
+        for name, state in zip(self.states, states, strict=True):
+            row, state = STATES[name][1](row, state)
+            following.append(state)
+        return (row[:, -CLASSES:], *following)

@@ -67,6 +67,11 @@ def product_and_sum(added: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alp
     return product + (added if beta == 1 else added * beta)
 
 
+def sum_of_products(added: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """The products of the matrices of `a` and `b`, added up: that of all columns of `a` with all rows of `b`."""
+    return product_and_sum(added, a.transpose(0, 1).flatten(1), b.flatten(0, 1), beta=beta, alpha=alpha)
+
+
 def triple_product(
     a: Tensor, b: Tensor, c: Tensor, expand_a: list[int], expand_b: list[int], expand_c: list[int], summed: list[int], _: int = 1
 ) -> Tensor:
@@ -120,6 +125,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.addmm.default: product_and_sum,
     aten.addmv.default: product_and_sum,
     aten.baddbmm.default: product_and_sum,
+    aten.addbmm.default: sum_of_products,
     aten._trilinear.default: triple_product,
     aten.log_sigmoid.default: lambda x: -F.softplus(-x),
     aten._prelu_kernel.default: lambda x, slope: x.relu() + x.clamp(max=0) * slope,

@@ -141,6 +141,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.var.dim: lambda x, dims=None, unbiased=True, keepdim=False: variance(x, dims, correction=float(unbiased), keepdim=keepdim),
     aten.var_mean.correction: variance_and_mean,
     aten.linalg_vector_norm.default: norm,
+    aten.dist.default: lambda a, b, p=2: norm(a - b, p),
     aten._softmax.default: lambda x, dim, to_float: x.softmax(dim, torch.float32 if to_float else None),
     aten.log_softmax.int: log_softmax,
     aten._log_softmax.default: log_softmax,

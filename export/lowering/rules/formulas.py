@@ -191,6 +191,7 @@ FORMULAS: dict[Any, Callable[..., Any]] = {
     aten.elu.default: elu,
     aten.celu.default: lambda x, alpha=1.0: elu(x, alpha, 1.0, 1 / alpha),
     aten.pow.Scalar: power_of_number,
+    aten.ldexp.Tensor: lambda x, exponent: x * power_of_number(2.0, exponent.to(torch.float32)),
     aten.logical_and.default: as_booleans(torch.logical_and),
     aten.logical_or.default: as_booleans(torch.logical_or),
     aten.logical_xor.default: as_booleans(torch.ne),

@@ -81,8 +81,9 @@ def cat(profile: EngineProfile, values: Sequence[Operand], dim: int = 0) -> Valu
     """Concatenate values.
 
     Along time, the result of `Frames` is a longer tuple; along another axis they are concatenated frame by frame. Batches are concatenated to a
-    batch, and channel-major values to a channel-major value.
+    batch, and channel-major values to a channel-major value. Values without elements are left out.
     """
+    values = [value for value in values if math.prod(value.shape)] or values[:1]
     if len(plain := [value for value in values if _is_plain(value)]) == len(values):
         return concatenate(plain, dim)
     rank = len(values[0].shape)
