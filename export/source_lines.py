@@ -57,7 +57,8 @@ def line_of_frame(frame: FrameType) -> str:
 def line_of_node(node: fx.Node) -> str:
     """Return the innermost line of the user's in the stack trace that torch.export recorded for a node."""
     trace = (node.meta.get("stack_trace") or "").splitlines()
-    lines = [line.strip() for line in trace if line.strip().startswith("File ") and str(Path(torch.__file__).parent) not in line]
+    generated = (str(Path(torch.__file__).parent), "<eval_with_key>")
+    lines = [line.strip() for line in trace if line.strip().startswith("File ") and not any(part in line for part in generated)]
     return lines[-1] if lines else UNKNOWN
 
 

@@ -123,12 +123,15 @@ def _with_numbers_of_its_type(node: fx.Node, args: tuple[Any, ...]) -> tuple[Any
 
 
 def _check_computable(node: fx.Node) -> None:
-    """Refuse an operation that draws random numbers, which an artifact would repeat, and one with complex numbers, which no engine has."""
+    """Refuse an operation that draws random numbers, which an artifact would repeat, and one with complex or bfloat16 numbers, which no engine has."""
     reason = None
+    kinds = {value.dtype for value in tree_leaves(node.meta.get("val")) if isinstance(value, Tensor)}
     if draws_random_numbers(node.target, node.args, node.kwargs):
         reason = "it draws random numbers"
-    elif any(isinstance(value, Tensor) and value.is_complex() for value in tree_leaves(node.meta.get("val"))):
+    elif any(kind.is_complex for kind in kinds):
         reason = "it computes complex numbers"
+    elif torch.bfloat16 in kinds:
+        reason = "it computes numbers of bfloat16; compute in float32, and leave torch.autocast out"
     if reason is not None:
         raise LoweringError(f"no lowering for {node.target}: {reason}", fix=f"it comes from {line_of_node(node)}")
 

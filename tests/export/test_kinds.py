@@ -92,6 +92,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "random numbers like a value": (lambda x: x + torch.randn_like(x), "aten.randn_like.default: it draws random numbers"),
     "dropout that is always on": (lambda x: F.dropout(x, 0.5, training=True), "it draws random numbers"),
     "a Fourier transform": (lambda x: torch.fft.rfft(x).abs(), "aten._fft_r2c.default: it computes complex numbers"),
+    "bfloat16": (lambda x: x.bfloat16() * 2, "aten._to_copy.default: it computes numbers of bfloat16; compute in float32"),
     "complex numbers": (lambda x: torch.view_as_complex(torch.stack([x, x], -1)).real, "view_as_complex.default: it computes complex numbers"),
     "places of nonzeros": (lambda x: x.nonzero().float(), "the shape of what it returns depends on the numbers in a tensor"),
     "the numbers that occur": (lambda x: x.unique(), "the shape of what it returns depends on the numbers in a tensor"),
