@@ -144,6 +144,8 @@ def slice_any(
     kept = range(length)[start:end:step]
     if length > 1 and list(kept) == [length - 1]:
         return last(stream, node, x)
+    if end is not None and 0 <= end < length:  # Of the number of frames that forward got, as `padded[:, :, :frames.shape[2]]`.
+        stream.fixed_length = True
     return x.like_rank5(_slice_of_time(stream, x.rank5, length, kept, step))
 
 
@@ -152,7 +154,7 @@ def _slice_of_time(stream: StreamInterpreter, x: Chunk, length: int, kept: range
     if left_out and step != 1:
         raise Unsupported("takes every other frame, but not up to the last one")
     frames = stream.kernel_input(x, 1, step, -kept.start, 0)
-    late = max(frames.delay, kept.start + left_out)
+    late = max(frames.delay, left_out - frames.extra)  # The last frames are left out, and which these are is known late.
     every = Chunk(frames.data[:, :, ::step], frames.delay, frames.extra - left_out)
     return every if late == every.delay else stream.delayed(every, late)
 

@@ -47,6 +47,11 @@ STREAMS: dict[str, Net] = {
     ),
     "the last step beside the mean": Net(lambda f, r: torch.cat([(y := r(f)[0])[:, -1], y.mean(1)], 1), rnn(nn.GRU)),
     "convolutions along a sequence, padded in front": Net(lambda f, c: c(F.pad(f.transpose(1, 2), (2, 0))).relu().mean(2), nn.Conv1d(FEATURES, 5, 3)),
+    "convolutions along a sequence, without what they pad at the end": Net(
+        lambda f, c: c(f.transpose(1, 2))[:, :, : f.shape[1]].mean(2), nn.Conv1d(FEATURES, 5, 3, padding=2)
+    ),
+    "the features of the frame before": Net(lambda f: torch.cat([f[..., 4:], F.pad(f, (0, 0, 1, 0))[:, : f.shape[1], :4]], 2)[:, -1]),
+    "what changes from frame to frame": Net(lambda f: (f - F.pad(f, (0, 0, 1, 0))[:, : f.shape[1]]).abs().mean(1)),
     "attention within each frame": Net(
         lambda f, a: a(*[f.reshape(-1, 4, 2)] * 3, need_weights=False)[0].reshape(1, -1, 8).mean(1), nn.MultiheadAttention(2, 1, batch_first=True)
     ),
