@@ -123,7 +123,7 @@ def _with_numbers_of_its_type(node: fx.Node, args: tuple[Any, ...]) -> tuple[Any
 
 
 def _check_computable(node: fx.Node) -> None:
-    """Refuse an operation that draws random numbers, which an artifact would repeat, and one with complex or bfloat16 numbers, which no engine has."""
+    """Refuse random numbers, which an artifact would repeat, and complex or bfloat16 numbers, which no engine has."""
     reason = None
     kinds = {value.dtype for value in tree_leaves(node.meta.get("val")) if isinstance(value, Tensor)}
     if draws_random_numbers(node.target, node.args, node.kwargs):
