@@ -6,14 +6,10 @@ import pytest
 
 from clipstep.benchmarks.zoo.entries import ENTRIES
 from clipstep.benchmarks.zoo.measure import export_apart
-from clipstep.runtime.targets import TARGETS
 
 pytestmark = pytest.mark.zoo
 VIDEO = Path(__file__).parents[2] / "training/demo/fight/videos/Fight/v_Fight_g13_c01.mp4"
-BATCH = dict.fromkeys(TARGETS, "aten.conv3d.default: a value that is not one batch of frames")
 FAILING = {
-    "mvit_v1_b": BATCH,
-    "mvit_v2_s": BATCH,
     "co_x3d_s": dict.fromkeys(("executorch", "coreml"), "logits are off where a video of 13 steps is flushed"),
     "tsm_online_mobilenet_v2": {"coreml": "step-float16.mlpackage: shift_9 is off"},
 }
