@@ -125,5 +125,5 @@ def same_golden(recorded: GoldenSteps, computed: GoldenSteps) -> None:
         if not difference <= BOUNDS["float32"] * scale_of(new):
             raise ParityError(f"the bundle's golden {name} are not what the eager network computes", fix="export it again")
     for steps in recorded.flushed.keys() & computed.flushed.keys():
-        if not np.abs(recorded.flushed[steps] - computed.flushed[steps]).max() <= BOUNDS["float32"] * computed.scale("logits"):
+        if not np.abs(recorded.flushed[steps] - computed.flushed[steps]).max() <= BOUNDS["float32"] * computed.flushed_scale():
             raise ParityError(f"the bundle's golden logits of a flushed video of {steps} steps are not the eager network's", fix="export it again")

@@ -113,7 +113,6 @@ def avg_pool(
     stride = each(stride or kernel, x)
     function = F.avg_pool2d if x.data.ndim == 4 else F.avg_pool3d
     if kernel[0] > 1 and kernel[0] == node.all_input_nodes[0].meta["val"].shape[TIME] and not any(padding) and not divisor and not ceil_mode:
-        stream.fixed_length = True
         (x,) = stream.align([x])  # A pool over all frames of the clip, such as F.avg_pool3d(x, x.shape[2:]), is a mean over all of time.
         return over_time(stream, node, replace(x, data=function(x.data, (1, *kernel[1:]), (1, *stride[1:]))))
     if (ceil_mode and stride[0] > 1) or (padding[0] and not count_padding and not divisor):

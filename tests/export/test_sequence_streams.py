@@ -8,6 +8,8 @@ import pytest
 import torch
 from sequence_networks import (
     CHANNELS,
+    CLASSES,
+    CLIP,
     FEATURES,
     HIDDEN,
     SIZE,
@@ -311,3 +313,17 @@ def test_a_network_for_clips_of_one_length_cannot_be_compared() -> None:
     streamed = StreamedNetwork(made(Net(lambda f, a: a(f).mean(1), Fixed())), clip_of_zeros(), 2)
     with pytest.raises(StreamError, match="the network fails on a clip of 10 frames, with which the steps have to be compared"):
         streamed.clip(torch.zeros(1, CHANNELS, 10, SIZE, SIZE))
+
+
+@torch.no_grad()
+def test_a_pool_whose_kernel_is_the_clip_is_a_mean_of_all_frames() -> None:
+    """As in the head of X3D. The network itself takes no shorter clip, so that the steps are compared with a mean."""
+    torch.manual_seed(0)
+    layers = nn.Conv3d(CHANNELS, FEATURES, 1), nn.ReLU(), nn.Flatten(), nn.Linear(FEATURES, CLASSES)
+    pooled, mean = (nn.Sequential(*layers[:2], pool, *layers[2:]).eval() for pool in (nn.AvgPool3d((CLIP, SIZE, SIZE)), nn.AdaptiveAvgPool3d(1)))
+    streamed = StreamedNetwork(pooled, clip_of_zeros(), 1)
+    states, video = list(streamed.initial_states().values()), torch.randn(1, CHANNELS, 5, SIZE, SIZE)
+    for step in range(1, 6):
+        logits, *states = streamed(video[:, :, step - 1 : step], *states)
+        torch.testing.assert_close(logits, mean(video[:, :, :step]), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(streamed.clip(video[:, :, :step]), mean(video[:, :, :step]), atol=1e-5, rtol=1e-5)

@@ -69,6 +69,15 @@ def test_scales_by_hand(values: Any, scale: float) -> None:
     assert scale_of(np.array(values, np.float32)) == pytest.approx(scale)
 
 
+def test_the_scale_of_flushed_videos_is_theirs_and_that_of_the_steps_stays() -> None:
+    """A stream that predicts nothing before the end of a short video has zeros as the logits of its steps."""
+    subclips, nothing = np.zeros((3, 1, 4, 4, 3), np.uint8), np.zeros((3, 2), np.float32)
+    golden = GoldenSteps(subclips, nothing, {}, {3: np.array([0.5, -0.25], np.float32)})
+    assert (golden.flushed_scale(), golden.scale("logits")) == (0.75, 0.01)
+    larger = GoldenSteps(subclips, nothing + np.array([0, 2], np.float32), {}, golden.flushed)
+    assert larger.flushed_scale() == larger.scale("logits") == 2
+
+
 def test_an_output_that_is_constant_or_zero_has_a_bound_too() -> None:
     for value, largest in ((4.0, 2e-5), (0.0, 1e-6)):
         constant = np.full((4, 2), value, np.float32)

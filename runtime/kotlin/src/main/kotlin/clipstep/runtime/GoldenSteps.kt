@@ -33,6 +33,12 @@ class GoldenSteps private constructor(
      */
     val scales: List<Double> by lazy { (listOf(logits) + states + kept).map { scaleOf(it) } }
 
+    /**
+     * The scale of the logits of flushed videos: the larger one of theirs and of those of the steps, which are zeros where a stream has no
+     * prediction before the end of so short a video. The same as Python's `flushed_scale`.
+     */
+    internal val flushedScale: Double by lazy { max(scales[0], flushed?.let { scaleOf(it) } ?: 0.0) }
+
     /** Whether the frames are float32: those of joints, or of images on another scale. */
     val hasFloatFrames: Boolean get() = subclips.dtype == "F32"
 
@@ -211,7 +217,7 @@ private fun compare(model: StepModel, golden: GoldenSteps, step: Int, result: St
 private fun compareFlushed(model: StepModel, golden: GoldenSteps, steps: Int, states: List<FloatArray>, bound: Double, before: Errors): Errors {
     val reference = golden.flushed(steps) ?: return before
     val error = largestDifference(endVideo(model, states), reference)
-    val scale = golden.scales[0]
+    val scale = golden.flushedScale
     if (!error.isFinite()) throw ParityException("logits of the flushed video are not finite at step $steps", expected = "numbers, as in the golden steps")
     if (error > bound * scale) {
         val plural = if (steps == 1) "" else "s"
