@@ -47,10 +47,6 @@ def cumsum(x: Any, dim: int, *, result: torch.dtype, **_: Any) -> Any:
     return mb.cumsum(x=value, axis=dim % x.rank) if x.rank else value
 
 
-def sort(x: Any, dim: int = -1, descending: bool = False, *, stable: bool | None = None) -> list[Any]:
-    return topk(x, x.shape[dim], dim, descending)
-
-
 def topk(x: Any, k: int, dim: int = -1, largest: bool = True, ordered: bool = True) -> list[Any]:
     values, places = mb.topk(x=arithmetic(x, x)[0], k=k, axis=dim % x.rank, ascending=not largest)
     return [values, places]
@@ -65,7 +61,6 @@ OPERATORS: dict[Any, Function] = {
     aten.mean.dim: reduction(mb.reduce_mean),
     aten.prod.dim_int: reduction(mb.reduce_prod),
     aten.softmax.int: softmax,
-    aten.sort.stable: lambda x, *, stable=None, dim=-1, descending=False: sort(x, dim, descending),
     aten.sum.dim_IntList: reduction(mb.reduce_sum),
     aten.topk.default: topk,
 }

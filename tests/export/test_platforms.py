@@ -32,14 +32,14 @@ class Costs:
 
 
 def test_the_cheapest_variant_is_kept_for_each_platform_and_noted(pooled_run: Run, tmp_path: Path) -> None:
-    costs = Costs({"arm64": {"batched": 1.5}, "x86_64": {"3d": 2.25}})
+    costs = Costs({"arm64": {"per-frame": 1.5}, "x86_64": {"3d": 2.25}})
     export_network(pooled_run.spec(), tmp_path / "two.clipstep", ExportOptions(targets=("onnx",), platforms=("arm64", "x86_64"), tune=costs))
     bundle = Bundle.open(tmp_path / "two.clipstep")
-    for platform, chosen, form, unit in (("arm64", "batched", "lowered", "M ARM64 instructions"), ("x86_64", "3d", "3d", "ms")):
+    for platform, chosen, form, unit in (("arm64", "per-frame", "lowered", "M ARM64 instructions"), ("x86_64", "3d", "3d", "ms")):
         artifact = bundle.artifact("onnx", platform)
         assert (artifact.platform, artifact.form, artifact.file) == (platform, form, f"step-{platform}.onnx")
         assert artifact.tuning is not None and (artifact.tuning.chosen, artifact.tuning.unit) == (chosen, unit)
-        assert artifact.tuning.measured == {name: costs.costs[platform].get(name, 9.0) for name in ("channel-major", "batched", "3d")}
+        assert artifact.tuning.measured == {name: costs.costs[platform].get(name, 9.0) for name in ("channel-major", "per-frame", "3d")}
         assert (bundle.path / artifact.file).read_bytes() == costs.seen[platform][chosen]
         ranks = {
             len(value.type.tensor_type.shape.dim)
@@ -60,7 +60,7 @@ def test_of_equally_cheap_variants_the_default_one_is_kept(pooled_run: Run, tmp_
 def test_a_form_asked_for_is_kept_when_tuning(pooled_run: Run, tmp_path: Path) -> None:
     costs = Costs({"arm64": {"3d": 1.0}})
     export_network(pooled_run.spec(), tmp_path / "x.clipstep", ExportOptions(targets=("onnx",), form="lowered", platforms=("arm64",), tune=costs))
-    assert set(costs.seen["arm64"]) == {"channel-major", "batched"}  # The other variants are the same files in so small a network.
+    assert set(costs.seen["arm64"]) == {"channel-major", "per-frame"}  # The other variants are the same files in so small a network.
 
 
 def test_without_tuning_a_platform_gets_the_default_variant(pooled_run: Run, tmp_path: Path) -> None:
