@@ -17,6 +17,7 @@ from clipstep.export.purity.reachable import snapshot
 from clipstep.export.purity.snapshot import same
 from clipstep.export.sample import sample_frames
 from clipstep.export.source_lines import describe_error, line_of_error
+from clipstep.export.turns import one_at_a_time
 from clipstep.network.inputs import VIDEO, Images, Joints, NetworkInput
 from clipstep.network.spec import NetworkSpec, check_normalisation, weights_sha256
 from clipstep.network.text_files import read_lines, unquoted
@@ -30,6 +31,7 @@ FACTORY_SEED = 67280421310721
 """The seed for factories, which is torch's own in a fresh process: random weights are the same each time that they are made."""
 
 
+@one_at_a_time()
 def network_of_factory(
     factory: str,
     *,

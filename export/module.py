@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clipstep.export.contract import check_weights
 from clipstep.export.sample import sample_frames
+from clipstep.export.turns import one_at_a_time
 from clipstep.network.inputs import VIDEO, Images, Joints, NetworkInput
 from clipstep.network.spec import NetworkSpec, check_frames, check_normalisation, weights_sha256
 from clipstep.runtime.bundle.manifest import FrameSource, ModuleProvenance
@@ -18,6 +19,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import listed
 
 
+@one_at_a_time()
 def network_of_module(
     module: nn.Module,
     *,

@@ -1,8 +1,6 @@
 """An export: traces the step, records golden steps, writes and verifies each artifact, and writes the manifest."""
 
-import contextlib
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -25,6 +23,7 @@ from clipstep.export.step import program_of
 from clipstep.export.stream.adapt import window_frames
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY, Target
+from clipstep.export.turns import one_at_a_time
 from clipstep.export.variants import ContextFactory, Graphs, VariantWriter, variants_of
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import MANIFEST
@@ -75,17 +74,7 @@ class ExportResult:
             raise error
 
 
-_EXPORTING = threading.RLock()
-
-
-@contextlib.contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Make threads take turns, because torch's tracing and coremltools' builder keep their state in globals."""
-    with _EXPORTING:
-        yield
-
-
-@_one_at_a_time()
+@one_at_a_time()
 def export_network(
     spec: NetworkSpec,
     out: Path,

@@ -12,6 +12,7 @@ from clipstep.export.module import network_of_module
 from clipstep.export.network_source import NetworkSource
 from clipstep.export.outputs import AskedOutputs
 from clipstep.export.step import StepProgram, program_of
+from clipstep.export.turns import one_at_a_time
 from clipstep.network.inputs import input_of_manifest
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import Bundle
@@ -45,6 +46,7 @@ def reference_program_of(bundle: Bundle, spec: NetworkSpec, *, check: bool) -> S
     return program_of(spec, export.stream_frames, bundle.manifest.window_frames, asked=AskedOutputs(logits, kept), check=check)
 
 
+@one_at_a_time()
 def reference_network(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
     """Load the network that the user named, and check that its weights have the hash in the bundle's provenance.
 
@@ -58,6 +60,7 @@ def reference_network(bundle: Bundle, network: NetworkSource) -> NetworkSpec:
     return spec
 
 
+@one_at_a_time()
 def reference_module(bundle: Bundle, module: nn.Module) -> NetworkSpec:
     """Return a module in memory as a network spec with the bundle's sizes, labels and normalisation.
 

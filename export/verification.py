@@ -9,6 +9,7 @@ from clipstep.export.golden_steps import GOLDEN_STEPS, check_steps, record_golde
 from clipstep.export.interface import check_network
 from clipstep.export.parity import runtime_of, verify_bundle
 from clipstep.export.reference import reference_program_of
+from clipstep.export.turns import one_at_a_time
 from clipstep.network.spec import NetworkSpec
 from clipstep.network.videos import read_subclips
 from clipstep.runtime.bundle import Bundle
@@ -86,6 +87,7 @@ class Reference:
     stream: StreamCheck | None = None
 
 
+@one_at_a_time()
 def fresh_reference(bundle: Bundle, spec: NetworkSpec, video: Path | None) -> Reference:
     """Compute golden steps anew with the eager network, on the bundle's golden frames or on those of a video.
 

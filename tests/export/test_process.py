@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 import torch
 
+from clipstep.export import export, verify
 from clipstep.export.interrupts import interruptible
 from clipstep.export.mlprogram import MlProgram
+from clipstep.export.module import network_of_module
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.network.rng_state import preserved_rng_state
@@ -142,13 +144,50 @@ def test_exports_in_two_threads_leave_the_process_as_it_was(pooled_run: Run, tmp
     streams, level = (sys.stdout, sys.stderr), logging.root.manager.disable
     handler, error_stream = signal.getsignal(signal.SIGINT), os.fstat(2)
     paths = [tmp_path / f"{name}.clipstep" for name in "ab"]
-    specs = [pooled_run.spec("pooled") for _ in paths]  # Not in the threads: while torch.export traces a module, its weights are not numbers.
+    specs = [pooled_run.spec("pooled") for _ in paths]
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda spec, path: export_network(spec, path, ExportOptions(("onnx", "executorch"))), specs, paths)
     files = [(path / "step.pte").read_bytes() for path in paths]
     assert len(first.manifest.artifacts) == len(second.manifest.artifacts) == 2 and files[0].replace(b'"a"', b'"b"') == files[1]
     assert (sys.stdout, sys.stderr) == streams and logging.root.manager.disable == level
     assert signal.getsignal(signal.SIGINT) is handler and os.path.samestat(os.fstat(2), error_stream)
+
+
+class _Waiting(torch.nn.Module):
+    """A network that calls a function while it is traced."""
+
+    def __init__(self, while_traced: Callable[[], object]) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv3d(3, 2, 1)
+        self.while_traced = while_traced
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_exporting():
+            self.while_traced()
+        return self.layer(x).mean((2, 3, 4))
+
+
+@pytest.mark.parametrize("used", ["export", "verify"])
+def test_a_module_that_two_threads_use_is_not_looked_at_while_one_traces_it(used: str, tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"frames": 2, "size": 8, "labels": ("a", "b"), "mean": (0.0,) * 3, "std": (1.0,) * 3, "fps": 25}
+    traced, done, overlaps = threading.Event(), threading.Event(), list[bool]()
+    network = _Waiting(lambda: (traced.set(), overlaps.append(done.wait(0.3)))).eval()
+    export(network, tmp_path / "first.clipstep", targets=("onnx",), **sizes)
+    traced.clear()
+    overlaps.clear()
+
+    def use() -> None:
+        traced.wait(60)
+        try:
+            network_of_module(network, **sizes) if used == "export" else verify(tmp_path / "first.clipstep", module=network)
+        finally:
+            done.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = [pool.submit(use), pool.submit(export, network, tmp_path / "second.clipstep", targets=("onnx",), **sizes)]
+        for outcome in outcomes:
+            outcome.result()
+    assert overlaps[0] is False
 
 
 def test_a_handler_of_ctrl_c_that_is_set_during_an_export_stays() -> None:
