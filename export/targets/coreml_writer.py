@@ -26,6 +26,8 @@ SHARED_CONSTANTS = ("common::noop_elimination", "common::dead_code_elimination",
 FOLDED = "common::const_elimination"
 ROUNDED = ("common::add_fp16_cast", "common::remove_redundant_ops", "common::cast_optimization")
 """The passes of coremltools that a graph needs after ours, in the order `ROUNDED`, for float16 alone, `FOLDED` and `SHARED_CONSTANTS`."""
+CASTS = ("_to_fp16", "_to_fp32")
+"""How the names end that coremltools gives to what it rounds for float16."""
 LARGEST = torch.finfo(torch.float16).max
 
 
@@ -73,13 +75,17 @@ def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str, i
     """
     passes = (*(ROUNDED if precision == "float16" else ()), FOLDED, *SHARED_CONSTANTS)
     origins: dict[str, fx.Node] = {}
-    written = ml_program(graph, program.input_names, program.output_names, _target(ios), origins)
+    names = [*program.input_names, *program.output_names]
+    clash = any(name.endswith(CASTS) for name in names)
+    stand_ins = [f"value_{place}" for place in range(len(names))] if clash else names
+    inputs = len(program.input_names)
+    written = ml_program(graph, stand_ins[:inputs], stand_ins[inputs:], _target(ios), origins)
     compute_precision: Any = _precision(precision)
     if precision == "float16" and (wide := nodes_beyond_float16(graph, program)):
         compute_precision = FP16ComputePrecision(op_selector=lambda operation: origins.get(operation.name) not in wide)
     try:
         with np.errstate(over="ignore"):  # coremltools compares the ranges of types in a narrower one.
-            return ct.convert(
+            model = ct.convert(
                 written,
                 minimum_deployment_target=_target(ios),
                 compute_precision=compute_precision,
@@ -88,6 +94,7 @@ def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str, i
             )
     except Exception as error:  # coremltools raises many types.
         raise Unsupported(f"coremltools refuses the program, {describe_error(error)}") from error
+    return _named(model, program) if clash else model
 
 
 def nodes_beyond_float16(graph: fx.GraphModule, program: StepProgram) -> set[fx.Node]:
@@ -117,12 +124,40 @@ def converted(graph: nn.Module, program: StepProgram, precision: str, ios: int =
         compute_precision=_precision(precision),
         skip_model_load=True,
         # Inputs are not named here, because coremltools would reorder them. Without a type the outputs would be float16.
-        outputs=[ct.TensorType(name=name, dtype=np.float32) for name in program.output_names],
+        outputs=[ct.TensorType(name=f"value_{place}", dtype=np.float32) for place in range(len(program.output_names))],
     )
+    return _named(model, program)
+
+
+def _named(model: ct.models.MLModel, program: StepProgram) -> ct.models.MLModel:
+    """Return a model with the program's names for inputs and outputs; values inside that have such a name get another one."""
     spec = model.get_spec()
-    for old, new in zip([value.name for value in spec.description.input], program.input_names, strict=True):
-        ct.utils.rename_feature(spec, old, new, rename_outputs=False)
+    features = (*spec.description.input, *spec.description.output)
+    given = {feature.name: name for feature, name in zip(features, (*program.input_names, *program.output_names), strict=True)}
+    names = {name: f"inner_{name}" for name in given.values() if name not in given} | given
+    for feature in features:
+        feature.name = given[feature.name]
+    for function in spec.mlProgram.functions.values():
+        for value in function.inputs:
+            value.name = names.get(value.name, value.name)
+        for block in function.block_specializations.values():
+            _rename(block, names)
     return ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
+
+
+def _rename(block: Any, names: dict[str, str]) -> None:
+    block.outputs[:] = [names.get(name, name) for name in block.outputs]
+    for value in block.inputs:
+        value.name = names.get(value.name, value.name)
+    for operation in block.operations:
+        for argument in operation.inputs.values():
+            for binding in argument.arguments:
+                if binding.HasField("name"):
+                    binding.name = names.get(binding.name, binding.name)
+        for value in operation.outputs:
+            value.name = names.get(value.name, value.name)
+        for inner in operation.blocks:
+            _rename(inner, names)
 
 
 def _precision(name: str) -> ct.precision:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.export import export
+from clipstep.export.targets import coreml_writer
+from clipstep.export.unsupported import Unsupported
 
 KNOWN = {"frames": 4, "size": 8, "labels": ("a", "b"), "mean": (114.0,) * 3, "std": (57.0,) * 3, "fps": 25.0}
 
@@ -51,3 +53,18 @@ def test_a_state_may_be_called_as_a_value_inside(target: str, form: str, names_i
     assert len(inside) > 5
     manifest = export(Averaging(inside[:3] + inside[-3:]).eval(), tmp_path / "b.clipstep", targets=[target], form=form, **KNOWN).manifest
     assert [state.name for state in manifest.states] == inside[:3] + inside[-3:]
+
+
+def not_written(*_: object) -> None:
+    raise Unsupported("an operator that is not written here")
+
+
+def test_a_state_may_be_called_as_a_value_of_coremltools_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coreml_writer, "to_ml_program", not_written)
+    manifest = export(Averaging(["mean", "relu", "logits_1"]).eval(), tmp_path / "a.clipstep", targets=["coreml"], **KNOWN).manifest
+    assert [state.name for state in manifest.states] == ["mean", "relu", "logits_1"]
+
+
+def test_a_state_may_be_called_as_a_rounded_value(tmp_path: Path) -> None:
+    manifest = export(Averaging(["frames_to_fp16", "mean_to_fp32"]).eval(), tmp_path / "a.clipstep", targets=["coreml"], **KNOWN).manifest
+    assert [state.name for state in manifest.states] == ["frames_to_fp16", "mean_to_fp32"]

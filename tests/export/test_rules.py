@@ -61,6 +61,15 @@ def check(module: nn.Module, x: Tensor) -> None:
         assert {node.target for node in lowered.graph.nodes if node.op == "call_function"} <= KNOWN_OPERATORS
 
 
+@pytest.mark.parametrize("function", [lambda y: y.mean((2, 3), keepdim=True).squeeze()])
+def test_operators_on_values_of_four_axes_are_written_as_ones_that_every_writer_takes(function: Callable[[Tensor], Tensor]) -> None:
+    module, x = Wrap(lambda y: function(y[:, :, 0])), torch.randn(3, 2, 4, 4)
+    for target in TARGETS.values():
+        lowered = lower(module, (x,), next(iter(target.variants.values())))
+        torch.testing.assert_close(lowered(x)[0], module(x)[0])
+        assert {node.target for node in lowered.graph.nodes if node.op == "call_function"} <= target.load_writer().OPERATORS.keys()
+
+
 class Ranks(TorchDispatchMode):
     """Records the largest rank of any operation's result."""
 

@@ -1,4 +1,4 @@
-"""Choices, lookups, assignments, shifts of bits and shuffles of pixels."""
+"""Axes of size 1, choices, lookups, assignments, shifts of bits and shuffles of pixels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 
 aten = torch.ops.aten
+
+
+def squeeze(x: Tensor) -> Tensor:
+    return x.squeeze([axis for axis, size in enumerate(x.shape) if size == 1])
 
 
 def embedding(weight: Tensor, indices: Tensor, *_: Any) -> Tensor:
@@ -69,6 +73,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.__rshift__.Scalar: shift_right,
     aten.bitwise_left_shift.Tensor_Scalar: shift_left,
     aten.bitwise_right_shift.Tensor_Scalar: shift_right,
+    aten.squeeze.default: squeeze,
     aten.embedding.default: embedding,
     aten.bucketize.Tensor: bucketize,
     aten.searchsorted.Tensor: searchsorted,

@@ -67,10 +67,10 @@ def unsqueeze(profile: EngineProfile, x: Operand, dim: int) -> Value | Tensor:
     return reshape(profile, x, shape)
 
 
-def squeeze(profile: EngineProfile, x: Operand, dims: int | Sequence[int] | None = None) -> LazyPermutation | Tensor:
+def squeeze(profile: EngineProfile, x: Operand, dims: int | Sequence[int]) -> LazyPermutation | Tensor:
     """Remove axes of size 1. If a value of one frame loses its axis of time only, the result is that frame."""
     rank = len(x.shape)
-    asked = range(rank) if dims is None else [d % rank for d in ([dims] if isinstance(dims, int) else dims)]
+    asked = [d % rank for d in ([dims] if isinstance(dims, int) else dims)]
     gone = [d for d in asked if x.shape[d] == 1]
     if isinstance(x, Frames) and gone == [TIME]:
         return x.tensors[0]
@@ -321,7 +321,6 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.permute.default: permute,
     aten.transpose.int: transpose,
     aten.unsqueeze.default: unsqueeze,
-    aten.squeeze.default: squeeze,
     aten.squeeze.dim: squeeze,
     aten.squeeze.dims: squeeze,
     aten.cat.default: cat,
