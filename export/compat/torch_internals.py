@@ -106,6 +106,10 @@ def returns_tensors(operator: OpOverload) -> bool:
     return any("Tensor" in str(value.type) for value in operator._schema.returns)
 
 
+def returns_several(operator: OpOverload) -> bool:
+    return len(operator._schema.returns) > 1
+
+
 def operators_of_core_aten() -> list[OpOverload]:
     """Return the operators that PyTorch calls Core ATen: those that every exported network can be decomposed into."""
     found = []

@@ -29,7 +29,7 @@ from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules import BY_RULE_ALWAYS, rule_of
 from clipstep.export.lowering.rules.convolution import convolution_of
 from clipstep.export.lowering.rules.formulas import formula_of
-from clipstep.export.lowering.rules.kinds import is_pointwise, reason_against
+from clipstep.export.lowering.rules.kinds import DEPENDS_ON_NUMBERS, is_pointwise, reason_against
 from clipstep.export.lowering.rules.strategies import strategy_for
 from clipstep.export.lowering.values import Frames
 from clipstep.export.source_lines import describe_error, line_of_error, line_of_node
@@ -136,6 +136,13 @@ def _check_computable(node: fx.Node) -> None:
         raise LoweringError(f"no lowering for {node.target}: {reason}", fix=f"it comes from {line_of_node(node)}")
 
 
+def _is_fixed(node: fx.Node) -> bool:
+    """Whether torch.export knew the shapes that a node returns, and the numbers beside tensors."""
+    values = tree_leaves(node.meta.get("val"))
+    numbers = [number for value in values for number in (value.shape if isinstance(value, Tensor) else [value])]
+    return not any(isinstance(number, torch.SymInt | torch.SymFloat | torch.SymBool) for number in numbers)
+
+
 class _Lowering(fx.Interpreter):
     """Runs the rank-5 graph: operations on values of rank 5 or more by their rules, and all others as they are."""
 
@@ -168,6 +175,8 @@ class _Lowering(fx.Interpreter):
         by_rule = high or n.target in BY_RULE_ALWAYS or any(isinstance(value, LazyPermutation | Frames) for value in tree_leaves((args, kwargs)))
         try:
             if not by_rule:
+                if DEPENDS_ON_NUMBERS & {*getattr(n.target, "tags", ())} and not _is_fixed(n):
+                    raise Unsupported(reason_against(n.target))
                 with metadata_of(n):
                     return self._as_it_is(n, args, kwargs)
             if (rule := rule_of(n.target)) is None:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipstep.export.compat.torch_internals import TorchDispatchMode, argument_names, draws_random_numbers, tree_leaves
+from clipstep.export.compat.torch_internals import OpOverload, TorchDispatchMode, argument_names, draws_random_numbers, tree_leaves
 from clipstep.export.purity.snapshot import same
 from clipstep.export.source_lines import UNKNOWN, is_user_file, line_of_frame, stack_to_user_code
+from clipstep.runtime.errors import ClipstepError
 
 UNINITIALISED = ("empty", "new_empty", "resize")
 """Operations whose result is uninitialised memory, which must not be compared."""
@@ -36,12 +37,21 @@ class Operation:
 class OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the random and training-mode operations that run inside; with `checksums` every operation, and a checksum of its results."""
 
+    supports_higher_order_operators = True
+
     def __init__(self, *, checksums: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.checksums = checksums
         self.operations: list[Operation] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not isinstance(func, OpOverload):
+            stack = stack_to_user_code()
+            raise ClipstepError(
+                f"no lowering for torch's {func}, which takes functions",
+                expected="operators on tensors, such as torch.where in place of torch.cond",
+                fix=f"it comes from {line_of_frame(stack[-1]) if stack else UNKNOWN}",
+            )
         result = func(*args, **(kwargs or {}))
         name, random = str(func), draws_random_numbers(func, args, kwargs or {})
         named = zip(argument_names(func), args, strict=False)

@@ -126,8 +126,8 @@ def pad_time(stream: StreamInterpreter, _: fx.Node, x: Chunk, amounts: Sequence[
     place = 2 * (x.data.ndim - 1 - x.axis)
     front, back = (*amounts[place : place + 2], 0, 0)[:2]
     within = [*amounts[:place], *([0, 0] if amounts[place + 2 :] else []), *amounts[place + 2 :]]
-    if back < 0 or ((front or back) and (mode != "constant" or value)):
-        raise Unsupported("pads time with other values than zeros, or removes frames at the end")
+    if (front or back) and (mode != "constant" or value):
+        raise Unsupported("pads time with other values than zeros")
     data = stream.fill_outside(x, 0, 0.0, before=front > 0 and x.delay > 0, after=back > 0)
     return replace(x, data=F.pad(data, within, mode, value) if any(within) else data, delay=x.delay - front, extra=x.extra + front + back)
 

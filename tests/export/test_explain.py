@@ -116,6 +116,7 @@ def test_graphs_after_each_pass() -> None:
     assert [name for name, _ in seen] == [
         "export",
         "fold_constants",
+        "narrow_doubles",
         "simplify_pools_and_strides",
         "add_batch_axes",
         "find_channel_shuffles",

@@ -1,5 +1,6 @@
 """Operators of every kind after the lowering, compared with torch, and those that cannot be lowered, with their reasons."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,21 +11,28 @@ import torch
 from onnx.checker import check_model
 from onnxruntime import InferenceSession
 from operations import KINDS, All, X
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from clipstep.export.lowering.lower import LoweringError, lower
+from clipstep.export.lowering.lower import LoweringError, lower, lower_graph, simplified
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.mlprogram import MlProgram
 from clipstep.export.targets import coreml, coreml_writer, executorch, onnx
 from clipstep.export.targets.onnx_operations import onnx_model
 
 
+@functools.cache
+def network_of(kind: str) -> tuple[All, Tensor, fx.GraphModule]:
+    """The operations of a kind as a network, its input, and its graph before it is lowered for an engine."""
+    network, x = All(KINDS[kind]), torch.randn(X[1:], generator=torch.Generator().manual_seed(1))
+    return network, x, simplified(network, (x,))
+
+
 @pytest.mark.parametrize("profile", [onnx.PROFILE, executorch.PROFILE], ids=["onnx", "executorch"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_operations_of_a_kind(kind: str, profile: EngineProfile) -> None:
-    network, x = All(KINDS[kind]), torch.randn(X[1:], generator=torch.Generator().manual_seed(1))
-    lowered = lower(network, (x,), profile)
+    network, x, graph = network_of(kind)
+    lowered = lower_graph(graph, (x,), profile)
     other = torch.randn(X[1:], generator=torch.Generator().manual_seed(2))
     for name, got, expected in zip(KINDS[kind], lowered(other), network(other), strict=True):
         assert got.dtype == expected.dtype and got.shape == expected.shape, name
@@ -36,9 +44,9 @@ def test_operations_of_a_kind(kind: str, profile: EngineProfile) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_onnx_files_with_operations_of_a_kind(kind: str) -> None:
     """Written by our own writer alone, and run in onnxruntime."""
-    network, x = All(KINDS[kind]), torch.randn(X[1:], generator=torch.Generator().manual_seed(1))
+    network, x, graph = network_of(kind)
     names = [f"y{place}" for place in range(len(KINDS[kind]))]
-    model = onnx_model(lower(network, (x,), onnx.PROFILE), ["x"], names)
+    model = onnx_model(lower_graph(graph, (x,), onnx.PROFILE), ["x"], names)
     check_model(model, full_check=True)
     session = InferenceSession(model.SerializeToString())
     other = torch.randn(X[1:], generator=torch.Generator().manual_seed(2))
@@ -72,9 +80,9 @@ def test_a_mask_that_depends_on_no_input_is_a_constant(new: Callable[[Tensor, tu
 @pytest.mark.parametrize("kind", KINDS)
 def test_ml_programs_with_operations_of_a_kind(kind: str, tmp_path: Path) -> None:
     """Written by our own writer alone, and evaluated."""
-    network, x = All(KINDS[kind]), torch.randn(X[1:], generator=torch.Generator().manual_seed(1))
+    network, x, graph = network_of(kind)
     program: Any = SimpleNamespace(input_names=["x"], output_names=[f"y{place}" for place in range(len(KINDS[kind]))], frames=x, states={})
-    coreml_writer.to_ml_program(lower(network, (x,), coreml.PROFILE), program, "float32").save(str(tmp_path / "step.mlpackage"))
+    coreml_writer.to_ml_program(lower_graph(graph, (x,), coreml.PROFILE), program, "float32").save(str(tmp_path / "step.mlpackage"))
     other = torch.randn(X[1:], generator=torch.Generator().manual_seed(2))
     for name, got, expected in zip(KINDS[kind], MlProgram(tmp_path / "step.mlpackage").run([other.numpy()]), network(other), strict=True):
         values = torch.from_numpy(got).to(expected.dtype)
@@ -96,6 +104,11 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "complex numbers": (lambda x: torch.view_as_complex(torch.stack([x, x], -1)).real, "view_as_complex.default: it computes complex numbers"),
     "places of nonzeros": (lambda x: x.nonzero().float(), "the shape of what it returns depends on the numbers in a tensor"),
     "the numbers that occur": (lambda x: x.unique(), "the shape of what it returns depends on the numbers in a tensor"),
+    "places of nonzeros in a matrix": (lambda x: x[0, 0, 0].nonzero(), "aten.nonzero.default: the shape of what it returns depends on the numbers"),
+    "chosen numbers of a matrix": (lambda x: x[0, 0, 0].masked_select(x[0, 0, 0] > 0), "aten.masked_select.default: the shape of what it returns"),
+    "how often numbers occur": (lambda x: (x[0, 0, 0, 0] * 4).long().abs().bincount(), "aten.bincount.default: the shape of what it returns"),
+    "a number out of a tensor": (lambda x: x * x.max().item(), "it reads a number out of a tensor, as item() does"),
+    "two results of each number": (lambda x: x.frexp()[0], "aten.frexp.Tensor: it has no rule"),
     "whole numbers added at computed places": (
         lambda x: x.long().index_add(4, x[0, 0, 0, 0].argsort(), x.long()).float(),
         "aten.index_put.default: a sum of whole numbers at computed places",

@@ -238,6 +238,11 @@ CHANCE: dict[str, tuple[str, str]] = {
         "class Net(Base):\n def start(self): self.dice = np.random.default_rng(1)\n def use(self, f):\n  return f * float(self.dice.random()) # HERE",
         "the network is not deterministic: {line}, in use; got numbers from network.dice",
     ),
+    "a choice between functions": (
+        "class Net(Base):\n def use(self, f): return torch.cond(f.sum() > 0, torch.sin, torch.cos, (f,)) # HERE",
+        "no lowering for torch's cond, which takes functions; expected operators on tensors, such as torch.where in place of torch.cond; "
+        "it comes from {line}",
+    ),
     "training switched on in forward": (
         "class Net(Base):\n def start(self): self.norm = nn.BatchNorm1d(8)\n def use(self, f):\n  self.train() # HERE\n  return f",
         "the network is in training mode: {line}, in use; got forward switches network, network.conv, network.linear and 1 more to training",

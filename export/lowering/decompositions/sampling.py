@@ -1,31 +1,53 @@
-"""Sampling at points that are computed: `grid_sample` in two and three dimensions."""
+"""Sampling at points that are computed, `grid_sample` in two and three dimensions; and resizing with antialiasing."""
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+LINEAR, NEAREST, CUBIC = range(3)
+OFFSETS = {LINEAR: (0, 1), NEAREST: (0,), CUBIC: (-1, 0, 1, 2)}
+"""How far the pixels that count lie behind the point, for each mode of `grid_sample`."""
+
+
+def _linear(distance: Tensor) -> Tensor:
+    return 1 - distance
+
+
+def _cubic(distance: Tensor, a: float = -0.75) -> Tensor:
+    """Keys' kernel for distances of 0 to 2."""
+    near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
+    return torch.where(distance <= 1, near, ((distance - 5) * distance + 8) * distance * a - 4 * a)
+
+
+KERNELS: dict[int, Callable[[Tensor], Tensor]] = {LINEAR: _linear, CUBIC: _cubic}
+
 
 def grid_sampler(x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: bool) -> Any:
     """Sample `x` `(N, C, *sizes)` at the points of `grid` `(N, *out, axes)`, whose coordinates are from -1 to 1, the last axis first.
 
-    `mode` is 0 for linear, 1 for nearest; `padding` is 0 for zeros, 1 for the border, 2 for reflection, as in `aten.grid_sampler_2d`.
+    `mode` is 0 for linear, 1 for nearest, 2 for cubic; `padding` is 0 for zeros, 1 for the border, 2 for reflection, as in `aten.grid_sampler_2d`.
     """
-    if mode not in (0, 1):
-        return NotImplemented
     sizes = x.shape[2:]
-    points = [_reflected(_pixels(grid[..., -1 - axis], size, align_corners), size, padding, align_corners) for axis, size in enumerate(sizes)]
-    corners = [point.round() if mode else point.floor() for point in points]
+
+    def inside(point: Tensor, size: int) -> Tensor:
+        return _reflected(point, size, padding, align_corners)
+
+    points = [_pixels(grid[..., -1 - axis], size, align_corners) for axis, size in enumerate(sizes)]
+    points = points if mode == CUBIC else list(map(inside, points, sizes))
+    corners = [point.round() if mode == NEAREST else point.floor() for point in points]
     total: Any = 0
-    for offsets in [(0,) * len(sizes)] if mode else itertools.product((0, 1), repeat=len(sizes)):
-        places = [corner + offset for corner, offset in zip(corners, offsets, strict=True)]
+    for offsets in itertools.product(OFFSETS[mode], repeat=len(sizes)):
+        taps = [corner + offset for corner, offset in zip(corners, offsets, strict=True)]
+        places = list(map(inside, taps, sizes)) if mode == CUBIC else taps
         value = _taken(x, places)
         weight: Any = 1
-        for point, place in zip(points, places, strict=True) if not mode else ():
-            weight = weight * (1 - (point - place).abs()).unsqueeze(1)
+        for point, tap in zip(points, taps, strict=True) if mode != NEAREST else ():
+            weight = weight * KERNELS[mode]((point - tap).abs()).unsqueeze(1)
         for place, size in zip(places, sizes, strict=True) if padding == 0 else ():
             weight = weight * torch.logical_and(place >= 0, place <= size - 1).to(x.dtype).unsqueeze(1)
         total = total + value * weight
@@ -60,7 +82,31 @@ def _taken(x: Tensor, places: list[Tensor]) -> Tensor:
     return x.reshape(*x.shape[:2], math.prod(sizes)).gather(2, index).reshape(*x.shape[:2], *out)
 
 
+def resized_with_antialiasing(
+    kernel: Callable[[Tensor], Tensor], reach: int, x: Tensor, size: Sequence[int], align_corners: bool, *scales: float | None
+) -> Tensor:
+    """Resize rows and columns by products with matrices. Where it makes an image smaller, the kernel is as wide as the pixels that become one."""
+    for axis, (length, scale) in enumerate(zip(size, scales or (None, None), strict=True), start=2):
+        matrix = _weights(kernel, reach, x.shape[axis], length, align_corners, scale).to(x.dtype)
+        x = matrix @ x if axis == 2 else x @ matrix.T
+    return x
+
+
+def _weights(kernel: Callable[[Tensor], Tensor], reach: int, size: int, out: int, align_corners: bool, scale: float | None) -> Tensor:
+    """Return how much of each of `size` pixels is in each of `out` pixels: `(out, size)`."""
+    step = (size - 1) / max(1, out - 1) if align_corners else 1 / scale if scale else size / out
+    stretch = max(1.0, step)
+    centres = step * (torch.arange(out, dtype=torch.float64).unsqueeze(1) + 0.5)
+    pixels = torch.arange(size, dtype=torch.float64) + 0.5
+    first, end = (centres - reach * stretch + 0.5).trunc() + 0.5, (centres + reach * stretch + 0.5).trunc() + 0.5
+    counts = torch.logical_and(pixels >= first, pixels < end)
+    weights = torch.where(counts, kernel(((pixels - centres) / stretch).abs().clamp(max=reach)), 0.0)
+    return weights / weights.sum(1, keepdim=True)
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.grid_sampler_2d.default: grid_sampler,
     torch.ops.aten.grid_sampler_3d.default: grid_sampler,
+    torch.ops.aten._upsample_bilinear2d_aa.default: partial(resized_with_antialiasing, _linear, 1),
+    torch.ops.aten._upsample_bicubic2d_aa.default: partial(resized_with_antialiasing, partial(_cubic, a=-0.5), 2),
 }

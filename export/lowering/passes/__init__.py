@@ -11,6 +11,7 @@ from clipstep.export.lowering.passes.batch_norms import fold_batch_norms
 from clipstep.export.lowering.passes.batches import join_clips
 from clipstep.export.lowering.passes.channel_shuffles import find_channel_shuffles, fold_channel_shuffles, sink_channel_shuffles
 from clipstep.export.lowering.passes.constants import fold_constants, merge_duplicates
+from clipstep.export.lowering.passes.doubles import narrow_doubles
 from clipstep.export.lowering.passes.early_slices import slice_early
 from clipstep.export.lowering.passes.execution_order import depth_first
 from clipstep.export.lowering.passes.masks import fold_masks
@@ -25,6 +26,7 @@ Pass = Callable[[fx.GraphModule], fx.GraphModule | None]
 
 BEFORE_LOWERING: tuple[Pass, ...] = (
     fold_constants,
+    narrow_doubles,
     simplify_pools_and_strides,
     add_batch_axes,
     find_channel_shuffles,

@@ -13,12 +13,15 @@ aten = torch.ops.aten
 def fold_constants(graph: fx.GraphModule) -> None:
     """Replace an operation that depends on constants alone, such as the slice of a weight for one tap, by its value.
 
-    A sliced weight left in the graph makes a convolution fifty times slower in XNNPACK, which needs constant weights.
+    A sliced weight left in the graph makes a convolution fifty times slower in XNNPACK, which needs constant weights. A value without elements
+    is a constant too; the engines do not take it as a result.
     """
     values: dict[fx.Node, Any] = {}
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             values[node] = constant(graph, node)
+        elif node.op == "call_function" and _has_no_elements(node):
+            values[node] = torch.empty(node.meta["val"].shape, dtype=node.meta["val"].dtype)
         elif node.op == "call_function" and all(source in values for source in node.all_input_nodes):
             args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
             result = node.target(*args, **kwargs)
@@ -38,6 +41,11 @@ def fold_constants(graph: fx.GraphModule) -> None:
         if not node.users:
             graph.graph.erase_node(node)  # Dead-code elimination would keep operations that look as if they wrote in place.
     clean(graph)
+
+
+def _has_no_elements(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and any(type(size) is int and size == 0 for size in value.shape)
 
 
 def merge_duplicates(graph: fx.GraphModule) -> None:

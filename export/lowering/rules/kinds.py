@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipstep.export.compat.torch_internals import OpOverload, arguments_of, tree_map, writes_into_arguments
+from clipstep.export.compat.torch_internals import OpOverload, arguments_of, returns_several, tree_map, writes_into_arguments
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.rules.elementwise import pointwise
 from clipstep.export.lowering.rules.formulas import formula_of
@@ -23,6 +23,8 @@ from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 Rule = Callable[..., Any]
+DEPENDS_ON_NUMBERS = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
+"""The tags of operators that may return shapes or numbers that depend on the numbers in a tensor."""
 
 
 def kind_of(operator: Any) -> str | None:
@@ -49,7 +51,7 @@ def rule_of_kind(operator: Any) -> Rule | None:
 
 
 def is_pointwise(operator: Any) -> bool:
-    return isinstance(operator, OpOverload) and torch.Tag.pointwise in operator.tags
+    return isinstance(operator, OpOverload) and torch.Tag.pointwise in operator.tags and not returns_several(operator)
 
 
 def reason_against(operator: Any) -> str:
@@ -58,7 +60,9 @@ def reason_against(operator: Any) -> str:
         return "it is not an operator of PyTorch"
     if torch.Tag.nondeterministic_seeded in operator.tags:
         return "it draws random numbers"
-    if {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(operator.tags):
+    if operator == aten._local_scalar_dense.default:
+        return "it reads a number out of a tensor, as item() does, which is not known before the step runs"
+    if DEPENDS_ON_NUMBERS & {*operator.tags}:
         return "the shape of what it returns depends on the numbers in a tensor"
     if any(word in str(operator) for word in ("fft", "complex")):
         return "it computes complex numbers"
@@ -66,8 +70,6 @@ def reason_against(operator: Any) -> str:
         return "it computes gradients"
     if writes_into_arguments(operator):
         return "it writes into its arguments"
-    if operator == aten._embedding_bag.default:
-        return "how many rows it adds depends on the numbers in a tensor"
     return "it has no rule"
 
 

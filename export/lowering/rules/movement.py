@@ -34,7 +34,6 @@ from clipstep.export.lowering.values import (
     to_lazy,
     unwrap_low_rank,
 )
-from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 FRAME_AXIS = {1: 1, 3: 2, 4: 3}
@@ -122,8 +121,8 @@ def slice_tensor(profile: EngineProfile, x: Operand, dim: int = 0, start: int | 
     kept = range(x.shape[dim])[start:end:step]
     if len(kept) == x.shape[dim]:
         return x
-    if not len(kept):
-        raise Unsupported("an empty slice")
+    if not len(kept):  # A part of a split: whatever reads it has been replaced by a constant.
+        return torch.empty([0 if axis == dim else size for axis, size in enumerate(x.shape)])
     if _is_plain(x):
         sliced: Tensor = aten.slice.Tensor(x, dim, kept.start, kept.stop, step)
         return sliced
@@ -223,10 +222,6 @@ def pad(profile: EngineProfile, x: Operand, amounts: Sequence[int], mode: str = 
         return _padded_with(x, amounts, value or 0.0)
     *spatial, front, back = (*amounts, *[0] * (6 - len(amounts)))[:6]
     padded = to_frames(x).map_zero_preserving(lambda frame: F.pad(frame, spatial) if any(spatial) else frame)
-    if front < 0 or back < 0:
-        return pad(
-            profile, slice_tensor(profile, padded, TIME, max(0, -front), len(padded.items) + min(0, back)), [0, 0, 0, 0, max(0, front), max(0, back)]
-        )
     return Frames((*[None] * front, *padded.items, *[None] * back))
 
 
