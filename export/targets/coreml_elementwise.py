@@ -182,6 +182,7 @@ OPERATORS: dict[Any, Function] = {
     aten.fmod.Scalar: fmod,
     aten.fmod.Tensor: fmod,
     aten.gelu.default: lambda x, approximate="none": mb.gelu(x=x, mode="EXACT" if approximate == "none" else "TANH_APPROXIMATION"),
+    aten.hardsigmoid.default: hard_sigmoid,
     aten.hardswish.default: lambda x: mb.mul(x=x, y=hard_sigmoid(x)),
     aten.hardtanh.default: lambda x, low=-1.0, high=1.0: clamp(x, low, high),
     aten.leaky_relu.default: lambda x, slope=0.01: mb.leaky_relu(x=x, alpha=np.float32(slope)),

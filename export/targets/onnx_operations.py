@@ -215,7 +215,11 @@ def bilinear(graph: OnnxGraph, x: str, sizes: Any, align_corners: bool, scales: 
 def hardswish(graph: OnnxGraph, x: str) -> str:
     if graph.opset >= 14:
         return graph.add("HardSwish", x)
-    return graph.add("Mul", x, graph.add("HardSigmoid", x, alpha=1 / 6, beta=0.5))
+    return graph.add("Mul", x, hardsigmoid(graph, x))
+
+
+def hardsigmoid(graph: OnnxGraph, x: str) -> str:
+    return graph.add("HardSigmoid", x, alpha=1 / 6, beta=0.5)
 
 
 def gelu(graph: OnnxGraph, x: str, approximate: str = "none") -> str:
@@ -289,6 +293,7 @@ OPERATORS: dict[Any, Callable[..., Any]] = {
     aten.hardtanh.default: lambda graph, x, low=-1.0, high=1.0: clamp(graph, x, low, high),
     aten.clamp.default: clamp,
     aten.hardswish.default: hardswish,
+    aten.hardsigmoid.default: hardsigmoid,
     aten.leaky_relu.default: lambda graph, x, slope=0.01: graph.add("LeakyRelu", x, alpha=float(slope)),
     aten.elu.default: lambda graph, x, alpha=1.0: graph.add("Elu", x, alpha=float(alpha)),
     aten.gelu.default: gelu,

@@ -53,6 +53,10 @@ def elu(graph: Graph, x: XnnValue, alpha: float = 1.0) -> XnnValue:
     return unary(schema.XNNELU, alpha=float(alpha))(graph, x)
 
 
+def hard_sigmoid(graph: Graph, x: XnnValue) -> XnnValue:
+    return binary(schema.XNNMultiply)(graph, binary(schema.XNNAdd)(graph, x, 3.0, clamp=(0.0, 6.0)), 1 / 6)
+
+
 def gelu(graph: Graph, x: XnnValue, approximate: str = "none") -> XnnValue:
     if approximate != "none":
         raise Unsupported("the approximation by tanh")

@@ -33,6 +33,7 @@ OPERATORS: dict[Any, Callable[..., Any]] = {
     aten.minimum.default: elementwise.binary(schema.XNNMinimum),
     aten.sigmoid.default: elementwise.unary(schema.XNNSigmoid),
     aten.tanh.default: elementwise.unary(schema.XNNTanh),
+    aten.hardsigmoid.default: elementwise.hard_sigmoid,
     aten.hardswish.default: elementwise.unary(schema.XNNHardswish),
     aten.exp.default: elementwise.unary(schema.XNNExp),
     aten.log.default: elementwise.unary(schema.XNNLog),

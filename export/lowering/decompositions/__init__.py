@@ -20,6 +20,7 @@ WHOLE = {
     aten.conv3d.padding,
     aten.conv_transpose2d.input,
     aten.max_pool2d.default,
+    aten.hardsigmoid.default,
 }
 """Operators on values of rank 4 or less that engines have kernels for; those that have a rule stay whole as well."""
 OWN: dict[Any, Callable[..., Any]] = {
