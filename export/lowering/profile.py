@@ -33,3 +33,5 @@ class EngineProfile:
     slice_early: bool
     """A value of which only slices are used is sliced before elementwise operations and reshapes instead of after them, so that less memory
     is needed at a time. In other engines the smaller number of operations is faster."""
+    recurrent_layers: bool
+    """The engine has LSTM, GRU and RNN, which are faster than the many small operations that they are otherwise unrolled into."""

@@ -15,6 +15,7 @@ PROFILE = EngineProfile(
     padded_average_pools=True,
     winograd=False,
     slice_early=False,
+    recurrent_layers=False,
 )
 """The engine profile for Core ML: few large operations. None of it was measured, because Core ML does not run on the computers where this was
 written."""

@@ -16,6 +16,7 @@ PROFILE = EngineProfile(
     padded_average_pools=False,
     winograd=True,
     slice_early=True,
+    recurrent_layers=False,
 )
 """The engine profile for XNNPACK. The writer lets a value lie in memory in any order of its axes, so that permutations cost nothing."""
 VARIANTS = {

@@ -15,6 +15,7 @@ PROFILE = EngineProfile(
     padded_average_pools=True,
     winograd=True,
     slice_early=True,
+    recurrent_layers=True,
 )
 """The engine profile for onnxruntime's CPU provider."""
 VARIANTS = {

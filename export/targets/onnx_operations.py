@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.lowering.operators import RESHAPES
-from clipstep.export.targets import onnx_axes, onnx_elementwise
+from clipstep.export.targets import onnx_axes, onnx_elementwise, onnx_recurrent
 from clipstep.export.targets.common import IDENTITY, Pair, check_average, check_padding, check_sizes, clamp_bounds, pair, write_operator
 from clipstep.export.targets.onnx import OPSETS
 from clipstep.export.targets.onnx_graph import TYPES, OnnxGraph
@@ -282,6 +282,7 @@ def identity(_: OnnxGraph, x: Any, *args: Any, **kwargs: Any) -> Any:
 OPERATORS: dict[Any, Callable[..., Any]] = {
     **onnx_elementwise.OPERATORS,
     **onnx_axes.OPERATORS,
+    **onnx_recurrent.OPERATORS,
     aten.conv_transpose2d.input: conv_transpose2d,
     aten.upsample_nearest2d.vec: nearest,
     aten.conv2d.default: conv2d,

@@ -30,6 +30,9 @@ def varied(function: Callable[[Tensor, float], Tensor], number: float) -> Functi
 
 A, B = (torch.randn(1, 6, 4, 5, generator=torch.Generator().manual_seed(i)) for i in range(2))
 ROWS = (torch.arange(120) * 7 % 120).reshape(1, 6, 4, 5)  # Numbers in a mixed order, no two of them equal.
+START = weight(2, 4, 3)  # Hidden states of recurrent layers, which take `(6, 4, 5)`: 6 frames of 4 batches.
+GRU, RNN = ([weight(gates, 5), weight(gates, 3), weight(gates), -weight(gates)] for gates in (9, 3))
+LSTM, LSTM_ABOVE = ([weight(12, size), weight(12, 3)] for size in (5, 3))
 CASES: dict[Any, Function | list[Function]] = {
     # Elementwise
     aten.__and__.Scalar: lambda a, b: ((a * 99).int() & 13).float(),
@@ -125,6 +128,16 @@ CASES: dict[Any, Function | list[Function]] = {
     aten.hardsigmoid.default: lambda a, b: F.hardsigmoid(a * 4),
     aten.hardswish.default: lambda a, b: F.hardswish(a * 4),
     aten.hardtanh.default: lambda a, b: F.hardtanh(a),
+    aten.gru.input: [
+        lambda a, b: torch.gru(a[0], START[:1], GRU, True, 1, 0.0, False, False, False)[0],
+        lambda a, b: torch.gru(a[0], b.flatten()[:24].view(2, 4, 3), GRU * 2, True, 1, 0.0, False, True, False)[1],
+    ],
+    aten.lstm.input: [
+        lambda a, b: torch.lstm(a[0].transpose(0, 1), (START[:1], START[1:]), LSTM, False, 1, 0.0, False, False, True)[0],
+        lambda a, b: torch.lstm(a[0], (b[0, :2, :, :3], START), LSTM + LSTM_ABOVE, False, 2, 0.0, False, False, False)[2],
+    ],
+    aten.rnn_tanh.input: lambda a, b: torch.rnn_tanh(a[0], START * 0, RNN * 2, True, 1, 0.0, False, True, False)[0],
+    aten.rnn_relu.input: lambda a, b: torch.rnn_relu(a[0], START[:1], RNN, True, 1, 0.0, False, False, False)[1],
     aten.hypot.default: [lambda a, b: torch.hypot(a, b), lambda a, b: torch.hypot(a * 300, b), lambda a, b: torch.hypot(a.relu(), b.relu())],
     aten.isfinite.default: lambda a, b: torch.isfinite(a / b.relu()).float(),
     aten.isinf.default: lambda a, b: torch.isinf(a / b.relu()).float(),

@@ -21,6 +21,7 @@ from clipstep.export.lowering.rules import (
     movement,
     pool_places,
     pooling,
+    recurrent,
     reductions,
     transposed,
 )
@@ -38,11 +39,13 @@ RULES: dict[Any, Callable[..., Any]] = {
     **attention.RULES,
     **interpolation.RULES,
     **transposed.RULES,
+    **recurrent.RULES,
     operator.getitem: lambda profile, values, index: values[index],
 }
 
 aten = torch.ops.aten
 BY_RULE_ALWAYS = {
+    *recurrent.RULES,
     aten.index.Tensor,
     aten._unsafe_index.Tensor,
     aten.index_put.default,
