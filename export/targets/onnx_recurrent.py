@@ -37,7 +37,7 @@ def recurrent(operation: str, gates: Sequence[int], activation: str | None = Non
         frames, batch = (before[1], before[0]) if batch_first else (before[0], before[1])
         size = weights[1].shape[1]
         value = graph.add("Transpose", x, perm=[1, 0, 2]) if batch_first else x
-        settings = {"hidden_size": size, "direction": "bidirectional" if bidirectional else "forward", **attributes}
+        settings: dict[str, Any] = {"hidden_size": size, "direction": "bidirectional" if bidirectional else "forward", **attributes}
         if activation is not None:
             settings["activations"] = [activation] * directions
         ends: list[tuple[str, ...]] = []
