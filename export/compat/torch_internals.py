@@ -19,7 +19,7 @@ with TORCH.internals():
     from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
     from torch.fx.traceback import preserve_node_meta, set_current_meta
     from torch.nn.modules import transformer
-    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
     from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_map_only, tree_unflatten
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "metadata_of",
     "names_of_buffers",
     "operators_of_core_aten",
+    "returns_several",
     "returns_tensors",
     "takes_tensors",
     "trace",
@@ -45,6 +46,7 @@ __all__ = [
     "tree_map",
     "tree_map_only",
     "tree_unflatten",
+    "without_modes",
     "writes_into_arguments",
 ]
 
@@ -55,6 +57,11 @@ def trace(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> fx.GraphM
     # Without a mode to share, make_fx makes a new FakeTensorMode for the metadata of each value, which takes a third of the time.
     with tracing(TracingContext(FakeTensorMode())):
         return make_fx(function, pre_dispatch=True)(*inputs)
+
+
+def without_modes() -> AbstractContextManager[Any]:
+    """Return a context in which operations are computed, although the code around them is traced."""
+    return _disable_current_modes()
 
 
 def is_traced(value: Tensor) -> bool:

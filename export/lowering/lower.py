@@ -23,6 +23,7 @@ from clipstep.export.compat.torch_internals import (
 )
 from clipstep.export.lowering import passes
 from clipstep.export.lowering.decompositions import decompositions
+from clipstep.export.lowering.known_numbers import KnownNumbers
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.operators import CONVOLUTIONS
 from clipstep.export.lowering.profile import EngineProfile
@@ -95,7 +96,7 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...], whole: Collectio
     """
     try:
         # Recurrent layers keep their weights in a list of their own as well, which torch.export takes for a change of the network.
-        with masks_as_given(), warnings.catch_warnings():
+        with masks_as_given(), KnownNumbers(module), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*_flat_weights")
             exported = torch.export.export(module, inputs)
         table = {operator: function for operator, function in decompositions().items() if operator not in whole}

@@ -55,6 +55,7 @@ PUBLIC = {
     "torch.optim",
     "torch.optim.lr_scheduler",
     "torch.optim.swa_utils",
+    "torch.overrides",
     "torch.random",
     "torch.serialization",
     "torch.utils.data",

@@ -1,0 +1,72 @@
+"""Networks that read numbers out of their own buffers and parameters: they are known at export, because no step changes them."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clipstep.export.lowering.lower import LoweringError, lower
+from clipstep.export.targets import onnx
+
+X = (6, 4, 5, 5)
+
+
+class Reading(nn.Module):
+    """Calls a function of itself and of a value `(1, 6, 4, 5, 5)`."""
+
+    def __init__(self, function: Callable[["Reading", Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.register_buffer("count", torch.tensor(2))
+        self.register_buffer("mask", torch.tensor([True, False, True, True, False, False]))
+        self.register_buffer("grid", torch.tensor([[True, False, False, False, True]] * 5))
+        self.scale = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        y = self.function(self, x[None])
+        return (y.flatten(0, y.ndim - 4) if y.ndim > 4 else y,)
+
+
+def assigned(network: Reading, x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, ~network.mask] = 0.5
+    return y
+
+
+READ: dict[str, Callable[[Reading, Tensor], Tensor]] = {
+    "a float": lambda net, x: x / float(net.scale),
+    "an item": lambda net, x: x * net.scale.item(),
+    "an integer": lambda net, x: x.roll(int(net.count), 2),
+    "a bound of a slice": lambda net, x: torch.cat([x[:, :, : net.count] * 2, x[:, :, int(net.count) :]], 2),
+    "a size": lambda net, x: x.reshape(1, int(net.count), 3, 4, 25)[0],
+    "a condition": lambda net, x: x * 2 if net.scale > 0.5 else x,
+    "a condition of several": lambda net, x: x * 2 if bool((net.mask.float() * net.scale).sum() > 2) and net.mask.any() else x,
+    "a list": lambda net, x: sum((x * i for i, wanted in enumerate(net.mask.tolist()) if wanted), x),
+    "a mask": lambda net, x: torch.cat([x[:, net.mask], x[:, ~net.mask] * 2], 1),
+    "a mask of frames": lambda net, x: x[0, 0][:, net.grid],
+    "a mask of the first axis": lambda net, x: x[0][net.mask],
+    "an assignment by a mask": assigned,
+    "places": lambda net, x: x.index_select(1, net.mask.nonzero().flatten()) + x[:, net.mask.nonzero(as_tuple=True)[0]],
+    "how many numbers": lambda net, x: x * torch.unique(net.mask).numel(),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", READ)
+def test_numbers_of_a_network_are_known(name: str) -> None:
+    network, x = Reading(READ[name]).eval(), torch.randn(X)
+    lowered = lower(network, (x,), onnx.PROFILE)
+    torch.testing.assert_close(lowered(x + 1), network(x + 1))
+
+
+def changed(network: Reading, x: Tensor) -> Tensor:
+    several = network.scale.repeat(2)
+    several[0] += x.sum() * 0
+    return x * 2 if several[0] > 0.5 else x
+
+
+@pytest.mark.parametrize("function", [lambda net, x: x * 2 if x.sum() > net.scale else x, changed], ids=["the frames", "what they are written into"])
+def test_numbers_of_the_frames_are_not(function: Callable[[Reading, Tensor], Tensor]) -> None:
+    with pytest.raises(LoweringError, match="expected operations that do not depend on the numbers in a tensor"):
+        lower(Reading(function).eval(), (torch.randn(X),), onnx.PROFILE)
