@@ -20,7 +20,7 @@ def fold_constants(graph: fx.GraphModule) -> None:
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             values[node] = constant(graph, node)
-        elif node.op == "call_function" and _has_no_elements(node):
+        elif node.op == "call_function" and node.users and _has_no_elements(node):
             values[node] = torch.empty(node.meta["val"].shape, dtype=node.meta["val"].dtype)
         elif node.op == "call_function" and all(source in values for source in node.all_input_nodes):
             args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
