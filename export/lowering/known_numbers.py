@@ -29,8 +29,6 @@ READS: set[Any] = {
 """Functions that return numbers of a tensor."""
 PLACES: set[Any] = {torch.nonzero, Tensor.nonzero, torch.argwhere, Tensor.argwhere, torch.unique, Tensor.unique, torch.bincount, Tensor.bincount}
 """Functions that return tensors whose shapes depend on numbers."""
-
-
 IN_PLACE = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift")
 WRITES = {"__setitem__", *(f"__i{name}__" for name in IN_PLACE)}
 """The names of functions that write into their first argument, beside those that end in an underscore."""
@@ -54,7 +52,7 @@ class KnownNumbers(TorchFunctionMode):
         if func in (Tensor.__getitem__, Tensor.__setitem__):
             args = (args[0], self._without_masks(args[1]), *args[2:])
         if _writes(func, kwargs):
-            if id(args[0]) in self.known or "out" in kwargs:
+            if any(id(value) in self.known for value in (*args[:1], *tree_leaves(kwargs.get("out")))):
                 self.known = {}  # The tensor may be a view of others.
             return func(*args, **kwargs)
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
@@ -66,7 +64,7 @@ class KnownNumbers(TorchFunctionMode):
             return numbers
         results = tree_map(_constant, numbers) if func in PLACES else func(*args, **kwargs)
         for result, value in zip(tree_leaves(results), tree_leaves(numbers), strict=True):
-            if isinstance(result, Tensor) and value.numel() <= LARGEST:
+            if isinstance(result, Tensor) and isinstance(value, Tensor) and value.numel() <= LARGEST:
                 self.known[id(result)] = (result, value)
         return results
 
