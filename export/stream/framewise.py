@@ -148,7 +148,7 @@ def cat(stream: StreamInterpreter, node: fx.Node, parts: Sequence[Any], dim: int
     if len({x.axis for x in chunks}) > 1:
         raise Unsupported("joins values whose frames lie on different axes")
     operands = iter(chunks)
-    data = [next(operands).data if isinstance(part, Chunk) else _for_each_frame(stream, node, part, first) for part in parts]
+    data = [next(operands).data if isinstance(part, Chunk) else for_each_frame(stream, node, part, first) for part in parts]
     return replace(first, data=torch.cat(data, dim))
 
 
@@ -158,7 +158,7 @@ def stack(stream: StreamInterpreter, node: fx.Node, parts: Sequence[Any], dim: i
     return cat(stream, node, new, dim)
 
 
-def _for_each_frame(stream: StreamInterpreter, node: fx.Node, constant: Tensor, like: Chunk) -> Tensor:
+def for_each_frame(stream: StreamInterpreter, node: fx.Node, constant: Tensor, like: Chunk) -> Tensor:
     """Return a constant that is the same for all frames of the clip, for the frames of a step."""
     stream.fixed_length = True
     one = constant.narrow(like.axis, 0, 1)
@@ -184,9 +184,10 @@ ON_IMAGES = (
     aten.upsample_bicubic2d.vec,
     aten.pixel_shuffle.default,
 )
+LIKE = (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default)
 RULES: dict[Any, Rule] = {
     torch.Tag.pointwise: pointwise,
-    **dict.fromkeys((aten.clone.default, aten.alias.default, aten.detach.default, aten._to_copy.default), pointwise),
+    **dict.fromkeys((aten.clone.default, aten.alias.default, aten.detach.default, aten._to_copy.default, *LIKE), pointwise),
     **dict.fromkeys(ON_IMAGES, images),
     aten._native_batch_norm_legit_no_training.default: norm,
     aten._assert_tensor_metadata.default: lambda *_, **__: None,

@@ -7,6 +7,7 @@ that it does not cover.
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from clipstep.export.lowering.operators import named_padding
-from clipstep.export.stream import attention, einsum, framewise, recurrent, rows, summaries
+from clipstep.export.stream import assignments, attention, einsum, framewise, recurrent, rows, summaries
 from clipstep.export.stream.framewise import BY_NUMBER
 from clipstep.export.stream.interpreter import TIME, Chunk, StreamInterpreter
 from clipstep.export.stream.loops import loop
@@ -186,6 +187,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.pad.default: pad_time,
     aten.constant_pad_nd.default: lambda stream, node, x, amounts, value=0: pad_time(stream, node, x, amounts, "constant", value),
     aten.slice.Tensor: slice_any,
+    aten.slice_scatter.default: partial(assignments.assigned, pad_time),
     aten.select.int: select,
     operator.getitem: recurrent.part,
     "call_module": loop,

@@ -97,6 +97,23 @@ def _conv(kernel: tuple[int, int, int], stride: int = 1, padding: int = 0, dilat
     return nn.Conv3d(CHANNELS, CHANNELS, kernel, (stride, 1, 1), (padding, kernel[1] // 2, kernel[2] // 2), (dilation, 1, 1))
 
 
+def _shifted(x: Tensor) -> Tensor:
+    """The temporal shift of TSM, as its authors write it."""
+    out = torch.zeros_like(x)
+    out[:, :1, :-1] = x[:, :1, 1:]
+    out[:, 1:2, 1:] = x[:, 1:2, :-1]
+    out[:, 2:] = x[:, 2:]
+    return out
+
+
+def _kept(x: Tensor) -> Tensor:
+    """The first two frames, and the last one of some channels, stay as they were before the assignments."""
+    out = torch.full_like(x, 0.5)
+    out[:, :, 2:] = x[:, :, :-2]
+    out[:, :1, :-1] += x[:, :1, 1:] * 2
+    return out
+
+
 @pytest.mark.parametrize(
     ("name", "features", "frames", "delay"),
     [
@@ -118,6 +135,10 @@ def _conv(kernel: tuple[int, int, int], stride: int = 1, padding: int = 0, dilat
         ("from the second frame on", Apply(lambda x, c: c(x[:, :, 1:]), _conv((3, 1, 1), 1, 1)), 1, 2),
         ("differences of frames", Apply(lambda x: x[:, :, 1:] - x[:, :, :-1]), 2, 1),
         ("a third of the channels a frame later", Apply(lambda x: torch.cat([_ahead(x[:, :1, :-1], 1), x[:, 1:]], dim=1)), 1, 0),
+        ("a shift of channels, written by assignments", Apply(_shifted), 1, 1),
+        ("two of them, with convolutions", Apply(lambda x, a, b: b(_shifted(F.relu(a(_shifted(x))))), _conv((1, 3, 3)), _conv((1, 1, 1))), 2, 2),
+        ("assignments that keep the ends", Apply(_kept), 3, 1),
+        ("and look ahead after a kernel", Apply(lambda x, c: _kept(c(x)), _conv((3, 1, 1), 1, 1)), 3, 2),
         ("a mean over rows and columns", Apply(lambda x, c: c(x) * c(x).mean((3, 4), keepdim=True).sigmoid(), _conv((3, 1, 1), 1, 1)), 1, 1),
     ],
 )
