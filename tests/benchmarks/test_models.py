@@ -24,6 +24,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, run_folder: Path, bundle_
     return out
 
 
+@pytest.mark.long
 def test_existing_results_are_reused_in_the_tables(clipstep: Command, exported: Path) -> None:
     arguments = ("bench-models", FIGHT, "--out", exported, "--architecture", HOME, "--frames", 4, "--size", 32, "--rounds", 2, "--steps", 1)
     code, text, error = clipstep(*arguments)

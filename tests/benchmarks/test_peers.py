@@ -26,6 +26,7 @@ from clipstep.training.run import Run
 Cli = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.long
 def test_every_runtime_is_timed_or_named_with_the_reason(bundle_path: Path, run_folder: Path, tmp_path: Path, clipstep: Cli) -> None:
     out = tmp_path / "records.jsonl"
     code, said, _ = clipstep("peers", bundle_path, "--run", run_folder, "--threads", 1, "--rounds", 2, "--steps", 1, "--out", out)

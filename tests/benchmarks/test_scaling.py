@@ -11,6 +11,7 @@ from matplotlib.image import imread
 from clipstep.network.count import clip_macs
 from clipstep.training.models import build
 
+pytestmark = pytest.mark.long
 Cli = Callable[..., tuple[int, str, str]]
 DATA = Path(__file__).parents[2] / "training/demo/fight"
 

@@ -34,6 +34,7 @@ def _not_installed(distribution: str) -> str:
     raise PackageNotFoundError(distribution)
 
 
+@pytest.mark.long
 def test_a_network_is_exported_and_measured_once(tmp_path: Path, clip: Path) -> None:
     """In small: 3 frames of 16x16 to all targets, in processes of their own."""
     row = row_of(SMALL, clip, tmp_path, OPTIONS, Console(quiet=True), arm64=False)

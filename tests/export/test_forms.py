@@ -78,6 +78,7 @@ def hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_export_leaves_the_older_bundle_or_none(pooled_run: Run, run_folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     """Interrupted while the first artifact is written: its working folder is there, the bundle is not."""

@@ -25,6 +25,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.synthetic_frames import synthetic_subclips
 
+pytestmark = pytest.mark.long
 PROGRAMS_TRIED = {"onnx": 150, "executorch": 40, "coreml": 10}
 """How many programs each target gets, unless the environment gives another number for all."""
 COUNT = int(os.environ.get("PROGRAMS", "0"))

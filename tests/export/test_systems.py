@@ -13,6 +13,7 @@ from clipstep.training.models import build, i3d, mobilenet3d_v1, r2plus1d, resne
 from clipstep.training.predict import video_logits
 from clipstep.training.run import Run, RunInfo
 
+pytestmark = pytest.mark.long
 CLASSES = ("fight", "nofight", "other")
 NARROW: dict[str, tuple[Any, str, Any]] = {
     "slowfast_published": (slowfast_published, "STAGE_UNITS", (1, 1, 1)),
