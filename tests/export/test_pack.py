@@ -30,7 +30,6 @@ def test_a_pack_of_synthetic_steps_is_smaller_holds_no_footage_and_verifies(clip
     assert code == 0 and "16 steps and a reset" in out and out.count("equal") == 2 and "mlpackage" not in out
 
 
-@pytest.mark.long
 def test_every_command_takes_a_pack(
     clipstep: Cli, bundle_path: Path, run_folder: Path, pack: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
