@@ -37,6 +37,8 @@ from clipstep.export.stream.simplify import find_attention, sink_views
 from clipstep.network.packed_state import PackedState
 from clipstep.network.states import outputs_of
 
+PADDINGS = {torch.ops.aten.pad.default, torch.ops.aten.constant_pad_nd.default}
+"""They have rules, and stay whole unless they cut: what negative amounts remove becomes slices first."""
 POOLS = (torch.ops.aten.avg_pool2d.default, torch.ops.aten.avg_pool3d.default)
 
 
@@ -141,7 +143,7 @@ class _RecordedState(PackedState):
 
 def _graph_of(network: nn.Module, example: Tensor) -> fx.GraphModule:
     with torch.no_grad():
-        exported = export_whole(network, (example,), {*RNN, *RULES})
+        exported = export_whole(network, (example,), {*RNN, *RULES} - PADDINGS)
     graph = fx.GraphModule(exported, exported.graph)  # torch.export's own module refuses eval().
     roll_loops(graph)
     fold_constants(graph)

@@ -56,6 +56,11 @@ def described(node: fx.Node) -> str:
     return f"{node.target} on shapes {shapes}{'' if line == UNKNOWN else f' from {line}'}"
 
 
+def names_of_values(given: Mapping[str, str]) -> dict[str, str]:
+    """Return new names of a converted file's values: those given for its inputs and outputs, and others for values inside that have one of these."""
+    return {name: f"inner_{name}" for name in given.values() if name not in given} | dict(given)
+
+
 @contextlib.contextmanager
 def converting(tool: str, reason: Unsupported) -> Iterator[None]:
     """Return a context in which `tool` converts the network, after the target's own writer refused it for `reason`.

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from clipstep.export.compat.coremltools_internals import FP16ComputePrecision
 from clipstep.export.source_lines import describe_error
 from clipstep.export.step import StepProgram
-from clipstep.export.targets.common import converting
+from clipstep.export.targets.common import converting, names_of_values
 from clipstep.export.targets.coreml import DEFAULT_IOS, MACOS
 from clipstep.export.targets.coreml_operations import OPERATORS, ml_program
 from clipstep.export.unsupported import Unsupported
@@ -134,7 +134,7 @@ def _named(model: ct.models.MLModel, program: StepProgram) -> ct.models.MLModel:
     spec = model.get_spec()
     features = (*spec.description.input, *spec.description.output)
     given = {feature.name: name for feature, name in zip(features, (*program.input_names, *program.output_names), strict=True)}
-    names = {name: f"inner_{name}" for name in given.values() if name not in given} | given
+    names = names_of_values(given)
     for feature in features:
         feature.name = given[feature.name]
     for function in spec.mlProgram.functions.values():

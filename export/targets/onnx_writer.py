@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from clipstep.export.step import StepProgram
-from clipstep.export.targets.common import converting
+from clipstep.export.targets.common import converting, names_of_values
 from clipstep.export.targets.onnx import OPSETS
 from clipstep.export.targets.onnx_operations import OPERATORS, onnx_model
 from clipstep.export.unsupported import Unsupported
@@ -86,9 +86,7 @@ def to_onnx(step: nn.Module, program: StepProgram, opset: int = OPSETS[-1]) -> o
 def _rename(model: onnx.ModelProto, input_names: list[str], output_names: list[str]) -> None:
     """Give inputs and outputs their names, and values inside that have such a name another one: torch.onnx would give one name to two values."""
     given = {value.name: name for value, name in zip((*model.graph.input, *model.graph.output), (*input_names, *output_names), strict=True)}
-    taken = {*given.values()}
-    names = {name: f"inner_{name}" for name in taken if name not in given} | given
-    _rename_values(model.graph, names)
+    _rename_values(model.graph, names_of_values(given))
 
 
 def _rename_values(graph: onnx.GraphProto, names: dict[str, str]) -> None:

@@ -149,6 +149,7 @@ def test_a_channel_shuffle_moves_after_a_depthwise_convolution(groups: int, out_
         ((1, 1, 1, 1, 0, 1), {}, False),
         ((1, 1, 1, 1, 1, 1), {"value": 1.0}, False),
         ((1, 1, 1, 1, 1, 1), {"mode": "replicate"}, False),
+        ((-1, -1, 1, 1), {}, True),  # What is cut off is a slice by then.
     ],
 )
 @pytest.mark.parametrize("pool", [{}, {"divisor_override": 5}, {"count_include_pad": False}])

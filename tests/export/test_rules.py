@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clipstep.export.lowering import costs, values
+from clipstep.export.lowering.decompositions import indexing
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.lower import LoweringError, lower, lower_graph, simplified
 from clipstep.export.lowering.profile import EngineProfile
@@ -239,7 +240,7 @@ def test_any_adaptive_pool(sizes: tuple[int, ...], largest: bool) -> None:
     agree(aten.adaptive_max_pool3d.default if largest else aten.adaptive_avg_pool3d.default, torch.randn(1, 3, 4, 6, 5), sizes)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     amounts=st.lists(st.integers(0, 3), min_size=6, max_size=6),
     mode=st.sampled_from(["constant", "replicate"]),
@@ -250,10 +251,19 @@ def test_any_padding(amounts: list[int], mode: str, value: float, framed: bool) 
     agree(aten.pad.default, torch.randn(1, 3, 4, 5, 6), amounts, mode, value if mode == "constant" else None, framed=framed)
 
 
+@settings(max_examples=40, deadline=None)
+@given(amounts=st.lists(st.integers(-2, 3), min_size=2, max_size=3).map(lambda few: [*few, *few[::-1]]), value=st.sampled_from([0.0, 1.5]))
+def test_any_padding_that_cuts(amounts: list[int], value: float) -> None:
+    x = torch.randn(1, 3, 4, 5, 6)
+    padded = indexing.pad(x, amounts, value=value)
+    assert (padded is NotImplemented) == (min(amounts) >= 0)
+    torch.testing.assert_close(F.pad(x, amounts, value=value) if padded is NotImplemented else padded, F.pad(x, amounts, value=value))
+
+
 REDUCTIONS = [aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, aten.amin.default]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(operation=st.sampled_from(REDUCTIONS), dims=st.sets(st.integers(0, 4), min_size=1, max_size=5), keepdim=st.booleans(), framed=st.booleans())
 def test_any_reduction(operation: Any, dims: set[int], keepdim: bool, framed: bool) -> None:
     axes = [dim - 5 if dim % 2 else dim for dim in dims]

@@ -139,6 +139,9 @@ def _kept(x: Tensor) -> Tensor:
         ("two of them, with convolutions", Apply(lambda x, a, b: b(_shifted(F.relu(a(_shifted(x))))), _conv((1, 3, 3)), _conv((1, 1, 1))), 2, 2),
         ("assignments that keep the ends", Apply(_kept), 3, 1),
         ("and look ahead after a kernel", Apply(lambda x, c: _kept(c(x)), _conv((3, 1, 1), 1, 1)), 3, 2),
+        ("a frame cut off at the end", Apply(lambda x: F.pad(x, (0, 0, 0, 0, 0, -1))), 2, 1),
+        ("a frame cut off at both ends", Apply(lambda x: F.pad(x, (0, 0, 0, 0, -1, -1))), 2, 2),
+        ("a frame later, and the last one cut off", Apply(lambda x: F.pad(x, (0, 0, 0, 0, 1, -1))), 1, 0),
         ("a mean over rows and columns", Apply(lambda x, c: c(x) * c(x).mean((3, 4), keepdim=True).sigmoid(), _conv((3, 1, 1), 1, 1)), 1, 1),
     ],
 )
