@@ -34,6 +34,8 @@ class OnnxGraph:
         """For each slice with a step of 1: the value that is sliced, and the start and end along each axis."""
         self.reshaped: dict[str, str] = {}
         """For each reshape: the value that is reshaped."""
+        self.transposed: dict[str, tuple[str, list[int]]] = {}
+        """For each transposition: the value that is transposed, and which of its axes each axis is."""
 
     def add(self, operation: str, *inputs: str, **attributes: Any) -> str:
         """Add a node and return the name of its result. The node has that name too: onnxruntime 1.21 and older fuse nodes without names wrongly."""

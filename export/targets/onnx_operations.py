@@ -139,7 +139,12 @@ def select(graph: OnnxGraph, x: str, dim: int, index: int) -> str:
 
 
 def permute(graph: OnnxGraph, x: str, dims: Sequence[int]) -> str:
-    return graph.add("Transpose", x, perm=[dim % len(dims) for dim in dims])
+    """A transposition of a transposition is written as one."""
+    source, before = graph.transposed.get(x, (x, list(range(len(dims)))))
+    order = [before[dim] for dim in dims]
+    result = graph.add("Transpose", source, perm=order)
+    graph.transposed[result] = (source, order)
+    return result
 
 
 def transpose(graph: OnnxGraph, x: str, first: int, second: int, *, before: Sequence[int]) -> str:

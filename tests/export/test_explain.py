@@ -132,6 +132,7 @@ def test_graphs_after_each_pass() -> None:
         "fold_constants",
         "fold_masks",
         "merge_duplicates",
+        "join_reshapes",
         "slice_early",
         "depth_first",
     ]

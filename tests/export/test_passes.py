@@ -7,6 +7,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from clipstep.export.lowering.lower import export_whole, lower, lower_graph, simplified
+from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.lowering.passes import (
     find_channel_shuffles,
     fold_batch_norms,
@@ -16,6 +17,7 @@ from clipstep.export.lowering.passes import (
     fold_scales,
     fold_temporal_strides,
     join_clips,
+    join_reshapes,
     merge_duplicates,
     move_relus,
     sink_channel_shuffles,
@@ -255,6 +257,40 @@ def test_not_all_parts_of_a_concatenation_are_merged() -> None:
     (cat,) = graph.graph.find_nodes(op="call_function", target=aten.cat.default)
     assert len(cat.all_input_nodes) == 2
     assert_same(graph, Both())
+
+
+class Reshaped(nn.Module):
+    """Reshapes before and after what is done to each element, or, `other`, to more than that."""
+
+    def __init__(self, other: bool) -> None:
+        super().__init__()
+        self.other = other
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        rows = x.reshape(18, 25)
+        changed = F.relu(rows) * 2 + (torch.arange(25.0) if self.other else 1)
+        return changed.reshape(6, 75), F.hardtanh(x.reshape(9, 50)).unsqueeze(1)
+
+
+@pytest.mark.parametrize(("other", "reshapes"), [(False, 2), (True, 3)])
+def test_reshapes_around_what_is_done_to_each_element_are_joined(other: bool, reshapes: int) -> None:
+    graph = export(Reshaped(other))
+    fold_constants(graph)
+    join_reshapes(graph)
+    assert sum(node.target in RESHAPES for node in graph.graph.nodes) == reshapes
+    assert_same(graph, Reshaped(other))
+
+
+def test_a_reshape_that_is_read_twice_stays() -> None:
+    class Twice(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            rows = x.reshape(18, 25)
+            return F.relu(rows).reshape(6, 75), rows.sum(1)
+
+    graph = export(Twice())
+    join_reshapes(graph)
+    assert count(graph, aten.view.default) == 2
+    assert_same(graph, Twice())
 
 
 class ByHand(nn.Module):

@@ -283,6 +283,15 @@ def test_a_slice_of_a_slice_is_one_as_onnx() -> None:
     assert [node.op_type for node in nodes] == ["Slice", "Gather", "Identity"]
 
 
+def test_a_transposition_of_a_transposition_is_one_as_onnx() -> None:
+    x = torch.randn(2, 3, 4, 5)
+    graph = traced(lambda x: (x.permute(0, 2, 3, 1).permute(1, -1, 0, 2).transpose(0, 1),), x)
+    model = onnx_model(graph, ["x"], ["y"])
+    assert [node.op_type for node in model.graph.node] == ["Transpose", "Identity"]
+    (got,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x.numpy()})
+    assert torch.equal(torch.from_numpy(got), graph(x)[0])
+
+
 @pytest.mark.parametrize(
     "function",
     [

@@ -16,6 +16,7 @@ from clipstep.export.lowering.passes.early_slices import slice_early
 from clipstep.export.lowering.passes.execution_order import depth_first
 from clipstep.export.lowering.passes.masks import fold_masks
 from clipstep.export.lowering.passes.relus import move_relus
+from clipstep.export.lowering.passes.reshapes import join_reshapes
 from clipstep.export.lowering.passes.scales import fold_scales
 from clipstep.export.lowering.passes.strides_and_paddings import fold_paddings, fold_temporal_strides
 from clipstep.export.lowering.passes.whole_values import add_batch_axes, simplify_pools_and_strides
@@ -44,7 +45,7 @@ BEFORE_LOWERING: tuple[Pass, ...] = (
 
 def after_lowering(profile: EngineProfile) -> tuple[Pass, ...]:
     """Return the passes on the rank-4 graph, in order."""
-    return (fold_constants, fold_masks, merge_duplicates, *([slice_early] if profile.slice_early else []), depth_first)
+    return (fold_constants, fold_masks, merge_duplicates, join_reshapes, *([slice_early] if profile.slice_early else []), depth_first)
 
 
 def run(passes: Iterable[Pass], graph: fx.GraphModule, report: Callable[[str, fx.GraphModule], None] = lambda *_: None) -> fx.GraphModule:

@@ -65,7 +65,7 @@ def product_per_tap(profile: EngineProfile, conv: Convolution) -> Frames:
 def batch_of_products(profile: EngineProfile, conv: Convolution) -> Value:
     """Compute all output frames by one batch of products over all temporal taps."""
     columns = im2col_of_batch(to_batch(conv.x), conv)
-    matrices = [_matrix(conv, tap) for tap in range(conv.kernel[0])]
+    matrices = [conv.weight[:, :, tap].reshape(len(conv.weight), -1) for tap in range(conv.kernel[0])]
     made = torch.matmul(concatenate(matrices, 1), concatenate(_read_by_taps(columns, conv), 1))
     if conv.bias is not None:
         made = made + conv.bias[:, None]
@@ -119,16 +119,15 @@ def _read_by_taps(columns: Tensor, conv: Convolution) -> list[Tensor]:
 
 
 def im2col_of_batch(frames: Tensor, conv: Convolution) -> Tensor:
-    """Return the im2col matrices of frames `(T, C, H, W)`, each as `im2col` gives it: `(T, kH * kW * C, pixels)`."""
-    (count, channels), (rows, columns), down, right = frames.shape[:2], conv.spatial_size, *conv.stride[1:]
+    """Return the im2col matrices of frames `(T, C, H, W)`: `(T, C * kH * kW, pixels)`, rows ordered by channel, row and column of the kernel.
+
+    Each channel of a frame is a frame of its own, so that no phases have to be brought into another order.
+    """
+    (count, channels), (rows, columns), down = frames.shape[:2], conv.spatial_size, conv.stride[1]
     padded, deep, wide = _padded(frames, conv)
-    phases = padded
-    if down > 1:
-        planes = padded.reshape(count * channels, 1, deep * down, wide * right)
-        phases = (
-            F.pixel_unshuffle(planes, down).reshape(count, channels, down * right, deep * wide).permute(0, 2, 1, 3).reshape(count, -1, deep, wide)
-        )
-    cut = [phases[:, first:last, y : y + rows, x : x + columns] for first, last, y, x in _slices(conv, channels)]
+    planes = padded.reshape(count * channels, 1, deep * down, wide * down)
+    phases = F.pixel_unshuffle(planes, down) if down > 1 else planes
+    cut = [phases[:, first:last, y : y + rows, x : x + columns] for first, last, y, x in _slices(conv, 1)]
     return concatenate(cut, 1).reshape(count, -1, rows * columns)
 
 

@@ -156,6 +156,8 @@ def max_pool3d(
 def adaptive_avg_pool3d(profile: EngineProfile, x: Value, sizes: Sequence[int]) -> Value:
     """Compute an adaptive average pool: pool each frame spatially, then take the mean over the frames of each temporal window."""
     if _pools_one_batch(profile, x, sizes):
+        if tuple(sizes) == (1, 1, 1):
+            return from_batch(to_batch(x).mean((0, 2, 3), keepdim=True))
         return _adaptive_batch(x, sizes, F.avg_pool2d)
     pooled = to_frames(x).map(lambda frame: adaptive(frame, sizes[1:], F.avg_pool2d))
     parts = _adaptive_windows(len(pooled.items), sizes[0])
