@@ -1,6 +1,7 @@
 """Finds the user's source line that an error, a running operation, or an operation of an exported graph comes from."""
 
 import enum
+import re
 import sys
 import sysconfig
 import traceback
@@ -14,6 +15,8 @@ LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 """The code of torch and of the export itself."""
 STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 UNKNOWN = "an unknown line"
+FILE = re.compile(r'\s*File "([^"]+)", line \d+')
+"""The start of a line of a traceback."""
 
 
 def is_user_file(file: str) -> bool:
@@ -30,9 +33,11 @@ def is_user_class(kind: type) -> bool:
 
 
 def line_of_error(error: BaseException) -> str:
-    """Return the innermost line of the user's in the traceback of an error."""
+    """Return the innermost line of the user's in the traceback of an error, or else in its message, in which torch names that of a node."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_user_file(frame.filename)]
-    return f'File "{frames[-1].filename}", line {frames[-1].lineno}, in {frames[-1].name}' if frames else UNKNOWN
+    if frames:
+        return f'File "{frames[-1].filename}", line {frames[-1].lineno}, in {frames[-1].name}'
+    return _line_in(str(error))
 
 
 def stack_to_user_code(frame: FrameType | None = None) -> list[FrameType]:
@@ -56,9 +61,12 @@ def line_of_frame(frame: FrameType) -> str:
 
 def line_of_node(node: fx.Node) -> str:
     """Return the innermost line of the user's in the stack trace that torch.export recorded for a node."""
-    trace = (node.meta.get("stack_trace") or "").splitlines()
-    generated = (str(Path(torch.__file__).parent), "<eval_with_key>")
-    lines = [line.strip() for line in trace if line.strip().startswith("File ") and not any(part in line for part in generated)]
+    return _line_in(node.meta.get("stack_trace") or "")
+
+
+def _line_in(trace: str) -> str:
+    """Return the last of the lines `File "...", line ...` that is in a file of the user's."""
+    lines = [line.strip() for line in trace.splitlines() if (file := FILE.match(line)) and is_user_file(file[1])]
     return lines[-1] if lines else UNKNOWN
 
 

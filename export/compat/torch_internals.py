@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import dropwhile
+from traceback import StackSummary
 from typing import Any
 
 import torch
@@ -14,9 +16,10 @@ TORCH = SupportedRange("torch", "2.13", "2.14", version_in="torch")
 with TORCH.internals():
     from torch._C import Argument, _dispatch_get_all_op_names
     from torch._guards import TracingContext, tracing
-    from torch._ops import OpOverload
+    from torch._ops import HigherOrderOperator, OpOverload
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
+    from torch.fx.proxy import TracerBase
     from torch.fx.traceback import preserve_node_meta, set_current_meta
     from torch.nn.modules import transformer
     from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -35,6 +38,7 @@ __all__ = [
     "keyword_only_arguments",
     "masks_as_given",
     "metadata_of",
+    "name_lines_of_blocks",
     "names_of_buffers",
     "operators_of_core_aten",
     "returns_several",
@@ -46,6 +50,7 @@ __all__ = [
     "tree_map",
     "tree_map_only",
     "tree_unflatten",
+    "whole_stack_traces",
     "without_modes",
     "writes_into_arguments",
 ]
@@ -154,3 +159,35 @@ def masks_as_given() -> Iterator[None]:
         yield
     finally:
         setattr(transformer, name, own)
+
+
+@contextmanager
+def whole_stack_traces(is_wanted: Callable[[str], bool]) -> Iterator[None]:
+    """Return a context in which torch.export records, for each node, all lines from the first `forward` on that are in a file for which
+    `is_wanted` returns True.
+
+    Otherwise it records those in methods called `forward` alone, so that what a helper does seems to come from the line that calls it.
+    """
+    own = TracerBase._filter_traceback_frames
+
+    def wanted(self: TracerBase, stack: StackSummary) -> StackSummary:
+        inside = dropwhile(lambda frame: frame.name != "forward", stack)
+        return StackSummary.from_list([frame for frame in inside if is_wanted(frame.filename)])
+
+    TracerBase._filter_traceback_frames = wanted  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        TracerBase._filter_traceback_frames = own  # type: ignore[method-assign]
+
+
+def name_lines_of_blocks(graph: fx.GraphModule) -> None:
+    """Give each block, such as `with torch.autocast(...)`, the stack trace of its first operation: what they are decomposed into has no other."""
+    for node in graph.graph.nodes:
+        for block in node.all_input_nodes if isinstance(node.target, HigherOrderOperator) else ():
+            if block.op != "get_attr" or not isinstance(inside := getattr(graph, str(block.target)), fx.GraphModule):
+                continue
+            name_lines_of_blocks(inside)
+            traces = [trace for inner in inside.graph.nodes if (trace := inner.meta.get("stack_trace"))]
+            if traces and not node.meta.get("stack_trace"):
+                node.meta["stack_trace"] = traces[0]

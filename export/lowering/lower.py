@@ -18,8 +18,10 @@ from clipstep.export.compat.torch_internals import (
     keeping_metadata,
     masks_as_given,
     metadata_of,
+    name_lines_of_blocks,
     trace,
     tree_leaves,
+    whole_stack_traces,
 )
 from clipstep.export.lowering import passes
 from clipstep.export.lowering.decompositions import decompositions
@@ -33,7 +35,7 @@ from clipstep.export.lowering.rules.formulas import formula_of
 from clipstep.export.lowering.rules.kinds import DEPENDS_ON_NUMBERS, is_pointwise, reason_against
 from clipstep.export.lowering.rules.strategies import strategy_for
 from clipstep.export.lowering.values import Frames
-from clipstep.export.source_lines import describe_error, line_of_error, line_of_node
+from clipstep.export.source_lines import describe_error, is_user_file, line_of_error, line_of_node
 from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.errors import ClipstepError
 
@@ -96,11 +98,15 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...], whole: Collectio
     """
     try:
         # Recurrent layers keep their weights in a list of their own as well, which torch.export takes for a change of the network.
-        with masks_as_given(), KnownNumbers(module), warnings.catch_warnings():
+        with masks_as_given(), whole_stack_traces(is_user_file), KnownNumbers(module), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*_flat_weights")
             exported = torch.export.export(module, inputs)
+        name_lines_of_blocks(exported.graph_module)
+        _check_autocast(exported.graph_module)
         table = {operator: function for operator, function in decompositions().items() if operator not in whole}
         graph = exported.run_decompositions(table).module(check_guards=False)
+    except LoweringError:
+        raise
     except Exception as error:  # torch raises a dozen types here.
         raise LoweringError(
             "torch.export cannot capture the network",
@@ -123,6 +129,17 @@ def _with_numbers_of_its_type(node: fx.Node, args: tuple[Any, ...]) -> tuple[Any
     return tuple(float(one) if type(one) is int and kind == "number" else one for one, kind in zip(args, takes, strict=False))
 
 
+def _check_autocast(graph: fx.GraphModule) -> None:
+    """Refuse blocks whose operations convert their inputs to a smaller type: an artifact's precision is chosen at the export."""
+    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.higher_order.wrap_with_autocast):
+        _, dtype, enabled, *_ = node.args
+        if enabled:
+            raise LoweringError(
+                f"no lowering for torch.autocast: it computes numbers of {str(dtype).removeprefix('torch.')}; compute in float32",
+                fix=f"it comes from {line_of_node(node)}",
+            )
+
+
 def _check_computable(node: fx.Node) -> None:
     """Refuse random numbers, which an artifact would repeat, and complex or bfloat16 numbers, which no engine has."""
     reason = None
@@ -132,7 +149,7 @@ def _check_computable(node: fx.Node) -> None:
     elif any(kind.is_complex for kind in kinds):
         reason = "it computes complex numbers"
     elif torch.bfloat16 in kinds:
-        reason = "it computes numbers of bfloat16; compute in float32, and leave torch.autocast out"
+        reason = "it computes numbers of bfloat16; compute in float32"
     if reason is not None:
         raise LoweringError(f"no lowering for {node.target}: {reason}", fix=f"it comes from {line_of_node(node)}")
 

@@ -151,16 +151,27 @@ def transpose(graph: OnnxGraph, x: str, first: int, second: int, *, before: Sequ
     return permute(graph, x, swapped_axes(len(before), first, second))
 
 
-def pad(graph: OnnxGraph, x: str, amounts: Sequence[int], mode: str = "constant", value: float | None = None, *, before: Sequence[int]) -> str:
+def pad(
+    graph: OnnxGraph,
+    x: str,
+    amounts: Sequence[int],
+    mode: str = "constant",
+    value: float | None = None,
+    *,
+    before: Sequence[int],
+    kind: torch.dtype | None = None,
+) -> str:
     check_padding(mode)
-    return constant_pad(graph, x, amounts, value or 0.0, before=before)
+    return constant_pad(graph, x, amounts, value or 0.0, before=before, kind=kind)
 
 
-def constant_pad(graph: OnnxGraph, x: str, amounts: Sequence[int], value: float = 0.0, *, before: Sequence[int]) -> str:
+def constant_pad(
+    graph: OnnxGraph, x: str, amounts: Sequence[int], value: float = 0.0, *, before: Sequence[int], kind: torch.dtype | None = None
+) -> str:
     """Write a padding with amounts for all axes: with only some, onnxruntime 1.32 breaks the model when it moves a transposition past the Pad."""
     pairs = [*([0, 0] for _ in range(len(before) - len(amounts) // 2)), *(amounts[i : i + 2] for i in range(len(amounts) - 2, -1, -2))]
     pads = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
-    return graph.add("Pad", x, graph.constant(pads), graph.constant(float(value)))
+    return graph.add("Pad", x, graph.constant(pads), graph.name(value, kind))
 
 
 def pixel_unshuffle(graph: OnnxGraph, x: str, factor: int, *, before: Sequence[int]) -> str:
@@ -181,6 +192,7 @@ def max_pool2d(
     *,
     before: Sequence[int],
     after: Sequence[int],
+    kind: torch.dtype | None = None,
 ) -> str:
     """Write a max pool. If `ceil_mode` lets a window end after the last element, the padding is enlarged instead: ONNX counts windows otherwise."""
     kernels, paddings, strides, dilations = pair(kernel), pair(padding), pair(stride or kernel), pair(dilation)
@@ -190,7 +202,7 @@ def max_pool2d(
         trailing = [max(p, (n - 1) * s + d * (k - 1) + 1 - p - size) for n, size, k, s, d, p in sizes]
     if any(amount >= size for amount, size in zip(trailing, kernels, strict=True)):  # onnxruntime's MaxPool takes no padding of a whole kernel.
         amounts = [amount for both in zip(reversed(paddings), reversed(trailing), strict=True) for amount in both]
-        x, paddings, trailing = constant_pad(graph, x, amounts, -math.inf, before=before), (0, 0), [0, 0]
+        x, paddings, trailing = constant_pad(graph, x, amounts, -math.inf, before=before, kind=kind), (0, 0), [0, 0]
     settings = {"kernel_shape": kernels, "strides": strides, "pads": (*paddings, *trailing), "dilations": dilations, "ceil_mode": 0}
     return graph.add("MaxPool", x, **settings)
 
@@ -227,30 +239,39 @@ def hardsigmoid(graph: OnnxGraph, x: str) -> str:
     return graph.add("HardSigmoid", x, alpha=1 / 6, beta=0.5)
 
 
-def gelu(graph: OnnxGraph, x: str, approximate: str = "none") -> str:
+def gelu(graph: OnnxGraph, x: str, approximate: str = "none", *, kind: torch.dtype | None = None) -> str:
     """Write a GELU. Before operator set 20 it is written as a formula: x / 2 * (1 + erf(x / sqrt(2))), with tanh(sqrt(2 / pi) * (x + 0.044715 x^3))
     in place of erf if it is approximated."""
     if graph.opset >= 20:
         return graph.add("Gelu", x, approximate=approximate)
     if approximate == "none":
-        inner = graph.add("Erf", graph.add("Mul", x, graph.constant(math.sqrt(0.5))))
+        inner = graph.add("Erf", graph.add("Mul", x, graph.name(math.sqrt(0.5), kind)))
     else:
         cubed = graph.add("Mul", graph.add("Mul", x, x), x)
-        summed = graph.add("Add", x, graph.add("Mul", cubed, graph.constant(0.044715)))
-        inner = graph.add("Tanh", graph.add("Mul", summed, graph.constant(math.sqrt(2 / math.pi))))
-    return graph.add("Mul", graph.add("Mul", x, graph.constant(0.5)), graph.add("Add", inner, graph.constant(1.0)))
+        summed = graph.add("Add", x, graph.add("Mul", cubed, graph.name(0.044715, kind)))
+        inner = graph.add("Tanh", graph.add("Mul", summed, graph.name(math.sqrt(2 / math.pi), kind)))
+    return graph.add("Mul", graph.add("Mul", x, graph.name(0.5, kind)), graph.add("Add", inner, graph.name(1.0, kind)))
 
 
-def layer_norm(graph: OnnxGraph, x: str, shape: Sequence[int], weight: Any = None, bias: Any = None, epsilon: float = 1e-5, *_: Any) -> str:
+def layer_norm(
+    graph: OnnxGraph,
+    x: str,
+    shape: Sequence[int],
+    weight: Any = None,
+    bias: Any = None,
+    epsilon: float = 1e-5,
+    *_: Any,
+    kind: torch.dtype | None = None,
+) -> str:
     """Write a layer norm. Before operator set 17 it is written as a formula: (x - mean) / sqrt(variance + epsilon) * weight + bias."""
     axes = list(range(-len(shape), 0))
-    scale, shift = (value if value is not None else torch.full(tuple(shape), number) for value, number in ((weight, 1.0), (bias, 0.0)))
+    scale, shift = (value if value is not None else torch.full(tuple(shape), number, dtype=kind) for value, number in ((weight, 1.0), (bias, 0.0)))
     if graph.opset >= 17:
         return graph.add("LayerNormalization", x, graph.name(scale), graph.name(shift), axis=axes[0], epsilon=epsilon)
     mean = onnx_axes.reduction("ReduceMean")
     centred = graph.add("Sub", x, mean(graph, x, axes, True))
     variance = mean(graph, graph.add("Mul", centred, centred), axes, True)
-    normalised = graph.add("Div", centred, graph.add("Sqrt", graph.add("Add", variance, graph.constant(float(epsilon)))))
+    normalised = graph.add("Div", centred, graph.add("Sqrt", graph.add("Add", variance, graph.name(epsilon, kind))))
     return graph.add("Add", graph.add("Mul", normalised, graph.name(scale)), graph.name(shift))
 
 

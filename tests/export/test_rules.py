@@ -102,8 +102,6 @@ def agree(operation: Callable[..., Any], x: Tensor, *arguments: Any, framed: boo
         assert ranks.largest <= 4
 
 
-CALL = Wrap.forward.__code__.co_firstlineno + 1
-"""The line on which a wrapped function is called: torch.export keeps the lines of forward functions."""
 SMALL = st.integers(1, 3)
 
 
@@ -412,12 +410,49 @@ def test_an_operation_without_a_lowering_is_named_with_its_shapes_and_line(name:
     text = str(error.value)
     assert text.startswith(f"no lowering for aten.{operation}") and reason in text
     assert "shapes [(" in text
-    assert f'it comes from File "{__file__}", line {CALL}, in forward' in text
+    assert f'it comes from File "{__file__}", line {line_of(function)}, in <lambda>' in text
+
+
+def line_of(function: Callable[..., Any]) -> int:
+    return function.__code__.co_firstlineno
+
+
+def pool_with_places(x: Tensor, layer: nn.Module) -> Tensor:
+    return layer(x)[1].float()  # type: ignore[no-any-return]
 
 
 def test_a_refused_layer_of_torch_is_traced_to_the_line_that_calls_it() -> None:
-    with pytest.raises(LoweringError, match=rf'max_pool3d_with_indices.*it comes from File "{__file__}", line {CALL}, in forward'):
-        lower(Wrap(lambda x, layer: layer(x)[1].float(), nn.MaxPool3d(3, 2, return_indices=True, ceil_mode=True)), (torch.randn(X),), onnx.PROFILE)
+    """It is in a helper of the method `forward`."""
+    line = f'File "{__file__}", line {line_of(pool_with_places) + 1}, in pool_with_places'
+    with pytest.raises(LoweringError, match=rf"max_pool3d_with_indices.*it comes from {line}"):
+        lower(Wrap(pool_with_places, nn.MaxPool3d(3, 2, return_indices=True, ceil_mode=True)), (torch.randn(X),), onnx.PROFILE)
+
+
+def under_autocast(x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.float16):
+        return torch.matmul(x, x.mT).float()
+
+
+def derivative(x: Tensor) -> Tensor:
+    return torch.func.grad(lambda y: (y**2).sum())(x)  # type: ignore[no-any-return]
+
+
+def without_gradients(x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        return torch.histc(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "below", "reason"),
+    [
+        (under_autocast, 2, r"no lowering for torch\.autocast: it computes numbers of float16; compute in float32"),
+        pytest.param(derivative, 1, r"torch\.export cannot capture the network", marks=pytest.mark.filterwarnings("ignore:A model attribute")),
+        (without_gradients, 2, r"no lowering for aten\.histc"),
+    ],
+)
+def test_what_is_refused_in_a_block_is_traced_to_a_line_in_it(function: Callable[[Tensor], Tensor], below: int, reason: str) -> None:
+    with pytest.raises(LoweringError, match=rf'{reason}.*it comes from File "{__file__}", line {line_of(function) + below}, '):
+        lower(Wrap(function), (torch.randn(X),), onnx.PROFILE)
 
 
 def test_a_refusal_is_one_line() -> None:

@@ -292,6 +292,15 @@ def test_a_transposition_of_a_transposition_is_one_as_onnx() -> None:
     assert torch.equal(torch.from_numpy(got), graph(x)[0])
 
 
+@pytest.mark.parametrize("opset", [13, 20])
+def test_numbers_beside_values_of_float16_are_float16_as_onnx(opset: int) -> None:
+    """A padding's number, a layer norm's weights and epsilon, and what a GELU multiplies by."""
+    graph = traced(
+        lambda x: (F.layer_norm(F.max_pool2d(F.pad(F.gelu(x.half()), (1, 1)), 3, padding=1, ceil_mode=True), (3,)).float(),), torch.randn(1, 3, 4, 5)
+    )
+    onnx.checker.check_model(onnx_model(graph, ["x"], ["y"], opset), full_check=True)
+
+
 @pytest.mark.parametrize(
     "function",
     [
