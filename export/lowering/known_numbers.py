@@ -4,6 +4,7 @@ torch.export takes each of them for unknown, so that `int(self.size)`, `if self.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -69,13 +70,21 @@ class KnownNumbers(TorchFunctionMode):
         return results
 
     def _find_stand_ins(self) -> None:
-        """Once, look which tensors torch.export has put into the module in place of its own. A network may put others there while it runs."""
-        if self.is_traced:
+        """Once, look which tensors torch.export has put into the module in place of its own. A network may put others there while it runs.
+
+        It calls thousands of functions before it does: until the first tensor is another, no other is looked at.
+        """
+        if self.is_traced or any(self._tensor(name) is value for name, value in islice(self.own.items(), 1)):
             return
         found = dict(_tensors(self.module))
         self.is_traced = all(value is not self.own.get(name) for name, value in found.items())
         if self.is_traced:
             self.known = {id(value): (value, self.numbers[name]) for name, value in found.items() if name in self.numbers}
+
+    def _tensor(self, name: str) -> Any:
+        """Return the tensor of the module that has that name now."""
+        owner, _, attribute = name.rpartition(".")
+        return getattr(self.module.get_submodule(owner), attribute)
 
     def _numbers(self, value: Any) -> Any:
         return self.known[id(value)][1] if isinstance(value, Tensor) else value

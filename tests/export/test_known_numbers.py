@@ -1,6 +1,7 @@
 """Networks that read numbers out of their own buffers and parameters: they are known at export, because no step changes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -76,3 +77,22 @@ def changed(network: Reading, x: Tensor) -> Tensor:
 def test_numbers_of_the_frames_are_not(function: Callable[[Reading, Tensor], Tensor]) -> None:
     with pytest.raises(LoweringError, match="expected operations that do not depend on the numbers in a tensor"):
         lower(Reading(function).eval(), (torch.randn(X),), onnx.PROFILE)
+
+
+def test_the_tensors_of_a_network_are_not_looked_through_for_each_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.export calls hundreds of functions for each tensor of a network before it traces it."""
+    walks, own = [], nn.Module.named_parameters
+
+    def counted(self: nn.Module, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        walks.extend([self] if isinstance(self, Reading) else [])
+        return own(self, *args, **kwargs)
+
+    def walks_of(layers: int) -> int:
+        network = Reading(lambda net, x: net.layers(x) * int(net.count))
+        network.layers = nn.Sequential(*(nn.BatchNorm3d(X[0]) for _ in range(layers)))
+        walks.clear()
+        lower(network.eval(), (torch.randn(X),), onnx.PROFILE)
+        return len(walks)
+
+    monkeypatch.setattr(nn.Module, "named_parameters", counted)
+    assert walks_of(20) == walks_of(2)
