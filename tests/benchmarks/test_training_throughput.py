@@ -16,6 +16,7 @@ from clipstep.training.trainer import Trainer
 FIGHT = Path(__file__).parents[2] / "training/demo/fight"
 
 
+@pytest.mark.long
 def test_both_train_on_the_same_videos(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     losses = Trainer.losses

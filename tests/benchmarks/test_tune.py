@@ -16,6 +16,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.skipif(machine.machine() not in ("x86_64", "AMD64"), reason="times x86_64")
+@pytest.mark.long
 def test_the_command_times_each_variant_and_the_bundle_runs(run_folder: Path, tmp_path: Path, clip: Path, clipstep: Cli) -> None:
     out = tmp_path / "tuned.clipstep"
     code, said, _ = clipstep("export", run_folder, "--out", out, "--target", "onnx", "--platform", "x86_64", "--tune")

@@ -87,6 +87,7 @@ def test_free_permutations_move_no_elements() -> None:
     assert explained(*CASES["time-as-rows"]).elements_moved == 0
 
 
+@pytest.mark.long
 def test_export_explains_the_artifacts_that_it_wrote(run_folder: Path, tmp_path: Path, clipstep: Cli) -> None:
     out = tmp_path / "x.clipstep"
     code, text, error = clipstep(

@@ -103,6 +103,7 @@ def test_the_network_is_taken_by_its_factory_and_weights(verb: str, clipstep: Cl
 
 
 @pytest.mark.usefixtures("inside")
+@pytest.mark.long
 def test_other_runtimes_are_measured_in_python() -> None:
     result: PeersResult = PYTHON["peers"]("own.clipstep", **FACTORY)
     measured = {record.configuration.name for record in result.records} | result.not_measured.keys()

@@ -260,19 +260,20 @@ def test_not_all_parts_of_a_concatenation_are_merged() -> None:
 
 
 class Reshaped(nn.Module):
-    """Reshapes before and after what is done to each element, or, `other`, to more than that."""
+    """Reshapes before and after what is done to each element, or, `other`, to more than that. Those of a value of rank 5 stay."""
 
     def __init__(self, other: bool) -> None:
         super().__init__()
         self.other = other
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        rows = x.reshape(18, 25)
-        changed = F.relu(rows) * 2 + (torch.arange(25.0) if self.other else 1)
-        return changed.reshape(6, 75), F.hardtanh(x.reshape(9, 50)).unsqueeze(1)
+        frames = x[0]
+        changed = F.relu(frames.reshape(18, 25)) * 2 + (torch.arange(25.0) if self.other else 1)
+        of_rank_5 = F.relu(x.reshape(18, 25)).reshape(9, 50)
+        return changed.reshape(6, 75), F.hardtanh(frames.reshape(9, 50)).unsqueeze(1), of_rank_5
 
 
-@pytest.mark.parametrize(("other", "reshapes"), [(False, 2), (True, 3)])
+@pytest.mark.parametrize(("other", "reshapes"), [(False, 4), (True, 5)])
 def test_reshapes_around_what_is_done_to_each_element_are_joined(other: bool, reshapes: int) -> None:
     graph = export(Reshaped(other))
     fold_constants(graph)

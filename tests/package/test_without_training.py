@@ -75,6 +75,7 @@ assert not [name for name in REFUSED if name in sys.modules]
 """
 
 
+@pytest.mark.long
 def test_an_export_works_with_the_libraries_of_training_out_of_reach(run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "network.py").write_text(NETWORK)
     (tmp_path / "script.py").write_text(EXPORT)

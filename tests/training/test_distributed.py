@@ -46,6 +46,7 @@ for count in (1, len(batch)):
 """
 
 
+@pytest.mark.long
 def test_two_processes_get_the_gradients_of_one_on_the_joined_batch(small_network: Callable[..., nn.Module], tmp_path: Path) -> None:
     """The processes have videos of different lengths; of a batch of one video, the second process has none. Batch norms have fixed statistics."""
     random = torch.Generator().manual_seed(0)
@@ -71,6 +72,7 @@ def test_two_processes_get_the_gradients_of_one_on_the_joined_batch(small_networ
                 torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-4 * scale, rtol=1e-4, msg=f"{name} in process {rank}")
 
 
+@pytest.mark.long
 def test_one_command_trains_in_two_processes(few_videos: Path, tmp_path: Path) -> None:
     command = [Path(sys.executable).with_name("clipstep"), "train", few_videos, "--out", tmp_path / "run"]
     options = ["--devices", "2", "--frames", "16", "--size", "64", "--epochs", "1", "--batch-size", "2", "--workers", "0", "--validation", "0.25"]

@@ -103,6 +103,7 @@ def test_an_interrupt_in_the_first_epoch_of_a_new_run_leaves_nothing(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.long
 def test_a_kill_while_a_run_is_replaced_leaves_it_intact_and_the_new_one_resumable(
     copy: tuple[Path, Path], tmp_path: Path, dies: Callable[..., None]
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_stopped_training_survives_a_new_one_that_is_interrupted_at_once(
     assert tree_sha256(tmp_path / "run") == before
 
 
+@pytest.mark.long
 def test_a_finished_run_is_extended_exactly(copy: tuple[Path, Path], tmp_path: Path, dies: Callable[..., None]) -> None:
     """Killed in between, the run of one epoch is still there; at the end it is the run of two, to the last bit."""
     data, run = copy

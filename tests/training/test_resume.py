@@ -74,6 +74,7 @@ def killed(few_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.long
 def test_a_killed_training_resumes_as_if_never_stopped(few_videos: Path, killed: Path, tmp_path: Path) -> None:
     done = len(load_checkpoint(killed / "checkpoint.safetensors")["history"]["rows"])
     assert done < 4

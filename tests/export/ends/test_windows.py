@@ -88,6 +88,7 @@ def test_a_window_of_a_network_with_a_delay_is_the_mean_of_its_newest_features(d
         np.testing.assert_allclose(whole.logits, head(50, 60), atol=1e-4)
 
 
+@pytest.mark.long
 def test_the_causal_preset_takes_a_window(clip: Path, randomise: Callable[[nn.Module], nn.Module], tmp_path: Path, clipstep: Command) -> None:
     """Against the features of all frames at once, kernel after kernel, of which the newest are averaged."""
     torch.manual_seed(6)
