@@ -185,7 +185,7 @@ def name_lines_of_blocks(graph: fx.GraphModule) -> None:
     """Give each block, such as `with torch.autocast(...)`, the stack trace of its first operation: what they are decomposed into has no other."""
     for node in graph.graph.nodes:
         for block in node.all_input_nodes if isinstance(node.target, HigherOrderOperator) else ():
-            if block.op != "get_attr" or not isinstance(inside := getattr(graph, str(block.target)), fx.GraphModule):
+            if block.op != "get_attr" or not isinstance(inside := getattr(graph, str(block.target), None), fx.GraphModule):
                 continue
             name_lines_of_blocks(inside)
             traces = [trace for inner in inside.graph.nodes if (trace := inner.meta.get("stack_trace"))]
