@@ -285,7 +285,7 @@ def test_reshapes_around_what_is_done_to_each_element_are_joined(other: bool, re
 def test_a_reshape_that_is_read_twice_stays() -> None:
     class Twice(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-            rows = x.reshape(18, 25)
+            rows = x[0].reshape(18, 25)
             return F.relu(rows).reshape(6, 75), rows.sum(1)
 
     graph = export(Twice())

@@ -437,7 +437,7 @@ def derivative(x: Tensor) -> Tensor:
     return torch.func.grad(lambda y: (y**2).sum())(x)  # type: ignore[no-any-return]
 
 
-def without_gradients(x: Tensor) -> Tensor:
+def with_gradients(x: Tensor) -> Tensor:
     with torch.enable_grad():
         return torch.histc(x)
 
@@ -447,7 +447,7 @@ def without_gradients(x: Tensor) -> Tensor:
     [
         (under_autocast, 2, r"no lowering for torch\.autocast: it computes numbers of float16; compute in float32"),
         pytest.param(derivative, 1, r"torch\.export cannot capture the network", marks=pytest.mark.filterwarnings("ignore:A model attribute")),
-        (without_gradients, 2, r"no lowering for aten\.histc"),
+        (with_gradients, 2, r"no lowering for aten\.histc"),
     ],
 )
 def test_what_is_refused_in_a_block_is_traced_to_a_line_in_it(function: Callable[[Tensor], Tensor], below: int, reason: str) -> None:
