@@ -11,7 +11,7 @@ from weakref import WeakSet
 from clipstep.runtime.artifact_io import METADATA, ArtifactIO, Tensor
 from clipstep.runtime.engine import EngineInfo
 from clipstep.runtime.errors import ClipstepError, EngineError, error_summary
-from clipstep.runtime.executorch_internals import BINDING, Binding, binding
+from clipstep.runtime.executorch_internals import Binding, binding
 from clipstep.runtime.fork_safety import FIX, OwnerProcess
 
 
@@ -152,7 +152,7 @@ EXECUTORCH = EngineInfo(
     load=ExecuTorch,
     spins=False,
     libraries=("executorch", "torch"),
-    module=BINDING,
+    module="clipstep.runtime.executorch_binding",
     extra="export",
     threads_used=threads_used,
 )

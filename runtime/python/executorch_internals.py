@@ -5,17 +5,21 @@ What writes files is in `clipstep.export.compat`, which only exports import. Thi
 its functions is called.
 """
 
-from collections.abc import Callable
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from clipstep.runtime.supported import SupportedRange
 
 EXECUTORCH = SupportedRange("executorch", "1.5.1", "1.6", version_in="executorch.version")
-BINDING = "executorch.extension.pybindings.portable_lib"
-"""The module that `binding` imports."""
 READER = "executorch.exir._serialize._program"
 """The module that `program_reader` imports."""
+EXPORTER, WARNINGS, BINDING = "executorch.exir", "executorch.exir._warnings", "executorch.extension.pybindings.portable_lib"
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,38 @@ def binding() -> Binding:
         ClipstepError: the installed version is not supported, or is incomplete.
         ModuleNotFoundError: ExecuTorch is not installed.
     """
-    with EXECUTORCH.internals():
+    with EXECUTORCH.internals(), _without_exporter():
         from executorch.extension.pybindings import portable_lib
 
         return Binding(portable_lib._load_for_executorch, portable_lib._threadpool_get_thread_count, portable_lib._unsafe_reset_threadpool)
+
+
+@contextmanager
+def _without_exporter() -> Iterator[None]:
+    """Return a context in which the binding is imported without ExecuTorch's exporter, unless that is imported already.
+
+    The binding warns that it is experimental, by a class of the exporter's package. To import that package takes longer than to import PyTorch and
+    the binding, and more memory than a model.
+    """
+    import executorch
+
+    package = None if {EXPORTER, BINDING} & sys.modules.keys() else importlib.util.find_spec(EXPORTER)
+    folder = next(iter(package.submodule_search_locations or ()), None) if package else None
+    if folder is None or not Path(folder, "_warnings.py").is_file():
+        yield
+        return
+    spec = importlib.util.spec_from_file_location(WARNINGS, Path(folder, "_warnings.py"))
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[WARNINGS] = importlib.util.module_from_spec(spec)
+    stand_in = executorch.exir = SimpleNamespace(_warnings=module)
+    try:
+        spec.loader.exec_module(module)
+        yield
+    finally:  # Another thread may have imported the exporter meanwhile.
+        if sys.modules.get(WARNINGS) is module:
+            del sys.modules[WARNINGS]
+        if executorch.exir is stand_in:
+            del executorch.exir
 
 
 def program_reader() -> tuple[Callable[[bytes], Any], Any]:

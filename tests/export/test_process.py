@@ -310,6 +310,24 @@ def test_importing_clipstep_changes_nothing_in_the_process() -> None:
     assert done.stdout == "compared 13\n", done.stdout + done.stderr
 
 
+BINDING_ALONE = """
+import sys
+from clipstep.runtime import StepModel
+StepModel.load(sys.argv[1], "executorch", 1).close()
+print(*sorted(name for name in sys.modules if name.startswith("executorch.exir")))
+import executorch.exir._warnings as warnings
+from executorch.exir import to_edge
+print(warnings is sys.modules["executorch.exir"]._warnings, warnings.__name__)
+"""
+
+
+def test_a_pte_is_loaded_without_executorchs_exporter(bundle_path: Path) -> None:
+    """Its import takes longer than that of PyTorch. Afterwards it can be imported as always."""
+    command = [sys.executable, "-c", BINDING_ALONE, str(bundle_path)]
+    exporter, afterwards = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True).stdout.splitlines()
+    assert (exporter, afterwards) == ("", "True executorch.exir._warnings")
+
+
 def _generators() -> tuple[object, ...]:
     return (random.getstate(), torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), os.environ.get("PL_GLOBAL_SEED"))
 
