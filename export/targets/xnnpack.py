@@ -57,7 +57,7 @@ class Graph:
         self._outputs: list[int] = []
         self._places = [schema.ConstantDataOffset(0, 0)]
         self._data = NamedDataStore()
-        self._constants: dict[tuple[tuple[int, ...], bytes], int] = {}
+        self._constants: dict[tuple[tuple[int, ...], bytes, bool], int] = {}
         self._layouts: dict[tuple[int, tuple[int, ...]], int] = {}
         self._reshapes: dict[int, int] = {}
         self._cuts: dict[int, tuple[int, tuple[int, ...]]] = {}
@@ -101,16 +101,34 @@ class Graph:
             value = self.add(schema.XNNCopy, value.memory, value.axes, input_id=value.number)
         self._expose(value.number, flags.XNN_VALUE_FLAG_EXTERNAL_OUTPUT, self._outputs)
 
-    def constant(self, tensor: Tensor) -> int:
-        """Add a constant that lies in memory in the order of the axes of `tensor`, and return its number."""
+    def constant(self, tensor: Tensor, packed: bool = False) -> int:
+        """Add a constant that lies in memory in the order of the axes of `tensor`, and return its number.
+
+        Weights that XNNPACK packs are another value than an operand of the same numbers: an operation that reads packed weights crashes.
+        """
         data = tensor.detach().float().contiguous().numpy().tobytes()
-        key = (tuple(tensor.shape), data)
+        key = (tuple(tensor.shape), data, packed)
         if key not in self._constants:
             name = hashlib.sha256(data).hexdigest()
             self._data.add_named_data(name, data, alignment=CONSTANT_TENSOR_ALIGNMENT)
             self._places.append(schema.ConstantDataOffset(flags.UINT64_MAX, len(data), name))
             self._constants[key] = self._value(tensor.shape, place=len(self._places) - 1).number
         return self._constants[key]
+
+    def product(
+        self,
+        operation: Any,
+        x: XnnValue,
+        weight: Tensor,
+        bias: Tensor | None,
+        memory: Sequence[int],
+        axes: Sequence[int],
+        clamp: Clamp = None,
+        **fields: Any,
+    ) -> XnnValue:
+        """Add a convolution or a linear layer of constant weights, which lie in memory as in `weight`."""
+        filter_id, bias_id = self.constant(weight, packed=True), NONE if bias is None else self.constant(bias)
+        return self.add(operation, memory, axes, clamp, input1_id=x.number, filter_id=filter_id, bias_id=bias_id, **fields)
 
     def add(self, operation: Any, memory: Sequence[int], axes: Sequence[int], clamp: Clamp = None, **fields: Any) -> XnnValue:
         """Add an operation, with `clamp` fused into it, and return its result."""
@@ -254,7 +272,7 @@ class Graph:
 class Sketch(Graph):
     """A graph that is made only to see what can be written: it keeps no constants."""
 
-    def constant(self, tensor: Tensor) -> int:
+    def constant(self, tensor: Tensor, packed: bool = False) -> int:
         return self._value(tensor.shape).number
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from clipstep.export.compat.executorch_internals import schema
 from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.targets.common import Pair, pair
-from clipstep.export.targets.xnnpack import NHWC, NONE, Clamp, Graph, XnnValue
+from clipstep.export.targets.xnnpack import NHWC, Clamp, Graph, XnnValue
 from clipstep.export.targets.xnnpack_movement import channels_last, constant, expand, permute, with_last_axis
 from clipstep.export.unsupported import Unsupported
 
@@ -44,8 +44,11 @@ def conv2d(
     if groups == 1 and (*kernel, *steps, *pads) == (1, 1, 1, 1, 0, 0) and (wide := _whole_tiles(weight, bias)):
         computed = conv2d(graph, x, *wide, clamp=clamp)
         return graph.cut(computed, (0, 0, 0, 0), (batch, height, width, out_channels))
-    return graph.add(
+    return graph.product(
         schema.XNNDepthwiseConv2d if depthwise else schema.XNNConv2d,
+        x,
+        weight.permute((1, 2, 3, 0) if depthwise else (0, 2, 3, 1)),
+        bias,
         (batch, height, width, out_channels),
         NHWC,
         clamp,
@@ -53,9 +56,6 @@ def conv2d(
         group_input_channels=in_group,
         group_output_channels=out_channels // groups,
         groups=groups,
-        input1_id=x.number,
-        filter_id=graph.constant(weight.permute((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))),
-        bias_id=NONE if bias is None else graph.constant(bias),
     )
 
 
@@ -79,17 +79,17 @@ def conv_transpose2d(
     steps, pads, more, dilations = pair(stride), pair(padding), pair(output_padding), pair(dilation)
     height, width = ((n - 1) * s - 2 * p + d * (k - 1) + m + 1 for n, s, p, d, k, m in zip(sizes, steps, pads, dilations, kernel, more, strict=True))
     filters = weight.reshape(groups, in_channels // groups, out_group, *kernel).permute(0, 2, 3, 4, 1).flatten(0, 1)
-    return graph.add(
+    return graph.product(
         schema.XNNConvTranspose2d,
+        x,
+        filters,
+        bias,
         (batch, height, width, groups * out_group),
         NHWC,
         **_windows(kernel, steps, pads, dilations, more),
         group_input_channels=in_channels // groups,
         group_output_channels=out_group,
         groups=groups,
-        input1_id=x.number,
-        filter_id=graph.constant(filters),
-        bias_id=NONE if bias is None else graph.constant(bias),
     )
 
 
@@ -127,15 +127,7 @@ def _whole_tiles(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | 
 def linear(graph: Graph, x: XnnValue, weight: Tensor, bias: Tensor | None = None, clamp: Clamp = None) -> XnnValue:
     check_constant(weight, bias)
     x = with_last_axis(graph, x, len(x.axes) - 1)
-    return graph.add(
-        schema.XNNFullyConnected,
-        (*x.memory[:-1], len(weight)),
-        x.axes,
-        clamp,
-        input1_id=x.number,
-        filter_id=graph.constant(weight),
-        bias_id=NONE if bias is None else graph.constant(bias),
-    )
+    return graph.product(schema.XNNFullyConnected, x, weight, bias, (*x.memory[:-1], len(weight)), x.axes, clamp)
 
 
 def matmul(graph: Graph, a: Any, b: Any) -> XnnValue:

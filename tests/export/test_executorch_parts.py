@@ -228,6 +228,20 @@ def test_convolutions_and_products_of_all_settings(name: str, products: tuple[Pl
     assert operators(placement).keys() == {"aten.slice.Tensor", "aten.gt.Scalar", "aten.where.self"}
 
 
+OPERANDS = weight(6, 1, 1, 1)
+PACKED: dict[str, Callable[[Tensor], Tensor]] = {
+    "convolution": lambda x: F.conv2d(x.transpose(0, 1)[:, :1], OPERANDS),
+    "depthwise convolution": lambda x: F.conv2d(x.transpose(0, 1), OPERANDS, groups=6),
+    "transposed convolution": lambda x: F.conv_transpose2d(x.transpose(0, 1), OPERANDS, stride=2, groups=6),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_weights_may_be_an_operand_of_another_operation_too(name: str, tmp_path: Path) -> None:
+    """XNNPACK packs weights; another operation that read them crashed."""
+    checked(lambda x: (x * OPERANDS, PACKED[name](x), x + OPERANDS), (weight(6, 2, 5, 5),), tmp_path)
+
+
 def test_masks_that_are_known_leave_infinities_as_they_are(tmp_path: Path) -> None:
     mask = torch.ones(3, 3, dtype=torch.bool).tril()
     x = weight(3, 3).masked_fill(~mask, math.inf)
