@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipstep.network.states import initial_states
@@ -14,8 +15,10 @@ def count_parameters(network: nn.Module) -> int:
 
 def count_macs(module: nn.Module, *inputs: Tensor) -> int:
     """Return the MACs of all convolutions and linear layers in one call of ``module``; it and ``inputs`` may be on the device ``meta``."""
+    # PyTorch's counter hangs hooks on inputs of submodules that require gradients, and fails on a view of a parameter.
+    detached = {name: value.detach() for name, value in module.named_parameters()}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(*inputs)
+        functional_call(module, detached, inputs)
     total: int = counter.get_total_flops() // 2
     return total
 
