@@ -53,7 +53,8 @@ def check_modules(network: nn.Module) -> None:
     """Check that torch.export can capture the modules, and that they compute in float32.
 
     Raises:
-        ClipstepError: a module was compiled by TorchScript, so that it holds no Python code to capture; or `torch.autocast` is on.
+        ClipstepError: a module was compiled by TorchScript, so that it holds no Python code to capture, or was quantised by
+            `torch.ao.quantization`, so that it holds an object of TorchScript; or `torch.autocast` is on.
     """
     if torch.is_autocast_enabled("cpu"):
         raise ClipstepError("torch.autocast is on, so that the network computes in half precision", expected="float32", fix="export outside of it")
@@ -64,6 +65,13 @@ def check_modules(network: nn.Module) -> None:
                 got=module.original_name,
                 expected="the Python module that it was made of",
                 fix="build that, and load its weights: load_state_dict(scripted.state_dict())",
+            )
+        if any(isinstance(value, torch.ScriptObject) for value in vars(module).values()):
+            raise ClipstepError(
+                f"{name or 'the network'} is quantised, and torch.export cannot capture it",
+                got=f"{type(module).__module__}.{type(module).__name__}",
+                expected="weights of float32",
+                fix="export the network as it was before it was quantised",
             )
 
 
@@ -103,7 +111,10 @@ def check_weights(network: nn.Module) -> None:
                 fix="call .to_dense() or .dequantize()",
             )
         if value.device.type != "cpu":
-            raise ClipstepError(f"{name} is on another device", got=value.device, expected="cpu", fix="call .cpu()")
+            fix = "load its weights on the CPU" if value.is_meta else "call .cpu()"
+            raise ClipstepError(f"{name} is on another device", got=value.device, expected="cpu", fix=fix)
+        if value.is_inference() and value.requires_grad:
+            raise ClipstepError(f"{name} was made in torch.inference_mode()", fix="make the network and load its weights outside of it")
         if (value.is_floating_point() or value.is_complex()) and value.dtype != torch.float32:
             raise ClipstepError(f"{name} has the wrong dtype", got=value.dtype, expected=torch.float32, fix="call .float()")
 

@@ -3,15 +3,16 @@
 from functools import cache
 from typing import Any
 
-from clipstep.export.compat.torch_internals import TORCH
+from clipstep.export.compat.torch_internals import TORCH, quick_decompositions
 from clipstep.runtime.executorch_internals import EXECUTORCH
 
 TORCH.check()  # With another PyTorch, ExecuTorch may fail while it is imported.
 with EXECUTORCH.internals():
+    from executorch import exir
     from executorch.backends.xnnpack.serialization import xnnpack_graph_schema
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import CONSTANT_TENSOR_ALIGNMENT, serialize_xnnpack_binary
     from executorch.backends.xnnpack.utils import xnnpack_constants
-    from executorch.exir import EdgeCompileConfig, ExecutorchProgramManager, to_edge
+    from executorch.exir import EdgeCompileConfig, ExecutorchProgramManager
     from executorch.exir._serialize._named_data_store import NamedDataStore, NamedDataStoreOutput
     from executorch.exir.lowered_backend_module import LoweredBackendModule
 
@@ -33,6 +34,12 @@ __all__ = [
     "serialize_xnnpack_binary",
     "to_edge",
 ]
+
+
+def to_edge(*programs: Any, **settings: Any) -> Any:
+    """Do what `executorch.exir.to_edge` does."""
+    with quick_decompositions():
+        return exir.to_edge(*programs, **settings)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from itertools import dropwhile
 from traceback import StackSummary
 from typing import Any
@@ -14,16 +15,20 @@ from clipstep.runtime.supported import SupportedRange
 TORCH = SupportedRange("torch", "2.13", "2.14", version_in="torch")
 
 with TORCH.internals():
-    from torch._C import Argument, _dispatch_get_all_op_names
+    from torch._C import Argument, DispatchKey, _dispatch_get_all_op_names
+    from torch._export import utils as export_utils
+    from torch._functorch import apis as functorch
+    from torch._functorch.vmap import _process_batched_inputs
     from torch._guards import TracingContext, tracing
-    from torch._ops import HigherOrderOperator, OpOverload
+    from torch._ops import HigherOrderOperator, OperatorBase, OpOverload
     from torch._subclasses import FakeTensorMode
+    from torch.fx._lazy_graph_module import _use_lazy_graph_module
     from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
     from torch.fx.proxy import TracerBase
     from torch.fx.traceback import preserve_node_meta, set_current_meta
     from torch.nn.modules import transformer
     from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-    from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_map_only, tree_unflatten
+    from torch.utils._pytree import _broadcast_to_and_flatten, tree_flatten, tree_leaves, tree_map, tree_map_only, tree_unflatten
 
 __all__ = [
     "TORCH",
@@ -41,6 +46,7 @@ __all__ = [
     "name_lines_of_blocks",
     "names_of_buffers",
     "operators_of_core_aten",
+    "quick_decompositions",
     "returns_several",
     "returns_tensors",
     "takes_tensors",
@@ -50,6 +56,7 @@ __all__ = [
     "tree_map",
     "tree_map_only",
     "tree_unflatten",
+    "vmap_as_loop",
     "whole_stack_traces",
     "without_modes",
     "writes_into_arguments",
@@ -60,7 +67,7 @@ def trace(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> fx.GraphM
     """Return the graph of what a function does with `inputs`. It is traced before autograd and the backends decompose operators, so that pools and
     convolutions stay whole."""
     # Without a mode to share, make_fx makes a new FakeTensorMode for the metadata of each value, which takes a third of the time.
-    with tracing(TracingContext(FakeTensorMode())):
+    with tracing(TracingContext(FakeTensorMode())), _use_lazy_graph_module(True):
         return make_fx(function, pre_dispatch=True)(*inputs)
 
 
@@ -148,37 +155,78 @@ def draws_random_numbers(operator: Any, args: Sequence[Any], kwargs: Mapping[str
 
 
 @contextmanager
-def masks_as_given() -> Iterator[None]:
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Return a context in which an attribute of a module or class has another value."""
+    own = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, own)
+
+
+def masks_as_given() -> AbstractContextManager[None]:
     """Return a context in which nn.TransformerEncoder and nn.TransformerDecoder do not look whether the numbers in a mask are causal.
 
     torch.export cannot capture that look. They use it to choose a faster kernel; what they compute is the same.
     """
-    name, own = "_detect_is_causal_mask", transformer._detect_is_causal_mask
-    setattr(transformer, name, lambda mask, is_causal=None, size=None: bool(is_causal))
-    try:
-        yield
-    finally:
-        setattr(transformer, name, own)
+    return _replaced(transformer, "_detect_is_causal_mask", lambda mask, is_causal=None, size=None: bool(is_causal))
 
 
 @contextmanager
-def whole_stack_traces(is_wanted: Callable[[str], bool]) -> Iterator[None]:
+def quick_decompositions() -> Iterator[None]:
+    """Return a context in which PyTorch decomposes a graph without repeating what does not depend on it.
+
+    Otherwise it registers all operators of its dispatcher once for each of their namespaces, and evaluates the annotations of a function for each of
+    thousands of kernels that it replaces: most of the time of a small network's decomposition.
+    """
+
+    def register(operator: OperatorBase, key: Any) -> Callable[[Any], Any]:
+        return lambda kernel: add(operator, key, kernel)
+
+    def add(operator: OperatorBase, key: Any, kernel: Any) -> Any:
+        if not isinstance(key, DispatchKey) or key in operator.py_kernels:
+            return own(operator, key)(kernel)
+        operator.py_kernels[key] = kernel
+        operator._dispatch_cache.clear()
+        return kernel
+
+    own, name = OperatorBase.py_impl, "_materialize_cpp_cia_ops"
+    with _replaced(OperatorBase, "py_impl", register), _replaced(export_utils, name, cache(getattr(export_utils, name))):
+        yield
+
+
+def vmap_as_loop() -> AbstractContextManager[None]:
+    """Return a context in which `torch.vmap` is the loop over all entries that it stands for: torch.export loses what it computes of the frames."""
+    return _replaced(functorch, "vmap_impl", _vmap_loop)
+
+
+def _vmap_loop(
+    function: Callable[..., Any], in_dims: Any, out_dims: Any, _randomness: str, _chunk_size: int | None, *args: Any, **kwargs: Any
+) -> Any:
+    count, dims, values, structure = _process_batched_inputs(in_dims, args, function)
+    results: list[list[Any]] = []
+    for i in range(count):
+        entries = [value if dim is None else value.select(dim, i) for value, dim in zip(values, dims, strict=True)]
+        flat, returned = tree_flatten(function(*tree_unflatten(entries, structure), **kwargs))
+        results.append(flat)
+    places: Any = [out_dims] if len(results[0]) == 1 and isinstance(out_dims, int) else _broadcast_to_and_flatten(out_dims, returned)
+    stacked = [each[0] if dim is None else torch.stack(each, dim) for each, dim in zip(zip(*results, strict=True), places, strict=True)]
+    return tree_unflatten(stacked, returned)
+
+
+def whole_stack_traces(is_wanted: Callable[[str], bool]) -> AbstractContextManager[None]:
     """Return a context in which torch.export records, for each node, all lines from the first `forward` on that are in a file for which
     `is_wanted` returns True.
 
     Otherwise it records those in methods called `forward` alone, so that what a helper does seems to come from the line that calls it.
     """
-    own = TracerBase._filter_traceback_frames
 
     def wanted(self: TracerBase, stack: StackSummary) -> StackSummary:
         inside = dropwhile(lambda frame: frame.name != "forward", stack)
         return StackSummary.from_list([frame for frame in inside if is_wanted(frame.filename)])
 
-    TracerBase._filter_traceback_frames = wanted  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        TracerBase._filter_traceback_frames = own  # type: ignore[method-assign]
+    return _replaced(TracerBase, "_filter_traceback_frames", wanted)
 
 
 def name_lines_of_blocks(graph: fx.GraphModule) -> None:

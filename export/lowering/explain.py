@@ -75,7 +75,7 @@ def explain(graph: fx.GraphModule, inputs: tuple[Tensor, ...], profile: EnginePr
 
 def _layer(graph: fx.GraphModule, node: fx.Node, strategy: str, made: Sequence[fx.Node], profile: EngineProfile) -> LoweredLayer:
     _, weight, _, stride = arguments(node, None, None, None, (1,))[:4]
-    shape = tuple(constant(graph, weight).shape)
+    shape = tuple((constant(graph, weight) if weight.op == "get_attr" else weight.meta["val"]).shape)
     modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
     copies = COPIES if profile.free_permutations else (*COPIES, *PERMUTATIONS)
     return LoweredLayer(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from clipstep.export.compat.torch_internals import tree_leaves, tree_map, without_modes
+from clipstep.export.unsupported import Unsupported
 
 LARGEST = 2**16
 """The largest tensor, in elements, whose numbers are kept."""
@@ -31,6 +32,8 @@ READS: set[Any] = {
 PLACES: set[Any] = {torch.nonzero, Tensor.nonzero, torch.argwhere, Tensor.argwhere, torch.unique, Tensor.unique, torch.bincount, Tensor.bincount}
 """Functions that return tensors whose shapes depend on numbers."""
 IN_PLACE = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift")
+DATA, SET_DATA = Tensor.data.__get__, Tensor.data.__set__  # type: ignore[attr-defined]
+"""What reads `x.data` of a tensor, and what assigns to it."""
 WRITES = {"__setitem__", *(f"__i{name}__" for name in IN_PLACE)}
 """The names of functions that write into their first argument, beside those that end in an underscore."""
 
@@ -49,6 +52,10 @@ class KnownNumbers(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func == DATA:  # torch.export loses what is computed of it.
+            func = Tensor.detach
+        if func == SET_DATA:
+            raise Unsupported("an assignment to the .data of a tensor")
         self._find_stand_ins()
         if func in (Tensor.__getitem__, Tensor.__setitem__):
             args = (args[0], self._without_masks(args[1]), *args[2:])
@@ -82,9 +89,9 @@ class KnownNumbers(TorchFunctionMode):
             self.known = {id(value): (value, self.numbers[name]) for name, value in found.items() if name in self.numbers}
 
     def _tensor(self, name: str) -> Any:
-        """Return the tensor of the module that has that name now."""
+        """Return the tensor of the module that has that name now; None if the network has deleted it."""
         owner, _, attribute = name.rpartition(".")
-        return getattr(self.module.get_submodule(owner), attribute)
+        return getattr(self.module.get_submodule(owner), attribute, None)
 
     def _numbers(self, value: Any) -> Any:
         return self.known[id(value)][1] if isinstance(value, Tensor) else value

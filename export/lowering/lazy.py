@@ -36,7 +36,8 @@ class LazyPermutation:
     def of(cls, data: Tensor, shape: Sequence[int] | None = None) -> "LazyPermutation":
         """Return a value that is the tensor itself, or the tensor reshaped to `shape`."""
         factors = tuple(size for size in data.shape if size != 1)
-        whole = cls(data, factors, tuple(range(len(factors))), tuple(data.shape))
+        low = data if data.ndim <= RANK else data.flatten()  # A constant of the network.
+        whole = cls(low, factors, tuple(range(len(factors))), tuple(data.shape))
         return whole if shape is None else whole.reshape(shape)
 
     def reshape(self, shape: Sequence[int]) -> "LazyPermutation":

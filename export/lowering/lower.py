@@ -19,8 +19,10 @@ from clipstep.export.compat.torch_internals import (
     masks_as_given,
     metadata_of,
     name_lines_of_blocks,
+    quick_decompositions,
     trace,
     tree_leaves,
+    vmap_as_loop,
     whole_stack_traces,
 )
 from clipstep.export.lowering import passes
@@ -98,15 +100,18 @@ def export_whole(module: nn.Module, inputs: tuple[Tensor, ...], whole: Collectio
     """
     try:
         # Recurrent layers keep their weights in a list of their own as well, which torch.export takes for a change of the network.
-        with masks_as_given(), whole_stack_traces(is_user_file), KnownNumbers(module), warnings.catch_warnings():
+        with masks_as_given(), vmap_as_loop(), whole_stack_traces(is_user_file), KnownNumbers(module), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*_flat_weights")
             exported = torch.export.export(module, inputs)
         name_lines_of_blocks(exported.graph_module)
         _check_autocast(exported.graph_module)
         table = {operator: function for operator, function in decompositions().items() if operator not in whole}
-        graph = exported.run_decompositions(table).module(check_guards=False)
+        with quick_decompositions():
+            graph = exported.run_decompositions(table).module(check_guards=False)
     except LoweringError:
         raise
+    except Unsupported as reason:
+        raise LoweringError(f"no lowering for {reason}", fix=f"it comes from {line_of_error(reason)}") from reason
     except Exception as error:  # torch raises a dozen types here.
         raise LoweringError(
             "torch.export cannot capture the network",

@@ -136,6 +136,15 @@ def from_channel_major(data: Tensor, height: int, width: int) -> LazyPermutation
     return LazyPermutation.of(data, (*data.shape[:3], height, width))
 
 
+def temporal_taps(weight: Tensor | Value) -> list[Tensor]:
+    """Return the 2D kernel `(O, C, kH, kW)` of each temporal tap of a weight `(O, C, kT, kH, kW)`, which may be computed in the step."""
+    if isinstance(weight, Tensor):
+        return list(weight.unbind(2))
+    out, channels, count, height, width = weight.shape
+    taps = to_lazy(weight).permute((2, 0, 1, 3, 4)).tensor((count, out, channels, height * width))
+    return [taps[k].reshape(out, channels, height, width) for k in range(count)]
+
+
 def take_frames(data: Tensor, indices: Sequence[int], dim: int = 0) -> Tensor:
     """Return the entries of an axis at `indices`: a slice for each run of consecutive ones, and no operation if they are all entries in order."""
     runs: list[list[int]] = []

@@ -10,7 +10,7 @@ import torch
 from coremltools.converters.mil import Builder as mb
 
 from clipstep.export.targets.common import Pair, check_average, check_sizes, pair
-from clipstep.export.targets.coreml_movement import constant_pad, slice_tensor
+from clipstep.export.targets.coreml_movement import constant_pad, flip, slice_tensor
 from clipstep.export.targets.coreml_values import arithmetic, check_constant, computed, constant, reshaped
 
 aten = torch.ops.aten
@@ -48,7 +48,8 @@ def transposed(
     dilation: Pair = 1,
 ) -> Any:
     """Write a transposed convolution. Elements of `output_padding` that no tap reaches are zeros, plus the bias."""
-    check_constant(weight, bias)
+    if computed(weight, bias):
+        return _transposed_by_computed_weights(x, weight, bias, pair(stride), pair(padding), pair(output_padding), groups, pair(dilation))
     pads = list(zip(pair(padding), pair(output_padding), strict=True))
     within = [amount for before, more in pads for amount in (before, max(0, before - more))]
     beyond = [amount for before, more in reversed(pads) for amount in (0, max(0, more - before))]
@@ -57,6 +58,27 @@ def transposed(
         return mb.conv_transpose(x=x, weight=weight, **settings, **({} if bias is None else {"bias": bias}))
     result = constant_pad(mb.conv_transpose(x=x, weight=weight, **settings), beyond)
     return result if bias is None else mb.add(x=result, y=by_channel(bias))
+
+
+def _transposed_by_computed_weights(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    groups: int,
+    dilation: Sequence[int],
+) -> Any:
+    """Write a convolution of the input with zeros between its elements, because Core ML's transposed convolutions take constants only."""
+    channels, out, *kernel = weight.shape
+    spread = mb.conv_transpose(x=x, weight=constant(torch.ones(channels, 1, 1, 1)), strides=stride, pad_type="valid", groups=channels)
+    before = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
+    after = [amount + more for amount, more in zip(before, output_padding, strict=True)]
+    padded = constant_pad(spread, [before[1], after[1], before[0], after[0]])
+    by_output = mb.transpose(x=reshaped(weight, [groups, channels // groups, out, math.prod(kernel)]), perm=[0, 2, 1, 3])
+    turned = flip(reshaped(by_output, [groups * out, channels // groups, *kernel]), [2, 3])
+    return convolution(padded, turned, bias, dilation=dilation, groups=groups)
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:

@@ -152,7 +152,7 @@ def _sparse(network: nn.Module) -> nn.Module:
 BAD_MODULES: dict[str, tuple[Callable[[], Any], str]] = {
     "training mode": (lambda: Small(), r"the module is in training mode; got training is True of .*; expected eval mode; call module\.eval\(\)"),
     "a part in training mode": (lambda: _trains(Small().eval()), "got training is True of dropout"),
-    "another device": (lambda: Small().eval().to("meta"), r"is on another device; got meta; expected cpu; call \.cpu\(\)"),
+    "another device": (lambda: Small().eval().to("meta"), r"is on another device; got meta; expected cpu; load its weights on the CPU"),
     "float64": (lambda: Small().eval().double(), r"has the wrong dtype; got torch\.float64; expected torch\.float32; call \.float\(\)"),
     "half": (lambda: Small().eval().half(), r"has the wrong dtype; got torch\.float16"),
     "a sparse part": (lambda: _sparse(Small().eval()), r"sparse is no plain tensor; got torch\.sparse_coo"),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from input_networks import OfFrames
 from torch import Tensor, fx, nn
 
 from clipstep.export.lowering.lower import lower_graph, simplified
@@ -65,17 +66,6 @@ def test_all_frames_at_once_are_the_adaptive_pool(pool: type[nn.Module], size: t
     network, clip = nn.Sequential(nn.Conv3d(*STEM, 1), pool(size)), torch.randn(1, 3, 6, 10, 12)
     graph, _ = lowered(network, clip)
     torch.testing.assert_close(graph(clip)[0], network(clip)[0], atol=2e-6, rtol=1e-5)
-
-
-class OfFrames(nn.Module):
-    """A network on frames `(T, H, W, 3)`, as a step takes them."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, frames: Tensor) -> tuple[Tensor]:
-        return (self.network(frames.permute(3, 0, 1, 2)[None]),)
 
 
 def test_the_number_of_nodes_does_not_grow_with_the_frames() -> None:

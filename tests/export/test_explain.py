@@ -32,6 +32,13 @@ class OneConvolution(nn.Module):
         return self.conv(x[None])[0]
 
 
+class Computed(nn.Conv3d):
+    """Scales its weights by a mean of the clip."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight * x.mean(), self.bias)
+
+
 def explained(conv: nn.Conv3d, shape: tuple[int, ...], profile: EngineProfile) -> LoweredLayer:
     inputs = (torch.zeros(shape),)
     (layer,) = explain(simplified(OneConvolution(conv).eval(), inputs), inputs, profile)
@@ -40,6 +47,7 @@ def explained(conv: nn.Conv3d, shape: tuple[int, ...], profile: EngineProfile) -
 
 WIDE = (32, 4, 6, 6)
 CASES = {
+    "computed-taps": (Computed(32, 20, 3, padding=1), WIDE, ONNX),
     "batched-im2col-gemm": (nn.Conv3d(3, 12, 3, padding=1), (3, 4, 6, 6), ONNX),
     "im2col-gemm": (nn.Conv3d(3, 12, 3, padding=1), (3, 4, 6, 6), PER_FRAME),
     "im2col-gemm-per-tap": (nn.Conv3d(3, 12, 3, padding=1), (3, 4, 6, 6), replace(XNNPACK, gemm_per_tap=True)),

@@ -1,6 +1,7 @@
-"""Networks that read numbers out of their own buffers and parameters: they are known at export, because no step changes them."""
+"""What torch.export loses by itself: numbers of a network's own buffers and parameters, which no step changes, `.data`, and `torch.vmap`."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,7 @@ READ: dict[str, Callable[[Reading, Tensor], Tensor]] = {
     "a mask of the first axis": lambda net, x: x[0][net.mask],
     "an assignment by a mask": assigned,
     "places": lambda net, x: x.index_select(1, net.mask.nonzero().flatten()) + x[:, net.mask.nonzero(as_tuple=True)[0]],
+    "data of a buffer": lambda net, x: x[:, net.mask.data] * float(net.scale.data),
     "how many numbers": lambda net, x: x * torch.unique(net.mask).numel(),
 }
 
@@ -59,6 +61,35 @@ def test_numbers_of_a_network_are_known(name: str) -> None:
     network, x = Reading(READ[name]).eval(), torch.randn(X)
     lowered = lower(network, (x,), onnx.PROFILE)
     torch.testing.assert_close(lowered(x + 1), network(x + 1))
+
+
+def written_data(network: Reading, x: Tensor) -> Tensor:
+    y = x * 2
+    y.data[:, :3] += 1
+    y.data.clamp_(-1, 1)
+    return y + x.data
+
+
+def assigned_data(network: Reading, x: Tensor) -> Tensor:
+    y = x.clone()
+    y.data = x * 2
+    return y
+
+
+@torch.no_grad()
+def test_data_of_frames_is_the_tensor_itself() -> None:
+    """torch.export loses what is computed of it."""
+    network, x = Reading(written_data).eval(), torch.randn(X)
+    torch.testing.assert_close(lower(network, (x,), onnx.PROFILE)(x + 1), network(x + 1))
+
+
+def test_an_assignment_to_data_is_refused_with_its_line() -> None:
+    """torch.export captures the numbers of before."""
+    line = assigned_data.__code__.co_firstlineno + 2
+    with pytest.raises(
+        LoweringError, match=rf"^no lowering for an assignment to the .data of a tensor; it comes from .*{Path(__file__).name}.*{line}"
+    ):
+        lower(Reading(assigned_data).eval(), (torch.randn(X),), onnx.PROFILE)
 
 
 def computed_into(network: Reading, x: Tensor) -> Tensor:
@@ -96,3 +127,26 @@ def test_the_tensors_of_a_network_are_not_looked_through_for_each_function(monke
 
     monkeypatch.setattr(nn.Module, "named_parameters", counted)
     assert walks_of(20) == walks_of(2)
+
+
+def several_results(network: Reading, x: Tensor) -> Tensor:
+    scaled, means = torch.vmap(lambda v, by: (v * by, v.mean(1)), (1, 0), (1, -1), chunk_size=2)(x, torch.arange(6.0))
+    return scaled + means.permute(0, 3, 1, 2)[:, :, None]
+
+
+VMAPPED: dict[str, Callable[[Reading, Tensor], Tensor]] = {
+    "frames": lambda net, x: torch.vmap(lambda frame: frame * frame.mean(), in_dims=2, out_dims=2)(x),
+    "one inside another": lambda net, x: torch.vmap(torch.vmap(lambda v: v.softmax(0), 1, 1), 1, 1)(x),
+    "dictionaries": lambda net, x: torch.vmap(lambda both: {"y": both["a"] * 2 + both["b"]}, ({"a": 2, "b": None},), 2)({"a": x, "b": x[:, :, 0]})[
+        "y"
+    ],
+    "several results": several_results,
+    "a result of none of them": lambda net, x: torch.vmap(lambda v: (v, net.scale * 2), 1, (1, None))(x)[1] * x,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", VMAPPED)
+def test_vmap_is_a_loop(name: str) -> None:
+    network, x = Reading(VMAPPED[name]).eval(), torch.randn(X)
+    torch.testing.assert_close(lower(network, (x,), onnx.PROFILE)(x + 1), network(x + 1))

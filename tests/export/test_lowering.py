@@ -116,3 +116,18 @@ def test_values_are_sliced_before_elementwise_operations(function: Callable[[Ten
         assert torch.equal(got, wanted)
     first = next(node for node in graph.graph.nodes if node.op == "call_function")
     assert (first.target == aten.slice.Tensor) == moved
+
+
+def test_pytorch_looks_for_all_operators_once_in_a_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself it does so once for each namespace of operators, of which there are dozens: most of the time of a small network's export."""
+    looks, own = [], torch._C._dispatch_get_registrations_for_dispatch_key
+
+    def counted(key: str) -> list[str]:
+        looks.append(key)
+        return own(key)
+
+    network, inputs = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), (torch.zeros(1, 3, 8, 8),)
+    lower(network, inputs, onnx.PROFILE)  # The table of decompositions is made once in a process.
+    monkeypatch.setattr(torch._C, "_dispatch_get_registrations_for_dispatch_key", counted)
+    lower(network, inputs, onnx.PROFILE)
+    assert len(looks) == 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from input_networks import OfFrames
 from sequence_networks import (
     CHANNELS,
     CLIP,
@@ -120,19 +121,10 @@ OTHERS: dict[str, Net] = {
 }
 
 
-class Step(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, frames: Tensor) -> tuple[Tensor]:
-        return (self.network(frames.permute(3, 0, 1, 2)[None]),)
-
-
 @torch.no_grad()
 def _lowered(network: nn.Module) -> list[fx.GraphModule]:
     """Lower a network with the profiles of two engines, compare each with eager, and return the graphs."""
-    step, frames = Step(network).eval(), torch.randn(CLIP, SIZE, SIZE, CHANNELS, generator=torch.Generator().manual_seed(1))
+    step, frames = OfFrames(network).eval(), torch.randn(CLIP, SIZE, SIZE, CHANNELS, generator=torch.Generator().manual_seed(1))
     whole, graphs = simplified(step, (frames,)), []
     for profile, taken in TAKEN.items():
         graphs.append(lower_graph(whole, (frames,), profile))
@@ -172,7 +164,7 @@ class Normed(nn.Module):
 
 
 def test_a_batch_norm_after_a_2d_convolution_is_folded() -> None:
-    step, frames = Step(Normed().eval()).eval(), torch.randn(CLIP, SIZE, SIZE, CHANNELS)
+    step, frames = OfFrames(Normed()).eval(), torch.randn(CLIP, SIZE, SIZE, CHANNELS)
     whole = simplified(step, (frames,))
     assert not whole.graph.find_nodes(op="call_function", target=aten._native_batch_norm_legit_no_training.default)
     torch.testing.assert_close(whole(frames), step(frames), atol=1e-5, rtol=1e-5)

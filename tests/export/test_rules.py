@@ -394,10 +394,11 @@ def test_max_pool_pads_below_every_value(kernel: tuple[int, ...], padding: tuple
 
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
-    "a convolution by computed weights": (
-        lambda x: F.conv3d(x, x.mean((0, 2, 3, 4)).view(1, -1, 1, 1, 1)).flatten(1),
-        "conv3d",
-        "a 3D convolution whose weight is computed in the step",
+    "no rule": (lambda x: torch.histc(x).reshape(-1, 1, 1), "histc", "it has no rule"),
+    "a setting": (
+        lambda x: F.max_pool3d(x, 3, 2, ceil_mode=True, return_indices=True)[1].float(),
+        "max_pool3d_with_indices",
+        "a max pool with places and a kernel of more than 64 entries, or with ceil_mode",
     ),
 }
 

@@ -1,5 +1,6 @@
 """The step contract: what is required of a network, and what a step computes."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,18 @@ def _with_buffer(value: Tensor) -> nn.Module:
     return network
 
 
+def _made_for_inference() -> nn.Module:
+    with torch.inference_mode():
+        return Clip()
+
+
+def _quantised() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantised: nn.Module = torch.ao.quantization.quantize_dynamic(nn.Sequential(Clip(), nn.Linear(2, 2)).eval(), {nn.Linear})
+    return quantised
+
+
 def _fails(error: Exception) -> Tensor:
     raise error
 
@@ -141,7 +154,12 @@ BREACHES: dict[str, tuple[nn.Module, str]] = {
     "a TorchScript module": (nn.Sequential(torch.jit.script(Clip()), nn.Identity()), "0 is a TorchScript module, which torch.export.*got Clip;"),
     "a traced module": (torch.jit.trace(Clip().eval(), torch.rand(1, 3, 4, 8, 8)), "the network is a TorchScript module"),
     "a lazy layer": (nn.Sequential(nn.LazyConv3d(2, 1), nn.AdaptiveAvgPool3d(1), nn.Flatten()), "0.weight is not initialised; got a lazy module"),
-    "a network without numbers": (Clip().to("meta"), "conv.weight is on another device; got meta; expected cpu"),
+    "a network without numbers": (Clip().to("meta"), "conv.weight is on another device; got meta; expected cpu; load its weights on the CPU"),
+    "weights made for inference": (_made_for_inference(), r"conv.weight was made in torch.inference_mode\(\); make the network and load its weights"),
+    "quantised layers": (
+        _quantised(),
+        "0.linear._packed_params is quantised, and torch.export cannot capture it; got .*LinearPackedParams; expected weights of float32",
+    ),
     "a sparse buffer": (_with_buffer(torch.eye(2).to_sparse()), r"odd is no plain tensor; got torch.sparse_coo; expected a dense tensor"),
     "a buffer of MKL-DNN": (_with_buffer(torch.ones(2, 2).to_mkldnn()), "odd is no plain tensor; got torch._mkldnn"),
     "a complex buffer": (_with_buffer(torch.zeros(2, dtype=torch.complex64)), r"odd has the wrong dtype; got torch.complex64"),

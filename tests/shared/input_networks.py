@@ -1,10 +1,21 @@
-"""Small networks that take something else than RGB frames, written as people write them."""
+"""Networks on frames as a step takes them, and small ones that take something else than RGB frames, written as people write them."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 JOINTS, COORDINATES, CLASSES = 5, 3, 3
+
+
+class OfFrames(nn.Module):
+    """A network on frames `(T, H, W, 3)`, as a step takes them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor) -> tuple[Tensor]:
+        return (self.network(frames.permute(3, 0, 1, 2)[None]),)
 
 
 class GraphConvolution(nn.Module):

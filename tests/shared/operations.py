@@ -20,6 +20,7 @@ def _fixed(*shape: int) -> Tensor:
 SQUARE, CHANNELS, MASK, ROWS = _fixed(8, 8), _fixed(6, 6), _fixed(8, 8), _fixed(1, 1, 4, 1, 8)
 MATRICES, PICTURES, TABLE = _fixed(6, 1, 8, 8), _fixed(1, 6, 1, 8, 8), _fixed(8, 5)
 FIRST = torch.zeros(1, 6, 2, 8, 8, dtype=torch.long)
+TIMES = _fixed(1, 1, 4, 1, 1)
 BOUNDARIES = torch.tensor([-0.2, 0.0, 0.2])
 PLACES = torch.tensor([1, 0, 3])
 
@@ -113,6 +114,7 @@ BINARY: dict[str, Operation] = {
     "broadcast": lambda x: x * x.mean((3, 4), keepdim=True),
     "broadcast channels": lambda x: x + torch.arange(6.0).view(1, 6, 1, 1, 1),
     "broadcast every second axis": lambda x: x * ROWS,
+    "constants by a number of the value": lambda x: PICTURES.expand(1, 6, 4, 8, 8) * x.mean() + TIMES,
     "outer": lambda x: x.mean((3, 4))[:, :, :, None, None] * PICTURES,
 }
 LOGIC: dict[str, Operation] = {
@@ -330,6 +332,13 @@ def _grid(x: Tensor, scale: float) -> Tensor:
 
 
 W3, W2, W1 = _fixed(6, 6, 3, 3, 3) - 0.5, _fixed(6, 6, 3, 3) - 0.5, _fixed(6, 6, 3) - 0.5
+
+
+def _kernel(x: Tensor) -> Tensor:
+    """Return weights `(6, 6, 3, 3, 3)` that depend on the value."""
+    return W3 * x.mean((2, 3, 4)).reshape(6, 1, 1, 1, 1)
+
+
 LAYERS: dict[str, Operation] = {
     "batch norm by the batch": lambda x: F.batch_norm(x, None, None, training=True),
     "instance norm": lambda x: F.instance_norm(x, weight=torch.arange(6.0), bias=torch.ones(6)),
@@ -344,6 +353,12 @@ LAYERS: dict[str, Operation] = {
     "transposed convolution": lambda x: F.conv_transpose3d(x, W3[:, :, :2, :2, :2], stride=2),
     "transposed convolution, padded": lambda x: F.conv_transpose3d(x, W3, torch.arange(6.0), stride=2, padding=1, output_padding=1),
     "transposed convolution, groups": lambda x: F.conv_transpose3d(x, W3[:, :2], groups=3),
+    "convolution, weight computed": lambda x: F.conv3d(x, _kernel(x), torch.arange(6.0), stride=(2, 1, 1), padding=(2, 1, 0)),
+    "convolution, weight computed, depthwise": lambda x: F.conv3d(x, _kernel(x)[:, :1], x[0, :, 0, 0, 0], padding="same", groups=6),
+    "transposed convolution, weight computed": lambda x: F.conv_transpose3d(x, _kernel(x), stride=2, padding=1),
+    "frames, transposed convolution, weight computed": lambda x: F.conv_transpose2d(
+        _frames(x), _kernel(x)[:, :2, 0], x[0, :, 0, 0, 0], 2, 1, output_padding=1, groups=3
+    ),
     "frames, transposed convolution": lambda x: F.conv_transpose2d(_frames(x), W2, stride=2, padding=1),
     "frames, convolution": lambda x: F.conv2d(_frames(x), W2, padding=1),
     "one frame, convolution": lambda x: F.conv2d(x[0, :, 0], W2),
@@ -373,6 +388,7 @@ CLIPS: dict[str, Operation] = {
     "convolution": lambda x: F.conv3d(_clips(x), W3, torch.arange(6.0), padding=1),
     "convolution, groups": lambda x: F.conv3d(_clips(x), W3[:, :2], groups=3, padding=(0, 1, 1)),
     "convolution, depthwise": lambda x: F.conv3d(_clips(x), W3[:, :1], torch.arange(6.0), groups=6, padding=1, stride=(2, 1, 1)),
+    "convolution, weight computed": lambda x: F.conv3d(_clips(x), _kernel(x), padding=1),
     "convolution, same": lambda x: F.conv3d(_clips(x), W3, padding="same", dilation=2),
     "convolution of frames": lambda x: F.conv3d(_clips(x), W3[:, :, :1], torch.arange(6.0), stride=(1, 2, 2), padding=(0, 1, 1)),
     "convolution of every second frame": lambda x: F.conv3d(_clips(x), W3[:, :, :1], stride=(2, 1, 1)),

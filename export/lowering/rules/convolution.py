@@ -12,7 +12,6 @@ from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules.convolution_settings import Convolution
 from clipstep.export.lowering.rules.strategies import strategy_for
 from clipstep.export.lowering.values import Frames, Value, to_frames
-from clipstep.export.unsupported import Unsupported
 
 aten = torch.ops.aten
 
@@ -25,26 +24,20 @@ def conv3d(profile: EngineProfile, *args: Any, **kwargs: Any) -> Value:
 
 def convolution_of(
     x: Value,
-    weight: Tensor,
+    weight: Tensor | Value,
     bias: Tensor | None = None,
     stride: Triple = (1,),
     padding: Triple | str = (0,),
     dilation: Triple = (1,),
     groups: int = 1,
 ) -> Convolution:
-    """Return the convolution of the arguments of `aten.conv3d`: `padding` is a number for each axis, "valid" or "same".
-
-    Raises:
-        Unsupported: the weight is no constant.
-    """
-    if not isinstance(weight, Tensor):
-        raise Unsupported("a 3D convolution whose weight is computed in the step")
+    """Return the convolution of the arguments of `aten.conv3d`: `padding` is a number for each axis, "valid" or "same"."""
     if isinstance(padding, str):
         x, padding = _explicit_padding(x, weight, padding, triple(dilation))
     return Convolution(x, weight, bias, triple(stride), triple(padding), triple(dilation), groups)
 
 
-def _explicit_padding(x: Value, weight: Tensor, padding: str, dilation: Triple) -> tuple[Value, Triple]:
+def _explicit_padding(x: Value, weight: Tensor | Value, padding: str, dilation: Triple) -> tuple[Value, Triple]:
     """Return the input, and the padding as a number for each axis.
 
     If "same" needs more padding after an axis than before it, the extra row, column or frame of zeros is appended to the input.

@@ -15,7 +15,8 @@ class Convolution:
     """A 3D convolution of a value `(1, C, T, H, W)` with a weight `(O, C / groups, kT, kH, kW)`, and properties that follow from its settings."""
 
     x: Value
-    weight: Tensor
+    weight: Any
+    """A tensor; or a `Value` if the step computes it, and only the strategy for such weights applies."""
     bias: Tensor | None
     stride: Triple
     padding: Triple

@@ -7,13 +7,41 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from clipstep.export.compat.torch_internals import is_traced
 from clipstep.export.lowering import costs
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.lowering.rules.convolution_settings import Convolution
-from clipstep.export.lowering.values import TIME, Frames, Value, concatenate, fits_one_batch, from_batch, take_frames, to_batch, to_frames, to_lazy
+from clipstep.export.lowering.values import (
+    TIME,
+    Frames,
+    Value,
+    concatenate,
+    fits_one_batch,
+    from_batch,
+    take_frames,
+    temporal_taps,
+    to_batch,
+    to_frames,
+    to_lazy,
+)
 
 aten = torch.ops.aten
+
+
+def has_computed_weight(profile: EngineProfile, conv: Convolution) -> bool:
+    return not isinstance(conv.weight, Tensor) or is_traced(conv.weight)
+
+
+def computed_taps(profile: EngineProfile, conv: Convolution) -> Value:
+    """Compute for each output frame the sum of a 2D convolution for each temporal tap, of weights that the step computes."""
+    frames, kernels = to_frames(conv.x).tensors, temporal_taps(conv.weight)
+    results = []
+    for sources in conv.nonzero_sources:
+        parts = [F.conv2d(frames[source], kernels[tap], None, **conv.spatial_settings) for tap, source in sources]
+        total = sum(parts[1:], parts[0]) if parts else torch.zeros(1, len(kernels[0]), *conv.spatial_size)
+        results.append(total if conv.bias is None else total + conv.bias.reshape(-1, 1, 1))
+    return Frames(tuple(results))
 
 
 def fits_time_as_rows(profile: EngineProfile, conv: Convolution) -> bool:

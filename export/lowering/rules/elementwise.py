@@ -68,7 +68,7 @@ def _broadcast(profile: EngineProfile, function: Callable[..., Tensor], operands
         return function()
     if len(operands) == 1:
         (x,) = operands
-        return function(x) if isinstance(x, Tensor) else unary(function)(profile, x)
+        return function(x) if isinstance(x, Tensor) and x.ndim <= RANK else unary(function)(profile, x if isinstance(x, Value) else to_lazy(x))
     ranked = [_rank5(value) for value in operands]
     if any(map(is_batched, operands)) and all(fits_one_batch(profile, value) for value in ranked):
         return from_batch(function(*map(to_batch, ranked)))

@@ -82,7 +82,8 @@ def _operands(profile: EngineProfile, conv: Convolution) -> tuple[dict[int, Tens
 
 def _matrix(conv: Convolution, tap: int) -> Tensor:
     """Return the weight of a temporal tap as a matrix `(O, kH * kW * C)`, whose columns are ordered as the rows of an im2col matrix."""
-    return conv.weight[:, :, tap].permute(0, 2, 3, 1).reshape(len(conv.weight), -1)
+    kernel: Tensor = conv.weight[:, :, tap]
+    return kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1)
 
 
 def _frames(conv: Convolution, items: list[Tensor]) -> Frames:
