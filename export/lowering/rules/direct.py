@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.compat.torch_internals import is_traced
 from clipstep.export.lowering import costs
 from clipstep.export.lowering.lazy import LazyPermutation
 from clipstep.export.lowering.profile import EngineProfile
@@ -30,7 +29,7 @@ aten = torch.ops.aten
 
 
 def has_computed_weight(profile: EngineProfile, conv: Convolution) -> bool:
-    return not isinstance(conv.weight, Tensor) or is_traced(conv.weight)
+    return not isinstance(conv.weight, Tensor)
 
 
 def computed_taps(profile: EngineProfile, conv: Convolution) -> Value:
