@@ -48,16 +48,16 @@ def transposed(
     dilation: Pair = 1,
 ) -> Any:
     """Write a transposed convolution. Elements of `output_padding` that no tap reaches are zeros, plus the bias."""
-    if computed(weight, bias):
+    if computed(weight):
         return _transposed_by_computed_weights(x, weight, bias, pair(stride), pair(padding), pair(output_padding), groups, pair(dilation))
     pads = list(zip(pair(padding), pair(output_padding), strict=True))
     within = [amount for before, more in pads for amount in (before, max(0, before - more))]
     beyond = [amount for before, more in reversed(pads) for amount in (0, max(0, more - before))]
     settings = {"strides": pair(stride), "pad_type": "custom", "pad": within, "dilations": pair(dilation), "groups": groups}
-    if not any(beyond):
-        return mb.conv_transpose(x=x, weight=weight, **settings, **({} if bias is None else {"bias": bias}))
-    result = constant_pad(mb.conv_transpose(x=x, weight=weight, **settings), beyond)
-    return result if bias is None else mb.add(x=result, y=by_channel(bias))
+    late = any(beyond) or computed(bias)
+    result = mb.conv_transpose(x=x, weight=weight, **settings, **({} if bias is None or late else {"bias": bias}))
+    result = constant_pad(result, beyond) if any(beyond) else result
+    return result if bias is None or not late else mb.add(x=result, y=by_channel(bias))
 
 
 def _transposed_by_computed_weights(

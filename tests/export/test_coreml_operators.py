@@ -80,6 +80,13 @@ def test_a_case_has_its_operator(name: str) -> None:
     assert operator in {node.target for node in make_fx(function, pre_dispatch=True)(A, B).graph.nodes}
 
 
+def test_a_transposed_convolution_with_a_computed_bias_stays_one() -> None:
+    """Only weights that the step computes need zeros between the elements and a convolution."""
+    program = ml_program(lowered(lambda a, b: F.conv_transpose2d(a, torch.ones(6, 2, 3, 3), b[0, 0, 0, :2], 2)), ["a", "b"], ["out_0"])
+    operations = [operation.op_type for operation in program.functions["main"].operations]
+    assert "conv_transpose" in operations and "conv" not in operations
+
+
 REFUSED: dict[str, tuple[Function, str]] = {
     "an operator that Core ML lacks": (lambda a, b: torch.lgamma(a), r"aten\.lgamma\.default on shapes \[\(1, 6, 4, 5\)\] from File "),
     "a setting": (

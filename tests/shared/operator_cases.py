@@ -316,6 +316,7 @@ CASES: dict[Any, Function | list[Function]] = {
         lambda a, b: F.conv_transpose2d(a, weight(6, 2, 3, 2), weight(4), (2, 1), (1, 0), (1, 0), 2),
         lambda a, b: F.conv_transpose2d(a, weight(6, 2, 2, 2), weight(2), 3, 0, 2),
         lambda a, b: F.conv_transpose2d(a, weight(6, 2, 3, 3), None, 2, 1, 1, dilation=2),
+        lambda a, b: F.conv_transpose2d(a, weight(6, 2, 2, 2), b[0, 0, 0, :2], 3, 0, 2),
     ],
     aten.conv3d.default: lambda a, b: F.conv3d(a.reshape(1, 3, 2, 4, 5), weight(12, 3, 2, 3, 3), None, (1, 2, 2), 1)[0],
     aten.convolution.default: [

@@ -32,17 +32,6 @@ def has_computed_weight(profile: EngineProfile, conv: Convolution) -> bool:
     return not isinstance(conv.weight, Tensor)
 
 
-def computed_taps(profile: EngineProfile, conv: Convolution) -> Value:
-    """Compute for each output frame the sum of a 2D convolution for each temporal tap, of weights that the step computes."""
-    frames, kernels = to_frames(conv.x).tensors, temporal_taps(conv.weight)
-    results = []
-    for sources in conv.nonzero_sources:
-        parts = [F.conv2d(frames[source], kernels[tap], None, **conv.spatial_settings) for tap, source in sources]
-        total = sum(parts[1:], parts[0]) if parts else torch.zeros(1, len(kernels[0]), *conv.spatial_size)
-        results.append(total if conv.bias is None else total + conv.bias.reshape(-1, 1, 1))
-    return Frames(tuple(results))
-
-
 def fits_time_as_rows(profile: EngineProfile, conv: Convolution) -> bool:
     """Whether it is 1x1 spatially and has one group, in an engine with free permutations."""
     return profile.gemm and conv.groups == 1 and conv.is_temporal and len(conv.taps) > 1 and profile.free_permutations
@@ -108,9 +97,13 @@ def fits_per_frame_taps(profile: EngineProfile, conv: Convolution) -> bool:
 
 
 def per_frame_taps(profile: EngineProfile, conv: Convolution) -> Frames:
-    """Compute each output frame as the sum of a 2D convolution for each temporal tap."""
-    frames, rows = to_frames(conv.x), [row for row in conv.nonzero_sources if row]
-    return _with_empty_frames(conv, [_sum_of_taps(conv, [(frames.tensors[source], tap) for tap, source in row]) for row in rows])
+    """Compute each output frame as the sum of a 2D convolution for each temporal tap; the step may compute the weights."""
+    frames, kernels, made = to_frames(conv.x).tensors, temporal_taps(conv.weight), []
+    for row in filter(None, conv.nonzero_sources):
+        biases = [conv.bias, *[None] * (len(row) - 1)]
+        parts = [F.conv2d(frames[source], kernels[tap], bias, **conv.spatial_settings) for (tap, source), bias in zip(row, biases, strict=True)]
+        made.append(reduce(torch.add, parts))
+    return _with_empty_frames(conv, made)
 
 
 def taps_as_channels(profile: EngineProfile, conv: Convolution) -> Frames:
@@ -122,16 +115,11 @@ def taps_as_channels(profile: EngineProfile, conv: Convolution) -> Frames:
     return _with_empty_frames(conv, made)
 
 
-def _sum_of_taps(conv: Convolution, taps: list[tuple[Tensor, int]]) -> Tensor:
-    parts = [F.conv2d(frame, conv.weight[:, :, tap], None if i else conv.bias, **conv.spatial_settings) for i, (frame, tap) in enumerate(taps)]
-    return reduce(torch.add, parts)
-
-
 def _with_empty_frames(conv: Convolution, made: list[Tensor]) -> Frames:
     """Return all output frames: those computed, and the bias alone where every tap reads zeros."""
     if all(conv.nonzero_sources):
         return Frames(tuple(made))
-    empty = torch.zeros(1, len(conv.weight), *conv.spatial_size) + (0.0 if conv.bias is None else conv.bias.reshape(1, -1, 1, 1))
+    empty = torch.zeros(1, conv.weight.shape[0], *conv.spatial_size) + (0.0 if conv.bias is None else conv.bias.reshape(1, -1, 1, 1))
     frames = iter(made)
     return Frames(tuple(next(frames) if row else empty for row in conv.nonzero_sources))
 

@@ -23,7 +23,7 @@ class Strategy:
 
 
 STRATEGIES = (
-    Strategy("computed-taps", direct.has_computed_weight, direct.computed_taps),
+    Strategy("computed-taps", direct.has_computed_weight, direct.per_frame_taps),
     Strategy("im2col-gemm-per-tap", lambda profile, conv: profile.gemm_per_tap and gemm.fits(profile, conv), gemm.product_per_tap),
     Strategy("batched-im2col-gemm", gemm.fits_batch, gemm.batch_of_products),
     Strategy("im2col-gemm", gemm.fits, gemm.one_product),
