@@ -40,6 +40,17 @@ def test_each_pixel_is_the_triangle_weighted_mean(side: int, size: int) -> None:
     assert np.abs(crop_resize(frame, box, size) - _by_definition(frame, box, size)).max() <= 0.501
 
 
+@pytest.mark.parametrize(("side", "size"), [(1080, 112), (113, 112), (100, 112), (240, 19), (17, 1)])
+def test_sizes_of_videos_give_the_same_mean(side: int, size: int) -> None:
+    """The same formula for both axes one after the other, in float64."""
+    frame, box = _noise(side + 3, side + 9), Box(2, 7, side)
+    centers = (np.arange(size)[:, None] + 0.5) * (side / size)
+    weights = np.maximum(0, 1 - np.abs(np.arange(side) + 0.5 - centers) / max(side / size, 1))
+    weights /= weights.sum(axis=1, keepdims=True)
+    expected = np.einsum("yv,vuc,xu->yxc", weights, frame[2:, 7 : 7 + side][:side].astype(float), weights, optimize=True)
+    assert np.abs(crop_resize(frame, box, size) - expected).max() <= 0.501
+
+
 def test_same_size_is_the_crop_itself() -> None:
     frame = _noise(10, 12)
     np.testing.assert_array_equal(crop_resize(frame, Box(1, 3, 8), 8), frame[1:9, 3:11])
