@@ -16,7 +16,8 @@ from clipstep.network.preprocess import FLOW, RGB
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.install_hints import install_extra
 from clipstep.runtime.resize import Box, center_box, crop_resize
-from clipstep.runtime.video import Frame, read_frames
+from clipstep.runtime.video import read_frames
+from clipstep.runtime.video_images import Frame
 
 
 def read_subclips(path: Path, frames: int, size: int, channels: int = RGB, box: Callable[[int, int], Box] = center_box) -> Tensor:

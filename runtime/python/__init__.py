@@ -22,7 +22,7 @@ from clipstep.runtime.golden import GoldenSteps, ParityError, check_golden
 from clipstep.runtime.lazy_imports import lazy_names
 from clipstep.runtime.model import StepModel, StepOutputs
 from clipstep.runtime.stream import Prediction, Stream
-from clipstep.runtime.video import VideoError, frame_rate, read_frames
+from clipstep.runtime.video import DamagedVideoError, TimedFrame, VideoError, frame_rate, read_frames, read_timed_frames
 
 if TYPE_CHECKING:
     from clipstep.runtime.artifact_info import ArtifactInfo
@@ -34,6 +34,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "ClipstepError",
+    "DamagedVideoError",
     "EngineError",
     "GoldenSteps",
     "Manifest",
@@ -42,11 +43,13 @@ __all__ = [
     "StepModel",
     "StepOutputs",
     "Stream",
+    "TimedFrame",
     "VideoError",
     "check_golden",
     "frame_rate",
     "inspect",
     "read_frames",
+    "read_timed_frames",
 ]
 
 __getattr__ = lazy_names(__name__, {"artifact_info": ("ArtifactInfo",), "inspection": ("inspect",)})  # Lazily: they load what only commands need.

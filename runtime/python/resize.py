@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.video import Frame
-
+from clipstep.runtime.video_images import Frame
 
 BAND = 8
 """Output pixels of a band: 1 would read the input once for each output pixel, and all of them would multiply mostly by 0."""

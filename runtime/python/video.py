@@ -1,20 +1,22 @@
 """Read the frames of video files with PyAV."""
 
 import errno
-from collections.abc import Callable, Iterator
+import statistics
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import av
-import numpy as np
-import numpy.typing as npt
-from av.video.reformatter import VideoReformatter
+from av.stream import Disposition
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.path_checks import check_file
-
-Frame = npt.NDArray[np.uint8]
+from clipstep.runtime.video_images import Frame, ImageConverter, deinterlaced
+from clipstep.runtime.video_times import Timeline, spacing_of
+from clipstep.runtime.wording import counted
 
 DEMUXERS = (
     "mov",
@@ -54,6 +56,12 @@ DEMUXERS = (
 )
 """FFmpeg's demuxers for files that contain their video. All others are refused: a playlist (ffconcat, HLS, DASH, SDP), whatever its file is
 called, makes FFmpeg open other files or addresses, and FFmpeg would render a text file as a picture of a terminal."""
+PACKETS_FOR_RATE = 500
+"""The packets at the start of a video that tell its rate."""
+USUAL_RATE = 25
+"""Frames a second of a video that states nothing and has one timestamp at most."""
+HIGHEST_RATE = 480
+"""Frames a second; a slow-motion video of a phone has 240."""
 ONLY_THIS_FILE = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
 
 
@@ -61,8 +69,36 @@ class VideoError(ClipstepError):
     """A video cannot be read, or is too short."""
 
 
+class DamagedVideoError(VideoError):
+    """A video cannot be decoded to its end; the frames before the damage were read."""
+
+
+class TimedFrame(NamedTuple):
+    """A frame of a video and when it is shown."""
+
+    seconds: float
+    """Seconds since the first frame, by the timestamps of the video."""
+    image: Frame
+    """`(H, W, 3)` uint8 RGB, upright and with square pixels."""
+
+
 def read_frames(path: str | Path, *, whole: int = 1, short_side: int | None = None, threads: int = 0) -> Iterator[Frame]:
-    """Yield the frames of a video in display order, each `(H, W, 3)` uint8 RGB, upright: the container's rotation is applied.
+    """Yield the images of `read_timed_frames`.
+
+    Example:
+        ```python
+        for frame in read_frames("video.mp4"):
+            prediction = stream.push(frame)
+        ```
+    """
+    return (frame.image for frame in read_timed_frames(path, whole=whole, short_side=short_side, threads=threads))
+
+
+def read_timed_frames(path: str | Path, *, whole: int = 1, short_side: int | None = None, threads: int = 0) -> Iterator[TimedFrame]:
+    """Yield the frames of a video in display order, and when each of them is shown.
+
+    The container's rotation and mirroring, the pixels' aspect ratio and the colours' tags are applied, and interlaced frames are deinterlaced. If
+    frames change their size, all are scaled to the first one's. docs/videos.md says what each kind of video gives.
 
     Args:
         path: the video file.
@@ -71,29 +107,33 @@ def read_frames(path: str | Path, *, whole: int = 1, short_side: int | None = No
         threads: how many threads decode; 0 for as many as there are cores.
 
     Raises:
+        DamagedVideoError: the video cannot be decoded to its end. The frames before the damage were yielded.
         VideoError: the file is missing, has no video stream, cannot be decoded, or has fewer than `whole` frames.
-
-    Example:
-        ```python
-        for frame in read_frames("video.mp4"):
-            prediction = stream.push(frame)
-        ```
     """
+    count, seconds = 0, 0.0
     try:
         with open_video(path) as (container, stream):
+            timeline = Timeline(_spacing(path) or 1 / USUAL_RATE)
+            images = ImageConverter(stream.sample_aspect_ratio, short_side)
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = threads
-            convert = _converter(short_side)
-            waiting: list[av.VideoFrame] = []
-            count = 0
-            for frame in container.decode(stream):
+            waiting: list[tuple[float, av.VideoFrame]] = []
+            for frame in deinterlaced(container.decode(stream), stream):
                 count += 1
-                waiting.append(frame)
+                seconds = timeline.seconds(frame.time)
+                waiting.append((seconds, frame))
                 if len(waiting) == whole:
-                    yield from map(convert, waiting)
+                    yield from (TimedFrame(shown, images.image(decoded)) for shown, decoded in waiting)
                     waiting.clear()
     except (av.FFmpegError, ValueError) as error:
-        raise _undecodable(path, _reason(error)) from error
+        if count == 0:
+            raise _undecodable(path, _reason(error)) from error
+        raise DamagedVideoError(
+            f"{path}: cannot be decoded to its end",
+            got=f"{_reason(error)}, after {counted(count, 'frame')} and {seconds:.2f} s",
+            expected="a video that FFmpeg reads",
+            fix="re-encode or replace it",
+        ) from error
     if count == 0:
         raise _undecodable(path, "no frame")
     if count < whole:
@@ -101,16 +141,40 @@ def read_frames(path: str | Path, *, whole: int = 1, short_side: int | None = No
 
 
 def frame_rate(path: str | Path) -> float:
-    """Return the nominal frames per second of a video: FFmpeg's guess, because the average in the container can be far off.
+    """Return how many frames a second a video usually shows, by the timestamps of its first frames.
+
+    The durations of frames, and then the rate that the container states, are taken only for a video whose timestamps are all the same.
 
     Raises:
-        VideoError: the file cannot be opened, has no video stream, or has no frame rate.
+        VideoError: the file cannot be opened, has no video stream, states no frame rate, or has broken timestamps.
     """
-    with open_video(path) as (_, stream):
-        rate: Fraction | None = stream.guessed_rate
-    if not rate:
+    spacing = _spacing(path)
+    if not spacing:
         raise VideoError(f"{path}: states no frame rate", expected="a video with a frame rate", fix="re-encode it")
-    return float(rate)
+    if spacing * HIGHEST_RATE < 1:
+        raise VideoError(
+            f"{path}: has broken timestamps",
+            got=f"{1 / spacing:.0f} frames a second",
+            expected=f"at most {HIGHEST_RATE}",
+            fix="re-encode it at its true rate",
+        )
+    return 1 / spacing
+
+
+def _spacing(path: str | Path) -> float | None:
+    """Return the seconds from one frame to the next, or None if a video says nothing about it."""
+    with open_video(path) as (container, stream):
+        try:
+            packets = [packet for packet in islice(container.demux(stream), PACKETS_FOR_RATE) if packet.size]
+        except av.FFmpegError:  # The decoder says how far it gets.
+            packets = []
+        unit = stream.time_base or Fraction(1)
+        stamps = (packet.dts if packet.pts is None else packet.pts for packet in packets)
+        if spacing := spacing_of((stamp for stamp in stamps if stamp is not None), unit):
+            return spacing
+        if duration := statistics.median([packet.duration or 0 for packet in packets] or [0]):
+            return float(duration * unit)
+        return float(1 / stream.guessed_rate) if stream.guessed_rate else None
 
 
 @contextmanager
@@ -132,14 +196,16 @@ def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, 
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    if not container.streams.video:
+    """Return the stream that FFmpeg takes for the best one, by default flags, damage and bit rate; the picture on a cover is none."""
+    stream = container.streams.best("video")
+    if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
+        kinds = ["a cover picture" if other.disposition & Disposition.attached_pic else other.type for other in container.streams]
         raise VideoError(
             f"{path}: has no video stream",
-            got=", ".join(stream.type for stream in container.streams) or "no stream at all",
+            got=", ".join(kinds) or "no stream at all",
             expected="a file with a video stream",
             fix="choose another file",
         )
-    stream = container.streams.video[0]
     if stream.codec_context is None:  # PyAV's type annotations say that it is never None.
         raise _undecodable(path, "a video codec that FFmpeg does not know")
     return stream
@@ -152,20 +218,3 @@ def _reason(error: Exception) -> str:
 
 def _undecodable(path: str | Path, reason: str) -> VideoError:
     return VideoError(f"{path}: cannot be decoded", got=reason, expected="a video that FFmpeg reads", fix="re-encode or replace it")
-
-
-def scaled_size(height: int, width: int, short_side: int | None) -> tuple[int, int]:
-    """Return the height and width of a frame after its short side was scaled down to `short_side` pixels, if it is longer."""
-    scale = min(1.0, short_side / min(height, width)) if short_side else 1.0
-    return round(height * scale), round(width * scale)
-
-
-def _converter(short_side: int | None) -> Callable[[av.VideoFrame], Frame]:
-    reformatter = VideoReformatter()
-
-    def convert(frame: av.VideoFrame) -> Frame:
-        height, width = scaled_size(frame.height, frame.width, short_side)
-        rgb = reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR")
-        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), round(frame.rotation / 90)), np.uint8)
-
-    return convert

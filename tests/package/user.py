@@ -28,6 +28,7 @@ from clipstep.runtime import (
     Bundle,
     BundleError,
     ClipstepError,
+    DamagedVideoError,
     EngineError,
     GoldenSteps,
     Manifest,
@@ -36,11 +37,13 @@ from clipstep.runtime import (
     StepModel,
     StepOutputs,
     Stream,
+    TimedFrame,
     VideoError,
     check_golden,
     frame_rate,
     inspect,
     read_frames,
+    read_timed_frames,
 )
 from clipstep.training import (
     ARCHITECTURES,
@@ -107,7 +110,10 @@ def streamed(path: Path, video: Path) -> Prediction | None:
             stream: Stream = model.stream()
             for frame in read_frames(video):
                 last = stream.push(frame) or last
-            print(worst, frame_rate(video), list(outputs.kept), clipstep.__version__)
+            timed: list[TimedFrame] = list(read_timed_frames(video))
+            print(timed[-1].seconds, worst, frame_rate(video), list(outputs.kept), clipstep.__version__)
+    except DamagedVideoError as damage:
+        print(damage)
     except (BundleError, EngineError, ParityError, VideoError, ClipstepError) as error:
         print(error)
     return last

@@ -142,3 +142,16 @@ def write_video(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture
+def damaged_video(write_video: Callable[..., Path]) -> Path:
+    """Twelve frames, of which the packets after the eighth are noise."""
+    path = write_video(np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8), "damaged.mp4")
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for place, size in packets[8:]:
+        data[place : place + size] = b"\x00" * size
+    path.write_bytes(data)
+    return path

@@ -97,3 +97,13 @@ def test_a_video_just_long_enough_at_a_frame_stride_is_run(
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 2
     assert (code, captured.err) == (0, "")
+
+
+def test_what_a_damaged_video_gives_is_kept_if_asked_for(start: Start, bundle_path: Path, damaged_video: Path, capsys: Any) -> None:
+    assert start("run", bundle_path, damaged_video) == 2
+    refused = capsys.readouterr()
+    assert "cannot be decoded to its end; got " in refused.err and refused.err.endswith(", or add --partial to take what was read\n")
+    assert start("run", bundle_path, damaged_video, "--partial") == 0
+    kept = capsys.readouterr()
+    assert kept.out == refused.out and " 0.16 s " in kept.out
+    assert kept.err.startswith("note: ") and "cannot be decoded to its end" in kept.err

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.video import VideoError, open_video, read_frames, scaled_size
+from clipstep.runtime.video import VideoError, open_video, read_frames
+from clipstep.runtime.video_images import shown_size
 
 Frames = npt.NDArray[np.uint8]
 ABANDONED_SECONDS = 3600
@@ -95,6 +96,6 @@ def _decoded_bytes(path: Path, frames: int, short_side: int) -> int:
     """Return the bytes of the decoded frames as the container states their number, without decoding; 0 for a broken video."""
     try:
         with open_video(path) as (_, stream):
-            return stream.frames // frames * frames * math.prod(scaled_size(stream.height, stream.width, short_side)) * 3
+            return stream.frames // frames * frames * math.prod(shown_size(stream.height, stream.width, stream.sample_aspect_ratio, short_side)) * 3
     except (VideoError, ZeroDivisionError):
         return 0

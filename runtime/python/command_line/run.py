@@ -11,7 +11,7 @@ from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.stream import Prediction, Stream
-from clipstep.runtime.video import VideoError, frame_rate, read_frames
+from clipstep.runtime.video import DamagedVideoError, VideoError, frame_rate, read_timed_frames
 
 
 @command("run")
@@ -20,9 +20,10 @@ from clipstep.runtime.video import VideoError, frame_rate, read_frames
 @click.option("--engine", default="onnxruntime", show_default=True, help=f"One of {', '.join(ENGINES)}.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many classes to print.")
+@click.option("--partial", is_flag=True, help="Take what a damaged video gives before the damage, and say on standard error where it ends.")
 @signer_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each prediction, and nothing else on standard output.")
-def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int, signer: Path | None, as_json: bool) -> None:
+def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int, partial: bool, signer: Path | None, as_json: bool) -> None:
     """Run BUNDLE on VIDEO and print the likeliest classes after each subclip, and at the end of the video if they come late."""
     opened = click.get_current_context().with_resource(open_for_command(bundle, signer, lazily=True))
     with StepModel.load(opened, engine, threads, isolated=True) as model:
@@ -30,16 +31,23 @@ def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int, 
         if not as_json:
             click.echo(model.description)
         frames = said = 0
-        for frames, frame in enumerate(read_frames(video), 1):
-            if frames == 1:
-                rate = frame_rate(video)
-            said += _say(stream.push(frame), rate, top, as_json)
+        end = 0.0
+        try:
+            for frames, frame in enumerate(read_timed_frames(video), 1):
+                if frames == 1:
+                    spacing = 1 / frame_rate(video)
+                end = frame.seconds + spacing
+                said += _say(stream.push(frame.image), end, top, as_json)
+        except DamagedVideoError as damage:
+            if not partial:
+                raise VideoError(f"{damage}, or add --partial to take what was read") from damage
+            click.echo(f"note: {damage}", err=True)
         needed = model.interface.frames_needed
         whole = stream.flush()
         if not said and whole is None:
             raise VideoError(f"{video}: too short", got=f"{frames} frames", expected=f"at least {needed}", fix="use a longer video")
         if whole is not None and as_json:
-            print_json(_values(whole, rate, top, at_end=True), indent=None)
+            print_json(_values(whole, end, top, at_end=True), indent=None)
         elif whole is not None:
             click.echo("     end   " + _ranked(whole, top))
 
@@ -57,18 +65,18 @@ def _stream(model: StepModel, bundle: Path) -> Stream:
     return model.stream()
 
 
-def _values(prediction: Prediction, rate: float, top: int, *, at_end: bool) -> dict[str, object]:
-    """Return a prediction as `--json` prints it."""
+def _values(prediction: Prediction, end: float, top: int, *, at_end: bool) -> dict[str, object]:
+    """Return a prediction as `--json` prints it; `end` is where its last frame ends, in seconds."""
     ranked = [{"label": label, "probability": float(probability)} for label, probability in prediction.top(top)]
-    return {"seconds": prediction.frames_seen / rate, "frames_seen": prediction.frames_seen, "at_end": at_end, "top": ranked}
+    return {"seconds": round(end, 6), "frames_seen": prediction.frames_seen, "at_end": at_end, "top": ranked}
 
 
-def _say(prediction: Prediction | None, rate: float, top: int, as_json: bool) -> bool:
+def _say(prediction: Prediction | None, end: float, top: int, as_json: bool) -> bool:
     """Print a prediction, if there is one, and return whether there was."""
     if prediction is not None and as_json:
-        print_json(_values(prediction, rate, top, at_end=False), indent=None)
+        print_json(_values(prediction, end, top, at_end=False), indent=None)
     elif prediction is not None:
-        click.echo(f"{prediction.frames_seen / rate:7.2f} s  {_ranked(prediction, top)}")
+        click.echo(f"{end:7.2f} s  {_ranked(prediction, top)}")
     return prediction is not None
 
 
