@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.video_images import Frame
 
 BAND = 8
@@ -44,19 +43,6 @@ def crop_resize(frame: Frame, box: Box, size: int) -> Frame:
     columns = _resize_first_axis(np.ascontiguousarray(rows.swapaxes(0, 1)), size)
     resized = (columns + np.float32(0.5)).clip(0, 255).astype(np.uint8)
     return np.ascontiguousarray(resized.swapaxes(0, 1))
-
-
-def check_frame(frame: object) -> Frame:
-    """Return the frame if it is an `(H, W, 3)` uint8 array.
-
-    Raises:
-        ClipstepError: it is not.
-    """
-    if not isinstance(frame, np.ndarray):
-        raise ClipstepError("a frame must be a numpy array", got=type(frame).__name__, expected="uint8 (H, W, 3), RGB")
-    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
-        raise ClipstepError("a frame has the wrong shape or type", got=f"{frame.dtype} {frame.shape}", expected="uint8 (H, W, 3), RGB")
-    return frame
 
 
 def _resize_first_axis(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32], new: int) -> npt.NDArray[np.float32]:

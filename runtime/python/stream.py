@@ -17,9 +17,10 @@ import numpy as np
 from clipstep.runtime.bundle.manifest import Input
 from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.frame_check import check_frame
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.output_kind import OutputKind, probabilities_of
-from clipstep.runtime.resize import center_box, check_frame, crop_resize
+from clipstep.runtime.resize import center_box, crop_resize
 from clipstep.runtime.subclip_stream import SubclipStream
 from clipstep.runtime.wording import counted
 
@@ -92,8 +93,8 @@ class Stream:
         """Take the next frame. The largest centred square of a frame of RGB is resized to the model's size, as in evaluation.
 
         Args:
-            frame: `(H, W, 3)` uint8 RGB, of any size. A bundle for something else takes frames of exactly its own shape, such as joints `(V, C)`
-                float32: that of `model.interface.input` without T.
+            frame: `(H, W, 3)` uint8 RGB, of any size. OpenCV's frames are BGR: push `frame[..., ::-1]`. A bundle for something else takes frames of
+                exactly its own shape, such as joints `(V, C)` float32: that of `model.interface.input` without T.
 
         Returns:
             A prediction once every T frames, after the network's delay has passed; otherwise None.

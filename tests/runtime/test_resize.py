@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipstep.runtime import ClipstepError
-from clipstep.runtime.resize import Box, center_box, check_frame, crop_resize
+from clipstep.runtime.resize import Box, center_box, crop_resize
 
 
 def _grey(plane: np.ndarray) -> np.ndarray:
@@ -107,18 +106,3 @@ def test_the_frame_is_not_written_to() -> None:
 )
 def test_center_box_is_the_largest_centred_square(height: int, width: int, box: tuple[int, int, int]) -> None:
     assert center_box(height, width) == box
-
-
-@pytest.mark.parametrize(
-    ("frame", "got"),
-    [
-        ([[0, 0, 0]], "got list"),
-        (np.zeros((4, 4), np.uint8), r"got uint8 \(4, 4\)"),
-        (np.zeros((4, 4, 4), np.uint8), r"got uint8 \(4, 4, 4\)"),
-        (np.zeros((4, 4, 3), np.float32), r"got float32 \(4, 4, 3\)"),
-        (np.zeros((0, 4, 3), np.uint8), r"got uint8 \(0, 4, 3\)"),
-    ],
-)
-def test_what_is_not_a_frame_is_refused(frame: object, got: str) -> None:
-    with pytest.raises(ClipstepError, match=rf"{got}; expected uint8 \(H, W, 3\), RGB"):
-        check_frame(frame)
