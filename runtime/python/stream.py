@@ -10,7 +10,8 @@ What `push` and `flush` return:
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.frame_check import check_frame
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.output_kind import OutputKind, probabilities_of
+from clipstep.runtime.resampler import Resampler
 from clipstep.runtime.resize import center_box, crop_resize
 from clipstep.runtime.subclip_stream import SubclipStream
 from clipstep.runtime.wording import counted
@@ -32,13 +34,20 @@ class Prediction:
     step: int
     """The number of the step, counted from 0 since the start of the video."""
     frames_seen: int
-    """How many frames of the video were pushed."""
+    """How many frames of the video were used, or skipped by the model's frame stride."""
     logits: Array
     """The artifact's first output, `(classes,)` float32; `output_kind` says what it holds."""
     labels: tuple[str, ...]
     output_kind: OutputKind = "logits"
     kept: Mapping[str, Array] = field(default_factory=dict)
     """The other outputs that the export kept, by name, such as an embedding; `interface.kept_outputs` of the model has their shapes."""
+    span: tuple[float, float] = (0.0, 0.0)
+    """The part of the video that the subclip covers, in seconds, or all of it for `flush`: by the timestamps of the frames, if they were pushed with
+    them, or else counted from the start at the model's rate."""
+    dropped: int = 0
+    """How many frames of the video were left out because the source is faster than the model."""
+    repeated: int = 0
+    """How often frames of the video were repeated because the source is slower."""
 
     @property
     def probabilities(self) -> Array:
@@ -53,6 +62,35 @@ class Prediction:
     def __repr__(self) -> str:
         likeliest = ", ".join(f"{label} {probability:.3f}" for label, probability in self.top(3))
         return f"<Prediction of step {self.step}, {counted(self.frames_seen, 'frame')} seen: {likeliest}>"
+
+
+@dataclass
+class _Position:
+    """Where a stream is in its video."""
+
+    resampler: Resampler
+    period: float
+    """Seconds from one frame of the model to the next."""
+    seen: int = 0
+    waiting: int = 0
+    """How many frames of the next subclip are there."""
+    dropped: int = 0
+    repeated: int = 0
+    start: float = 0.0
+    subclip_start: float = 0.0
+    end: float = 0.0
+
+    def see(self, timestamp: float | None) -> int:
+        """Go on by a frame, and return its number in the video, counted from 0."""
+        number, time = self.seen, self.seen * self.period if timestamp is None else timestamp
+        self.start = time if number == 0 else self.start
+        self.subclip_start = time if self.waiting == 0 else self.subclip_start
+        self.end = time + self.period
+        self.seen += 1
+        return number
+
+    def copied(self) -> "_Position":
+        return replace(self, resampler=copy(self.resampler))
 
 
 class Stream:
@@ -74,6 +112,8 @@ class Stream:
         spec = model.interface.input
         self._pending = np.empty(spec.shape, np.uint8 if spec.takes_video else spec.dtype)
         self._in_use = threading.Lock()
+        self.restarts = 0
+        """How often a gap or a jump of the timestamps started another video."""
         self._restart()
 
     def reset(self) -> None:
@@ -86,45 +126,65 @@ class Stream:
             self._restart()
 
     def _restart(self) -> None:
+        spec = self._model.interface.input
         self._session.reset()
-        self._seen = self._waiting = 0
+        self._position = _Position(Resampler(spec.fps, spec.shape[0] * spec.frame_stride), 1 / spec.fps)
 
-    def push(self, frame: Array) -> Prediction | None:
+    def push(self, frame: Array, timestamp: float | None = None) -> Prediction | None:
         """Take the next frame. The largest centred square of a frame of RGB is resized to the model's size, as in evaluation.
 
         Args:
             frame: `(H, W, 3)` uint8 RGB, of any size. OpenCV's frames are BGR: push `frame[..., ::-1]`. A bundle for something else takes frames of
                 exactly its own shape, such as joints `(V, C)` float32: that of `model.interface.input` without T.
+            timestamp: when the frame was taken, in seconds from any start. Frames are then left out or repeated so as to keep the rate that the
+                model was trained at, `model.interface.input.fps`. After a gap, or a step back, of more than a subclip a new video starts; `restarts`
+                counts that. Without timestamps every frame is used, and their rate is taken for the model's.
 
         Returns:
             A prediction once every T frames, after the network's delay has passed; otherwise None.
 
         Raises:
-            ClipstepError: the frame has another rank, type or number of channels, or a number that is not finite; the model is closed; or another
-                thread is using the stream. The stream is then as it was before the frame.
+            ClipstepError: the frame has another rank, type or number of channels, or a number that is not finite; so has the timestamp; the model is
+                closed; or another thread is using the stream. The stream is then as it was before the frame.
         """
         with self._alone():
-            return self._push(frame)
+            spec = self._model.interface.input
+            if spec.takes_video:
+                check_frame(frame)
+            else:
+                _check_own_frame(frame, spec)
+            before = copy(self._session), self._position.copied(), self.restarts
+            try:
+                return self._take(frame, None) if timestamp is None else self._take_at(frame, timestamp)
+            except BaseException:  # The next frame replaces the one that was just added.
+                self._session, self._position, self.restarts = before
+                raise
 
-    def _push(self, frame: Array) -> Prediction | None:
-        spec = self._model.interface.input
-        if spec.takes_video:
-            check_frame(frame)
-        else:
-            _check_own_frame(frame, spec)
-        if self._seen % spec.frame_stride:
-            self._seen += 1
+    def _take_at(self, frame: Array, timestamp: float) -> Prediction | None:
+        """Take a frame as often as the model's rate asks for."""
+        copies = self._position.resampler.copies(timestamp)
+        if self._position.resampler.restarted:
+            self._restart()
+            self.restarts += 1
+            copies = self._position.resampler.copies(timestamp)
+        self._position.dropped += copies == 0
+        self._position.repeated += max(copies - 1, 0)
+        prediction = None
+        for _ in range(copies):
+            prediction = self._take(frame, timestamp) or prediction
+        return prediction
+
+    def _take(self, frame: Array, timestamp: float | None) -> Prediction | None:
+        spec, position = self._model.interface.input, self._position
+        if position.see(timestamp) % spec.frame_stride:
             return None
-        self._pending[self._waiting] = crop_resize(frame, center_box(*frame.shape[:2]), spec.shape[1]) if spec.takes_video else frame
-        if self._waiting + 1 < spec.shape[0]:
-            self._waiting += 1
-            self._seen += 1
+        self._pending[position.waiting] = crop_resize(frame, center_box(*frame.shape[:2]), spec.shape[1]) if spec.takes_video else frame
+        position.waiting += 1
+        if position.waiting < spec.shape[0]:
             return None
-        # If this step fails, the next frame replaces the one that was just added.
         logits = self._session.step(self._pending.astype(spec.dtype, copy=False))
-        self._waiting = 0
-        self._seen += 1
-        return self._prediction(logits, self._session.steps, self._seen)
+        position.waiting = 0
+        return self._prediction(logits, self._session.steps, position.subclip_start)
 
     def flush(self) -> Prediction | None:
         """End the video. Frames that do not fill a subclip are dropped, as in training, and the next frame starts a new video.
@@ -137,16 +197,27 @@ class Stream:
             ClipstepError: the model is closed, or another thread is using the stream. The stream is then as it was before.
         """
         with self._alone():
-            steps, seen = self._session.steps, self._seen
+            steps = self._session.steps
             logits = self._session.flush()
-            prediction = self._prediction(logits, steps, seen)
+            prediction = self._prediction(logits, steps, self._position.start)
             self._restart()
             return prediction
 
-    def _prediction(self, logits: Array | None, steps: int, seen: int) -> Prediction | None:
+    def _prediction(self, logits: Array | None, steps: int, start: float) -> Prediction | None:
         if logits is None:
             return None
-        return Prediction(steps - 1, seen, logits, self._model.labels, self._model.interface.output_kind, self._session.kept)
+        position, interface = self._position, self._model.interface
+        return Prediction(
+            step=steps - 1,
+            frames_seen=position.seen,
+            logits=logits,
+            labels=self._model.labels,
+            output_kind=interface.output_kind,
+            kept=self._session.kept,
+            span=(start, position.end),
+            dropped=position.dropped,
+            repeated=position.repeated,
+        )
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -158,8 +229,9 @@ class Stream:
             self._in_use.release()
 
     def __repr__(self) -> str:
-        waiting = f"{self._waiting} of {self._model.interface.input.shape[0]} frames waiting"
-        return f"<Stream of {self._model.interface.name}: {counted(self._seen, 'frame')} seen, {counted(self._session.steps, 'step')}, {waiting}>"
+        position, name, frames = self._position, self._model.interface.name, self._model.interface.input.shape[0]
+        seen, steps = counted(position.seen, "frame"), counted(self._session.steps, "step")
+        return f"<Stream of {name}: {seen} seen, {steps}, {position.waiting} of {frames} frames waiting>"
 
 
 def _check_own_frame(frame: object, spec: Input) -> None:

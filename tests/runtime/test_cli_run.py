@@ -3,9 +3,11 @@
 import re
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -107,3 +109,41 @@ def test_what_a_damaged_video_gives_is_kept_if_asked_for(start: Start, bundle_pa
     kept = capsys.readouterr()
     assert kept.out == refused.out and " 0.16 s " in kept.out
     assert kept.err.startswith("note: ") and "cannot be decoded to its end" in kept.err
+
+
+def test_a_video_of_another_rate_is_said_and_resampled_if_asked_for(start: Start, bundle_path: Path, write_video: WriteVideo, capsys: Any) -> None:
+    """Of 50 frames a second each second one makes the video of 25."""
+    frames = np.zeros((32, 32, 32, 3), np.uint8)
+    for index in range(32):
+        frames[index, ..., (index // 8) % 3] = 250
+        frames[index, ..., (index + 1) % 3] += np.uint8(100 * (index % 2))
+    slow, fast = write_video(frames[::2], "slow.mp4", 25), write_video(frames, "fast.mp4", 50)
+    assert start("run", bundle_path, slow) == 0
+    expected = capsys.readouterr()
+    assert expected.err == ""
+    assert start("run", bundle_path, fast, "--resample") == 0
+    got = capsys.readouterr()
+    assert got.err.endswith("fast.mp4: 50 frames a second, taken at 25\n")
+    assert [line.split()[2] for line in got.out.splitlines()[1:]] == [line.split()[2] for line in expected.out.splitlines()[1:]] != []
+    assert [line.split()[0] for line in got.out.splitlines()[1:]] == ["0.16", "0.32", "0.48", "0.64"]
+    assert start("run", bundle_path, fast) == 0
+    plain = capsys.readouterr()
+    assert plain.err.endswith("fast.mp4: 50 frames a second, of which a model for 25 gets every one; see --resample\n")
+    assert len(plain.out.splitlines()) == 1 + 8
+
+
+def test_a_gap_of_the_timestamps_is_said(start: Start, bundle_path: Path, tmp_path: Path, capsys: Any) -> None:
+    """Six frames, two seconds of nothing, six frames: the gap drops the two that fill no subclip."""
+    path = tmp_path / "gap.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
+        for stamp in (*range(6), *range(56, 62)):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 90, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert start("run", bundle_path, path, "--resample") == 0
+    captured = capsys.readouterr()
+    assert [line.split()[0] for line in captured.out.splitlines()[1:]] == ["0.16", "2.40"]
+    assert captured.err.endswith("gap.mp4: 1 gap of its timestamps, after each of which a new video starts\n")

@@ -12,6 +12,10 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.stream import Prediction, Stream
 from clipstep.runtime.video import DamagedVideoError, VideoError, frame_rate, read_timed_frames
+from clipstep.runtime.wording import counted
+
+RATE_NOTE = 1.5
+"""By what factor a video's rate differs from the model's before it is said. Training videos of one data set differ by less."""
 
 
 @command("run")
@@ -20,10 +24,17 @@ from clipstep.runtime.video import DamagedVideoError, VideoError, frame_rate, re
 @click.option("--engine", default="onnxruntime", show_default=True, help=f"One of {', '.join(ENGINES)}.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many classes to print.")
+@click.option(
+    "--resample",
+    is_flag=True,
+    help="Leave out or repeat frames, by their timestamps, to keep the bundle's rate. Otherwise it gets every frame.",
+)
 @click.option("--partial", is_flag=True, help="Take what a damaged video gives before the damage, and say on standard error where it ends.")
 @signer_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each prediction, and nothing else on standard output.")
-def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int, partial: bool, signer: Path | None, as_json: bool) -> None:
+def run_command(
+    bundle: Path, video: Path, engine: str, threads: int, top: int, resample: bool, partial: bool, signer: Path | None, as_json: bool
+) -> None:
     """Run BUNDLE on VIDEO and print the likeliest classes after each subclip, and at the end of the video if they come late."""
     opened = click.get_current_context().with_resource(open_for_command(bundle, signer, lazily=True))
     with StepModel.load(opened, engine, threads, isolated=True) as model:
@@ -35,13 +46,16 @@ def run_command(bundle: Path, video: Path, engine: str, threads: int, top: int, 
         try:
             for frames, frame in enumerate(read_timed_frames(video), 1):
                 if frames == 1:
-                    spacing = 1 / frame_rate(video)
-                end = frame.seconds + spacing
-                said += _say(stream.push(frame.image), end, top, as_json)
+                    rate = frame_rate(video)
+                    _note_other_rate(video, rate, model.interface.input.fps, resampled=resample)
+                end = frame.seconds + 1 / (model.interface.input.fps if resample else rate)
+                said += _say(stream.push(frame.image, frame.seconds if resample else None), end, top, as_json)
         except DamagedVideoError as damage:
             if not partial:
                 raise VideoError(f"{damage}, or add --partial to take what was read") from damage
             click.echo(f"note: {damage}", err=True)
+        if stream.restarts:
+            click.echo(f"note: {video}: {counted(stream.restarts, 'gap')} of its timestamps, after each of which a new video starts", err=True)
         needed = model.interface.frames_needed
         whole = stream.flush()
         if not said and whole is None:
@@ -63,6 +77,14 @@ def _stream(model: StepModel, bundle: Path) -> Stream:
             fix=f"push them frame by frame in Python: StepModel.load(...).stream().push(frame){flow}",
         )
     return model.stream()
+
+
+def _note_other_rate(video: Path, rate: float, wanted: float, *, resampled: bool) -> None:
+    """Say on standard error what becomes of a video whose rate is another than the model's."""
+    if resampled:
+        click.echo(f"note: {video}: {rate:.4g} frames a second, taken at {wanted:.4g}", err=True)
+    elif max(rate, wanted) > RATE_NOTE * min(rate, wanted):
+        click.echo(f"note: {video}: {rate:.4g} frames a second, of which a model for {wanted:.4g} gets every one; see --resample", err=True)
 
 
 def _values(prediction: Prediction, end: float, top: int, *, at_end: bool) -> dict[str, object]:

@@ -23,12 +23,16 @@ class Stream internal constructor(private val model: StepModel, private val buff
     private val frameBytes = spec.elements / spec.frames // A field, because computing it allocates an iterator for each frame.
     private val subclip: ByteBuffer
     private val resizer: Resizer
-    private val resampler = Resampler(spec.fps)
+    private val resampler = Resampler(spec.fps, spec.frames.toLong() * spec.frameStride)
     private var smoothed: FloatArray? = null
     private var seen = 0L
     private var waiting = 0
     private var steps = 0
     private var closed = false
+
+    /** How often a gap or a jump of the timestamps started another video. */
+    var restarts = 0
+        private set
     private val inUse = AtomicBoolean(false)
 
     init {
@@ -79,15 +83,16 @@ class Stream internal constructor(private val model: StepModel, private val buff
 
     /**
      * Takes the next frame as the other [push] does, but from a source of any frame rate: frames are dropped or repeated so as to keep the
-     * nominal rate. After a pause longer than a subclip a new video starts.
+     * nominal rate. After a gap, or a step back, of more than a subclip a new video starts; [restarts] counts that.
      *
      * @param timestampNs when the frame was taken, in nanoseconds of a monotonic clock.
-     * @throws ClipstepException see the other [push]; or the time is not after that of the frame before.
+     * @throws ClipstepException see the other [push].
      */
     fun push(frame: Frame, timestampNs: Long): Prediction? = alone {
         var copies = resampler.copies(timestampNs)
-        if (copies > spec.frames.toLong() * spec.frameStride) {
+        if (resampler.restarted) {
             restart()
+            restarts++
             copies = resampler.copies(timestampNs)
         }
         var prediction: Prediction? = null
