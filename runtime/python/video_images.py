@@ -19,6 +19,9 @@ BT709, UNTAGGED, RESERVED, BT601, BT2020, BT2020_CONSTANT_LUMINANCE = 1, 2, 3, 6
 HD_ROWS, HD_COLUMNS = 720, 1280
 """An untagged video that has so many rows or columns is BT.709, a smaller one BT.601, as players decide it."""
 
+ASPECT_LIMIT = 10
+"""By how much one side of a pixel may be longer than the other; a larger ratio is ignored: a small file could ask for an image of any size by it."""
+
 
 class ImageConverter:
     """Converts the decoded frames of one video to RGB images, all of the first one's size."""
@@ -47,6 +50,8 @@ def shown_size(height: int, width: int, pixel_aspect: Fraction | None, short_sid
     Pixels are made square by making their shorter side longer. Then a larger frame is scaled down so that its short side has `short_side` pixels.
     """
     aspect = float(pixel_aspect or 1)
+    if max(aspect, 1 / aspect) > ASPECT_LIMIT:
+        aspect = 1.0
     square_height, square_width = max(height, height / aspect), max(width, width * aspect)
     scale = min(1.0, short_side / min(square_height, square_width)) if short_side else 1.0
     return round(square_height * scale), round(square_width * scale)

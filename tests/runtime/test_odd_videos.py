@@ -156,6 +156,11 @@ def test_pixels_that_are_not_square_are_made_square(tmp_path: Path, aspect: Frac
     assert next(read_frames(path)).shape == (*size, 3)
 
 
+def test_an_aspect_that_no_camera_has_is_ignored(tmp_path: Path) -> None:
+    path = write(tmp_path / "odd.mp4", flat(90), sample_aspect_ratio=Fraction(5000))
+    assert next(read_frames(path)).shape == (48, 64, 3)
+
+
 def two_streams(path: Path, default: int) -> Path:
     """A dark stream of 48x64 and a bright one of 96x128."""
     with av.open(str(path), "w") as container:
@@ -277,6 +282,35 @@ def test_colours_are_those_of_the_tag_or_of_the_size(
 ) -> None:
     np.testing.assert_allclose(coloured(tmp_path / "odd.mp4", *size, **tags), by_definition(*weights), atol=5)
     assert math.dist(by_definition(*LUMA_601), by_definition(*LUMA_709)) > 20
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixels", "kind"),
+    [
+        ("ffv1", "yuv444p", "mkv"),
+        ("ffv1", "yuv422p10le", "mkv"),
+        ("ffv1", "yuv420p12le", "mkv"),
+        ("ffv1", "yuva420p", "mkv"),
+        ("ffv1", "bgr0", "mkv"),
+        ("ffv1", "gbrp10le", "mkv"),
+        ("apng", "rgba", "apng"),
+        ("gif", "rgb8", "gif"),
+        ("mjpeg", "yuvj420p", "avi"),
+        ("libx264", "yuvj420p", "mp4"),
+        ("ffv1", "gray", "mkv"),
+    ],
+)
+def test_pixels_of_other_formats_have_their_colour(tmp_path: Path, codec: str, pixels: str, kind: str) -> None:
+    path = tmp_path / f"odd.{kind}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, pixels
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), COLOUR, np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    grey = [float(np.dot(COLOUR, (0.299, 0.587, 0.114)))] * 3
+    tolerance = 40 if codec == "gif" else 5  # A GIF has 3 or 2 bits of each colour here.
+    np.testing.assert_allclose(next(read_frames(path)).mean(axis=(0, 1)), grey if pixels == "gray" else COLOUR, atol=tolerance)
 
 
 def hdr_grey(transfer: str, light: float) -> float:
