@@ -113,7 +113,7 @@ def read_timed_frames(path: str | Path, *, whole: int = 1, short_side: int | Non
     count, seconds = 0, 0.0
     try:
         with open_video(path) as (container, stream):
-            timeline = Timeline(_spacing(path) or 1 / USUAL_RATE)
+            timeline = Timeline(lambda: _spacing(path) or 1 / USUAL_RATE)
             images = ImageConverter(stream.sample_aspect_ratio, short_side)
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = threads

@@ -1,7 +1,8 @@
 """When the frames of a video are shown, by their presentation timestamps. The rate that a container states may be 20 times too high."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
@@ -18,24 +19,30 @@ class Timeline:
     more than `JUMP` before it, all later frames are moved with it.
     """
 
-    def __init__(self, spacing: float) -> None:
-        """`spacing`: seconds from one frame to the next."""
-        self._spacing = spacing
+    def __init__(self, find_spacing: Callable[[], float]) -> None:
+        """`find_spacing`: returns the seconds from one frame to the next. It is called only if the timestamps alone do not do."""
+        self._find_spacing = find_spacing
         self._origin: float | None = None
-        self._last = -spacing
+        self._last: float | None = None
+
+    @cached_property
+    def _spacing(self) -> float:
+        return self._find_spacing()
 
     def seconds(self, timestamp: float | None) -> float:
         """Return when the next frame is shown, from its presentation timestamp in seconds."""
+        if self._last is None:
+            self._origin, self._last = timestamp, 0.0
+            return 0.0
+        own = None if timestamp is None or self._origin is None else timestamp - self._origin
+        if own is not None and own - self._last > LEAST_STEP:
+            self._last = own
+            return own
         following = self._last + self._spacing
-        if timestamp is None:
-            self._last = following
-        elif self._origin is None or self._last - (timestamp - self._origin) > JUMP:
+        if timestamp is not None and (own is None or self._last - own > JUMP):
             self._origin = timestamp - following
-            self._last = following
-        else:
-            own = timestamp - self._origin
-            self._last = own if own - self._last > LEAST_STEP else following
-        return self._last
+        self._last = following
+        return following
 
 
 def spacing_of(timestamps: Iterable[int], time_base: Fraction) -> float | None:

@@ -96,7 +96,7 @@ def test_rate_and_times_are_those_of_the_timestamps(tmp_path: Path, kind: str, s
     ],
 )
 def test_timestamps_by_rule(stamps: list[float | None], expected: list[float]) -> None:
-    timeline = Timeline(0.1)
+    timeline = Timeline(lambda: 0.1)
     np.testing.assert_allclose([timeline.seconds(stamp) for stamp in stamps], expected, atol=1e-9)
 
 
