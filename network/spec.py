@@ -17,6 +17,7 @@ from clipstep.runtime.bundle.manifest import FrameSource, Provenance
 from clipstep.runtime.bundle.strict_json import is_printable_line, quoted
 from clipstep.runtime.checks.limits import TENSOR_BYTES, check_labels, check_shapes
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.resampler import check_rate
 from clipstep.runtime.wording import listed
 
 AXES = {"T": "frames", "H": "height", "W": "width", "C": "channels", "M": "persons", "V": "joints"}
@@ -64,8 +65,7 @@ class NetworkSpec:
         _check_labels(self.labels)
         check_normalisation(self.mean, self.std, self.input)
         check_frames(self.frames, self.size, len(self.mean), self.input)
-        if not (isinstance(self.fps, int | float) and math.isfinite(self.fps) and self.fps > 0):
-            raise ClipstepError("fps must be a number above 0", got=repr(self.fps), expected="a number above 0")
+        check_rate(self.fps)
         _check_sample(self.sample, self.shape, DTYPES[self.input.dtype], self.input.layout)
 
     @property

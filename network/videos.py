@@ -15,17 +15,18 @@ from torch import Tensor
 from clipstep.network.preprocess import FLOW, RGB
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.install_hints import install_extra
-from clipstep.runtime.resize import Box, center_box, crop_resize
-from clipstep.runtime.video import read_frames
-from clipstep.runtime.video_images import Frame
+from clipstep.runtime.resize import Box, Frame, center_box
+from clipstep.runtime.video import read_pictures
 
 
-def read_subclips(path: Path, frames: int, size: int, channels: int = RGB, box: Callable[[int, int], Box] = center_box) -> Tensor:
+def read_subclips(
+    path: Path, frames: int, size: int, channels: int = RGB, box: Callable[[int, int], Box] = center_box, *, fps: float | None = None
+) -> Tensor:
     """Read all whole subclips of a video; frames at its end that fill no subclip are dropped.
 
     Example:
         ```python
-        subclips = read_subclips(Path("fight.mp4"), frames=16, size=112)
+        subclips = read_subclips(Path("fight.mp4"), frames=16, size=112, fps=run.info.fps)
         ```
 
     Args:
@@ -34,6 +35,7 @@ def read_subclips(path: Path, frames: int, size: int, channels: int = RGB, box: 
         size: Height and width of the frames, in pixels.
         channels: 3 for RGB frames, 2 for optical flow.
         box: Returns the square to crop, given the video's height and width. By default the centre square, as in evaluation and streams.
+        fps: The model's frames per second; frames are left out or repeated to get them (`read_timed_frames`). None takes every frame.
 
     Returns:
         ``(S, T, size, size, channels)`` uint8.
@@ -41,18 +43,18 @@ def read_subclips(path: Path, frames: int, size: int, channels: int = RGB, box: 
     Raises:
         VideoError: The video cannot be read, or has fewer than ``frames`` frames.
     """
-    return read_views(path, frames, size, channels, [box])[0]
+    return read_views(path, frames, size, channels, [box], fps)[0]
 
 
-def read_views(path: Path, frames: int, size: int, channels: int, boxes: Sequence[Callable[[int, int], Box]]) -> list[Tensor]:
+def read_views(path: Path, frames: int, size: int, channels: int, boxes: Sequence[Callable[[int, int], Box]], fps: float | None) -> list[Tensor]:
     """Read the subclips once for each of ``boxes``, as `read_subclips` does; the video is decoded only once."""
-    source = read_frames(path, whole=frames)
+    source = read_pictures(path, fps=fps, whole=frames)
     first = next(source)
-    squares = [box(*first.shape[:2]) for box in boxes]
+    squares = [box(*first.shape) for box in boxes]
     views: list[list[Frame]] = [[] for _ in squares]
-    for frame in chain([first], source):
+    for picture in chain([first], source):
         for view, square in zip(views, squares, strict=True):
-            view.append(crop_resize(frame, square, size))
+            view.append(picture.square(square, size))
     return [as_channels(as_subclips(np.stack(view), frames), channels) for view in views]
 
 

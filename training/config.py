@@ -18,7 +18,8 @@ class TrainingConfig:
     ``batch_size`` is the number of videos in a batch of one process, and an optimizer step takes ``accumulate`` batches. The ``loss`` is computed
     after ``"every"`` subclip or the ``"last"`` one, and back-propagated through ``truncate`` subclips. ``validation`` is the share of each class's
     groups that is held out to choose the best epoch; ``ema`` is the decay of averaged weights (0: none); ``precision`` is ``"32"`` or ``"bf16"``.
-    Training ends after ``epochs``, ``max_steps`` optimizer steps or ``max_minutes``, whichever comes first.
+    ``fps`` is how many frames a second are taken of every video; None for the median of their rates. Training ends after ``epochs``, ``max_steps``
+    optimizer steps or ``max_minutes``, whichever comes first.
     """
 
     epochs: int = 100
@@ -35,6 +36,7 @@ class TrainingConfig:
     ema: float = 0.0
     precision: str = "32"
     flip: bool = False
+    fps: float | None = None
     validation: float = 0.2
     seed: int = 0
     devices: int = 1

@@ -18,7 +18,7 @@ from clipstep.training.data.subclips import channel_statistics
 from clipstep.training.data.trained_on import KEY, TrainedOn
 from clipstep.training.models import ARCHITECTURES, build
 from clipstep.training.models.slowfast_causal_shufflenet import STAGE_UNITS
-from clipstep.training.probe import median_rate, sample_subclips
+from clipstep.training.probe import frame_rates, median_rate, sample_subclips
 from clipstep.training.run import Run, RunInfo, check_out, save_run
 
 ARCHITECTURE = "slowfast_published"
@@ -41,17 +41,18 @@ def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split:
     )
     console = new_console()
     console.print(f"read {checkpoint}: {', '.join(filter(None, (described, str(found))))}", soft_wrap=True)
-    mean, std = channel_statistics(data_set.train, frames, size)
+    fps = median_rate(frame_rates(data_set.train))
+    mean, std = channel_statistics(data_set.train, frames, size, fps=fps)
     info = RunInfo(
         ARCHITECTURE,
         config,
         data_set.labels,
         tuple(mean),
         tuple(std),
-        median_rate(data_set.train),
+        fps,
         training={KEY: TrainedOn.of(data_set.train).values()},
     )
-    save_run(out, Run(network, info, sample_subclips(data_set.test, frames, size)), replace=True)
+    save_run(out, Run(network, info, sample_subclips(data_set.test, frames, size, fps=fps)), replace=True)
     console.print(f"wrote {out}: {ARCHITECTURE}, {len(data_set.labels)} classes")
 
 

@@ -41,7 +41,7 @@ EVALUATION = FolderKind(
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A run or a bundle to evaluate: its class names, the shape ``(T, size, channels)`` of a subclip, and how it predicts.
+    """A run or a bundle to evaluate: its class names, the shape ``(T, size, channels)`` of a subclip, its frames a second, and how it predicts.
 
     ``logits(subclips, reset=...)`` returns the outputs after each subclip of a video; ``reset`` resets the states before each of them.
     """
@@ -50,6 +50,7 @@ class EvaluatedModel:
     description: str
     labels: tuple[str, ...]
     shape: tuple[int, int, int]
+    fps: float
     logits: Callable[..., Tensor]
     trained_on: TrainedOn | None = None
     """What it was trained on; None if it does not say."""
@@ -88,7 +89,7 @@ def evaluate_command(
             console.print(line, soft_wrap=True)
         found = {
             heading: predict_videos(
-                partial(model.logits, reset=reset), data_set.test, model.shape, console, crops=int(crops), output_kind=model.output_kind
+                partial(model.logits, reset=reset), data_set.test, model.shape, model.fps, console, crops=int(crops), output_kind=model.output_kind
             )
             for heading, model, reset in _columns(models, reset_each_step)
         }
@@ -240,6 +241,7 @@ def _evaluated_model(what: Path, signer: Path | None, engine: str, threads: int,
                 f"{what}: {model.description}",
                 model.labels,
                 (frames, size, channels),
+                spec.fps,
                 lambda subclips, reset: bundle_logits(model, subclips, reset=reset),
                 TrainedOn.read(bundle.manifest.training, what),
                 model.interface.output_kind,
@@ -251,6 +253,7 @@ def _evaluated_model(what: Path, signer: Path | None, engine: str, threads: int,
         f"{what}: the network in PyTorch",
         run.info.labels,
         run.info.shape,
+        run.info.fps,
         lambda subclips, reset: video_logits(run.network, subclips, run.info, reset=reset),
         TrainedOn.read(run.info.training, what),
     )

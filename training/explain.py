@@ -24,7 +24,6 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.atomic import atomic_folder
 from clipstep.runtime.filesystem.locking import write_lock
 from clipstep.runtime.filesystem.overwrite import FolderKind, check_overwrite
-from clipstep.runtime.video import frame_rate
 from clipstep.training.data.encode import write_video
 from clipstep.training.models import ARCHITECTURES
 from clipstep.training.plots import explained_frames, plot_explanation
@@ -49,8 +48,8 @@ def explain_command(run: Path, video: Path, label: str | None, out: Path, force:
     loaded = load_run(run)
     if label is not None and label not in loaded.info.labels:
         raise ClipstepError("unknown class", got=label, expected=f"one of {', '.join(loaded.info.labels)}")
-    subclips = read_subclips(video, *loaded.info.shape[:2])
-    rate, console = frame_rate(video), new_console()
+    subclips = read_subclips(video, *loaded.info.shape[:2], fps=loaded.info.fps)
+    rate, console = loaded.info.fps, new_console()
     explanation, index = explain(loaded, subclips, None if label is None else loaded.info.labels.index(label), console.is_terminal)
     name = loaded.info.labels[index]
     with atomic_folder(out, replace=force) as new:

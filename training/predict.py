@@ -84,6 +84,7 @@ def predict_videos(
     logits: Callable[[Tensor], Tensor],
     clips: Sequence[Clip],
     shape: tuple[int, int, int],
+    fps: float | None,
     console: Console,
     *,
     crops: int = 1,
@@ -92,8 +93,9 @@ def predict_videos(
     """Predict the videos of a list, one at a time: return the predictions in the list's order, and the unusable videos with the reason.
 
     ``logits`` is called with the subclips of a video, ``(S, T, size, size, channels)`` uint8, and returns the network's output after each of them,
-    or after all but the first ones; ``output_kind`` says whether that is logits or probabilities. ``shape`` is ``(T, size, channels)``. With 5
-    ``crops`` the probabilities of the centre and of the four corners are averaged.
+    or after all but the first ones; ``output_kind`` says whether that is logits or probabilities. ``shape`` is ``(T, size, channels)``, and ``fps``
+    the rate that the videos are read at, None for every frame. With 5 ``crops`` the probabilities of the centre and of the four corners are
+    averaged.
 
     Raises:
         VideoError: none of the videos can be used.
@@ -102,7 +104,7 @@ def predict_videos(
     found, unusable = [], {}
     for clip in track(clips, "predicting", console=console, disable=not console.is_terminal, transient=True):
         try:
-            views = read_views(clip.path, *shape, _boxes(crops))
+            views = read_views(clip.path, *shape, _boxes(crops), fps)
             probabilities = torch.stack([torch.from_numpy(probabilities_of(logits(view).cpu().numpy(), output_kind)) for view in views]).mean(dim=0)
         except VideoError as error:
             unusable[str(clip.path)] = str(error)

@@ -32,7 +32,7 @@ def check_trainable(network: nn.Module, frames: int, size: int, channels: int) -
         ) from error
 
 
-def sample_subclips(clips: Sequence[Clip], frames: int, size: int, channels: int = RGB) -> Tensor:
+def sample_subclips(clips: Sequence[Clip], frames: int, size: int, channels: int = RGB, *, fps: float | None = None) -> Tensor:
     """Return the first subclips of the usable videos, one video after the other, ``(S, T, size, size, channels)`` uint8.
 
     Raises:
@@ -41,7 +41,7 @@ def sample_subclips(clips: Sequence[Clip], frames: int, size: int, channels: int
     found: list[Tensor] = []
     for clip in clips:
         try:
-            found.extend(read_subclips(clip.path, frames, size, channels))
+            found.extend(read_subclips(clip.path, frames, size, channels, fps=fps))
         except VideoError:
             continue
         if len(found) >= SAMPLE_SUBCLIPS:
@@ -51,18 +51,23 @@ def sample_subclips(clips: Sequence[Clip], frames: int, size: int, channels: int
     return torch.stack(found[:SAMPLE_SUBCLIPS])
 
 
-def median_rate(clips: Sequence[Clip]) -> float:
-    """Return the median of the videos' frame rates, in frames per second.
+def frame_rates(clips: Sequence[Clip]) -> list[float]:
+    """Return the frame rates of the videos that state one, in frames per second, the lowest first.
 
     Raises:
-        VideoError: none of the videos states its rate.
+        VideoError: none of them does.
     """
     rates = []
     for clip in clips:
         try:
-            rates.append(frame_rate(clip.path))
+            rates.append(round(frame_rate(clip.path), 3))
         except VideoError:
             continue
     if not rates:
         raise VideoError("no training video states a frame rate", fix="re-encode the videos")
+    return sorted(rates)
+
+
+def median_rate(rates: Sequence[float]) -> float:
+    """Return the rate that a network for videos of these rates is trained at."""
     return round(statistics.median(rates), 3)

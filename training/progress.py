@@ -89,7 +89,7 @@ def save_progress(folder: Path, settings: Mapping[str, Any], trainer: Trainer, h
     """Write the log to ``folder`` and, after a complete epoch, the checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     if history.rows[-1]["complete"]:
-        facts = {"mean": trainer.info.mean, "std": trainer.info.std, "fps": trainer.info.fps}
+        facts = {"mean": trainer.info.mean, "std": trainer.info.std, "fps": trainer.info.fps, **trainer.info.training}
         save_checkpoint(folder / CHECKPOINT, {"settings": settings, "facts": facts, "trainer": trainer.state(), "history": vars(history)})
     (folder / LOG).write_text(history.csv(), encoding="utf-8")
 

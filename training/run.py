@@ -39,7 +39,7 @@ class RunInfo:
     """What ``run.json`` holds.
 
     ``labels`` are the class names in the order of the logits; ``mean`` and ``std`` are those of each channel of the training frames, in 0..255;
-    ``fps`` is the median frame rate of the training videos, in frames per second; ``training`` summarises the training and its test results.
+    ``fps`` is how many frames a second were taken of the training videos; ``training`` summarises the training and its test results.
     """
 
     architecture: str

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from clipstep.network.rng_state import preserved_rng_state
 from clipstep.runtime.errors import ClipstepError, error_summary
 from clipstep.runtime.filesystem.locking import write_lock
+from clipstep.runtime.resampler import SAME_RATE
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.wording import counted
 from clipstep.training.config import FREE_TO_CHANGE, TrainingConfig
@@ -36,10 +37,13 @@ from clipstep.training.history import History
 from clipstep.training.metrics import largest_share, top_k_share
 from clipstep.training.models import build
 from clipstep.training.predict import predict_videos, video_logits
-from clipstep.training.probe import check_trainable, median_rate, sample_subclips
+from clipstep.training.probe import check_trainable, frame_rates, median_rate, sample_subclips
 from clipstep.training.progress import check_room, is_finished, is_up_to_date, load_progress, progress_folder, resume, save_progress
 from clipstep.training.run import CHECKPOINT, LOG, Run, RunInfo, check_out, load_run, note_in_run, save_run, subclip_shape
 from clipstep.training.trainer import Trainer
+
+RATES = "video_rates"
+"""The key under which a run's summary has the lowest and the highest frame rate of the training videos."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,9 @@ def _train(job: Job, console: Console) -> Run | None:
     if init is not None:
         console.print(describe_initial_weights(init, job.data.labels), soft_wrap=True)
     saved = fabric.broadcast(saved)
-    cache = _cache(job, clips, console)
     info, sample = _facts(fabric, job, clips, saved)
+    console.print(_rates(info), soft_wrap=True)
+    cache = _cache(job, clips, info.fps, console)
     trained_on = _trained_on(job) if fabric.global_rank == 0 else {}
     trainer, history = Trainer(network, info, job.config, fabric), History(job.config.epochs)
     if saved:
@@ -130,6 +135,7 @@ def _train(job: Job, console: Console) -> Run | None:
     began = {} if init is None else {"init": init}
     summary = {
         **asdict(job.config),
+        **info.training,
         "processes": fabric.world_size,
         **began,
         **_data_warnings(job),
@@ -175,8 +181,9 @@ def _epochs(
     config, fabric = job.config, trainer.fabric
     remaining = range(len(history.rows), config.epochs)
     order = EpochBatches(len(clips), config.batch_size, config.seed, remaining, fabric.global_rank, fabric.world_size)
-    videos = TrainingVideos(clips, *job.shape, seed=config.seed, flip=config.flip, cache=cache)
-    held_here = TestVideos(held[fabric.global_rank :: fabric.world_size], *job.shape)
+    fps = trainer.info.fps
+    videos = TrainingVideos(clips, *job.shape, fps=fps, seed=config.seed, flip=config.flip, cache=cache)
+    held_here = TestVideos(held[fabric.global_rank :: fabric.world_size], *job.shape, fps=fps)
     batches = iter(loader(videos, config.workers, batch_sampler=order))
     planned = _planned_epochs(config, order.per_epoch)
     started = time.monotonic() - 60 * history.minutes
@@ -220,7 +227,7 @@ def _batches_left(config: TrainingConfig, epochs_done: int, per_epoch: int) -> i
 def _finish(job: Job, history: History, info: RunInfo, sample: Tensor, last: nn.Module | None, console: Console) -> Run:
     network = build(job.architecture, job.model_config).eval()
     network.load_state_dict(history.best)
-    predictions, unusable = predict_videos(lambda subclips: video_logits(network, subclips, info), job.data.test, job.shape, console)
+    predictions, unusable = predict_videos(lambda subclips: video_logits(network, subclips, info), job.data.test, job.shape, info.fps, console)
     tested = {
         "test_videos": len(predictions),
         "skipped_test_videos": unusable,
@@ -269,25 +276,44 @@ def _facts(fabric: Fabric, job: Job, clips: Sequence[Clip], saved: dict[str, Any
     """Return the run's info (normalisation, frame rate) and its sample subclips; the first process measures them and sends them to the others."""
     found: Any = None
     if fabric.global_rank == 0:
-        sample = sample_subclips(job.data.test, *job.shape)
-        measured = saved["facts"].values() if saved else (*_normalisation(job, clips), median_rate(clips))
-        found = (*measured, sample)
-    mean, std, fps, sample = fabric.broadcast(found)
-    return RunInfo(job.architecture, dict(job.model_config), job.data.labels, tuple(mean), tuple(std), fps), sample
+        facts = saved["facts"] if saved else _measured(job, clips)
+        found = (facts, sample_subclips(job.data.test, *job.shape, fps=facts["fps"]))
+    facts, sample = fabric.broadcast(found)
+    training = {RATES: facts[RATES]}
+    info = RunInfo(
+        job.architecture, dict(job.model_config), job.data.labels, tuple(facts["mean"]), tuple(facts["std"]), facts["fps"], training=training
+    )
+    return info, sample
 
 
-def _normalisation(job: Job, clips: Sequence[Clip]) -> tuple[Sequence[float], Sequence[float]]:
+def _measured(job: Job, clips: Sequence[Clip]) -> dict[str, Any]:
+    rates = frame_rates(clips)
+    initial = job.initial.info if job.initial is not None else None
+    fps = job.config.fps or (initial.fps if initial is not None else median_rate(rates))
+    mean, std = _normalisation(job, clips, fps)
+    return {"mean": mean, "std": std, "fps": fps, RATES: [rates[0], rates[-1]]}
+
+
+def _rates(info: RunInfo) -> str:
+    """Say at what rate the training videos are read, and what rates they have, if these differ by more than rounding."""
+    low, high = info.training[RATES]
+    if max(high, info.fps) <= SAME_RATE * min(low, info.fps):
+        return f"training videos of {info.fps:g} frames a second"
+    return f"training videos of {low:g} to {high:g} frames a second, taken at {info.fps:g}: frames are left out or repeated; see --fps"
+
+
+def _normalisation(job: Job, clips: Sequence[Clip], fps: float) -> tuple[Sequence[float], Sequence[float]]:
     """Return mean and std: those of the run whose weights the training starts from, since they fit its batch norms; otherwise measured ones."""
     if job.initial is not None and job.initial.info is not None:
         return job.initial.info.mean, job.initial.info.std
-    return channel_statistics(clips, *job.shape)
+    return channel_statistics(clips, *job.shape, fps=fps)
 
 
-def _cache(job: Job, clips: Sequence[Clip], console: Console) -> FrameCache | None:
+def _cache(job: Job, clips: Sequence[Clip], fps: float, console: Console) -> FrameCache | None:
     if job.cache is None:
         return None
     cache = FrameCache(job.cache)
-    full, now = cache.prepare([clip.path for clip in clips], job.shape[0], short_side(job.shape[1]))
+    full, now = cache.prepare([clip.path for clip in clips], job.shape[0], short_side(job.shape[1]), fps)
     console.print(f"cache {job.cache}: about {full / 1e6:.0f} MB for {len(clips)} videos; {now / 1e6:.0f} MB are there")
     return cache
 

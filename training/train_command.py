@@ -29,7 +29,7 @@ DEFAULTS = TrainingConfig()
 
 GROUPS = {
     "Where": ("out", "force", "resume", "init", "config", "cache"),
-    "The data": ("split", "validation", "flip"),
+    "The data": ("split", "validation", "fps", "flip"),
     "The network": ("architecture", "preset", "seen", "frames", "size"),
     "How long": ("epochs", "max_minutes", "max_steps"),
     "How it learns": (
@@ -116,6 +116,11 @@ ONLY_WITH = [("momentum", "optimizer", ("sgd",)), ("patience", "schedule", ("pla
 @_setting("--truncate", type=click.IntRange(1), help="Subclips that a loss is back-propagated through (truncated BPTT).")
 @_setting("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of an exponential moving average of the weights; 0 for none.")
 @_setting("--precision", type=click.Choice(PRECISIONS), help="bf16 computes in mixed precision.")
+@_setting(
+    "--fps",
+    type=click.FloatRange(0, min_open=True),
+    help="Frames a second that are taken of every video. [default: the median of the training videos' rates, or the rate of --init]",
+)
 @_setting("--flip/--no-flip", help="Mirror half of the videos; leave it off if the direction of a movement matters.")
 @_setting("--validation", type=click.FloatRange(0, 0.5), help="Share of the source videos held out to choose the best epoch.")
 @click.option("--cache", type=OutputFolder(), help="Folder to keep decoded frames in.")

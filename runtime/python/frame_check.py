@@ -3,7 +3,7 @@
 import numpy as np
 
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.video_images import Frame
+from clipstep.runtime.resize import Frame
 
 EXPECTED = "uint8 (H, W, 3), RGB"
 

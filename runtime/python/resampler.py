@@ -15,6 +15,20 @@ EARLY = 0.45
 """Not a half: of twice the rate, every second frame is half a period early, and rounding would decide between two frames each time."""
 
 
+SAME_RATE = 1.01
+"""Rates that differ by a smaller factor are called the same; few frames are left out or repeated."""
+
+
+def check_rate(fps: object) -> None:
+    """Check a number of frames a second.
+
+    Raises:
+        ClipstepError: it is no finite number above 0.
+    """
+    if not (isinstance(fps, int | float) and math.isfinite(fps) and fps > 0):
+        raise ClipstepError("fps must be a number above 0", got=repr(fps), expected="a number above 0")
+
+
 class Resampler:
     """Says how often each frame of one source is to be used."""
 

@@ -5,12 +5,12 @@ float32 numbers in another order falls on the other side of a half.
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from clipstep.runtime.video_images import Frame
+Frame = npt.NDArray[np.uint8]
 
 BAND = 8
 """Output pixels of a band: 1 would read the input once for each output pixel, and all of them would multiply mostly by 0."""
@@ -39,26 +39,63 @@ def crop_resize(frame: Frame, box: Box, size: int) -> Frame:
     crop = frame[box.top : box.top + box.side, box.left : box.left + box.side]
     if box.side == size:
         return np.ascontiguousarray(crop)
-    rows = _resize_first_axis(crop, size)
-    columns = _resize_first_axis(np.ascontiguousarray(rows.swapaxes(0, 1)), size)
-    resized = (columns + np.float32(0.5)).clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(resized.swapaxes(0, 1))
+    bands = _bands(0, box.side, box.side, 1, size)  # Rows and columns alike.
+    return rounded(_weighted(crop, bands, bands))
 
 
-def _resize_first_axis(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32], new: int) -> npt.NDArray[np.float32]:
-    """Resize `(old, ...)` to `(new, ...)` by a matrix product for each band of output pixels and the input pixels that it is computed from."""
-    resized = np.empty((new, *pixels.shape[1:]), np.float32)
-    for target, source, weights in _bands(len(pixels), new):
+def rounded(pixels: npt.NDArray[np.float32]) -> Frame:
+    """Return levels rounded half up to 0..255."""
+    return (pixels + np.float32(0.5)).clip(0, 255).astype(np.uint8)
+
+
+def resized_plane(
+    plane: npt.NDArray[Any], rows: tuple[int, int], columns: tuple[int, int], step: tuple[int, int], shape: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """Resize a part of a picture as `crop_resize` does, given one plane of it, and return it in float32, not rounded.
+
+    Args:
+        plane: `(h, w)`, of which each sample belongs to `step` pixels of the picture.
+        rows: the first row of the part, and how many rows it has, in pixels of the picture.
+        columns: the first column of the part, and how many columns it has.
+        step: how many rows and columns of pixels: (1, 1) for luma, (2, 2) for the chroma of 4:2:0.
+        shape: the height and width of the result.
+    """
+    parts = list(zip((rows, columns), step, strict=True))
+    crop = plane[tuple(slice(start // of, (start + count - 1) // of + 1) for (start, count), of in parts)]
+    down, across = (_bands(start % of, count, length, of, new) for ((start, count), of), length, new in zip(parts, crop.shape, shape, strict=True))
+    return _weighted(crop, down, across)
+
+
+_Band = tuple[slice, slice, npt.NDArray[np.float32]]
+
+
+def _weighted(pixels: npt.NDArray[Any], rows: list[_Band], columns: list[_Band]) -> npt.NDArray[np.float32]:
+    """Return weighted means of `(h, w, ...)` over its rows, then over its columns."""
+    turned = np.ascontiguousarray(_first_axis(pixels, rows).swapaxes(0, 1))
+    return np.ascontiguousarray(_first_axis(turned, columns).swapaxes(0, 1))
+
+
+def _first_axis(pixels: npt.NDArray[Any], bands: list[_Band]) -> npt.NDArray[np.float32]:
+    """Return weighted means of `(old, ...)` over its first axis by a matrix product for each band of results and the pixels that they come from."""
+    resized = np.empty((bands[-1][0].stop, *pixels.shape[1:]), np.float32)
+    for target, source, weights in bands:
         band = pixels[source].astype(np.float32, copy=False)
         np.matmul(weights, band.reshape(len(band), -1), out=resized[target].reshape(len(weights), -1))
     return resized
 
 
 @lru_cache(maxsize=64)
-def _bands(old: int, new: int) -> list[tuple[slice, slice, npt.NDArray[np.float32]]]:
-    """Return for each band the slices of its output and its input pixels, and the part of the weights that has numbers other than 0."""
-    weights, bands = _triangle_weights(old, new), []
-    for first in range(0, new, BAND):
+def _bands(start: int, count: int, length: int, step: int, size: int) -> list[_Band]:
+    """Return how `size` pixels are weighted means of an axis of `length` samples, each of which belongs to `step` pixels of the picture.
+
+    They show `count` pixels from the one of number `start` on. A band is the slices of its results and of its samples, and the part of the weights
+    that has numbers other than 0.
+    """
+    weights = np.zeros((size, length), np.float32)
+    belongs = np.minimum(np.arange(start, start + count) // step, length - 1)
+    np.add.at(weights.T, belongs, _triangle_weights(count, size).T)
+    bands = []
+    for first in range(0, size, BAND):
         part = weights[first : first + BAND]
         used = np.flatnonzero(part.any(axis=0))
         source = slice(int(used[0]), int(used[-1]) + 1)

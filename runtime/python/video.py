@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,9 @@ from av.stream import Disposition
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.path_checks import check_file
-from clipstep.runtime.video_images import Frame, ImageConverter, deinterlaced
+from clipstep.runtime.resampler import Resampler, check_rate
+from clipstep.runtime.resize import Box, Frame, center_box
+from clipstep.runtime.video_images import ImageConverter, deinterlaced
 from clipstep.runtime.video_times import Timeline, spacing_of
 from clipstep.runtime.wording import counted
 
@@ -62,6 +65,8 @@ USUAL_RATE = 25
 """Frames a second of a video that states nothing and has one timestamp at most."""
 HIGHEST_RATE = 480
 """Frames a second; a slow-motion video of a phone has 240."""
+LONGEST_PAUSE = 1.0
+"""Seconds between two frames of a file that frames fill where it is read at another rate; a longer pause is cut out."""
 ONLY_THIS_FILE = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
 
 
@@ -82,7 +87,36 @@ class TimedFrame(NamedTuple):
     """`(H, W, 3)` uint8 RGB, upright and with square pixels."""
 
 
-def read_frames(path: str | Path, *, whole: int = 1, short_side: int | None = None, threads: int = 0) -> Iterator[Frame]:
+class Picture:
+    """A decoded frame of a video, which is converted as far as it is asked for. A frame that is repeated is the same object."""
+
+    def __init__(self, seconds: float, frame: av.VideoFrame, images: ImageConverter) -> None:
+        self.seconds = seconds
+        """Seconds since the first frame."""
+        self._frame = frame
+        self._images = images
+        self._squares: dict[tuple[Box, int], Frame] = {}
+
+    @cached_property
+    def image(self) -> Frame:
+        """All of the frame, `(H, W, 3)` uint8 RGB."""
+        return self._images.image(self._frame)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The height and width of the image."""
+        return self._images.shape(self._frame)
+
+    def square(self, box: Box, size: int) -> Frame:
+        """Return a square of the image, resized to `(size, size, 3)` uint8 RGB; see `ImageConverter.square`."""
+        if (box, size) not in self._squares:
+            self._squares[box, size] = self._images.square(self._frame, box, size)
+        return self._squares[box, size]
+
+
+def read_frames(
+    path: str | Path, *, fps: float | None = None, size: int | None = None, short_side: int | None = None, whole: int = 1, threads: int = 0
+) -> Iterator[Frame]:
     """Yield the images of `read_timed_frames`.
 
     Example:
@@ -91,10 +125,12 @@ def read_frames(path: str | Path, *, whole: int = 1, short_side: int | None = No
             prediction = stream.push(frame)
         ```
     """
-    return (frame.image for frame in read_timed_frames(path, whole=whole, short_side=short_side, threads=threads))
+    return (frame.image for frame in read_timed_frames(path, fps=fps, size=size, short_side=short_side, whole=whole, threads=threads))
 
 
-def read_timed_frames(path: str | Path, *, whole: int = 1, short_side: int | None = None, threads: int = 0) -> Iterator[TimedFrame]:
+def read_timed_frames(
+    path: str | Path, *, fps: float | None = None, size: int | None = None, short_side: int | None = None, whole: int = 1, threads: int = 0
+) -> Iterator[TimedFrame]:
     """Yield the frames of a video in display order, and when each of them is shown.
 
     The container's rotation and mirroring, the pixels' aspect ratio and the colours' tags are applied, and interlaced frames are deinterlaced. If
@@ -102,29 +138,51 @@ def read_timed_frames(path: str | Path, *, whole: int = 1, short_side: int | Non
 
     Args:
         path: the video file.
+        fps: leave out or repeat frames so as to yield this many a second, by the rule of a stream that gets timestamps (`Stream.push`). Training and
+            evaluation read videos so. A pause of more than `LONGEST_PAUSE` is cut out. None yields every frame once.
+        size: yield the largest centred square of each frame, resized to this height and width: what a stream makes of the frame, several times as
+            fast, and the same within a level or two (docs/videos.md).
+        short_side: scale larger frames down (bilinear) so that their short side has this many pixels; not together with `size`.
         whole: yield frames in groups of this number only, and drop the frames at the end that do not fill one.
-        short_side: scale larger frames down (bilinear) so that their short side has this many pixels.
         threads: how many threads decode; 0 for as many as there are cores.
 
     Raises:
         DamagedVideoError: the video cannot be decoded to its end. The frames before the damage were yielded.
         VideoError: the file is missing, has no video stream, cannot be decoded, or has fewer than `whole` frames.
+        ClipstepError: `fps` is no finite number above 0.
     """
-    count, seconds = 0, 0.0
+    if size is not None and short_side is not None:
+        raise ClipstepError("frames are resized to a square or by their short side", got="size and short_side", expected="one of them")
+    for picture in read_pictures(path, fps=fps, short_side=short_side, whole=whole, threads=threads):
+        yield TimedFrame(picture.seconds, picture.image if size is None else picture.square(center_box(*picture.shape), size))
+
+
+def read_pictures(
+    path: str | Path, *, fps: float | None = None, short_side: int | None = None, whole: int = 1, threads: int = 0
+) -> Iterator[Picture]:
+    """Yield the frames of a video before they are converted; the arguments and errors are those of `read_timed_frames`."""
+    count, taken, seconds = 0, 0, 0.0
+    resampler = None
+    if fps is not None:
+        check_rate(fps)
+        resampler = Resampler(fps, round(LONGEST_PAUSE * fps))
     try:
         with open_video(path) as (container, stream):
             timeline = Timeline(lambda: _spacing(path) or 1 / USUAL_RATE)
             images = ImageConverter(stream.sample_aspect_ratio, short_side)
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = threads
-            waiting: list[tuple[float, av.VideoFrame]] = []
-            for frame in deinterlaced(container.decode(stream), stream):
+            waiting: list[Picture] = []
+            for frame in deinterlaced(container.decode(stream)):
                 count += 1
                 seconds = timeline.seconds(frame.time)
-                waiting.append((seconds, frame))
-                if len(waiting) == whole:
-                    yield from (TimedFrame(shown, images.image(decoded)) for shown, decoded in waiting)
-                    waiting.clear()
+                picture = Picture(seconds, frame, images)
+                for _ in range(resampler.copies(seconds) if resampler else 1):
+                    taken += 1
+                    waiting.append(picture)
+                    if len(waiting) == whole:
+                        yield from waiting
+                        waiting.clear()
     except (av.FFmpegError, ValueError) as error:
         if count == 0:
             raise _undecodable(path, _reason(error)) from error
@@ -136,8 +194,9 @@ def read_timed_frames(path: str | Path, *, whole: int = 1, short_side: int | Non
         ) from error
     if count == 0:
         raise _undecodable(path, "no frame")
-    if count < whole:
-        raise VideoError(f"{path}: too short", got=f"{count} frames", expected=f"at least {whole}", fix="use a longer video")
+    if taken < whole:
+        at_rate = "" if fps is None else f" at {fps:g} a second"
+        raise VideoError(f"{path}: too short", got=f"{counted(taken, 'frame')}{at_rate}", expected=f"at least {whole}", fix="use a longer video")
 
 
 def frame_rate(path: str | Path) -> float:

@@ -1,8 +1,8 @@
-"""The pixels of decoded frames: upright RGB with square pixels, deinterlaced, in the colours that the video is tagged with."""
+"""The pixels of decoded frames, or a square of them: upright RGB with square pixels, deinterlaced, in the colours that the video is tagged with."""
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -11,20 +11,24 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 
 from clipstep.runtime import video_hdr
-
-Frame = npt.NDArray[np.uint8]
+from clipstep.runtime.resize import Box, Frame, crop_resize
+from clipstep.runtime.video_planes import resized_part
 
 BT709, UNTAGGED, RESERVED, BT601, BT2020, BT2020_CONSTANT_LUMINANCE = 1, 2, 3, 6, 9, 10
 """Matrix coefficients of ITU-T H.273, as videos are tagged with them."""
 HD_ROWS, HD_COLUMNS = 720, 1280
 """An untagged video that has so many rows or columns is BT.709, a smaller one BT.601, as players decide it."""
+BILINEAR, POINT, FULL_CHROMA, ACCURATE_ROUNDING = 0x2, 0x10, 0x2000, 0x40000
+"""Flags of FFmpeg's swscale. With the last two it is within 1 level of the definition, instead of 3. With `POINT`, and if chroma is said to lie in
+the middle of its pixels, a sample of it belongs to these pixels alone, as in Kotlin."""
+EXACT = FULL_CHROMA | ACCURATE_ROUNDING
 
 ASPECT_LIMIT = 10
 """By how much one side of a pixel may be longer than the other; a larger ratio is ignored: a small file could ask for an image of any size by it."""
 
 
 class ImageConverter:
-    """Converts the decoded frames of one video to RGB images, all of the first one's size."""
+    """Converts the decoded frames of one video to RGB: to images, all of the first one's size, or to squares of them."""
 
     def __init__(self, pixel_aspect: Fraction | None, short_side: int | None) -> None:
         """`pixel_aspect`: width over height of a stored pixel; `short_side`: scale larger frames down so that their short side has so many pixels."""
@@ -32,16 +36,59 @@ class ImageConverter:
         self._short_side = short_side
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
+        self._graph: av.filter.Graph | None = None
+        self._made_for: tuple[int, int, str] | None = None
+
+    def shape(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Return the height and width of a frame's image."""
+        height, width = self._stored_size(frame)
+        return (width, height) if _orientation(frame).turned else (height, width)
+
+    def square(self, frame: av.VideoFrame, box: Box, size: int) -> Frame:
+        """Return the square `box` of a frame's image, `(size, size, 3)` uint8 RGB: what `crop_resize` makes of the image, but for its rounding.
+
+        The planes of most videos are resized before they are converted, which is more exact and several times as fast.
+        """
+        square = None
+        if self._stored_size(frame) == (frame.height, frame.width) and not _is_hdr(frame):
+            top, left, side = _orientation(frame).stored_box(box, *self.shape(frame))
+            frame.colorspace = _matrix(frame)
+            square = resized_part(frame, (top, side), (left, side), (size, size))
+        if square is None:
+            return crop_resize(self.image(frame), box, size)
+        return np.ascontiguousarray(_orientation(frame).upright(square))
+
+    def _stored_size(self, frame: av.VideoFrame) -> tuple[int, int]:
+        self._size = self._size or shown_size(frame.height, frame.width, self._pixel_aspect, self._short_side)
+        return self._size
 
     def image(self, frame: av.VideoFrame) -> Frame:
         """Return the frame upright and with square pixels, `(H, W, 3)` uint8 RGB."""
-        self._size = self._size or shown_size(frame.height, frame.width, self._pixel_aspect, self._short_side)
-        height, width = self._size
+        stored, shape = (frame.height, frame.width), self._stored_size(frame)
         frame.colorspace = _matrix(frame)
-        hdr = frame.color_trc in (video_hdr.PQ, video_hdr.HLG)
-        rgb: Any = self._reformatter.reformat(frame, width, height, "rgb48le" if hdr else "rgb24", interpolation="BILINEAR").to_ndarray()
-        shown = video_hdr.tone_mapped(rgb, frame.color_trc, frame.color_primaries) if hdr else rgb
-        return np.ascontiguousarray(_upright(shown, frame))
+        image = None
+        if _is_hdr(frame):
+            levels = self._reformatted(frame, shape, "rgb48le", BILINEAR)
+            image = video_hdr.tone_mapped(levels, frame.color_trc, frame.color_primaries)
+        elif shape != stored:
+            image = resized_part(frame, (0, frame.height), (0, frame.width), shape)
+        if image is None:
+            image = self._reformatted(self._centred(frame), shape, "rgb24", (POINT if shape == stored else BILINEAR) | EXACT)
+        return np.ascontiguousarray(_orientation(frame).upright(image))
+
+    def _centred(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Return the frame with chroma said to lie in the middle of its pixels; no sample is copied."""
+        properties = (frame.width, frame.height, frame.format.name)
+        if self._graph is None or properties != self._made_for:
+            self._graph, self._made_for = _graph(frame, "setparams", chroma_location="center"), properties
+        self._graph.vpush(frame)
+        centred = self._graph.vpull()
+        centred.colorspace, centred.color_range = frame.colorspace, frame.color_range
+        return centred
+
+    def _reformatted(self, frame: av.VideoFrame, shape: tuple[int, int], pixels: str, how: int) -> npt.NDArray[Any]:
+        height, width = shape
+        return self._reformatter.reformat(frame, width, height, pixels, interpolation=how).to_ndarray()
 
 
 def shown_size(height: int, width: int, pixel_aspect: Fraction | None, short_side: int | None) -> tuple[int, int]:
@@ -57,7 +104,7 @@ def shown_size(height: int, width: int, pixel_aspect: Fraction | None, short_sid
     return round(square_height * scale), round(square_width * scale)
 
 
-def deinterlaced(frames: Iterator[av.VideoFrame], stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     """Yield the frames, from the first interlaced one on through FFmpeg's filter bwdif, which leaves progressive frames as they are."""
     graph, made_for = None, None
     for frame in frames:
@@ -67,16 +114,17 @@ def deinterlaced(frames: Iterator[av.VideoFrame], stream: av.VideoStream) -> Ite
             continue
         if graph is None or properties != made_for:
             yield from _pulled(graph, ended=True)
-            graph, made_for = _bwdif(frame, stream), properties
+            graph, made_for = _graph(frame, "bwdif", mode="send_frame", deint="interlaced"), properties
         graph.vpush(frame)
         yield from _pulled(graph)
     yield from _pulled(graph, ended=True)
 
 
-def _bwdif(frame: av.VideoFrame, stream: av.VideoStream) -> av.filter.Graph:
+def _graph(frame: av.VideoFrame, name: str, **options: str) -> av.filter.Graph:
+    """Return one of FFmpeg's filters for frames like this one."""
     graph = av.filter.Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=stream.time_base)
-    graph.link_nodes(source, graph.add("bwdif", mode="send_frame", deint="interlaced"), graph.add("buffersink")).configure()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000))
+    graph.link_nodes(source, graph.add(name, **options), graph.add("buffersink")).configure()
     return graph
 
 
@@ -102,17 +150,36 @@ def _matrix(frame: av.VideoFrame) -> int:
     return frame.colorspace
 
 
-def _upright(image: npt.NDArray[Any], frame: av.VideoFrame) -> npt.NDArray[Any]:
-    """Return the image turned and mirrored as the frame's display matrix asks for, to the nearest quarter turn.
+def _is_hdr(frame: av.VideoFrame) -> bool:
+    return frame.color_trc in (video_hdr.PQ, video_hdr.HLG)
+
+
+class _Orientation(NamedTuple):
+    """How a stored frame is turned for its image: its axes are exchanged, then its rows and its columns reversed."""
+
+    turned: bool = False
+    down: int = 1
+    across: int = 1
+
+    def upright(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return (stored.swapaxes(0, 1) if self.turned else stored)[:: self.down, :: self.across]
+
+    def stored_box(self, box: Box, height: int, width: int) -> Box:
+        """Return where a square of the image, which has that height and width, is in the stored frame."""
+        top = box.top if self.down > 0 else height - box.top - box.side
+        left = box.left if self.across > 0 else width - box.left - box.side
+        return Box(left, top, box.side) if self.turned else Box(top, left, box.side)
+
+
+def _orientation(frame: av.VideoFrame) -> _Orientation:
+    """Return how the frame's display matrix turns and mirrors it, to the nearest quarter turn.
 
     A stored pixel `(x, y)` is shown at `(a x + c y, b x + d y)`, up to a shift (ISO/IEC 14496-12).
     """
     side_data: Any = frame.side_data  # PyAV's annotations know one key only.
     if SideDataType.DISPLAYMATRIX not in side_data:
-        return image
+        return _Orientation()
     (a, b, _), (c, d, _), _ = np.frombuffer(side_data[SideDataType.DISPLAYMATRIX], np.int32).reshape(3, 3).tolist()
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        image, across, down = image.swapaxes(0, 1), c, b
-    else:
-        across, down = a, d
-    return image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+    turned = abs(b) + abs(c) > abs(a) + abs(d)
+    across, down = (c, b) if turned else (a, d)
+    return _Orientation(turned, -1 if down < 0 else 1, -1 if across < 0 else 1)

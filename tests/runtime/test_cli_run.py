@@ -54,7 +54,7 @@ def test_a_line_after_each_subclip_with_its_time_and_classes(start: Start, bundl
 def test_the_numbers_are_the_streams(start: Start, bundle_path: Path, clip: Path, capsys: Any) -> None:
     with StepModel.load(bundle_path) as model:
         stream = model.stream()
-        predictions = [p for p in map(stream.push, read_frames(clip)) if p]
+        predictions = [p for p in map(stream.push, read_frames(clip, fps=25)) if p]
     assert start("run", bundle_path, clip, "--top", "3", "--threads", "1") == 0
     lines = capsys.readouterr().out.splitlines()[1:]
     assert [line.split(" s  ")[1] for line in lines] == ["  ".join(f"{label} {share:.3f}" for label, share in p.top(3)) for p in predictions]
@@ -111,7 +111,7 @@ def test_what_a_damaged_video_gives_is_kept_if_asked_for(start: Start, bundle_pa
     assert kept.err.startswith("note: ") and "cannot be decoded to its end" in kept.err
 
 
-def test_a_video_of_another_rate_is_said_and_resampled_if_asked_for(start: Start, bundle_path: Path, write_video: WriteVideo, capsys: Any) -> None:
+def test_a_video_of_another_rate_is_resampled_and_that_is_said(start: Start, bundle_path: Path, write_video: WriteVideo, capsys: Any) -> None:
     """Of 50 frames a second each second one makes the video of 25."""
     frames = np.zeros((32, 32, 32, 3), np.uint8)
     for index in range(32):
@@ -121,19 +121,19 @@ def test_a_video_of_another_rate_is_said_and_resampled_if_asked_for(start: Start
     assert start("run", bundle_path, slow) == 0
     expected = capsys.readouterr()
     assert expected.err == ""
-    assert start("run", bundle_path, fast, "--resample") == 0
+    assert start("run", bundle_path, fast) == 0
     got = capsys.readouterr()
     assert got.err.endswith("fast.mp4: 50 frames a second, taken at 25\n")
     assert [line.split()[2] for line in got.out.splitlines()[1:]] == [line.split()[2] for line in expected.out.splitlines()[1:]] != []
     assert [line.split()[0] for line in got.out.splitlines()[1:]] == ["0.16", "0.32", "0.48", "0.64"]
-    assert start("run", bundle_path, fast) == 0
+    assert start("run", bundle_path, fast, "--every-frame") == 0
     plain = capsys.readouterr()
-    assert plain.err.endswith("fast.mp4: 50 frames a second, of which a model for 25 gets every one; see --resample\n")
+    assert plain.err.endswith("fast.mp4: 50 frames a second, every one goes to a model for 25\n")
     assert len(plain.out.splitlines()) == 1 + 8
 
 
-def test_a_gap_of_the_timestamps_is_said(start: Start, bundle_path: Path, tmp_path: Path, capsys: Any) -> None:
-    """Six frames, two seconds of nothing, six frames: the gap drops the two that fill no subclip."""
+def test_a_long_pause_is_cut_out_and_that_is_said(start: Start, bundle_path: Path, tmp_path: Path, capsys: Any) -> None:
+    """Six frames, two seconds of nothing, six frames."""
     path = tmp_path / "gap.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -143,7 +143,7 @@ def test_a_gap_of_the_timestamps_is_said(start: Start, bundle_path: Path, tmp_pa
             frame.pts, frame.time_base = stamp, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    assert start("run", bundle_path, path, "--resample") == 0
+    assert start("run", bundle_path, path) == 0
     captured = capsys.readouterr()
-    assert [line.split()[0] for line in captured.out.splitlines()[1:]] == ["0.16", "2.40"]
-    assert captured.err.endswith("gap.mp4: 1 gap of its timestamps, after each of which a new video starts\n")
+    assert [line.split()[0] for line in captured.out.splitlines()[1:]] == ["0.16", "2.32", "2.48"]
+    assert captured.err.endswith("gap.mp4: 1 pause of more than 1 s, cut out\n")

@@ -14,6 +14,7 @@ import pytest
 from av.stream import Disposition
 
 from clipstep.runtime import DamagedVideoError, VideoError, frame_rate, read_frames, read_timed_frames
+from clipstep.runtime.resize import center_box, crop_resize
 from clipstep.runtime.video_hdr import BT2020, PQ, tone_mapped
 from clipstep.runtime.video_times import Timeline
 
@@ -148,6 +149,8 @@ def test_turns_and_mirrors_of_the_display_matrix(tmp_path: Path, matrix: tuple[i
     columns, rows = (sorted({place[axis] for place in shown}) for axis in (0, 1))
     expected = np.array([[shown[x, y] for x in columns] for y in rows])
     np.testing.assert_array_equal(next(read_frames(path)), expected)
+    square = next(read_frames(path, size=12)).astype(int)
+    assert np.abs(square - crop_resize(expected, center_box(*expected.shape[:2]), 12)).max() <= 3
 
 
 @pytest.mark.parametrize(("aspect", "size"), [(Fraction(2), (48, 128)), (Fraction(1, 2), (96, 64)), (Fraction(16, 11), (48, 93))])

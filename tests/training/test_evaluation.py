@@ -3,8 +3,10 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,12 @@ from PIL import Image
 from rich.console import Console
 
 from clipstep.network.videos import read_subclips
-from clipstep.runtime import ClipstepError, VideoError
+from clipstep.runtime import ClipstepError, VideoError, read_frames
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.bundle.hashes import tree_sha256, tree_size
-from clipstep.runtime.resize import Box
+from clipstep.runtime.resize import Box, center_box, crop_resize
 from clipstep.training.cli import evaluate_command
+from clipstep.training.data.encode import write_video
 from clipstep.training.data.lists import Clip
 from clipstep.training.evaluate import summarise
 from clipstep.training.metrics import confusion_matrix, largest_share, top_k_share, top_k_when_seen
@@ -61,7 +64,7 @@ def test_equal_probabilities_are_not_all_correct() -> None:
 def test_a_network_of_no_numbers_has_no_accuracy(fight: Path) -> None:
     clips = [Clip(fight / "videos/Fight/v_Fight_g13_c01.mp4", 0)]
     with pytest.raises(ClipstepError, match=r"v_Fight_g13_c01\.mp4: the network's outputs are not finite"):
-        predict_videos(lambda subclips: torch.full((len(subclips), 2), torch.nan), clips, (16, 32, 3), QUIET)
+        predict_videos(lambda subclips: torch.full((len(subclips), 2), torch.nan), clips, (16, 32, 3), None, QUIET)
 
 
 @pytest.mark.parametrize(("seen", "right"), [(0.1, 1), (0.25, 1), (0.26, 0), (0.5, 0), (0.75, 1), (0.76, 1), (1.0, 1)])
@@ -119,17 +122,17 @@ def test_five_crops_are_the_centre_and_the_corners(write_video: Callable[..., Pa
 
     views = [logits(read_subclips(path, 4, 16, box=lambda *_, box=box: box)).softmax(dim=1) for box in boxes]
     for crops, expected in ((1, views[0]), (5, sum(views) / 5)):
-        (prediction,), _ = predict_videos(logits, [Clip(path, 1)], (4, 16, 3), QUIET, crops=crops)
+        (prediction,), _ = predict_videos(logits, [Clip(path, 1)], (4, 16, 3), None, QUIET, crops=crops)
         torch.testing.assert_close(prediction.probabilities, expected)
 
 
 def test_unusable_videos_are_named(write_video: Callable[..., Path], tmp_path: Path) -> None:
     good, broken = write_video(4), tmp_path / "broken.mp4"
     broken.write_text("no video")
-    predictions, unusable = predict_videos(lambda s: torch.zeros(len(s), 2), [Clip(broken, 1), Clip(good, 0)], (4, 16, 3), QUIET)
+    predictions, unusable = predict_videos(lambda s: torch.zeros(len(s), 2), [Clip(broken, 1), Clip(good, 0)], (4, 16, 3), None, QUIET)
     assert [p.path for p in predictions] == [good] and "cannot be decoded" in unusable[str(broken)]
     with pytest.raises(VideoError, match=r"no usable video: .*broken\.mp4"):
-        predict_videos(lambda s: torch.zeros(len(s), 2), [Clip(broken, 1)], (4, 16, 3), QUIET)
+        predict_videos(lambda s: torch.zeros(len(s), 2), [Clip(broken, 1)], (4, 16, 3), None, QUIET)
 
 
 def test_two_streams_are_fused_by_the_mean_of_their_probabilities() -> None:
@@ -178,6 +181,36 @@ def test_run_and_bundle_give_the_same_by_their_own_runtimes(
     for other in ("onnx", "pte"):
         for a, b in zip(tables["run"], tables[other], strict=True):
             np.testing.assert_allclose([float(a[name]) for name in run.info.labels], [float(b[name]) for name in run.info.labels], atol=1e-4)
+
+
+@pytest.mark.parametrize(("rate", "taken"), [(50, range(0, 20, 2)), (12.5, [0, *(i for i in range(1, 10) for _ in range(2))])])
+def test_evaluate_and_run_take_the_frames_of_the_models_rate(
+    rate: float,
+    taken: Sequence[int],
+    run: Run,
+    run_folder: Path,
+    bundle_path: Path,
+    three_classes: Path,
+    clipstep: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    """The network is for 25 frames a second; one test video has another rate. After the last whole subclip all say the same."""
+    path = three_classes / "videos" / (three_classes / "testlist01.txt").read_text().split()[0]
+    frames = np.stack(list(islice(read_frames(path), 20 if rate > 25 else 10)))
+    write_video(path, frames, Fraction(rate))
+    stored = np.stack(list(read_frames(path)))
+    squares = np.stack([crop_resize(stored[i], center_box(*frames.shape[1:3]), 32) for i in taken])
+    subclips = torch.from_numpy(squares[: len(taken) // 4 * 4]).reshape(-1, 4, 32, 32, 3)
+    expected = video_logits(run.network, subclips, run.info)[-1].softmax(dim=0)
+    for name, what in (("run", run_folder), ("bundle", bundle_path)):
+        assert _evaluate(what, three_classes, "--out", tmp_path / name).exception is None
+        with (tmp_path / name / "predictions.csv").open() as file:
+            row = next(row for row in csv.DictReader(file) if row["video"] == str(path))
+        np.testing.assert_allclose([float(row[name]) for name in run.info.labels], expected, atol=1e-4)
+    code, out, err = clipstep("run", bundle_path, path, "--json")
+    said = {one["label"]: one["probability"] for one in json.loads(out.splitlines()[-1])["top"]}
+    np.testing.assert_allclose([said[name] for name in run.info.labels], expected, atol=1e-4)
+    assert code == 0 and err.endswith(f"{rate:g} frames a second, taken at 25\n") and len(out.splitlines()) == len(subclips)
 
 
 def _say_of_the_output(bundle: Path, output: str) -> None:

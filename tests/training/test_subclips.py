@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
+from bt601 import decoded
 
 from clipstep.network.preprocess import normalise
 from clipstep.network.videos import read_subclips
@@ -18,18 +18,19 @@ from clipstep.training.data.subclips import BrokenVideo, TestVideos, TrainingVid
 WriteVideo = Callable[..., Path]
 
 
-def _decode(path: Path) -> list[np.ndarray]:
-    with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+def _smooth(count: int) -> np.ndarray:
+    """Frames of 48x64 that differ, and whose colours survive an encoding."""
+    rows, columns = np.mgrid[:48, :64]
+    return np.stack([np.stack([60 + 2 * rows, 200 - 2 * columns, 50 + 9 * n + 0 * rows], axis=-1) for n in range(count)]).astype(np.uint8)
 
 
 @pytest.mark.parametrize(("count", "frames", "subclips"), [(11, 4, 2), (12, 4, 3), (4, 4, 1), (7, 1, 7)])
 def test_whole_subclips_in_order_and_no_tail(write_video: WriteVideo, count: int, frames: int, subclips: int) -> None:
-    path = write_video(count)
+    path = write_video(_smooth(count))
     got = read_subclips(path, frames, 16)
     assert got.shape == (subclips, frames, 16, 16, 3) and got.dtype == torch.uint8
-    expected = [crop_resize(frame, Box(0, 8, 48), 16) for frame in _decode(path)[: subclips * frames]]
-    np.testing.assert_array_equal(got.flatten(0, 1).numpy(), expected)
+    expected = [crop_resize(frame, Box(0, 8, 48), 16) for frame in decoded(path)[: subclips * frames]]
+    assert np.abs(got.flatten(0, 1).numpy() - np.stack(expected).astype(int)).max() <= 1
 
 
 def test_the_box_is_chosen_once_a_video_and_given_its_height_and_width(write_video: WriteVideo) -> None:
@@ -42,7 +43,7 @@ def test_the_box_is_chosen_once_a_video_and_given_its_height_and_width(write_vid
     path = write_video(4)
     got = read_subclips(path, 4, 16, box=box)
     assert asked == [(48, 64)]
-    np.testing.assert_array_equal(got[0].numpy(), [frame[5:21, 7:23] for frame in _decode(path)])
+    np.testing.assert_array_equal(got[0].numpy(), [frame[5:21, 7:23] for frame in decoded(path)])
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (320, 240), (100, 100), (17, 31)])
@@ -98,12 +99,12 @@ def test_channel_statistics_are_numpys_over_the_decoded_frames(tiny_data: Path) 
     clips = read_data_set(tiny_data).train
     frames = []
     for clip in clips:
-        every = _decode(clip.path)
+        every = decoded(clip.path)
         frames += [crop_resize(frame, center_box(*frame.shape[:2]), 32) for frame in every[: len(every) // 8 * 8]]
     pixels = np.stack(frames).reshape(-1, 3).astype(np.float64)
     mean, std = channel_statistics(clips, 8, 32)
-    np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-9)
-    np.testing.assert_allclose(std, pixels.std(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(mean, pixels.mean(axis=0), atol=0.05)
+    np.testing.assert_allclose(std, pixels.std(axis=0), atol=0.05)
 
 
 def test_normalised_training_frames_have_mean_0_and_std_1(tiny_data: Path) -> None:

@@ -3,17 +3,20 @@
 import csv
 import json
 from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import click
 import lightning
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 from clipstep.network.videos import read_subclips
-from clipstep.runtime import ClipstepError, frame_rate
+from clipstep.runtime import ClipstepError, frame_rate, read_frames
+from clipstep.training.data.encode import write_video
 from clipstep.training.data.lists import read_data_set, split_by_group
 from clipstep.training.data.subclips import channel_statistics
 from clipstep.training.models import build
@@ -35,12 +38,12 @@ def test_the_run_holds_what_was_trained_on_what(tiny_data: Path, tmp_path: Path)
     summary = run.info.training
     assert run.info.labels == ("Fight", "NoFight")
     assert dict(run.info.config) == {"classes": 2, "frames": 16, "size": 64, "alpha": 2, "beta": 1}
-    assert (run.info.mean, run.info.std) == tuple(map(tuple, channel_statistics(data.train, 16, 64)))
+    assert (run.info.mean, run.info.std) == tuple(map(tuple, channel_statistics(data.train, 16, 64, fps=run.info.fps)))
     assert run.info.fps == pytest.approx(sum(frame_rate(clip.path) for clip in data.train) / 2, abs=1e-3)
-    assert torch.equal(run.sample, torch.cat([read_subclips(clip.path, 16, 64) for clip in data.test])[:8])
+    assert torch.equal(run.sample, torch.cat([read_subclips(clip.path, 16, 64, fps=run.info.fps) for clip in data.test])[:8])
     assert (summary["epochs_done"], summary["train_videos"], summary["skipped_videos"], summary["test_videos"]) == (1, 2, {}, 2)
     assert summary["test_largest_class_share"] == 0.5
-    last = [video_logits(run.network, read_subclips(clip.path, 16, 64), run.info)[-1] for clip in data.test]
+    last = [video_logits(run.network, read_subclips(clip.path, 16, 64, fps=run.info.fps), run.info)[-1] for clip in data.test]
     top1 = sum(int(logits.argmax()) == clip.label for logits, clip in zip(last, data.test, strict=True)) / 2
     assert summary["test_top1"] == top1
     assert f"test top-1 {top1:.1%} of 2 videos" in " ".join(result.output.split())
@@ -115,7 +118,7 @@ def test_with_validation_the_best_epoch_is_kept_and_the_last_lies_beside(few_vid
     ranked = [(float(row["validation_top1"]), -loss) for row, loss in zip(rows, losses, strict=True)]
 
     def loss(run: Run) -> float:
-        logits = [video_logits(run.network, read_subclips(clip.path, 16, 64), run.info)[-1] for clip in held]
+        logits = [video_logits(run.network, read_subclips(clip.path, 16, 64, fps=run.info.fps), run.info)[-1] for clip in held]
         return float(torch.nn.functional.cross_entropy(torch.stack(logits), torch.tensor([clip.label for clip in held])))
 
     assert len(losses) == 3 and best.info.training["best_epoch"] == ranked.index(max(ranked)) + 1
@@ -187,3 +190,24 @@ def test_another_network_without_states_is_trained_and_loaded(tiny_data: Path, t
     run = load_run(tmp_path / "run")
     assert run.info.architecture == "shufflenet3d_0.5x" and dict(run.info.config) == {"classes": 2, "frames": 16, "size": 64}
     assert run.network(torch.zeros(1, 3, 16, 64, 64)).shape == (1, 2)
+
+
+def test_videos_of_several_rates_are_read_at_one_and_that_is_said(tiny_data: Path, tmp_path: Path) -> None:
+    """Of 60 frames at 60 a second 20 are left at 20, one whole subclip. The median of 20 and 60 is 40."""
+    lines = (tiny_data / "trainlist01.txt").read_text().split()[::2]
+    for line, rate in zip(lines, (20, 60), strict=True):
+        path = tiny_data / "videos" / line
+        write_video(path, [frame[:64, :64] for frame in islice(cycle(read_frames(path)), 60)], rate)
+    cache = tmp_path / "cache"
+    result = _train(tiny_data, tmp_path / "run", "--size", "32", "--fps", "20", "--cache", str(cache))
+    assert result.exception is None, result.output
+    assert "training videos of 20 to 60 frames a second, taken at 20: frames are left out or repeated; see --fps" in result.output
+    info = load_run(tmp_path / "run").info
+    assert info.fps == info.training["fps"] == 20 and info.training["video_rates"] == [20, 60]
+    assert sorted(len(np.load(file)) for file in cache.iterdir()) == [16, 48]
+    assert _train(tiny_data, tmp_path / "median", "--size", "32").exception is None
+    assert load_run(tmp_path / "median").info.fps == 40
+    tuned = _train(tiny_data, tmp_path / "tuned", "--init", str(tmp_path / "run"), "--size", "32")
+    assert tuned.exception is None and load_run(tmp_path / "tuned").info.fps == 20
+    resumed = _train(tiny_data, tmp_path / "run", "--size", "32", "--fps", "30", "--resume", "--epochs", "2")
+    assert "fps" in str(resumed.exception)

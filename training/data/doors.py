@@ -18,9 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from clipstep.runtime.resize import center_box, crop_resize
+from clipstep.runtime.resize import Frame, center_box, crop_resize
 from clipstep.runtime.video import read_frames
-from clipstep.runtime.video_images import Frame
 
 LABELS = ("Opening", "Closing")
 NARROW, MIDDLE, WIDE = 0.1, 0.5, 0.9

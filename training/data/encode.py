@@ -6,10 +6,10 @@ from pathlib import Path
 
 import av
 
-from clipstep.runtime.video_images import Frame
+from clipstep.runtime.resize import Frame
 
 
-def write_video(path: Path, frames: Sequence[Frame], rate: int) -> None:
+def write_video(path: Path, frames: Sequence[Frame], rate: int | Fraction) -> None:
     """Write RGB ``frames`` ``(H, W, 3)`` uint8 of even height and width as H.264, of a quality at which its artefacts hardly show.
 
     x264 works without vector instructions: with them the same frames gave different files now and then.
@@ -19,6 +19,6 @@ def write_video(path: Path, frames: Sequence[Frame], rate: int) -> None:
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
         for number, image in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, rate)
+            frame.pts, frame.time_base = number, 1 / Fraction(rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

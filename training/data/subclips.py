@@ -1,6 +1,7 @@
 """Data sets of videos for training and validation, cut into subclips, cropped and resized.
 
-A network of 3 channels takes RGB frames, one of 2 channels the optical flow between them.
+A network of 3 channels takes RGB frames, one of 2 channels the optical flow between them. Everything that reads videos here takes ``fps``, the
+frames a second that the network is trained at, as `read_timed_frames` explains; None takes every frame.
 """
 
 import math
@@ -77,6 +78,7 @@ class TrainingVideos(Dataset[Video | BrokenVideo | ClipstepError]):
         size: int,
         channels: int = RGB,
         *,
+        fps: float | None = None,
         seed: int = 0,
         flip: bool = False,
         cache: FrameCache | None = None,
@@ -85,6 +87,7 @@ class TrainingVideos(Dataset[Video | BrokenVideo | ClipstepError]):
         self.frames = frames
         self.size = size
         self.channels = channels
+        self.fps = fps
         self.seed = seed
         self.flip = flip
         self.read = cache.read if cache else decode
@@ -96,7 +99,7 @@ class TrainingVideos(Dataset[Video | BrokenVideo | ClipstepError]):
         epoch, index = where
         clip, random = self.clips[index], np.random.default_rng((self.seed, epoch, index))
         try:
-            whole = self.read(clip.path, self.frames, short_side(self.size))
+            whole = self.read(clip.path, self.frames, short_side(self.size), self.fps)
         except VideoError as error:
             return BrokenVideo(clip.path, str(error))
         except ClipstepError as error:
@@ -113,11 +116,12 @@ class TestVideos(Dataset[Video | BrokenVideo]):
 
     __test__ = False  # For pytest, which takes every class named Test... for a test case.
 
-    def __init__(self, clips: Sequence[Clip], frames: int, size: int, channels: int = RGB) -> None:
+    def __init__(self, clips: Sequence[Clip], frames: int, size: int, channels: int = RGB, *, fps: float | None = None) -> None:
         self.clips = clips
         self.frames = frames
         self.size = size
         self.channels = channels
+        self.fps = fps
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -125,12 +129,14 @@ class TestVideos(Dataset[Video | BrokenVideo]):
     def __getitem__(self, index: int) -> Video | BrokenVideo:
         clip = self.clips[index]
         try:
-            return Video(clip.path, read_subclips(clip.path, self.frames, self.size, self.channels), clip.label)
+            return Video(clip.path, read_subclips(clip.path, self.frames, self.size, self.channels, fps=self.fps), clip.label)
         except VideoError as error:
             return BrokenVideo(clip.path, str(error))
 
 
-def channel_statistics(clips: Sequence[Clip], frames: int, size: int, channels: int = RGB, *, videos: int = 32) -> tuple[list[float], list[float]]:
+def channel_statistics(
+    clips: Sequence[Clip], frames: int, size: int, channels: int = RGB, *, fps: float | None = None, videos: int = 32
+) -> tuple[list[float], list[float]]:
     """Return the mean and standard deviation of each channel, in 0..255, over ``videos`` clips spread evenly over the list.
 
     Broken videos are skipped; if all of these are broken, the first usable one of the list is taken.
@@ -140,7 +146,7 @@ def channel_statistics(clips: Sequence[Clip], frames: int, size: int, channels: 
     """
     sums = torch.zeros(2, channels, dtype=torch.float64)
     count = 0
-    data = TestVideos(clips, frames, size, channels)
+    data = TestVideos(clips, frames, size, channels, fps=fps)
     broken: BrokenVideo | None = None
     step = -(-len(clips) // videos)
     spread = range(0, len(clips), step)

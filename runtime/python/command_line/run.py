@@ -10,12 +10,10 @@ from clipstep.runtime.command_line.terminal import print_json
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
+from clipstep.runtime.resampler import SAME_RATE
 from clipstep.runtime.stream import Prediction, Stream
-from clipstep.runtime.video import DamagedVideoError, VideoError, frame_rate, read_timed_frames
+from clipstep.runtime.video import LONGEST_PAUSE, DamagedVideoError, VideoError, frame_rate, read_timed_frames
 from clipstep.runtime.wording import counted
-
-RATE_NOTE = 1.5
-"""By what factor a video's rate differs from the model's before it is said. Training videos of one data set differ by less."""
 
 
 @command("run")
@@ -25,15 +23,15 @@ RATE_NOTE = 1.5
 @click.option("--threads", default=1, show_default=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many classes to print.")
 @click.option(
-    "--resample",
+    "--every-frame",
     is_flag=True,
-    help="Leave out or repeat frames, by their timestamps, to keep the bundle's rate. Otherwise it gets every frame.",
+    help="Take every frame once, whatever the video's rate is. Otherwise frames are left out or repeated to keep the bundle's rate, as in training.",
 )
 @click.option("--partial", is_flag=True, help="Take what a damaged video gives before the damage, and say on standard error where it ends.")
 @signer_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each prediction, and nothing else on standard output.")
 def run_command(
-    bundle: Path, video: Path, engine: str, threads: int, top: int, resample: bool, partial: bool, signer: Path | None, as_json: bool
+    bundle: Path, video: Path, engine: str, threads: int, top: int, every_frame: bool, partial: bool, signer: Path | None, as_json: bool
 ) -> None:
     """Run BUNDLE on VIDEO and print the likeliest classes after each subclip, and at the end of the video if they come late."""
     opened = click.get_current_context().with_resource(open_for_command(bundle, signer, lazily=True))
@@ -41,21 +39,24 @@ def run_command(
         stream = _stream(model, bundle)
         if not as_json:
             click.echo(model.description)
-        frames = said = 0
-        end = 0.0
+        fps = model.interface.input.fps
+        frames = said = pauses = 0
+        seconds = end = 0.0
         try:
-            for frames, frame in enumerate(read_timed_frames(video), 1):
+            for frames, frame in enumerate(read_timed_frames(video, fps=None if every_frame else fps, size=model.interface.input.shape[1]), 1):
                 if frames == 1:
                     rate = frame_rate(video)
-                    _note_other_rate(video, rate, model.interface.input.fps, resampled=resample)
-                end = frame.seconds + 1 / (model.interface.input.fps if resample else rate)
-                said += _say(stream.push(frame.image, frame.seconds if resample else None), end, top, as_json)
+                    _note_other_rate(video, rate, fps, every_frame=every_frame)
+                pauses += frame.seconds - seconds > LONGEST_PAUSE
+                seconds = frame.seconds
+                end = seconds + 1 / (rate if every_frame else fps)
+                said += _say(stream.push(frame.image), end, top, as_json)
         except DamagedVideoError as damage:
             if not partial:
                 raise VideoError(f"{damage}, or add --partial to take what was read") from damage
             click.echo(f"note: {damage}", err=True)
-        if stream.restarts:
-            click.echo(f"note: {video}: {counted(stream.restarts, 'gap')} of its timestamps, after each of which a new video starts", err=True)
+        if pauses and not every_frame:
+            click.echo(f"note: {video}: {counted(pauses, 'pause')} of more than {LONGEST_PAUSE:g} s, cut out", err=True)
         needed = model.interface.frames_needed
         whole = stream.flush()
         if not said and whole is None:
@@ -79,12 +80,11 @@ def _stream(model: StepModel, bundle: Path) -> Stream:
     return model.stream()
 
 
-def _note_other_rate(video: Path, rate: float, wanted: float, *, resampled: bool) -> None:
+def _note_other_rate(video: Path, rate: float, wanted: float, *, every_frame: bool) -> None:
     """Say on standard error what becomes of a video whose rate is another than the model's."""
-    if resampled:
-        click.echo(f"note: {video}: {rate:.4g} frames a second, taken at {wanted:.4g}", err=True)
-    elif max(rate, wanted) > RATE_NOTE * min(rate, wanted):
-        click.echo(f"note: {video}: {rate:.4g} frames a second, of which a model for {wanted:.4g} gets every one; see --resample", err=True)
+    if max(rate, wanted) > SAME_RATE * min(rate, wanted):
+        taken = f"every one goes to a model for {wanted:.4g}" if every_frame else f"taken at {wanted:.4g}"
+        click.echo(f"note: {video}: {rate:.4g} frames a second, {taken}", err=True)
 
 
 def _values(prediction: Prediction, end: float, top: int, *, at_end: bool) -> dict[str, object]:
