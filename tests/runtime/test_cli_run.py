@@ -54,7 +54,7 @@ def test_a_line_after_each_subclip_with_its_time_and_classes(start: Start, bundl
 def test_the_numbers_are_the_streams(start: Start, bundle_path: Path, clip: Path, capsys: Any) -> None:
     with StepModel.load(bundle_path) as model:
         stream = model.stream()
-        predictions = [p for p in map(stream.push, read_frames(clip, fps=25)) if p]
+        predictions = [p for p in map(stream.push, read_frames(clip, fps=25, size=model.interface.input.shape[1])) if p]
     assert start("run", bundle_path, clip, "--top", "3", "--threads", "1") == 0
     lines = capsys.readouterr().out.splitlines()[1:]
     assert [line.split(" s  ")[1] for line in lines] == ["  ".join(f"{label} {share:.3f}" for label, share in p.top(3)) for p in predictions]

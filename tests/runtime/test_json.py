@@ -16,7 +16,7 @@ Cli = Callable[..., tuple[int, str, str]]
 def test_run_gives_an_object_a_prediction(bundle_path: Path, clip: Path, clipstep: Cli) -> None:
     with StepModel.load(bundle_path) as model:
         stream = model.stream()
-        expected = [p for p in map(stream.push, read_frames(clip, fps=25)) if p]
+        expected = [p for p in map(stream.push, read_frames(clip, fps=25, size=model.interface.input.shape[1])) if p]
     code, out, err = clipstep("run", bundle_path, clip, "--json", "--top", 2)
     found = [json.loads(line) for line in out.splitlines()]
     assert (code, len(found)) == (0, len(expected))

@@ -22,7 +22,7 @@ from clipstep.network.videos import read_subclips
 from clipstep.runtime import ClipstepError, VideoError, read_frames
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.bundle.hashes import tree_sha256, tree_size
-from clipstep.runtime.resize import Box, center_box, crop_resize
+from clipstep.runtime.resize import Box
 from clipstep.training.cli import evaluate_command
 from clipstep.training.data.encode import write_video
 from clipstep.training.data.lists import Clip
@@ -198,9 +198,8 @@ def test_evaluate_and_run_take_the_frames_of_the_models_rate(
     path = three_classes / "videos" / (three_classes / "testlist01.txt").read_text().split()[0]
     frames = np.stack(list(islice(read_frames(path), 20 if rate > 25 else 10)))
     write_video(path, frames, Fraction(rate))
-    stored = np.stack(list(read_frames(path)))
-    squares = np.stack([crop_resize(stored[i], center_box(*frames.shape[1:3]), 32) for i in taken])
-    subclips = torch.from_numpy(squares[: len(taken) // 4 * 4]).reshape(-1, 4, 32, 32, 3)
+    stored = list(read_frames(path, size=32))
+    subclips = torch.from_numpy(np.stack([stored[i] for i in taken[: len(taken) // 4 * 4]])).reshape(-1, 4, 32, 32, 3)
     expected = video_logits(run.network, subclips, run.info)[-1].softmax(dim=0)
     for name, what in (("run", run_folder), ("bundle", bundle_path)):
         assert _evaluate(what, three_classes, "--out", tmp_path / name).exception is None

@@ -84,7 +84,7 @@ def test_a_picture_and_a_video(run_folder: Path, clip: Path, tmp_path: Path) -> 
     picture = np.asarray(Image.open(tmp_path / "e/explanation.png").convert("RGB"))
     assert min(picture.shape[:2]) > 300 and picture.std() > 20
     frames = list(read_frames(tmp_path / "e/explanation.mp4"))
-    assert len(frames) == len(read_subclips(clip, 4, 32)) * 4 and frames[0].shape == (240, 224, 3)
+    assert len(frames) == len(read_subclips(clip, 4, 32, fps=25)) * 4 and frames[0].shape == (240, 224, 3)
     assert "holds a finished explanation" in str(_explain(run_folder, clip, "--out", tmp_path / "e").exception)
     assert _explain(run_folder, clip, "--out", tmp_path / "e", "--force").exception is None
 

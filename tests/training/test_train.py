@@ -197,17 +197,17 @@ def test_videos_of_several_rates_are_read_at_one_and_that_is_said(tiny_data: Pat
     lines = (tiny_data / "trainlist01.txt").read_text().split()[::2]
     for line, rate in zip(lines, (20, 60), strict=True):
         path = tiny_data / "videos" / line
-        write_video(path, [frame[:64, :64] for frame in islice(cycle(read_frames(path)), 60)], rate)
+        write_video(path, [frame[:96, :96] for frame in islice(cycle(read_frames(path)), 60)], rate)
     cache = tmp_path / "cache"
-    result = _train(tiny_data, tmp_path / "run", "--size", "32", "--fps", "20", "--cache", str(cache))
+    result = _train(tiny_data, tmp_path / "run", "--fps", "20", "--cache", str(cache))
     assert result.exception is None, result.output
     assert "training videos of 20 to 60 frames a second, taken at 20: frames are left out or repeated; see --fps" in result.output
     info = load_run(tmp_path / "run").info
     assert info.fps == info.training["fps"] == 20 and info.training["video_rates"] == [20, 60]
     assert sorted(len(np.load(file)) for file in cache.iterdir()) == [16, 48]
-    assert _train(tiny_data, tmp_path / "median", "--size", "32").exception is None
+    assert _train(tiny_data, tmp_path / "median").exception is None
     assert load_run(tmp_path / "median").info.fps == 40
-    tuned = _train(tiny_data, tmp_path / "tuned", "--init", str(tmp_path / "run"), "--size", "32")
+    tuned = _train(tiny_data, tmp_path / "tuned", "--init", str(tmp_path / "run"))
     assert tuned.exception is None and load_run(tmp_path / "tuned").info.fps == 20
-    resumed = _train(tiny_data, tmp_path / "run", "--size", "32", "--fps", "30", "--resume", "--epochs", "2")
+    resumed = _train(tiny_data, tmp_path / "run", "--fps", "30", "--resume", "--epochs", "2")
     assert "fps" in str(resumed.exception)
