@@ -160,16 +160,20 @@ class StepModel:
         named = zip((output.name for output in self.interface.kept_outputs), outputs[kept:], strict=True)
         return StepOutputs(outputs[0][0], tuple(outputs[1:kept]), dict(named))
 
-    def stream(self) -> "Stream":
+    def stream(self, smoothing: float = 0.0) -> "Stream":
         """Return a new stream, which holds the states and the position of one video source.
 
+        Args:
+            smoothing: the weight of the probabilities before in those of each prediction, from 0 (none) to below 1, as in Kotlin. With
+                `1 - 2 / (k + 1)` they are as old on average as in a mean of the last k.
+
         Raises:
-            ClipstepError: the model is closed, or takes optical flow.
+            ClipstepError: the model is closed; or `smoothing` is out of range.
         """
         from clipstep.runtime.stream import Stream
 
         with self._use():
-            return Stream(self)
+            return Stream(self, smoothing)
 
     def close(self) -> None:
         """Free the engine's memory. It may be called twice.

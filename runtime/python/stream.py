@@ -8,6 +8,7 @@ What `push` and `flush` return:
 """
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -48,11 +49,16 @@ class Prediction:
     """How many frames of the video were left out because the source is faster than the model."""
     repeated: int = 0
     """How often frames of the video were repeated because the source is slower."""
+    milliseconds: float = 0.0
+    """How long `push` took for the frames since the prediction before, in milliseconds: resizing and the step; or how long `flush` took."""
+    smoothed: Array | None = None
+    """The probabilities averaged with those before, `(classes,)` float32, if the stream smooths."""
 
     @property
     def probabilities(self) -> Array:
-        """The probability of each class, `(classes,)`: softmax or sigmoid of the logits, or the logits themselves, depending on `output_kind`."""
-        return probabilities_of(self.logits, self.output_kind)
+        """The probability of each class, `(classes,)`, as a new array: softmax or sigmoid of the logits, or the logits themselves, depending on
+        `output_kind`; `smoothed`, if the stream smooths."""
+        return probabilities_of(self.logits, self.output_kind) if self.smoothed is None else self.smoothed.copy()
 
     def top(self, count: int) -> list[tuple[str, float]]:
         """Return the `count` likeliest labels with their probabilities, the likeliest first."""
@@ -79,6 +85,8 @@ class _Position:
     start: float = 0.0
     subclip_start: float = 0.0
     end: float = 0.0
+    milliseconds: float = 0.0
+    smoothed: Array | None = None
 
     def see(self, timestamp: float | None) -> int:
         """Go on by a frame, and return its number in the video, counted from 0."""
@@ -106,8 +114,11 @@ class Stream:
         ```
     """
 
-    def __init__(self, model: StepModel) -> None:
+    def __init__(self, model: StepModel, smoothing: float = 0.0) -> None:
+        if not 0 <= smoothing < 1:
+            raise ClipstepError("smoothing is out of range", got=smoothing, expected="0 to below 1")
         self._model = model
+        self._smoothing = smoothing
         self._session = SubclipStream(model)
         spec = model.interface.input
         self._pending = np.empty(spec.shape, np.uint8 if spec.takes_video else spec.dtype)
@@ -154,8 +165,10 @@ class Stream:
             else:
                 _check_own_frame(frame, spec)
             before = copy(self._session), self._position.copied(), self.restarts
+            started = time.perf_counter()
             try:
-                return self._take(frame, None) if timestamp is None else self._take_at(frame, timestamp)
+                prediction = self._take(frame, None) if timestamp is None else self._take_at(frame, timestamp)
+                return self._timed(prediction, started)
             except BaseException:  # The next frame replaces the one that was just added.
                 self._session, self._position, self.restarts = before
                 raise
@@ -197,11 +210,26 @@ class Stream:
             ClipstepError: the model is closed, or another thread is using the stream. The stream is then as it was before.
         """
         with self._alone():
-            steps = self._session.steps
+            steps, started = self._session.steps, time.perf_counter()
             logits = self._session.flush()
-            prediction = self._prediction(logits, steps, self._position.start)
+            prediction = self._timed(self._prediction(logits, steps, self._position.start), started)
             self._restart()
             return prediction
+
+    def _timed(self, prediction: Prediction | None, started: float) -> Prediction | None:
+        """Count the time since `started`, in seconds, for the next prediction; return the one that is there with its time."""
+        self._position.milliseconds += 1000 * (time.perf_counter() - started)
+        if prediction is None:
+            return None
+        milliseconds, self._position.milliseconds = self._position.milliseconds, 0.0
+        return replace(prediction, milliseconds=milliseconds)
+
+    def _smooth(self, logits: Array) -> Array | None:
+        if self._smoothing == 0:
+            return None
+        position, now = self._position, probabilities_of(logits, self._model.interface.output_kind)
+        position.smoothed = now if position.smoothed is None else now + np.float32(self._smoothing) * (position.smoothed - now)
+        return position.smoothed
 
     def _prediction(self, logits: Array | None, steps: int, start: float) -> Prediction | None:
         if logits is None:
@@ -217,6 +245,7 @@ class Stream:
             span=(start, position.end),
             dropped=position.dropped,
             repeated=position.repeated,
+            smoothed=self._smooth(logits),
         )
 
     @contextmanager

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -192,3 +194,38 @@ def test_a_stream_follows_what_the_manifest_says_of_the_output(edit_manifest: Ca
             prediction = [stream.push(np.full((8, 8, 3), 255, np.uint8)) for _ in range(4)][-1]
         assert prediction is not None
         np.testing.assert_allclose(prediction.probabilities, [expected] * 3, rtol=1e-5)
+
+
+def test_smoothing_keeps_its_share_of_the_probabilities_before(model: StepModel) -> None:
+    """By hand: three predictions of a stream that keeps 0.75, of the logits of one that keeps none; anew after a reset. Nobody can change them."""
+    frames = _video(3, seed=5)
+    plain, stream = _push_all(model, frames), model.stream(smoothing=0.75)
+    for _ in range(2):
+        kept = plain[0].probabilities
+        for got, wanted in zip(filter(None, map(stream.push, frames)), plain, strict=True):
+            kept = 0.75 * kept + 0.25 * wanted.probabilities
+            np.testing.assert_allclose(got.probabilities, kept, atol=1e-6)
+            np.testing.assert_array_equal(got.logits, wanted.logits)
+            assert got.top(1)[0][1] == pytest.approx(kept.max(), abs=1e-6)
+            got.probabilities[:] = 7
+        stream.reset()
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1, float("nan")])
+def test_smoothing_out_of_range_is_refused(model: StepModel, smoothing: float) -> None:
+    with pytest.raises(ClipstepError, match=r"smoothing is out of range; got .*; expected 0 to below 1"):
+        model.stream(smoothing=smoothing)
+
+
+def test_a_prediction_says_how_long_its_frames_took(model: StepModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that goes on by 2 ms whenever it is read: each of four pushes takes that long, and a failed one does not count."""
+    now = count(step=0.002)
+    monkeypatch.setattr("clipstep.runtime.stream.time", SimpleNamespace(perf_counter=lambda: next(now)))
+    stream, frames = model.stream(), _video(2)
+    for frame in frames[:3]:
+        stream.push(frame)
+    with pytest.raises(ClipstepError):
+        stream.push(frames[0].astype(float))
+    first, second = stream.push(frames[3]), [stream.push(frame) for frame in frames[4:]][-1]
+    assert first is not None and first.milliseconds == pytest.approx(8)
+    assert second is not None and second.milliseconds == pytest.approx(8)
