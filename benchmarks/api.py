@@ -30,6 +30,7 @@ def bench(
     steps: int = STEPS,
     pause_ms: float = 0,
     spinning: bool = False,
+    video: Path | str | None = None,
 ) -> list[Record]:
     """Measure the artifacts of a bundle. Each has a process of its own, and they take turns, so that noise on the computer affects all alike.
 
@@ -53,15 +54,17 @@ def bench(
         steps: Steps of a turn.
         pause_ms: Milliseconds to wait before each step, as a live stream does.
         spinning: Whether onnxruntime is also measured with threads that wait busily between steps.
+        video: A video whose whole stream is measured, too: decoding, cropping and resizing, and steps, in as many threads.
 
     Returns:
         A record for each configuration and thread count.
 
     Raises:
         ClipstepError: An artifact's engine is not installed; something does not load, or computes something else than the golden steps; the
-            network is not the one that the bundle was exported from; the value of an option is invalid.
+            network is not the one that the bundle was exported from; the value of an option is invalid; the video cannot be read, or is too short.
     """
-    network, options = given_network(run, model, weights), BenchOptions(thread_counts(threads), rounds, steps, pause_ms, spinning)
+    whole = None if video is None else Path(video)
+    network, options = given_network(run, model, weights), BenchOptions(thread_counts(threads), rounds, steps, pause_ms, spinning, whole)
     with Bundle.open(Path(bundle)) as opened:
         left_out = check_engines(opened)
         if left_out:

@@ -12,7 +12,7 @@ from clipstep.benchmarks.arm64.measure import arm64_step, count_bundle
 from clipstep.benchmarks.arm64.table import KEY, instruction_table, operator_table
 from clipstep.benchmarks.latency import bench_bundle
 from clipstep.benchmarks.options import ROUNDS, STEPS, BenchOptions, thread_counts
-from clipstep.benchmarks.output import append_records, record_table
+from clipstep.benchmarks.output import append_records, record_table, whole_stream_lines
 from clipstep.benchmarks.phone import WithPhone
 from clipstep.benchmarks.profile import check_plot, plot_bars, profile_bundle, profile_table
 from clipstep.benchmarks.records import InstructionRecord, Record
@@ -29,7 +29,7 @@ ARM64 = "arm64"
 
 GROUPS = {
     "The network behind it": ("run", "model", "weights", "no_reference"),
-    "What to measure": ("threads", "rounds", "steps"),
+    "What to measure": ("threads", "rounds", "steps", "video"),
     "Operators": ("profile", "force"),
     "Instructions on ARM64": ("arch", "operators", "record", "ceilings"),
     "Where": ("out",),
@@ -47,6 +47,9 @@ GROUPS = {
 @click.option("--steps", type=click.IntRange(1), help="Steps in each turn [default: 5]; with --arch, golden steps to run [default: all].")
 @click.option("--pause", type=click.FloatRange(0), help="Milliseconds to wait before each step, as a live stream does. [default: 0]")
 @click.option("--spinning", is_flag=True, help="Also measure onnxruntime with threads that wait busily between steps, its own default.")
+@click.option(
+    "--video", type=click.Path(path_type=Path), help="Also measure the whole stream of this video: decoding, resizing and steps, in as many threads."
+)
 @click.option("--arch", help="arm64: count the instructions of a step on ARM64 under QEMU, in place of measuring this computer.")
 @click.option("--operators", is_flag=True, help="With --arch: also count each operator.")
 @click.option(
@@ -68,6 +71,7 @@ def bench_command(
     steps: int | None,
     pause: float | None,
     spinning: bool,
+    video: Path | None,
     arch: str | None,
     operators: bool,
     profile: Path | None,
@@ -80,8 +84,8 @@ def bench_command(
     network = given_network(run, model, weights)
     if no_reference and network is not None:
         raise ClipstepError(f"--no-reference leaves out the network that {'--run' if run else '--model'} gives", fix="leave one of them out")
-    if arch is not None and (spinning or pause):
-        raise ClipstepError("--pause and --spinning are for measuring time", expected=f"neither beside --arch {ARM64}: it counts one thread")
+    if arch is not None and (spinning or pause or video):
+        raise ClipstepError("--pause, --spinning and --video are for measuring time", expected=f"neither beside --arch {ARM64}: it counts one thread")
     _check_options(arch, threads, rounds, operators or record or ceilings is not None)
     if profile is not None and arch is None:
         _check_profile(
@@ -92,6 +96,7 @@ def bench_command(
                 "--run or --model": network is not None,
                 "--pause": bool(pause),
                 "--spinning": spinning,
+                "--video": video is not None,
             },
         )
     if profile is not None:
@@ -113,7 +118,7 @@ def bench_command(
         return
     if arch is None:
         append_records(
-            out, _measure(opened, network, BenchOptions(threads, rounds or ROUNDS, steps or STEPS, pause or 0, spinning), console), console
+            out, _measure(opened, network, BenchOptions(threads, rounds or ROUNDS, steps or STEPS, pause or 0, spinning, video), console), console
         )
     else:
         counts = _count(opened, network, steps, operators or profile is not None, record, console)
@@ -153,6 +158,8 @@ def _measure(bundle: Bundle, network: NetworkSource | None, options: BenchOption
         f"{records[0].bundle} on {device.cpu_model}, {counted(device.cores, 'core')}; {counted(steps, 'step')} each, taking turns", soft_wrap=True
     )
     print_table(console, record_table(records))
+    for line in whole_stream_lines(records):
+        console.print(line, soft_wrap=True)
     return records
 
 

@@ -17,7 +17,8 @@ from rich.progress import track
 
 from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.peers.engines import PEERS
-from clipstep.benchmarks.records import SPINNING, ColdStart, Configuration, Record, this_device
+from clipstep.benchmarks.records import SPINNING, WHOLE_STREAM, ColdStart, Configuration, Parts, Record, this_device
+from clipstep.benchmarks.whole_stream import check_video
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.bundle.manifest import Artifact
@@ -72,6 +73,7 @@ class Worker:
             "pause_ms": pause_ms,
         }
         self.step_ms: list[float] = []
+        self.parts: list[Parts] = []
         self.peak_memory_bytes = 0
         try:
             answer = self.ask(json.dumps(task))
@@ -109,6 +111,7 @@ class Worker:
         if counted:
             self.step_ms += answer["step_ms"]
             self.processor_ms += answer["processor_ms"]
+            self.parts += map(Parts.model_validate, answer["parts"])
             self.peak_memory_bytes = answer["peak_memory_bytes"]
 
     def stop(self) -> None:
@@ -128,12 +131,16 @@ def bench_bundle(
     """
     records = []
     left_out = check_engines(bundle)
+    if options.video is not None:
+        check_video(bundle, options.video)
     for file, reason in left_out.items():
         console.print(f"left out: {file}: {reason}", soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
         naive = None if network is None else write_naive(bundle, network, Path(temporary) / "naive.onnx", console, library_context)
         for threads in options.threads:
-            records += measure_configurations(configurations_of(bundle, naive, threads, spinning=options.spinning), bundle, network, options, console)
+            records += measure_configurations(
+                configurations_of(bundle, naive, threads, spinning=options.spinning, video=options.video), bundle, network, options, console
+            )
     return records
 
 
@@ -164,10 +171,11 @@ def as_trained(name: str, target: str, engine: str, threads: int, file: Path | N
     )
 
 
-def configurations_of(bundle: Bundle, naive: Path | None, threads: int, *, spinning: bool = False) -> list[Configuration]:
+def configurations_of(bundle: Bundle, naive: Path | None, threads: int, *, spinning: bool = False, video: Path | None = None) -> list[Configuration]:
     """Return the configurations to measure: the naive ONNX and PyTorch, if ``naive`` is given, then each artifact whose engine is installed.
 
-    With ``spinning``, an artifact whose engine can keep its threads waiting busily is measured a second time in that way.
+    With ``spinning``, an artifact whose engine can keep its threads waiting busily is measured a second time in that way; with ``video``, each
+    artifact is measured once more in the whole stream of that video.
     """
     configurations = []
     if naive is not None:
@@ -175,21 +183,22 @@ def configurations_of(bundle: Bundle, naive: Path | None, threads: int, *, spinn
         configurations.append(as_trained(EAGER, "pytorch", "pytorch", threads))
     for engine, info in ENGINES.items():
         artifact = _artifact(bundle, info.target)
-        for spins in (False, True) if spinning and info.spins else (False,):
-            if artifact is None or missing_library(engine):
-                continue
-            configurations.append(
-                Configuration(
-                    name=f"{artifact.file}{SPINNING * spins}",
-                    target=artifact.target,
-                    form=artifact.form,
-                    precision=artifact.precision,
-                    engine=engine,
-                    threads=threads,
-                    file=artifact.file,
-                    spinning=spins,
-                )
-            )
+        if artifact is None or missing_library(engine):
+            continue
+        plain = Configuration(
+            name=artifact.file,
+            target=artifact.target,
+            form=artifact.form,
+            precision=artifact.precision,
+            engine=engine,
+            threads=threads,
+            file=artifact.file,
+        )
+        configurations.append(plain)
+        if spinning and info.spins:
+            configurations.append(plain.model_copy(update={"name": f"{artifact.file}{SPINNING}", "spinning": True}))
+        if video is not None:
+            configurations.append(plain.model_copy(update={"name": f"{artifact.file}{WHOLE_STREAM}", "video": str(video)}))
     return configurations
 
 
@@ -272,4 +281,11 @@ def _record(worker: Worker) -> Record:
         pause_ms=worker.pause_ms,
         processor_ms=round(float(np.median(worker.processor_ms)), 4),
         step_ms=tuple(round(value, 4) for value in worker.step_ms),
+        parts=_medians(worker.parts),
     )
+
+
+def _medians(parts: Sequence[Parts]) -> Parts | None:
+    if not parts:
+        return None
+    return Parts(**{name: round(float(np.median([getattr(each, name) for each in parts])), 4) for name in Parts.model_fields})

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads
@@ -27,6 +28,9 @@ class BenchOptions:
     """Milliseconds to wait before each step, as a live stream waits for its frames."""
     spinning: bool = False
     """Whether artifacts whose engine can do so are also measured with threads that wait busily between steps."""
+
+    video: Path | None = None
+    """A video whose whole stream is measured, too: decoding, resizing and steps."""
 
     def __post_init__(self) -> None:
         for name, value in (("rounds", self.rounds), ("steps", self.steps)):

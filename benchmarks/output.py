@@ -34,7 +34,7 @@ def record_table(records: Sequence[Record]) -> Table:
     table = new_table(*names, "threads", *timed, *ratios, "x real\ntime", "load\ns", "first\nms", "peak\n+MB", "file\nMB", texts=len(names))
     naive = naive_ms(records)
     for r in records:
-        ratio = f"{naive[r.configuration.threads] / r.percentile_ms(50):.2f}" if naive else "-"
+        ratio = f"{naive[r.configuration.threads] / r.percentile_ms(50):.2f}" if naive and r.parts is None else "-"
         table.add_row(
             r.configuration.name,
             *([r.configuration.engine] if phone else []),
@@ -43,10 +43,29 @@ def record_table(records: Sequence[Record]) -> Table:
             f"{r.percentile_ms(90):.2f}",
             *([f"{r.processor_ms:.1f}" if r.processor_ms is not None else "-"] if processor else []),
             *([] if phone else [ratio]),
-            f"{r.real_time_factor:.0f}",
+            real_time_text(r),
             f"{r.cold_start.load_s:.2f}",
             f"{r.cold_start.first_step_ms:.0f}",
             f"{(r.peak_memory_bytes - r.memory_before_load_bytes) / 1e6:.0f}",
             f"{r.file_bytes / 1e6:.1f}" if r.file_bytes else "-",
         )
     return table
+
+
+def real_time_text(record: Record) -> str:
+    """Return how many times faster than real time a record is, with two digits at least."""
+    factor = record.real_time_factor
+    return f"{factor:.0f}" if factor >= 10 else f"{factor:.1f}"
+
+
+def whole_stream_lines(records: Sequence[Record]) -> list[str]:
+    """Return a line for each record of a whole stream: what part of the time decoding, resizing and the step take."""
+    lines = []
+    for record in records:
+        if record.parts is None or record.configuration.video is None:
+            continue
+        parts = {"decoding": record.parts.decode_ms, "cropping and resizing": record.parts.resize_ms, "the step": record.parts.step_ms}
+        shares = ", ".join(f"{name} {ms / sum(parts.values()):.0%}" for name, ms in parts.items())
+        threads = counted(record.configuration.threads, "thread")
+        lines.append(f"{record.configuration.name} of {Path(record.configuration.video).name}, {threads}: {shares}")
+    return lines

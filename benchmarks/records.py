@@ -14,6 +14,9 @@ LANES = 4
 SPINNING = ", spinning threads"
 """Suffix of the name of an artifact that is measured a second time, with threads that wait busily between steps."""
 
+WHOLE_STREAM = ", whole stream"
+"""Suffix of the name of an artifact that is measured a second time with all that a stream does."""
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,10 +36,13 @@ class Configuration(_Model):
     spinning: bool = False
     """Whether the engine's threads wait busily between steps."""
 
+    video: str | None = None
+    """The video whose whole stream is measured, from decoding to prediction; None for steps on the golden frames."""
+
     @property
     def is_artifact(self) -> bool:
         """Whether it is an artifact of a bundle."""
-        return self.file is not None and self.name in (self.file, f"{self.file}{SPINNING}")
+        return self.file is not None and self.name in (self.file, f"{self.file}{SPINNING}", f"{self.file}{WHOLE_STREAM}")
 
 
 class Device(_Model):
@@ -70,6 +76,15 @@ class ColdStart(_Model):
     """The largest error of the first step's logits, as a share of the range of the golden logits; see ``scale_of``."""
 
 
+class Parts(_Model):
+    """The milliseconds of a subclip's parts in a whole stream."""
+
+    decode_ms: float
+    resize_ms: float
+    """Cropping, resizing and the conversion to RGB."""
+    step_ms: float
+
+
 class Record(_Model):
     """The measurement of one configuration in a process of its own.
 
@@ -96,6 +111,9 @@ class Record(_Model):
     peak_memory_bytes: int
     memory_before_load_bytes: int
     step_ms: tuple[float, ...]
+    """The milliseconds of each step; of a whole stream, those of each subclip from decoding to prediction."""
+    parts: Parts | None = None
+    """The medians of the parts of a whole stream; None for steps alone."""
     pause_ms: float = 0
     """Milliseconds waited before each step; 0 for steps that follow each other at once."""
     processor_ms: float | None = None

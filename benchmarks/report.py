@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clipstep.benchmarks.arm64.table import KEY, instruction_table
+from clipstep.benchmarks.output import real_time_text
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
 from clipstep.runtime.bundle import Bundle, open_for_command
 from clipstep.runtime.bundle.manifest import Accuracy, Arm64Step
@@ -174,5 +175,5 @@ def _arm64(file: str, step: Arm64Step) -> str:
 
 def _measured(record: Record, naive: dict[int, float]) -> tuple[str, str, str, str]:
     p50, threads = record.percentile_ms(50), record.configuration.threads
-    ratio = f"{naive[threads] / p50:.2f}" if threads in naive else "-"
-    return str(threads), f"{p50:.1f}", ratio, f"{record.real_time_factor:.0f}"
+    ratio = f"{naive[threads] / p50:.2f}" if threads in naive and record.parts is None else "-"
+    return str(threads), f"{p50:.1f}", ratio, real_time_text(record)

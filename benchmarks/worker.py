@@ -14,6 +14,7 @@ from typing import Any
 
 from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import ColdStart, Configuration
+from clipstep.benchmarks.whole_stream import WholeStream
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.engine import Array, Engine
@@ -108,19 +109,24 @@ def main() -> None:
         largest_error=error_at("logits", 0, golden.logits[0], logits) / golden.scale("logits"),
     )
     print(json.dumps({"cold_start": cold_start.model_dump(), "memory_before_load_bytes": before}), file=answers, flush=True)
+    stream = None if configuration.video is None else WholeStream(model, Path(configuration.video), configuration.threads)
     position = 1
     for line in sys.stdin:
-        times, processor = [], []
+        times, processor, parts = [], [], []
         for _ in range(int(line)):
             frames = golden.subclips[position % len(golden.subclips)]
             used = time.process_time()
             time.sleep(task["pause_ms"] / 1e3)
             begin = time.perf_counter()
-            logits, states = model.step(frames, states)
+            if stream is None:
+                logits, states = model.step(frames, states)
+            else:
+                parts.append(stream.subclip().model_dump())
             times.append((time.perf_counter() - begin) * 1e3)
             processor.append((time.process_time() - used) * 1e3)
             position += 1
-        print(json.dumps({"step_ms": times, "processor_ms": processor, "peak_memory_bytes": memory_bytes("VmHWM")}), file=answers, flush=True)
+        answer = {"step_ms": times, "processor_ms": processor, "parts": parts, "peak_memory_bytes": memory_bytes("VmHWM")}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -238,7 +238,7 @@ def test_spinning_threads_are_measured_beside_sleeping_ones(bundle_path: Path, t
     assert all(r.pause_ms == 3 and r.processor_ms is not None and r.processor_ms > 0 for r in records)
     assert " cpu " in capsys.readouterr().out
     assert call("bench", bundle_path, "--arch", "arm64", "--spinning") == 2
-    assert "--pause and --spinning are for measuring time" in capsys.readouterr().err
+    assert "--pause, --spinning and --video are for measuring time" in capsys.readouterr().err
 
 
 WITHOUT_TORCH = """
@@ -278,3 +278,30 @@ def test_a_base_install_that_can_measure_nothing_says_what_to_install(bundle_cop
     done = _bench_on_a_base_install(tmp_path, bundle_copy)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and "holds nothing that can be measured here; got step.pte" in line and install_extra("export") in line
+
+
+def test_a_whole_stream_is_measured_beside_the_steps(bundle_path: Path, clip: Path, tmp_path: Path, capsys: Any) -> None:
+    """The parts are within the subclips' times; the factor is that of the whole, the printed one, too."""
+    out = tmp_path / "records.jsonl"
+    assert call("bench", bundle_path, "--threads", "1", "--rounds", "1", "--steps", "3", "--video", clip, "--out", out) == 0
+    printed = capsys.readouterr().out
+    records, _ = read_records(out)
+    whole = [record for record in records if record.configuration.video is not None]
+    assert [record.configuration.name for record in whole] == ["step.onnx, whole stream", "step.pte, whole stream"]
+    assert [record.parts is None for record in records] == [record not in whole for record in records]
+    for record in whole:
+        parts = record.parts
+        assert parts is not None and min(parts.decode_ms, parts.resize_ms, parts.step_ms) > 0
+        assert max(parts.decode_ms, parts.resize_ms, parts.step_ms) < max(record.step_ms)
+        assert record.artifact_sha256 is not None and record.real_time_factor == pytest.approx(160 / record.percentile_ms(50))
+        shares = {"decoding": parts.decode_ms, "cropping and resizing": parts.resize_ms, "the step": parts.step_ms}
+        said = ", ".join(f"{name} {ms / sum(shares.values()):.0%}" for name, ms in shares.items())
+        assert f"{record.configuration.name} of {clip.name}, 1 thread: {said}" in printed
+    assert call("report", bundle_path, out) == 0
+    assert "step.onnx, whole stream" in capsys.readouterr().out
+
+
+def test_a_video_that_cannot_be_measured_is_refused_before_anything_is(bundle_path: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    assert call("bench", bundle_path, "--no-reference", "--video", tmp_path / "text.mp4") == 2
+    assert "text.mp4: cannot be decoded" in capsys.readouterr().err

@@ -76,7 +76,10 @@ def test_two_streams_are_trained_and_evaluated_together(few_videos: Path, tmp_pa
     assert "the first alone" in text and "the second alone" in text
     clips = [Clip(few_videos / "videos" / line, int(line.startswith("NoFight"))) for line in (few_videos / "testlist01.txt").read_text().split()]
     quiet = Console(quiet=True)
-    each = [predict_videos(lambda s, run=run: video_logits(run.network, s, run.info), clips, run.info.shape, quiet)[0] for run in (rgb, flow)]
+    each = [
+        predict_videos(lambda s, run=run: video_logits(run.network, s, run.info), clips, run.info.shape, run.info.fps, quiet)[0]
+        for run in (rgb, flow)
+    ]
     summary = json.loads((tmp_path / "both/summary.json").read_text())
     assert summary["top1"] == top_k_share(fused(*each), 1)
     assert [alone["top1"] for alone in summary["each_alone"]] == [top_k_share(one, 1) for one in each]
