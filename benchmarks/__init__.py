@@ -15,9 +15,20 @@ from clipstep.runtime.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from clipstep.benchmarks.api import bench, bench_peers
+    from clipstep.benchmarks.compare_api import compare
+    from clipstep.benchmarks.compare_result import ComparedConfiguration, Comparison
     from clipstep.benchmarks.peers.comparison import PeersResult
     from clipstep.benchmarks.records import Record
 
-__all__ = ["PeersResult", "Record", "bench", "bench_peers"]
+__all__ = ["ComparedConfiguration", "Comparison", "PeersResult", "Record", "bench", "bench_peers", "compare"]
 
-__getattr__ = lazy_names(__name__, {"api": ("bench", "bench_peers"), "peers.comparison": ("PeersResult",), "records": ("Record",)})
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "api": ("bench", "bench_peers"),
+        "compare_api": ("compare",),
+        "compare_result": ("ComparedConfiguration", "Comparison"),
+        "peers.comparison": ("PeersResult",),
+        "records": ("Record",),
+    },
+)

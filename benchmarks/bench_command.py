@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -10,16 +11,17 @@ from rich.console import Console
 from clipstep.benchmarks.arm64.ceilings import ceilings_text, check_ceilings, read_ceilings
 from clipstep.benchmarks.arm64.measure import arm64_step, count_bundle
 from clipstep.benchmarks.arm64.table import KEY, instruction_table, operator_table
+from clipstep.benchmarks.compare_command import compare_command
 from clipstep.benchmarks.latency import bench_bundle
 from clipstep.benchmarks.options import ROUNDS, STEPS, BenchOptions, thread_counts
 from clipstep.benchmarks.output import append_records, record_table, whole_stream_lines
-from clipstep.benchmarks.phone import WithPhone
+from clipstep.benchmarks.phone import phone_command
 from clipstep.benchmarks.profile import check_plot, plot_bars, profile_bundle, profile_table
 from clipstep.benchmarks.records import InstructionRecord, Record
 from clipstep.export.network_source import NetworkSource, given_network, network_options
 from clipstep.runtime.bundle import MANIFEST, Bundle, open_for_command
 from clipstep.runtime.bundle.recording import check_recordable, record_arm64
-from clipstep.runtime.command_line.options import OutputFile, import_quietly, signer_option
+from clipstep.runtime.command_line.options import Command, OutputFile, import_quietly, signer_option
 from clipstep.runtime.command_line.terminal import new_console, print_table
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.locking import write_lock
@@ -35,9 +37,26 @@ GROUPS = {
     "Where": ("out",),
 }
 """The headings of the options in the help."""
+JOBS: dict[str, Command] = {"phone": phone_command, "compare": compare_command}
+"""Commands of their own under `clipstep bench`."""
 
 
-@click.command("bench", cls=WithPhone, groups=GROUPS, needs=[("force", "profile")])
+class WithJobs(Command):
+    """A command that hands ``clipstep bench phone ...`` and the like to `JOBS`, and otherwise takes its first argument as a bundle."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
+        if args and args[0] in JOBS:
+            return JOBS[args[0]].make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write_text("clipstep bench phone measures on a phone: clipstep bench phone --help.")
+        formatter.write_paragraph()
+        formatter.write_text("clipstep bench compare compares two files of records: clipstep bench compare --help.")
+
+
+@click.command("bench", cls=WithJobs, groups=GROUPS, needs=[("force", "profile")])
 @click.argument("bundle", type=click.Path(path_type=Path))
 @network_options
 @signer_option

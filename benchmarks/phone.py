@@ -7,14 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from clipstep.benchmarks.output import append_records, record_table
 from clipstep.benchmarks.records import Record
 from clipstep.benchmarks.report import read_records
-from clipstep.runtime.command_line.options import Command, OutputFile, command
+from clipstep.runtime.command_line.options import OutputFile, command
 from clipstep.runtime.command_line.terminal import new_console, print_table
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import counted
@@ -24,19 +23,6 @@ FOLDER = f"/sdcard/Android/data/{PACKAGE}/files/records"
 """Where the app writes its records: NAME.jsonl when a benchmark has finished, NAME.error when it failed."""
 POLL_S = 0.5
 """Seconds between two checks whether the records are there."""
-
-
-class WithPhone(Command):
-    """A command that hands ``clipstep bench phone ...`` to a command of its own, and otherwise takes its first argument as a bundle."""
-
-    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
-        if args[:1] == ["phone"]:
-            return phone_command.make_context(f"{info_name} phone", args[1:], parent, **extra)
-        return super().make_context(info_name, args, parent, **extra)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write_paragraph()
-        formatter.write_text("clipstep bench phone measures on a phone: clipstep bench phone --help.")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import clipstep
-from clipstep.benchmarks import PeersResult, Record, bench, bench_peers
+from clipstep.benchmarks import ComparedConfiguration, Comparison, PeersResult, Record, bench, bench_peers, compare
 from clipstep.export import (
     ExportOptions,
     ExportResult,
@@ -99,6 +99,13 @@ def beside_other_runtimes(bundle: Path, weights: Path) -> float:
     verify(bundle, model="package.module:factory", weights=weights)
     result: PeersResult = bench_peers(bundle, model="package.module:factory", weights=weights, peers=["openvino"])
     return min(record.percentile_ms(50) for record in result.records)
+
+
+def before_and_after(before: Path, after: Path, limits: Path) -> list[str]:
+    comparison: Comparison = compare(before, after, limits=limits, relative_to="naive rank-5 ONNX")
+    above: tuple[ComparedConfiguration, ...] = comparison.above_limits
+    again: Comparison = compare(bench(before), bench(after), limits={"*": 1.1}, steps=5)
+    return [f"{each.name}: {each.ratio:.2f} {each.interval} {each.verdict}" for each in (*above, *again.configurations)] + list(comparison.notes)
 
 
 def streamed(path: Path, video: Path) -> Prediction | None:
