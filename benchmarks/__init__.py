@@ -15,8 +15,8 @@ from clipstep.runtime.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from clipstep.benchmarks.api import bench, bench_peers
-    from clipstep.benchmarks.compare_api import compare
-    from clipstep.benchmarks.compare_result import ComparedConfiguration, Comparison
+    from clipstep.benchmarks.comparison.api import compare
+    from clipstep.benchmarks.comparison.result import ComparedConfiguration, Comparison
     from clipstep.benchmarks.peers.comparison import PeersResult
     from clipstep.benchmarks.records import Record
 
@@ -26,8 +26,8 @@ __getattr__ = lazy_names(
     __name__,
     {
         "api": ("bench", "bench_peers"),
-        "compare_api": ("compare",),
-        "compare_result": ("ComparedConfiguration", "Comparison"),
+        "comparison.api": ("compare",),
+        "comparison.result": ("ComparedConfiguration", "Comparison"),
         "peers.comparison": ("PeersResult",),
         "records": ("Record",),
     },

@@ -11,7 +11,7 @@ from rich.console import Console
 from clipstep.benchmarks.arm64.ceilings import ceilings_text, check_ceilings, read_ceilings
 from clipstep.benchmarks.arm64.measure import arm64_step, count_bundle
 from clipstep.benchmarks.arm64.table import KEY, instruction_table, operator_table
-from clipstep.benchmarks.compare_command import compare_command
+from clipstep.benchmarks.comparison.command import compare_command
 from clipstep.benchmarks.latency import bench_bundle
 from clipstep.benchmarks.options import ROUNDS, STEPS, BenchOptions, thread_counts
 from clipstep.benchmarks.output import append_records, record_table, whole_stream_lines

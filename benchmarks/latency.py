@@ -255,10 +255,10 @@ def take_turns(workers: Sequence[Worker], options: BenchOptions, label: str, con
     for _ in track(range(options.rounds), f"{options.rounds} rounds, {label}", console=console, disable=not console.is_terminal):
         for worker in workers:
             worker.turn(options.steps, counted=True)
-    return [_record(worker) for worker in workers]
+    return [_record(worker, options.steps) for worker in workers]
 
 
-def _record(worker: Worker) -> Record:
+def _record(worker: Worker, turn_steps: int) -> Record:
     configuration, bundle = worker.configuration, worker.bundle
     spec = bundle.manifest.input
     artifact = _artifact(bundle, configuration.target) if configuration.is_artifact else None
@@ -281,6 +281,7 @@ def _record(worker: Worker) -> Record:
         pause_ms=worker.pause_ms,
         processor_ms=round(float(np.median(worker.processor_ms)), 4),
         step_ms=tuple(round(value, 4) for value in worker.step_ms),
+        turn_steps=turn_steps,
         parts=_medians(worker.parts),
     )
 

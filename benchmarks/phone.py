@@ -74,7 +74,7 @@ def phone_command(
     phone = find_phone(adb, serial)
     extras = [*_extras(bundle, engines, threads), "--ei", "rounds", str(rounds), "--ei", "steps", str(steps), "--ei", "warmup", str(warm_up)]
     text = run_benchmark_mode(phone, extras, timeout)
-    records = _read(text)
+    records = [record.model_copy(update={"turn_steps": steps}) for record in _read(text)]
     console = new_console()
     console.print(_describe(records[0]), soft_wrap=True)
     print_table(console, record_table(records))

@@ -112,6 +112,8 @@ class Record(_Model):
     memory_before_load_bytes: int
     step_ms: tuple[float, ...]
     """The milliseconds of each step; of a whole stream, those of each subclip from decoding to prediction."""
+    turn_steps: Annotated[int, Field(ge=1)] | None = None
+    """How many steps a turn had; None in records of earlier versions."""
     parts: Parts | None = None
     """The medians of the parts of a whole stream; None for steps alone."""
     pause_ms: float = 0

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from clipstep.benchmarks import Record, compare
-from clipstep.benchmarks.compare_statistics import t_quantile
+from clipstep.benchmarks.comparison.statistics import t_quantile
 from clipstep.benchmarks.options import ROUNDS, STEPS
-from clipstep.benchmarks.records import ColdStart, Configuration, Counts, Device, InstructionRecord, Phone, record_lines
+from clipstep.benchmarks.records import ColdStart, Configuration, Counts, Device, InstructionRecord, record_lines
 from clipstep.runtime import ClipstepError
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -43,6 +43,7 @@ def timed(step_ms: Any, name: str = "step.onnx", threads: int = 1, **changes: An
         "peak_memory_bytes": 1,
         "memory_before_load_bytes": 1,
         "step_ms": tuple(np.ravel(step_ms)),
+        "turn_steps": 5,
     }
     return Record(**{**values, **changes})
 
@@ -214,13 +215,11 @@ def test_instructions_are_compared_as_they_are(write: Callable[..., Path], count
     assert row.exceeds_limit == (verdict == "more")
 
 
-def test_a_phones_turns_have_20_steps() -> None:
-    phone = Phone(model="Pixel", build_fingerprint="x", temperature_before_c=None, temperature_after_c=None, thermal_status_after=None)
-    single, two = ([timed(latencies(1, turns=count), phone=phone)] for count in (4, 8))
+def test_a_single_turn_has_no_interval() -> None:
+    single, two = ([timed(latencies(1, turns=count), turn_steps=20)] for count in (4, 8))
     (row,), (other,) = compare(single, single).configurations, compare(two, two).configurations
     assert row.interval is None and row.verdict == "cannot tell"
     assert other.interval is not None
-    assert compare(single, single, steps=5).configurations[0].interval is not None
 
 
 @pytest.mark.parametrize(
@@ -313,7 +312,8 @@ BROKEN: list[tuple[str, Sequence[Any], str]] = [
     ("no such file", (), "no such file; expected records written by clipstep bench --out"),
     ("empty", (), "holds no record"),
     ("text", (), "a.jsonl:2: is not a record"),
-    ("not whole turns", (), "no whole number of turns of 5 steps; got 6 steps; give --steps"),
+    ("not whole turns", (), "no whole number of turns of 5 steps; got 6 steps"),
+    ("an earlier version", (), "turns of unknown length; got 20 steps; measure again"),
     ("other artifacts", (), f"{ONNX}: holds records of different artifacts; got 2 versions of it"),
     ("zero", (), f"{ONNX}: its step times are no measurement"),
     ("nothing in common", (), "no configuration is in both files; got step.other"),
@@ -330,6 +330,7 @@ def test_what_cannot_be_compared_is_refused_on_one_line(
     good = timed(latencies(1))
     records = {
         "not whole turns": [timed([10] * 6)],
+        "an earlier version": [timed([10] * 20, turn_steps=None)],
         "other artifacts": [good, timed(latencies(1), artifact_sha256="d" * 64)],
         "zero": [timed([10] * 4 + [0])],
         "nothing in common": [timed(latencies(1), "step.other")],
@@ -348,12 +349,6 @@ def test_what_cannot_be_compared_is_refused_on_one_line(
 def test_records_without_steps_are_refused() -> None:
     with pytest.raises(ClipstepError, match=r"^b: step.onnx, onnxruntime, 1 thread: its step times are no measurement; got none$"):
         compare([timed(latencies(1))], [timed([])])
-
-
-@pytest.mark.parametrize("steps", [0, True, 2.5])
-def test_steps_are_a_whole_number(steps: Any) -> None:
-    with pytest.raises(ClipstepError, match="steps must be a whole number"):
-        compare([timed(latencies(1))], [timed(latencies(2))], steps=steps)
 
 
 def test_the_help_of_bench_names_it(clipstep: Cli) -> None:

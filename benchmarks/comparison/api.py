@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clipstep.benchmarks.compare_limits import checked_limits, read_limits
-from clipstep.benchmarks.compare_records import Source
-from clipstep.benchmarks.compare_result import Comparison
-from clipstep.benchmarks.compare_verdicts import compare_sources
+from clipstep.benchmarks.comparison.limits import checked_limits, read_limits
+from clipstep.benchmarks.comparison.records import Source
+from clipstep.benchmarks.comparison.result import Comparison
+from clipstep.benchmarks.comparison.verdicts import compare_sources
 from clipstep.benchmarks.records import Record
 from clipstep.benchmarks.report import read_records
 from clipstep.runtime.errors import ClipstepError
@@ -18,7 +18,6 @@ def compare(
     *,
     limits: Path | str | Mapping[str, float] | None = None,
     relative_to: str | None = None,
-    steps: int | None = None,
 ) -> Comparison:
     """Compare records ``b`` with records ``a``: which configurations are faster or slower, by how much, and of which that cannot be told.
 
@@ -41,20 +40,17 @@ def compare(
             between commas match parts of a name; the first pattern that matches a name applies.
         relative_to: The name of a configuration, such as ``"naive rank-5 ONNX"``, that was measured beside the others in both. Step times are then
             compared relative to its own in the same turns, so that a computer that was slower as a whole makes no difference.
-        steps: Steps of a turn, if ``bench`` was given another number than its default.
 
     Raises:
         ClipstepError: There is no such file, or it holds something else than records, or none; the two have no configuration in common; the limits
             are malformed, or one of them is for no configuration.
     """
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise ClipstepError("steps must be a whole number", got=repr(steps), expected="at least 1")
     allowed, limits_source = None, "limits"
     if isinstance(limits, Path | str):
         allowed, limits_source = read_limits(Path(limits)), str(limits)
     elif limits is not None:
         allowed = checked_limits(limits, limits_source)
-    return compare_sources(_source(a, "a"), _source(b, "b"), allowed, limits_source, relative_to, steps)
+    return compare_sources(_source(a, "a"), _source(b, "b"), allowed, limits_source, relative_to)
 
 
 def _source(records: Path | str | Sequence[Record], name: str) -> Source:

@@ -6,8 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from clipstep.benchmarks.compare_statistics import Array, Run
-from clipstep.benchmarks.options import STEPS
+from clipstep.benchmarks.comparison.statistics import Array, Run
 from clipstep.benchmarks.records import InstructionRecord, Record
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import counted, listed
@@ -15,8 +14,6 @@ from clipstep.runtime.wording import counted, listed
 AnyRecord = TypeVar("AnyRecord", Record, InstructionRecord)
 Facet = Callable[[Record | InstructionRecord], str]
 """A fact about a record, as text."""
-PHONE_STEPS = 20
-"""Steps in a turn of `clipstep bench phone`, unless it was told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def check_one_artifact(name: str, records: Sequence[Record | InstructionRecord],
         raise ClipstepError(f"{source}: {name}: holds records of different artifacts", got=got, fix="measure each into a file of its own")
 
 
-def runs_of(name: str, records: Sequence[Record], steps: int | None, source: Source, relative_to: str | None) -> list[Run]:
+def runs_of(name: str, records: Sequence[Record], source: Source, relative_to: str | None) -> list[Run]:
     """Return the step times of a configuration's records by turns; with `relative_to`, those of that configuration in the same turns, too.
 
     Raises:
@@ -61,8 +58,8 @@ def runs_of(name: str, records: Sequence[Record], steps: int | None, source: Sou
     """
     runs = []
     for record in records:
-        turns = _turns(name, record, steps, source.name)
-        reference = None if relative_to is None else _turns(relative_to, _beside(record, relative_to, source), steps, source.name)
+        turns = _turns(name, record, source.name)
+        reference = None if relative_to is None else _turns(relative_to, _beside(record, relative_to, source), source.name)
         if reference is not None and reference.shape != turns.shape:
             raise ClipstepError(
                 f"{source.name}: {relative_to} took other turns than {name}", got=counted(reference.size, "step"), expected=str(turns.size)
@@ -105,18 +102,14 @@ def _name(record: Record | InstructionRecord, told_apart: Sequence[Facet]) -> st
     return ", ".join(part for part in parts if part)
 
 
-def _turns(name: str, record: Record, steps: int | None, source: str) -> Array:
+def _turns(name: str, record: Record, source: str) -> Array:
     times = np.array(record.step_ms, np.float64)
     if not times.size or not (np.isfinite(times) & (times > 0)).all():
         raise ClipstepError(f"{source}: {name}: its step times are no measurement", got="none" if not times.size else "values that are not above 0")
-    length = steps or (PHONE_STEPS if record.phone else STEPS)
-    if times.size % length:
-        raise ClipstepError(
-            f"{source}: {name}: no whole number of turns of {counted(length, 'step')}",
-            got=counted(times.size, "step"),
-            fix="give --steps as clipstep bench was given it",
-        )
-    return times.reshape(-1, length)
+    if record.turn_steps is None or times.size % record.turn_steps:
+        turns = "turns of unknown length" if record.turn_steps is None else f"no whole number of turns of {counted(record.turn_steps, 'step')}"
+        raise ClipstepError(f"{source}: {name}: {turns}", got=counted(times.size, "step"), fix="measure again with this version")
+    return times.reshape(-1, record.turn_steps)
 
 
 def _beside(record: Record, relative_to: str, source: Source) -> Record:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from clipstep.benchmarks.compare_api import compare
-from clipstep.benchmarks.compare_output import comparison_table, csv_text, json_values, markdown_text
-from clipstep.benchmarks.compare_result import Comparison
+from clipstep.benchmarks.comparison.api import compare
+from clipstep.benchmarks.comparison.output import comparison_table, csv_text, json_values, markdown_text
+from clipstep.benchmarks.comparison.result import Comparison
 from clipstep.runtime.command_line.options import command, json_option
 from clipstep.runtime.command_line.terminal import new_console, print_json, print_table
 from clipstep.runtime.errors import ClipstepError
@@ -25,18 +25,15 @@ ABOVE_LIMIT = 1
     help='End with exit code 1 if a ratio is surely above its limit in this JSON file, such as {"onnxruntime, 1 thread": 1.05, "*": 1.1}.',
 )
 @click.option("--relative-to", help='Compare times relative to those of this configuration in the same turns, such as "naive rank-5 ONNX".')
-@click.option("--steps", type=click.IntRange(1), help="Steps in each turn, as clipstep bench was given them. [default: 5; of phones 20]")
 @click.option("--csv", "as_csv", is_flag=True, help="The table as CSV, and nothing else on standard output; notes go to standard error.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Everything as Markdown, and nothing else on standard output.")
 @json_option
-def compare_command(
-    a: Path, b: Path, limits: Path | None, relative_to: str | None, steps: int | None, as_csv: bool, as_markdown: bool, as_json: bool
-) -> None:
+def compare_command(a: Path, b: Path, limits: Path | None, relative_to: str | None, as_csv: bool, as_markdown: bool, as_json: bool) -> None:
     """Compare the records B with the records A, both of which clipstep bench --out wrote: is anything faster or slower?"""
     forms = [name for name, asked in (("--csv", as_csv), ("--markdown", as_markdown), ("--json", as_json)) if asked]
     if len(forms) > 1:
         raise ClipstepError("the output has one form", got=" and ".join(forms), expected=either(forms))
-    comparison = compare(a, b, limits=limits, relative_to=relative_to, steps=steps)
+    comparison = compare(a, b, limits=limits, relative_to=relative_to)
     if as_json:
         print_json(json_values(comparison))
     elif as_markdown:

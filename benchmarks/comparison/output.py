@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from clipstep.benchmarks.compare_result import ComparedConfiguration, Comparison
+from clipstep.benchmarks.comparison.result import ComparedConfiguration, Comparison
 from clipstep.runtime.command_line.terminal import new_table
 
 COLUMNS = ("configuration", "unit", "a", "b", "ratio", "low", "high", "verdict", "limit", "above_limit")

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from clipstep.benchmarks.compare_limits import limits_by_name
-from clipstep.benchmarks.compare_records import Source, check_one_artifact, differences, is_the_same_program, pair, runs_of
-from clipstep.benchmarks.compare_result import ComparedConfiguration, Comparison, Verdict
-from clipstep.benchmarks.compare_statistics import BLOCKS, CONFIDENCE, RESAMPLES, SEED, interval_of, median_of
+from clipstep.benchmarks.comparison.limits import limits_by_name
+from clipstep.benchmarks.comparison.records import Source, check_one_artifact, differences, is_the_same_program, pair, runs_of
+from clipstep.benchmarks.comparison.result import ComparedConfiguration, Comparison, Verdict
+from clipstep.benchmarks.comparison.statistics import BLOCKS, CONFIDENCE, RESAMPLES, SEED, interval_of, median_of
 from clipstep.benchmarks.records import InstructionRecord, Record
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import listed
@@ -23,7 +23,6 @@ def compare_sources(
     limits: Mapping[str, float] | None = None,
     limits_source: str = "limits",
     relative_to: str | None = None,
-    steps: int | None = None,
 ) -> Comparison:
     """Compare the records of `b` with those of `a`; `clipstep.benchmarks.compare` says what the arguments are.
 
@@ -42,7 +41,7 @@ def compare_sources(
         raise ClipstepError(
             f"nothing was measured beside {relative_to} in both files", got=listed(tuple(counts)) or relative_to, fix="leave --relative-to out"
         )
-    rows = [*_times(timed, a, b, steps, relative_to), *_counts(counts, a, b)]
+    rows = [*_times(timed, a, b, relative_to), *_counts(counts, a, b)]
     allowed = {} if limits is None else limits_by_name(limits, [row.name for row in rows], limits_source)
     return Comparison(
         a=a.name,
@@ -56,12 +55,12 @@ def compare_sources(
     )
 
 
-def _times(pairs: Pairs, a: Source, b: Source, steps: int | None, relative_to: str | None) -> list[ComparedConfiguration]:
+def _times(pairs: Pairs, a: Source, b: Source, relative_to: str | None) -> list[ComparedConfiguration]:
     rows = []
     for name, (one, other) in pairs.items():
         check_one_artifact(name, one, a.name)
         check_one_artifact(name, other, b.name)
-        before, after = (median_of(runs_of(name, records, steps, source, relative_to)) for records, source in ((one, a), (other, b)))
+        before, after = (median_of(runs_of(name, records, source, relative_to)) for records, source in ((one, a), (other, b)))
         interval = interval_of(before, after, len(pairs))
         rows.append(
             ComparedConfiguration(
