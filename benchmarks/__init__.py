@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from clipstep.benchmarks.comparison.result import ComparedConfiguration, Comparison
     from clipstep.benchmarks.peers.comparison import PeersResult
     from clipstep.benchmarks.records import Record
+    from clipstep.benchmarks.report import html_report
 
-__all__ = ["ComparedConfiguration", "Comparison", "PeersResult", "Record", "bench", "bench_peers", "compare"]
+__all__ = ["ComparedConfiguration", "Comparison", "PeersResult", "Record", "bench", "bench_peers", "compare", "html_report"]
 
 __getattr__ = lazy_names(
     __name__,
@@ -30,5 +31,6 @@ __getattr__ = lazy_names(
         "comparison.result": ("ComparedConfiguration", "Comparison"),
         "peers.comparison": ("PeersResult",),
         "records": ("Record",),
+        "report": ("html_report",),
     },
 )

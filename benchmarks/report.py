@@ -1,4 +1,4 @@
-"""``clipstep report``: one table of a bundle's artifacts with their measurements."""
+"""``clipstep report``: one table of a bundle's artifacts with their measurements, or a page with all that is known of them."""
 
 import json
 from collections import Counter
@@ -7,30 +7,48 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from clipstep.benchmarks.arm64.table import KEY, instruction_table
 from clipstep.benchmarks.output import real_time_text
 from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
+from clipstep.benchmarks.report_page.data import report_of
+from clipstep.benchmarks.report_page.page import page
+from clipstep.benchmarks.report_page.training import training_lines
 from clipstep.runtime.bundle import Bundle, open_for_command
 from clipstep.runtime.bundle.manifest import Accuracy, Arm64Step
 from clipstep.runtime.command_line.confidence_interval import proportion_text
-from clipstep.runtime.command_line.options import command, json_option, signer_option
+from clipstep.runtime.command_line.options import OutputFile, command, json_option, signer_option
 from clipstep.runtime.command_line.terminal import new_console, new_table, print_json, print_table
 from clipstep.runtime.errors import ClipstepError, error_summary
+from clipstep.runtime.filesystem.atomic import atomic_file
+from clipstep.runtime.filesystem.locking import write_lock
+from clipstep.runtime.filesystem.overwrite import check_overwrite
 from clipstep.runtime.filesystem.path_checks import check_file
 
 
-@command("report")
+@command("report", needs=[("evaluation", "html"), ("force", "html")])
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("records", type=click.Path(path_type=Path))
 @signer_option
+@click.option("--html", type=OutputFile(), help="Also write a page with all that is known to this file; it loads nothing from elsewhere.")
+@click.option(
+    "--evaluation", type=click.Path(path_type=Path), help="With --html: the folder that clipstep evaluate --out wrote, for the confusion matrix."
+)
+@click.option("--force", is_flag=True, help="Replace an older page of --html.")
 @json_option
-def report_command(bundle: Path, records: Path, signer: Path | None, as_json: bool) -> None:
+def report_command(bundle: Path, records: Path, signer: Path | None, html: Path | None, evaluation: Path | None, force: bool, as_json: bool) -> None:
     """Summarise BUNDLE with the RECORDS that clipstep bench --out wrote: training, artifacts, parity, latency, ARM64 instructions."""
-    opened = click.get_current_context().with_resource(open_for_command(bundle, signer))
+    context = click.get_current_context()
+    if html is not None:
+        context.with_resource(write_lock(html))
+        check_overwrite(html, force=force, option="--html")
+    opened = context.with_resource(open_for_command(bundle, signer))
     timed, counted, others = _select(opened, *read_records(records), records)
+    if html is not None:
+        text = page(report_of(opened, timed, counted, others, records, evaluation))
+        with atomic_file(html) as new:
+            new.write_text(text, encoding="utf-8")
     if as_json:
         manifest = opened.manifest
         print_json(
@@ -46,7 +64,8 @@ def report_command(bundle: Path, records: Path, signer: Path | None, as_json: bo
         )
         return
     console = new_console()
-    _print_training(opened, console)
+    for line in training_lines(opened):
+        console.print(line, soft_wrap=True)
     frames, compared = opened.manifest.input.shape[0], max(artifact.parity.steps for artifact in opened.manifest.artifacts)
     console.print(f"{opened.manifest.name}: one step is {frames} frames; largest errors are over {compared} steps at export", soft_wrap=True)
     print_table(console, _table(opened, timed))
@@ -61,12 +80,41 @@ def report_command(bundle: Path, records: Path, signer: Path | None, as_json: bo
         if artifact.arm64_step:
             console.print(_arm64(artifact.file, artifact.arm64_step), soft_wrap=True)
     console.print(f"{opened.manifest.provenance.kind:<9} {opened.manifest.provenance.source}\nbundle    {bundle}\nrecords   {records}")
+    if html is not None:
+        console.print(f"wrote {html}", soft_wrap=True)
+
+
+def html_report(bundle: Path | str, records: Path | str | Sequence[Record | InstructionRecord], *, evaluation: Path | str | None = None) -> str:
+    """Return a page with all that is known of a bundle: what to ship for which platform, latency, memory, placement, parity and provenance.
+
+    The page is one HTML file that loads nothing from elsewhere, and it is the same for the same input.
+
+    Example:
+        ```python
+        Path("report.html").write_text(html_report("fight.clipstep", bench("fight.clipstep")), encoding="utf-8")
+        ```
+
+    Args:
+        bundle: The folder that ``clipstep export`` wrote, or a pack of it.
+        records: The file that ``clipstep bench --out`` wrote, or the records themselves.
+        evaluation: The folder that ``clipstep evaluate --out`` wrote, for the confusion matrix.
+
+    Raises:
+        ClipstepError: A file is not what it should be; no record belongs to the bundle; the evaluation is of other classes.
+    """
+    if isinstance(records, Path | str):
+        path, (timed, counted) = Path(records), read_records(Path(records))
+    else:
+        path, timed, counted = None, [r for r in records if isinstance(r, Record)], [r for r in records if isinstance(r, InstructionRecord)]
+    with Bundle.open(Path(bundle)) as opened:
+        timed, counted, others = _select(opened, timed, counted, path)
+        return page(report_of(opened, timed, counted, others, path, None if evaluation is None else Path(evaluation)))
 
 
 def _select(
-    bundle: Bundle, timed: Sequence[Record], counted: Sequence[InstructionRecord], path: Path
+    bundle: Bundle, timed: Sequence[Record], counted: Sequence[InstructionRecord], path: Path | None
 ) -> tuple[list[Record], list[InstructionRecord], Mapping[str, int]]:
-    """Select the records of this bundle's artifacts and of the network behind it, and count those of other bundles.
+    """Select the records of this bundle's artifacts and of the network behind it, and count those of other bundles. ``path`` is for the message.
 
     The record of a reference, such as PyTorch, belongs to the network whose weights' hash it holds. A record by an earlier version of clipstep holds
     no such hash, and belongs to the artifacts that were measured in the same run.
@@ -88,7 +136,7 @@ def _select(
     others = Counter(record.bundle for record in every if not is_select(record))
     if others.total() == len(every):
         got = f"records of {', '.join(others)} with other artifacts" if others else "none at all"
-        raise ClipstepError(f"{path}: holds no record of {bundle.path}", got=got, fix="give its own, or measure it")
+        raise ClipstepError(f"{path or 'the records'}: holds no record of {bundle.path}", got=got, fix="give its own, or measure it")
     return [r for r in timed if is_select(r)], [r for r in counted if is_select(r)], others
 
 
@@ -119,25 +167,6 @@ def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
 
 def _validated(kind: type[Any], values: dict[str, Any]) -> Any:
     return kind.model_validate({key: value for key, value in values.items() if key not in kind.model_computed_fields})
-
-
-def _print_training(bundle: Bundle, console: Console) -> None:
-    training = bundle.manifest.training
-    if "test_top1" not in training:
-        return
-    try:
-        init = training.get("init")
-        how = f"fine-tuned from {init['from']}" if init else "trained"
-        line = (
-            f"{how} {training['minutes']:.1f} min on {training['train_videos']} videos; test top-1 "
-            f"{proportion_text(training['test_top1'], training['test_videos'])}, largest class {training['test_largest_class_share']:.1%}"
-        )
-        warnings = [str(warning) for warning in training.get("warnings", ())]
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise ClipstepError(f"{bundle.path}: the manifest's training summary is malformed", got=repr(error), fix="export it again") from error
-    console.print(line, soft_wrap=True, markup=False)
-    for warning in warnings:
-        console.print(f"a warning of that training: {warning}", soft_wrap=True, markup=False)
 
 
 def _table(bundle: Bundle, records: list[Record]) -> Table:

@@ -138,7 +138,7 @@ def test_no_command_imports_opens_or_starts_what_only_a_bundle_names(
         ("run", hostile, clip),
         ("bench", hostile, *short),
         ("bench", hostile, *picture),
-        ("report", hostile, records),
+        ("report", hostile, records, "--html", tmp_path / "report.html"),
         ("pack", hostile, "--for", "python", "--golden", "synthetic", "--out", tmp_path / "x.clipstep.zip"),
         ("run", tmp_path / "x.clipstep.zip", clip),
     ]

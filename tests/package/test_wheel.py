@@ -90,6 +90,13 @@ def _check_the_demo_is_in(wheel: Path) -> None:
             assert packed.read(f"clipstep/training/demo/{file.relative_to(here).as_posix()}") == file.read_bytes()
 
 
+def _check_the_page_is_in(wheel: Path) -> None:
+    """The style and the script that the page of clipstep report carries."""
+    with zipfile.ZipFile(wheel) as packed:
+        for file in ("style.css", "script.js"):
+            assert packed.read(f"clipstep/benchmarks/report_page/{file}") == (ROOT / "benchmarks/report_page" / file).read_bytes()
+
+
 def test_a_base_install_of_the_wheel_runs_a_bundle(tmp_path: Path, bundle: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -98,6 +105,7 @@ def test_a_base_install_of_the_wheel_runs_a_bundle(tmp_path: Path, bundle: Path)
     _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", cwd=source)
     (wheel,) = (tmp_path / "dist").glob("clipstep-*.whl")
     _check_the_demo_is_in(wheel)
+    _check_the_page_is_in(wheel)
     _run(sys.executable, "-m", "venv", tmp_path / "empty", cwd=tmp_path)
     python = tmp_path / "empty/bin/python"
     _run(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel, cwd=tmp_path)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import clipstep
-from clipstep.benchmarks import ComparedConfiguration, Comparison, PeersResult, Record, bench, bench_peers, compare
+from clipstep.benchmarks import ComparedConfiguration, Comparison, PeersResult, Record, bench, bench_peers, compare, html_report
 from clipstep.export import (
     ExportOptions,
     ExportResult,
@@ -68,7 +68,8 @@ def from_a_module(module: nn.Module, out: Path, labels: list[str]) -> float:
     stream: StreamCheck | None = checked.stream
     artifacts: tuple[VerifiedArtifact, ...] = checked.artifacts
     records: list[Record] = bench(result.bundle, threads=[1])
-    return max(artifact.max_relative_error for artifact in artifacts) + records[0].percentile_ms(50) + (stream.steps if stream else 0)
+    page: str = html_report(result.bundle, records)
+    return max(artifact.max_relative_error for artifact in artifacts) + records[0].percentile_ms(50) + len(page) + (stream.steps if stream else 0)
 
 
 def of_other_inputs(module: nn.Module, out: Path, labels: list[str]) -> list[ExportResult]:
