@@ -44,6 +44,11 @@ class Configuration(_Model):
         """Whether it is an artifact of a bundle."""
         return self.file is not None and self.name in (self.file, f"{self.file}{SPINNING}", f"{self.file}{WHOLE_STREAM}")
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is an artifact's steps alone, as clipstep loads it."""
+        return self.is_artifact and not self.spinning and self.video is None
+
 
 class Device(_Model):
     """The computer or phone that was measured on."""

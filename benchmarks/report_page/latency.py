@@ -44,13 +44,14 @@ def _fastest(records: Sequence[Record]) -> list[Record]:
 
 def own(records: Sequence[Record]) -> list[Record]:
     """Return the records of the bundle's artifacts, as clipstep loads them."""
-    return [record for record in records if record.configuration.is_artifact and not record.configuration.spinning]
+    return [record for record in records if record.configuration.is_plain]
 
 
 def times_naive(record: Record, records: Sequence[Record]) -> float | None:
     """Return how many times as fast as the naive ONNX a configuration is, on the same device with as many threads; None if that was not measured."""
     naive = naive_ms([other for other in records if other.pause_ms == record.pause_ms])
-    return naive[record.configuration.threads] / record.percentile_ms(50) if record.configuration.threads in naive else None
+    known = record.configuration.threads in naive and record.parts is None
+    return naive[record.configuration.threads] / record.percentile_ms(50) if known else None
 
 
 def _device(report: Report, device: str, records: Sequence[Record]) -> list[Html]:

@@ -132,7 +132,9 @@ def _network(report: Report, records: Sequence[Record | InstructionRecord]) -> s
 def _how(records: Sequence[Record]) -> str:
     """Return the options of a measurement of as many steps with the same threads."""
     threads = "".join(f" --threads {count}" for count in sorted({record.configuration.threads for record in records}))
-    steps = len(records[0].step_ms)
-    turns = f" --rounds {steps // STEPS}" if steps % STEPS == 0 else f" --rounds {steps} --steps 1"
+    steps, in_a_turn = len(records[0].step_ms), records[0].turn_steps or 1
+    turns = f" --rounds {steps // in_a_turn}{'' if in_a_turn == STEPS else f' --steps {in_a_turn}'}"
     pause = f" --pause {records[0].pause_ms:g}" if records[0].pause_ms else ""
-    return f"{threads}{turns}{pause}{' --spinning' if any(record.configuration.spinning for record in records) else ''}"
+    spinning = " --spinning" if any(record.configuration.spinning for record in records) else ""
+    videos = sorted({record.configuration.video for record in records if record.configuration.video is not None})
+    return f"{threads}{turns}{pause}{spinning}{''.join(f' --video {shlex.quote(video)}' for video in videos)}"

@@ -115,11 +115,7 @@ def _candidates(report: Report, platform: Platform) -> list[Artifact]:
 def _by_time(report: Report, platform: Platform, records: Sequence[Record]) -> Choice | None:
     candidates = {artifact.sha256: artifact for artifact in _candidates(report, platform)}
     least_pause = min(record.pause_ms for record in records)
-    timed = [
-        r
-        for r in records
-        if r.artifact_sha256 in candidates and r.configuration.is_artifact and not r.configuration.spinning and r.pause_ms == least_pause
-    ]
+    timed = [r for r in records if r.artifact_sha256 in candidates and r.configuration.is_plain and r.pause_ms == least_pause]
     if not timed:
         return None
     lowest = min(record.percentile_ms(50) for record in timed)

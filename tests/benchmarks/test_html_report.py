@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from clipstep.benchmarks import Record, html_report
-from clipstep.benchmarks.records import Configuration, Counts, InstructionRecord, OperatorCount, Phone, record_lines
+from clipstep.benchmarks.records import Configuration, Counts, InstructionRecord, OperatorCount, Parts, Phone, record_lines
 from clipstep.benchmarks.report_page.axis import Axis
 from clipstep.benchmarks.report_page.charts import Lane, box_plot
 from clipstep.runtime import ClipstepError
@@ -121,6 +121,7 @@ def timed(record: Record, manifest: Manifest) -> Callable[..., Record]:
             "cold_start": cold,
             "device": device,
             "step_ms": times,
+            "turn_steps": 5,
             "peak_memory_bytes": 150 * MB,
             "memory_before_load_bytes": 100 * MB,
             "file_bytes": 2_500_000,
@@ -429,6 +430,22 @@ def test_the_commands_that_make_it_again(bundle_path: Path, onnx: Artifact, time
         f"clipstep bench '{bundle}' --run {run_folder} --threads 1 --threads 2 --rounds 4 --out records.jsonl",
         f"clipstep report '{bundle}' records.jsonl --html report.html",
     ]
+
+
+def test_a_whole_stream_is_shown_and_is_no_step_to_choose_by(bundle_path: Path, onnx: Artifact, timed: Callable[..., Record]) -> None:
+    """A whole stream that is faster than the steps, which cannot be, would be chosen by them; the naive step is no measure of it."""
+    step = timed(onnx, (20,) * 5, threads=1)
+    stream = step.model_copy(
+        update={
+            "configuration": step.configuration.model_copy(update={"name": f"{onnx.file}, whole stream", "video": "v.mp4"}),
+            "parts": Parts(decode_ms=1, resize_ms=1, step_ms=3),
+            "step_ms": (5.0,) * 5,
+        }
+    )
+    page = Page(html_report(bundle_path, [timed(None, (40,) * 5), step, stream]))
+    (rows,) = (rows for caption, rows in page.tables.items() if caption.startswith("Step times on"))
+    assert [(row[0][0], row[6][0], row[7][1]) for row in rows[1:]] == [(onnx.file, "2.00", 32), (f"{onnx.file}, whole stream", "-", 128)]
+    assert "The median step takes 20.0 ms" in page.text and "--rounds 1 --video v.mp4 --out" in page.text
 
 
 def test_values_lie_where_the_axis_says() -> None:
