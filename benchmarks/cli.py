@@ -10,10 +10,12 @@ import click
 
 from clipstep.runtime.command_line.options import OutputFile, OutputFolder, command
 from clipstep.training.choices import ARCHITECTURES, HOME
+from clipstep.training.data_options import layout_option
 
 
 @command("bench-training", loads=["clipstep.benchmarks.training_throughput"])
 @click.argument("data", type=click.Path(path_type=Path))
+@layout_option
 @click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), default=HOME, show_default=True)
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Videos in a batch of one process.")
 @click.option("--devices", default=1, show_default=True, type=click.IntRange(1), help="Processes that train together; they share the cores.")
@@ -34,6 +36,7 @@ def bench_training_command(**given: Any) -> None:
 
 @command("bench-models", only_with=[("frames", "family", ["trained"]), ("size", "family", ["trained"])], loads=["clipstep.benchmarks.models"])
 @click.argument("data", type=click.Path(path_type=Path))
+@layout_option
 @click.option("--out", type=OutputFolder(), required=True, help="Folder for runs, bundles and records; those that exist are reused.")
 @click.option(
     "--family",
@@ -57,6 +60,7 @@ def bench_models_command(**given: Any) -> None:
 
 @command("bench-scaling", needs=[("force", "picture")], loads=["clipstep.benchmarks.scaling"])
 @click.argument("data", type=click.Path(path_type=Path))
+@layout_option
 @click.option("--out", type=OutputFolder(), required=True, help="Folder for runs and bundles; those that exist are reused.")
 @click.option("--architecture", default="slowfast_causal_shufflenet", show_default=True, type=click.Choice(list(ARCHITECTURES)), help="The network.")
 @click.option(

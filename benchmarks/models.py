@@ -65,7 +65,7 @@ class Measured:
 
 
 def bench_models_command(
-    data: Path, out: Path, family: str, names: tuple[str, ...], frames: int, size: int, arm64: bool, rounds: int, steps: int
+    data: Path, layout: str, out: Path, family: str, names: tuple[str, ...], frames: int, size: int, arm64: bool, rounds: int, steps: int
 ) -> None:
     """``clipstep bench-models``, whose options are in cli.py."""
     known = ENTRIES if family == ZOO else ARCHITECTURES
@@ -73,7 +73,7 @@ def bench_models_command(
     if unknown:
         raise ClipstepError(f"--family {family} has no such network", got=", ".join(unknown), expected=f"some of {', '.join(known)}")
     click.get_current_context().with_resource(write_lock(out))
-    data_set, console = read_data_set(data, allow_leakage=True), new_console()
+    data_set, console = read_data_set(data, layout=layout, allow_leakage=True), new_console()
     options = BenchOptions((1,), rounds, steps)
     if family == ZOO:
         bench_zoo(data_set, out, names or tuple(ENTRIES), options, arm64=arm64)

@@ -46,6 +46,7 @@ class Point:
 
 def bench_scaling_command(
     data: Path,
+    layout: str,
     out: Path,
     architecture: str,
     frames: tuple[int, ...],
@@ -60,7 +61,7 @@ def bench_scaling_command(
         click.get_current_context().with_resource(write_lock(picture))
         check_plot(picture, "--picture", force=force)
     click.get_current_context().with_resource(write_lock(out))
-    data_set, console = read_data_set(data, allow_leakage=True), new_console()
+    data_set, console = read_data_set(data, layout=layout, allow_leakage=True), new_console()
     usual = sorted(frames)[-2] if len(frames) > 1 else frames[0]
     shapes = list(dict.fromkeys([*((t, sizes[0]) for t in frames), *((usual, size) for size in sizes)]))
     out.mkdir(parents=True, exist_ok=True)

@@ -24,10 +24,10 @@ from clipstep.training.trainer import Item, Trainer
 
 
 def bench_training_command(
-    data: Path, architecture: str, batch_size: int, devices: int, workers: int, videos: int, rounds: int, frames: int, size: int
+    data: Path, layout: str, architecture: str, batch_size: int, devices: int, workers: int, videos: int, rounds: int, frames: int, size: int
 ) -> None:
     """``clipstep bench-training``, whose options are in cli.py."""
-    data_set = read_data_set(data, allow_leakage=True)
+    data_set = read_data_set(data, layout=layout, allow_leakage=True)
     clips = data_set.train[:videos]
     trainer = _trainer(architecture, clips, data_set.labels, frames, size, devices)
     fabric, source = trainer.fabric, TrainingVideos(clips, frames, size)

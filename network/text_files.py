@@ -20,21 +20,30 @@ def read_lines(path: Path, *, expected: str, fix: str = "check the path") -> lis
     Raises:
         ClipstepError: the file cannot be read, is not UTF-8 text, holds control characters, or has no line that is not blank.
     """
-    check_file(path, expected, fix=fix)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ClipstepError(f"{path}: cannot be read", got=error.strerror, expected=expected) from error
-    except UnicodeDecodeError as error:
-        raise ClipstepError(f"{path}: is not text in UTF-8", got=f"byte {error.start + 1}", expected=expected, fix="save it as UTF-8") from error
+    text = read_text(path, expected=expected, fix=fix)
     lines = [(number, nfc(line.replace(BOM, "").strip())) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1)]
     lines = [(number, line) for number, line in lines if line]
     if not lines:
         raise ClipstepError(f"{path}: the list is empty", expected="at least one line", fix="fill the list")
     for number, line in lines:
-        if any(unicodedata.category(character) == "Cc" and character != "\t" for character in line):
+        if not line.isprintable() and any(unicodedata.category(character) == "Cc" and character != "\t" for character in line):
             raise ClipstepError(f"{path}:{number}: holds a control character", got=ascii(line), expected=expected, fix="correct the file")
     return lines
+
+
+def read_text(path: Path, *, expected: str, fix: str = "check the path") -> str:
+    """Return the text of a file in UTF-8, without a byte order mark at its start.
+
+    Raises:
+        ClipstepError: the file cannot be read, or is not UTF-8 text.
+    """
+    check_file(path, expected, fix=fix)
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ClipstepError(f"{path}: cannot be read", got=error.strerror, expected=expected) from error
+    except UnicodeDecodeError as error:
+        raise ClipstepError(f"{path}: is not text in UTF-8", got=f"byte {error.start + 1}", expected=expected, fix="save it as UTF-8") from error
 
 
 def nfc(text: str) -> str:
@@ -48,8 +57,11 @@ def unquoted(text: str) -> str:
 
 
 def as_on_disk(path: Path) -> Path:
-    """Return the path in the Unicode form that exists on this disk, composed or decomposed; as given if there is neither."""
+    """Return the path with each of its names in the Unicode form that exists on this disk, composed or decomposed; as given if there is neither."""
     if path.exists():
         return path
-    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
-    return next((form for form in forms if form.exists()), path)
+    found = Path()
+    for part in path.parts:
+        forms = [part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))]
+        found = next((found / form for form in forms if (found / form).exists()), found / part)
+    return found if found.exists() else path

@@ -20,7 +20,14 @@ from clipstep.runtime.video import read_pictures
 
 
 def read_subclips(
-    path: Path, frames: int, size: int, channels: int = RGB, box: Callable[[int, int], Box] = center_box, *, fps: float | None = None
+    path: Path,
+    frames: int,
+    size: int,
+    channels: int = RGB,
+    box: Callable[[int, int], Box] = center_box,
+    *,
+    fps: float | None = None,
+    cut: tuple[float, float] | None = None,
 ) -> Tensor:
     """Read all whole subclips of a video; frames at its end that fill no subclip are dropped.
 
@@ -36,19 +43,29 @@ def read_subclips(
         channels: 3 for RGB frames, 2 for optical flow.
         box: Returns the square to crop, given the video's height and width. By default the centre square, as in evaluation and streams.
         fps: The model's frames per second; frames are left out or repeated to get them (`read_timed_frames`). None takes every frame.
+        cut: Read only the frames from the first of these seconds to before the second one.
 
     Returns:
         ``(S, T, size, size, channels)`` uint8.
 
     Raises:
-        VideoError: The video cannot be read, or has fewer than ``frames`` frames.
+        VideoError: The video cannot be read, or has fewer than ``frames`` frames (in ``cut``).
     """
-    return read_views(path, frames, size, channels, [box], fps)[0]
+    return read_views(path, frames, size, channels, [box], fps, cut=cut)[0]
 
 
-def read_views(path: Path, frames: int, size: int, channels: int, boxes: Sequence[Callable[[int, int], Box]], fps: float | None) -> list[Tensor]:
+def read_views(
+    path: Path,
+    frames: int,
+    size: int,
+    channels: int,
+    boxes: Sequence[Callable[[int, int], Box]],
+    fps: float | None,
+    *,
+    cut: tuple[float, float] | None = None,
+) -> list[Tensor]:
     """Read the subclips once for each of ``boxes``, as `read_subclips` does; the video is decoded only once."""
-    source = read_pictures(path, fps=fps, whole=frames)
+    source = read_pictures(path, fps=fps, whole=frames, cut=cut)
     first = next(source)
     squares = [box(*first.shape) for box in boxes]
     views: list[list[Frame]] = [[] for _ in squares]

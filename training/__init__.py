@@ -1,4 +1,4 @@
-"""Train video networks: data sets in UCF101's layout, the architectures, and the runs that a training writes.
+"""Train video networks: data sets in the usual layouts, the architectures, and the runs that a training writes.
 
 Example:
     ```python

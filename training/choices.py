@@ -9,5 +9,8 @@ HOME = "slowfast_causal_shufflenet"
 ARCHITECTURES = (HOME, "slowfast_published", "shufflenet3d_0.5x", "shufflenet3d_1.0x", "mobilenet3d", "resnet3d_50", "i3d", "r2plus1d_18")
 PRESETS = ("a2b1", "a4b2", "causal")
 LOSSES = ("every", "last")
+AUTO = "auto"
+"""The layout of a data set that is recognised by its files."""
+LAYOUTS = ("ucf101", "hmdb51", "kinetics", "csv", "something", "folders")
 INPUTS: dict[str, dict[str, int]] = {"rgb": {}, "flow": {"channels": 2}}
 """The kinds of input that a network can take, each with what it adds to the network's config."""

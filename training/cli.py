@@ -10,6 +10,7 @@ import click
 
 from clipstep.runtime.command_line.options import OutputFolder, command, json_option, signer_option
 from clipstep.runtime.engines import ENGINES
+from clipstep.training.data_options import layout_option, split_option
 
 
 @command("models", loads=["clipstep.training.list_models"])
@@ -24,12 +25,13 @@ def models_command(**given: Any) -> None:
 @command("generate", loads=["clipstep.training.generate"])
 @click.argument("backgrounds", type=click.Path(path_type=Path))
 @click.option("--out", type=OutputFolder(), required=True, help="Data set to write, in UCF101's layout.")
+@layout_option
 @click.option("--pairs", default=60, show_default=True, type=click.IntRange(4), help="Pairs to write, a quarter of them for the test list.")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(2), help="T, frames a subclip.")
 @click.option("--size", default=112, show_default=True, type=click.IntRange(32), help="Height and width of a frame, in pixels; even.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 def generate_command(**given: Any) -> None:
-    """Write pairs of videos of opening and closing doors over the videos of BACKGROUNDS, a data set in UCF101's layout.
+    """Write pairs of videos of opening and closing doors over the videos of BACKGROUNDS, a data set.
 
     The two videos of a pair differ only in the order of the motion. Test videos are drawn over test videos of BACKGROUNDS.
     """
@@ -56,13 +58,14 @@ def explain_command(**given: Any) -> None:
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", type=OutputFolder(), required=True, help="Folder to write the run to.")
 @click.option("--force", is_flag=True, help="Replace a finished run in --out, once the new one is whole.")
-@click.option("--split", default=1, show_default=True, help="N of trainlist0N.txt and testlist0N.txt.")
+@split_option
+@layout_option
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="T, frames a subclip.")
 @click.option("--size", default=112, show_default=True, type=click.IntRange(16), help="Height and width of a frame, in pixels.")
 def convert_command(**given: Any) -> None:
     """Write CHECKPOINT, a state dict of the paper's published code, as a run that can be evaluated and exported.
 
-    DATA is the data set that it was trained on, in UCF101's layout: class names, normalisation and sample subclips are taken from it.
+    DATA is the data set that it was trained on, see clipstep train: class names, normalisation and sample subclips are taken from it.
     """
     from clipstep.training.convert import convert_command as call
 
@@ -72,7 +75,7 @@ def convert_command(**given: Any) -> None:
 @command(
     "evaluate",
     groups={
-        "The data": ("split", "crops"),
+        "The data": ("split", "layout", "crops"),
         "A bundle": ("signer", "engine", "threads", "record"),
         "Compare": ("reset_each_step", "other"),
         "Where": ("out", "force", "as_json"),
@@ -82,7 +85,8 @@ def convert_command(**given: Any) -> None:
 )
 @click.argument("what", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--split", default=1, show_default=True, help="N of testlist0N.txt.")
+@split_option
+@layout_option
 @signer_option
 @click.option("--engine", type=click.Choice(list(ENGINES)), default="onnxruntime", show_default=True, help="The engine that runs a bundle.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads of a bundle's engine.")

@@ -17,9 +17,9 @@ class TrainingConfig:
 
     ``batch_size`` is the number of videos in a batch of one process, and an optimizer step takes ``accumulate`` batches. The ``loss`` is computed
     after ``"every"`` subclip or the ``"last"`` one, and back-propagated through ``truncate`` subclips. ``validation`` is the share of each class's
-    groups that is held out to choose the best epoch; ``ema`` is the decay of averaged weights (0: none); ``precision`` is ``"32"`` or ``"bf16"``.
-    ``fps`` is how many frames a second are taken of every video; None for the median of their rates. Training ends after ``epochs``, ``max_steps``
-    optimizer steps or ``max_minutes``, whichever comes first.
+    groups that is held out to choose the best epoch; ``class_weights`` may be ``"balanced"``, see `balanced_weights`; ``ema`` is the decay of
+    averaged weights (0: none); ``precision`` is ``"32"`` or ``"bf16"``. ``fps`` is how many frames a second are taken of every video; None for the
+    median of their rates. Training ends after ``epochs``, ``max_steps`` optimizer steps or ``max_minutes``, whichever comes first.
     """
 
     epochs: int = 100
@@ -38,6 +38,7 @@ class TrainingConfig:
     flip: bool = False
     fps: float | None = None
     validation: float = 0.2
+    class_weights: str | None = None
     seed: int = 0
     devices: int = 1
     nodes: int = 1
@@ -79,3 +80,4 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, TrainingConfig], Optimizer]] = {"sgd"
 SCHEDULES: dict[str, Callable[[Optimizer, TrainingConfig], Any]] = {"plateau": _plateau, "cosine": _cosine}
 
 PRECISIONS = ("32", "bf16")
+CLASS_WEIGHTS = ("balanced",)

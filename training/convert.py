@@ -26,14 +26,14 @@ STEM = {"0": "stem", "1": "norm"}
 UNIT = {"conv1": "conv1", "bn1": "norm1", "conv2": "depthwise", "bn2": "norm2", "conv3": "conv2", "bn3": "norm3"}
 
 
-def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split: int, frames: int, size: int) -> None:
+def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split: int, layout: str, frames: int, size: int) -> None:
     """``clipstep convert``, whose options are in cli.py."""
     click.get_current_context().with_resource(write_lock(out))
     check_out(out, force=force)
     found = read_checkpoint(checkpoint)
     found = replace(found, sets={key: rename_published(without_prefixes(weights)) for key, weights in found.sets.items()})
     described = _describe_weights(found)
-    data_set = read_data_set(data, split, allow_leakage=True)
+    data_set = read_data_set(data, split, layout=layout, allow_leakage=True)
     config = {"classes": len(data_set.labels), "frames": frames, "size": size}
     network = build(ARCHITECTURE, config).eval()
     load_checkpoint_weights(
@@ -50,7 +50,7 @@ def convert_command(checkpoint: Path, data: Path, out: Path, force: bool, split:
         tuple(mean),
         tuple(std),
         fps,
-        training={KEY: TrainedOn.of(data_set.train).values()},
+        training={KEY: TrainedOn.of((*data_set.train, *data_set.validation)).values()},
     )
     save_run(out, Run(network, info, sample_subclips(data_set.test, frames, size, fps=fps)), replace=True)
     console.print(f"wrote {out}: {ARCHITECTURE}, {len(data_set.labels)} classes")

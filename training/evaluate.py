@@ -62,6 +62,7 @@ def evaluate_command(
     what: Path,
     data: Path,
     split: int,
+    layout: str,
     signer: Path | None,
     engine: str,
     threads: int,
@@ -77,7 +78,7 @@ def evaluate_command(
     """``clipstep evaluate``, whose options are in cli.py."""
     _check_options(what, other, reset_each_step, record, out, force)
     console = new_console(quiet=as_json)
-    data_set = read_data_set(data, split, allow_leakage=allow_leakage)
+    data_set = read_data_set(data, split, layout=layout, allow_leakage=allow_leakage)
     with ExitStack() as stack:
         models = [
             stack.enter_context(_evaluated_model(path, signer, engine, threads, reset_each_step)) for path in (what, *([other] if other else []))
@@ -104,7 +105,7 @@ def evaluate_command(
     print_table(console, _table(dict(zip(predictions, (summary, *rest), strict=True))))
     if record:
         leaky = ", some of whose videos it was trained on or counts twice" if data_set.leaks else ""
-        _record(what, engine, f"{data}, testlist{split:02d}{leaky}", int(crops), summary)
+        _record(what, engine, f"{data}, {data_set.test_list}{leaky}", int(crops), summary)
         console.print(f"noted in {what / MANIFEST}")
     about = {"what": [model.description for model in models], "crops": int(crops), "warnings": list(data_set.warnings), **summary}
     also = {"each_alone": rest} if other else {"reset_each_step": rest[0]} if reset_each_step else {}

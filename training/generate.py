@@ -18,14 +18,14 @@ from clipstep.training.data.lists import read_data_set
 RATE = 25
 
 
-def generate_command(backgrounds: Path, out: Path, pairs: int, frames: int, size: int, seed: int) -> None:
+def generate_command(backgrounds: Path, layout: str, out: Path, pairs: int, frames: int, size: int, seed: int) -> None:
     """``clipstep generate``, whose options are in cli.py."""
     click.get_current_context().with_resource(write_lock(out))
     if out.exists():
         raise ClipstepError(f"{out}: exists", expected="a new folder", fix="choose another --out")
     if size % 2:
         raise ClipstepError("H.264 needs an even size", got=size, fix=f"take {size + 1}")
-    data, console = read_data_set(backgrounds, allow_leakage=True), new_console()
+    data, console = read_data_set(backgrounds, layout=layout, allow_leakage=True), new_console()
     tested = pairs // 4
     sources = [*islice(cycle(data.train), pairs - tested), *islice(cycle(data.test), tested)]
     with atomic_folder(out) as new:
@@ -34,7 +34,7 @@ def generate_command(backgrounds: Path, out: Path, pairs: int, frames: int, size
             (new / "videos" / name).mkdir(parents=True)
         for index, source in enumerate(track(sources, "drawing", console=console, disable=not console.is_terminal, transient=True)):
             doors = random_doors(np.random.default_rng((seed, index)))
-            behind = background(source.path, size, (doors.moving + 1) * frames)
+            behind = background(source.path, size, (doors.moving + 1) * frames, cut=source.cut)
             for label, name in enumerate(LABELS):
                 file = f"{name}/v_{name}_g{index + 1:03d}_c01.mp4"
                 drawn = [draw_doors(frame, doors, gap) for frame, gap in zip(behind, gaps(label, doors.moving, frames), strict=True)]

@@ -21,13 +21,15 @@ def subclip_losses(
     *,
     loss: str = "every",
     truncate: int = 1,
+    weights: Sequence[float] | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Iterator[Tensor]:
     """Yield one loss for each window of ``truncate`` subclips; their sum is the loss of the batch, the mean over its videos.
 
     A video's loss is the cross-entropy after its last subclip (``"last"``, as in the paper) or the mean over all its subclips (``"every"``).
     The states are detached between windows, so that each loss can be back-propagated and its graph freed before the next one: memory does
-    not grow with the length of a video. Videos of different lengths are aligned at their ends:
+    not grow with the length of a video. With ``weights``, one for each class, a video's loss is multiplied by its class's; the mean is still over the
+    number of videos, whatever classes a batch holds. Videos of different lengths are aligned at their ends:
 
         position   0   1   2   3
         video a    s0  s1  s2  s3      windows of 2: (0, 1) and (2, 3), counted from the end
@@ -40,6 +42,7 @@ def subclip_losses(
     lengths = torch.tensor([len(video.subclips) for video in ordered])
     device = next(network.parameters()).device
     labels = torch.tensor([video.label for video in ordered], device=device)
+    weight = None if weights is None else torch.tensor(weights, device=device)
     shares = 1 / (lengths * len(ordered)).to(device)
     initial = [state.to(device) for state in initial_states(network)]
     states = [state[:0] for state in initial]
@@ -53,9 +56,9 @@ def subclip_losses(
         with torch.set_grad_enabled(learns), autocast():
             logits, *states = outputs_of(network(normalise(subclips, mean, std), *states))
         if loss == "every":
-            window = window + (F.cross_entropy(logits.float(), labels[:active], reduction="none") * shares[:active]).sum()
+            window = window + (F.cross_entropy(logits.float(), labels[:active], weight, reduction="none") * shares[:active]).sum()
         elif position == last:
-            window = F.cross_entropy(logits.float(), labels)
+            window = F.cross_entropy(logits.float(), labels, weight, reduction="none").mean()
         if (last - position) % truncate == 0:
             if learns:
                 yield window

@@ -104,16 +104,16 @@ def predict_videos(
     found, unusable = [], {}
     for clip in track(clips, "predicting", console=console, disable=not console.is_terminal, transient=True):
         try:
-            views = read_views(clip.path, *shape, _boxes(crops), fps)
+            views = read_views(clip.path, *shape, _boxes(crops), fps, cut=clip.cut)
             probabilities = torch.stack([torch.from_numpy(probabilities_of(logits(view).cpu().numpy(), output_kind)) for view in views]).mean(dim=0)
         except VideoError as error:
-            unusable[str(clip.path)] = str(error)
+            unusable[str(clip.shown_path)] = str(error)
             continue
         if not bool(probabilities.isfinite().all()):
             raise ClipstepError(
-                f"{clip.path}: the network's outputs are not finite", got="NaN among the probabilities", fix="train it again, or verify it"
+                f"{clip.shown_path}: the network's outputs are not finite", got="NaN among the probabilities", fix="train it again, or verify it"
             )
-        found.append(VideoPrediction(clip.path, clip.label, probabilities, len(views[0]) - len(probabilities)))
+        found.append(VideoPrediction(clip.shown_path, clip.label, probabilities, len(views[0]) - len(probabilities)))
     if not found:
         raise VideoError(f"no usable video: {next(iter(unusable.values()), 'the list is empty')}")
     return found, unusable

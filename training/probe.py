@@ -41,7 +41,7 @@ def sample_subclips(clips: Sequence[Clip], frames: int, size: int, channels: int
     found: list[Tensor] = []
     for clip in clips:
         try:
-            found.extend(read_subclips(clip.path, frames, size, channels, fps=fps))
+            found.extend(read_subclips(clip.path, frames, size, channels, fps=fps, cut=clip.cut))
         except VideoError:
             continue
         if len(found) >= SAMPLE_SUBCLIPS:

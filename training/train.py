@@ -27,6 +27,7 @@ from clipstep.runtime.resampler import SAME_RATE
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.wording import counted
 from clipstep.training.config import FREE_TO_CHANGE, TrainingConfig
+from clipstep.training.data.balance import balanced_weights, describe_balance
 from clipstep.training.data.batches import EpochBatches
 from clipstep.training.data.cache import FrameCache
 from clipstep.training.data.lists import Clip, DataSet, split_by_group
@@ -92,13 +93,14 @@ def _is_first_process() -> bool:
 
 def _train(job: Job, console: Console) -> Run | None:
     check_out(job.out, resume=job.resume, force=job.force)
-    clips, held = split_by_group(job.data.train, job.config.validation, job.config.seed)
+    clips, held = _lists(job)
     saved = load_progress(job.out, _settings(job), job.config.epochs) if job.resume else None
     if saved and is_up_to_date(job.out) and len(saved["history"]["rows"]) == job.config.epochs:
         console.print(f"{job.out}: the training of {counted(job.config.epochs, 'epoch')} is done; more --epochs go on with it", soft_wrap=True)
         return _with_record(job, load_run(job.out), console)
     for warning in job.data.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
+    console.print(describe_balance(clips, job.data.labels), soft_wrap=True)
     lightning.seed_everything(job.config.seed, verbose=False)
     network = build(job.architecture, job.model_config)
     check_trainable(network, *job.shape)
@@ -113,7 +115,8 @@ def _train(job: Job, console: Console) -> Run | None:
     console.print(_rates(info), soft_wrap=True)
     cache = _cache(job, clips, info.fps, console)
     trained_on = _trained_on(job) if fabric.global_rank == 0 else {}
-    trainer, history = Trainer(network, info, job.config, fabric), History(job.config.epochs)
+    weights = balanced_weights(clips, len(job.data.labels)) if job.config.class_weights else None
+    trainer, history = Trainer(network, info, job.config, fabric, weights), History(job.config.epochs)
     if saved:
         history, where = resume(trainer, saved, job.config)
         console.print(where, soft_wrap=True)
@@ -145,8 +148,15 @@ def _train(job: Job, console: Console) -> Run | None:
     return _finish(job, history, replace(info, training=summary), sample, trainer.evaluated if held else None, console)
 
 
+def _lists(job: Job) -> tuple[Sequence[Clip], Sequence[Clip]]:
+    """Return the clips to train on, and those to validate on: the data set's own, or a part of the training list that is held out."""
+    if job.data.validation:
+        return job.data.train, job.data.validation
+    return split_by_group(job.data.train, job.config.validation, job.config.seed)
+
+
 def _trained_on(job: Job) -> dict[str, Any]:
-    own = TrainedOn.of(job.data.train)
+    own = TrainedOn.of((*job.data.train, *job.data.validation))
     return (own.fine_tuned_from(job.initial.trained_on) if job.initial else own).values()
 
 
@@ -267,9 +277,15 @@ def launch(config: TrainingConfig) -> Fabric:
 def _settings(job: Job) -> dict[str, Any]:
     """Return the settings that must be the same when a training is resumed."""
     decisive = {key: value for key, value in asdict(job.config).items() if key not in FREE_TO_CHANGE}
-    clips = [f"{clip.path.parent.name}/{clip.path.name}" for clip in job.data.train]
-    lists = {"class names": list(job.data.labels), "training list": clips}
+    train, validation = ([_name(clip) for clip in clips] for clips in (job.data.train, job.data.validation))
+    numbers = None if job.data.layout == "ucf101" else [clip.label for clip in job.data.train]  # There a video's folder is its class.
+    own = {"validation list": validation or None, "labels of the training list": numbers}
+    lists = {"class names": list(job.data.labels), "training list": train, **own}
     return {"architecture": job.architecture, **job.model_config, **decisive, **lists, "init": job.initial.sha256 if job.initial else None}
+
+
+def _name(clip: Clip) -> str:
+    return f"{clip.path.parent.name}/{clip.shown_path.name}"
 
 
 def _facts(fabric: Fabric, job: Job, clips: Sequence[Clip], saved: dict[str, Any] | None) -> tuple[RunInfo, Tensor]:
@@ -313,7 +329,8 @@ def _cache(job: Job, clips: Sequence[Clip], fps: float, console: Console) -> Fra
     if job.cache is None:
         return None
     cache = FrameCache(job.cache)
-    full, now = cache.prepare([clip.path for clip in clips], job.shape[0], short_side(job.shape[1]), fps)
+    cuts = [clip.cut for clip in clips]
+    full, now = cache.prepare([clip.path for clip in clips], job.shape[0], short_side(job.shape[1]), fps, cuts=cuts)
     console.print(f"cache {job.cache}: about {full / 1e6:.0f} MB for {len(clips)} videos; {now / 1e6:.0f} MB are there")
     return cache
 
@@ -350,8 +367,8 @@ def _counts(history: History, clips: Sequence[Clip], held: Sequence[Clip], broke
         "epochs_done": sum(row["complete"] for row in history.rows),
         "best_epoch": history.best_epoch,
         "minutes": round(history.minutes, 2),
-        "train_videos": sum(str(clip.path) not in broken for clip in clips),
-        "validation_videos": sum(str(clip.path) not in broken for clip in held),
+        "train_videos": sum(str(clip.shown_path) not in broken for clip in clips),
+        "validation_videos": sum(str(clip.shown_path) not in broken for clip in held),
         "skipped_videos": dict(broken),
         **validated,
     }

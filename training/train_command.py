@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +13,17 @@ import click
 from click.core import ParameterSource
 
 from clipstep.runtime.command_line.confidence_interval import proportion_text
-from clipstep.runtime.command_line.options import OutputFolder, command
+from clipstep.runtime.command_line.options import OutputFolder, command, is_given, json_option
 from clipstep.runtime.command_line.terminal import new_console
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.path_checks import check_no_url
 from clipstep.training.choices import ARCHITECTURES, HOME, INPUTS, LOSSES, PRESETS
-from clipstep.training.config import OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig
+from clipstep.training.config import CLASS_WEIGHTS, OPTIMIZERS, PRECISIONS, SCHEDULES, TrainingConfig
+from clipstep.training.data_options import layout_option, split_option
 
 if TYPE_CHECKING:  # Help is shown without loading PyTorch, so whatever needs PyTorch is imported where it is called.
+    from clipstep.training.data.lists import DataSet
     from clipstep.training.finetune import InitialWeights
 
 CONFIGS = ("paper",)
@@ -29,7 +32,7 @@ DEFAULTS = TrainingConfig()
 
 GROUPS = {
     "Where": ("out", "force", "resume", "init", "config", "cache"),
-    "The data": ("split", "validation", "fps", "flip"),
+    "The data": ("split", "layout", "validation", "fps", "flip", "allow_leakage", "check", "as_json"),
     "The network": ("architecture", "preset", "seen", "frames", "size"),
     "How long": ("epochs", "max_minutes", "max_steps"),
     "How it learns": (
@@ -42,6 +45,7 @@ GROUPS = {
         "batch_size",
         "accumulate",
         "loss",
+        "class_weights",
         "truncate",
         "ema",
         "precision",
@@ -66,7 +70,7 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
     except ValueError as error:
         raise ClipstepError(f"--config {value}: is not TOML", got=error, fix="correct the file") from error
     every = {str(parameter.name) for parameter in context.command.params if isinstance(parameter, click.Option)}
-    known = every - {"config", "out", "resume", "force"}
+    known = every - {"config", "out", "resume", "force", "check", "as_json"}
     unknown = [key for key in options if key.replace("-", "_") not in known]
     if unknown:
         names = ", ".join(sorted(name.replace("_", "-") for name in known))
@@ -83,16 +87,19 @@ def _setting(flags: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 ONLY_WITH = [("momentum", "optimizer", ("sgd",)), ("patience", "schedule", ("plateau",))]
 
 
-@command("train", groups=GROUPS, only_with=ONLY_WITH, loads=["clipstep.training.train"])
+@command("train", groups=GROUPS, needs=[("as_json", "check")], only_with=ONLY_WITH, loads=["clipstep.training.train"])
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=OutputFolder(), required=True, help="Folder to write the run to.")
+@click.option("--out", type=OutputFolder(), help="Folder to write the run to; required, except with --check.")
+@click.option("--check", is_flag=True, help="Only read every video of DATA, and list those that are broken, too short or there twice.")
+@json_option
 @click.option("--config", callback=_read_config, is_eager=True, expose_value=False, help="A TOML file of these options, or 'paper'.")
 @click.option("--resume", is_flag=True, help="Go on with the training in --out: a stopped one, or a finished one with more --epochs.")
 @click.option("--force", is_flag=True, help="Replace a finished run in --out, once the new one is whole.")
 @click.option(
     "--init", type=click.Path(path_type=Path), help="Fine-tune this run, or the weights in this file; a new head is made for other classes."
 )
-@click.option("--split", default=1, show_default=True, help="N of trainlist0N.txt and testlist0N.txt.")
+@split_option
+@layout_option
 @click.option("--allow-leakage", is_flag=True, help="Only warn of videos that are tested with and trained on, or twice in the test list.")
 @click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), default=HOME, show_default=True, help="See clipstep models.")
 @click.option(
@@ -113,6 +120,7 @@ ONLY_WITH = [("momentum", "optimizer", ("sgd",)), ("patience", "schedule", ("pla
 @_setting("--schedule", type=click.Choice(list(SCHEDULES)), help="How the learning rate falls.")
 @_setting("--patience", type=click.IntRange(0), help="Epochs without a lower loss before the learning rate falls (plateau).")
 @_setting("--loss", type=click.Choice(LOSSES), help="Compute the loss after every subclip of a video, or after its last one.")
+@_setting("--class-weights", type=click.Choice(CLASS_WEIGHTS), help="balanced: weight a video's loss by n / (k * the number of its class).")
 @_setting("--truncate", type=click.IntRange(1), help="Subclips that a loss is back-propagated through (truncated BPTT).")
 @_setting("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of an exponential moving average of the weights; 0 for none.")
 @_setting("--precision", type=click.Choice(PRECISIONS), help="bf16 computes in mixed precision.")
@@ -138,31 +146,42 @@ def train_command(
     context: click.Context,
     /,
     data: Path,
-    out: Path,
+    out: Path | None,
+    check: bool,
+    as_json: bool,
     resume: bool,
     force: bool,
     init: Path | None,
     split: int,
+    layout: str,
     allow_leakage: bool,
     cache: Path | None,
     **options: Any,
 ) -> None:
-    """Train a network on DATA, a folder in UCF101's layout (classInd.txt, lists, videos/)."""
+    """Train a network on DATA: a folder of videos for each class, or videos with lists as UCF101, HMDB51, Kinetics, Something-Something or MMAction2
+    have them, or CSV files of path,label. docs/training.md shows each.
+    """
+    from clipstep.training.data.check import check_data
     from clipstep.training.data.lists import read_data_set
+    from clipstep.training.data.subclips import short_side
     from clipstep.training.data.trained_on import check_unseen
     from clipstep.training.finetune import read_initial_weights
-    from clipstep.training.run import check_out
     from clipstep.training.train import Job, train
 
-    check_out(out, resume=resume, force=force)
-    if out.resolve().is_relative_to(data.resolve()):
-        raise ClipstepError(f"--out {out}: lies in the data folder", expected="a folder outside of it", fix="choose another --out")
+    if out is not None and not check:
+        _check_out(out, data, resume=resume, force=force)
+    elif not check:
+        raise click.UsageError("Missing option '--out'.")
     asked = {name: options.pop(name) for name in ("architecture", "preset", "seen", "frames", "size")}
     initial = None if init is None else read_initial_weights(init)
-    data_set = read_data_set(data, split, allow_leakage=allow_leakage)
+    data_set = read_data_set(data, split, layout=layout, allow_leakage=allow_leakage or check)
     if initial is not None:
-        data_set = check_unseen(data_set, initial.trained_on, init, allow_leakage=allow_leakage, fix="start from another run")
+        data_set = check_unseen(data_set, initial.trained_on, init, allow_leakage=allow_leakage or check, fix="start from another run")
     architecture, model_config = _network(asked, _given(context), initial, len(data_set.labels))
+    data_set, options["validation"] = _validated(data, data_set, options["validation"])
+    if check or out is None:
+        check_data(data, data_set, model_config["frames"], short_side(model_config["size"]), allow_leakage=allow_leakage, as_json=as_json)
+        return
     console = new_console()
     run = train(Job(data_set, architecture, model_config, TrainingConfig(**options), out, cache, resume, initial, force), console)
     if run is not None:
@@ -173,6 +192,26 @@ def train_command(
             f"{len(summary['skipped_videos']) + len(summary['skipped_test_videos'])} broken videos skipped; written to {out}",
             soft_wrap=True,
         )
+
+
+def _check_out(out: Path, data: Path, *, resume: bool, force: bool) -> None:
+    from clipstep.training.run import check_out
+
+    check_out(out, resume=resume, force=force)
+    if out.resolve().is_relative_to(data.resolve()):
+        raise ClipstepError(f"--out {out}: lies in the data folder", expected="a folder outside of it", fix="choose another --out")
+
+
+def _validated(data: Path, data_set: DataSet, share: float) -> tuple[DataSet, float]:
+    """Return the data set, with a warning if it can be split only at random, and the share to hold out: 0 if it has a list for validation."""
+    from clipstep.training.data.lists import untold_sources
+
+    if not data_set.validation:
+        untold = untold_sources(data_set.train) if share else []
+        return replace(data_set, warnings=tuple(dict.fromkeys((*data_set.warnings, *untold)))), share
+    if is_given(click.get_current_context(), "validation"):
+        raise ClipstepError(f"{data}: says what is for validation", got=f"--validation {share:g}", fix="leave --validation out")
+    return data_set, 0.0
 
 
 def _given(context: click.Context) -> set[str]:

@@ -41,13 +41,16 @@ class Trainer:
 
     Each process computes the gradients of its own videos. They are summed over the processes once for each optimizer step and not after each
     backward pass, because a process with longer videos makes more backward passes. Batch norms take their statistics from the videos of
-    one process, as is usual, and average them over the processes after each epoch.
+    one process, as is usual, and average them over the processes after each epoch. ``class_weights`` are those of `subclip_losses`.
     """
 
-    def __init__(self, network: nn.Module, info: RunInfo, config: TrainingConfig, fabric: Fabric) -> None:
+    def __init__(
+        self, network: nn.Module, info: RunInfo, config: TrainingConfig, fabric: Fabric, class_weights: Sequence[float] | None = None
+    ) -> None:
         self.fabric = fabric
         self.config = config
         self.info = info
+        self.class_weights = class_weights
         self.network = network.to(fabric.device)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = OPTIMIZERS[config.optimizer](self.network, config)
@@ -114,7 +117,8 @@ class Trainer:
     def losses(self, videos: Sequence[Video]) -> Iterator[Tensor]:
         """Yield one loss for each window of subclips; their sum is the mean loss of these videos."""
         c = self.config
-        return subclip_losses(self.network, videos, self.info.mean, self.info.std, loss=c.loss, truncate=c.truncate, autocast=self._autocast)
+        how: dict[str, Any] = {"loss": c.loss, "truncate": c.truncate, "weights": self.class_weights, "autocast": self._autocast}
+        return subclip_losses(self.network, videos, self.info.mean, self.info.std, **how)
 
     def validate(self, batches: Iterable[list[Item]]) -> tuple[float, float]:
         """Return the mean cross-entropy and the top-1 accuracy after each video's last subclip; each process brings its own videos."""

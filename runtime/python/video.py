@@ -1,6 +1,7 @@
 """Read the frames of video files with PyAV."""
 
 import errno
+import math
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from clipstep.runtime.filesystem.path_checks import check_file
 from clipstep.runtime.resampler import Resampler, check_rate
 from clipstep.runtime.resize import Box, Frame, center_box
 from clipstep.runtime.video_images import ImageConverter, deinterlaced
-from clipstep.runtime.video_times import Timeline, spacing_of
+from clipstep.runtime.video_times import LEAST_STEP, Timeline, spacing_of
 from clipstep.runtime.wording import counted
 
 DEMUXERS = (
@@ -115,7 +116,14 @@ class Picture:
 
 
 def read_frames(
-    path: str | Path, *, fps: float | None = None, size: int | None = None, short_side: int | None = None, whole: int = 1, threads: int = 0
+    path: str | Path,
+    *,
+    fps: float | None = None,
+    size: int | None = None,
+    short_side: int | None = None,
+    cut: tuple[float, float] | None = None,
+    whole: int = 1,
+    threads: int = 0,
 ) -> Iterator[Frame]:
     """Yield the images of `read_timed_frames`.
 
@@ -125,11 +133,18 @@ def read_frames(
             prediction = stream.push(frame)
         ```
     """
-    return (frame.image for frame in read_timed_frames(path, fps=fps, size=size, short_side=short_side, whole=whole, threads=threads))
+    return (frame.image for frame in read_timed_frames(path, fps=fps, size=size, short_side=short_side, cut=cut, whole=whole, threads=threads))
 
 
 def read_timed_frames(
-    path: str | Path, *, fps: float | None = None, size: int | None = None, short_side: int | None = None, whole: int = 1, threads: int = 0
+    path: str | Path,
+    *,
+    fps: float | None = None,
+    size: int | None = None,
+    short_side: int | None = None,
+    cut: tuple[float, float] | None = None,
+    whole: int = 1,
+    threads: int = 0,
 ) -> Iterator[TimedFrame]:
     """Yield the frames of a video in display order, and when each of them is shown.
 
@@ -145,23 +160,31 @@ def read_timed_frames(
         short_side: scale larger frames down (bilinear) so that their short side has this many pixels; not together with `size`.
         whole: yield frames in groups of this number only, and drop the frames at the end that do not fill one.
         threads: how many threads decode; 0 for as many as there are cores.
+        cut: yield only the frames from the first of these seconds to before the second one. The video is decoded from its start all the same.
 
     Raises:
         DamagedVideoError: the video cannot be decoded to its end. The frames before the damage were yielded.
-        VideoError: the file is missing, has no video stream, cannot be decoded, or has fewer than `whole` frames.
+        VideoError: the file is missing, has no video stream, cannot be decoded, or has fewer than `whole` frames (in `cut`).
         ClipstepError: `fps` is no finite number above 0.
     """
     if size is not None and short_side is not None:
         raise ClipstepError("frames are resized to a square or by their short side", got="size and short_side", expected="one of them")
-    for picture in read_pictures(path, fps=fps, short_side=short_side, whole=whole, threads=threads):
+    for picture in read_pictures(path, fps=fps, short_side=short_side, cut=cut, whole=whole, threads=threads):
         yield TimedFrame(picture.seconds, picture.image if size is None else picture.square(center_box(*picture.shape), size))
 
 
 def read_pictures(
-    path: str | Path, *, fps: float | None = None, short_side: int | None = None, whole: int = 1, threads: int = 0
+    path: str | Path,
+    *,
+    fps: float | None = None,
+    short_side: int | None = None,
+    cut: tuple[float, float] | None = None,
+    whole: int = 1,
+    threads: int = 0,
 ) -> Iterator[Picture]:
     """Yield the frames of a video before they are converted; the arguments and errors are those of `read_timed_frames`."""
     count, taken, seconds = 0, 0, 0.0
+    start, end = (second - LEAST_STEP for second in cut or (0.0, math.inf))
     resampler = None
     if fps is not None:
         check_rate(fps)
@@ -176,6 +199,10 @@ def read_pictures(
             for frame in deinterlaced(container.decode(stream)):
                 count += 1
                 seconds = timeline.seconds(frame.time)
+                if seconds < start:
+                    continue
+                if seconds >= end:
+                    break
                 picture = Picture(seconds, frame, images)
                 for _ in range(resampler.copies(seconds) if resampler else 1):
                     taken += 1
@@ -195,8 +222,10 @@ def read_pictures(
     if count == 0:
         raise _undecodable(path, "no frame")
     if taken < whole:
+        where = f" from {cut[0]:g} to {cut[1]:g} s" if cut else ""
         at_rate = "" if fps is None else f" at {fps:g} a second"
-        raise VideoError(f"{path}: too short", got=f"{counted(taken, 'frame')}{at_rate}", expected=f"at least {whole}", fix="use a longer video")
+        got = f"{counted(taken, 'frame')}{where}{at_rate}"
+        raise VideoError(f"{path}: too short", got=got, expected=f"at least {whole}", fix="use a longer video")
 
 
 def frame_rate(path: str | Path) -> float:

@@ -134,8 +134,11 @@ def described(path: Path) -> str:
 
 def trained(data: Path, out: Path) -> Tensor:
     data_set: DataSet = read_data_set(data, 1)
+    listed: DataSet = read_data_set(data, 2, layout="csv", allow_leakage=True)
+    print(listed.layout, len(listed.validation))
     clip: Clip = data_set.test[0]
-    subclips = read_subclips(clip.path, 16, 112)
+    print(clip.shown_path, clip.group)
+    subclips = read_subclips(clip.path, 16, 112, cut=clip.cut)
     network: nn.Module = build(next(iter(ARCHITECTURES)), {"classes": 2, "frames": 16, "size": 112})
     assert isinstance(network, SlowFastCausalShuffleNet)
     info = RunInfo("slowfast_causal_shufflenet", vars(SlowFastConfig(classes=2)), ("a", "b"), (0.0,) * 3, (1.0,) * 3, 25.0)

@@ -44,4 +44,4 @@ def test_an_option_that_would_do_nothing_is_refused(arguments: str, message: str
 def test_what_a_file_of_options_says_is_a_default(options: str, clipstep: Cli, tmp_path: Path) -> None:
     """The command goes on to read the data, of which there is none."""
     code, _, err = clipstep("train", tmp_path, "--out", tmp_path.with_name("o"), *options.split())
-    assert code == 2 and "classInd.txt: no such file" in err
+    assert code == 2 and "is no data set of a known layout" in err

@@ -77,3 +77,23 @@ def count_multiply_accumulates() -> Callable[..., int]:
         return total
 
     return count_all
+
+
+@pytest.fixture
+def fake_videos(tmp_path: Path) -> Callable[..., Path]:
+    """``fake_videos("A/1.mp4", ..., lists={"train.csv": "..."})``: a data folder of files that are called like videos, each of a content of its own.
+
+    Lists are text, or bytes of another encoding.
+    """
+
+    def make(*names: str, lists: dict[str, str | bytes] | None = None) -> Path:
+        folder = tmp_path / "data"
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(f"the video {name}")
+        for name, text in (lists or {}).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        return folder
+
+    return make

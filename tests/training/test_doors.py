@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from clipstep.runtime import ClipstepError, read_frames
 from clipstep.training.cli import generate_command
 from clipstep.training.data.doors import Doors, background, draw_doors, gaps, random_doors
-from clipstep.training.data.lists import group_of, read_data_set, split_by_group
+from clipstep.training.data.lists import find_group, read_data_set, split_by_group
 
 DOORS = Doors(top=0.25, left=0.1, height=0.5, width=0.8, colour=(10, 200, 30), moving=1)
 
@@ -61,11 +61,11 @@ def test_what_is_written_is_a_data_set_in_pairs(fight: Path, tmp_path: Path) -> 
     assert result.exception is None, result.output
     data = read_data_set(tmp_path / "doors")
     assert data.labels == ("Opening", "Closing") and (len(data.train), len(data.test)) == (8, 2)
-    assert not {group_of(clip) for clip in data.train} & {group_of(clip) for clip in data.test}
+    assert not {find_group(clip) for clip in data.train} & {find_group(clip) for clip in data.test}
     assert len(split_by_group(data.train, 0.25, 0)[1]) == 2
     for one, other in zip(data.train[::2], data.train[1::2], strict=True):
         opening, closing = (np.stack(list(read_frames(clip.path))).astype(int) for clip in (one, other))
-        assert group_of(one) == group_of(other) and (one.label, other.label) == (0, 1)
+        assert find_group(one) == find_group(other) is not None and (one.label, other.label) == (0, 1)
         assert opening.shape == closing.shape and opening.shape[1:] == (64, 64, 3) and len(opening) in (16, 24)
         assert np.abs(opening[-7:] - closing[-7:]).mean() < 4 < np.abs(opening[-9] - closing[-9]).mean()
 

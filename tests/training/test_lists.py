@@ -131,11 +131,25 @@ def test_no_validation_trains_on_all() -> None:
     assert split_by_group(clips, 0, 0) == (tuple(clips), ())
 
 
-def test_a_name_without_a_group_cannot_be_split() -> None:
-    with pytest.raises(
-        ClipstepError, match=r"holiday\.mp4: does not tell its group; expected v_ClassName_gNN_cNN; rename it, or train with --validation 0"
-    ):
-        split_by_group([Clip(Path("holiday.mp4"), 0)], 0.2, 0)
+def test_a_file_whose_name_tells_no_group_is_a_group_of_its_own() -> None:
+    clips = [Clip(Path(f"{name}.mp4"), 0) for name in "abcde"]
+    train, held = split_by_group(clips, 0.4, 0)
+    assert len(held) == 2 and sorted((*train, *held), key=str) == clips
+
+
+def test_parts_of_one_file_stay_together_also_if_they_are_of_several_classes() -> None:
+    clips = [Clip(Path(f"{file}.mp4"), label, (start, start + 5.0)) for file in range(10) for label in (0, 1) for start in (10 * label, 40 + label)]
+    train, held = split_by_group(clips, 0.2, 1)
+    assert len(held) == 8 and {clip.path for clip in held}.isdisjoint(clip.path for clip in train)
+    assert {clip.label for clip in held} == {0, 1}
+
+
+def test_every_class_keeps_a_source_video_to_train_on() -> None:
+    """Class 0 and class 1 have the same two source videos: holding one out for each class could leave class 1 none."""
+    clips = [Clip(Path(name), label, group=group) for label, name, group in ((0, "a", "g"), (0, "b", "h"), (1, "c", "g"), (1, "d", "h"))]
+    for seed in range(5):
+        train, held = split_by_group(clips, 0.5, seed)
+        assert len(held) == 2 and {clip.label for clip in train} == {0, 1}
 
 
 def test_single_groups_cannot_be_split() -> None:
@@ -232,8 +246,7 @@ LEAKS = [
     pytest.param(
         "A/v_A_g01_c02.avi",
         "warning",
-        "clips of 1 source video (the gNN of a name) are in both lists, so the test is easier than new videos "
-        "are: v_A_g01_c01.avi and v_A_g01_c02.avi",
+        "clips of 1 source video (by their names) are in both lists, so the test is easier than new videos are: v_A_g01_c01.avi and v_A_g01_c02.avi",
         id="group",
     ),
     pytest.param("B/v_B_g01_c01.avi", "nothing", "", id="groups are numbered by class"),

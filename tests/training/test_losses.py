@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from clipstep.network.preprocess import normalise
 from clipstep.training import losses
+from clipstep.training.data.balance import balanced_weights
+from clipstep.training.data.lists import Clip
 from clipstep.training.data.subclips import Video
 from clipstep.training.losses import subclip_losses
 from clipstep.training.predict import video_logits
@@ -191,3 +193,21 @@ def test_memory_does_not_grow_with_the_length_of_a_video(small_network: Make, lo
 
     assert most_bytes(2) > 1_000_000
     assert most_bytes(20) == most_bytes(2)
+
+
+@pytest.mark.parametrize("loss", ["every", "last"])
+def test_class_weights_multiply_the_losses_of_videos(small_network: Make, loss: str) -> None:
+    """The mean is over the number of videos, not over their weights, so that a batch of one class has its weight, too."""
+    weights = (0.5, 2.0, 3.0)
+    videos = _videos(2, 1, 3, 2)
+    with torch.no_grad():
+        alone = [sum(float(part) for part in subclip_losses(small_network(), [video], MEAN, STD, loss=loss)) for video in videos]
+        together = sum(float(part) for part in subclip_losses(small_network(), videos, MEAN, STD, loss=loss, weights=weights))
+    assert together == pytest.approx(np.mean([weights[video.label] * own for video, own in zip(videos, alone, strict=True)]), rel=1e-5)
+
+
+def test_balanced_weights_are_those_of_scikit_learn() -> None:
+    """n / (k * count) by hand: 12 videos, 3 classes that have some; a class without videos has no weight."""
+    clips = [Clip(Path(f"{number}.mp4"), label) for number, label in enumerate([0] * 8 + [1] * 3 + [3])]
+    assert balanced_weights(clips, 4) == [12 / 24, 12 / 9, 0.0, 12 / 3]
+    assert sum(balanced_weights(clips, 4)[clip.label] for clip in clips) == pytest.approx(len(clips))

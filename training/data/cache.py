@@ -32,8 +32,8 @@ class FrameCache:
 
     folder: Path
 
-    def read(self, path: Path, frames: int, short_side: int, fps: float | None = None) -> Frames:
-        """Return the frames of a video from the cache; if they are not there, decode them and put them there.
+    def read(self, path: Path, frames: int, short_side: int, fps: float | None = None, *, cut: tuple[float, float] | None = None) -> Frames:
+        """Return the frames of a video, or of the seconds ``cut`` of it, from the cache; if they are not there, decode them and put them there.
 
         Raises:
             VideoError: the video is gone, or cannot be used.
@@ -43,13 +43,13 @@ class FrameCache:
             stat = path.stat()
         except OSError as error:
             raise VideoError(f"{path}: cannot be read", got=error.strerror, fix="put it back, or correct the list") from error
-        key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {frames} {short_side} {fps}"
+        key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {frames} {short_side} {fps}" + (f" {cut}" if cut else "")
         file = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
         try:
             kept: Frames = np.load(file, mmap_mode="r")
             return kept
         except (OSError, ValueError, EOFError):  # It is not there, or a power failure truncated it.
-            decoded = decode(path, frames, short_side, fps)
+            decoded = decode(path, frames, short_side, fps, cut=cut)
         new = file.with_name(f".{file.name}.{os.getpid()}")
         content = io.BytesIO()  # NumPy's own writing to a file does not say why it failed.
         np.save(content, decoded)
@@ -61,8 +61,18 @@ class FrameCache:
             raise ClipstepError(f"{self.folder}: cannot be written", got=error.strerror, fix="make room, or train without --cache") from error
         return decoded
 
-    def prepare(self, videos: Sequence[Path], frames: int, short_side: int, fps: float | None = None) -> tuple[int, int]:
+    def prepare(
+        self,
+        videos: Sequence[Path],
+        frames: int,
+        short_side: int,
+        fps: float | None = None,
+        *,
+        cuts: Sequence[tuple[float, float] | None] | None = None,
+    ) -> tuple[int, int]:
         """Make the folder, delete files that killed processes left, and return two sizes of the cache in bytes: once full, and now.
+
+        ``cuts`` are the seconds of each video that are meant; by default all of them.
 
         Raises:
             ClipstepError: the folder cannot be made, or its disk does not have the room.
@@ -74,7 +84,7 @@ class FrameCache:
         for left in self.folder.glob(".*"):
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
                 left.unlink(missing_ok=True)
-        full = sum(_decoded_bytes(path, frames, short_side, fps) for path in videos)
+        full = sum(_decoded_bytes(path, frames, short_side, fps, cut) for path, cut in zip(videos, cuts or [None] * len(videos), strict=True))
         now = sum(file.stat().st_size for file in self.folder.glob("*.npy"))
         free = shutil.disk_usage(self.folder).free
         if full - now > free:
@@ -87,19 +97,22 @@ class FrameCache:
         return full, now
 
 
-def decode(path: Path, frames: int, short_side: int, fps: float | None = None) -> Frames:
-    """Decode a video's frames in whole subclips, scaled so that the short side is at most ``short_side``: ``(S * T, h, w, 3)`` uint8.
+def decode(path: Path, frames: int, short_side: int, fps: float | None = None, *, cut: tuple[float, float] | None = None) -> Frames:
+    """Decode a video's frames, or those of the seconds ``cut``, in whole subclips, ``(S * T, h, w, 3)`` uint8.
 
-    ``fps`` is how many frames a second are taken, as `read_timed_frames` explains; None for every frame.
+    They are scaled so that the short side is at most ``short_side``. ``fps`` is how many a second are taken, as `read_timed_frames` explains; None
+    for every frame.
     """
-    return np.stack(list(read_frames(path, fps=fps, whole=frames, short_side=short_side, threads=1)))
+    return np.stack(list(read_frames(path, fps=fps, whole=frames, short_side=short_side, threads=1, cut=cut)))
 
 
-def _decoded_bytes(path: Path, frames: int, short_side: int, fps: float | None) -> int:
+def _decoded_bytes(path: Path, frames: int, short_side: int, fps: float | None, cut: tuple[float, float] | None) -> int:
     """Return the bytes of the decoded frames as the container states their number, without decoding; 0 for a broken video."""
     try:
         with open_video(path) as (_, stream):
-            count = stream.frames if fps is None or not stream.average_rate else int(stream.frames * fps / stream.average_rate)
+            rate = float(stream.average_rate or 0)
+            count = stream.frames if cut is None else min(stream.frames, (cut[1] - cut[0]) * rate)
+            count = int(count if fps is None or not rate else count * fps / rate)
             return count // frames * frames * math.prod(shown_size(stream.height, stream.width, stream.sample_aspect_ratio, short_side)) * 3
     except (VideoError, ZeroDivisionError):
         return 0

@@ -63,7 +63,7 @@ def draw_doors(frame: Frame, doors: Doors, gap: float) -> Frame:
     return drawn
 
 
-def background(video: Path, size: int, count: int) -> list[Frame]:
-    """Return ``count`` frames of the video's centre; a shorter video is played forwards and backwards in turns."""
-    frames = [crop_resize(frame, center_box(*frame.shape[:2]), size) for frame in islice(read_frames(video), count)]
+def background(video: Path, size: int, count: int, *, cut: tuple[float, float] | None = None) -> list[Frame]:
+    """Return ``count`` frames of a video's centre, or of the seconds ``cut`` of it; a shorter one is played forwards and backwards in turns."""
+    frames = [crop_resize(frame, center_box(*frame.shape[:2]), size) for frame in islice(read_frames(video, cut=cut), count)]
     return list(islice(cycle(chain(frames, frames[-2:0:-1])), count))

@@ -99,16 +99,16 @@ class TrainingVideos(Dataset[Video | BrokenVideo | ClipstepError]):
         epoch, index = where
         clip, random = self.clips[index], np.random.default_rng((self.seed, epoch, index))
         try:
-            whole = self.read(clip.path, self.frames, short_side(self.size), self.fps)
+            whole = self.read(clip.path, self.frames, short_side(self.size), self.fps, cut=clip.cut)
         except VideoError as error:
-            return BrokenVideo(clip.path, str(error))
+            return BrokenVideo(clip.shown_path, str(error))
         except ClipstepError as error:
             return error
         height, width = whole.shape[1:3]
         box = corner_box(height, width, random)
         subclips = as_subclips(np.stack([crop_resize(frame, box, self.size) for frame in whole]), self.frames)
         mirrored = self.flip and random.random() < 0.5
-        return Video(clip.path, as_channels(subclips.flip(-2) if mirrored else subclips, self.channels), clip.label)
+        return Video(clip.shown_path, as_channels(subclips.flip(-2) if mirrored else subclips, self.channels), clip.label)
 
 
 class TestVideos(Dataset[Video | BrokenVideo]):
@@ -129,9 +129,10 @@ class TestVideos(Dataset[Video | BrokenVideo]):
     def __getitem__(self, index: int) -> Video | BrokenVideo:
         clip = self.clips[index]
         try:
-            return Video(clip.path, read_subclips(clip.path, self.frames, self.size, self.channels, fps=self.fps), clip.label)
+            subclips = read_subclips(clip.path, self.frames, self.size, self.channels, fps=self.fps, cut=clip.cut)
+            return Video(clip.shown_path, subclips, clip.label)
         except VideoError as error:
-            return BrokenVideo(clip.path, str(error))
+            return BrokenVideo(clip.shown_path, str(error))
 
 
 def channel_statistics(

@@ -39,7 +39,7 @@ class TrainedOn:
     def of(cls, clips: Iterable[Clip]) -> "TrainedOn":
         """Return the record of a training on these clips, whose files are read."""
         every = list(clips)
-        return cls(frozenset(_content(clip.path) for clip in every), frozenset(map(_source, every)))
+        return cls(frozenset(_contents(every)), frozenset(map(_source, every)))
 
     @classmethod
     def read(cls, training: Mapping[str, Any], what: object) -> "TrainedOn | None":
@@ -95,7 +95,7 @@ def find_seen(trained: TrainedOn | None, test: Sequence[Clip], what: object) -> 
     of that source, or a video of a different data set with similar names.
     """
     warnings, seen = [], trained or TrainedOn(frozenset(), frozenset(), complete=False)
-    known = [clip for clip in test if seen.contents and _content(clip.path) in seen.contents]
+    known = [clip for clip, content in zip(test, _contents(test), strict=True) if content in seen.contents] if seen.contents else []
     errors = [f"{what} was trained on {len(known)} of the {len(test)} test videos: {listed([clip.path.name for clip in known])}"] if known else []
     near = [clip for clip in test if _source(clip) in seen.sources and clip not in known]
     if near:
@@ -109,9 +109,17 @@ def find_seen(trained: TrainedOn | None, test: Sequence[Clip], what: object) -> 
     return Leaks(tuple(errors), tuple(warnings))
 
 
-def _content(path: Path) -> bytes:
+def _contents(clips: Sequence[Clip]) -> list[bytes]:
+    """Return the digest of each clip's content: that of its file, and for a part of a video of the file's and of the seconds."""
+    files = {path: _sha256(path) for path in dict.fromkeys(clip.path for clip in clips)}
+    parts = [f"{clip.cut[0]:g} {clip.cut[1]:g}".encode() if clip.cut else None for clip in clips]
+    own = (files[clip.path] if part is None else hashlib.sha256(files[clip.path] + part).digest() for clip, part in zip(clips, parts, strict=True))
+    return [digest[:DIGEST_BYTES] for digest in own]
+
+
+def _sha256(path: Path) -> bytes:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()[:DIGEST_BYTES]
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _source(clip: Clip) -> bytes:

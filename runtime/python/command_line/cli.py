@@ -27,7 +27,7 @@ class _Entry(NamedTuple):
 MAKE, EXPORT, RUN, MEASURE = "Make a network", "Export it", "Run it", "Measure it"
 COMMANDS = {
     "demo": _Entry("clipstep.training.demo.command", "bench", "Export, run and measure a small network that ships with clipstep.", MAKE),
-    "train": _Entry("clipstep.training.train_command", "training", "Train a network on a data set in UCF101's layout.", MAKE),
+    "train": _Entry("clipstep.training.train_command", "training", "Train a network on a folder of videos.", MAKE),
     "models": _Entry("clipstep.training.cli", "training", "List the networks that can be trained, and what each costs.", MAKE),
     "generate": _Entry("clipstep.training.cli", "training", "Write a data set whose classes differ only in the order of the motion.", MAKE),
     "convert": _Entry("clipstep.training.cli", "training", "Write a checkpoint of the paper's published code as a run.", MAKE),
