@@ -11,6 +11,7 @@ from clipstep.network.preprocess import RGB
 from clipstep.network.states import initial_states
 from clipstep.network.videos import read_subclips
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.resampler import SAME_RATE
 from clipstep.runtime.video import VideoError, frame_rate
 from clipstep.training.data.lists import Clip
 
@@ -71,3 +72,11 @@ def frame_rates(clips: Sequence[Clip]) -> list[float]:
 def median_rate(rates: Sequence[float]) -> float:
     """Return the rate that a network for videos of these rates is trained at."""
     return round(statistics.median(rates), 3)
+
+
+def describe_rates(rates: Sequence[float], fps: float) -> str:
+    """Say at what rate the training videos are read, and what ``rates`` they have, if these differ by more than rounding."""
+    low, high = min(rates), max(rates)
+    if max(high, fps) <= SAME_RATE * min(low, fps):
+        return f"training videos of {fps:g} frames a second"
+    return f"training videos of {low:g} to {high:g} frames a second, taken at {fps:g}: frames are left out or repeated; see --fps"

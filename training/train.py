@@ -23,7 +23,6 @@ from torch.utils.data import DataLoader
 from clipstep.network.rng_state import preserved_rng_state
 from clipstep.runtime.errors import ClipstepError, error_summary
 from clipstep.runtime.filesystem.locking import write_lock
-from clipstep.runtime.resampler import SAME_RATE
 from clipstep.runtime.video import VideoError
 from clipstep.runtime.wording import counted
 from clipstep.training.config import FREE_TO_CHANGE, TrainingConfig
@@ -38,7 +37,7 @@ from clipstep.training.history import History
 from clipstep.training.metrics import largest_share, top_k_share
 from clipstep.training.models import build
 from clipstep.training.predict import predict_videos, video_logits
-from clipstep.training.probe import check_trainable, frame_rates, median_rate, sample_subclips
+from clipstep.training.probe import check_trainable, describe_rates, frame_rates, median_rate, sample_subclips
 from clipstep.training.progress import check_room, is_finished, is_up_to_date, load_progress, progress_folder, resume, save_progress
 from clipstep.training.run import CHECKPOINT, LOG, Run, RunInfo, check_out, load_run, note_in_run, save_run, subclip_shape
 from clipstep.training.trainer import Trainer
@@ -112,7 +111,7 @@ def _train(job: Job, console: Console) -> Run | None:
         console.print(describe_initial_weights(init, job.data.labels), soft_wrap=True)
     saved = fabric.broadcast(saved)
     info, sample = _facts(fabric, job, clips, saved)
-    console.print(_rates(info), soft_wrap=True)
+    console.print(describe_rates(info.training[RATES], info.fps), soft_wrap=True)
     cache = _cache(job, clips, info.fps, console)
     trained_on = _trained_on(job) if fabric.global_rank == 0 else {}
     weights = balanced_weights(clips, len(job.data.labels)) if job.config.class_weights else None
@@ -308,14 +307,6 @@ def _measured(job: Job, clips: Sequence[Clip]) -> dict[str, Any]:
     fps = job.config.fps or (initial.fps if initial is not None else median_rate(rates))
     mean, std = _normalisation(job, clips, fps)
     return {"mean": mean, "std": std, "fps": fps, RATES: [rates[0], rates[-1]]}
-
-
-def _rates(info: RunInfo) -> str:
-    """Say at what rate the training videos are read, and what rates they have, if these differ by more than rounding."""
-    low, high = info.training[RATES]
-    if max(high, info.fps) <= SAME_RATE * min(low, info.fps):
-        return f"training videos of {info.fps:g} frames a second"
-    return f"training videos of {low:g} to {high:g} frames a second, taken at {info.fps:g}: frames are left out or repeated; see --fps"
 
 
 def _normalisation(job: Job, clips: Sequence[Clip], fps: float) -> tuple[Sequence[float], Sequence[float]]:

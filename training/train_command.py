@@ -180,7 +180,9 @@ def train_command(
     architecture, model_config = _network(asked, _given(context), initial, len(data_set.labels))
     data_set, options["validation"] = _validated(data, data_set, options["validation"])
     if check or out is None:
-        check_data(data, data_set, model_config["frames"], short_side(model_config["size"]), allow_leakage=allow_leakage, as_json=as_json)
+        fps = options["fps"] or (initial.info.fps if initial is not None and initial.info is not None else None)
+        size = short_side(model_config["size"])
+        check_data(data, data_set, model_config["frames"], size, fps, allow_leakage=allow_leakage, as_json=as_json)
         return
     console = new_console()
     run = train(Job(data_set, architecture, model_config, TrainingConfig(**options), out, cache, resume, initial, force), console)

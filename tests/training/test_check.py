@@ -42,9 +42,18 @@ def test_a_good_data_set(good: Path, clipstep: Command) -> None:
         "A             2     0\n"
         "B             1     1\n"
         "2 classes: the smallest is B with 1 training video, the largest A with 2\n"
-        "warning: there is only one video to train on of B\n",
+        "warning: there is only one video to train on of B\n"
+        "training videos of 25 frames a second\n",
         "",
     )
+
+
+def test_frames_are_counted_at_the_rate_of_the_training(good: Path, clipstep: Command) -> None:
+    """Every video has 25 frames a second; at 5 a second each is five times as short."""
+    _, whole, _ = _check(clipstep, good, "--json")
+    code, out, err = _check(clipstep, good, "--fps", "5", "--json")
+    assert json.loads(whole)["too_short"] == [] and (json.loads(out)["fps"], json.loads(out)["video_rates"]) == (5, [25, 25])
+    assert code == 2 and len(json.loads(out)["too_short"]) == 4 and "4 videos that are too short" in err
 
 
 def test_all_that_is_wrong_is_listed(good: Path, clipstep: Command) -> None:

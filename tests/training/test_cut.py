@@ -90,7 +90,7 @@ def test_training_and_test_see_the_cut_alone(ramp: Path, tmp_path: Path, cached:
 def test_a_prediction_and_a_broken_part_bear_the_seconds(ramp: Path) -> None:
     clips = [Clip(ramp, 1, (0.4, 0.8)), Clip(ramp, 1, (1.9, 3.0)), Clip(ramp, 1, (0.8, 1.6))]
     console = Console(quiet=True)
-    found, unusable = predict_videos(lambda subclips: torch.zeros(len(subclips), 2), clips, (4, 16, 3), console)
+    found, unusable = predict_videos(lambda subclips: torch.zeros(len(subclips), 2), clips, (4, 16, 3), None, console)
     assert [(prediction.path.name, len(prediction.probabilities)) for prediction in found] == [("ramp.mp4#t=0.4,0.8", 1), ("ramp.mp4#t=0.8,1.6", 2)]
     assert list(unusable) == [f"{ramp}#t=1.9,3"]
 

@@ -24,6 +24,7 @@ from clipstep.runtime.wording import counted
 from clipstep.training.data.balance import describe_balance
 from clipstep.training.data.leakage import same_content
 from clipstep.training.data.lists import Clip, DataSet
+from clipstep.training.probe import describe_rates, frame_rates, median_rate
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ def lists_of(data: DataSet) -> dict[str, Sequence[Clip]]:
     return {name: clips for name, clips in lists.items() if clips or name != "validation"}
 
 
-def check_videos(data: DataSet, frames: int, short_side: int, console: Console, processes: int) -> Check:
-    """Read every video, as a training with subclips of ``frames`` frames does, in that many processes.
+def check_videos(data: DataSet, frames: int, short_side: int, fps: float | None, console: Console, processes: int) -> Check:
+    """Read every video at ``fps`` frames a second, as a training with subclips of ``frames`` frames does, in that many processes.
 
     Raises:
         ClipstepError: a process was killed.
@@ -54,7 +55,7 @@ def check_videos(data: DataSet, frames: int, short_side: int, console: Console, 
     broken, too_short = {}, {}
     with _mapper(min(processes, len(clips))) as in_processes:
         read = track(
-            in_processes(partial(_frames_or_reason, short_side=short_side), clips),
+            in_processes(partial(_frames_or_reason, short_side=short_side, fps=fps), clips),
             "reading",
             total=len(clips),
             console=console,
@@ -69,10 +70,10 @@ def check_videos(data: DataSet, frames: int, short_side: int, console: Console, 
     return Check(broken, too_short, _duplicates(data))
 
 
-def _frames_or_reason(clip: Clip, *, short_side: int) -> int | str:
-    """Return how many frames a video has, or why it cannot be read."""
+def _frames_or_reason(clip: Clip, *, short_side: int, fps: float | None) -> int | str:
+    """Return how many frames a video has at that rate, or why it cannot be read."""
     try:
-        return sum(1 for _ in read_frames(clip.path, short_side=short_side, threads=1, cut=clip.cut))
+        return sum(1 for _ in read_frames(clip.path, fps=fps, short_side=short_side, threads=1, cut=clip.cut))
     except VideoError as error:
         return str(error)
 
@@ -101,18 +102,27 @@ def _duplicates(data: DataSet) -> list[list[tuple[str, str]]]:
     return [videos for videos in alike.values() if len(videos) > 1]
 
 
-def check_data(folder: Path, data: DataSet, frames: int, short_side: int, *, allow_leakage: bool, as_json: bool) -> None:
+def check_data(folder: Path, data: DataSet, frames: int, short_side: int, fps: float | None, *, allow_leakage: bool, as_json: bool) -> None:
     """Read every video of the data set in ``folder`` and print what was found, as JSON if asked for.
+
+    ``fps`` is how many frames a second the training takes; None for the median of its videos' rates.
 
     Raises:
         ClipstepError: something has to be put right; with ``allow_leakage`` duplicates do not.
     """
     console = new_console(quiet=as_json)
-    check = check_videos(data, frames, short_side, console, available_cores())
+    try:
+        rates = frame_rates(data.train)
+    except VideoError:  # Each of them is read below, with its own reason.
+        rates = []
+    fps = fps or (median_rate(rates) if rates else None)
+    check = check_videos(data, frames, short_side, fps, console, available_cores())
     if as_json:
-        print_json({"data": str(folder), "frames": frames, **_json(data, check)})
+        print_json({"data": str(folder), "frames": frames, "fps": fps, "video_rates": rates[:1] + rates[-1:], **_json(data, check)})
     else:
         _report(folder, data, check, console)
+        if rates and fps:
+            console.print(describe_rates(rates, fps), soft_wrap=True)
     if wrong := _problems(data, check, allow_leakage=allow_leakage):
         raise ClipstepError(f"{folder}: {wrong}", expected=f"videos of at least {frames} frames, each of them once", fix="remove or replace them")
 
