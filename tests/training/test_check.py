@@ -53,7 +53,7 @@ def test_frames_are_counted_at_the_rate_of_the_training(good: Path, clipstep: Co
     _, whole, _ = _check(clipstep, good, "--json")
     code, out, err = _check(clipstep, good, "--fps", "5", "--json")
     assert json.loads(whole)["too_short"] == [] and (json.loads(out)["fps"], json.loads(out)["video_rates"]) == (5, [25, 25])
-    assert code == 2 and len(json.loads(out)["too_short"]) == 4 and "4 videos that are too short" in err
+    assert code == 2 and len(json.loads(out)["too_short"]) == 4 and "4 too short videos" in err
 
 
 def test_all_that_is_wrong_is_listed(good: Path, clipstep: Command) -> None:
@@ -72,7 +72,7 @@ def test_all_that_is_wrong_is_listed(good: Path, clipstep: Command) -> None:
     assert f"the same: {good}/train/B/1.mp4 (training), {good}/test/B/leak.mp4 (test)" in lines
     assert (code, err) == (
         2,
-        f"error: {good}: 2 broken videos, 1 video that is too short, 2 duplicates; "
+        f"error: {good}: 2 broken videos, 1 too short video, 2 duplicates; "
         "expected videos of at least 4 frames, each of them once; remove or replace them\n",
     )
 
@@ -83,7 +83,7 @@ def test_the_same_as_json(good: Path, clipstep: Command) -> None:
     shutil.copy(good / "train/B/1.mp4", good / "test/B/leak.mp4")
     code, out, err = _check(clipstep, good, "--json")
     found = json.loads(out)
-    assert code == 2 and err.startswith(f"error: {good}: 1 broken video, 1 video that is too short, 1 duplicate; ")
+    assert code == 2 and err.startswith(f"error: {good}: 1 broken video, 1 too short video, 1 duplicate; ")
     assert (found["data"], found["layout"], found["frames"]) == (str(good), "folders", 4)
     assert found["classes"] == {"A": {"training": 3, "test": 0}, "B": {"training": 2, "test": 2}}
     assert found["too_short"] == [{"video": f"{good}/train/B/short.mp4", "frames": 3}]
@@ -105,7 +105,7 @@ def test_parts_of_videos_are_checked_one_by_one(good: Path, clipstep: Command) -
     code, out, err = _check(clipstep, good)
     assert f"too short: {good}/train/A/2.mp4#t=0.08,1: 2 frames" in out.splitlines()
     assert f"the same: {good}/train/B/1.mp4#t=0,0.16 (training), {good}/train/B/1.mp4#t=0,0.16 (test)" in out.splitlines()
-    assert code == 2 and "1 video that is too short, 1 duplicate;" in err
+    assert code == 2 and "1 too short video, 1 duplicate;" in err
     (good / "train.csv").write_text("train/A/1.mp4,A,0,0.16\ntrain/B/1.mp4,B,0,0.16\n")
     (good / "test.csv").write_text("test/B/2.mp4,B,0,1\ntrain/B/1.mp4,B,0,1\n")
     assert "data: data leakage; expected" in _check(clipstep, good)[2]

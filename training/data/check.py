@@ -170,7 +170,7 @@ def _json(data: DataSet, check: Check) -> dict[str, Any]:
 
 def _problems(data: DataSet, check: Check, *, allow_leakage: bool) -> str:
     """Return in words what has to be put right, or an empty text."""
-    found = [(len(check.broken), "broken video"), (len(check.too_short), "video that is too short")]
+    found = [(len(check.broken), "broken video"), (len(check.too_short), "too short video")]
     if not allow_leakage:
         found.append((len(check.duplicates), "duplicate"))
     leaks = ["data leakage"] if data.leaks and not check.duplicates and not allow_leakage else []
