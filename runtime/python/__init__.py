@@ -14,19 +14,19 @@ Example:
 
 from typing import TYPE_CHECKING
 
-from clipstep.runtime.bundle import Bundle, BundleError
-from clipstep.runtime.bundle.manifest import Manifest
-from clipstep.runtime.engines import ENGINES
-from clipstep.runtime.errors import ClipstepError, EngineError
-from clipstep.runtime.golden import GoldenSteps, ParityError, check_golden
 from clipstep.runtime.lazy_imports import lazy_names
-from clipstep.runtime.model import StepModel, StepOutputs
-from clipstep.runtime.stream import Prediction, Stream
-from clipstep.runtime.video import DamagedVideoError, TimedFrame, VideoError, frame_rate, read_frames, read_timed_frames
 
 if TYPE_CHECKING:
     from clipstep.runtime.artifact_info import ArtifactInfo
+    from clipstep.runtime.bundle import Bundle, BundleError
+    from clipstep.runtime.bundle.manifest import Manifest
+    from clipstep.runtime.engines import ENGINES
+    from clipstep.runtime.errors import ClipstepError, EngineError
+    from clipstep.runtime.golden import GoldenSteps, ParityError, check_golden
     from clipstep.runtime.inspection import inspect
+    from clipstep.runtime.model import StepModel, StepOutputs
+    from clipstep.runtime.stream import Prediction, Stream
+    from clipstep.runtime.video import DamagedVideoError, TimedFrame, VideoError, frame_rate, read_frames, read_timed_frames
 
 __all__ = [
     "ENGINES",
@@ -52,4 +52,18 @@ __all__ = [
     "read_timed_frames",
 ]
 
-__getattr__ = lazy_names(__name__, {"artifact_info": ("ArtifactInfo",), "inspection": ("inspect",)})  # Lazily: they load what only commands need.
+__getattr__ = lazy_names(  # Lazily: the process of an engine, in which a stream waits for its first prediction, needs next to nothing of it.
+    __name__,
+    {
+        "artifact_info": ("ArtifactInfo",),
+        "bundle": ("Bundle", "BundleError"),
+        "bundle.manifest": ("Manifest",),
+        "engines": ("ENGINES",),
+        "errors": ("ClipstepError", "EngineError"),
+        "golden": ("GoldenSteps", "ParityError", "check_golden"),
+        "inspection": ("inspect",),
+        "model": ("StepModel", "StepOutputs"),
+        "stream": ("Prediction", "Stream"),
+        "video": ("DamagedVideoError", "TimedFrame", "VideoError", "frame_rate", "read_frames", "read_timed_frames"),
+    },
+)

@@ -128,10 +128,10 @@ def test_a_label_that_the_locale_lacks_is_escaped(
     environment: dict[str, str], edit_manifest: Callable[[Callable[[dict[str, Any]], Any]], Path], clip: Path
 ) -> None:
     path = edit_manifest(lambda values: values.update(labels=["größe", "视频", "red"]))
-    for arguments in (["inspect", path], ["run", path, clip]):
+    for arguments, said in ((["inspect", path], ""), (["run", path, clip], f"note: {clip}: 20 frames a second, taken at 25\n")):
         words = [*COMMAND, *map(str, arguments)]
         done = subprocess.run(words, capture_output=True, env={**os.environ, **environment}, check=False)
-        assert (done.returncode, done.stderr) == (0, b"")
+        assert (done.returncode, done.stderr) == (0, said.encode())
 
 
 def test_every_command_is_in_a_group_and_declared_as_one() -> None:
