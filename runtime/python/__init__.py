@@ -6,7 +6,7 @@ Example:
     ```python
     with StepModel.load("fight.clipstep", engine="onnxruntime", threads=1) as model:
         stream = model.stream()
-        for frame in read_frames("video.mp4"):
+        for frame in read_frames("video.mp4", fps=model.interface.input.fps):
             if prediction := stream.push(frame):  # None, or a prediction once every T frames
                 print(prediction.top(3))
     ```

@@ -107,7 +107,7 @@ class Stream:
     Example:
         ```python
         stream = model.stream()
-        for frame in read_frames("video.mp4"):
+        for frame in read_frames("video.mp4", fps=model.interface.input.fps):
             if prediction := stream.push(frame):  # once every T frames
                 print(prediction.top(1))
         last = stream.flush()

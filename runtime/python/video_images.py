@@ -36,13 +36,14 @@ class ImageConverter:
         self._short_side = short_side
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
+        self._orientations: dict[int, _Orientation] = {}
         self._graph: av.filter.Graph | None = None
         self._made_for: tuple[int, int, str] | None = None
 
     def shape(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Return the height and width of a frame's image."""
         height, width = self._stored_size(frame)
-        return (width, height) if _orientation(frame).turned else (height, width)
+        return (width, height) if self._orientation(frame).turned else (height, width)
 
     def square(self, frame: av.VideoFrame, box: Box, size: int) -> Frame:
         """Return the square `box` of a frame's image, `(size, size, 3)` uint8 RGB: what `crop_resize` makes of the image, but for its rounding.
@@ -51,12 +52,19 @@ class ImageConverter:
         """
         square = None
         if self._stored_size(frame) == (frame.height, frame.width) and not _is_hdr(frame):
-            top, left, side = _orientation(frame).stored_box(box, *self.shape(frame))
+            top, left, side = self._orientation(frame).stored_box(box, *self.shape(frame))
             frame.colorspace = _matrix(frame)
             square = resized_part(frame, (top, side), (left, side), (size, size))
         if square is None:
             return crop_resize(self.image(frame), box, size)
-        return np.ascontiguousarray(_orientation(frame).upright(square))
+        return np.ascontiguousarray(self._orientation(frame).upright(square))
+
+    def _orientation(self, frame: av.VideoFrame) -> "_Orientation":
+        """Return how the frame is turned, which is read from the first frame of each rotation alone: a frame whose side data was looked at refers to
+        itself, so that its memory is freed late."""
+        if frame.rotation not in self._orientations:
+            self._orientations[frame.rotation] = _orientation(frame)
+        return self._orientations[frame.rotation]
 
     def _stored_size(self, frame: av.VideoFrame) -> tuple[int, int]:
         self._size = self._size or shown_size(frame.height, frame.width, self._pixel_aspect, self._short_side)
@@ -74,7 +82,7 @@ class ImageConverter:
             image = resized_part(frame, (0, frame.height), (0, frame.width), shape)
         if image is None:
             image = self._reformatted(self._centred(frame), shape, "rgb24", (POINT if shape == stored else BILINEAR) | EXACT)
-        return np.ascontiguousarray(_orientation(frame).upright(image))
+        return np.ascontiguousarray(self._orientation(frame).upright(image))
 
     def _centred(self, frame: av.VideoFrame) -> av.VideoFrame:
         """Return the frame with chroma said to lie in the middle of its pixels; no sample is copied."""
