@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from clipstep.runtime.golden import GoldenSteps, ParityError, check_golden
     from clipstep.runtime.inspection import inspect
     from clipstep.runtime.model import StepModel, StepOutputs
+    from clipstep.runtime.outputs.output import VideoPrediction
     from clipstep.runtime.stream import Prediction, Stream
     from clipstep.runtime.video import DamagedVideoError, TimedFrame, VideoError, frame_rate, read_frames, read_timed_frames
+    from clipstep.runtime.video_predictions import predict_video
 
 __all__ = [
     "ENGINES",
@@ -45,9 +47,11 @@ __all__ = [
     "Stream",
     "TimedFrame",
     "VideoError",
+    "VideoPrediction",
     "check_golden",
     "frame_rate",
     "inspect",
+    "predict_video",
     "read_frames",
     "read_timed_frames",
 ]
@@ -63,7 +67,9 @@ __getattr__ = lazy_names(  # Lazily: the process of an engine, in which a stream
         "golden": ("GoldenSteps", "ParityError", "check_golden"),
         "inspection": ("inspect",),
         "model": ("StepModel", "StepOutputs"),
+        "outputs.output": ("VideoPrediction",),
         "stream": ("Prediction", "Stream"),
         "video": ("DamagedVideoError", "TimedFrame", "VideoError", "frame_rate", "read_frames", "read_timed_frames"),
+        "video_predictions": ("predict_video",),
     },
 )

@@ -39,9 +39,11 @@ from clipstep.runtime import (
     Stream,
     TimedFrame,
     VideoError,
+    VideoPrediction,
     check_golden,
     frame_rate,
     inspect,
+    predict_video,
     read_frames,
     read_timed_frames,
 )
@@ -118,6 +120,8 @@ def streamed(path: Path, video: Path) -> Prediction | None:
             stream: Stream = model.stream()
             for frame in read_frames(video):
                 last = stream.push(frame) or last
+            said: list[VideoPrediction] = list(predict_video(model, video, save=["predictions.csv"], note=print))
+            last = said[-1].prediction
             timed: list[TimedFrame] = list(read_timed_frames(video))
             print(timed[-1].seconds, worst, frame_rate(video), list(outputs.kept), clipstep.__version__)
     except DamagedVideoError as damage:

@@ -1,22 +1,33 @@
-"""`clipstep run`: run a bundle on a video and print the likeliest classes after each subclip."""
+"""`clipstep run`: run a bundle on a video, print the likeliest classes after each subclip, and write files of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from clipstep.runtime.bundle import open_for_command
-from clipstep.runtime.command_line.options import command, signer_option
+from clipstep.runtime.command_line.options import OutputFile, command, signer_option
+from clipstep.runtime.command_line.run_lines import line_of, note, say
+from clipstep.runtime.command_line.run_progress import duration_of, progress_bar
 from clipstep.runtime.command_line.terminal import print_json
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.resampler import SAME_RATE
-from clipstep.runtime.stream import Prediction, Stream
-from clipstep.runtime.video import LONGEST_PAUSE, DamagedVideoError, VideoError, frame_rate, read_timed_frames
-from clipstep.runtime.wording import counted
+from clipstep.runtime.outputs.json_lines import values_of
+from clipstep.runtime.outputs.output import Source
+from clipstep.runtime.outputs.saving import FORMATS, check_files, format_of, saving
+from clipstep.runtime.video_predictions import predictions, source_of
+from clipstep.runtime.wording import either
 
 
-@command("run")
+@command(
+    "run",
+    groups={
+        "Files to write": ("csv", "jsonl", "plot", "save", "force"),
+        "The video": ("every_frame", "partial", "workers"),
+        "The model": ("engine", "threads", "signer"),
+    },
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("video", type=click.Path(path_type=Path))
 @click.option("--engine", default="onnxruntime", show_default=True, help=f"One of {', '.join(ENGINES)}.")
@@ -30,78 +41,79 @@ from clipstep.runtime.wording import counted
 @click.option("--partial", is_flag=True, help="Take what a damaged video gives before the damage, and say on standard error where it ends.")
 @signer_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each prediction, and nothing else on standard output.")
+@click.option("--csv", type=OutputFile(), help="Write a table: a row for each prediction, a column for each class.")
+@click.option("--jsonl", type=OutputFile(), help="Write what --json prints.")
+@click.option("--plot", type=OutputFile(), help="Write a PNG: the probabilities over time.")
+@click.option(
+    "--save",
+    type=OutputFile(),
+    multiple=True,
+    help=f"Write a file by its suffix, {either(list(FORMATS))}: subtitles, the video with its predictions drawn over it, or one of the above.",
+)
+@click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option("--workers", type=click.IntRange(1), help="How many videos of a folder to run at a time; by default as many as there are cores.")
 def run_command(
-    bundle: Path, video: Path, engine: str, threads: int, top: int, every_frame: bool, partial: bool, signer: Path | None, as_json: bool
+    bundle: Path,
+    video: Path,
+    engine: str,
+    threads: int,
+    top: int,
+    every_frame: bool,
+    partial: bool,
+    signer: Path | None,
+    as_json: bool,
+    csv: Path | None,
+    jsonl: Path | None,
+    plot: Path | None,
+    save: tuple[Path, ...],
+    force: bool,
+    workers: int | None,
 ) -> None:
-    """Run BUNDLE on VIDEO and print the likeliest classes after each subclip, and at the end of the video if they come late."""
+    """Run BUNDLE on VIDEO and print the likeliest classes after each subclip, and at the end of the video if they come late.
+
+    VIDEO may be a folder: all videos in it are run, and the last prediction for each of them is printed.
+    """
+    given = ((csv, ".csv"), (jsonl, ".jsonl"), (plot, ".png"), *((path, format_of(path)) for path in save))
+    files = [(path, kind) for path, kind in given if path is not None]
+    is_folder = video.is_dir()
+    _check(files, video, force=force)
+    if workers is not None and not is_folder:
+        raise ClipstepError("--workers does nothing for one video", fix="leave it out, or name a folder of videos")
     opened = click.get_current_context().with_resource(open_for_command(bundle, signer, lazily=True))
     with StepModel.load(opened, engine, threads, isolated=True) as model:
-        stream = _stream(model, bundle)
+        source = source_of(model, video, top, str(bundle))
         if not as_json:
-            click.echo(model.description)
-        fps = model.interface.input.fps
-        frames = said = pauses = 0
-        seconds = end = 0.0
-        try:
-            for frames, frame in enumerate(read_timed_frames(video, fps=None if every_frame else fps, size=model.interface.input.shape[1]), 1):
-                if frames == 1:
-                    rate = frame_rate(video)
-                    _note_other_rate(video, rate, fps, every_frame=every_frame)
-                pauses += frame.seconds - seconds > LONGEST_PAUSE
-                seconds = frame.seconds
-                end = seconds + 1 / (rate if every_frame else fps)
-                said += _say(stream.push(frame.image), end, top, as_json)
-        except DamagedVideoError as damage:
-            if not partial:
-                raise VideoError(f"{damage}, or add --partial to take what was read") from damage
-            click.echo(f"note: {damage}", err=True)
-        if pauses and not every_frame:
-            click.echo(f"note: {video}: {counted(pauses, 'pause')} of more than {LONGEST_PAUSE:g} s, cut out", err=True)
-        needed = model.interface.frames_needed
-        whole = stream.flush()
-        if not said and whole is None:
-            raise VideoError(f"{video}: too short", got=f"{frames} frames", expected=f"at least {needed}", fix="use a longer video")
-        if whole is not None and as_json:
-            print_json(_values(whole, end, top, at_end=True), indent=None)
-        elif whole is not None:
-            click.echo("     end   " + _ranked(whole, top))
+            say(model.description)
+        if not is_folder:
+            _run_video(model, source, files, every_frame=every_frame, partial=partial, force=force, as_json=as_json)
+            return
+    from clipstep.runtime.command_line.run_folder import Job, run_folder
+
+    run_folder(Job(bundle, engine, threads, signer, every_frame, partial), source, files, workers, as_json=as_json)
 
 
-def _stream(model: StepModel, bundle: Path) -> Stream:
-    spec = model.interface.input
-    if not spec.takes_video:
-        flow = "; clipstep evaluate computes the flow of videos" if spec.color == "flow" else ""
-        raise ClipstepError(
-            f"{bundle}: takes no video frames",
-            got=f"a bundle for {spec.content}, {spec.frame_size} a frame",
-            expected="one for RGB frames",
-            fix=f"push them frame by frame in Python: StepModel.load(...).stream().push(frame){flow}",
+def _check(files: Sequence[tuple[Path, str]], video: Path, *, force: bool) -> None:
+    """Check what files are to be written, before any work."""
+    if force and not files:
+        raise ClipstepError("--force does nothing without a file to write", fix="add --csv, --jsonl, --plot or --save, or leave --force out")
+    for path, kind in files:
+        if kind == ".png" and path.suffix.lower() != kind:
+            raise ClipstepError(f"{path}: unknown format of a plot", expected=f"a name that ends in {kind}")
+        if video.is_dir() and kind not in (".csv", ".jsonl"):
+            raise ClipstepError(f"{path}: is written for one video only", got=f"the folder {video}", expected="--csv or --jsonl")
+    check_files(files, video, force=force)
+
+
+def _run_video(
+    model: StepModel, source: Source, files: Sequence[tuple[Path, str]], *, every_frame: bool, partial: bool, force: bool, as_json: bool
+) -> None:
+    total = duration_of(source.video)
+    with saving(files, source, force=force) as outputs, progress_bar(total, "s", shown=not as_json) as advance:
+        read = predictions(
+            model, source.video, outputs, every_frame=every_frame, partial=partial, note=note, watch=lambda seconds: advance(seconds, seconds)
         )
-    return model.stream()
-
-
-def _note_other_rate(video: Path, rate: float, wanted: float, *, every_frame: bool) -> None:
-    """Say on standard error what becomes of a video whose rate is another than the model's."""
-    if max(rate, wanted) > SAME_RATE * min(rate, wanted):
-        taken = f"every one goes to a model for {wanted:.4g}" if every_frame else f"taken at {wanted:.4g}"
-        click.echo(f"note: {video}: {rate:.4g} frames a second, {taken}", err=True)
-
-
-def _values(prediction: Prediction, end: float, top: int, *, at_end: bool) -> dict[str, object]:
-    """Return a prediction as `--json` prints it; `end` is where its last frame ends, in seconds."""
-    ranked = [{"label": label, "probability": float(probability)} for label, probability in prediction.top(top)]
-    return {"seconds": round(end, 6), "frames_seen": prediction.frames_seen, "at_end": at_end, "top": ranked}
-
-
-def _say(prediction: Prediction | None, end: float, top: int, as_json: bool) -> bool:
-    """Print a prediction, if there is one, and return whether there was."""
-    if prediction is not None and as_json:
-        print_json(_values(prediction, end, top, at_end=False), indent=None)
-    elif prediction is not None:
-        click.echo(f"{end:7.2f} s  {_ranked(prediction, top)}")
-    return prediction is not None
-
-
-def _ranked(prediction: Prediction, top: int) -> str:
-    """Return the likeliest classes and their probabilities as one line."""
-    return "  ".join(f"{label} {probability:.3f}" for label, probability in prediction.top(top))
+        for said in read:
+            if as_json:
+                print_json(values_of(said, source.top), indent=None)
+            else:
+                say(line_of(said, source.top))

@@ -1,0 +1,83 @@
+"""Open the outputs of a video: the formats by suffix, and files that are written whole or not at all."""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.filesystem.atomic import atomic_file
+from clipstep.runtime.filesystem.overwrite import check_overwrite
+from clipstep.runtime.install_hints import install_extra
+from clipstep.runtime.outputs.output import Output, Source
+from clipstep.runtime.wording import either
+
+FORMATS = {
+    ".csv": "csv_table:CsvTable",
+    ".jsonl": "json_lines:JsonLines",
+    ".srt": "subtitles:Subtitles",
+    ".mp4": "annotated_video:AnnotatedVideo",
+    ".mkv": "annotated_video:AnnotatedVideo",
+    ".png": "plot:Plot",
+}
+"""The module and class of each suffix. They are imported when they are used, because some need matplotlib and Pillow."""
+EXTRA = "pictures"
+
+
+def format_of(path: Path) -> str:
+    """Return the suffix that stands for a file's format.
+
+    Raises:
+        ClipstepError: it is unknown.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise ClipstepError(f"{path}: unknown format", got=suffix or "no suffix", expected=f"a name that ends in {either(list(FORMATS))}")
+    return suffix
+
+
+def check_files(files: Sequence[tuple[Path, str]], video: Path, *, force: bool) -> None:
+    """Check that files, each given with its suffix in `FORMATS`, may be written.
+
+    Raises:
+        ClipstepError: one exists and `force` is false, cannot be written, is given twice, or is the video itself.
+    """
+    places = [path.resolve() for path, _ in files]
+    for (path, _), place in zip(files, places, strict=True):
+        if places.count(place) > 1:
+            raise ClipstepError(f"{path}: given for two outputs", fix="give each a name of its own")
+        if place == video.resolve():
+            raise ClipstepError(f"{path}: is the video that is read", fix="choose another name")
+        check_overwrite(path, force=force, option="name")
+
+
+@contextmanager
+def saving(files: Sequence[tuple[Path, str]], source: Source, *, force: bool) -> Iterator[list[Output]]:
+    """Yield the outputs for files, each given with its suffix in `FORMATS`.
+
+    All of them are moved to their places at the end, or none after an error; older files stay until then.
+
+    Raises:
+        ClipstepError: see `check_files`; or a library is missing.
+    """
+    check_files(files, source.video, force=force)
+    kinds = [_class(kind) for _, kind in files]
+    with ExitStack() as in_place:
+        new = [in_place.enter_context(atomic_file(path)) for path, _ in files]
+        with ExitStack() as closed:
+            outputs = []
+            for kind, path in zip(kinds, new, strict=True):
+                outputs.append(kind(path, source))
+                closed.callback(outputs[-1].close)
+            yield outputs
+
+
+def _class(suffix: str) -> type[Output]:
+    module, name = FORMATS[suffix].split(":")
+    try:
+        found: type[Output] = getattr(importlib.import_module(f"clipstep.runtime.outputs.{module}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("clipstep"):
+            raise
+        raise ClipstepError(f"{suffix} needs {error.name}, which is not installed", fix=install_extra(EXTRA)) from error
+    return found
