@@ -185,10 +185,7 @@ def read_pictures(
     """Yield the frames of a video before they are converted; the arguments and errors are those of `read_timed_frames`."""
     count, taken, seconds = 0, 0, 0.0
     start, end = (second - LEAST_STEP for second in cut or (0.0, math.inf))
-    resampler = None
-    if fps is not None:
-        check_rate(fps)
-        resampler = Resampler(fps, round(LONGEST_PAUSE * fps))
+    resampler = None if fps is None else resampler_of_file(fps)
     try:
         with open_video(path) as (container, stream):
             timeline = Timeline(lambda: _spacing(path) or 1 / USUAL_RATE)
@@ -226,6 +223,16 @@ def read_pictures(
         at_rate = "" if fps is None else f" at {fps:g} a second"
         got = f"{counted(taken, 'frame')}{where}{at_rate}"
         raise VideoError(f"{path}: too short", got=got, expected=f"at least {whole}", fix="use a longer video")
+
+
+def resampler_of_file(fps: float) -> Resampler:
+    """Return a resampler that reads a file at that rate; it cuts out what is longer than `LONGEST_PAUSE`.
+
+    Raises:
+        ClipstepError: `fps` is no finite number above 0.
+    """
+    check_rate(fps)
+    return Resampler(fps, round(LONGEST_PAUSE * fps))
 
 
 def frame_rate(path: str | Path) -> float:

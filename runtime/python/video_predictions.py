@@ -7,9 +7,9 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.outputs.output import Output, Source, VideoPrediction
 from clipstep.runtime.outputs.saving import format_of, saving
-from clipstep.runtime.resampler import SAME_RATE, Resampler
+from clipstep.runtime.resampler import SAME_RATE
 from clipstep.runtime.resize import center_box
-from clipstep.runtime.video import LONGEST_PAUSE, DamagedVideoError, VideoError, frame_rate, read_pictures
+from clipstep.runtime.video import LONGEST_PAUSE, DamagedVideoError, VideoError, frame_rate, read_pictures, resampler_of_file
 from clipstep.runtime.wording import counted
 
 Note = Callable[[str], object]
@@ -86,7 +86,7 @@ def predictions(
     arguments and the errors are those of `predict_video`.
     """
     spec, stream = model.interface.input, model.stream()
-    resampler = Resampler(spec.fps, round(LONGEST_PAUSE * spec.fps))
+    resampler = resampler_of_file(spec.fps)
     subclip = spec.shape[0] * spec.frame_stride
     pushed = said = pauses = 0
     seconds = start = end = 0.0
