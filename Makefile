@@ -6,7 +6,7 @@ ANDROID := build/android
 ANDROID_TOOLS := java mvn aapt2 zipalign apksigner
 MISSING = $(shell for tool in $(ANDROID_TOOLS); do command -v $$tool >/dev/null || echo $$tool; done)
 
-.PHONY: demo test docs fuzz test-long test-android arm64 test-arm64 test-floors test-export test-programs test-zoo clean
+.PHONY: demo test docs fuzz test-long test-heavy test-android arm64 test-arm64 test-floors test-export test-programs test-zoo clean
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; give it with make PYTHON=...'; exit 2; }
@@ -23,13 +23,17 @@ test: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests/package/user.py
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not arm64 and not floors and not installs and not long and not zoo'  # The tests' networks are too small for more threads.
-	@echo 'left out: the tests of whole commands and of 200 random networks: make test-long; those that count ARM64 instructions under QEMU: make test-arm64; those that download the lowest versions allowed: make test-floors; that which installs clipstep[export] alone: make test-export; thousands of random networks: make test-programs; the networks that people deploy: make test-zoo'
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not arm64 and not floors and not heavy and not installs and not long and not zoo'  # The tests' networks are too small for more threads.
+	@echo 'left out: the tests of whole commands and of 200 random networks: make test-long; the cases that take longest, of which it runs a few: make test-heavy; those that count ARM64 instructions under QEMU: make test-arm64; those that download the lowest versions allowed: make test-floors; that which installs clipstep[export] alone: make test-export; thousands of random networks: make test-programs; the networks that people deploy: make test-zoo'
 	@if [ -z "$(MISSING)" ]; then $(MAKE) test-android; else echo 'left out: make test-android (the Kotlin runtime and the Android app), for want of: $(MISSING)'; fi
 
 # Whole commands that take many seconds, and 200 random networks.
 test-long: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m long
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m 'long and not heavy'
+
+# The variants of a test that take longest; make test runs a few of each.
+test-heavy: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m heavy
 
 # The documentation as a site, build/site/index.html; a warning is an error. For its search: python -m http.server --directory build/site
 docs: .venv/ready

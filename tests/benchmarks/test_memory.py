@@ -10,7 +10,7 @@ from clipstep.runtime.bundle import Bundle
 MINUTES, FPS = 10, 25
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "executorch"])
+@pytest.mark.parametrize("engine", ["onnxruntime", pytest.param("executorch", marks=pytest.mark.heavy)])
 def test_ten_minutes_of_video_take_no_more_memory_than_the_first(bundle_path: Path, engine: str) -> None:
     bundle = Bundle.open(bundle_path)
     steps_a_minute = 60 * FPS // bundle.manifest.input.shape[0]

@@ -103,7 +103,9 @@ def test_the_flushed_videos_are_those_of_the_clip_network(delayed_bundle: Path, 
     assert np.abs(golden.flushed[16] - golden.logits[15]).max() > 1e-3  # They are not those of the last step.
 
 
-@pytest.mark.parametrize(("target", "wrong"), [("onnx", Ignores), ("onnx", Early), ("executorch", Ignores), ("coreml", Early)])
+@pytest.mark.parametrize(
+    ("target", "wrong"), [("onnx", Ignores), pytest.param("onnx", Early, marks=pytest.mark.heavy), ("executorch", Ignores), ("coreml", Early)]
+)
 def test_an_artifact_with_another_end_is_refused_at_export_and_caught_by_verify_alone(
     target: str, wrong: type[Step], delayed_run: Run, tmp_path: Path, clipstep: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

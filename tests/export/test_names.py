@@ -44,7 +44,11 @@ def names_inside_core_ml(path: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("target", "form", "names_inside"),
-    [("onnx", "lowered", names_inside_onnx), ("onnx", "3d", names_inside_onnx), ("coreml", "lowered", names_inside_core_ml)],
+    [
+        ("onnx", "lowered", names_inside_onnx),
+        pytest.param("onnx", "3d", names_inside_onnx, marks=pytest.mark.heavy),
+        ("coreml", "lowered", names_inside_core_ml),
+    ],
 )
 def test_a_state_may_be_called_as_a_value_inside(target: str, form: str, names_inside: object, tmp_path: Path) -> None:
     """`export` verifies that each artifact computes what the network does."""

@@ -217,7 +217,10 @@ EXPORTS: dict[str, Callable[[], tuple[nn.Module, int | None]]] = {
 }
 
 
-@pytest.mark.parametrize("name", EXPORTS)
+HEAVY = ("CNN and LSTM", "(2+1)D, attention to three frames and GRU, a stream")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.heavy if name in HEAVY else ()) for name in EXPORTS])
 def test_networks_of_frames_and_sequences_are_exported_to_every_target(name: str, tmp_path: Path) -> None:
     """Export verifies each artifact over steps and a reset. All arithmetic is in one call of the delegate. A stream is the network on the video."""
     torch.manual_seed(0)

@@ -268,7 +268,7 @@ def test_any_reduction(operation: Any, dims: set[int], keepdim: bool, framed: bo
     agree(operation, torch.randn(1, 3, 4, 5, 6), axes, keepdim, framed=framed)
 
 
-@pytest.mark.parametrize("channels", [(5, 13), (8, 16), (3, 9)])
+@pytest.mark.parametrize("channels", [(5, 13), pytest.param((8, 16), marks=pytest.mark.heavy), pytest.param((3, 9), marks=pytest.mark.heavy)])
 def test_any_number_of_channels_before_other_operations(channels: tuple[int, int]) -> None:
     first, second, third = nn.Conv3d(2, channels[0], 3, padding=1), nn.Conv3d(channels[0], channels[1], (2, 3, 3)), nn.Conv3d(channels[1], 4, 1)
     x = torch.randn(2, 4, 8, 8)

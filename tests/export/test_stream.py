@@ -21,8 +21,8 @@ from clipstep.network.videos import read_subclips
 from clipstep.runtime import Manifest, StepModel
 from clipstep.runtime.bundle.manifest import Flush
 from clipstep.runtime.golden import ParityError
-from clipstep.training.models import build
-from clipstep.training.run import Run, RunInfo
+from clipstep.training.models import build, slowfast_causal_shufflenet
+from clipstep.training.run import Run, RunInfo, save_run
 
 CLASSES = ("fight", "nofight", "other")
 CHANNELS = 3
@@ -114,6 +114,15 @@ def _kept(x: Tensor) -> Tensor:
     return out
 
 
+ASSIGNING = (
+    "a shift of channels, written by assignments",
+    "two of them, with convolutions",
+    "assignments that keep the ends",
+    "and look ahead after a kernel",
+)
+"""They are traced anew for each number of frames, and look at few: fewer steps show all that they do."""
+
+
 @pytest.mark.parametrize(
     ("name", "features", "frames", "delay"),
     [
@@ -147,18 +156,32 @@ def _kept(x: Tensor) -> Tensor:
 )
 def test_steps_are_the_clip_network(name: str, features: nn.Module, frames: int, delay: int) -> None:
     torch.manual_seed(0)
-    _check(Clip(features), frames, delay)
+    _check(Clip(features), frames, delay, 6 if name in ASSIGNING else 10)
 
 
-@given(
+STACKS = given(
     layers=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 2), st.integers(0, 3), st.integers(1, 2)), min_size=1, max_size=3),
     multiple=st.integers(1, 2),
     residual=st.booleans(),
 )
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@STACKS
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example(layers=[(3, 2, 0, 2), (4, 2, 0, 2), (4, 1, 0, 2)], multiple=1, residual=False)  # Reaches over more than 40 frames.
-@torch.no_grad()
 def test_random_stacks_of_temporal_kernels(layers: list[tuple[int, int, int, int]], multiple: int, residual: bool) -> None:
+    _check_stack(layers, multiple, residual)
+
+
+@pytest.mark.heavy
+@STACKS
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_many_random_stacks_of_temporal_kernels(layers: list[tuple[int, int, int, int]], multiple: int, residual: bool) -> None:
+    _check_stack(layers, multiple, residual)
+
+
+@torch.no_grad()
+def _check_stack(layers: list[tuple[int, int, int, int]], multiple: int, residual: bool) -> None:
     torch.manual_seed(1)
     convs = [_conv((kernel, 1, 1), stride, min(padding, dilation * (kernel - 1)), dilation) for kernel, stride, padding, dilation in layers]
     if residual:
@@ -232,7 +255,10 @@ def test_a_network_without_a_mean_over_time_is_refused() -> None:
         StreamedNetwork(Apply(lambda x: x), torch.zeros(1, CHANNELS, 16, 6, 6), 1)
 
 
-@pytest.mark.parametrize(("name", "delay"), [("mobilenet3d", 128), ("shufflenet3d_0.5x", 128), ("i3d", 48), ("r2plus1d_18", 48)])
+OF_TABLE_2 = [pytest.param(*case, marks=pytest.mark.heavy) for case in (("shufflenet3d_0.5x", 128), ("i3d", 48), ("r2plus1d_18", 48))]
+
+
+@pytest.mark.parametrize(("name", "delay"), [("mobilenet3d", 128), *OF_TABLE_2])
 @torch.no_grad()
 def test_networks_of_table_2(name: str, delay: int, randomise: Callable[[nn.Module], nn.Module]) -> None:
     torch.manual_seed(2)
@@ -287,10 +313,20 @@ def test_a_bundle_of_steps_has_its_delay_and_predicts_after_it(streamed_bundle: 
             torch.testing.assert_close(torch.from_numpy(prediction.logits)[None], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_steps_that_are_not_the_clip_network_are_not_exported(run: Run, tmp_path: Path) -> None:
+@pytest.fixture
+def shallow_run(clip: Path, randomise: Callable[[nn.Module], nn.Module], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The paper's network with a unit for each stage."""
+    monkeypatch.setattr(slowfast_causal_shufflenet, "STAGE_UNITS", (1, 1, 1))
+    torch.manual_seed(7)
+    config = {"classes": 3, "frames": 4, "size": 32}
+    info = RunInfo("slowfast_causal_shufflenet", config, CLASSES, (104.0, 101.0, 97.0), (58.0, 57.0, 59.0), 25.0)
+    return Run(randomise(build("slowfast_causal_shufflenet", config)), info, read_subclips(clip, 4, 32)[:5])
+
+
+def test_steps_that_are_not_the_clip_network_are_not_exported(shallow_run: Run, tmp_path: Path) -> None:
     """The paper's network looks ahead within its subclip: shorter steps compute something else."""
     with pytest.raises(ParityError, match="after 2 steps of 2 frames the logits are not those of the network on all of them"):
-        export_network(run.spec("run"), tmp_path / "out.clipstep", ExportOptions(("onnx",), stream=2))
+        export_network(shallow_run.spec("run"), tmp_path / "out.clipstep", ExportOptions(("onnx",), stream=2))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -305,7 +341,8 @@ def test_the_fully_causal_network_takes_fewer_frames_at_a_time(clip: Path, rando
     assert steps == 20 and error < 1e-5
 
 
-def test_the_command_line(clipstep: Callable[..., tuple[int, str, str]], run_folder: Path, tmp_path: Path, clip: Path) -> None:
+def test_the_command_line(clipstep: Callable[..., tuple[int, str, str]], shallow_run: Run, tmp_path: Path) -> None:
+    save_run(run_folder := tmp_path / "run", shallow_run)
     code, _, error = clipstep("export", run_folder, "--out", tmp_path / "x.clipstep", "--stream", 2)
     assert code == 2 and "are not those of the network on all of them" in error and "without --stream" in error
     code, _, error = clipstep("export", run_folder, "--out", tmp_path / "x.clipstep", "--stream", 0)

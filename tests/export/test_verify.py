@@ -169,7 +169,7 @@ def pte_states(graph: fx.Graph) -> None:
     graph.output_node().args = ((logits, newest, first),)
 
 
-@pytest.mark.parametrize("damage", [pte_relu, pte_pool, pte_states])
+@pytest.mark.parametrize("damage", [pte_relu, pytest.param(pte_pool, marks=pytest.mark.heavy), pte_states])
 def test_an_executorch_program_of_a_damaged_graph_is_caught(
     damage: Callable[[fx.Graph], None], pooled: tuple[Bundle, StepProgram], rehash: Rehash
 ) -> None:

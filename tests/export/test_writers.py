@@ -217,9 +217,10 @@ def test_dilated_pools_and_pixels_as_channels(engine: str, tmp_path: Path) -> No
         torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.parametrize("seeds", [range(12), pytest.param(range(12, 60), marks=pytest.mark.heavy)], ids=["few", "many"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_chains_of_moves(engine: str, tmp_path: Path) -> None:
-    for got, expected in run(engine, [chain(seed) for seed in range(60)], tmp_path):
+def test_chains_of_moves(engine: str, seeds: range, tmp_path: Path) -> None:
+    for got, expected in run(engine, [chain(seed) for seed in seeds], tmp_path):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
