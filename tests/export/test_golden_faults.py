@@ -132,7 +132,8 @@ def test_a_fault_that_breaks_an_assertion_of_the_network_is_undetected() -> None
     """A wrong mean breaks its assertion about the frames; what an artifact, which has no assertions, would compute is unknown."""
 
     def see(frames: Tensor) -> Tensor:
-        assert frames.min() >= -100 / 60, "not normalised"
+        if frames.min() < -100 / 60:  # By hand: pytest's `assert` would have the network reach all of pytest, which the purity check goes through.
+            raise AssertionError("not normalised")
         return frames
 
     recorded = record_assessed_golden(_program(Head(see=see)), SCENES, "synthetic")

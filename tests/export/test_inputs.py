@@ -33,7 +33,7 @@ GIVEN: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", GIVEN)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.heavy if name == "flow in pixels" else ()) for name in GIVEN])
 def test_every_target_computes_what_the_network_does(name: str, tmp_path: Path) -> None:
     make, settings = GIVEN[name]
     network, given = make().eval(), settings["input"]
@@ -60,7 +60,14 @@ def test_the_network_gets_the_axes_in_its_order(tmp_path: Path) -> None:
 
     class Place(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            assert x.shape == (1, 2, 3, 5, 4)
+            if x.shape != (
+                1,
+                2,
+                3,
+                5,
+                4,
+            ):  # By hand: pytest's `assert` would have the network reach all of pytest, which the purity check goes through.
+                raise AssertionError(x.shape)
             return torch.stack([x[0, 1, 2, 3, 0], x[0, 0, 1, 4, 3]])[None]
 
     given = Joints(5, ("x", "y"), persons=4)

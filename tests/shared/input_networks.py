@@ -46,7 +46,7 @@ class SkeletonNetwork(nn.Module):
         super().__init__()
         torch.manual_seed(9)
         self.persons, self.norm = persons, nn.BatchNorm1d(JOINTS * COORDINATES)
-        self.blocks = nn.Sequential(GraphConvolution(COORDINATES, 8), GraphConvolution(8, 8), GraphConvolution(8, 12, 2))
+        self.blocks = nn.Sequential(GraphConvolution(COORDINATES, COORDINATES), GraphConvolution(COORDINATES, 12, 2))
         self.head = nn.Conv2d(12, CLASSES, 1)
 
     def forward(self, x: Tensor) -> Tensor:
