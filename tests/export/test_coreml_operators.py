@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from operator_cases import NAMED, A, B, Function, Several
+from operator_cases import NAMED, A, B, Function, Several, lowered_cases
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
@@ -45,7 +45,7 @@ def in_an_ml_program(graph: fx.GraphModule, precision: str, folder: Path, ios: i
 @pytest.fixture(scope="module")
 def graph() -> fx.GraphModule:
     """The lowered graph of all cases."""
-    return lowered(*(function for _, function in NAMED.values()))
+    return lowered_cases("coreml")
 
 
 @pytest.fixture(scope="module", params=["float32", "float16", "float32, iOS 15"])

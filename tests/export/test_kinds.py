@@ -1,6 +1,5 @@
 """Operators of every kind after the lowering, compared with torch, and those that cannot be lowered, with their reasons."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,31 +7,24 @@ from typing import Any
 
 import pytest
 import torch
+from executorch.extension.pybindings import portable_lib
 from onnx.checker import check_model
 from onnxruntime import InferenceSession
-from operations import KINDS, All, X
-from torch import Tensor, fx, nn
+from operations import KINDS, X, lowered_for, network_of
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipstep.export.lowering.lower import LoweringError, lower, lower_graph, simplified
-from clipstep.export.lowering.profile import EngineProfile
+from clipstep.export.lowering.lower import LoweringError, lower
 from clipstep.export.mlprogram import MlProgram
-from clipstep.export.targets import coreml, coreml_writer, executorch, onnx
+from clipstep.export.targets import coreml_writer, executorch, executorch_writer, onnx
+from clipstep.export.targets.executorch_kernels import PRODUCTS
 from clipstep.export.targets.onnx_operations import onnx_model
 
 
-@functools.cache
-def network_of(kind: str) -> tuple[All, Tensor, fx.GraphModule]:
-    """The operations of a kind as a network, its input, and its graph before it is lowered for an engine."""
-    network, x = All(KINDS[kind]), torch.randn(X[1:], generator=torch.Generator().manual_seed(1))
-    return network, x, simplified(network, (x,))
-
-
-@pytest.mark.parametrize("profile", [onnx.PROFILE, executorch.PROFILE], ids=["onnx", "executorch"])
+@pytest.mark.parametrize("target", ["onnx", "executorch"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_operations_of_a_kind(kind: str, profile: EngineProfile) -> None:
-    network, x, graph = network_of(kind)
-    lowered = lower_graph(graph, (x,), profile)
+def test_operations_of_a_kind(kind: str, target: str) -> None:
+    network, lowered = network_of(kind)[0], lowered_for(target, kind)
     other = torch.randn(X[1:], generator=torch.Generator().manual_seed(2))
     for name, got, expected in zip(KINDS[kind], lowered(other), network(other), strict=True):
         assert got.dtype == expected.dtype and got.shape == expected.shape, name
@@ -44,14 +36,30 @@ def test_operations_of_a_kind(kind: str, profile: EngineProfile) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_onnx_files_with_operations_of_a_kind(kind: str) -> None:
     """Written by our own writer alone, and run in onnxruntime."""
-    network, x, graph = network_of(kind)
+    network = network_of(kind)[0]
     names = [f"y{place}" for place in range(len(KINDS[kind]))]
-    model = onnx_model(lower_graph(graph, (x,), onnx.PROFILE), ["x"], names)
+    model = onnx_model(lowered_for("onnx", kind), ["x"], names)
     check_model(model, full_check=True)
     session = InferenceSession(model.SerializeToString())
     other = torch.randn(X[1:], generator=torch.Generator().manual_seed(2))
     for name, got, expected in zip(KINDS[kind], session.run(None, {"x": other.numpy()}), network(other), strict=True):
         torch.testing.assert_close(torch.from_numpy(got), expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_executorch_programs_with_operations_of_a_kind(kind: str, tmp_path: Path) -> None:
+    """Written and run in ExecuTorch, with the products inside of XNNPACK."""
+    network, x, _ = network_of(kind)
+    program: Any = SimpleNamespace(inputs=(x,))
+    placement = executorch_writer.write(lowered_for("executorch", kind), program, "float32", "{}", tmp_path / "step.pte")
+    other = torch.randn(X[1:], generator=torch.Generator().manual_seed(2))
+    results = portable_lib._load_for_executorch(str(tmp_path / "step.pte")).forward([other])
+    for name, got, expected in zip(KINDS[kind], results, network(other), strict=True):
+        assert got.dtype == expected.dtype and got.shape == expected.shape, name
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+    assert len(placement.delegated) <= 3
+    assert not {one.operator.rsplit(".", 1)[0] for one in placement.reasons} & {str(product) for product in PRODUCTS}
+    assert not any(word in name for name in placement.not_delegated for word in ("conv", "mm", "linear", "pool"))
 
 
 class WindowMask(nn.Module):
@@ -80,9 +88,9 @@ def test_a_mask_that_depends_on_no_input_is_a_constant(new: Callable[[Tensor, tu
 @pytest.mark.parametrize("kind", KINDS)
 def test_ml_programs_with_operations_of_a_kind(kind: str, tmp_path: Path) -> None:
     """Written by our own writer alone, and evaluated."""
-    network, x, graph = network_of(kind)
+    network, x, _ = network_of(kind)
     program: Any = SimpleNamespace(input_names=["x"], output_names=[f"y{place}" for place in range(len(KINDS[kind]))], frames=x, states={})
-    coreml_writer.to_ml_program(lower_graph(graph, (x,), coreml.PROFILE), program, "float32").save(str(tmp_path / "step.mlpackage"))
+    coreml_writer.to_ml_program(lowered_for("coreml", kind), program, "float32").save(str(tmp_path / "step.mlpackage"))
     other = torch.randn(X[1:], generator=torch.Generator().manual_seed(2))
     for name, got, expected in zip(KINDS[kind], MlProgram(tmp_path / "step.mlpackage").run([other.numpy()]), network(other), strict=True):
         values = torch.from_numpy(got).to(expected.dtype)

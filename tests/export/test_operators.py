@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from operator_cases import NAMED, A, B, Several
+from operator_cases import lowered_cases
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from clipstep.export import export
-from clipstep.export.lowering.lower import lower
 from clipstep.export.targets import TARGETS, operators
 from clipstep.export.targets.coreml_operations import ml_program
 from clipstep.export.targets.executorch_writer import prepared
@@ -115,9 +114,7 @@ def test_no_operator_of_core_aten_is_without_an_answer() -> None:
 @pytest.mark.parametrize("name", ["onnx", "executorch"])
 def test_a_writer_has_functions_for_what_reaches_it_alone(name: str) -> None:
     """A function for an operator that the lowering always replaces would be dead. For Core ML, tests of its operators hold the same."""
-    profile = next(iter(TARGETS[name].variants.values()))
-    graph = lower(Several([function for _, function in NAMED.values()]), (A, B), profile)
-    assert TARGETS[name].load_writer().OPERATORS.keys() - {getitem} <= {node.target for node in graph.graph.nodes}
+    assert TARGETS[name].load_writer().OPERATORS.keys() - {getitem} <= {node.target for node in lowered_cases(name).graph.nodes}
 
 
 def test_reasons_are_found_in_the_functions_that_a_function_calls() -> None:

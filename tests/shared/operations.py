@@ -3,11 +3,15 @@
 A network of each kind computes all its operations at once, so that a test has one graph for each kind.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
+
+from clipstep.export.lowering.lower import lower_graph, simplified
+from clipstep.export.targets import TARGETS
 
 Operation = Callable[[Tensor], Tensor]
 X = (1, 6, 4, 8, 8)
@@ -432,3 +436,17 @@ class All(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         results = [operation(x[None] * 1) for operation in self.operations.values()]
         return tuple(y.flatten(0, y.ndim - 4) if y.ndim > 4 else y for y in results)
+
+
+@functools.cache
+def network_of(kind: str) -> tuple[All, Tensor, fx.GraphModule]:
+    """The operations of a kind as a network, its input, and its graph before it is lowered for an engine."""
+    network, x = All(KINDS[kind]), torch.randn(X[1:], generator=torch.Generator().manual_seed(1))
+    return network, x, simplified(network, (x,))
+
+
+@functools.cache
+def lowered_for(target: str, kind: str) -> fx.GraphModule:
+    """The operations of a kind as the graph that the writer of a target gets by default. Tests do not change it."""
+    _, x, graph = network_of(kind)
+    return lower_graph(graph, (x,), next(iter(TARGETS[target].variants.values())))

@@ -1,12 +1,16 @@
 """Calls of ATen operators on two values `(1, 6, 4, 5)`, by operator: every operator that a writer takes, and others that networks use."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
+
+from clipstep.export.lowering.lower import lower_graph, simplified
+from clipstep.export.targets import TARGETS
 
 aten = torch.ops.aten
 Function = Callable[[Tensor, Tensor], Any]
@@ -492,3 +496,13 @@ class Several(nn.Module):
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         return tuple(function(*values) for function in self.functions)
+
+
+@functools.cache
+def _all_cases() -> fx.GraphModule:
+    return simplified(Several([function for _, function in NAMED.values()]), (A, B))
+
+
+def lowered_cases(target: str) -> fx.GraphModule:
+    """Every function in `NAMED` in one graph, which is lowered as for the writer of a target by default."""
+    return lower_graph(_all_cases(), (A, B), next(iter(TARGETS[target].variants.values())))
