@@ -5,6 +5,7 @@ exist is exported first.
 Every bundle must open and run, or be refused by a ClipstepError, within limits of time and memory; anything else is printed, and the exit code is 1.
 """
 
+import contextlib
 import io
 import json
 import random
@@ -15,6 +16,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -120,23 +122,29 @@ def _word(text: str) -> str:
     return next((word for part, word in WORDS.items() if part in text), "refused by a check")
 
 
-def fuzz(source: Path, kind: str, count: int, seed: int = 0) -> tuple[Counter[str], list[str]]:
+@contextlib.contextmanager
+def fuzzing(source: Path) -> Iterator[Fuzz]:
+    """Yield a copy of the bundle ``source`` to be damaged, in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="clipstep-fuzz-") as temporary:
+        tried = Fuzz(source, Path(temporary))
+        yield tried
+        tried.worker.stop()
+
+
+def fuzz(tried: Fuzz, kind: str, count: int, seed: int = 0) -> tuple[Counter[str], list[str]]:
     """Return the outcomes of ``count`` damaged bundles from number ``seed`` on, and the faults: outcomes that must not happen."""
     outcomes: Counter[str] = Counter()
     faults: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="clipstep-fuzz-") as temporary:
-        tried = Fuzz(source, Path(temporary))
-        for number in range(seed, seed + count):
-            started = time.monotonic()
-            try:
-                outcome = tried.outcome(kind, number)
-            except Exception:
-                outcome = "FAULT: an exception"
-                faults.append(f"{kind} {number}: {traceback.format_exc()}")
-            if (took := time.monotonic() - started) > SECONDS:
-                faults.append(f"{kind} {number}: took {took:.0f} s")
-            outcomes[outcome] += 1
-        tried.worker.stop()
+    for number in range(seed, seed + count):
+        started = time.monotonic()
+        try:
+            outcome = tried.outcome(kind, number)
+        except Exception:
+            outcome = "FAULT: an exception"
+            faults.append(f"{kind} {number}: {traceback.format_exc()}")
+        if (took := time.monotonic() - started) > SECONDS:
+            faults.append(f"{kind} {number}: took {took:.0f} s")
+        outcomes[outcome] += 1
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     if grown > MEGABYTES:
         faults.append(f"{kind}: this process grew to {grown} MB")
@@ -151,7 +159,8 @@ def main(source: Path, kinds: str = "all", many: str = "", seed: str = "0") -> i
     for kind in KINDS if kinds == "all" else kinds.split(","):
         started = time.monotonic()
         count = int(many) if many else COUNTS.get(kind, 2000)
-        outcomes, faults = fuzz(source, kind, count, int(seed))
+        with fuzzing(source) as tried:
+            outcomes, faults = fuzz(tried, kind, count, int(seed))
         print(f"{kind}: {count} from seed {seed}, {time.monotonic() - started:.0f} s: {dict(outcomes.most_common())}", flush=True)
         for fault in faults[:10]:
             print(fault, flush=True)
