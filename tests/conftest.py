@@ -1,8 +1,10 @@
 """A small run with a real clip's frames, exported once to every target, for the tests of export and benchmarks."""
 
+import fcntl
+import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -17,7 +19,7 @@ from clipstep.export.step import StepProgram, program_of
 from clipstep.network.videos import read_subclips
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.command_line.cli import main
-from clipstep.training.models import build
+from clipstep.training.models import build, shufflenet3d_v1, slowfast_causal_shufflenet, slowfast_fully_causal
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 
 VIDEOS = Path(__file__).parents[1] / "training/demo/fight/videos"
@@ -38,6 +40,15 @@ def _randomise(network: nn.Module) -> nn.Module:
 def randomise() -> Callable[[nn.Module], nn.Module]:
     """Give batch norms random statistics, so that none of them is nearly the identity; return the network in eval mode."""
     return _randomise
+
+
+@pytest.fixture(scope="module")
+def shallow() -> Iterator[None]:
+    """The networks of ShuffleNet units have every kind of unit, and a quarter as many: they are trained and exported in a quarter of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (slowfast_causal_shufflenet, slowfast_fully_causal, shufflenet3d_v1):
+            patch.setattr(module, "STAGE_UNITS", (2, 1, 1))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -70,9 +81,14 @@ def program(run: Run) -> StepProgram:
 
 @pytest.fixture(scope="session")
 def bundle_path(tmp_path_factory: pytest.TempPathFactory, run: Run, run_folder: Path) -> Path:
-    """The run exported to every target. Tests that change it work on a copy."""
-    out = tmp_path_factory.mktemp("bundle") / "small.clipstep"
-    export_network(run.spec(run_folder), out)
+    """The run exported to every target, by the first of pytest's processes that needs it. Tests that change it work on a copy."""
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bundle/small.clipstep"
+    out.parent.mkdir(exist_ok=True)
+    with (out.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            export_network(run.spec(run_folder), out)
     return out
 
 

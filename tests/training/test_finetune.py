@@ -20,6 +20,8 @@ from clipstep.training.models import build
 from clipstep.training.run import Run, RunInfo, load_run, save_run
 from clipstep.training.train_command import train_command
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 STILL = ("--epochs", "1", "--workers", "0", "--batch-size", "2", "--validation", "0", "--learning-rate", "1e-12", "--weight-decay", "0")
 HEAD = ("classifier.weight", "classifier.bias")
 
@@ -156,7 +158,7 @@ def test_max_steps_ends_the_training(tiny_data: Path, tmp_path: Path, monkeypatc
         return step(*args, **kwargs)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", count)
-    options = ("--frames", "16", "--size", "64", "--epochs", "4", "--batch-size", "1")
+    options = ("--frames", "8", "--size", "48", "--epochs", "4", "--batch-size", "1")
     result = _train(tiny_data, tmp_path / "run", *options, "--max-steps", "3")
     assert result.exception is None, result.output
     assert "epoch 1/2  loss" in result.output and "epoch 2/2  loss" in result.output

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from clipstep.runtime import ClipstepError
 from clipstep.training.models import build
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 Make = Callable[..., nn.Module]
 SETTINGS = [{"alpha": 2, "beta": 1}, {"alpha": 4, "beta": 2, "buffer_frames": 2}, {"alpha": 1, "beta": 1, "channels": 2}]
 

@@ -17,6 +17,8 @@ from clipstep.training.losses import subclip_losses
 from clipstep.training.predict import video_logits
 from clipstep.training.run import RunInfo
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 MEAN, STD = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
 INFO = RunInfo("any", {}, ("a", "b", "c"), MEAN, STD, 25.0)
 Make = Callable[..., nn.Module]

@@ -102,7 +102,9 @@ def test_each_learns_two_videos_apart(name: str) -> None:
         loss.backward()
         assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in network.parameters())
         optimizer.step()
-    assert min(losses) < 0.5 * losses[0]
+        if losses[-1] < 0.5 * losses[0]:
+            return
+    pytest.fail(f"the loss stays at half or more: {losses}")
 
 
 @pytest.mark.parametrize("name", [name for name in OTHERS if name != "slowfast_published"])

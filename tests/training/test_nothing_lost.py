@@ -18,6 +18,8 @@ from clipstep.training.run import load_run
 from clipstep.training.train_command import train_command
 from clipstep.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 Cli = Callable[..., tuple[int, str, str]]
 SMALL = ("--frames", "16", "--size", "64", "--epochs", "1", "--workers", "0", "--batch-size", "2", "--validation", "0", "--learning-rate", "0.01")
 

@@ -16,6 +16,8 @@ from clipstep.training.data.trained_on import TrainedOn
 from clipstep.training.run import load_run, note_in_run
 from clipstep.training.train_command import train_command
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 Cli = Callable[..., tuple[int, str, str]]
 QUICK = ["--epochs", "1", "--workers", "0", "--batch-size", "2", "--validation", "0", "--size", "64", "--frames", "4"]
 SPLITS = {1: ("g02", "g13"), 2: ("g13", "g02"), 3: ("g05", "g13"), 4: ("g05", "g02")}
