@@ -1,5 +1,6 @@
 """``--signer``: every command that opens a bundle has it, refuses the bundle of another signer, and works with the right one."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ import click
 import pytest
 
 from clipstep.benchmarks.records import Record, record_lines
-from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle import MANIFEST, Bundle
 from clipstep.runtime.bundle.signature import new_key
 from clipstep.runtime.command_line.cli import COMMANDS, group
 from clipstep.runtime.command_line.sign import sign_bundle
@@ -43,6 +44,9 @@ def places(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path, run_fold
     """What stands for the words of ``INVOCATIONS``: the bundle is signed, the data set has its classes."""
     folder = tmp_path_factory.mktemp("signed")
     bundle, data = Path(shutil.copytree(bundle_path, folder / "small.clipstep")), folder / "data"
+    values = json.loads((bundle / MANIFEST).read_text())
+    values["artifacts"] = [artifact for artifact in values["artifacts"] if artifact["target"] == "onnx"]  # Verified and measured in a moment.
+    (bundle / MANIFEST).write_text(json.dumps(values))
     sign_bundle(bundle, keys[0])
     clips = sorted(FIGHT.glob("Fight/*.mp4"))
     labels = Bundle.open(bundle).manifest.labels

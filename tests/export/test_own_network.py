@@ -1,7 +1,10 @@
 """A user's own network: the page in the docs and the first screen of the README as they are, and mistakes."""
 
+import contextlib
 import hashlib
+import io
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +18,7 @@ import torch
 from clipstep.export import verify
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import Manifest, StepModel
+from clipstep.runtime.command_line.cli import main
 
 PAGE = Path(__file__).parents[2] / "docs/your-own-network.md"
 README = Path(__file__).parents[2] / "README.md"
@@ -36,15 +40,35 @@ def _walk(block: str, folder: Path) -> None:
     """Runs the commands of a block in `folder`; each must print what the block shows, up to its `...`, if it shows anything."""
     for step in re.split(r"^\$ ", block, flags=re.M)[1:]:
         command, _, shown = step.partition("\n")
-        executable = Path(sys.executable).parent
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=folder, capture_output=True, text=True, env={"PATH": f"{executable}:/usr/bin:/bin", "COLUMNS": "200"}
-        )
-        assert (done.returncode, done.stderr) == (0, ""), (command, done.stderr)
-        expected, found = _masked(shown), _masked(done.stdout)
+        code, out, err = _clipstep(shlex.split(command)[1:], folder) if command.startswith("clipstep ") else _bash(command, folder)
+        assert (code, err) == (0, ""), (command, err)
+        expected, found = _masked(shown), _masked(out)
         if expected:
             end = expected.index("...") if "..." in expected else None
-            assert found[:end] == expected[:end], done.stdout
+            assert found[:end] == expected[:end], out
+
+
+def _bash(command: str, folder: Path) -> tuple[int, str, str]:
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, env=environment)
+    return done.returncode, done.stdout, done.stderr
+
+
+def _clipstep(arguments: list[str], folder: Path) -> tuple[int, str, str]:
+    """Run the command line in this process, which has imported what it needs already."""
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.chdir(folder)
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(sys, "argv", ["clipstep", *arguments])
+        patch.setattr(sys, "path", [*sys.path])
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        finally:
+            sys.modules.pop("gestures", None)
+    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ def test_a_pack_of_synthetic_steps_is_smaller_holds_no_footage_and_verifies(clip
 
 
 def test_every_command_takes_a_pack(
-    clipstep: Cli, bundle_path: Path, run_folder: Path, pack: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clipstep: Cli, bundle_path: Path, pack: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temporary, records = tmp_path / "temporary", tmp_path / "records.jsonl"
     temporary.mkdir()
@@ -43,7 +43,7 @@ def test_every_command_takes_a_pack(
     )
     assert "16 on 4 subclips" in clipstep("inspect", pack)[1]
     short = ("--threads", 1, "--rounds", 1, "--steps", 1)
-    assert clipstep("bench", pack, "--run", run_folder, *short, "--out", records)[0] == 0
+    assert clipstep("bench", pack, *short, "--out", records)[0] == 0
     assert pack.name in clipstep("report", pack, records)[1]
     for command in (("bench", pack, "--arch", "arm64", "--record"),):
         code, _, error = clipstep(*command)

@@ -225,32 +225,44 @@ def test_a_version_is_in_the_range_or_refused(installed: str, fits: bool, monkey
         TORCH.check()
 
 
-def _clipstep(prepared: str, *arguments: object) -> str:
-    """The command line in a process where `prepared` ran before; what it writes to standard error."""
+NETWORK = """
+from torch import nn
+
+def network():
+    return nn.Sequential(nn.Conv3d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2))
+"""
+
+
+def _export(prepared: str, folder: Path, target: str) -> str:
+    """The command line exports a small network in a process where `prepared` ran before; what it writes to standard error."""
+    (folder / "tiny.py").write_text(NETWORK)
+    (folder / "labels.txt").write_text("a\nb\n")
     code = f"import sys\n{prepared}\nfrom clipstep.runtime.command_line.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    network = ("--model", "tiny:network", "--random-weights", "--labels", "labels.txt", "--frames", "4", "--size", "16")
+    command = [sys.executable, "-c", code, "export", *network, "--target", target, "--out", "a.clipstep"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert (done.returncode, done.stdout) == (2, ""), done
     return "".join(line for line in done.stderr.splitlines(keepends=True) if line.startswith(("error", "Traceback")))
 
 
 @pytest.mark.parametrize(
-    ("library", "module", "version", "requirement"),
+    ("library", "module", "version", "requirement", "target"),
     [
-        ("torch", "torch", "2.14.0+cpu", "torch>=2.13,<2.14"),
-        ("executorch", "executorch.version", "1.5.0", "executorch>=1.5.1,<1.6"),
-        ("coremltools", "coremltools", "9.1", "coremltools>=9.0,<9.1"),
+        ("torch", "torch", "2.14.0+cpu", "torch>=2.13,<2.14", "onnx"),
+        ("executorch", "executorch.version", "1.5.0", "executorch>=1.5.1,<1.6", "executorch"),
+        ("coremltools", "coremltools", "9.1", "coremltools>=9.0,<9.1", "coreml"),
     ],
 )
-def test_export_refuses_another_version(library: str, module: str, version: str, requirement: str, run_folder: Path, tmp_path: Path) -> None:
+def test_export_refuses_another_version(library: str, module: str, version: str, requirement: str, target: str, tmp_path: Path) -> None:
     prepared = f"import {module} as library; library.__version__ = {version!r}"
-    assert _clipstep(prepared, "export", run_folder, "--out", tmp_path / "a.clipstep") == (
+    assert _export(prepared, tmp_path, target) == (
         f"error: this version of {library} is not supported, because clipstep uses parts of {library} that are not public; "
         f"got {version}; expected {requirement}; pip install '{requirement}'\n"
     )
 
 
-def test_export_says_which_name_is_gone(run_folder: Path, tmp_path: Path) -> None:
-    said = _clipstep("import torch._guards; del torch._guards.TracingContext", "export", run_folder, "--out", tmp_path / "a.clipstep")
+def test_export_says_which_name_is_gone(tmp_path: Path) -> None:
+    said = _export("import torch._guards; del torch._guards.TracingContext", tmp_path, "onnx")
     assert said.startswith("error: torch 2.13") and "lacks what clipstep uses of it; got cannot import name 'TracingContext'" in said
 
 
