@@ -90,7 +90,7 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("inside")
-@pytest.mark.parametrize("verb", ["verify", "bench"])
+@pytest.mark.parametrize("verb", ["verify", pytest.param("bench", marks=pytest.mark.heavy)])
 def test_the_network_is_taken_by_its_factory_and_weights(verb: str, clipstep: Cli) -> None:
     code, said, error = clipstep(verb, "own.clipstep", "--model", FACTORY["model"], "--weights", FACTORY["weights"], *COMMANDS[verb])
     assert code == 0, error

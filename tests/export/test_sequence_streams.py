@@ -181,8 +181,17 @@ def test_steps_of_one_frame() -> None:
     test_steps_are_the_network_on_all_frames_so_far("attention to three frames", 1)
 
 
+HEAVY = ("an LSTM cell by hand, the last step", "a transformer layer, then a GRU")
+
+
 @pytest.mark.parametrize(
-    ("name", "frames"), [*((name, 3) for name in LATE), ("LSTM, the last step", 1), ("GRU, the hidden state", 1), ("no padding", 2)]
+    ("name", "frames"),
+    [
+        *(pytest.param(name, 3, marks=pytest.mark.heavy if name in HEAVY else ()) for name in LATE),
+        ("LSTM, the last step", 1),
+        ("GRU, the hidden state", 1),
+        ("no padding", 2),
+    ],
 )
 @torch.no_grad()
 def test_a_network_that_looks_ahead_is_late_and_ends_as_the_network_on_the_whole_video(name: str, frames: int) -> None:
