@@ -103,7 +103,7 @@ def test_resuming_without_a_checkpoint_starts_a_training(tiny_data: Path, tmp_pa
 
 def test_a_training_out_of_time_can_be_resumed(tiny_data: Path, tmp_path: Path) -> None:
     """Stopped by its time limit in the first epoch, it leaves a run without a checkpoint; then it is resumed with enough time."""
-    options = ("--validation", "0", "--epochs", "2", "--accumulate", "1", "--batch-size", "1", "--workers", "0", "--frames", "8", "--size", "32")
+    options = ("--validation", "0", "--epochs", "2", "--accumulate", "1", "--batch-size", "1", "--workers", "0", "--frames", "8", "--size", "48")
     first = _train(tiny_data, tmp_path / "run", *options, "--max-minutes", "0.0001")
     assert first.exception is None and (tmp_path / "run/run.json").exists()
     assert (tmp_path / "run/log.csv").read_text().splitlines()[1].startswith("1,False,")
