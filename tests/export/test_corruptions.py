@@ -127,7 +127,7 @@ ALONE = {"states swapped": tuple(FILES), "another mean": ("onnx", "executorch")}
     ("name", "targets"),
     [(name, ALONE.get(name, ("onnx",))) for name in CORRUPTED]
     + [pytest.param(name, ("executorch", "coreml"), marks=pytest.mark.heavy) for name in CORRUPTED if name != "states swapped"],
-    ids="-".join,
+    ids=lambda value: value if isinstance(value, str) else " and ".join(value),
 )
 def test_a_corrupted_artifact_of_each_target_is_caught_alone(
     name: str, targets: tuple[str, ...], right: tuple[Run, Path], tmp_path: Path, clipstep: Cli
