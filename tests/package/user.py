@@ -107,7 +107,7 @@ def beside_other_runtimes(bundle: Path, weights: Path) -> float:
 def before_and_after(before: Path, after: Path, limits: Path) -> list[str]:
     comparison: Comparison = compare(before, after, limits=limits, relative_to="naive rank-5 ONNX")
     above: tuple[ComparedConfiguration, ...] = comparison.above_limits
-    again: Comparison = compare(bench(before), bench(after), limits={"*": 1.1}, steps=5)
+    again: Comparison = compare(bench(before), bench(after), limits={"*": 1.1})
     return [f"{each.name}: {each.ratio:.2f} {each.interval} {each.verdict}" for each in (*above, *again.configurations)] + list(comparison.notes)
 
 
