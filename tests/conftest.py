@@ -58,6 +58,12 @@ def clip() -> Path:
 
 
 @pytest.fixture(scope="session")
+def clip_at_25() -> Path:
+    """A real video of 25 frames a second, as the small run and most networks of the tests have; `clip` has 20, which `clipstep run` says."""
+    return VIDEOS / "Fight/v_Fight_g13_c01.mp4"
+
+
+@pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
     """A run of a network of 4 frames of 32x32 and three classes, with random weights and a real clip's subclips."""
     torch.manual_seed(7)

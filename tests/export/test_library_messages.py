@@ -60,7 +60,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("network", ["Plain", "Compiled", "Old"])
-def test_every_command_prints_nothing_to_standard_error(network: str, folder: Path, clip: Path, clipstep: Cli) -> None:
+def test_every_command_prints_nothing_to_standard_error(network: str, folder: Path, clip_at_25: Path, clipstep: Cli) -> None:
     """torch warns about each of these networks somewhere, about the plain one in an export as a stream; converters warn about any."""
     options = ("--stream", "2") if network == "Plain" else ("--target", "onnx")
     model = ("--model", f"some:{network}")
@@ -68,7 +68,7 @@ def test_every_command_prints_nothing_to_standard_error(network: str, folder: Pa
         ("export", *model, *SHAPE, *options, "--out", "a.clipstep"),
         ("verify", "a.clipstep", *model),
         ("inspect", "a.clipstep"),
-        ("run", "a.clipstep", str(clip)),
+        ("run", "a.clipstep", str(clip_at_25)),
         ("pack", "a.clipstep", "--for", "python", "--golden", "synthetic", *model, "--out", "a.clipstep.zip"),
         ("verify", "a.clipstep.zip"),
     ):

@@ -72,10 +72,10 @@ def _clipstep(arguments: list[str], folder: Path) -> tuple[int, str, str]:
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
+def walked(tmp_path_factory: pytest.TempPathFactory, clip_at_25: Path) -> Path:
     """The folder in which the page's commands were run, each with the output that the page shows, if it shows one."""
     folder = tmp_path_factory.mktemp("own")
-    shutil.copy(clip, folder / "video.mp4")
+    shutil.copy(clip_at_25, folder / "video.mp4")
     (folder / "gestures.py").write_text(next(block for kind, block in _blocks(PAGE) if kind == "python"))
     blocks = [block for _, block in _blocks(PAGE) if block.startswith("$ ")]
     assert len(blocks) == 2

@@ -102,18 +102,18 @@ def test_what_cannot_be_packed(
     assert Path("there.clipstep.zip").read_text() == "something of mine" and not Path("x.clipstep.zip").exists()
 
 
-def test_missing_and_extra_files_are_named(clipstep: Cli, bundle_copy: Path, clip: Path, tmp_path: Path) -> None:
+def test_missing_and_extra_files_are_named(clipstep: Cli, bundle_copy: Path, clip_at_25: Path, tmp_path: Path) -> None:
     (bundle_copy / "step.pte").unlink()
     for name in (".DS_Store", "step-float32.mlpackage/.DS_Store", "step-float32.mlpackage/Data/._weights"):
         (bundle_copy / name).write_bytes(b"Finder")
-    code, out, error = clipstep("run", bundle_copy, clip)
+    code, out, error = clipstep("run", bundle_copy, clip_at_25)
     assert code == 0 and out.startswith("step.onnx") and error == f"note: {bundle_copy}: missing: step.pte\n"
     code, out, _ = clipstep("inspect", bundle_copy)
     assert code == 0 and "step.pte: executorch" in out and "MISSING" in out
     assert "extra         .DS_Store, step-float32.mlpackage/.DS_Store, step-float32.mlpackage/Data/._weights: not named" in out
     code, out, error = clipstep("verify", bundle_copy)
     assert code == 2 and out.count("equal") == 3 and f"error: {bundle_copy}: not verified, because these are missing: step.pte" in error
-    code, _, error = clipstep("run", bundle_copy, clip, "--engine", "executorch")
+    code, _, error = clipstep("run", bundle_copy, clip_at_25, "--engine", "executorch")
     assert code == 2 and "step.pte is missing; copy the bundle again, whole" in error
     assert clipstep("pack", bundle_copy, "--for", "ios", "--out", tmp_path / "x.clipstep.zip")[0] == 0
     names = zipfile.ZipFile(tmp_path / "x.clipstep.zip").namelist()
