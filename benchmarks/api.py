@@ -12,6 +12,7 @@ from clipstep.benchmarks.options import ROUNDS, STEPS, BenchOptions, thread_coun
 from clipstep.benchmarks.peers.comparison import PeersResult, compare_peers
 from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import Record
+from clipstep.benchmarks.whole_stream import check_video
 from clipstep.export.network_source import given_network
 from clipstep.export.reference import reference_network
 from clipstep.runtime.bundle import Bundle
@@ -70,6 +71,8 @@ def bench(
         if left_out:
             file, reason = next(iter(left_out.items()))
             raise ClipstepError(f"{file} cannot be measured: {reason}")
+        if whole is not None:
+            check_video(opened, whole)
         if network is not None:
             reference_network(opened, network)
         return bench_bundle(opened, network, options, new_console(quiet=True), nullcontext)

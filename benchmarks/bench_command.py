@@ -18,6 +18,7 @@ from clipstep.benchmarks.output import append_records, record_table, whole_strea
 from clipstep.benchmarks.phone import phone_command
 from clipstep.benchmarks.profile import check_plot, plot_bars, profile_bundle, profile_table
 from clipstep.benchmarks.records import InstructionRecord, Record
+from clipstep.benchmarks.whole_stream import check_video
 from clipstep.export.network_source import NetworkSource, given_network, network_options
 from clipstep.runtime.bundle import MANIFEST, Bundle, open_for_command
 from clipstep.runtime.bundle.recording import check_recordable, record_arm64
@@ -126,6 +127,8 @@ def bench_command(
     opened, console = click.get_current_context().with_resource(open_for_command(bundle, signer)), new_console()
     if record:
         check_recordable(opened)
+    if video is not None:
+        check_video(opened, video)
     if network is not None:
         check_network(opened, network)
     elif not no_reference and profile is None:

@@ -18,7 +18,6 @@ from rich.progress import track
 from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import SPINNING, WHOLE_STREAM, ColdStart, Configuration, Parts, Record, this_device
-from clipstep.benchmarks.whole_stream import check_video
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.bundle.manifest import Artifact
@@ -131,8 +130,6 @@ def bench_bundle(
     """
     records = []
     left_out = check_engines(bundle)
-    if options.video is not None:
-        check_video(bundle, options.video)
     for file, reason in left_out.items():
         console.print(f"left out: {file}: {reason}", soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
