@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from clipstep.export import export, verify
 from clipstep.export.interrupts import interruptible
@@ -339,9 +340,10 @@ def test_training_restores_the_random_generators(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(training, "split_by_group", lambda *_: ((), ()))
     monkeypatch.setattr(training, "check_out", lambda *_, **__: None)
+    monkeypatch.setattr(training, "describe_balance", lambda *_: "")
     monkeypatch.setattr(training, "build", drawn)
     job = training.Job.__new__(training.Job)
-    object.__setattr__(job, "data", type("Data", (), {"train": (), "warnings": ()}))
+    object.__setattr__(job, "data", type("Data", (), {"labels": (), "train": (), "validation": (), "warnings": ()}))
     object.__setattr__(job, "config", type("Config", (), {"validation": 0.0, "seed": 3}))
     object.__setattr__(job, "out", Path("nowhere"))
     object.__setattr__(job, "resume", False)
@@ -350,7 +352,7 @@ def test_training_restores_the_random_generators(monkeypatch: pytest.MonkeyPatch
     object.__setattr__(job, "model_config", {})
     before = _generators()
     with pytest.raises(ClipstepError, match="stopped here"):
-        training.train(job, None)  # type: ignore[arg-type]
+        training.train(job, Console(quiet=True))
     assert _generators() == before
     with preserved_rng_state():
         torch.manual_seed(1), random.seed(1), np.random.seed(1)

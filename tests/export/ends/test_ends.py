@@ -182,7 +182,7 @@ def test_evaluate_predicts_as_the_clip_network_for_every_video(
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     right = {"each": 0, "alone": 0}
     for line in (videos / "testlist01.txt").read_text().split():
-        subclips = read_subclips(videos / "videos" / line, 2, SIZE)
+        subclips = read_subclips(videos / "videos" / line, 2, SIZE, fps=delayed_run.info.fps)
         expected = eager(delayed_run, subclips.flatten(0, 1).numpy())
         np.testing.assert_allclose(found[Path(line).name], torch.from_numpy(expected).softmax(0), atol=1e-5)
         right["each"] += CLASSES[expected.argmax()] == line.split("/")[0]
