@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from clipstep.runtime import GoldenSteps, StepModel
 from clipstep.runtime.bundle import tree_sha256, tree_size
 from clipstep.runtime.bundle.format_version import SCHEMA_VERSION
 from clipstep.runtime.bundle.manifest import Artifact, Export, Golden, Input, Manifest, Parity, Placement, RunProvenance, State
+from clipstep.runtime.command_line.cli import main
 
 T, SIZE, LABELS, INITIAL = 4, 8, ("red", "green", "blue"), 0.25
 VIDEOS = Path(__file__).parents[2] / "training/demo/fight/videos"
@@ -126,6 +128,21 @@ def model(bundle_path: Path) -> Iterator[StepModel]:
 def clip() -> Path:
     """A real video."""
     return VIDEOS / "Fight/v_Fight_g02_c01.mp4"
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`start("run", BUNDLE, VIDEO)` runs the command line here and gives its exit code."""
+
+    def call(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["clipstep", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    return call
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`clipstep run`: top-k as the video goes on; a mistake is one line and exit code 2."""
 
 import re
-import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -12,25 +11,9 @@ import numpy as np
 import pytest
 
 from clipstep.runtime import StepModel, read_frames
-from clipstep.runtime.command_line.cli import main
 
 WriteVideo = Callable[..., Path]
 Start = Callable[..., int]
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Start:
-    """`start("run", BUNDLE, VIDEO)` runs the command line here and gives its exit code."""
-
-    def call(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["clipstep", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return call
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ import pytest
 from PIL import Image
 
 from clipstep.runtime import ClipstepError, DamagedVideoError, Prediction, StepModel, VideoError, VideoPrediction, predict_video, read_timed_frames
-from clipstep.runtime.command_line.cli import main
 from clipstep.runtime.outputs.finding import finding
 from clipstep.runtime.outputs.fonts import drawable
 from clipstep.runtime.outputs.lines import lines_of, spread
@@ -32,21 +31,6 @@ WriteVideo = Callable[..., Path]
 Start = Callable[..., int]
 HOSTILE = ("a,b 00:00:00,000 --> 9", 'Füße "日本"', "<i>{\\an8} $x^$")
 """Labels that would break a table, subtitles or a plot that took them as they are."""
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Start:
-    """`start("run", BUNDLE, VIDEO)` runs the command line here and gives its exit code."""
-
-    def call(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["clipstep", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return call
 
 
 @pytest.fixture
