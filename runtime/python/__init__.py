@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from clipstep.runtime.errors import ClipstepError, EngineError
     from clipstep.runtime.golden import GoldenSteps, ParityError, check_golden
     from clipstep.runtime.inspection import inspect
+    from clipstep.runtime.live import LiveVideo
     from clipstep.runtime.model import StepModel, StepOutputs
     from clipstep.runtime.outputs.output import VideoPrediction
     from clipstep.runtime.stream import Prediction, Stream
@@ -39,6 +40,7 @@ __all__ = [
     "DamagedVideoError",
     "EngineError",
     "GoldenSteps",
+    "LiveVideo",
     "Manifest",
     "ParityError",
     "Prediction",
@@ -66,6 +68,7 @@ __getattr__ = lazy_names(  # Lazily: the process of an engine, in which a stream
         "errors": ("ClipstepError", "EngineError"),
         "golden": ("GoldenSteps", "ParityError", "check_golden"),
         "inspection": ("inspect",),
+        "live": ("LiveVideo",),
         "model": ("StepModel", "StepOutputs"),
         "outputs.output": ("VideoPrediction",),
         "stream": ("Prediction", "Stream"),

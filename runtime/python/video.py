@@ -209,10 +209,10 @@ def read_pictures(
                         waiting.clear()
     except (av.FFmpegError, ValueError) as error:
         if count == 0:
-            raise _undecodable(path, _reason(error)) from error
+            raise _undecodable(path, reason_of(error)) from error
         raise DamagedVideoError(
             f"{path}: cannot be decoded to its end",
-            got=f"{_reason(error)}, after {counted(count, 'frame')} and {seconds:.2f} s",
+            got=f"{reason_of(error)}, after {counted(count, 'frame')} and {seconds:.2f} s",
             expected="a video that FFmpeg reads",
             fix="re-encode or replace it",
         ) from error
@@ -284,14 +284,17 @@ def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, 
     try:
         container = av.open(f"file:{path}", options=ONLY_THIS_FILE)
     except (av.FFmpegError, ValueError) as error:  # PyAV raises ValueError for an unknown name of a channel layout, for example.
-        unlisted = getattr(error, "errno", None) == errno.EINVAL  # FFmpeg's error for a format that is not on the whitelist.
-        raise _undecodable(path, "a playlist or another format that holds no video itself" if unlisted else _reason(error)) from error
+        raise _undecodable(path, reason_not_opened(error)) from error
     with container:
-        yield container, _video_stream(container, path)
+        yield container, video_stream_of(container, path)
 
 
-def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """Return the stream that FFmpeg takes for the best one, by default flags, damage and bit rate; the picture on a cover is none."""
+def video_stream_of(container: av.container.InputContainer, path: Path | str) -> av.VideoStream:
+    """Return the stream that FFmpeg takes for the best one, by default flags, damage and bit rate; the picture on a cover is none.
+
+    Raises:
+        VideoError: there is none, or FFmpeg does not know its codec. It begins with `path`.
+    """
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
         kinds = ["a cover picture" if other.disposition & Disposition.attached_pic else other.type for other in container.streams]
@@ -306,7 +309,13 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     return stream
 
 
-def _reason(error: Exception) -> str:
+def reason_not_opened(error: Exception) -> str:
+    """Return why FFmpeg did not open what `ONLY_THIS_FILE` or another list of formats restricts."""
+    unlisted = getattr(error, "errno", None) == errno.EINVAL  # FFmpeg's error for a format that is not on the list.
+    return "a playlist or another format that holds no video itself" if unlisted else reason_of(error)
+
+
+def reason_of(error: Exception) -> str:
     """Return FFmpeg's message without its number and path."""
     return str(getattr(error, "strerror", None) or error)
 

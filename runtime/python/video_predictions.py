@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
@@ -12,13 +13,16 @@ from clipstep.runtime.resize import center_box
 from clipstep.runtime.video import LONGEST_PAUSE, DamagedVideoError, VideoError, frame_rate, read_pictures, resampler_of_file
 from clipstep.runtime.wording import counted
 
+if TYPE_CHECKING:
+    from clipstep.runtime.live import LiveVideo
+
 Note = Callable[[str], object]
 """A function that is told what the user should know and what is no error, such as that a video has another rate than the model."""
 
 
 def predict_video(
     model: StepModel,
-    video: str | Path,
+    video: "str | Path | LiveVideo",
     *,
     save: Sequence[str | Path] = (),
     top: int = 3,
@@ -31,17 +35,20 @@ def predict_video(
 
     Args:
         model: a model that takes RGB frames.
-        video: the video file.
+        video: the video file, or a `LiveVideo`: a camera or a network stream, until it ends or you call its `stop`.
         save: files to write, in the format of their suffix (docs/running.md). They are there when the last prediction was taken, all or none.
         top: how many of the likeliest classes are shown in those files.
-        every_frame: take every frame once; otherwise frames are left out or repeated so as to keep the model's rate, as in training.
-        partial: take what a damaged video gives before the damage.
+        every_frame: take every frame once; otherwise frames are left out or repeated so as to keep the model's rate, as in training. Not for live
+            video.
+        partial: take what a damaged video gives before the damage. The files of a live video that was lost always have what it gave before.
         force: replace files of `save` that exist.
         note: is called with each remark, such as that the video's rate is not the model's.
 
     Raises:
         VideoError: the video cannot be read or is too short.
-        ClipstepError: the model takes no RGB frames; or a file of `save` has an unknown suffix, exists, or cannot be written.
+        DamagedVideoError: a live video was lost; its files are there.
+        ClipstepError: the model takes no RGB frames; `every_frame` or `partial` is given for a live video; or a file of `save` has an unknown suffix,
+            exists, or cannot be written.
 
     Example:
         ```python
@@ -50,12 +57,22 @@ def predict_video(
         ```
     """
     note = note or (lambda _: None)
-    source = source_of(model, Path(video), top)
+    shown = Path(video) if isinstance(video, str | Path) else video
+    if not isinstance(shown, Path) and (every_frame or partial):
+        raise ClipstepError(f"{shown.name}: every_frame and partial are for video files", fix="leave them out")
+    source = source_of(model, shown, top)
     with saving([(Path(path), format_of(Path(path))) for path in save], source, force=force) as outputs:
-        yield from predictions(model, source.video, outputs, every_frame=every_frame, partial=partial, note=note)
+        if isinstance(shown, Path):
+            yield from predictions(model, shown, outputs, every_frame=every_frame, partial=partial, note=note)
+            return
+        from clipstep.runtime.live.live_predictions import live_predictions
+
+        lost = yield from live_predictions(model, shown, outputs, note=note)
+    if lost is not None:
+        raise lost
 
 
-def source_of(model: StepModel, video: Path, top: int, name: str | None = None) -> Source:
+def source_of(model: StepModel, video: "Path | LiveVideo", top: int, name: str | None = None) -> Source:
     """Return what outputs need to know of a video and its model, which must take RGB frames; `name` is the model's in the error."""
     spec = model.interface.input
     if not spec.takes_video:
@@ -66,7 +83,8 @@ def source_of(model: StepModel, video: Path, top: int, name: str | None = None) 
             expected="one for RGB frames",
             fix=f"push them frame by frame in Python: StepModel.load(...).stream().push(frame){flow}",
         )
-    return Source(video, model.labels, top, spec.shape[0] * spec.frame_stride / spec.fps)
+    called, file = (str(video), video) if isinstance(video, Path) else (video.name, None)
+    return Source(called, file, model.labels, top, spec.shape[0] * spec.frame_stride / spec.fps)
 
 
 def predictions(
@@ -96,7 +114,7 @@ def predictions(
         for picture in read_pictures(video, threads=decoders):
             if taken_at is None:
                 rate = frame_rate(video)
-                _note_other_rate(video, rate, spec.fps, note, every_frame=every_frame)
+                note_other_rate(str(video), rate, spec.fps, note, "every one goes to a model for" if every_frame else "taken at")
             taken_at = picture.seconds
             watch(taken_at)
             for output in outputs:
@@ -109,7 +127,7 @@ def predictions(
                 pushed += 1
                 if prediction := stream.push(picture.square(center_box(*picture.shape), spec.shape[1])):
                     said += 1
-                    yield _given(outputs, VideoPrediction(start, end, False, prediction))
+                    yield given_to(outputs, VideoPrediction(start, end, False, prediction))
     except DamagedVideoError as damage:
         if not partial:
             raise VideoError(f"{damage}, or add --partial to take what was read") from damage
@@ -118,7 +136,7 @@ def predictions(
         note(f"{video}: {counted(pauses, 'pause')} of more than {LONGEST_PAUSE:g} s, cut out")
     whole = stream.flush()
     if whole is not None:
-        yield _given(outputs, VideoPrediction(0.0, end, True, whole))
+        yield given_to(outputs, VideoPrediction(0.0, end, True, whole))
     elif not said:
         needed = model.interface.frames_needed
         raise VideoError(f"{video}: too short", got=f"{pushed} frames", expected=f"at least {needed}", fix="use a longer video")
@@ -127,14 +145,14 @@ def predictions(
             note(remark)
 
 
-def _given(outputs: Sequence[Output], said: VideoPrediction) -> VideoPrediction:
+def given_to(outputs: Sequence[Output], said: VideoPrediction) -> VideoPrediction:
+    """Give the outputs a prediction, and return it."""
     for output in outputs:
         output.add(said)
     return said
 
 
-def _note_other_rate(video: Path, rate: float, wanted: float, note: Note, *, every_frame: bool) -> None:
-    """Say what becomes of a video whose rate is another than the model's."""
+def note_other_rate(name: str, rate: float, wanted: float, note: Note, taken: str = "taken at") -> None:
+    """Say what becomes of a video whose rate is another than the one wanted, in frames a second."""
     if max(rate, wanted) > SAME_RATE * min(rate, wanted):
-        taken = f"every one goes to a model for {wanted:.4g}" if every_frame else f"taken at {wanted:.4g}"
-        note(f"{video}: {rate:.4g} frames a second, {taken}")
+        note(f"{name}: {rate:.4g} frames a second, {taken} {wanted:.4g}")

@@ -23,3 +23,10 @@ def either(names: Sequence[str]) -> str:
 def counted(number: int, thing: str) -> str:
     """Return a number with its noun, such as `1 state` or `2 states`."""
     return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def without_secrets(url: str) -> str:
+    """Return an address without a user's name and password before the host, and without what follows a `?`."""
+    scheme, _, rest = url.partition("://")
+    server, slash, path = rest.partition("/")
+    return f"{scheme}://{server.rpartition('@')[2]}{slash}{path.partition('?')[0]}" if rest else url

@@ -103,7 +103,7 @@ def test_times_of_subtitles(seconds: float, text: str) -> None:
 
 
 def test_the_prediction_at_the_end_shares_the_time_of_one_that_is_known_then(tmp_path: Path) -> None:
-    output = Subtitles(tmp_path / "out.srt", Source(tmp_path, ("a", "b"), 1, 0.5))
+    output = Subtitles(tmp_path / "out.srt", Source("video", tmp_path, ("a", "b"), 1, 0.5))
     for end, at_end in ((0.5, False), (1.0, False), (1.0, True)):
         output.add(VideoPrediction(0.0, end, at_end, Prediction(0, 4, np.array([0, 1], np.float32), ("a", "b"))))
     output.finish(1.0)
@@ -258,7 +258,7 @@ def test_labels_of_lines_are_moved_apart_and_stay_in_order() -> None:
 
 def test_the_plots_pictures_are_those_of_their_times(colours: Path, tmp_path: Path) -> None:
     """The video is 130x96 and 0.4 s long: the first picture below the axis is red, the last one green."""
-    plot = Plot(tmp_path / "out.png", Source(colours, ("a", "b"), 1, 0.16))
+    plot = Plot(tmp_path / "out.png", Source("video", colours, ("a", "b"), 1, 0.16))
     for picture in read_pictures(colours):
         plot.show(picture)
     plot.add(VideoPrediction(0.0, 0.16, False, Prediction(0, 4, np.array([0, 1], np.float32), ("a", "b"))))

@@ -7,17 +7,19 @@ import click
 
 from clipstep.runtime.bundle import open_for_command
 from clipstep.runtime.command_line.options import OutputFile, command, signer_option
-from clipstep.runtime.command_line.run_lines import line_of, note, say
+from clipstep.runtime.command_line.run_lines import note, print_prediction, say
+from clipstep.runtime.command_line.run_live import run_live
 from clipstep.runtime.command_line.run_progress import duration_of, progress_bar
-from clipstep.runtime.command_line.terminal import print_json
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.filesystem.path_checks import URL, check_readable
+from clipstep.runtime.live import LiveVideo
+from clipstep.runtime.live.places import CAMERA
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.outputs.json_lines import values_of
 from clipstep.runtime.outputs.output import Source
 from clipstep.runtime.outputs.saving import FORMATS, check_files, format_of, saving
 from clipstep.runtime.video_predictions import predictions, source_of
-from clipstep.runtime.wording import either
+from clipstep.runtime.wording import either, without_secrets
 
 
 @command(
@@ -25,11 +27,13 @@ from clipstep.runtime.wording import either
     groups={
         "Files to write": ("csv", "jsonl", "plot", "save", "force"),
         "The video": ("every_frame", "partial", "workers"),
+        "Live video": ("url", "reconnect", "duration"),
         "The model": ("engine", "threads", "signer"),
     },
+    needs=[("reconnect", "url")],
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("video", type=click.Path(path_type=Path))
+@click.argument("video", required=False)
 @click.option("--engine", default="onnxruntime", show_default=True, help=f"One of {', '.join(ENGINES)}.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many classes to print.")
@@ -51,10 +55,15 @@ from clipstep.runtime.wording import either
     help=f"Write a file by its suffix, {either(list(FORMATS))}: subtitles, the video with its predictions drawn over it, or one of the above.",
 )
 @click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option(
+    "--url", help="Read a stream, or a file on a server, in place of VIDEO: an address that begins with rtsp://, rtsps://, http:// or https://."
+)
+@click.option("--reconnect", type=click.FloatRange(0), help="For how many seconds to try again after --url was lost; by default 30.")
+@click.option("--duration", type=click.FloatRange(0, min_open=True), help="End a camera or --url after so many seconds; otherwise Ctrl-C ends it.")
 @click.option("--workers", type=click.IntRange(1), help="How many videos of a folder to run at a time; by default as many as there are cores.")
 def run_command(
     bundle: Path,
-    video: Path,
+    video: str | None,
     engine: str,
     threads: int,
     top: int,
@@ -67,53 +76,81 @@ def run_command(
     plot: Path | None,
     save: tuple[Path, ...],
     force: bool,
+    url: str | None,
+    reconnect: float | None,
+    duration: float | None,
     workers: int | None,
 ) -> None:
     """Run BUNDLE on VIDEO and print the likeliest classes after each subclip, and at the end of the video if they come late.
 
-    VIDEO may be a folder: all videos in it are run, and the last prediction for each of them is printed.
+    VIDEO may be a folder: all videos in it are run, and the last prediction for each of them is printed. `camera:0` is the first camera of this
+    computer, `camera:NAME` one by its name.
     """
     given = ((csv, ".csv"), (jsonl, ".jsonl"), (plot, ".png"), *((path, format_of(path)) for path in save))
     files = [(path, kind) for path, kind in given if path is not None]
-    is_folder = video.is_dir()
-    _check(files, video, force=force)
-    if workers is not None and not is_folder:
+    shown = _shown(video, url, reconnect, duration)
+    is_folder = isinstance(shown, Path) and shown.is_dir()
+    if not isinstance(shown, Path):
+        for option, value in (("--every-frame", every_frame), ("--partial", partial), ("--workers", workers)):
+            if value:
+                raise ClipstepError(f"{option} does nothing for live video", got=shown.name, fix="leave it out")
+    elif workers is not None and not is_folder:
         raise ClipstepError("--workers does nothing for one video", fix="leave it out, or name a folder of videos")
+    _check(files, shown if isinstance(shown, Path) else None, force=force)
     opened = click.get_current_context().with_resource(open_for_command(bundle, signer, lazily=True))
     with StepModel.load(opened, engine, threads, isolated=True) as model:
-        source = source_of(model, video, top, str(bundle))
+        source = source_of(model, shown, top, str(bundle))
         if not as_json:
             say(model.description)
+        if not isinstance(shown, Path):
+            run_live(model, shown, source, files, force=force, as_json=as_json)
+            return
         if not is_folder:
-            _run_video(model, source, files, every_frame=every_frame, partial=partial, force=force, as_json=as_json)
+            _run_video(model, shown, source, files, every_frame=every_frame, partial=partial, force=force, as_json=as_json)
             return
     from clipstep.runtime.command_line.run_folder import Job, run_folder
 
-    run_folder(Job(bundle, engine, threads, signer, every_frame, partial), source, files, workers, as_json=as_json)
+    run_folder(Job(bundle, engine, threads, signer, every_frame, partial), shown, source, files, workers, as_json=as_json)
 
 
-def _check(files: Sequence[tuple[Path, str]], video: Path, *, force: bool) -> None:
+def _shown(video: str | None, url: str | None, reconnect: float | None, duration: float | None) -> Path | LiveVideo:
+    """Return what is to be run: a file or a folder, a camera, or what is at an address."""
+    if url is not None and video is None:
+        return LiveVideo.url(url, duration=duration) if reconnect is None else LiveVideo.url(url, reconnect=reconnect, duration=duration)
+    if url is not None or video is None:
+        raise ClipstepError("name one video", got="VIDEO and --url" if url else "none", expected="VIDEO, camera:0, or --url ADDRESS")
+    if video.startswith(CAMERA):
+        return LiveVideo.camera(video.removeprefix(CAMERA), duration=duration)
+    path = Path(video)
+    if URL.match(video) and not path.exists():
+        raise ClipstepError(
+            f"{without_secrets(video)}: is an address", expected="a file, a folder or camera:0", fix="addresses are read only with --url"
+        )
+    check_readable(path)
+    if duration is not None:
+        raise ClipstepError("--duration does nothing for a file", fix="leave it out, or name camera:0 or --url")
+    return path
+
+
+def _check(files: Sequence[tuple[Path, str]], video: Path | None, *, force: bool) -> None:
     """Check what files are to be written, before any work."""
     if force and not files:
         raise ClipstepError("--force does nothing without a file to write", fix="add --csv, --jsonl, --plot or --save, or leave --force out")
     for path, kind in files:
         if kind == ".png" and path.suffix.lower() != kind:
             raise ClipstepError(f"{path}: unknown format of a plot", expected=f"a name that ends in {kind}")
-        if video.is_dir() and kind not in (".csv", ".jsonl"):
+        if video is not None and video.is_dir() and kind not in (".csv", ".jsonl"):
             raise ClipstepError(f"{path}: is written for one video only", got=f"the folder {video}", expected="--csv or --jsonl")
     check_files(files, video, force=force)
 
 
 def _run_video(
-    model: StepModel, source: Source, files: Sequence[tuple[Path, str]], *, every_frame: bool, partial: bool, force: bool, as_json: bool
+    model: StepModel, video: Path, source: Source, files: Sequence[tuple[Path, str]], *, every_frame: bool, partial: bool, force: bool, as_json: bool
 ) -> None:
-    total = duration_of(source.video)
+    total = duration_of(video)
     with saving(files, source, force=force) as outputs, progress_bar(total, "s", shown=not as_json) as advance:
         read = predictions(
-            model, source.video, outputs, every_frame=every_frame, partial=partial, note=note, watch=lambda seconds: advance(seconds, seconds)
+            model, video, outputs, every_frame=every_frame, partial=partial, note=note, watch=lambda seconds: advance(seconds, seconds)
         )
         for said in read:
-            if as_json:
-                print_json(values_of(said, source.top), indent=None)
-            else:
-                say(line_of(said, source.top))
+            print_prediction(said, source.top, as_json=as_json)

@@ -138,13 +138,13 @@ def _run(video: Path) -> Result:
     return _worker.run(video)
 
 
-def run_folder(job: Job, source: Source, files: Sequence[tuple[Path, str]], workers: int | None, *, as_json: bool) -> None:
-    """Run all videos of the folder `source.video`, print the last prediction for each, and write the files.
+def run_folder(job: Job, folder: Path, source: Source, files: Sequence[tuple[Path, str]], workers: int | None, *, as_json: bool) -> None:
+    """Run all videos of a folder, print the last prediction for each, and write the files.
 
     Raises:
         ClipstepError: some of the videos could not be run, after all others were; or none could, and then nothing is written.
     """
-    videos = videos_in(source.video)
+    videos = videos_in(folder)
     workers = min(workers or max(1, available_cores() // job.threads), len(videos))
     seconds, broken = 0.0, 0
     with ExitStack() as stack:
@@ -163,9 +163,9 @@ def run_folder(job: Job, source: Source, files: Sequence[tuple[Path, str]], work
             seconds += result.seconds
             advance(done, seconds)
         if broken == len(videos):
-            raise ClipstepError(f"{source.video}: none of {counted(broken, 'video')} could be run", fix="see the reason of each above")
+            raise ClipstepError(f"{folder}: none of {counted(broken, 'video')} could be run", fix="see the reason of each above")
     if broken:
-        raise ClipstepError(f"{source.video}: {broken} of {counted(len(videos), 'video')} could not be run", fix="see the reason of each above")
+        raise ClipstepError(f"{folder}: {broken} of {counted(len(videos), 'video')} could not be run", fix="see the reason of each above")
 
 
 def _print_last(result: Result, top: int, *, as_json: bool) -> None:

@@ -2,12 +2,22 @@
 
 import sys
 
+from clipstep.runtime.command_line.terminal import print_json
+from clipstep.runtime.outputs.json_lines import values_of
 from clipstep.runtime.outputs.output import VideoPrediction
 
 
 def say(text: str) -> None:
     """Print a line at once."""
     print(text, flush=True)
+
+
+def print_prediction(said: VideoPrediction, top: int, *, as_json: bool) -> None:
+    """Print a prediction with its `top` likeliest classes, as a line for people or as a JSON object."""
+    if as_json:
+        print_json(values_of(said, top), indent=None)
+    else:
+        say(line_of(said, top))
 
 
 def note(text: str) -> None:

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.wording import without_secrets
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=.)")
 """The beginning of a URL. A `Path` keeps one of its two slashes. A single letter before the colon is a drive."""
@@ -36,7 +37,9 @@ def check_no_url(path: Path, error: type[ClipstepError] = ClipstepError) -> None
     """
     if (start := URL.match(str(path))) and not _is_there(path):
         url = URL.sub(f"{start[1]}:///" if start[1].lower() == "file" else f"{start[1]}://", str(path), count=1)
-        raise error(f"{url}: is a URL", expected="a file or folder of this computer", fix="download it, and give the path of the file")
+        raise error(
+            f"{without_secrets(url)}: is a URL", expected="a file or folder of this computer", fix="download it, and give the path of the file"
+        )
 
 
 def check_file(path: Path, expected: str, *, fix: str = "check the path", error: type[ClipstepError] = ClipstepError) -> None:

@@ -11,7 +11,7 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.outputs.output import Output, Source, VideoPrediction
 from clipstep.runtime.outputs.overlay import Overlay
 from clipstep.runtime.outputs.sound import Sound
-from clipstep.runtime.video import Picture, frame_rate
+from clipstep.runtime.video import USUAL_RATE, Picture, frame_rate
 
 TALLEST = 1080
 """Rows; a taller video is scaled down."""
@@ -33,14 +33,15 @@ class AnnotatedVideo(Output):
     def __init__(self, path: Path, source: Source) -> None:
         super().__init__(path, source)
         self._out = av.open(str(path), "w")
+        self._is_started = False
         self._sound: Sound | None = None
         self._known: list[VideoPrediction] = []
         self._remarks: list[str] = []
 
     def show(self, picture: Picture) -> None:
-        if self._sound is None:
+        if not self._is_started:
             self._start(*picture.shape)
-            self._sound = Sound(self.source.video, self._out)
+            self._is_started = True
         ready = [said for said in self._known if said.end <= picture.seconds + ROUNDING]
         if ready:
             self._known = self._known[len(ready) :]
@@ -51,7 +52,8 @@ class AnnotatedVideo(Output):
         image = image.crop((0, 0, self._stream.width, self._stream.height))
         self._overlay.draw(image, picture.seconds)
         self._encode(image, picture.seconds)
-        self._sound.copy_until(picture.seconds)
+        if self._sound is not None:
+            self._sound.copy_until(picture.seconds)
 
     def add(self, said: VideoPrediction) -> None:
         self._known.append(said)
@@ -73,7 +75,8 @@ class AnnotatedVideo(Output):
         scale = min(1.0, TALLEST / height)
         self._scaled = (max(2, round(width * scale)), max(2, round(height * scale)))
         try:
-            rate = Fraction(frame_rate(self.source.video)).limit_denominator(TICKS)  # It tells how long the last frame is shown.
+            usual = frame_rate(self.source.video) if self.source.video else USUAL_RATE  # It tells how long the last frame is shown.
+            rate = Fraction(usual).limit_denominator(TICKS)
             self._stream = self._out.add_stream("libx264", rate=rate, options=QUALITY)
         except av.codec.codec.UnknownCodecError as error:
             raise ClipstepError("the FFmpeg of PyAV has no H.264 encoder", got=str(error), fix="install PyAV's own wheel: pip install av") from error
@@ -84,6 +87,8 @@ class AnnotatedVideo(Output):
         self._matrix = BT709 if self._stream.height >= HD_ROWS else BT601
         context.colorspace, context.color_range = self._matrix, STUDIO_RANGE
         self._overlay = Overlay(self._stream.width, self._stream.height, self.source.top)
+        if self.source.video is not None:
+            self._sound = Sound(self.source.video, self._out)
 
     def _encode(self, image: Image.Image, seconds: float) -> None:
         frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")

@@ -24,7 +24,10 @@ class VideoPrediction:
 class Source:
     """What an output needs to know before the first frame."""
 
-    video: Path
+    name: str
+    """What the video is called: its path, or the name of a live video."""
+    video: Path | None
+    """Its file; None for a live video."""
     labels: tuple[str, ...]
     top: int
     """How many of the likeliest classes are shown."""

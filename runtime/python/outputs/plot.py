@@ -64,7 +64,7 @@ class Plot(Output):
         return []
 
     def _draw_title(self, figure: Figure, size: tuple[float, float], title: str) -> None:
-        name = _shortened(self.source.video.name, 2 * TITLE_CHARACTERS)
+        name = _shortened(Path(self.source.name).name, 2 * TITLE_CHARACTERS)
         for text, down, points, colour in ((title, 0.18, 13, "black"), (name, 0.45, FONT_SIZE, GREY)):
             figure.text(LEFT / size[0], 1 - down / size[1], text, color=colour, va="top", parse_math=False, font=_font(text, points))
 

@@ -36,7 +36,7 @@ def format_of(path: Path) -> str:
     return suffix
 
 
-def check_files(files: Sequence[tuple[Path, str]], video: Path, *, force: bool) -> None:
+def check_files(files: Sequence[tuple[Path, str]], video: Path | None, *, force: bool) -> None:
     """Check that files, each given with its suffix in `FORMATS`, may be written.
 
     Raises:
@@ -46,7 +46,7 @@ def check_files(files: Sequence[tuple[Path, str]], video: Path, *, force: bool) 
     for (path, _), place in zip(files, places, strict=True):
         if places.count(place) > 1:
             raise ClipstepError(f"{path}: given for two outputs", fix="give each a name of its own")
-        if place == video.resolve():
+        if video is not None and place == video.resolve():
             raise ClipstepError(f"{path}: is the video that is read", fix="choose another name")
         check_overwrite(path, force=force, option="name")
 
