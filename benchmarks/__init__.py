@@ -20,8 +20,20 @@ if TYPE_CHECKING:
     from clipstep.benchmarks.peers.comparison import PeersResult
     from clipstep.benchmarks.records import Record
     from clipstep.benchmarks.report import html_report
+    from clipstep.benchmarks.streams import StreamsResult, bench_streams
 
-__all__ = ["ComparedConfiguration", "Comparison", "PeersResult", "Record", "bench", "bench_peers", "compare", "html_report"]
+__all__ = [
+    "ComparedConfiguration",
+    "Comparison",
+    "PeersResult",
+    "Record",
+    "StreamsResult",
+    "bench",
+    "bench_peers",
+    "bench_streams",
+    "compare",
+    "html_report",
+]
 
 __getattr__ = lazy_names(
     __name__,
@@ -32,5 +44,6 @@ __getattr__ = lazy_names(
         "peers.comparison": ("PeersResult",),
         "records": ("Record",),
         "report": ("html_report",),
+        "streams": ("StreamsResult", "bench_streams"),
     },
 )

@@ -6,7 +6,18 @@ import torch
 from torch import Tensor, nn
 
 import clipstep
-from clipstep.benchmarks import ComparedConfiguration, Comparison, PeersResult, Record, bench, bench_peers, compare, html_report
+from clipstep.benchmarks import (
+    ComparedConfiguration,
+    Comparison,
+    PeersResult,
+    Record,
+    StreamsResult,
+    bench,
+    bench_peers,
+    bench_streams,
+    compare,
+    html_report,
+)
 from clipstep.export import (
     ExportOptions,
     ExportResult,
@@ -31,6 +42,7 @@ from clipstep.runtime import (
     DamagedVideoError,
     EngineError,
     GoldenSteps,
+    LiveVideo,
     Manifest,
     ParityError,
     Prediction,
@@ -122,6 +134,12 @@ def streamed(path: Path, video: Path) -> Prediction | None:
                 last = stream.push(frame) or last
             said: list[VideoPrediction] = list(predict_video(model, video, save=["predictions.csv"], note=print))
             last = said[-1].prediction
+            with LiveVideo.camera("0", duration=10.0) as camera:
+                seen: list[float] = [frame.seconds for frame in camera.frames(size=112)]
+                print(camera.name, camera.rate, camera.dropped, seen)
+            lived: list[VideoPrediction] = list(predict_video(model, LiveVideo.url("rtsp://door.local/stream", reconnect=60.0)))
+            together: list[StreamsResult] = bench_streams(path, video, streams=[1, 4], threads=2)
+            print(lived[-1].end, together[-1].real_time_factor)
             timed: list[TimedFrame] = list(read_timed_frames(video))
             print(timed[-1].seconds, worst, frame_rate(video), list(outputs.kept), clipstep.__version__)
     except DamagedVideoError as damage:

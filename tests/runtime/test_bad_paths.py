@@ -40,6 +40,7 @@ RIGHT = {
     "peers": ("BUNDLE",),
     "bench-models": ("DATA", "--out", "NEW"),
     "bench-scaling": ("DATA", "--out", "NEW"),
+    "bench-streams": ("BUNDLE", "VIDEO"),
     "bench-training": ("DATA",),
     "arm64": (),
     "demo": (),

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipstep.runtime import ClipstepError, DamagedVideoError, LiveVideo, StepModel, VideoError, predict_video, read_timed_frames
+from clipstep.runtime import ClipstepError, DamagedVideoError, LiveVideo, StepModel, VideoError, VideoPrediction, predict_video, read_timed_frames
 from clipstep.runtime.live import live_video, places
 from clipstep.runtime.live.newest import Newest
 from tests.shared.live_servers import RtspServer, h264_pictures, http_server, jpeg_stream, respond
@@ -127,14 +128,15 @@ def test_files_have_what_a_lost_video_gave(start: Start, bundle_path: Path, grey
     captured = capsys.readouterr()
     rows = len((tmp_path / "a.csv").read_text().splitlines()) - 1
     assert rows == len(captured.out.splitlines()) - 1 > 0
-    assert captured.err.splitlines()[-1].startswith(f"error: {server.url}: lost; got Connection refused, after ")
+    assert captured.err.splitlines()[-1].startswith(f"error: {server.url}: lost; got the end of the stream after ")
+    assert ", then Connection refused; " in captured.err
 
 
 def test_predict_video_raises_after_the_files_of_a_lost_video(bundle_path: Path, grey: list[bytes], tmp_path: Path) -> None:
     with (
         RtspServer(grey, FPS, limit=60) as server,
         StepModel.load(bundle_path) as model,
-        pytest.raises(DamagedVideoError, match="lost; got the end of the stream, after "),
+        pytest.raises(DamagedVideoError, match="lost; got the end of the stream after "),
     ):
         for said in predict_video(model, LiveVideo.url(server.url, reconnect=0), save=[tmp_path / "a.jsonl"]):
             last = said.end
@@ -149,16 +151,23 @@ def test_a_camera_gives_predictions(start: Start, bundle_path: Path, red_camera:
     assert captured.err.startswith(f"note: camera:{red_camera}: 25 frames in 1.0 s")
 
 
-def test_ctrl_c_ends_live_video_and_writes_its_files(start: Start, bundle_path: Path, red_camera: str, tmp_path: Path, capsys: Any) -> None:
+def test_ctrl_c_ends_live_video_and_writes_its_files(
+    start: Start, bundle_path: Path, red_camera: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usual = signal.getsignal(signal.SIGINT)
-    threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    printed = []
+
+    def printed_and_interrupted(said: VideoPrediction, *_: object, **__: object) -> None:
+        printed.append(said)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("clipstep.runtime.command_line.run_live.print_prediction", printed_and_interrupted)
     assert start("run", bundle_path, f"camera:{red_camera}", "--csv", tmp_path / "a.csv") == 0
-    assert len((tmp_path / "a.csv").read_text().splitlines()) > 1
+    assert len(printed) == 1 == len((tmp_path / "a.csv").read_text().splitlines()) - 1
     assert signal.getsignal(signal.SIGINT) is usual
 
 
 def test_a_second_ctrl_c_ends_the_command(start: Start, bundle_path: Path, red_camera: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if it came while the last files are written."""
     usual = signal.getsignal(signal.SIGINT)
 
     def twice(*_: object) -> None:
@@ -171,6 +180,18 @@ def test_a_second_ctrl_c_ends_the_command(start: Start, bundle_path: Path, red_c
     finally:
         signal.signal(signal.SIGINT, usual)  # The command ignores a third one.
     assert list(tmp_path.glob("*a.csv*")) == []
+
+
+def test_cameras_share_a_model(bundle_path: Path, red_camera: str) -> None:
+    def watch(camera: LiveVideo) -> list[str]:
+        stream = model.stream()
+        with camera:
+            said = [stream.push(frame.image, frame.seconds) for frame in camera.frames(size=8)]
+        return [prediction.top(1)[0][0] for prediction in said if prediction]
+
+    cameras = [LiveVideo.camera(red_camera.replace("red", colour), duration=0.6) for colour in ("red", "lime", "blue")]
+    with StepModel.load(bundle_path) as model, ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(watch, cameras)) == [["red"] * 3, ["green"] * 3, ["blue"] * 3]
 
 
 def test_no_camera_is_said(start: Start, bundle_path: Path, capsys: Any) -> None:

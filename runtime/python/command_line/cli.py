@@ -44,6 +44,7 @@ COMMANDS = {
     "peers": _Entry("clipstep.benchmarks.peers.command", "peers", "Measure a bundle beside the network in other runtimes.", MEASURE),
     "bench-models": _Entry("clipstep.benchmarks.cli", "bench", "Export and measure every network that can be trained.", MEASURE),
     "bench-scaling": _Entry("clipstep.benchmarks.cli", "bench", "Measure how a step grows with frames, size and streams.", MEASURE),
+    "bench-streams": _Entry("clipstep.benchmarks.streams", "bench", "Measure how many streams of a video run at once.", MEASURE),
     "bench-training": _Entry("clipstep.benchmarks.cli", "training", "Measure training in batches, in videos a second.", MEASURE),
     "arm64": _Entry("clipstep.benchmarks.arm64.install", "bench", "Set up what clipstep bench --arch arm64 needs.", MEASURE),
 }

@@ -121,13 +121,15 @@ class LiveVideo:
             raise ClipstepError(f"{self.name}: was read before", fix="open it again")
         self._thread = threading.Thread(target=self._read, name=f"read {self.name}", daemon=True)
         self._thread.start()
-        for picture in self._waiting:
-            if picture.seconds >= self._duration - LEAST_STEP:
-                break
-            yield picture
-        self.stop()
-        if self._error is not None:
-            raise self._error
+        try:
+            for picture in self._waiting:
+                if picture.seconds >= self._duration - LEAST_STEP:
+                    return
+                yield picture
+            if self._error is not None:
+                raise self._error
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """End the video: `frames` yields no more. Any thread and a signal's handler may call it."""
@@ -153,7 +155,7 @@ class LiveVideo:
     def _read_all(self) -> None:
         """Read one connection after the other until the video is over."""
         lost: float | None = None
-        pause = FIRST_PAUSE
+        why, pause = "", FIRST_PAUSE
         while not self._stopped.is_set():
             heard = time.monotonic()
             try:
@@ -173,12 +175,12 @@ class LiveVideo:
             if self._decoded == 0:
                 raise self._unreadable(reason)
             if lost is None:
-                lost = time.monotonic()
+                lost, why = time.monotonic(), reason
                 self.note(f"{self.name}: lost at {self._seconds:.2f} s: {reason}")
             left = 0.0 if self._is_recording else lost + self._reconnect - time.monotonic()
             if left <= 0:
-                read = f"{counted(self._decoded, 'frame')} and {self._seconds:.2f} s"
-                raise DamagedVideoError(f"{self.name}: lost", got=f"{reason}, after {read}", expected="a video that goes on", fix=self._place.fix)
+                got = f"{why} after {counted(self._decoded, 'frame')} and {self._seconds:.2f} s{'' if reason == why else f', then {reason}'}"
+                raise DamagedVideoError(f"{self.name}: lost", got=got, expected="a video that goes on", fix=self._place.fix)
             self._stopped.wait(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE)
 
