@@ -14,8 +14,8 @@ from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.outputs.json_lines import values_of
-from clipstep.runtime.outputs.output import Source
-from clipstep.runtime.outputs.saving import FORMATS, check_files, format_of, saving
+from clipstep.runtime.outputs.output import Output, Source
+from clipstep.runtime.outputs.saving import FORMATS, check_files, format_of, saving, window
 from clipstep.runtime.video_predictions import predictions, source_of
 from clipstep.runtime.wording import either
 
@@ -50,6 +50,9 @@ from clipstep.runtime.wording import either
     multiple=True,
     help=f"Write a file by its suffix, {either(list(FORMATS))}: subtitles, the video with its predictions drawn over it, or one of the above.",
 )
+@click.option(
+    "--show", is_flag=True, help="Show the video with its predictions in a window meanwhile, at its own speed; q closes it and ends the run."
+)
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option("--workers", type=click.IntRange(1), help="How many videos of a folder to run at a time; by default as many as there are cores.")
 def run_command(
@@ -66,6 +69,7 @@ def run_command(
     jsonl: Path | None,
     plot: Path | None,
     save: tuple[Path, ...],
+    show: bool,
     force: bool,
     workers: int | None,
 ) -> None:
@@ -79,13 +83,16 @@ def run_command(
     _check(files, video, force=force)
     if workers is not None and not is_folder:
         raise ClipstepError("--workers does nothing for one video", fix="leave it out, or name a folder of videos")
+    if show and is_folder:
+        raise ClipstepError("--show shows one video", got=f"the folder {video}", fix="leave it out, or name a video")
+    shown = [click.get_current_context().with_resource(window(f"{video.name} - clipstep", top))] if show else []
     opened = click.get_current_context().with_resource(open_for_command(bundle, signer, lazily=True))
     with StepModel.load(opened, engine, threads, isolated=True) as model:
         source = source_of(model, video, top, str(bundle))
         if not as_json:
             say(model.description)
         if not is_folder:
-            _run_video(model, source, files, every_frame=every_frame, partial=partial, force=force, as_json=as_json)
+            _run_video(model, source, files, shown, every_frame=every_frame, partial=partial, force=force, as_json=as_json)
             return
     from clipstep.runtime.command_line.run_folder import Job, run_folder
 
@@ -105,13 +112,20 @@ def _check(files: Sequence[tuple[Path, str]], video: Path, *, force: bool) -> No
 
 
 def _run_video(
-    model: StepModel, source: Source, files: Sequence[tuple[Path, str]], *, every_frame: bool, partial: bool, force: bool, as_json: bool
+    model: StepModel,
+    source: Source,
+    files: Sequence[tuple[Path, str]],
+    shown: Sequence[Output],
+    *,
+    every_frame: bool,
+    partial: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     total = duration_of(source.video)
     with saving(files, source, force=force) as outputs, progress_bar(total, "s", shown=not as_json) as advance:
-        read = predictions(
-            model, source.video, outputs, every_frame=every_frame, partial=partial, note=note, watch=lambda seconds: advance(seconds, seconds)
-        )
+        kind = {"every_frame": every_frame, "partial": partial}
+        read = predictions(model, source.video, [*outputs, *shown], note=note, watch=lambda seconds: advance(seconds, seconds), **kind)
         for said in read:
             if as_json:
                 print_json(values_of(said, source.top), indent=None)
