@@ -138,9 +138,9 @@ def profile_table(profile: Profile) -> Table:
 
 
 def plot_bars(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> None:
-    """Write bar charts to ``path``, one for each of ``parts``, with the longest bar first.
+    """Write bar charts to ``path``, one for each of ``parts`` on a common scale, with the longest bar first.
 
-    A part is, for example, an artifact; it maps kinds of operators to values in ``unit``.
+    A part is, for example, an artifact; it maps kinds of operators to values in ``unit``. Its title says what the longest bar's share is.
 
     Raises:
         ClipstepError: the file cannot be written.
@@ -148,19 +148,26 @@ def plot_bars(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5 * len(parts), 5), layout="constrained")
-    axes = figure.subplots(1, len(parts), squeeze=False)
+    axes = figure.subplots(1, len(parts), squeeze=False, sharex=True)
     for axis, (name, kinds) in zip(axes[0], parts.items(), strict=True):
         ranked = sorted(kinds.items(), key=lambda item: -item[1])
         shown = [*ranked[:LARGEST], *([("others", sum(value for _, value in ranked[LARGEST:]))] if ranked[LARGEST:] else [])]
         labels, values = [label for label, _ in shown][::-1], [value for _, value in shown][::-1]
         bars = axis.barh(labels, values, color="#3b6ea5")
-        axis.bar_label(bars, [f"{value:.1f}" if value >= 0.1 else f"{value:.2f}" for value in values], padding=3)
-        axis.set_title(f"{name}: {sum(kinds.values()):.1f} {unit}")
-        axis.set_xlabel(unit)
+        axis.bar_label(bars, [_short(value) for value in values], padding=3)
+        total, (longest, most) = sum(kinds.values()), ranked[0]
+        axis.set_title(f"{name}: {total:.1f} {unit} a step,\n{most / total:.0%} of it in {longest}", loc="left", parse_math=False)
+        axis.set_xlabel(f"{unit} a step")
         axis.margins(x=0.12)
         axis.spines[["top", "right"]].set_visible(False)
     with atomic_file(path) as new:
         figure.savefig(new, dpi=110)
+
+
+def _short(value: float) -> str:
+    if 0 < value < 0.01:
+        return "<0.01"
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.2f}"
 
 
 def check_plot(path: Path, option: str, *, force: bool) -> None:

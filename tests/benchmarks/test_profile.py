@@ -47,6 +47,14 @@ def test_a_bar_is_as_long_as_its_value(tmp_path: Path) -> None:
     assert long / short == pytest.approx(4, rel=0.05)
 
 
+def test_the_bars_of_all_artifacts_have_one_scale(tmp_path: Path) -> None:
+    plot_bars({"long": {"kind": 8.0}, "short": {"kind": 2.0}}, "ms", tmp_path / "bars.png")
+    pixels = imread(tmp_path / "bars.png")
+    blue = pixels[..., 2] - pixels[..., 0] > 0.3
+    long, short = (half.sum(1).max() for half in (blue[:, : blue.shape[1] // 2], blue[:, blue.shape[1] // 2 :]))
+    assert long / short == pytest.approx(4, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("profile.txt", "profile.txt: is no picture's name; got .txt; expected .png or .svg"), ("no/profile.png", "no/profile.png: no such folder")],
