@@ -3,11 +3,12 @@
 import os
 import platform
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
 LANES = 4
 """Float32 numbers in an ARM64 vector register."""
@@ -126,6 +127,8 @@ class Record(_Model):
     processor_ms: float | None = None
     """Median processor time of a step in all threads of the process, the pause before it included; None if it was not measured."""
     phone: Phone | None = None
+    measured_utc: AwareDatetime | None = None
+    """When the measurement ended, in UTC, such as `2026-11-28T12:00:00Z`; None in records of earlier versions."""
 
     def __repr__(self) -> str:
         what = f"{self.configuration.name} in {self.configuration.engine}, threads {self.configuration.threads}"
@@ -213,6 +216,8 @@ class InstructionRecord(_Model):
     """The later steps."""
     operators: tuple[OperatorCount, ...] = ()
     """The operators of one step in the order in which they ran, without the cost of profiling; empty unless they were asked for."""
+    measured_utc: AwareDatetime | None = None
+    """When the count ended; the same as in `Record`."""
 
     def __repr__(self) -> str:
         what = f"{self.configuration.name} in {self.configuration.engine} on {self.arch}"
@@ -263,6 +268,11 @@ def naive_ms(records: Sequence[Record]) -> dict[int, float]:
 def record_lines(records: Sequence[BaseModel]) -> str:
     """Return records as text, one JSON object a line."""
     return "".join(record.model_dump_json() + "\n" for record in records)
+
+
+def now_utc() -> datetime:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def this_device() -> Device:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 
 from clipstep.benchmarks.records import SPINNING, InstructionRecord, Record
@@ -93,6 +94,18 @@ def name_without_threads(record: Record, beside: Sequence[Record]) -> str:
     engines = {r.configuration.engine for r in beside if r.configuration.name == configuration.name}
     spinning, engine = ", spinning" * configuration.spinning, f", {configuration.engine}" * (len(engines) > 1)
     return f"{short(configuration.name.removesuffix(SPINNING))}{spinning}{engine}"
+
+
+def when_text(records: Sequence[Record | InstructionRecord]) -> str:
+    """Return when records were measured, to the minute: `2026-11-28 12:00 to 12:30 UTC`, or that they do not hold it."""
+    times = sorted(record.measured_utc.astimezone(UTC) for record in records if record.measured_utc is not None)
+    if not times:
+        return "not recorded"
+    first, last = (f"{time:%Y-%m-%d %H:%M}" for time in (times[0], times[-1]))
+    day, minutes = last.split()
+    until = "" if first == last else f" to {minutes if first.startswith(day) else last}"
+    missing = len(records) - len(times)
+    return f"{first}{until} UTC{f', {missing} of {len(records)} not recorded' if missing else ''}"
 
 
 def memory_mb(record: Record) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from clipstep.benchmarks.options import STEPS
 from clipstep.benchmarks.records import InstructionRecord, Record
-from clipstep.benchmarks.report_page.data import Report
+from clipstep.benchmarks.report_page.data import Report, when_text
 from clipstep.benchmarks.report_page.markup import Html, element, escaped, joined, number, paragraph, table
 from clipstep.benchmarks.report_page.training import training_lines
 from clipstep.runtime.bundle.format_version import version_text
@@ -21,7 +21,7 @@ def provenance_body(report: Report) -> Html:
         element("h3", "The commands that make it again"),
         element("pre", element("code", Html("\n".join(map(escaped, _commands(report))))), tabindex="0"),
         paragraph(
-            "Neither the manifest nor the records hold dates. A measurement made again has other times; ratios of one run carry over best.",
+            "The manifest holds no date. A measurement made again has other times; ratios of one run carry over best.",
             class_="note",
         ),
     ]
@@ -84,11 +84,20 @@ def _artifacts(report: Report) -> Html:
 
 def _devices(report: Report) -> list[Html]:
     rows = [
-        [name, counted(len(records), "record"), ", ".join(dict.fromkeys(record.device.os for record in records)), _warmth(records[0])]
+        [
+            name,
+            counted(len(records), "record"),
+            when_text(records),
+            ", ".join(dict.fromkeys(record.device.os for record in records)),
+            _warmth(records[0]),
+        ]
         for name, records in report.devices().items()
     ]
-    rows += [[name, "counts", "", ""] for name in dict.fromkeys(f"{r.cpu_model} in {r.emulator}" for r in report.counted)]
-    return [table("Devices", ("device", "measured", "system", "build and battery"), rows)] if rows else []
+    emulated: dict[str, list[InstructionRecord]] = {}
+    for record in report.counted:
+        emulated.setdefault(f"{record.cpu_model} in {record.emulator}", []).append(record)
+    rows += [[name, "counts", when_text(records), "", ""] for name, records in emulated.items()]
+    return [table("Devices", ("device", "measured", "when", "system", "build and battery"), rows)] if rows else []
 
 
 def _warmth(record: Record) -> str:
