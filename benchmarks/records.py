@@ -2,10 +2,11 @@
 
 import os
 import platform
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
@@ -249,6 +250,75 @@ class InstructionRecord(_Model):
     def needed_fmas_per_instruction(self) -> float | None:
         """The needed FMAs as a share of all executed instructions."""
         return _share(self.needed_fmas, self.step.instructions)
+
+
+class OperatorTime(_Model):
+    """An operator of a step as the engine runs it, after its own fusions."""
+
+    kind: str
+    output_shape: tuple[int, ...] | None
+    """None if the engine does not report it."""
+    median_ms: float
+
+
+class ProfileRecord(_Model):
+    """The time of each operator of an artifact's step, by its engine's own profiler."""
+
+    bundle: str
+    manifest_sha256: str
+    artifact_sha256: str
+    weights_sha256: str | None
+    configuration: Configuration
+    device: Device
+    tool_versions: dict[str, str]
+    profiled_steps: int
+    """The steps whose medians the times are."""
+    operators: Annotated[tuple[OperatorTime, ...], Field(min_length=1)]
+    """The operators in the order in which they ran."""
+    measured_utc: AwareDatetime | None
+    """The same as in `Record`."""
+
+    def __repr__(self) -> str:
+        what = f"{self.configuration.name} in {self.configuration.engine}, threads {self.configuration.threads}"
+        return f"<ProfileRecord {self.bundle}: {what}: {self.total_ms:.2f} ms in {len(self.operators)} operators>"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def total_ms(self) -> float:
+        """The sum of all operators' times."""
+        return sum(operator.median_ms for operator in self.operators)
+
+    def by_kind(self) -> dict[str, float]:
+        """Return the milliseconds of each kind of operator."""
+        sums: dict[str, float] = defaultdict(float)
+        for operator in self.operators:
+            sums[operator.kind] += operator.median_ms
+        return dict(sums)
+
+
+AnyRecord = Record | InstructionRecord | ProfileRecord
+
+
+class Records(NamedTuple):
+    """Records by what they hold, each in the order in which they were given."""
+
+    timed: list[Record]
+    counted: list[InstructionRecord]
+    profiled: list[ProfileRecord]
+
+    @classmethod
+    def of(cls, records: Sequence[AnyRecord]) -> "Records":
+        """Sort records by what they hold."""
+        timed = [record for record in records if isinstance(record, Record)]
+        counted = [record for record in records if isinstance(record, InstructionRecord)]
+        return cls(timed, counted, [record for record in records if isinstance(record, ProfileRecord)])
+
+    def every(self) -> list[AnyRecord]:
+        """Return all of them."""
+        return [*self.timed, *self.counted, *self.profiled]
 
 
 def _share(part: float | None, whole: int) -> float | None:

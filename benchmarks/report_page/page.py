@@ -11,6 +11,7 @@ from clipstep.benchmarks.report_page.data import Report, when_text
 from clipstep.benchmarks.report_page.instructions import instructions_body
 from clipstep.benchmarks.report_page.latency import cost_body, latency_body
 from clipstep.benchmarks.report_page.markup import Html, element, paragraph
+from clipstep.benchmarks.report_page.profiles import profiles_body
 from clipstep.benchmarks.report_page.provenance import provenance_body
 from clipstep.benchmarks.report_page.shipping import ship_body
 from clipstep.runtime.wording import counted
@@ -19,6 +20,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Report], Html | None]]] = {
     "ship": ("What to ship", ship_body),
     "latency": ("Latency", latency_body),
     "cost": ("Latency against memory and error", cost_body),
+    "operators": ("Where the time goes", profiles_body),
     "placement": ("Placement", placement_body),
     "parity": ("Parity", parity_body),
     "instructions": ("ARM64 instructions", instructions_body),

@@ -14,7 +14,17 @@ from typing import Any
 import pytest
 
 from clipstep.benchmarks import Record, html_report
-from clipstep.benchmarks.records import Configuration, Counts, InstructionRecord, OperatorCount, Parts, Phone, record_lines
+from clipstep.benchmarks.records import (
+    Configuration,
+    Counts,
+    InstructionRecord,
+    OperatorCount,
+    OperatorTime,
+    Parts,
+    Phone,
+    ProfileRecord,
+    record_lines,
+)
 from clipstep.benchmarks.report_page.axis import Axis
 from clipstep.benchmarks.report_page.charts import Lane, box_plot
 from clipstep.benchmarks.report_page.data import when_text
@@ -255,6 +265,27 @@ def test_instructions_by_configuration_and_by_kind_of_operator(bundle_path: Path
     assert [value for _, value in page.table("ARM64 instructions")[onnx.file]] == [100, None, 2.5, 40, 20, 10, 75, 30]
     kinds = page.table(f"{onnx.file} in")
     assert kinds["Conv"] == [("50.00", 50), ("", None), ("50%", 50), ("2", 2)] and kinds["between operators"][0] == ("50.00", 50)
+
+
+def test_a_profile_by_kind_of_operator(bundle_path: Path, onnx: Artifact, timed: Callable[..., Record]) -> None:
+    """Three convolutions take 4.5 of 6 ms. Of 18 kinds the table lists 15 and adds up the rest."""
+    of = timed(onnx, (20,))
+    times = [("Conv", 1.0), ("Add", 1.0), ("Conv", 0.5), ("Conv", 3.0), *((f"kind {i}", 0.5 / 16) for i in range(16))]
+    shared = {
+        key: getattr(of, key)
+        for key in ("bundle", "manifest_sha256", "artifact_sha256", "weights_sha256", "configuration", "device", "tool_versions")
+    }
+    operators = tuple(OperatorTime(kind=kind, output_shape=None, median_ms=ms) for kind, ms in times)
+    older = ProfileRecord(**shared, profiled_steps=1, operators=operators[:1], measured_utc=None)
+    page = Page(html_report(bundle_path, [older, ProfileRecord(**shared, profiled_steps=7, operators=operators, measured_utc=None)]))
+    kinds = page.table(f"{onnx.file} in an engine: time by kind of operator on Chip, 4 cores, x86_64, Linux")
+    assert kinds["Conv"] == [("4.50", 4.5), ("", None), ("75%", 75), ("3", 3)] and kinds["Add"][0] == ("1.00", 1)
+    assert kinds["3 kinds more"][0][1] == pytest.approx(3 * 0.5 / 16) and kinds["3 kinds more"][3] == ("3", 3) and len(kinds) == 16
+    assert f"{onnx.file} in an engine, 1 thread: 75% of the operators' time in Conv" in page.text and "Medians of 7 steps; 20 operators." in page.text
+    assert page.sections == ["ship", "operators", "placement", "parity", "provenance"] and "1 older record of the same configurations" in page.text
+    assert [row[:2] for row in page.table("Devices").values()] == [[("operators", None), ("not recorded", None)]]
+    with pytest.raises(ClipstepError, match=r"the profile of .*: its times cannot be read; expected times of 0 or more"):
+        html_report(bundle_path, [older.model_copy(update={"operators": (operators[0].model_copy(update={"median_ms": float("nan")}),)})])
 
 
 def test_placement_and_parity_are_the_manifests(bundle_path: Path, onnx: Artifact, timed: Callable[..., Record], manifest: Manifest) -> None:
