@@ -37,7 +37,7 @@ def plot_confusion(path: Path, matrix: Sequence[Sequence[int]], labels: Sequence
         axes.set_yticks(range(len(labels)), labels)
     if len(labels) <= LABELLED_CLASSES // 2:
         for (row, column), share in np.ndenumerate(shares):
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color="white" if share > 0.5 else "black")
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color="white" if share > 0.7 else "black")
     figure.colorbar(image, shrink=0.8, label="share of the row")
     figure.savefig(path, dpi=120)
 

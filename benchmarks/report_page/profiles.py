@@ -45,6 +45,6 @@ def _kinds(record: ProfileRecord) -> Html:
         for kind, count, total in ranked
     ]
     caption = f"{record.configuration.name} in {record.configuration.engine}: time by kind of operator on {device_text(record)}"
-    medians = paragraph(f"Medians of {counted(record.profiled_steps, 'step')}; {counted(len(record.operators), 'operator')}.", class_="note")
-    whole = table(caption, ("kind of operator", "milliseconds", "", "share", "how often"), rows)
-    return element("div", paragraph(longest_kind(record), class_="finding"), whole, medians)
+    medians = paragraph(f"Medians of {counted(record.profiled_steps, 'step')}; {len(record.operators):,} operators.", class_="note")
+    whole = table(caption, ("kind of operator", "ms", "", "share", "how often"), rows)
+    return element("figure", paragraph(longest_kind(record), class_="finding"), whole, medians)
