@@ -4,6 +4,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 ANDROID := build/android
 ANDROID_TOOLS := java mvn aapt2 zipalign apksigner
+NO_SCREEN = $(shell command -v Xvfb >/dev/null && command -v xdotool >/dev/null && $(PYTHON) -c 'import tkinter' 2>/dev/null || echo ' and not screen')
 MISSING = $(shell for tool in $(ANDROID_TOOLS); do command -v $$tool >/dev/null || echo $$tool; done)
 
 .PHONY: demo test docs fuzz test-long test-heavy test-android arm64 test-arm64 test-floors test-export test-programs test-zoo clean
@@ -23,8 +24,9 @@ test: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests/package/user.py
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not arm64 and not floors and not heavy and not installs and not long and not zoo'  # The tests' networks are too small for more threads.
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m 'not arm64 and not floors and not heavy and not installs and not long and not zoo$(NO_SCREEN)'  # The tests' networks are too small for more threads.
 	@echo 'left out: the tests of whole commands and of 200 random networks: make test-long; the cases that take longest, of which it runs a few: make test-heavy; those that count ARM64 instructions under QEMU: make test-arm64; those that download the lowest versions allowed: make test-floors; that which installs clipstep[export] alone: make test-export; thousands of random networks: make test-programs; the networks that people deploy: make test-zoo'
+	@[ -z "$(NO_SCREEN)" ] || echo 'left out: the tests of the window of clipstep run --show, for want of Xvfb, xdotool or tkinter; on Debian: apt-get install xvfb xdotool python3-tk'
 	@if [ -z "$(MISSING)" ]; then $(MAKE) test-android; else echo 'left out: make test-android (the Kotlin runtime and the Android app), for want of: $(MISSING)'; fi
 
 # Whole commands that take many seconds, and 200 random networks.

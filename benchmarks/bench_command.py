@@ -17,7 +17,7 @@ from clipstep.benchmarks.options import ROUNDS, STEPS, BenchOptions, thread_coun
 from clipstep.benchmarks.output import append_records, record_table, whole_stream_lines
 from clipstep.benchmarks.phone import phone_command
 from clipstep.benchmarks.profile import check_plot, plot_bars, profile_bundle, profile_table
-from clipstep.benchmarks.records import InstructionRecord, Record
+from clipstep.benchmarks.records import InstructionRecord, ProfileRecord, Record
 from clipstep.benchmarks.whole_stream import check_video
 from clipstep.export.network_source import NetworkSource, given_network, network_options
 from clipstep.runtime.bundle import MANIFEST, Bundle, open_for_command
@@ -111,7 +111,6 @@ def bench_command(
         _check_profile(
             threads,
             {
-                "--out": out is not None,
                 "--rounds": rounds is not None,
                 "--run or --model": network is not None,
                 "--pause": bool(pause),
@@ -136,7 +135,7 @@ def bench_command(
             f"{opened.path.name}: its artifacts alone; PyTorch and naive ONNX beside them with --run RUN or --model FACTORY", soft_wrap=True
         )
     if profile is not None and arch is None:
-        _profile(opened, profile, steps or ROUNDS, threads[0], console)
+        append_records(out, _profile(opened, profile, steps or ROUNDS, threads[0], console), console)
         return
     if arch is None:
         append_records(
@@ -163,11 +162,11 @@ def _check_options(arch: str | None, threads: Sequence[int], rounds: int | None,
 
 
 def _check_profile(threads: Sequence[int], ignored: Mapping[str, bool]) -> None:
-    """Refuse options that a profile would ignore: it covers the artifacts alone, with one thread count, and writes no records."""
+    """Refuse options that a profile would ignore: it covers the artifacts alone, with one thread count."""
     names = [name for name, asked in ignored.items() if asked]
     if names:
         raise ClipstepError(
-            "--profile writes no records and measures nothing beside the artifacts", got=" and ".join(names), fix="measure without --profile"
+            "--profile measures the operators of the artifacts and nothing beside them", got=" and ".join(names), fix="measure without --profile"
         )
     if len(threads) > 1:
         raise ClipstepError("--profile takes one thread count", got=", ".join(map(str, threads)), fix="profile once for each")
@@ -185,12 +184,13 @@ def _measure(bundle: Bundle, network: NetworkSource | None, options: BenchOption
     return records
 
 
-def _profile(bundle: Bundle, picture: Path, steps: int, threads: int, console: Console) -> None:
+def _profile(bundle: Bundle, picture: Path, steps: int, threads: int, console: Console) -> list[ProfileRecord]:
     profiles = profile_bundle(bundle, steps, threads)
     for each in profiles:
         print_table(console, profile_table(each))
-    plot_bars({f"{each.name} in {each.engine}": each.by_kind() for each in profiles}, "ms", picture)
+    plot_bars({f"{each.configuration.name} in {each.configuration.engine}": each.by_kind() for each in profiles}, "ms", picture)
     console.print(f"medians of {counted(steps, 'step')}, threads {threads}; wrote {picture}", soft_wrap=True)
+    return profiles
 
 
 def _millions_by_kind(record: InstructionRecord) -> dict[str, float]:

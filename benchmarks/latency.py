@@ -17,7 +17,7 @@ from rich.progress import track
 
 from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.peers.engines import PEERS
-from clipstep.benchmarks.records import SPINNING, WHOLE_STREAM, ColdStart, Configuration, Parts, Record, this_device
+from clipstep.benchmarks.records import SPINNING, WHOLE_STREAM, ColdStart, Configuration, Parts, Record, now_utc, this_device
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.bundle.manifest import Artifact
@@ -280,6 +280,7 @@ def _record(worker: Worker, turn_steps: int) -> Record:
         step_ms=tuple(round(value, 4) for value in worker.step_ms),
         turn_steps=turn_steps,
         parts=_medians(worker.parts),
+        measured_utc=now_utc(),
     )
 
 

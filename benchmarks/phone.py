@@ -146,7 +146,7 @@ def _read(text: str) -> list[Record]:
     with tempfile.TemporaryDirectory(prefix="clipstep-phone-") as folder:
         path = Path(folder) / "the phone's records"
         path.write_text(text, encoding="utf-8")
-        records, _ = read_records(path)
+        records = read_records(path).timed
     if not records:
         raise ClipstepError("the phone gave no record", fix="look at the app's screen")
     return records

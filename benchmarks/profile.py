@@ -4,14 +4,16 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.benchmarks.latency import TOOLS, configurations_of
+from clipstep.benchmarks.records import OperatorTime, ProfileRecord, now_utc, this_device
+from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.command_line.terminal import new_table, quiet
 from clipstep.runtime.engine import Array
 from clipstep.runtime.engine_executorch import POOL
@@ -27,52 +29,33 @@ LARGEST = 15
 WARM_UP_STEPS = 2
 
 
-@dataclass(frozen=True)
-class OperatorTime:
-    """An operator of a step as the engine runs it, after its own fusions, with its median time; ``output_shape`` is None if it is not reported."""
-
-    kind: str
-    output_shape: tuple[int, ...] | None
-    milliseconds: float
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The operators of an artifact, in the order in which they ran."""
-
-    name: str
-    engine: str
-    operators: tuple[OperatorTime, ...]
-
-    @property
-    def milliseconds(self) -> float:
-        return sum(operator.milliseconds for operator in self.operators)
-
-    def by_kind(self) -> dict[str, float]:
-        """Return the milliseconds of each kind of operator."""
-        sums: dict[str, float] = defaultdict(float)
-        for operator in self.operators:
-            sums[operator.kind] += operator.milliseconds
-        return dict(sums)
-
-
-def profile_bundle(bundle: Bundle, steps: int, threads: int) -> list[Profile]:
+def profile_bundle(bundle: Bundle, steps: int, threads: int) -> list[ProfileRecord]:
     """Profile each artifact that runs on this computer over ``steps`` golden subclips, each from the initial states.
 
     Raises:
         ClipstepError: there is no such artifact.
     """
     golden, found = GoldenSteps.of(bundle), []
-    for engine, info in ENGINES.items():
-        try:
-            artifact = bundle.artifact(info.target)
-        except BundleError:
-            continue
+    for configuration in configurations_of(bundle, None, threads):
+        artifact, engine = bundle.artifact(configuration.target), configuration.engine
         interface = bundle.manifest.interface(artifact.input_dtype)
         states = [np.full(state.shape, state.initial, state.dtype) for state in interface.states]
         inputs = [[golden.subclips[i % len(golden.subclips)].astype(artifact.input_dtype, copy=False), *states] for i in range(WARM_UP_STEPS + steps)]
         operators = PROFILERS[engine](bundle.file(artifact), inputs, threads)
-        found.append(Profile(artifact.file, engine, tuple(operators)))
+        found.append(
+            ProfileRecord(
+                bundle=bundle.path.name,
+                manifest_sha256=bundle.manifest_sha256,
+                artifact_sha256=artifact.sha256,
+                weights_sha256=bundle.manifest.provenance.weights_sha256,
+                configuration=configuration,
+                device=this_device(),
+                tool_versions={tool: version(tool) for tool in ("clipstep", *TOOLS[engine])},
+                profiled_steps=steps,
+                operators=tuple(operators),
+                measured_utc=now_utc(),
+            )
+        )
     if not found:
         bundle.check_runs_on_computers()
         raise ClipstepError(f"{bundle.path}: has no artifact that runs here", expected=" or ".join(info.target for info in ENGINES.values()))
@@ -94,7 +77,7 @@ def _onnxruntime(path: Path, inputs: Sequence[Sequence[Array]], threads: int) ->
 
 def _node(event: dict[str, Any], milliseconds: float) -> OperatorTime:
     shapes = [tuple(shape) for output in event["args"]["output_type_shape"] for shape in output.values()]
-    return OperatorTime(event["args"]["op_name"], shapes[0] if shapes else None, float(milliseconds))
+    return OperatorTime(kind=event["args"]["op_name"], output_shape=shapes[0] if shapes else None, median_ms=float(milliseconds))
 
 
 def _executorch(path: Path, inputs: Sequence[Sequence[Array]], threads: int) -> list[OperatorTime]:
@@ -112,7 +95,11 @@ def _executorch(path: Path, inputs: Sequence[Sequence[Array]], threads: int) -> 
         blocks = Inspector(etdump_path=str(dump)).event_blocks
     (events,) = [block.events for block in blocks if block.name == "Execute"]
     return [
-        OperatorTime(event.name.rsplit(" #", 1)[0].removeprefix("native_call_"), None, float(np.median(event.perf_data.raw[WARM_UP_STEPS:])))
+        OperatorTime(
+            kind=event.name.rsplit(" #", 1)[0].removeprefix("native_call_"),
+            output_shape=None,
+            median_ms=float(np.median(event.perf_data.raw[WARM_UP_STEPS:])),
+        )
         for event in events
         if event.is_delegated_op or event.name.startswith("native_call_")
     ]
@@ -121,26 +108,26 @@ def _executorch(path: Path, inputs: Sequence[Sequence[Array]], threads: int) -> 
 PROFILERS = {"onnxruntime": _onnxruntime, "executorch": _executorch}
 
 
-def profile_table(profile: Profile) -> Table:
+def profile_table(profile: ProfileRecord) -> Table:
     """Return a table of the operators, those of one kind and output shape together, the slowest first."""
     groups: dict[tuple[str, str], list[float]] = defaultdict(list)
     for operator in profile.operators:
-        groups[operator.kind, "x".join(map(str, operator.output_shape or ()))].append(operator.milliseconds)
+        groups[operator.kind, "x".join(map(str, operator.output_shape or ()))].append(operator.median_ms)
     ranked = sorted(groups.items(), key=lambda item: -sum(item[1]))
     rows = [(*key, times) for key, times in ranked[:LARGEST]]
     if ranked[LARGEST:]:
         rows.append((f"{len(ranked) - LARGEST} kinds more", "", [time for _, times in ranked[LARGEST:] for time in times]))
-    title = f"{profile.name} in {profile.engine}: {profile.milliseconds:.2f} ms a step"
+    title = f"{profile.configuration.name} in {profile.configuration.engine}: {profile.total_ms:.2f} ms a step"
     table = new_table("operator", "output", "count", "ms", "share", texts=2, title=title)
     for kind, shape, times in rows:
-        table.add_row(kind, shape, str(len(times)), f"{sum(times):.3f}", f"{sum(times) / profile.milliseconds:.0%}")
+        table.add_row(kind, shape, str(len(times)), f"{sum(times):.3f}", f"{sum(times) / profile.total_ms:.0%}")
     return table
 
 
 def plot_bars(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> None:
-    """Write bar charts to ``path``, one for each of ``parts``, with the longest bar first.
+    """Write bar charts to ``path``, one for each of ``parts`` on a common scale, with the longest bar first.
 
-    A part is, for example, an artifact; it maps kinds of operators to values in ``unit``.
+    A part is, for example, an artifact; it maps kinds of operators to values in ``unit``. Its title says what the longest bar's share is.
 
     Raises:
         ClipstepError: the file cannot be written.
@@ -148,19 +135,26 @@ def plot_bars(parts: Mapping[str, Mapping[str, float]], unit: str, path: Path) -
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5 * len(parts), 5), layout="constrained")
-    axes = figure.subplots(1, len(parts), squeeze=False)
+    axes = figure.subplots(1, len(parts), squeeze=False, sharex=True)
     for axis, (name, kinds) in zip(axes[0], parts.items(), strict=True):
         ranked = sorted(kinds.items(), key=lambda item: -item[1])
         shown = [*ranked[:LARGEST], *([("others", sum(value for _, value in ranked[LARGEST:]))] if ranked[LARGEST:] else [])]
         labels, values = [label for label, _ in shown][::-1], [value for _, value in shown][::-1]
         bars = axis.barh(labels, values, color="#3b6ea5")
-        axis.bar_label(bars, [f"{value:.1f}" if value >= 0.1 else f"{value:.2f}" for value in values], padding=3)
-        axis.set_title(f"{name}: {sum(kinds.values()):.1f} {unit}")
-        axis.set_xlabel(unit)
+        axis.bar_label(bars, [_short(value) for value in values], padding=3)
+        total, (longest, most) = sum(kinds.values()), ranked[0]
+        axis.set_title(f"{name}: {total:.1f} {unit} a step,\n{most / total:.0%} of it in {longest}", loc="left", parse_math=False)
+        axis.set_xlabel(f"{unit} a step")
         axis.margins(x=0.12)
         axis.spines[["top", "right"]].set_visible(False)
     with atomic_file(path) as new:
         figure.savefig(new, dpi=110)
+
+
+def _short(value: float) -> str:
+    if 0 < value < 0.01:
+        return "<0.01"
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.2f}"
 
 
 def check_plot(path: Path, option: str, *, force: bool) -> None:

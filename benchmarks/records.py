@@ -2,12 +2,14 @@
 
 import os
 import platform
+from collections import defaultdict
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
 LANES = 4
 """Float32 numbers in an ARM64 vector register."""
@@ -126,6 +128,8 @@ class Record(_Model):
     processor_ms: float | None = None
     """Median processor time of a step in all threads of the process, the pause before it included; None if it was not measured."""
     phone: Phone | None = None
+    measured_utc: AwareDatetime | None = None
+    """When the measurement ended, in UTC, such as `2026-11-28T12:00:00Z`; None in records of earlier versions."""
 
     def __repr__(self) -> str:
         what = f"{self.configuration.name} in {self.configuration.engine}, threads {self.configuration.threads}"
@@ -213,6 +217,8 @@ class InstructionRecord(_Model):
     """The later steps."""
     operators: tuple[OperatorCount, ...] = ()
     """The operators of one step in the order in which they ran, without the cost of profiling; empty unless they were asked for."""
+    measured_utc: AwareDatetime | None = None
+    """When the count ended; the same as in `Record`."""
 
     def __repr__(self) -> str:
         what = f"{self.configuration.name} in {self.configuration.engine} on {self.arch}"
@@ -246,6 +252,75 @@ class InstructionRecord(_Model):
         return _share(self.needed_fmas, self.step.instructions)
 
 
+class OperatorTime(_Model):
+    """An operator of a step as the engine runs it, after its own fusions."""
+
+    kind: str
+    output_shape: tuple[int, ...] | None
+    """None if the engine does not report it."""
+    median_ms: float
+
+
+class ProfileRecord(_Model):
+    """The time of each operator of an artifact's step, by its engine's own profiler."""
+
+    bundle: str
+    manifest_sha256: str
+    artifact_sha256: str
+    weights_sha256: str | None
+    configuration: Configuration
+    device: Device
+    tool_versions: dict[str, str]
+    profiled_steps: int
+    """The steps whose medians the times are."""
+    operators: Annotated[tuple[OperatorTime, ...], Field(min_length=1)]
+    """The operators in the order in which they ran."""
+    measured_utc: AwareDatetime | None
+    """The same as in `Record`."""
+
+    def __repr__(self) -> str:
+        what = f"{self.configuration.name} in {self.configuration.engine}, threads {self.configuration.threads}"
+        return f"<ProfileRecord {self.bundle}: {what}: {self.total_ms:.2f} ms in {len(self.operators)} operators>"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def total_ms(self) -> float:
+        """The sum of all operators' times."""
+        return sum(operator.median_ms for operator in self.operators)
+
+    def by_kind(self) -> dict[str, float]:
+        """Return the milliseconds of each kind of operator."""
+        sums: dict[str, float] = defaultdict(float)
+        for operator in self.operators:
+            sums[operator.kind] += operator.median_ms
+        return dict(sums)
+
+
+AnyRecord = Record | InstructionRecord | ProfileRecord
+
+
+class Records(NamedTuple):
+    """Records by what they hold, each in the order in which they were given."""
+
+    timed: list[Record]
+    counted: list[InstructionRecord]
+    profiled: list[ProfileRecord]
+
+    @classmethod
+    def of(cls, records: Sequence[AnyRecord]) -> "Records":
+        """Sort records by what they hold."""
+        timed = [record for record in records if isinstance(record, Record)]
+        counted = [record for record in records if isinstance(record, InstructionRecord)]
+        return cls(timed, counted, [record for record in records if isinstance(record, ProfileRecord)])
+
+    def every(self) -> list[AnyRecord]:
+        """Return all of them."""
+        return [*self.timed, *self.counted, *self.profiled]
+
+
 def _share(part: float | None, whole: int) -> float | None:
     return None if part is None or not whole else part / whole
 
@@ -263,6 +338,11 @@ def naive_ms(records: Sequence[Record]) -> dict[int, float]:
 def record_lines(records: Sequence[BaseModel]) -> str:
     """Return records as text, one JSON object a line."""
     return "".join(record.model_dump_json() + "\n" for record in records)
+
+
+def now_utc() -> datetime:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def this_device() -> Device:

@@ -11,9 +11,10 @@ from rich.table import Table
 
 from clipstep.benchmarks.arm64.table import KEY, instruction_table
 from clipstep.benchmarks.output import real_time_text
-from clipstep.benchmarks.records import InstructionRecord, Record, naive_ms
+from clipstep.benchmarks.records import AnyRecord, InstructionRecord, ProfileRecord, Record, Records, naive_ms
 from clipstep.benchmarks.report_page.data import report_of
 from clipstep.benchmarks.report_page.page import page
+from clipstep.benchmarks.report_page.profiles import longest_kind
 from clipstep.benchmarks.report_page.training import training_lines
 from clipstep.runtime.bundle import Bundle, open_for_command
 from clipstep.runtime.bundle.manifest import Accuracy, Arm64Step
@@ -44,9 +45,9 @@ def report_command(bundle: Path, records: Path, signer: Path | None, html: Path 
         context.with_resource(write_lock(html))
         check_overwrite(html, force=force, option="--html")
     opened = context.with_resource(open_for_command(bundle, signer))
-    timed, counted, others = _select(opened, *read_records(records), records)
+    own, others = _select(opened, read_records(records), records)
     if html is not None:
-        text = page(report_of(opened, timed, counted, others, records, evaluation))
+        text = page(report_of(opened, own, others, records, evaluation))
         with atomic_file(html) as new:
             new.write_text(text, encoding="utf-8")
     if as_json:
@@ -57,8 +58,9 @@ def report_command(bundle: Path, records: Path, signer: Path | None, html: Path 
                 "name": manifest.name,
                 "training": manifest.training,
                 "artifacts": [artifact.model_dump(mode="json") for artifact in manifest.artifacts],
-                "records": [record.model_dump(mode="json") for record in timed],
-                "instruction_records": [record.model_dump(mode="json") for record in counted],
+                "records": [record.model_dump(mode="json") for record in own.timed],
+                "instruction_records": [record.model_dump(mode="json") for record in own.counted],
+                "profile_records": [record.model_dump(mode="json") for record in own.profiled],
                 "left_out": dict(others),
             }
         )
@@ -68,12 +70,14 @@ def report_command(bundle: Path, records: Path, signer: Path | None, html: Path 
         console.print(line, soft_wrap=True)
     frames, compared = opened.manifest.input.shape[0], max(artifact.parity.steps for artifact in opened.manifest.artifacts)
     console.print(f"{opened.manifest.name}: one step is {frames} frames; largest errors are over {compared} steps at export", soft_wrap=True)
-    print_table(console, _table(opened, timed))
+    print_table(console, _table(opened, own.timed))
     for name, number in others.items():
         console.print(f"left out: {number} of another network or of artifacts that this bundle does not hold, measured on {name}", soft_wrap=True)
-    if counted:
-        print_table(console, instruction_table(counted))
+    if own.counted:
+        print_table(console, instruction_table(own.counted))
         console.print(KEY, soft_wrap=True)
+    for profile in own.profiled:
+        console.print(longest_kind(profile), soft_wrap=True)
     for artifact in opened.manifest.artifacts:
         if artifact.accuracy:
             console.print(_accuracy(artifact.file, artifact.accuracy), soft_wrap=True)
@@ -84,7 +88,7 @@ def report_command(bundle: Path, records: Path, signer: Path | None, html: Path 
         console.print(f"wrote {html}", soft_wrap=True)
 
 
-def html_report(bundle: Path | str, records: Path | str | Sequence[Record | InstructionRecord], *, evaluation: Path | str | None = None) -> str:
+def html_report(bundle: Path | str, records: Path | str | Sequence[AnyRecord], *, evaluation: Path | str | None = None) -> str:
     """Return a page with all that is known of a bundle: what to ship for which platform, latency, memory, placement, parity and provenance.
 
     The page is one HTML file that loads nothing from elsewhere, and it is the same for the same input.
@@ -103,17 +107,15 @@ def html_report(bundle: Path | str, records: Path | str | Sequence[Record | Inst
         ClipstepError: A file is not what it should be; no record belongs to the bundle; the evaluation is of other classes.
     """
     if isinstance(records, Path | str):
-        path, (timed, counted) = Path(records), read_records(Path(records))
+        path, given = Path(records), read_records(Path(records))
     else:
-        path, timed, counted = None, [r for r in records if isinstance(r, Record)], [r for r in records if isinstance(r, InstructionRecord)]
+        path, given = None, Records.of(records)
     with Bundle.open(Path(bundle)) as opened:
-        timed, counted, others = _select(opened, timed, counted, path)
-        return page(report_of(opened, timed, counted, others, path, None if evaluation is None else Path(evaluation)))
+        own, others = _select(opened, given, path)
+        return page(report_of(opened, own, others, path, None if evaluation is None else Path(evaluation)))
 
 
-def _select(
-    bundle: Bundle, timed: Sequence[Record], counted: Sequence[InstructionRecord], path: Path | None
-) -> tuple[list[Record], list[InstructionRecord], Mapping[str, int]]:
+def _select(bundle: Bundle, records: Records, path: Path | None) -> tuple[Records, Mapping[str, int]]:
     """Select the records of this bundle's artifacts and of the network behind it, and count those of other bundles. ``path`` is for the message.
 
     The record of a reference, such as PyTorch, belongs to the network whose weights' hash it holds. A record by an earlier version of clipstep holds
@@ -122,11 +124,11 @@ def _select(
     Raises:
         ClipstepError: no record belongs to this bundle.
     """
-    every: list[Record | InstructionRecord] = [*timed, *counted]
+    every = records.every()
     artifacts = {artifact.sha256 for artifact in bundle.manifest.artifacts}
     measured_together = {record.manifest_sha256 for record in every if record.artifact_sha256 in artifacts}
 
-    def is_select(record: Record | InstructionRecord) -> bool:
+    def is_select(record: AnyRecord) -> bool:
         if record.artifact_sha256 is not None:
             return record.artifact_sha256 in artifacts
         if record.weights_sha256 is not None:
@@ -137,18 +139,17 @@ def _select(
     if others.total() == len(every):
         got = f"records of {', '.join(others)} with other artifacts" if others else "none at all"
         raise ClipstepError(f"{path or 'the records'}: holds no record of {bundle.path}", got=got, fix="give its own, or measure it")
-    return [r for r in timed if is_select(r)], [r for r in counted if is_select(r)], others
+    return Records.of([record for record in every if is_select(record)]), others
 
 
-def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
-    """Read a file of records, one JSON object a line: return those of times, and those of ARM64 instructions.
+def read_records(path: Path) -> Records:
+    """Read a file of records, one JSON object a line.
 
     Raises:
         ClipstepError: there is no such file, or a line is not a record.
     """
     check_file(path, "records written by clipstep bench --out", fix="run it first")
-    timed: list[Record] = []
-    counted: list[InstructionRecord] = []
+    records: list[AnyRecord] = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except ValueError as error:
@@ -156,20 +157,18 @@ def read_records(path: Path) -> tuple[list[Record], list[InstructionRecord]]:
     for number, line in enumerate(lines, 1):
         try:
             values = json.loads(line)
-            if "arch" in values:
-                counted.append(_validated(InstructionRecord, values))
-            else:
-                timed.append(_validated(Record, values))
+            kind = InstructionRecord if "arch" in values else ProfileRecord if "profiled_steps" in values else Record
+            records.append(_validated(kind, values))
         except (ValueError, AttributeError) as error:
             raise ClipstepError(f"{path}:{number}: is not a record", got=error_summary(error), fix="measure again") from error
-    return timed, counted
+    return Records.of(records)
 
 
 def _validated(kind: type[Any], values: dict[str, Any]) -> Any:
     return kind.model_validate({key: value for key, value in values.items() if key not in kind.model_computed_fields})
 
 
-def _table(bundle: Bundle, records: list[Record]) -> Table:
+def _table(bundle: Bundle, records: Sequence[Record]) -> Table:
     table = new_table("artifact", "MB", "largest\nerror", "threads", "ms a step", "times\nnaive", "times\nreal time")
     naive = naive_ms(records)
     for artifact in bundle.manifest.artifacts:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -32,6 +33,9 @@ from clipstep.runtime.model import StepModel
 from clipstep.runtime.targets import targets_for
 from clipstep.training.data.lists import DataSet, read_data_set
 from clipstep.training.run import load_run, save_run
+
+STYLES = (("#3b6ea5", "o"), ("#b5382f", "^"))
+"""The colour and the marker of each engine; the markers tell them apart in print, too."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def bench_scaling_command(
     for engine in several:
         console.print(f"StepModel.step takes {step_over_bare_call(shared, engine, 10 * rounds):.3f} times as long as {engine}'s own call")
     if picture is not None:
-        _draw(points, shapes.index((usual, sizes[0])), streams, several, picture)
+        draw(points, shapes.index((usual, sizes[0])), streams, several, picture)
         console.print(f"wrote {picture}", soft_wrap=True)
 
 
@@ -179,32 +183,68 @@ def _stream_table(counts: Sequence[int], several: dict[str, list[float]], bundle
     return table
 
 
-def _draw(points: Sequence[Point], usual: int, counts: Sequence[int], several: dict[str, list[float]], path: Path) -> None:
+def draw(points: Sequence[Point], usual: int, counts: Sequence[int], several: dict[str, list[float]], path: Path) -> None:
+    """Plot the time of a step over its arithmetic, and over the number of streams.
+
+    Args:
+        points: the steps of several T and sizes.
+        usual: which of them the dotted lines go through.
+        counts: how many streams there were.
+        several: the milliseconds of a step in each engine, one for each of `counts`.
+        path: the file, whose suffix is its format.
+    """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure = Figure(figsize=(12, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    ranked = sorted(points, key=lambda point: point.multiply_accumulates)
-    arithmetic = [point.multiply_accumulates / 1e6 for point in ranked]
-    for engine, colour in zip(several, ("#3b6ea5", "#c0504d"), strict=False):
-        left.plot(arithmetic, [point.milliseconds[engine] for point in ranked], "o", color=colour, label=engine)
-        proportional = [count * 1e6 * _per_mac(points[usual], engine) for count in arithmetic]
-        left.plot(arithmetic, proportional, ":", color=colour, label=f"as the arithmetic, {engine}")
-        right.plot(counts, several[engine], "o-", color=colour, label=engine)
-    for point in points:  # Labels of the usual size above the points, the others below.
-        above = point.size == points[usual].size
-        place = (point.multiply_accumulates / 1e6, (max if above else min)(point.milliseconds.values()))
-        label = f"{point.frames} of {point.size}²"
-        left.annotate(label, place, xytext=(0, 7 if above else -15), textcoords="offset points", ha="center", fontsize=8)
-    left.set(xscale="log", yscale="log", xlabel="multiply-accumulates of a step, M", ylabel="ms a step", title="T frames of a size")
-    right.set(xlabel="streams on one model", ylabel="ms a step", title="streams", xticks=list(counts), ylim=(0, None))
-    for scale in (left.xaxis, left.yaxis):
-        scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        scale.set_major_formatter(ScalarFormatter())
-        scale.set_minor_formatter(NullFormatter())
+    for engine, (colour, marker) in zip(several, STYLES, strict=False):
+        _draw_points(left, points, usual, engine, colour, marker)
+        right.plot(counts, several[engine], f"{marker}-", color=colour)
+        right.annotate(engine, (counts[-1], several[engine][-1]), xytext=(0, -8), textcoords="offset points", ha="right", va="top", color=colour)
+    shares = [_per_mac(point, engine) / _per_mac(points[usual], engine) for point in points for engine in several]
+    ratios = [times[row] / times[0] for times in several.values() for row in range(len(counts))]
+    left.set_title(f"A multiply-accumulate takes {_range(shares)} times that of {_label(points[usual])}", loc="left")
+    right.set_title(f"A step takes {_range(ratios)} times as long as with one stream", loc="left")
+    frames, size = points[usual].frames, points[usual].size
+    note = f"{_label(points[usual])}: T = {frames} frames of {size}x{size}\ndotted: in proportion to the arithmetic"
+    left.text(0.98, 0.02, note, transform=left.transAxes, ha="right", fontsize=9, color="#555555")
+    left.set(xlabel="multiply-accumulates of a step (M, logarithmic)", ylabel="time of a step (ms, logarithmic)")
+    right.set(xlabel="streams on one model", ylabel="time of a step (ms)", xticks=list(counts), ylim=(0, None))
     for axis in (left, right):
-        axis.legend()
         axis.spines[["top", "right"]].set_visible(False)
     with atomic_file(path) as new:
         figure.savefig(new, dpi=110)
+
+
+def _draw_points(axis: Any, points: Sequence[Point], usual: int, engine: str, colour: str, marker: str) -> None:
+    """Draw an engine's points, each with its T and size beside it, and the line on which time would grow as the arithmetic does."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    ranked = sorted(points, key=lambda point: point.multiply_accumulates)
+    arithmetic = [point.multiply_accumulates / 1e6 for point in ranked]
+    proportional = [count * 1e6 * _per_mac(points[usual], engine) for count in arithmetic]
+    axis.set(xscale="log", yscale="log")
+    axis.plot(arithmetic, proportional, ":", color=colour)
+    axis.plot(arithmetic, [point.milliseconds[engine] for point in ranked], marker, color=colour)
+    slowest = max(points[0].milliseconds, key=lambda name: points[usual].milliseconds[name])
+    for point in points if engine == slowest else ():  # The usual size to the left above its point, the others to the right below the lowest one.
+        is_usual = point.size == points[usual].size
+        place = (point.multiply_accumulates / 1e6, (max if is_usual else min)(point.milliseconds.values()))
+        offset, side = ((-7, 4), "right") if is_usual else ((0, -10), "left")
+        axis.annotate(_label(point), place, xytext=offset, textcoords="offset points", ha=side, va="bottom" if is_usual else "top", fontsize=9)
+    end = (arithmetic[-1], ranked[-1].milliseconds[engine])
+    axis.annotate(engine, end, xytext=(10, 0), textcoords="offset points", va="center", color=colour, annotation_clip=False)
+    axis.margins(x=0.2, y=0.12)
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        scale.set_major_formatter(ScalarFormatter())
+        scale.set_minor_formatter(NullFormatter())
+
+
+def _label(point: Point) -> str:
+    return f"{point.frames} of {point.size}²"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = (f"{end(values):.2f}" for end in (min, max))
+    return low if low == high else f"{low} to {high}"

@@ -12,7 +12,7 @@ from clipstep.benchmarks.arm64.emulate import emulate
 from clipstep.benchmarks.arm64.kit import CPU, Kit
 from clipstep.benchmarks.arm64.operators import without_profiling
 from clipstep.benchmarks.latency import NAIVE, write_naive
-from clipstep.benchmarks.records import Configuration, InstructionRecord
+from clipstep.benchmarks.records import Configuration, InstructionRecord, now_utc
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.bundle.manifest import Arm64Step, Artifact
@@ -144,6 +144,7 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
         largest_error=errors.relative,
         first_step=first,
         steps=tuple(later),
+        measured_utc=now_utc(),
     )
     if not operators:
         return record

@@ -54,7 +54,11 @@ def compare(
 
 
 def _source(records: Path | str | Sequence[Record], name: str) -> Source:
-    source = Source(str(records), *read_records(Path(records))) if isinstance(records, Path | str) else Source(name, tuple(records), ())
+    if isinstance(records, Path | str):
+        timed, counted, _ = read_records(Path(records))
+        source = Source(str(records), timed, counted)
+    else:
+        source = Source(name, tuple(records), ())
     if not source.timed and not source.counted:
-        raise ClipstepError(f"{source.name}: holds no record", expected="what clipstep bench --out wrote")
+        raise ClipstepError(f"{source.name}: holds no record", expected="times or counts, which clipstep bench --out wrote")
     return source

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 
-from clipstep.benchmarks.records import SPINNING, InstructionRecord, Record
+from clipstep.benchmarks.records import SPINNING, AnyRecord, InstructionRecord, ProfileRecord, Record, Records
 from clipstep.benchmarks.report_page.charts import short
 from clipstep.benchmarks.report_page.evaluation import Evaluation
 from clipstep.runtime.bundle import Bundle
@@ -23,6 +24,8 @@ class Report:
     """The records of times; the last of each configuration on each device."""
     counted: tuple[InstructionRecord, ...]
     """The records of ARM64 instructions; the last of each configuration."""
+    profiled: tuple[ProfileRecord, ...]
+    """The times of operators; the last of each configuration on each device."""
     replaced: int
     """How many older records of the same configurations are left out."""
     left_out: Mapping[str, int]
@@ -48,8 +51,7 @@ class Report:
 
 def report_of(
     bundle: Bundle,
-    timed: Sequence[Record],
-    counted_records: Sequence[InstructionRecord],
+    records: Records,
     left_out: Mapping[str, int],
     records_path: Path | None,
     evaluation_path: Path | None,
@@ -59,21 +61,26 @@ def report_of(
     Raises:
         ClipstepError: a record holds no times or counts, or numbers that cannot be any; the folder holds no evaluation, or one of other classes.
     """
-    for record in timed:
+    for record in records.timed:
         _check_times(record)
-    for count in counted_records:
+    for count in records.counted:
         _check_counts(count)
-    last = {(device_text(r), _key(r), r.pause_ms): r for r in timed}
-    last_counted = {_key(r): r for r in counted_records}
-    replaced = len(timed) - len(last) + len(counted_records) - len(last_counted)
+    for profile in records.profiled:
+        _check_profile(profile)
+    last = {(device_text(r), _key(r), r.pause_ms): r for r in records.timed}
+    last_counted = {_key(r): r for r in records.counted}
+    last_profiled = {(device_text(r), _key(r)): r for r in records.profiled}
+    replaced = len(records.every()) - len(last) - len(last_counted) - len(last_profiled)
     evaluation = None if evaluation_path is None else Evaluation.read(evaluation_path, bundle.manifest.labels)
-    return Report(bundle, tuple(last.values()), tuple(last_counted.values()), replaced, left_out, records_path, evaluation, evaluation_path)
+    kept = (tuple(last.values()), tuple(last_counted.values()), tuple(last_profiled.values()))
+    return Report(bundle, *kept, replaced, left_out, records_path, evaluation, evaluation_path)
 
 
-def device_text(record: Record) -> str:
+def device_text(record: Record | ProfileRecord) -> str:
     """Return the device of a record in a few words, without the version of a computer's system."""
     device = record.device
-    model = f"{record.phone.model}, {device.cpu_model}" if record.phone else device.cpu_model
+    phone = record.phone if isinstance(record, Record) else None
+    model = f"{phone.model}, {device.cpu_model}" if phone else device.cpu_model
     return f"{model}, {counted(device.cores, 'core')}, {device.machine}, {device.os.partition('-')[0]}"
 
 
@@ -95,12 +102,24 @@ def name_without_threads(record: Record, beside: Sequence[Record]) -> str:
     return f"{short(configuration.name.removesuffix(SPINNING))}{spinning}{engine}"
 
 
+def when_text(records: Sequence[AnyRecord]) -> str:
+    """Return when records were measured, to the minute: `2026-11-28 12:00 to 12:30 UTC`, or that they do not hold it."""
+    times = sorted(record.measured_utc.astimezone(UTC) for record in records if record.measured_utc is not None)
+    if not times:
+        return "not recorded"
+    first, last = (f"{time:%Y-%m-%d %H:%M}" for time in (times[0], times[-1]))
+    day, minutes = last.split()
+    until = "" if first == last else f" to {minutes if first.startswith(day) else last}"
+    missing = len(records) - len(times)
+    return f"{first}{until} UTC{f', {missing} of {len(records)} not recorded' if missing else ''}"
+
+
 def memory_mb(record: Record) -> float:
     """Return the peak memory of a record's process beyond what it took before loading, in MB."""
     return (record.peak_memory_bytes - record.memory_before_load_bytes) / 1e6
 
 
-def _key(record: Record | InstructionRecord) -> tuple[str, str, int]:
+def _key(record: AnyRecord) -> tuple[str, str, int]:
     return record.configuration.name, record.configuration.engine, record.configuration.threads
 
 
@@ -111,6 +130,12 @@ def _check_times(record: Record) -> None:
         raise ClipstepError(
             f"the record of {record.configuration.name}: its times cannot be read", expected="times above 0, at least one step", fix="measure again"
         )
+
+
+def _check_profile(record: ProfileRecord) -> None:
+    if not all(math.isfinite(operator.median_ms) and operator.median_ms >= 0 for operator in record.operators) or not record.total_ms > 0:
+        what = f"the profile of {record.configuration.name}: its times cannot be read"
+        raise ClipstepError(what, expected="times of 0 or more, one above 0", fix="measure again")
 
 
 def _check_counts(record: InstructionRecord) -> None:

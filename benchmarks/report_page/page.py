@@ -7,10 +7,11 @@ from importlib import resources
 
 from clipstep.benchmarks.report_page.accuracy import accuracy_body
 from clipstep.benchmarks.report_page.artifacts import parity_body, placement_body
-from clipstep.benchmarks.report_page.data import Report
+from clipstep.benchmarks.report_page.data import Report, when_text
 from clipstep.benchmarks.report_page.instructions import instructions_body
 from clipstep.benchmarks.report_page.latency import cost_body, latency_body
 from clipstep.benchmarks.report_page.markup import Html, element, paragraph
+from clipstep.benchmarks.report_page.profiles import profiles_body
 from clipstep.benchmarks.report_page.provenance import provenance_body
 from clipstep.benchmarks.report_page.shipping import ship_body
 from clipstep.runtime.wording import counted
@@ -19,6 +20,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Report], Html | None]]] = {
     "ship": ("What to ship", ship_body),
     "latency": ("Latency", latency_body),
     "cost": ("Latency against memory and error", cost_body),
+    "operators": ("Where the time goes", profiles_body),
     "placement": ("Placement", placement_body),
     "parity": ("Parity", parity_body),
     "instructions": ("ARM64 instructions", instructions_body),
@@ -44,6 +46,8 @@ def _summary(report: Report) -> str:
     seconds = spec.shape[0] * spec.frame_stride / spec.fps
     devices = list(report.devices())
     measured = f"measured on {'; '.join(devices)}" if devices else "no time was measured"
+    if any(record.measured_utc for record in report.timed):
+        measured += f" ({when_text(report.timed)})"
     artifacts = counted(len(manifest.artifacts), "artifact")
     return f"A step takes {spec.shape[0]} frames of {spec.frame_size}, {seconds:.2f} s of video. The bundle holds {artifacts}; {measured}."
 

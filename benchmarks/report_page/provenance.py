@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Sequence
 
 from clipstep.benchmarks.options import STEPS
-from clipstep.benchmarks.records import InstructionRecord, Record
-from clipstep.benchmarks.report_page.data import Report
+from clipstep.benchmarks.records import AnyRecord, InstructionRecord, ProfileRecord, Record
+from clipstep.benchmarks.report_page.data import Report, device_text, when_text
 from clipstep.benchmarks.report_page.markup import Html, element, escaped, joined, number, paragraph, table
 from clipstep.benchmarks.report_page.training import training_lines
 from clipstep.runtime.bundle.format_version import version_text
@@ -21,7 +21,7 @@ def provenance_body(report: Report) -> Html:
         element("h3", "The commands that make it again"),
         element("pre", element("code", Html("\n".join(map(escaped, _commands(report))))), tabindex="0"),
         paragraph(
-            "Neither the manifest nor the records hold dates. A measurement made again has other times; ratios of one run carry over best.",
+            "The manifest holds no date. A measurement made again has other times; ratios of one run carry over best.",
             class_="note",
         ),
     ]
@@ -46,7 +46,7 @@ def _of_the_bundle(report: Report) -> list[tuple[str, object]]:
 
 
 def _of_the_records(report: Report) -> list[tuple[str, object]]:
-    kept = f"{counted(len(report.timed), 'record')} of times, {len(report.counted)} of ARM64 instructions"
+    kept = f"{counted(len(report.timed), 'record')} of times, {len(report.counted)} of ARM64 instructions, {len(report.profiled)} of operators' times"
     facts: list[tuple[str, object]] = [("records", f"{report.records_path}: {kept}" if report.records_path else kept)]
     if report.replaced:
         facts.append(("left out", f"{counted(report.replaced, 'older record')} of the same configurations"))
@@ -58,8 +58,8 @@ def _of_the_records(report: Report) -> list[tuple[str, object]]:
     return [*facts, ("measured with", ", ".join(versions) or "versions that the records do not hold")]
 
 
-def _every(report: Report) -> tuple[Record | InstructionRecord, ...]:
-    return (*report.timed, *report.counted)
+def _every(report: Report) -> tuple[AnyRecord, ...]:
+    return (*report.timed, *report.counted, *report.profiled)
 
 
 def _artifacts(report: Report) -> Html:
@@ -84,11 +84,24 @@ def _artifacts(report: Report) -> Html:
 
 def _devices(report: Report) -> list[Html]:
     rows = [
-        [name, counted(len(records), "record"), ", ".join(dict.fromkeys(record.device.os for record in records)), _warmth(records[0])]
+        [
+            name,
+            counted(len(records), "record"),
+            when_text(records),
+            ", ".join(dict.fromkeys(record.device.os for record in records)),
+            _warmth(records[0]),
+        ]
         for name, records in report.devices().items()
     ]
-    rows += [[name, "counts", "", ""] for name in dict.fromkeys(f"{r.cpu_model} in {r.emulator}" for r in report.counted)]
-    return [table("Devices", ("device", "measured", "system", "build and battery"), rows)] if rows else []
+    emulated: dict[str, list[InstructionRecord]] = {}
+    for record in report.counted:
+        emulated.setdefault(f"{record.cpu_model} in {record.emulator}", []).append(record)
+    rows += [[name, "counts", when_text(records), "", ""] for name, records in emulated.items()]
+    profiled: dict[str, list[ProfileRecord]] = {}
+    for profile in report.profiled:
+        profiled.setdefault(device_text(profile), []).append(profile)
+    rows += [[name, "operators", when_text(profiles), profiles[0].device.os, ""] for name, profiles in profiled.items()]
+    return [table("Devices", ("device", "measured", "when", "system", "build and battery"), rows)] if rows else []
 
 
 def _warmth(record: Record) -> str:
@@ -113,6 +126,9 @@ def _commands(report: Report) -> list[str]:
         operators = " --operators" if any(record.operators for record in report.counted) else ""
         steps = len(report.counted[0].steps)
         lines.append(f"clipstep bench {bundle}{_network(report, report.counted)} --arch arm64{operators} --steps {steps} --out {records}")
+    for threads in dict.fromkeys(record.configuration.threads for record in report.profiled):
+        steps = next(record.profiled_steps for record in report.profiled if record.configuration.threads == threads)
+        lines.append(f"clipstep bench {bundle} --profile profile.png --threads {threads} --steps {steps} --out {records}")
     evaluation = ""
     if report.evaluation_path is not None:
         folder = shlex.quote(str(report.evaluation_path))

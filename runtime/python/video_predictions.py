@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.outputs.output import Output, Source, VideoPrediction
+from clipstep.runtime.outputs.output import Output, Source, VideoPrediction, WindowClosed
 from clipstep.runtime.outputs.saving import format_of, saving
 from clipstep.runtime.resampler import SAME_RATE
 from clipstep.runtime.resize import center_box
@@ -110,6 +110,7 @@ def predictions(
     seconds = start = end = 0.0
     rate = spec.fps
     taken_at = None
+    closed = False
     try:
         for picture in read_pictures(video, threads=decoders):
             if taken_at is None:
@@ -132,6 +133,8 @@ def predictions(
         if not partial:
             raise VideoError(f"{damage}, or add --partial to take what was read") from damage
         note(str(damage))
+    except WindowClosed:
+        closed = True
     if pauses and not every_frame:
         note(f"{video}: {counted(pauses, 'pause')} of more than {LONGEST_PAUSE:g} s, cut out")
     whole = stream.flush()
@@ -139,7 +142,10 @@ def predictions(
         yield given_to(outputs, VideoPrediction(0.0, end, True, whole))
     elif not said:
         needed = model.interface.frames_needed
-        raise VideoError(f"{video}: too short", got=f"{pushed} frames", expected=f"at least {needed}", fix="use a longer video")
+        what, fix = ("the window was closed before the first prediction", None) if closed else ("too short", "use a longer video")
+        raise VideoError(f"{video}: {what}", got=counted(pushed, "frame"), expected=f"at least {needed}", fix=fix)
+    if closed:
+        note(f"{video}: the window was closed at {taken_at or 0.0:.2f} s; what follows was left out")
     for output in outputs:
         for remark in output.finish((taken_at or 0.0) + 1 / rate):
             note(remark)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def call(*arguments: object) -> int:
 
 
 def test_each_configuration_has_one_record_that_says_what_ran(records_file: Path, bundle_path: Path) -> None:
-    records, _ = read_records(records_file)
+    records = read_records(records_file).timed
     manifest = json.loads((bundle_path / MANIFEST).read_text())
     hashes = {artifact["target"]: artifact["sha256"] for artifact in manifest["artifacts"]}
     ran = {(r.configuration.target, r.configuration.form, r.configuration.engine): r.artifact_sha256 for r in records}
@@ -58,6 +59,7 @@ def test_each_configuration_has_one_record_that_says_what_ran(records_file: Path
         assert record.manifest_sha256 == tree_sha256(bundle_path / MANIFEST)
         assert record.peak_memory_bytes >= record.memory_before_load_bytes > 0
         assert record.subclip_s == 4 / 25
+        assert record.measured_utc is not None and 0 <= time.time() - record.measured_utc.timestamp() < 3600
 
 
 def test_percentiles_and_real_time_factor_follow_from_the_raw_times(records_file: Path) -> None:
@@ -70,7 +72,7 @@ def test_percentiles_and_real_time_factor_follow_from_the_raw_times(records_file
 
 
 def test_the_report_gives_each_artifact_its_own_ratio(records_file: Path, bundle_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    records, _ = read_records(records_file)
+    records = read_records(records_file).timed
     assert call("report", bundle_path, records_file) == 0
     text = capsys.readouterr().out
     for record in records:
@@ -176,7 +178,7 @@ def test_a_factorys_network_is_measured_in_pytorch_and_as_naive_onnx(tmp_path: P
     assert call("export", "--model", "benched:factory", *arguments) == 0
     measured = ("--threads", 1, "--rounds", 1, "--steps", 2, "--out", "records.jsonl")
     assert call("bench", "own.clipstep", "--model", "benched:factory", *measured) == 0
-    records, _ = read_records(Path("records.jsonl"))
+    records = read_records(Path("records.jsonl")).timed
     assert [record.configuration.name for record in records] == ["naive rank-5 ONNX", "PyTorch eager", "step.onnx"]
     assert all(record.cold_start.largest_error < 1e-5 for record in records)
 
@@ -228,7 +230,7 @@ def test_spinning_threads_are_measured_beside_sleeping_ones(bundle_path: Path, t
     out = tmp_path / "records.jsonl"
     options = ("--no-reference", "--threads", "1", "--rounds", "1", "--steps", "2", "--pause", "3", "--spinning", "--out", out)
     assert call("bench", bundle_path, *options) == 0
-    records, _ = read_records(out)
+    records = read_records(out).timed
     assert [(r.configuration.name, r.configuration.spinning) for r in records] == [
         ("step.onnx", False),
         ("step.onnx, spinning threads", True),
@@ -285,7 +287,7 @@ def test_a_whole_stream_is_measured_beside_the_steps(bundle_path: Path, clip: Pa
     out = tmp_path / "records.jsonl"
     assert call("bench", bundle_path, "--threads", "1", "--rounds", "1", "--steps", "3", "--video", clip, "--out", out) == 0
     printed = capsys.readouterr().out
-    records, _ = read_records(out)
+    records = read_records(out).timed
     whole = [record for record in records if record.configuration.video is not None]
     assert [record.configuration.name for record in whole] == ["step.onnx, whole stream", "step.pte, whole stream"]
     assert [record.parts is None for record in records] == [record not in whole for record in records]

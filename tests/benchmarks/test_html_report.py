@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,20 @@ from typing import Any
 import pytest
 
 from clipstep.benchmarks import Record, html_report
-from clipstep.benchmarks.records import Configuration, Counts, InstructionRecord, OperatorCount, Parts, Phone, record_lines
+from clipstep.benchmarks.records import (
+    Configuration,
+    Counts,
+    InstructionRecord,
+    OperatorCount,
+    OperatorTime,
+    Parts,
+    Phone,
+    ProfileRecord,
+    record_lines,
+)
 from clipstep.benchmarks.report_page.axis import Axis
 from clipstep.benchmarks.report_page.charts import Lane, box_plot
+from clipstep.benchmarks.report_page.data import when_text
 from clipstep.runtime import ClipstepError
 from clipstep.runtime.bundle import MANIFEST, Bundle
 from clipstep.runtime.bundle.manifest import Artifact, Manifest
@@ -255,6 +267,27 @@ def test_instructions_by_configuration_and_by_kind_of_operator(bundle_path: Path
     assert kinds["Conv"] == [("50.00", 50), ("", None), ("50%", 50), ("2", 2)] and kinds["between operators"][0] == ("50.00", 50)
 
 
+def test_a_profile_by_kind_of_operator(bundle_path: Path, onnx: Artifact, timed: Callable[..., Record]) -> None:
+    """Three convolutions take 4.5 of 6 ms. Of 18 kinds the table lists 15 and adds up the rest."""
+    of = timed(onnx, (20,))
+    times = [("Conv", 1.0), ("Add", 1.0), ("Conv", 0.5), ("Conv", 3.0), *((f"kind {i}", 0.5 / 16) for i in range(16))]
+    shared = {
+        key: getattr(of, key)
+        for key in ("bundle", "manifest_sha256", "artifact_sha256", "weights_sha256", "configuration", "device", "tool_versions")
+    }
+    operators = tuple(OperatorTime(kind=kind, output_shape=None, median_ms=ms) for kind, ms in times)
+    older = ProfileRecord(**shared, profiled_steps=1, operators=operators[:1], measured_utc=None)
+    page = Page(html_report(bundle_path, [older, ProfileRecord(**shared, profiled_steps=7, operators=operators, measured_utc=None)]))
+    kinds = page.table(f"{onnx.file} in an engine: time by kind of operator on Chip, 4 cores, x86_64, Linux")
+    assert kinds["Conv"] == [("4.50", 4.5), ("", None), ("75%", 75), ("3", 3)] and kinds["Add"][0] == ("1.00", 1)
+    assert kinds["3 kinds more"][0][1] == pytest.approx(3 * 0.5 / 16) and kinds["3 kinds more"][3] == ("3", 3) and len(kinds) == 16
+    assert f"{onnx.file} in an engine, 1 thread: 75% of the operators' time in Conv" in page.text and "Medians of 7 steps; 20 operators." in page.text
+    assert page.sections == ["ship", "operators", "placement", "parity", "provenance"] and "1 older record of the same configurations" in page.text
+    assert [row[:2] for row in page.table("Devices").values()] == [[("operators", None), ("not recorded", None)]]
+    with pytest.raises(ClipstepError, match=r"the profile of .*: its times cannot be read; expected times of 0 or more"):
+        html_report(bundle_path, [older.model_copy(update={"operators": (operators[0].model_copy(update={"median_ms": float("nan")}),)})])
+
+
 def test_placement_and_parity_are_the_manifests(bundle_path: Path, onnx: Artifact, timed: Callable[..., Record], manifest: Manifest) -> None:
     page = Page(html_report(bundle_path, [timed(onnx, (20,))]))
     for artifact in manifest.artifacts:
@@ -465,3 +498,30 @@ def test_a_box_plot_shows_the_quartiles() -> None:
     found = [float(str(value).rstrip("%")) for value in (box["x"], box["width"], median["x1"])]
     assert found == pytest.approx([100 * 20 / high, 100 * 20 / high, 100 * 30 / high], abs=0.01)
     assert [round(float(str(a["cx"])[:-1]) * high / 100) for tag, a in page.elements if tag == "circle"] == [10, 20, 30, 40, 50]
+
+
+def test_the_page_says_when_it_was_measured(bundle_path: Path, onnx: Artifact, timed: Callable[..., Record], counts: Callable[..., Any]) -> None:
+    """The second time is given in another zone: 23:30 in UTC."""
+    times = ("2026-11-27T23:05:59Z", "2026-11-28T01:30:00+02:00", "2026-11-28T00:15:00Z")
+    first, second, third = (datetime.fromisoformat(text) for text in times)
+    one, two, old = timed(onnx, (20,), measured_utc=first), timed(onnx, (20,), threads=2, measured_utc=second), timed(onnx, (9,), threads=3)
+    late = counts(onnx, 9).model_copy(update={"measured_utc": third})
+    page = Page(html_report(bundle_path, [one, two, old, late]))
+    said = "2026-11-27 23:05 to 23:30 UTC, 1 of 3 not recorded"
+    assert {name: row[1][0] for name, row in page.table("Devices").items()} == {
+        "Chip, 4 cores, x86_64, Linux": said,
+        "cortex in qemu 9": "2026-11-28 00:15 UTC",
+    }
+    assert f"measured on Chip, 4 cores, x86_64, Linux ({said})." in page.text
+    assert when_text([one, late]) == "2026-11-27 23:05 to 2026-11-28 00:15 UTC"
+
+
+def test_records_without_a_time_are_read_and_said_to_have_none(
+    bundle_path: Path, onnx: Artifact, timed: Callable[..., Record], tmp_path: Path
+) -> None:
+    values = json.loads(record_lines([timed(onnx, (20,))]))
+    del values["measured_utc"]
+    (tmp_path / "records.jsonl").write_text(json.dumps(values) + "\n")
+    page = Page(html_report(bundle_path, tmp_path / "records.jsonl"))
+    assert [row[1][0] for row in page.table("Devices").values()] == ["not recorded"]
+    assert "measured on Chip, 4 cores, x86_64, Linux." in page.text

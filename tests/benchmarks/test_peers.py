@@ -31,7 +31,7 @@ def test_every_runtime_is_timed_or_named_with_the_reason(bundle_path: Path, run_
     out = tmp_path / "records.jsonl"
     code, said, _ = clipstep("peers", bundle_path, "--run", run_folder, "--threads", 1, "--rounds", 2, "--steps", 1, "--out", out)
     assert code == 0
-    records, _ = read_records(out)
+    records = read_records(out).timed
     timed = {record.configuration.name for record in records}
     if shutil.which("g++") is None:  # torch.compile generates C++.
         assert "not timed: torch.compile: " in said

@@ -85,6 +85,7 @@ RECORD: dict[str, Any] = {
     "percentiles_ms": {"p10": 12.0, "p50": 20.0, "p90": 28.0, "p99": 29.8},
     "steps_per_s": 50.0,
     "real_time_factor": 25.0,
+    "measured_utc": "2026-11-28T12:00:00Z",
 }
 
 
@@ -127,7 +128,7 @@ def test_records_are_pulled_shown_and_appended(phone: Callable[..., Path], tmp_p
     assert (code, error) == (0, "")
     assert "demo.clipstep on Maker Phone, Maker Chip, Android 15 (SDK 35); 3 steps each, taking turns; battery 25.0 to 31.5 °C" in text
     assert text.splitlines()[4].split()[:6] == ["step.onnx", "onnxruntime", "2", "20.00", "28.00", "25"]
-    ((record,), _) = read_records(out)
+    (record,) = read_records(out).timed
     here = {"turn_steps": 7, "parts": None, "configuration": {**RECORD["configuration"], "video": None}}
     assert json.loads(record.model_dump_json()) == {**RECORD, **here}
     calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]

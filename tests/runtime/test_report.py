@@ -100,8 +100,7 @@ def test_references_of_before_belong_to_what_was_measured_beside_them(
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (("--profile", "p.png", "--out", "r.jsonl"), "--profile writes no records and measures nothing beside the artifacts; got --out"),
-        (("--profile", "p.png", "--rounds", "3"), "got --rounds"),
+        (("--profile", "p.png", "--rounds", "3"), "--profile measures the operators of the artifacts and nothing beside them; got --rounds"),
         (("--profile", "p.png", "--threads", "1", "--threads", "2"), "--profile takes one thread count"),
         (("--force",), "--force does nothing without --profile"),
         (("--operators",), "--operators, --record and --ceilings are for counts"),

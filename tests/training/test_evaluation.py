@@ -28,6 +28,7 @@ from clipstep.training.data.encode import write_video
 from clipstep.training.data.lists import Clip
 from clipstep.training.evaluate import summarise
 from clipstep.training.metrics import confusion_matrix, largest_share, top_k_share, top_k_when_seen
+from clipstep.training.plots import confusion_finding
 from clipstep.training.predict import VideoPrediction, fused, predict_videos, video_logits
 from clipstep.training.run import Run
 
@@ -249,6 +250,12 @@ def test_json_is_the_summary_and_nothing_else(bundle_path: Path, three_classes: 
         rows = list(csv.DictReader(file))
     right = [max(classes, key=lambda name, row=row: float(row[name])) == row["class"] for row in rows]
     assert values["videos"] == len(rows) and values["top1"] == sum(right) / len(right)
+
+
+def test_the_title_of_a_confusion_matrix_says_what_is_confused_most() -> None:
+    labels = ("a", "b", "c")
+    assert confusion_finding(np.array([[5, 1, 0], [0, 4, 0], [3, 0, 7]]), labels) == "16 of 20 right;\nc is taken for a 3 times"
+    assert confusion_finding(np.diag([5, 4, 7]), labels) == "16 of 16 right"
 
 
 def test_tables_and_pictures(run_folder: Path, three_classes: Path, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from clipstep.runtime.filesystem.path_checks import URL, check_readable
 from clipstep.runtime.live import LiveVideo
 from clipstep.runtime.live.places import CAMERA
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.outputs.output import Source
-from clipstep.runtime.outputs.saving import FORMATS, check_files, format_of, saving
+from clipstep.runtime.outputs.output import Output, Source
+from clipstep.runtime.outputs.saving import FORMATS, check_files, format_of, saving, window
 from clipstep.runtime.video_predictions import predictions, source_of
 from clipstep.runtime.wording import either, without_secrets
 
@@ -54,6 +54,9 @@ from clipstep.runtime.wording import either, without_secrets
     multiple=True,
     help=f"Write a file by its suffix, {either(list(FORMATS))}: subtitles, the video with its predictions drawn over it, or one of the above.",
 )
+@click.option(
+    "--show", is_flag=True, help="Show the video with its predictions in a window meanwhile, at its own speed; q closes it and ends the run."
+)
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option(
     "--url", help="Read a stream, or a file on a server, in place of VIDEO: an address that begins with rtsp://, rtsps://, http:// or https://."
@@ -75,6 +78,7 @@ def run_command(
     jsonl: Path | None,
     plot: Path | None,
     save: tuple[Path, ...],
+    show: bool,
     force: bool,
     url: str | None,
     reconnect: float | None,
@@ -96,17 +100,21 @@ def run_command(
                 raise ClipstepError(f"{option} does nothing for live video", got=shown.name, fix="leave it out")
     elif workers is not None and not is_folder:
         raise ClipstepError("--workers does nothing for one video", fix="leave it out, or name a folder of videos")
+    if show and is_folder:
+        raise ClipstepError("--show shows one video", got=f"the folder {shown}", fix="leave it out, or name a video")
     _check(files, shown if isinstance(shown, Path) else None, force=force)
+    title = f"{shown.name} - clipstep"
+    windows = [click.get_current_context().with_resource(window(title, top, live=isinstance(shown, LiveVideo)))] if show else []
     opened = click.get_current_context().with_resource(open_for_command(bundle, signer, lazily=True))
     with StepModel.load(opened, engine, threads, isolated=True) as model:
         source = source_of(model, shown, top, str(bundle))
         if not as_json:
             say(model.description)
         if not isinstance(shown, Path):
-            run_live(model, shown, source, files, force=force, as_json=as_json)
+            run_live(model, shown, source, files, windows, force=force, as_json=as_json)
             return
         if not is_folder:
-            _run_video(model, shown, source, files, every_frame=every_frame, partial=partial, force=force, as_json=as_json)
+            _run_video(model, shown, source, files, windows, every_frame=every_frame, partial=partial, force=force, as_json=as_json)
             return
     from clipstep.runtime.command_line.run_folder import Job, run_folder
 
@@ -145,12 +153,20 @@ def _check(files: Sequence[tuple[Path, str]], video: Path | None, *, force: bool
 
 
 def _run_video(
-    model: StepModel, video: Path, source: Source, files: Sequence[tuple[Path, str]], *, every_frame: bool, partial: bool, force: bool, as_json: bool
+    model: StepModel,
+    video: Path,
+    source: Source,
+    files: Sequence[tuple[Path, str]],
+    windows: Sequence[Output],
+    *,
+    every_frame: bool,
+    partial: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     total = duration_of(video)
     with saving(files, source, force=force) as outputs, progress_bar(total, "s", shown=not as_json) as advance:
-        read = predictions(
-            model, video, outputs, every_frame=every_frame, partial=partial, note=note, watch=lambda seconds: advance(seconds, seconds)
-        )
+        kind = {"every_frame": every_frame, "partial": partial}
+        read = predictions(model, video, [*outputs, *windows], note=note, watch=lambda seconds: advance(seconds, seconds), **kind)
         for said in read:
             print_prediction(said, source.top, as_json=as_json)

@@ -10,18 +10,20 @@ from clipstep.runtime.command_line.run_progress import progress_bar
 from clipstep.runtime.live import LiveVideo
 from clipstep.runtime.live.live_predictions import live_predictions
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.outputs.output import Source
+from clipstep.runtime.outputs.output import Output, Source
 from clipstep.runtime.outputs.saving import saving
 
 
-def run_live(model: StepModel, video: LiveVideo, source: Source, files: Sequence[tuple[Path, str]], *, force: bool, as_json: bool) -> None:
+def run_live(
+    model: StepModel, video: LiveVideo, source: Source, files: Sequence[tuple[Path, str]], windows: Sequence[Output], *, force: bool, as_json: bool
+) -> None:
     """Print the predictions for a live video until it ends or the user ends it, and write the files.
 
     Raises:
         DamagedVideoError: it was lost. The files have what it gave before.
     """
     with saving(files, source, force=force) as outputs, progress_bar(None, "s", shown=not as_json) as advance, _ended_by_signals(video):
-        read = live_predictions(model, video, outputs, note=note, watch=lambda seconds: advance(seconds, seconds))
+        read = live_predictions(model, video, [*outputs, *windows], note=note, watch=lambda seconds: advance(seconds, seconds))
         while True:
             try:
                 said = next(read)

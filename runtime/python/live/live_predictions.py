@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Sequence
 
 from clipstep.runtime.live.live_video import LiveVideo
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.outputs.output import Output, VideoPrediction
+from clipstep.runtime.outputs.output import Output, VideoPrediction, WindowClosed
 from clipstep.runtime.resize import center_box
 from clipstep.runtime.video import DamagedVideoError, VideoError
 from clipstep.runtime.video_predictions import Note, given_to, note_other_rate
@@ -51,6 +51,8 @@ def live_predictions(
                     yield given_to(outputs, VideoPrediction(*prediction.span, False, prediction))
         except DamagedVideoError as error:
             lost = error
+        except WindowClosed:
+            note(f"{video.name}: the window was closed")
     dropped = f", {video.dropped} of them left out for newer ones" if video.dropped else ""
     note(f"{video.name}: {counted(frames + video.dropped, 'frame')} in {seconds:.1f} s{dropped}")
     whole = stream.flush()

@@ -1,5 +1,6 @@
 """The video with its predictions drawn over it: `--save out.mp4`."""
 
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.outputs.annotated_frames import AnnotatedFrames
 from clipstep.runtime.outputs.output import Output, Source, VideoPrediction
-from clipstep.runtime.outputs.overlay import Overlay
 from clipstep.runtime.outputs.sound import Sound
 from clipstep.runtime.video import USUAL_RATE, Picture, frame_rate
 
@@ -17,8 +18,6 @@ TALLEST = 1080
 """Rows; a taller video is scaled down."""
 TICKS = 90_000
 """Units of time a second, as in MPEG's own files: multiples of the usual rates' periods."""
-ROUNDING = 1e-3
-"""Seconds: Matroska's times are whole milliseconds."""
 QUALITY = {"crf": "20", "preset": "veryfast"}
 HD_ROWS, BT709, BT601, STUDIO_RANGE = 720, 1, 6, 1
 """The colours of a video with so many rows are BT.709, of a smaller one BT.601; the numbers are those of ITU-T H.273 and FFmpeg."""
@@ -35,28 +34,17 @@ class AnnotatedVideo(Output):
         self._out = av.open(str(path), "w")
         self._is_started = False
         self._sound: Sound | None = None
-        self._known: list[VideoPrediction] = []
-        self._remarks: list[str] = []
 
     def show(self, picture: Picture) -> None:
         if not self._is_started:
-            self._start(*picture.shape)
+            self._start(picture.shape)
             self._is_started = True
-        ready = [said for said in self._known if said.end <= picture.seconds + ROUNDING]
-        if ready:
-            self._known = self._known[len(ready) :]
-            self._overlay.say(ready[-1].prediction.top(self._overlay.top))
-        image = Image.fromarray(picture.image)
-        if image.size != self._scaled:
-            image = image.resize(self._scaled, Image.Resampling.BILINEAR, reducing_gap=3)
-        image = image.crop((0, 0, self._stream.width, self._stream.height))
-        self._overlay.draw(image, picture.seconds)
-        self._encode(image, picture.seconds)
+        self._encode(self._frames.draw(picture), picture.seconds)
         if self._sound is not None:
             self._sound.copy_until(picture.seconds)
 
     def add(self, said: VideoPrediction) -> None:
-        self._known.append(said)
+        self._frames.add(said)
 
     def finish(self, end: float) -> list[str]:
         self._out.mux(self._stream.encode())
@@ -70,23 +58,21 @@ class AnnotatedVideo(Output):
             self._sound.close()
         self._out.close()
 
-    def _start(self, height: int, width: int) -> None:
+    def _start(self, shape: tuple[int, int]) -> None:
         """Add the stream of pictures: scaled to at most `TALLEST` rows, and without the last row or column if their number is odd."""
-        scale = min(1.0, TALLEST / height)
-        self._scaled = (max(2, round(width * scale)), max(2, round(height * scale)))
+        self._frames = AnnotatedFrames(shape, self.source.top, (TALLEST, math.inf))
         try:
             usual = frame_rate(self.source.video) if self.source.video else USUAL_RATE  # It tells how long the last frame is shown.
             rate = Fraction(usual).limit_denominator(TICKS)
             self._stream = self._out.add_stream("libx264", rate=rate, options=QUALITY)
         except av.codec.codec.UnknownCodecError as error:
             raise ClipstepError("the FFmpeg of PyAV has no H.264 encoder", got=str(error), fix="install PyAV's own wheel: pip install av") from error
-        self._stream.width, self._stream.height = (side // 2 * 2 for side in self._scaled)
+        self._stream.width, self._stream.height = self._frames.width, self._frames.height
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
         context.time_base = self._stream.time_base = Fraction(1, TICKS)
         self._matrix = BT709 if self._stream.height >= HD_ROWS else BT601
         context.colorspace, context.color_range = self._matrix, STUDIO_RANGE
-        self._overlay = Overlay(self._stream.width, self._stream.height, self.source.top)
         if self.source.video is not None:
             self._sound = Sound(self.source.video, self._out)
 

@@ -1,4 +1,5 @@
-"""The interface of all outputs. An output is shown the frames of a video and gets its predictions, in the order of time, and writes one file."""
+"""The interface of all outputs. An output is shown the frames of a video and gets its predictions, in the order of time, and writes one file
+or shows them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,15 @@ class Source:
     """The length of a subclip in seconds."""
 
 
+class WindowClosed(Exception):
+    """The user closed the window that shows the video: it ends with the frames that were read."""
+
+
 class Output:
-    """One file that is written of a video. The methods are called in this order: `show` and `add` as the video goes on, `finish`, `close`."""
+    """One file that is written of a video, or a window.
+
+    The methods are called in this order: `show` and `add` as the video goes on, `finish`, `close`.
+    """
 
     def __init__(self, path: Path, source: Source) -> None:
         """`path`: a new file, which is moved to its place after `close`, or deleted after an error."""

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.atomic import atomic_file
@@ -22,6 +23,9 @@ FORMATS = {
 }
 """The module and class of each suffix. They are imported when they are used, because some need matplotlib and Pillow."""
 EXTRA = "pictures"
+WINDOW = "window:Window"
+TKINTER = ("tkinter", "_tkinter")
+TKINTER_FIX = "on Debian: apt-get install python3-tk; a Python that was built without Tk has no windows"
 
 
 def format_of(path: Path) -> str:
@@ -61,7 +65,7 @@ def saving(files: Sequence[tuple[Path, str]], source: Source, *, force: bool) ->
         ClipstepError: see `check_files`; or a library is missing.
     """
     check_files(files, source.video, force=force)
-    kinds = [_class(kind) for _, kind in files]
+    kinds = [_load(FORMATS[kind], kind) for _, kind in files]
     with ExitStack() as in_place:
         new = [in_place.enter_context(atomic_file(path)) for path, _ in files]
         with ExitStack() as closed:
@@ -72,12 +76,30 @@ def saving(files: Sequence[tuple[Path, str]], source: Source, *, force: bool) ->
             yield outputs
 
 
-def _class(suffix: str) -> type[Output]:
-    module, name = FORMATS[suffix].split(":")
+@contextmanager
+def window(title: str, top: int, *, live: bool = False) -> Iterator[Output]:
+    """Yield a window with that title, which shows the `top` likeliest classes, and close it at the end.
+
+    `live`: each frame comes when it is time for it.
+
+    Raises:
+        ClipstepError: there is no screen; or a library is missing.
+    """
+    opened = _load(WINDOW, "--show")(title, top, live=live)
     try:
-        found: type[Output] = getattr(importlib.import_module(f"clipstep.runtime.outputs.{module}"), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("clipstep"):
+        yield opened
+    finally:
+        opened.close()
+
+
+def _load(place: str, what: str) -> Any:
+    """Return a class by its module and name; `what` needs it."""
+    module, name = place.split(":")
+    try:
+        return getattr(importlib.import_module(f"clipstep.runtime.outputs.{module}"), name)
+    except ImportError as error:
+        missing = error.name or ""
+        if missing.startswith("clipstep"):
             raise
-        raise ClipstepError(f"{suffix} needs {error.name}, which is not installed", fix=install_extra(EXTRA)) from error
-    return found
+        fix = TKINTER_FIX if missing in TKINTER else install_extra(EXTRA)
+        raise ClipstepError(f"{what} needs {missing}, which is not installed", fix=fix) from error

@@ -7,6 +7,8 @@ import clipstep.runtime.GoldenSteps
 import clipstep.runtime.StepModel
 import clipstep.runtime.engineInfo
 import java.io.File
+import java.time.Instant
+import java.time.temporal.ChronoUnit
 import kotlin.math.abs
 import kotlinx.serialization.Serializable
 
@@ -85,6 +87,7 @@ internal fun record(task: Task, turns: List<Measurement>, facts: DeviceFacts, ph
         percentilesMs = listOf(10, 50, 90, 99).associate { "p$it" to percentile(times, it) },
         stepsPerS = 1000 / percentile(times, 50),
         realTimeFactor = subclipS * 1000 / percentile(times, 50),
+        measuredUtc = Instant.now().truncatedTo(ChronoUnit.SECONDS).toString(),
     )
 }
 

@@ -24,6 +24,8 @@ data class Record(
     @SerialName("percentiles_ms") val percentilesMs: Map<String, Double>,
     @SerialName("steps_per_s") val stepsPerS: Double,
     @SerialName("real_time_factor") val realTimeFactor: Double,
+    /** When the measurement ended, in UTC, to the second: `2026-11-28T12:00:00Z`. */
+    @SerialName("measured_utc") val measuredUtc: String,
 )
 
 /** What was measured. */

@@ -9,6 +9,7 @@ import android.os.Messenger
 import android.widget.Button
 import java.io.File
 import java.nio.file.Files
+import java.time.Instant
 import kotlinx.serialization.json.Json
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
@@ -49,6 +50,7 @@ class BenchActivityTest {
             assertEquals(record.stepMs.sorted().let { (it[2] + it[3]) / 2 }, record.percentilesMs.getValue("p50"), 1e-9)
             assertTrue(record.peakMemoryBytes > record.memoryBeforeLoadBytes)
             assertEquals("1.29.0", record.toolVersions["onnxruntime"])
+            assertEquals(0, Instant.parse(record.measuredUtc).nano) // In UTC, to the second.
         }
         activity.drawTo("benchmark")
         File(folder, "run.jsonl").copyTo(File(Prepared.folder, "records.jsonl"), overwrite = true) // The Python side reads it.
