@@ -12,7 +12,8 @@ import numpy as np
 from rich.table import Table
 
 from clipstep.runtime.bundle import Bundle, BundleError
-from clipstep.runtime.command_line.terminal import new_table, quiet
+from clipstep.runtime.command_line.streams import quiet
+from clipstep.runtime.command_line.terminal import new_table
 from clipstep.runtime.engine import Array
 from clipstep.runtime.engine_executorch import POOL
 from clipstep.runtime.engine_onnxruntime import onnxruntime_session

@@ -1,23 +1,18 @@
 """`clipstep run`: run a bundle on a video, print the likeliest classes after each subclip, and write files of them."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
 
-from clipstep.runtime.bundle import open_for_command
 from clipstep.runtime.command_line.options import OutputFile, command, signer_option
-from clipstep.runtime.command_line.run_lines import line_of, note, say
-from clipstep.runtime.command_line.run_progress import duration_of, progress_bar
-from clipstep.runtime.command_line.terminal import print_json
-from clipstep.runtime.engines import ENGINES
+from clipstep.runtime.engines import ENGINES, engine_info
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.model import StepModel
-from clipstep.runtime.outputs.json_lines import values_of
-from clipstep.runtime.outputs.output import Source
-from clipstep.runtime.outputs.saving import FORMATS, check_files, format_of, saving
-from clipstep.runtime.video_predictions import predictions, source_of
+from clipstep.runtime.outputs.saving import FORMATS, check_files, format_of
 from clipstep.runtime.wording import either
+from clipstep.runtime.worker_process import WorkerProcess
 
 
 @command(
@@ -79,14 +74,28 @@ def run_command(
     _check(files, video, force=force)
     if workers is not None and not is_folder:
         raise ClipstepError("--workers does nothing for one video", fix="leave it out, or name a folder of videos")
-    opened = click.get_current_context().with_resource(open_for_command(bundle, signer, lazily=True))
-    with StepModel.load(opened, engine, threads, isolated=True) as model:
-        source = source_of(model, video, top, str(bundle))
-        if not as_json:
-            say(model.description)
-        if not is_folder:
-            _run_video(model, source, files, every_frame=every_frame, partial=partial, force=force, as_json=as_json)
-            return
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # Starting numpy's own threads takes a tenth of a second, and nothing here needs them.
+    info = engine_info(engine)
+    # The process imports its engine while this one imports what reads a bundle, and loads the model while this one imports what reads a video.
+    with ThreadPoolExecutor(1) as thread, WorkerProcess(["clipstep.runtime.engines", info.module]) as process:
+        from clipstep.runtime.bundle import open_for_command
+        from clipstep.runtime.isolated_engine import checked_file, load_isolated
+
+        opened = click.get_current_context().with_resource(open_for_command(bundle, signer, lazily=True))
+        loading = thread.submit(load_isolated, checked_file(opened, opened.artifact(info.target)), engine, threads, worker=process)
+
+        from clipstep.runtime.command_line.run_lines import say
+        from clipstep.runtime.command_line.run_video import run_video
+        from clipstep.runtime.model import StepModel
+        from clipstep.runtime.video_predictions import source_of
+
+        with StepModel.load(opened, engine, threads, isolated=loading.result()) as model:
+            source = source_of(model, video, top, str(bundle))
+            if not as_json:
+                say(model.description)
+            if not is_folder:
+                run_video(model, source, files, every_frame=every_frame, partial=partial, force=force, as_json=as_json)
+                return
     from clipstep.runtime.command_line.run_folder import Job, run_folder
 
     run_folder(Job(bundle, engine, threads, signer, every_frame, partial), source, files, workers, as_json=as_json)
@@ -102,18 +111,3 @@ def _check(files: Sequence[tuple[Path, str]], video: Path, *, force: bool) -> No
         if video.is_dir() and kind not in (".csv", ".jsonl"):
             raise ClipstepError(f"{path}: is written for one video only", got=f"the folder {video}", expected="--csv or --jsonl")
     check_files(files, video, force=force)
-
-
-def _run_video(
-    model: StepModel, source: Source, files: Sequence[tuple[Path, str]], *, every_frame: bool, partial: bool, force: bool, as_json: bool
-) -> None:
-    total = duration_of(source.video)
-    with saving(files, source, force=force) as outputs, progress_bar(total, "s", shown=not as_json) as advance:
-        read = predictions(
-            model, source.video, outputs, every_frame=every_frame, partial=partial, note=note, watch=lambda seconds: advance(seconds, seconds)
-        )
-        for said in read:
-            if as_json:
-                print_json(values_of(said, source.top), indent=None)
-            else:
-                say(line_of(said, source.top))
