@@ -4,6 +4,7 @@ It is written in numpy, without an image library, so that the other runtimes can
 float32 numbers in another order falls on the other side of a half.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -15,6 +16,11 @@ Frame = npt.NDArray[np.uint8]
 
 DOWN, ACROSS = 8, 16
 """Output pixels of a band of rows, and of columns: 1 would read the input once for each output pixel, and all of them would multiply mostly by 0."""
+
+
+LARGEST_PRODUCT = 1 << 18
+"""Multiplications in a matrix product: OpenBLAS computes larger ones in several threads, which takes 20 times as long while the cores are busy with
+something else, such as decoding."""
 
 
 class Box(NamedTuple):
@@ -77,15 +83,19 @@ _Band = tuple[slice, slice, npt.NDArray[np.float32]]
 
 
 def _weighted_rows(pixels: npt.NDArray[Any], bands: list[_Band]) -> npt.NDArray[np.float32]:
-    """Return weighted means of `(old, ...)` over its first axis by a matrix product for each band of results and the pixels that they come from."""
-    resized = np.empty((bands[-1][0].stop, *pixels.shape[1:]), np.float32)
-    rows = resized.reshape(len(resized), -1)
-    buffer = np.empty((max(weights.shape[1] for _, _, weights in bands), *pixels.shape[1:]), np.float32)
+    """Return weighted means of `(old, w, ...)` over its first axis, by matrix products of the weights of a band and the pixels that it comes from."""
+    width, numbers = pixels.shape[1], math.prod(pixels.shape[2:])
+    samples = max(weights.shape[1] for _, _, weights in bands)
+    most = max(1, min(width, LARGEST_PRODUCT // (DOWN * samples * numbers)))
+    buffer = np.empty((samples, most, *pixels.shape[2:]), np.float32)
+    resized = np.empty((bands[-1][0].stop, width * numbers), np.float32)
     for target, source, weights in bands:
-        used = buffer[: weights.shape[1]]
-        used[...] = pixels[source]
-        np.dot(weights, used.reshape(len(used), -1), out=rows[target])
-    return resized
+        for left in range(0, width, most):
+            part = pixels[source, left : left + most]
+            used = buffer[: part.shape[0], : part.shape[1]]
+            used[...] = part
+            np.matmul(weights, used.reshape(len(part), -1), out=resized[target, left * numbers : (left + most) * numbers])
+    return resized.reshape(-1, *pixels.shape[1:])
 
 
 def _weighted_columns(pixels: npt.NDArray[np.float32], bands: list[_Band]) -> npt.NDArray[np.float32]:
@@ -93,7 +103,9 @@ def _weighted_columns(pixels: npt.NDArray[np.float32], bands: list[_Band]) -> np
     rows = pixels.reshape(-1, pixels.shape[-1])
     resized = np.empty((len(rows), bands[-1][0].stop), np.float32)
     for target, source, weights in bands:
-        np.matmul(rows[:, source], weights.T, out=resized[:, target])
+        most = max(1, LARGEST_PRODUCT // weights.size)
+        for top in range(0, len(rows), most):
+            np.matmul(rows[top : top + most, source], weights.T, out=resized[top : top + most, target])
     return resized.reshape(*pixels.shape[:-1], -1)
 
 
