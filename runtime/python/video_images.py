@@ -87,7 +87,7 @@ class ImageConverter:
         image = None
         if _is_hdr(frame):
             image = self._shown_hdr(frame)
-        elif shape != stored:
+        elif shape != stored or not _has_whole_chroma(frame):
             image = resized_part(frame, (0, frame.height), (0, frame.width), shape)
         if image is None:
             image = self._reformatted(self._centred(frame), shape, "rgb24", (POINT if shape == stored else BILINEAR) | EXACT)
@@ -165,6 +165,11 @@ def _matrix(frame: av.VideoFrame) -> int:
     if frame.colorspace == BT2020_CONSTANT_LUMINANCE:  # FFmpeg refuses it. Phones and editors tag recordings so that do not have it.
         return BT2020
     return frame.colorspace
+
+
+def _has_whole_chroma(frame: av.VideoFrame) -> bool:
+    """Whether each sample of chroma has as many pixels. Otherwise, as of an odd number of columns, swscale gives some pixels their neighbours'."""
+    return all(frame.height % component.height == 0 and frame.width % component.width == 0 for component in frame.format.components)
 
 
 def _is_hdr(frame: av.VideoFrame) -> bool:

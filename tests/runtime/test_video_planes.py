@@ -88,3 +88,12 @@ def test_a_frame_that_has_no_planes_or_no_square_pixels_gives_the_square_of_its_
         height, width = images.shape(frame)
         assert (height, width) == images.image(frame).shape[:2] == ((40, 120) if aspect else (40, 60))
         np.testing.assert_array_equal(images.square(frame, Box(2, 9, 30), 11), crop_resize(images.image(frame), Box(2, 9, 30), 11))
+
+
+@pytest.mark.parametrize(("height", "width"), [(37, 51), (36, 51), (37, 50)])
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p"])
+def test_images_of_an_odd_size_are_within_a_level_of_the_definition(pixels: str, height: int, width: int) -> None:
+    """The last row and column have samples of chroma of their own."""
+    frame, image = made(pixels, height, width, 1, full=False)
+    got = ImageConverter(None, None).image(frame)
+    assert np.abs(got - image.clip(0, 255)).max() <= 1.01
