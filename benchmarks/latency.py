@@ -21,7 +21,7 @@ from clipstep.benchmarks.records import SPINNING, WHOLE_STREAM, ColdStart, Confi
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, BundleError
 from clipstep.runtime.bundle.manifest import Artifact
-from clipstep.runtime.command_line.terminal import quiet
+from clipstep.runtime.command_line.streams import quiet
 from clipstep.runtime.engines import ENGINES, missing_library
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS

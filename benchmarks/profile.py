@@ -14,7 +14,8 @@ from rich.table import Table
 from clipstep.benchmarks.latency import TOOLS, configurations_of
 from clipstep.benchmarks.records import OperatorTime, ProfileRecord, now_utc, this_device
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.command_line.terminal import new_table, quiet
+from clipstep.runtime.command_line.streams import quiet
+from clipstep.runtime.command_line.terminal import new_table
 from clipstep.runtime.engine import Array
 from clipstep.runtime.engine_executorch import POOL
 from clipstep.runtime.engine_onnxruntime import onnxruntime_session

@@ -20,7 +20,8 @@ from clipstep.runtime.bundle import Bundle, open_for_command
 from clipstep.runtime.bundle.manifest import Accuracy, Arm64Step
 from clipstep.runtime.command_line.confidence_interval import proportion_text
 from clipstep.runtime.command_line.options import OutputFile, command, json_option, signer_option
-from clipstep.runtime.command_line.terminal import new_console, new_table, print_json, print_table
+from clipstep.runtime.command_line.streams import print_json
+from clipstep.runtime.command_line.terminal import new_console, new_table, print_table
 from clipstep.runtime.errors import ClipstepError, error_summary
 from clipstep.runtime.filesystem.atomic import atomic_file
 from clipstep.runtime.filesystem.locking import write_lock

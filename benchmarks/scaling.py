@@ -20,7 +20,8 @@ from clipstep.benchmarks.records import Record
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.command_line.terminal import new_console, new_table, print_table, quiet
+from clipstep.runtime.command_line.streams import quiet
+from clipstep.runtime.command_line.terminal import new_console, new_table, print_table
 from clipstep.runtime.engine import Array
 from clipstep.runtime.engine_onnxruntime import onnxruntime_session
 from clipstep.runtime.engines import ENGINES

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import click
 import numpy as np
@@ -14,7 +15,8 @@ from rich.table import Table
 from clipstep.benchmarks.whole_stream import WholeStream, check_video
 from clipstep.runtime.bundle import Bundle, open_for_command
 from clipstep.runtime.command_line.options import command, signer_option
-from clipstep.runtime.command_line.terminal import new_console, print_json, print_table
+from clipstep.runtime.command_line.streams import print_json
+from clipstep.runtime.command_line.terminal import new_console, print_table
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
@@ -29,7 +31,8 @@ class _Steps(Protocol):
     def subclip(self) -> object: ...
 
 
-class StreamsResult(NamedTuple):
+@dataclass(frozen=True)
+class StreamsResult:
     """What was measured of a number of streams at once."""
 
     streams: int
@@ -135,7 +138,7 @@ def bench_streams_command(
     results = bench_streams(opened, video, streams=streams, threads=threads, engine=engine, subclips=subclips, rounds=rounds)
     if as_json:
         for result in results:
-            print_json(result._asdict(), indent=None)
+            print_json(asdict(result), indent=None)
         return
     table = Table("streams", "threads", "x real time", "each", "ms a subclip, p50", "p90", box=None)
     for result in results:

@@ -15,7 +15,8 @@ from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY, Target
 from clipstep.runtime.bundle.manifest import Manifest
 from clipstep.runtime.command_line.options import Numbers, OutputFolder, command
-from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, print_table, quiet
+from clipstep.runtime.command_line.streams import quiet
+from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, print_table
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.overwrite import BUNDLE, check_bundle_name, check_overwrite
 from clipstep.runtime.wording import counted

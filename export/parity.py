@@ -11,13 +11,15 @@ from clipstep.export.targets import TARGETS
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.bundle.manifest import Artifact, Interface
 from clipstep.runtime.command_line.terminal import ProgressReporter, no_progress
-from clipstep.runtime.engine import Engine, EngineInfo
+from clipstep.runtime.engine import Engine
+from clipstep.runtime.engine_info import EngineInfo
 from clipstep.runtime.engines import engine_of, load_engine
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenErrors, GoldenSteps, ParityError, check_golden
+from clipstep.runtime.isolated_engine import IsolatedEngine
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.targets import check_artifact_file
-from clipstep.runtime.worker_process import IsolatedEngine, WorkerProcess, fresh_worker
+from clipstep.runtime.worker_process import WorkerProcess, fresh_worker
 
 
 def runtime_of(target: str) -> str:

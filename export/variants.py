@@ -23,7 +23,7 @@ from clipstep.runtime.bundle.manifest import Interface, Placement, Tuning
 from clipstep.runtime.golden import GoldenSteps
 
 ContextFactory = Callable[[], AbstractContextManager[object]]
-"""Returns the context in which converters and engines run, such as `clipstep.runtime.command_line.terminal.quiet` for a command."""
+"""Returns the context in which converters and engines run, such as `clipstep.runtime.command_line.streams.quiet` for a command."""
 
 
 @dataclass(frozen=True)

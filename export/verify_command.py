@@ -12,7 +12,8 @@ from clipstep.export.network_source import given_network, network_options
 from clipstep.export.targets import TARGETS
 from clipstep.runtime.bundle import Bundle, open_for_command
 from clipstep.runtime.command_line.options import Numbers, command, json_option, signer_option
-from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, new_table, print_json, print_table, quiet_stderr
+from clipstep.runtime.command_line.streams import print_json, quiet_stderr
+from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, new_table, print_table
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.wording import listed

@@ -18,7 +18,8 @@ from clipstep.runtime.bundle.manifest import Accuracy
 from clipstep.runtime.bundle.recording import check_recordable, record_accuracy
 from clipstep.runtime.command_line.confidence_interval import wilson_interval
 from clipstep.runtime.command_line.options import is_given
-from clipstep.runtime.command_line.terminal import new_console, new_table, print_json, print_table
+from clipstep.runtime.command_line.streams import print_json
+from clipstep.runtime.command_line.terminal import new_console, new_table, print_table
 from clipstep.runtime.engines import engine_info
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.atomic import atomic_folder

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from clipstep.network.count import clip_macs, count_parameters
-from clipstep.runtime.command_line.terminal import new_console, new_table, print_json, print_table
+from clipstep.runtime.command_line.streams import print_json
+from clipstep.runtime.command_line.terminal import new_console, new_table, print_table
 from clipstep.training.models import HOME, PRESETS, build
 
 

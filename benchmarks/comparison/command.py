@@ -8,7 +8,8 @@ from clipstep.benchmarks.comparison.api import compare
 from clipstep.benchmarks.comparison.output import comparison_table, csv_text, json_values, markdown_text
 from clipstep.benchmarks.comparison.result import Comparison
 from clipstep.runtime.command_line.options import command, json_option
-from clipstep.runtime.command_line.terminal import new_console, print_json, print_table
+from clipstep.runtime.command_line.streams import print_json
+from clipstep.runtime.command_line.terminal import new_console, print_table
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import either
 

@@ -15,7 +15,7 @@ from clipstep.benchmarks.peers.engines import PEERS, Sources, convert
 from clipstep.benchmarks.records import Configuration, Record
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle
-from clipstep.runtime.command_line.terminal import quiet
+from clipstep.runtime.command_line.streams import quiet
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.install_hints import install_extra
 

@@ -26,7 +26,7 @@ from clipstep.network.count import count_parameters
 from clipstep.network.preprocess import normalise
 from clipstep.network.spec import NetworkSpec
 from clipstep.network.videos import read_subclips
-from clipstep.runtime.command_line.terminal import quiet
+from clipstep.runtime.command_line.streams import quiet
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.targets import TARGETS
 

@@ -10,7 +10,7 @@ from clipstep.runtime.bundle.embedded_metadata import parse_interface
 from clipstep.runtime.bundle.hashes import tree_size
 from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.checks.present import check_present
-from clipstep.runtime.command_line.terminal import quiet_stderr
+from clipstep.runtime.command_line.streams import quiet_stderr
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.install_hints import install_extra
 from clipstep.runtime.io_check import expected_tensors

@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakSet
 
 from clipstep.runtime.artifact_io import METADATA, ArtifactIO, Tensor
-from clipstep.runtime.engine import EngineInfo
+from clipstep.runtime.engine_info import EngineInfo
 from clipstep.runtime.errors import ClipstepError, EngineError, error_summary
 from clipstep.runtime.executorch_internals import Binding, binding
 from clipstep.runtime.fork_safety import FIX, OwnerProcess

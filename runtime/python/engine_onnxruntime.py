@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from clipstep.runtime.artifact_io import METADATA, ArtifactIO, Tensor
-from clipstep.runtime.engine import EngineInfo
+from clipstep.runtime.engine_info import EngineInfo
 from clipstep.runtime.errors import EngineError, error_summary
 from clipstep.runtime.fork_safety import OwnerProcess, make_fork_safe
 

@@ -2,15 +2,17 @@
 
 import importlib.util
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from clipstep.runtime.cores import available_cores
-from clipstep.runtime.engine import Array, Engine, EngineInfo
 from clipstep.runtime.engine_executorch import EXECUTORCH
+from clipstep.runtime.engine_info import EngineInfo
 from clipstep.runtime.engine_onnxruntime import ONNXRUNTIME
 from clipstep.runtime.errors import ClipstepError, EngineError, error_summary
 from clipstep.runtime.install_hints import install_extra
+
+if TYPE_CHECKING:
+    from clipstep.runtime.engine import Engine
 
 ENGINES: dict[str, EngineInfo] = {
     ONNXRUNTIME.name: ONNXRUNTIME,
@@ -24,7 +26,7 @@ def engine_of(target: str) -> EngineInfo | None:
     return next((info for info in ENGINES.values() if info.target == target), None)
 
 
-def load_engine(name: str, path: Path, threads: int, *, spinning: bool = False) -> Engine:
+def load_engine(name: str, path: Path, threads: int, *, spinning: bool = False) -> "Engine":
     """Load the artifact at `path` into the engine of that name. With `spinning` its threads wait busily between steps.
 
     Raises:
@@ -83,16 +85,3 @@ def engine_info(name: str) -> EngineInfo:
     if name not in ENGINES:
         raise ClipstepError("unknown engine", got=name, expected=f"one of {', '.join(ENGINES)}")
     return ENGINES[name]
-
-
-def as_array(value: object, dtype: str, shape: tuple[int, ...], name: str) -> Array:
-    """Return `value` as a contiguous array.
-
-    Raises:
-        ClipstepError: it is not an array of exactly that type and shape.
-    """
-    if not isinstance(value, np.ndarray):
-        raise ClipstepError(f"{name} must be a numpy array", got=type(value).__name__, expected=f"{dtype} {shape}")
-    if value.dtype != dtype or value.shape != shape:
-        raise ClipstepError(f"{name} has the wrong shape or type", got=f"{value.dtype} {value.shape}", expected=f"{dtype} {shape}")
-    return np.ascontiguousarray(value)

@@ -2,10 +2,8 @@
 
 import json
 import shlex
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 
 def install_extra(extra: str) -> str:
@@ -14,6 +12,9 @@ def install_extra(extra: str) -> str:
 
 
 def _requirement(extra: str) -> str:
+    from importlib.metadata import distributions  # Every command imports this module, and few need the hint.
+    from urllib.parse import unquote, urlsplit
+
     found = list(distributions(name="clipstep"))
     urls = (each.read_text("direct_url.json") for each in found)  # An egg-info folder that a build left in a checkout is found first, and lacks it.
     text = next(filter(None, urls), None) if found else "{}"

@@ -1,4 +1,4 @@
-"""Compare an artifact's inputs and outputs with the manifest: what its file declares at load, and what each step returns."""
+"""Compare an artifact's inputs and outputs with the manifest: what its file declares at load, what a step is given, and what it returns."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,19 @@ from clipstep.runtime.errors import ClipstepError, EngineError
 
 SHOWN = 4
 Described = tuple[str | None, str, tuple[int, ...]]
+
+
+def as_array(value: object, dtype: str, shape: tuple[int, ...], name: str) -> Array:
+    """Return `value` as a contiguous array.
+
+    Raises:
+        ClipstepError: it is not an array of exactly that type and shape.
+    """
+    if not isinstance(value, np.ndarray):
+        raise ClipstepError(f"{name} must be a numpy array", got=type(value).__name__, expected=f"{dtype} {shape}")
+    if value.dtype != dtype or value.shape != shape:
+        raise ClipstepError(f"{name} has the wrong shape or type", got=f"{value.dtype} {value.shape}", expected=f"{dtype} {shape}")
+    return np.ascontiguousarray(value)
 
 
 def expected_tensors(interface: Interface) -> tuple[list[Described], list[Described]]:

@@ -15,12 +15,11 @@ from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.bundle.embedded_metadata import check_embedded_metadata, parse_interface
 from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.engine import Array, Engine
-from clipstep.runtime.engines import as_array, engine_info, load_engine
+from clipstep.runtime.engines import engine_info, load_engine
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.io_check import check_io, check_outputs, expected_tensors
-from clipstep.runtime.targets import check_artifact_file
+from clipstep.runtime.io_check import as_array, check_io, check_outputs, expected_tensors
+from clipstep.runtime.isolated_engine import IsolatedEngine, checked_file, load_isolated
 from clipstep.runtime.wording import counted
-from clipstep.runtime.worker_process import IsolatedEngine
 
 if TYPE_CHECKING:
     from clipstep.runtime.stream import Stream
@@ -77,7 +76,7 @@ class StepModel:
         threads: int = 1,
         *,
         spinning: bool = False,
-        isolated: bool = False,
+        isolated: bool | IsolatedEngine = False,
         signer: Path | None = None,
     ) -> "StepModel":
         """Open a bundle and load its artifact for an engine on this processor. There is no fallback to another engine or thread count.
@@ -89,7 +88,7 @@ class StepModel:
             spinning: let onnxruntime's threads wait busily for the next step, as is its own default. That is a little faster for steps that
                 follow each other at once, and wastes processor time and battery between the steps of a live stream.
             isolated: run the engine in a process of its own, so that a file that crashes or blocks it is a `ClipstepError`. A step then takes
-                about a millisecond more.
+                about a millisecond more. Or such an engine, which has loaded the artifact already; the model closes it.
             signer: a PEM file with the public key that must have signed the bundle.
 
         Raises:
@@ -109,15 +108,15 @@ class StepModel:
             raise
 
     @classmethod
-    def _of(cls, bundle: Bundle, engine: str, threads: int, opened: Bundle | None, *, spinning: bool, isolated: bool) -> "StepModel":
+    def _of(cls, bundle: Bundle, engine: str, threads: int, opened: Bundle | None, *, spinning: bool, isolated: bool | IsolatedEngine) -> "StepModel":
         artifact = bundle.artifact(engine_info(engine).target)
-        file = bundle.file(artifact)
-        check_artifact_file(artifact.target, file)
         loaded: Engine
-        if isolated:
-            loaded = IsolatedEngine("clipstep.runtime.engines:load_engine", file, engine, name=engine, threads=threads, spinning=spinning)
+        if isinstance(isolated, IsolatedEngine):
+            loaded = isolated
+        elif isolated:
+            loaded = load_isolated(checked_file(bundle, artifact), engine, threads, spinning=spinning)
         else:
-            loaded = load_engine(engine, file, threads, spinning=spinning)
+            loaded = load_engine(engine, checked_file(bundle, artifact), threads, spinning=spinning)
         description = f"{artifact.file} ({artifact.form}, for {artifact.platform}) in {engine}, {counted(threads, 'thread')}"
         return cls(bundle.manifest.interface(artifact.input_dtype), loaded, description, opened)
 

@@ -1,10 +1,9 @@
 """What an artifact's first output holds, and its conversion to probabilities."""
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-
-from clipstep.runtime.engine import Array
+if TYPE_CHECKING:
+    from clipstep.runtime.engine import Array
 
 OutputKind = Literal["logits", "probabilities", "multilabel_logits", "multilabel_probabilities"]
 """What the artifact's first output, which is always called `logits`, holds:
@@ -19,8 +18,10 @@ OutputKind = Literal["logits", "probabilities", "multilabel_logits", "multilabel
 OUTPUT_KINDS: tuple[OutputKind, ...] = get_args(OutputKind)
 
 
-def probabilities_of(values: Array, output: OutputKind) -> Array:
+def probabilities_of(values: "Array", output: OutputKind) -> "Array":
     """Return probabilities `(..., classes)` from the first output, as a new array."""
+    import numpy as np  # Not above: a bundle can then be opened before numpy is imported.
+
     if output == "logits":
         exponents = np.exp(values - values.max(axis=-1, keepdims=True))
         softmax: Array = exponents / exponents.sum(axis=-1, keepdims=True)

@@ -4,16 +4,23 @@ It is written in numpy, without an image library, so that the other runtimes can
 float32 numbers in another order falls on the other side of a half.
 """
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Frame = npt.NDArray[np.uint8]
 
-BAND = 8
-"""Output pixels of a band: 1 would read the input once for each output pixel, and all of them would multiply mostly by 0."""
+DOWN, ACROSS = 8, 16
+"""Output pixels of a band of rows, and of columns: 1 would read the input once for each output pixel, and all of them would multiply mostly by 0."""
+
+
+LARGEST_PRODUCT = 1 << 18
+"""Multiplications in a matrix product: OpenBLAS computes larger ones in several threads, which takes 20 times as long while the cores are busy with
+something else, such as decoding."""
 
 
 class Box(NamedTuple):
@@ -39,67 +46,86 @@ def crop_resize(frame: Frame, box: Box, size: int) -> Frame:
     crop = frame[box.top : box.top + box.side, box.left : box.left + box.side]
     if box.side == size:
         return np.ascontiguousarray(crop)
-    bands = _bands(0, box.side, box.side, 1, size)  # Rows and columns alike.
-    return rounded(_weighted(crop, bands, bands))
+    down, across = (_bands(0, box.side, box.side, 1, size, band) for band in (DOWN, ACROSS))
+    planes = np.ascontiguousarray(_weighted_rows(crop, down).swapaxes(1, 2))
+    return np.ascontiguousarray(rounded(_weighted_columns(planes, across)).swapaxes(1, 2))
 
 
 def rounded(pixels: npt.NDArray[np.float32]) -> Frame:
     """Return levels rounded half up to 0..255."""
-    return (pixels + np.float32(0.5)).clip(0, 255).astype(np.uint8)
+    levels = pixels + np.float32(0.5)
+    return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
 
 
-def resized_plane(
-    plane: npt.NDArray[Any], rows: tuple[int, int], columns: tuple[int, int], step: tuple[int, int], shape: tuple[int, int]
+def resized_planes(
+    planes: Sequence[npt.NDArray[Any]], rows: tuple[int, int], columns: tuple[int, int], step: tuple[int, int], shape: tuple[int, int]
 ) -> npt.NDArray[np.float32]:
-    """Resize a part of a picture as `crop_resize` does, given one plane of it, and return it in float32, not rounded.
+    """Resize a part of a picture as `crop_resize` does, given planes of it, and return them as `(h, planes, w)` float32, not rounded.
 
     Args:
-        plane: `(h, w)`, of which each sample belongs to `step` pixels of the picture.
+        planes: each `(h, w)`, of one size, in which each sample belongs to `step` pixels of the picture.
         rows: the first row of the part, and how many rows it has, in pixels of the picture.
         columns: the first column of the part, and how many columns it has.
         step: how many rows and columns of pixels: (1, 1) for luma, (2, 2) for the chroma of 4:2:0.
         shape: the height and width of the result.
     """
     parts = list(zip((rows, columns), step, strict=True))
-    crop = plane[tuple(slice(start // of, (start + count - 1) // of + 1) for (start, count), of in parts)]
-    down, across = (_bands(start % of, count, length, of, new) for ((start, count), of), length, new in zip(parts, crop.shape, shape, strict=True))
-    return _weighted(crop, down, across)
+    window = tuple(slice(start // of, (start + count - 1) // of + 1) for (start, count), of in parts)
+    crops = [plane[window] for plane in planes]
+    height, width = crops[0].shape
+    axes = zip(parts, (height, width), shape, (DOWN, ACROSS), strict=True)
+    down, across = (_bands(start % of, count, length, of, new, band) for ((start, count), of), length, new, band in axes)
+    side_by_side = crops[0] if len(crops) == 1 else np.concatenate(crops, axis=1)
+    return _weighted_columns(_weighted_rows(side_by_side, down).reshape(-1, len(crops), width), across)
 
 
 _Band = tuple[slice, slice, npt.NDArray[np.float32]]
 
 
-def _weighted(pixels: npt.NDArray[Any], rows: list[_Band], columns: list[_Band]) -> npt.NDArray[np.float32]:
-    """Return weighted means of `(h, w, ...)` over its rows, then over its columns."""
-    turned = np.ascontiguousarray(_first_axis(pixels, rows).swapaxes(0, 1))
-    return np.ascontiguousarray(_first_axis(turned, columns).swapaxes(0, 1))
-
-
-def _first_axis(pixels: npt.NDArray[Any], bands: list[_Band]) -> npt.NDArray[np.float32]:
-    """Return weighted means of `(old, ...)` over its first axis by a matrix product for each band of results and the pixels that they come from."""
-    resized = np.empty((bands[-1][0].stop, *pixels.shape[1:]), np.float32)
+def _weighted_rows(pixels: npt.NDArray[Any], bands: list[_Band]) -> npt.NDArray[np.float32]:
+    """Return weighted means of `(old, w, ...)` over its first axis, by matrix products of the weights of a band and the pixels that it comes from."""
+    width, numbers = pixels.shape[1], math.prod(pixels.shape[2:])
+    samples = max(weights.shape[1] for _, _, weights in bands)
+    most = max(1, min(width, LARGEST_PRODUCT // (DOWN * samples * numbers)))
+    buffer = np.empty((samples, most, *pixels.shape[2:]), np.float32)
+    resized = np.empty((bands[-1][0].stop, width * numbers), np.float32)
     for target, source, weights in bands:
-        band = pixels[source].astype(np.float32, copy=False)
-        np.matmul(weights, band.reshape(len(band), -1), out=resized[target].reshape(len(weights), -1))
-    return resized
+        for left in range(0, width, most):
+            part = pixels[source, left : left + most]
+            used = buffer[: part.shape[0], : part.shape[1]]
+            used[...] = part
+            np.matmul(weights, used.reshape(len(part), -1), out=resized[target, left * numbers : (left + most) * numbers])
+    return resized.reshape(-1, *pixels.shape[1:])
+
+
+def _weighted_columns(pixels: npt.NDArray[np.float32], bands: list[_Band]) -> npt.NDArray[np.float32]:
+    """Return weighted means of `(..., old)` over its last axis, in the same way."""
+    rows = pixels.reshape(-1, pixels.shape[-1])
+    resized = np.empty((len(rows), bands[-1][0].stop), np.float32)
+    for target, source, weights in bands:
+        most = max(1, LARGEST_PRODUCT // weights.size)
+        for top in range(0, len(rows), most):
+            np.matmul(rows[top : top + most, source], weights.T, out=resized[top : top + most, target])
+    return resized.reshape(*pixels.shape[:-1], -1)
 
 
 @lru_cache(maxsize=64)
-def _bands(start: int, count: int, length: int, step: int, size: int) -> list[_Band]:
+def _bands(start: int, count: int, length: int, step: int, size: int, band: int) -> list[_Band]:
     """Return how `size` pixels are weighted means of an axis of `length` samples, each of which belongs to `step` pixels of the picture.
 
-    They show `count` pixels from the one of number `start` on. A band is the slices of its results and of its samples, and the part of the weights
-    that has numbers other than 0.
+    They show `count` pixels from the one of number `start` on. A band of `band` pixels is the slices of its results and of its samples, and the
+    part `(results, samples)` of the weights that has numbers other than 0.
     """
     weights = np.zeros((size, length), np.float32)
     belongs = np.minimum(np.arange(start, start + count) // step, length - 1)
     np.add.at(weights.T, belongs, _triangle_weights(count, size).T)
+    order: Literal["C", "F"] = "C" if band == DOWN else "F"  # BLAS is slow for the transpose of a small matrix that is stored by rows.
     bands = []
-    for first in range(0, size, BAND):
-        part = weights[first : first + BAND]
+    for first in range(0, size, band):
+        part = weights[first : first + band]
         used = np.flatnonzero(part.any(axis=0))
         source = slice(int(used[0]), int(used[-1]) + 1)
-        bands.append((slice(first, first + len(part)), source, np.ascontiguousarray(part[:, source])))
+        bands.append((slice(first, first + len(part)), source, np.array(part[:, source], order=order)))
     return bands
 
 

@@ -9,10 +9,11 @@ What `push` and `flush` return:
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 
@@ -166,14 +167,19 @@ class Stream:
                 _check_own_frame(frame, spec)
             before = copy(self._session), self._position.copied(), self.restarts
             started = time.perf_counter()
+
+            @cache  # A frame that is repeated is resized once, and one that is left out never.
+            def fitted() -> Array:
+                return crop_resize(frame, center_box(*frame.shape[:2]), spec.shape[1]) if spec.takes_video else frame
+
             try:
-                prediction = self._take(frame, None) if timestamp is None else self._take_at(frame, timestamp)
+                prediction = self._take(fitted, None) if timestamp is None else self._take_at(fitted, timestamp)
                 return self._timed(prediction, started)
             except BaseException:  # The next frame replaces the one that was just added.
                 self._session, self._position, self.restarts = before
                 raise
 
-    def _take_at(self, frame: Array, timestamp: float) -> Prediction | None:
+    def _take_at(self, fitted: Callable[[], Array], timestamp: float) -> Prediction | None:
         """Take a frame as often as the model's rate asks for."""
         copies = self._position.resampler.copies(timestamp)
         if self._position.resampler.restarted:
@@ -184,14 +190,15 @@ class Stream:
         self._position.repeated += max(copies - 1, 0)
         prediction = None
         for _ in range(copies):
-            prediction = self._take(frame, timestamp) or prediction
+            prediction = self._take(fitted, timestamp) or prediction
         return prediction
 
-    def _take(self, frame: Array, timestamp: float | None) -> Prediction | None:
+    def _take(self, fitted: Callable[[], Array], timestamp: float | None) -> Prediction | None:
+        """Go on by a frame; `fitted` returns it at the model's size."""
         spec, position = self._model.interface.input, self._position
         if position.see(timestamp) % spec.frame_stride:
             return None
-        self._pending[position.waiting] = crop_resize(frame, center_box(*frame.shape[:2]), spec.shape[1]) if spec.takes_video else frame
+        self._pending[position.waiting] = fitted()
         position.waiting += 1
         if position.waiting < spec.shape[0]:
             return None

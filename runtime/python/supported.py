@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from clipstep.runtime.errors import ClipstepError, error_summary
@@ -38,6 +37,8 @@ class SupportedRange:
         Raises:
             ModuleNotFoundError: the library is not installed.
         """
+        from importlib.metadata import version
+
         found: Any = getattr(importlib.import_module(self.version_in), "__version__", None)
         return str(found or version(self.library))
 

@@ -7,6 +7,7 @@
 4. Light becomes numbers again for a screen of gamma 2.4 (ITU-R BT.1886).
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,30 +19,56 @@ PQ, HLG = 16, 18
 BT2020 = 9
 """Colour primaries of ITU-T H.273."""
 WHITE = 203.0
-TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32)
+TO_BT709 = ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187))
+LUMINANCE = (0.2627, 0.6780, 0.0593)
+"""The shares of BT.2020's red, green and blue in luminance."""
 KNEE = 0.5
 STEPS = 4096
 """Steps of the table of step 4, which is entered by the square root of light, so that dark colours keep their differences."""
 
-Light = npt.NDArray[np.float32]
+ROWS = 16
+"""How many rows are converted at a time, so that they stay in the processor's cache."""
+
+Light = npt.NDArray[np.floating[Any]]
+Colours = tuple[Light, Light, Light]
 
 
 def tone_mapped(rgb: npt.NDArray[np.uint16], transfer: int, primaries: int) -> npt.NDArray[np.uint8]:
     """Return `(H, W, 3)` uint8 RGB for an SDR screen of `(H, W, 3)` uint16 RGB with the transfer characteristic `PQ` or `HLG`."""
-    light = _light_of_pq()[rgb] if transfer == PQ else _shown_hlg(_scene_of_hlg()[rgb])
-    if primaries == BT2020:
-        light = (light.reshape(-1, 3) @ TO_BT709.T).reshape(light.shape).clip(0)
-    largest = light.max(axis=-1, keepdims=True)
-    compressed = KNEE + (1 - KNEE) * -np.expm1((KNEE - largest) / (1 - KNEE))
-    light *= np.where(largest > KNEE, compressed / largest.clip(KNEE), np.float32(1))
-    return _codes_of_light()[(np.sqrt(light) * STEPS + 0.5).astype(np.int32)]
+    shown = np.empty(rgb.shape, np.uint8)
+    for top in range(0, len(rgb), ROWS):
+        block = rgb[top : top + ROWS]
+        codes = block[..., 0], block[..., 1], block[..., 2]
+        light = _each(_light_of_pq().take, codes) if transfer == PQ else _shown_hlg(_each(_scene_of_hlg().take, codes))
+        if primaries == BT2020:
+            light = _each(lambda row, light=light: np.maximum(_weighted(row, light), 0), TO_BT709)
+        gain = _gain(np.maximum(np.maximum(light[0], light[1]), light[2]))
+        for channel, plane in enumerate(light):
+            shown[top : top + ROWS, :, channel] = _codes_of_light().take((np.sqrt(plane * gain) * STEPS + 0.5).astype(np.intp))
+    return shown
 
 
-def _shown_hlg(scene: Light) -> Light:
+def _each(function: Callable[..., Light], planes: Iterable[Any]) -> Colours:
+    red, green, blue = map(function, planes)
+    return red, green, blue
+
+
+def _weighted(shares: Sequence[float], light: Colours) -> Light:
+    weighted: Light = light[0] * shares[0] + light[1] * shares[1] + light[2] * shares[2]
+    return weighted
+
+
+def _gain(largest: Light) -> Light:
+    """Return what the light of each pixel is multiplied by, given the largest of its colours: 1 up to the knee."""
+    bright = np.maximum(largest, KNEE)
+    gain: Light = (1 - (1 - KNEE) * np.exp((KNEE - bright) / (1 - KNEE))) / bright
+    return gain
+
+
+def _shown_hlg(scene: Colours) -> Colours:
     """Return the light of a screen of 1000 cd/m2 for the light before the camera: brighter parts are shown brighter still."""
-    luminance = scene @ np.array([0.2627, 0.6780, 0.0593], np.float32)
-    brighter: Light = np.power(luminance[..., None].clip(1e-6), 0.2, dtype=np.float32)
-    return scene * brighter * np.float32(1000 / WHITE)
+    brighter: Light = np.power(np.maximum(_weighted(LUMINANCE, scene), 1e-6), 0.2, dtype=np.float32) * (1000 / WHITE)
+    return _each(lambda light: light * brighter, scene)
 
 
 @cache

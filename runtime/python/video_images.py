@@ -51,13 +51,23 @@ class ImageConverter:
         The planes of most videos are resized before they are converted, which is more exact and several times as fast.
         """
         square = None
-        if self._stored_size(frame) == (frame.height, frame.width) and not _is_hdr(frame):
-            top, left, side = self._orientation(frame).stored_box(box, *self.shape(frame))
+        top, left, side = stored = self._orientation(frame).stored_box(box, *self.shape(frame))
+        if _is_hdr(frame):
+            square = crop_resize(self._shown_hdr(frame, stored), Box(0, 0, side), size)
+        elif self._stored_size(frame) == (frame.height, frame.width):
             frame.colorspace = _matrix(frame)
             square = resized_part(frame, (top, side), (left, side), (size, size))
         if square is None:
             return crop_resize(self.image(frame), box, size)
         return np.ascontiguousarray(self._orientation(frame).upright(square))
+
+    def _shown_hdr(self, frame: av.VideoFrame, box: Box | None = None) -> Frame:
+        """Return a stored frame of HDR, or a square of it, as an SDR screen shows it."""
+        frame.colorspace = _matrix(frame)
+        levels = self._reformatted(frame, self._stored_size(frame), "rgb48le", BILINEAR)
+        if box is not None:
+            levels = levels[box.top : box.top + box.side, box.left : box.left + box.side]
+        return video_hdr.tone_mapped(levels, frame.color_trc, frame.color_primaries)
 
     def _orientation(self, frame: av.VideoFrame) -> "_Orientation":
         """Return how the frame is turned, which is read from the first frame of each rotation alone: a frame whose side data was looked at refers to
@@ -76,9 +86,8 @@ class ImageConverter:
         frame.colorspace = _matrix(frame)
         image = None
         if _is_hdr(frame):
-            levels = self._reformatted(frame, shape, "rgb48le", BILINEAR)
-            image = video_hdr.tone_mapped(levels, frame.color_trc, frame.color_primaries)
-        elif shape != stored:
+            image = self._shown_hdr(frame)
+        elif shape != stored or not _has_whole_chroma(frame):
             image = resized_part(frame, (0, frame.height), (0, frame.width), shape)
         if image is None:
             image = self._reformatted(self._centred(frame), shape, "rgb24", (POINT if shape == stored else BILINEAR) | EXACT)
@@ -156,6 +165,11 @@ def _matrix(frame: av.VideoFrame) -> int:
     if frame.colorspace == BT2020_CONSTANT_LUMINANCE:  # FFmpeg refuses it. Phones and editors tag recordings so that do not have it.
         return BT2020
     return frame.colorspace
+
+
+def _has_whole_chroma(frame: av.VideoFrame) -> bool:
+    """Whether each sample of chroma has as many pixels. Otherwise, as of an odd number of columns, swscale gives some pixels their neighbours'."""
+    return all(frame.height % component.height == 0 and frame.width % component.width == 0 for component in frame.format.components)
 
 
 def _is_hdr(frame: av.VideoFrame) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from av.video.format import VideoFormatComponent as Component
 from av.video.plane import VideoPlane
 
-from clipstep.runtime.resize import Frame, resized_plane, rounded
+from clipstep.runtime.resize import Frame, resized_planes, rounded
 
 SHARES = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 """The shares of red and blue in luma, by the matrix coefficients of ITU-T H.273."""
@@ -29,14 +29,19 @@ def resized_part(frame: av.VideoFrame, rows: tuple[int, int], columns: tuple[int
     components = frame.format.components[:3]
     if not _has_planes(frame, components) or frame.colorspace not in SHARES:
         return None
-    parts = (
-        resized_plane(_samples(plane, component), rows, columns, (-(-frame.height // component.height), -(-frame.width // component.width)), shape)
-        for plane, component in zip(frame.planes, components, strict=False)
-    )
-    yuv = np.stack([part.ravel() for part in parts])
-    matrix, black = _conversion(frame.colorspace, full=frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj"))
-    levels = (matrix / np.float32(1 << (components[0].bits - 8))) @ yuv - matrix @ black
-    return np.ascontiguousarray(rounded(levels).T).reshape(*shape, 3)
+    samples = [_samples(plane, component) for plane, component in zip(frame.planes, components, strict=False)]
+    step = -(-frame.height // components[1].height), -(-frame.width // components[1].width)
+    luma = resized_planes(samples[:1], rows, columns, (1, 1), shape)[:, 0]
+    blue, red = resized_planes(samples[1:], rows, columns, step, shape).swapaxes(0, 1)
+    full = frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")
+    factors = _conversion(frame.colorspace, components[0].bits, full=full)
+    luma = luma * factors.luma
+    pixels = np.empty((*shape, 3), np.uint8)
+    for channel, levels in enumerate((red * factors.red, blue * factors.green_blue + red * factors.green_red, blue * factors.blue)):
+        levels += luma
+        levels += factors.offsets[channel]
+        pixels[..., channel] = rounded(levels)
+    return pixels
 
 
 def _has_planes(frame: av.VideoFrame, components: Sequence[Component]) -> bool:
@@ -57,12 +62,26 @@ def _samples(plane: VideoPlane, component: Component) -> npt.NDArray[Any]:
     return np.frombuffer(memoryview(plane), kind).reshape(-1, plane.line_size // kind.itemsize)[: component.height, : component.width]
 
 
+class _Conversion(NamedTuple):
+    """What samples of luma and of the two kinds of chroma are multiplied by for levels of red, green and blue, and what is added then. These are
+    Python's numbers, which leave arrays in float32."""
+
+    luma: float
+    red: float
+    green_blue: float
+    green_red: float
+    blue: float
+    offsets: tuple[float, float, float]
+
+
 @lru_cache
-def _conversion(matrix: int, *, full: bool) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the matrix from luma and chroma to RGB, `(3, 3)`, and the levels of black, `(3, 1)`, which are subtracted first."""
-    red, blue = SHARES[matrix]
-    green = 1 - red - blue
-    luma, chroma = (1.0, 1.0) if full else (255 / 219, 255 / 224)
-    u, v = 2 * (1 - blue) * chroma, 2 * (1 - red) * chroma
-    rows = [[luma, 0, v], [luma, -u * blue / green, -v * red / green], [luma, u, 0]]
-    return np.array(rows, np.float32), np.array([0 if full else 16, 128, 128], np.float32).reshape(3, 1)
+def _conversion(matrix: int, bits: int, *, full: bool) -> _Conversion:
+    """Return the conversion of samples of so many bits, by the formulas of ITU-T H.273."""
+    of_red, of_blue = SHARES[matrix]
+    of_green = 1 - of_red - of_blue
+    unit = 1 << (bits - 8)
+    luma, chroma, black = (255 / (256 * unit - 1), 255 / (256 * unit - 1), 0) if full else (255 / (219 * unit), 255 / (224 * unit), 16 * unit)
+    blue, red = 2 * (1 - of_blue) * chroma, 2 * (1 - of_red) * chroma
+    green_blue, green_red = -blue * of_blue / of_green, -red * of_red / of_green
+    at_red, at_green, at_blue = (-luma * black - 128 * unit * factor for factor in (red, green_blue + green_red, blue))
+    return _Conversion(luma, red, green_blue, green_red, blue, (at_red, at_green, at_blue))

@@ -51,7 +51,7 @@ def spacing_of(timestamps: Iterable[int], time_base: Fraction) -> float | None:
     It is the mean of the spacings that are within a third of the median: the median alone would be 33 ms for 30 frames a second in a container that
     counts milliseconds, and the mean of all would be too long for a video with pauses.
     """
-    spacings = np.diff(np.unique(np.fromiter(timestamps, np.int64)))
+    spacings = np.diff(np.array(sorted(set(timestamps)), np.int64))
     if len(spacings) == 0:
         return None
     median = np.median(spacings)

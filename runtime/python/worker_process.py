@@ -14,13 +14,12 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
-from clipstep.runtime.artifact_io import ArtifactIO
-from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError, EngineError
+
+if TYPE_CHECKING:  # Not otherwise: a worker can then be started before numpy is imported, and import its engine meanwhile.
+    from clipstep.runtime.engine import Array
 
 TIMEOUT_S = 300
 """How long a request, such as to load a file or to run a step, may take."""
@@ -30,15 +29,16 @@ MEMORY_PER_BYTE = 32
 DTYPES = ("uint8", "float32", "float16", "float64", "int32", "int64", "bool")
 MESSAGE_BYTES = 1 << 30
 
-Message = tuple[dict[str, Any], list[Array]]
+Message = tuple[dict[str, Any], "list[Array]"]
 
 
-def send(file: IO[bytes], header: Mapping[str, Any], arrays: Sequence[Array] = ()) -> None:
+def send(file: IO[bytes], header: Mapping[str, Any], arrays: "Sequence[Array]" = ()) -> None:
     """Write a message: one line of JSON, then the bytes of the arrays."""
     described = [{"dtype": str(value.dtype), "shape": value.shape} for value in arrays]
     file.write(json.dumps({**header, "arrays": described}).encode() + b"\n")
     for value in arrays:
-        file.write(np.ascontiguousarray(value).data.cast("B") if value.size else b"")
+        contiguous = value if value.flags.c_contiguous else value.copy()
+        file.write(contiguous.data.cast("B") if value.size else b"")
     file.flush()
 
 
@@ -50,15 +50,24 @@ def receive(file: IO[bytes]) -> Message | None:
     header = json.loads(line)
     arrays = []
     for item in header.pop("arrays"):
-        value = np.empty(item["shape"], DTYPES[DTYPES.index(item["dtype"])])
-        view = value.reshape(-1).data.cast("B") if value.size else memoryview(b"")
-        while view:
-            count = file.readinto(view)  # type: ignore[attr-defined]
-            if not count:
-                return None
-            view = view[count:]
+        value = _array(file, item["dtype"], item["shape"])
+        if value is None:
+            return None
         arrays.append(value)
     return header, arrays
+
+
+def _array(file: IO[bytes], dtype: str, shape: Sequence[int]) -> "Array | None":
+    import numpy as np
+
+    value = np.empty(shape, DTYPES[DTYPES.index(dtype)])
+    view = value.reshape(-1).data.cast("B") if value.size else memoryview(b"")
+    while view:
+        count = file.readinto(view)  # type: ignore[attr-defined]
+        if not count:
+            return None
+        view = view[count:]
+    return value
 
 
 class WorkerProcess:
@@ -80,7 +89,7 @@ class WorkerProcess:
         self._lock = threading.Lock()
         self._stop = weakref.finalize(self, _end, self._process)
 
-    def ask(self, path: Path, what: str, request: Mapping[str, Any], arrays: Sequence[Array] = ()) -> Message:
+    def ask(self, path: Path, what: str, request: Mapping[str, Any], arrays: "Sequence[Array]" = ()) -> Message:
         """Send a request and return the answer.
 
         Args:
@@ -112,7 +121,7 @@ class WorkerProcess:
             raise EngineError(f"{path}: {what} failed", got=answer[0]["failed"])
         return answer
 
-    def _exchange(self, request: Mapping[str, Any], arrays: Sequence[Array]) -> Message | None:
+    def _exchange(self, request: Mapping[str, Any], arrays: "Sequence[Array]") -> Message | None:
         assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             send(self._process.stdin, request, arrays)
@@ -142,7 +151,7 @@ class WorkerProcess:
         Raises:
             ClipstepError: see `ask`.
         """
-        return self.ask(path, what, {"call": function, "arguments": {"path": str(path.absolute()), **arguments}, **_limits(path)})[0]["result"]
+        return self.ask(path, what, {"call": function, "arguments": {"path": str(path.absolute()), **arguments}, **memory_limits(path)})[0]["result"]
 
     def renewed(self) -> bool:
         """Replace the fork that does the work by a new one, in which no file was loaded. Returns whether that worked: on Linux only."""
@@ -196,47 +205,6 @@ def fresh_worker(imports: Sequence[str]) -> Iterator[WorkerProcess]:
             worker.stop()
 
 
-class IsolatedEngine:
-    """An engine whose artifact is loaded and run in a worker process.
-
-    Args:
-        loader: the function of clipstep that loads it, `module:function`, which returns an engine.
-        path: the artifact.
-        what: the engine's name, for messages.
-        worker: the process; by default a new one, which `close` ends.
-
-    Raises:
-        ClipstepError: it cannot be loaded, or the worker crashed.
-    """
-
-    def __init__(self, loader: str, path: Path, what: str, worker: WorkerProcess | None = None, **arguments: Any) -> None:
-        self._path, self._what = path, what
-        self._owned = worker is None
-        self._worker: WorkerProcess = worker or WorkerProcess()
-        try:
-            header, _ = self._worker.ask(path, what, {"load": loader, "arguments": {"path": str(path.absolute()), **arguments}, **_limits(path)})
-        except BaseException:
-            self.close()
-            raise
-        self._io: ArtifactIO | None = header["io"]
-
-    def describe_io(self) -> ArtifactIO | None:
-        """See `clipstep.runtime.artifact_io.DescribesIO`."""
-        return self._io
-
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
-        return self._worker.ask(self._path, self._what, {"run": True}, inputs)[1]
-
-    def close(self) -> None:
-        if self._owned:
-            self._worker.stop()
-
-
-def _limits(path: Path) -> dict[str, int]:
-    size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
-    return {"memory_bytes": MEMORY_BYTES + MEMORY_PER_BYTE * size}
-
-
 def call_in_worker(function: str, path: Path, what: str, imports: Sequence[str] = (), **arguments: Any) -> Any:
     """Call a function of clipstep in a worker that imports `imports` first, and return its result; see `WorkerProcess.call`.
 
@@ -245,3 +213,9 @@ def call_in_worker(function: str, path: Path, what: str, imports: Sequence[str] 
     """
     with fresh_worker(imports) as worker:
         return worker.call(function, path, what, **arguments)
+
+
+def memory_limits(path: Path) -> dict[str, int]:
+    """Return the keys of a request that limit the memory which a worker may use for a file or folder."""
+    size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+    return {"memory_bytes": MEMORY_BYTES + MEMORY_PER_BYTE * size}

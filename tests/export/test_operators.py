@@ -19,7 +19,7 @@ from clipstep.export.targets.coreml_operations import ml_program
 from clipstep.export.targets.executorch_writer import prepared
 from clipstep.export.targets.onnx_operations import onnx_model
 from clipstep.export.unsupported import Unsupported
-from clipstep.runtime.command_line.terminal import quiet
+from clipstep.runtime.command_line.streams import quiet
 from clipstep.runtime.errors import ClipstepError
 
 PAGE = Path(__file__).parents[2] / "docs/operators.md"

@@ -20,7 +20,7 @@ from clipstep.export import export
 from clipstep.export.golden_steps import GOLDEN_STEPS
 from clipstep.export.sample import SAMPLE_SUBCLIPS
 from clipstep.network import normalise
-from clipstep.runtime.command_line.terminal import quiet
+from clipstep.runtime.command_line.streams import quiet
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.synthetic_frames import synthetic_subclips

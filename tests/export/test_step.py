@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clipstep.export.lowering.lower import lower
 from clipstep.export.step import Step, program_of
 from clipstep.export.targets import onnx, onnx_writer
-from clipstep.runtime.command_line.terminal import quiet
+from clipstep.runtime.command_line.streams import quiet
 from clipstep.runtime.errors import ClipstepError
 from clipstep.training.run import Run, RunInfo
 

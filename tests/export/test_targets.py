@@ -23,7 +23,7 @@ from clipstep.export.targets import TARGETS
 from clipstep.export.targets.onnx import PROFILE
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.bundle.manifest import Interface
-from clipstep.runtime.command_line.terminal import quiet
+from clipstep.runtime.command_line.streams import quiet
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.targets import TARGETS as RUNTIME_TARGETS
 from clipstep.training.run import Run, RunInfo

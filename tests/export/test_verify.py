@@ -20,7 +20,7 @@ from clipstep.export.pipeline import export_network
 from clipstep.export.step import StepProgram, program_of
 from clipstep.export.targets import executorch, executorch_writer
 from clipstep.runtime.bundle import Bundle, BundleError
-from clipstep.runtime.command_line.terminal import quiet
+from clipstep.runtime.command_line.streams import quiet
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps, ParityError
 from clipstep.training.run import Run

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from clipstep.runtime import ClipstepError, EngineError, StepModel
 from clipstep.runtime import engine_onnxruntime as engine
 from clipstep.runtime.bundle import tree_sha256, tree_size
-from clipstep.runtime.command_line.terminal import quiet, quiet_stderr
+from clipstep.runtime.command_line.streams import quiet, quiet_stderr
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.engines import check_threads, load_engine
 

@@ -35,6 +35,25 @@ print([round(float(p.logits[0]), 4) for p in predictions if p])
 print(sorted({"torch", "lightning", "onnx"} & set(sys.modules)))
 """
 
+LOADING = """
+import sys
+from pathlib import Path
+import clipstep.runtime.command_line.cli, clipstep.runtime.command_line.run
+from clipstep.runtime.worker_process import WorkerProcess
+with WorkerProcess(["onnxruntime"]) as process:
+    print([name for name in ("av", "numpy", "pydantic", "rich") if name in sys.modules])
+    from clipstep.runtime.bundle import Bundle
+    from clipstep.runtime.isolated_engine import checked_file, load_isolated
+    bundle = Bundle.open(sys.argv[1], lazily=True)
+    engine = load_isolated(checked_file(bundle, bundle.artifact("onnx")), "onnxruntime", 1, worker=process)
+    print([name for name in ("av", "numpy", "rich") if name in sys.modules])
+    from clipstep.runtime.model import StepModel
+    import numpy as np
+    with StepModel.load(bundle, isolated=engine) as model:
+        frames = np.full(model.interface.input.shape, 51, np.uint8)
+        print(round(float(model.step(frames, model.initial_states())[0][0]), 4))
+"""
+
 MAIN = "from clipstep.runtime.command_line.cli import main; main()"
 
 
@@ -53,6 +72,12 @@ def test_importing_and_stepping_does_not_load_torch(bundle_path: Path) -> None:
     """m = 0.2: logits 0.8 - 0.25, then 0.8 - (0.125 + 0.2)."""
     result = _python(STEPS, bundle_path)
     assert (result.stdout, result.returncode) == ("[0.55, 0.475]\n[]\n", 0), result.stderr
+
+
+def test_an_engine_is_loaded_before_anything_large_is_imported(bundle_path: Path) -> None:
+    """Its process imports it while this one imports pydantic, and loads the model while this one imports numpy and PyAV."""
+    result = _python(LOADING, bundle_path)
+    assert (result.stdout, result.returncode) == ("[]\n[]\n0.55\n", 0), result.stderr
 
 
 @pytest.mark.parametrize(

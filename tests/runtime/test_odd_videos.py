@@ -132,12 +132,13 @@ def test_a_rate_that_no_camera_has_is_refused(tmp_path: Path) -> None:
 MATRICES = [(1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1), (0, 1, 1, 0), (0, 1, -1, 0), (0, -1, 1, 0), (0, -1, -1, 0)]
 
 
+@pytest.mark.parametrize("settings", [{}, {"x264-params": "transfer=smpte2084:colorprim=bt2020:colormatrix=bt2020nc"}], ids=["SDR", "HDR"])
 @pytest.mark.parametrize("matrix", MATRICES)
-def test_turns_and_mirrors_of_the_display_matrix(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
+def test_turns_and_mirrors_of_the_display_matrix(tmp_path: Path, matrix: tuple[int, int, int, int], settings: dict[str, str]) -> None:
     """ISO/IEC 14496-12: a stored pixel `(x, y)` is shown at `(a x + c y, b x + d y)`."""
     picture = np.zeros((32, 64, 3), np.uint8)
     picture[:16, :32], picture[:16, 32:], picture[16:, :32] = 80, 160, 240
-    path = write(tmp_path / "odd.mp4", [picture] * 2)
+    path = write(tmp_path / "odd.mp4", [picture] * 2, **settings)
     stored = next(read_frames(path))
     data = bytearray(path.read_bytes())
     start = data.index(b"tkhd") + 44

@@ -229,3 +229,23 @@ def test_a_prediction_says_how_long_its_frames_took(model: StepModel, monkeypatc
     first, second = stream.push(frames[3]), [stream.push(frame) for frame in frames[4:]][-1]
     assert first is not None and first.milliseconds == pytest.approx(8)
     assert second is not None and second.milliseconds == pytest.approx(8)
+
+
+def test_a_repeated_frame_is_resized_once_and_one_that_is_left_out_never(model: StepModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At half the model's rate each frame is used twice, at twice the rate every second one."""
+    seen: list[int] = []
+
+    def counted(frame: np.ndarray, *about: Any) -> np.ndarray:
+        seen.append(int(frame[0, 0, 0]))
+        return crop_resize(frame, *about)
+
+    monkeypatch.setattr("clipstep.runtime.stream.crop_resize", counted)
+    fps = model.interface.input.fps
+    slow, fast = model.stream(), model.stream()
+    for number in range(4):
+        slow.push(np.full((9, 12, 3), number, np.uint8), number * 2 / fps)
+    assert seen == [0, 1, 2, 3] and "7 frames seen" in repr(slow)
+    seen.clear()
+    for number in range(4):
+        fast.push(np.full((9, 12, 3), number, np.uint8), number / 2 / fps)
+    assert seen == [0, 2]

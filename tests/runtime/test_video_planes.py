@@ -33,12 +33,12 @@ def made(pixels: str, height: int, width: int, matrix: int, full: bool) -> tuple
         rows = np.zeros((component.height, plane.line_size // kind.itemsize), kind)
         rows[:, : component.width] = values
         plane.update(rows.tobytes())
-        planes.append(values / (1 << (bits - 8)))
+        planes.append(values * 255 / (2**bits - 1) if full else values / (1 << (bits - 8)))
     down, across = STEPS[pixels]
     y, u, v = planes[0], *(np.repeat(np.repeat(plane, down, 0), across, 1)[:height, :width] for plane in planes[1:3])
     red, blue = WEIGHTS[matrix]
     if full:
-        u, v = u - 128, v - 128
+        u, v = (plane - 2 ** (bits - 1) * 255 / (2**bits - 1) for plane in (u, v))
     else:
         y, u, v = (y - 16) * 255 / 219, (u - 128) * 255 / 224, (v - 128) * 255 / 224
     r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
@@ -67,6 +67,19 @@ def test_squares_are_those_of_the_definition(pixels: str, matrix: int, full: boo
     assert np.abs(got - resized(image, box, size)).max() <= 0.51
 
 
+@pytest.mark.parametrize(
+    ("samples", "levels"),
+    [((1023, 512, 512), (255, 255, 255)), ((1020, 512, 512), (254, 254, 254)), ((600, 512, 700), (223, 128, 150))],
+)
+def test_all_words_of_full_range_are_levels(samples: tuple[int, int, int], levels: tuple[int, int, int]) -> None:
+    """1020 of 1023 is 254.25 of 255. With BT.709, 600 and 188 above the middle: red 149.56 + 1.5748 * 46.86, green 149.56 - 0.4681 * 46.86."""
+    frame = av.VideoFrame(16, 16, "yuv444p10le")
+    for plane, sample in zip(frame.planes, samples, strict=True):
+        plane.update(np.full((16, plane.line_size // 2), sample, "<u2").tobytes())
+    frame.colorspace, frame.color_range = 1, 2
+    assert ImageConverter(None, None).square(frame, Box(0, 0, 16), 4)[1, 2].tolist() == list(levels)
+
+
 def test_a_frame_that_has_no_planes_or_no_square_pixels_gives_the_square_of_its_image() -> None:
     random = np.random.default_rng(0)
     rgb = av.VideoFrame.from_ndarray(random.integers(0, 256, (40, 60, 3), np.uint8), format="rgb24")
@@ -75,3 +88,12 @@ def test_a_frame_that_has_no_planes_or_no_square_pixels_gives_the_square_of_its_
         height, width = images.shape(frame)
         assert (height, width) == images.image(frame).shape[:2] == ((40, 120) if aspect else (40, 60))
         np.testing.assert_array_equal(images.square(frame, Box(2, 9, 30), 11), crop_resize(images.image(frame), Box(2, 9, 30), 11))
+
+
+@pytest.mark.parametrize(("height", "width"), [(37, 51), (36, 51), (37, 50)])
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p"])
+def test_images_of_an_odd_size_are_within_a_level_of_the_definition(pixels: str, height: int, width: int) -> None:
+    """The last row and column have samples of chroma of their own."""
+    frame, image = made(pixels, height, width, 1, full=False)
+    got = ImageConverter(None, None).image(frame)
+    assert np.abs(got - image.clip(0, 255)).max() <= 1.01

@@ -159,7 +159,7 @@ def test_the_files_of_a_closed_window_have_what_was_seen(model: StepModel, write
     tables, notes = [], list[str]()
     for frame in (99, 9):  # To the end; two of three subclips.
         files = [(tmp_path / f"{frame}{kind}", kind) for kind in (".csv", ".srt", ".mp4")]
-        with saving(files, Source(video, model.labels, 3, 0.16), force=False) as outputs:
+        with saving(files, Source("video", video, model.labels, 3, 0.16), force=False) as outputs:
             list(predictions(model, video, [*outputs, ClosedAt(frame)], every_frame=False, partial=False, note=notes.append))
         tables.append(list(csv.reader(files[0][0].read_text(encoding="utf-8").splitlines())))
         assert all(path.stat().st_size > 0 for path, _ in files)
@@ -172,7 +172,7 @@ def test_a_window_that_is_closed_before_the_first_prediction_is_an_error(model: 
     expected = f"{video}: the window was closed before the first prediction; got 3 frames; expected at least 4"
     with (
         pytest.raises(VideoError, match=f"^{expected}$"),
-        saving([(tmp_path / "out.csv", ".csv")], Source(video, model.labels, 3, 0.16), force=False) as outputs,
+        saving([(tmp_path / "out.csv", ".csv")], Source("video", video, model.labels, 3, 0.16), force=False) as outputs,
     ):
         list(predictions(model, video, [*outputs, ClosedAt(3)], every_frame=False, partial=False, note=print))
     assert not (tmp_path / "out.csv").exists()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from clipstep.runtime import ClipstepError, StepModel
-from clipstep.runtime.worker_process import IsolatedEngine, WorkerProcess, call_in_worker, fresh_worker
+from clipstep.runtime.isolated_engine import IsolatedEngine
+from clipstep.runtime.worker_process import WorkerProcess, call_in_worker, fresh_worker
 
 FILE = Path(__file__)
 

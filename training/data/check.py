@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from clipstep.runtime.command_line.terminal import new_console, new_table, print_json, print_table
+from clipstep.runtime.command_line.streams import print_json
+from clipstep.runtime.command_line.terminal import new_console, new_table, print_table
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.video import VideoError, read_frames

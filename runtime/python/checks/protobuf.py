@@ -4,7 +4,7 @@ A generated parser keeps only the last value of a field that occurs several time
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from clipstep.runtime.errors import ClipstepError
 
@@ -16,8 +16,7 @@ Schema = Mapping[str, Mapping[int, str]]
 further."""
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """A field of a message: a number, or bytes."""
 
     number: int
@@ -29,8 +28,7 @@ class Field:
         return bytes(self.value).decode("utf-8", "replace") if isinstance(self.value, memoryview) else ""
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """A message, its kind, and its fields in order."""
 
     kind: str
@@ -54,8 +52,9 @@ def messages(data: bytes | memoryview, kind: str, schema: Schema, depth: int = 0
         raise ClipstepError("messages are nested too deep", expected=f"at most {DEPTH}")
     message = Message(kind, tuple(_fields(memoryview(data))))
     yield message
+    kinds = schema.get(kind, {})
     for field in message.fields:
-        inner = schema.get(kind, {}).get(field.number)
+        inner = kinds.get(field.number)
         if inner is not None:
             if not isinstance(field.value, memoryview):
                 raise ClipstepError(f"field {field.number} of {kind} is no message")
@@ -63,8 +62,8 @@ def messages(data: bytes | memoryview, kind: str, schema: Schema, depth: int = 0
 
 
 def _fields(data: memoryview) -> Iterator[Field]:
-    at = 0
-    while at < len(data):
+    at, end = 0, len(data)
+    while at < end:
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7
         if wire == VARINT:
@@ -77,13 +76,15 @@ def _fields(data: memoryview) -> Iterator[Field]:
             size = 4 if wire == FIXED32 else 8
         else:
             raise ClipstepError("not a protocol buffer", got=f"wire type {wire} at byte {at}")
-        if at + size > len(data):
-            raise ClipstepError(f"field {number} ends outside its message", got=f"{size} bytes", expected=f"at most {len(data) - at}")
+        if at + size > end:
+            raise ClipstepError(f"field {number} ends outside its message", got=f"{size} bytes", expected=f"at most {end - at}")
         yield Field(number, data[at : at + size])
         at += size
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    if at < len(data) and data[at] < 0x80:  # Most numbers have one byte.
+        return data[at], at + 1
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import click
 
 from clipstep.runtime.command_line.exit_codes import run_for_exit_code
-from clipstep.runtime.command_line.terminal import library_warnings_hidden, prepare_streams
+from clipstep.runtime.command_line.streams import library_warnings_hidden, prepare_streams
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.install_hints import install_extra
 

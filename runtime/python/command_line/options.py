@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from clipstep.runtime.command_line.terminal import quiet_stderr
+from clipstep.runtime.command_line.streams import quiet_stderr
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.path_checks import check_file_writable, check_folder_writable, check_readable
 

@@ -1,25 +1,23 @@
 """`clipstep run`: run a bundle on a video, print the likeliest classes after each subclip, and write files of them."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from clipstep.runtime.bundle import open_for_command
 from clipstep.runtime.command_line.options import OutputFile, command, signer_option
-from clipstep.runtime.command_line.run_lines import note, print_prediction, say
-from clipstep.runtime.command_line.run_live import run_live
-from clipstep.runtime.command_line.run_progress import duration_of, progress_bar
-from clipstep.runtime.engines import ENGINES
+from clipstep.runtime.engines import ENGINES, engine_info
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.filesystem.path_checks import URL, check_readable
-from clipstep.runtime.live import LiveVideo
-from clipstep.runtime.live.places import CAMERA
-from clipstep.runtime.model import StepModel
-from clipstep.runtime.outputs.output import Output, Source
-from clipstep.runtime.outputs.saving import FORMATS, check_files, format_of, saving, window
-from clipstep.runtime.video_predictions import predictions, source_of
+from clipstep.runtime.filesystem.path_checks import CAMERA, URL, check_readable
+from clipstep.runtime.outputs.saving import FORMATS, check_files, format_of
 from clipstep.runtime.wording import either, without_secrets
+from clipstep.runtime.worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from clipstep.runtime.live import LiveVideo
 
 
 @command(
@@ -103,31 +101,48 @@ def run_command(
     if show and is_folder:
         raise ClipstepError("--show shows one video", got=f"the folder {shown}", fix="leave it out, or name a video")
     _check(files, shown if isinstance(shown, Path) else None, force=force)
-    title = f"{shown.name} - clipstep"
-    windows = [click.get_current_context().with_resource(window(title, top, live=isinstance(shown, LiveVideo)))] if show else []
-    opened = click.get_current_context().with_resource(open_for_command(bundle, signer, lazily=True))
-    with StepModel.load(opened, engine, threads, isolated=True) as model:
-        source = source_of(model, shown, top, str(bundle))
-        if not as_json:
-            say(model.description)
-        if not isinstance(shown, Path):
-            run_live(model, shown, source, files, windows, force=force, as_json=as_json)
-            return
-        if not is_folder:
-            _run_video(model, shown, source, files, windows, every_frame=every_frame, partial=partial, force=force, as_json=as_json)
-            return
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # Starting numpy's own threads takes a tenth of a second, and nothing here needs them.
+    info, until_end = engine_info(engine), click.get_current_context().with_resource
+    # The process imports its engine while this one imports what reads a bundle, and loads the model while this one imports what reads a video.
+    with ThreadPoolExecutor(1) as thread, WorkerProcess(["clipstep.runtime.engines", info.module]) as process:
+        from clipstep.runtime.bundle import open_for_command
+        from clipstep.runtime.isolated_engine import checked_file, load_isolated
+
+        opened = until_end(open_for_command(bundle, signer, lazily=True))
+        loading = thread.submit(load_isolated, checked_file(opened, opened.artifact(info.target)), engine, threads, worker=process)
+
+        from clipstep.runtime.command_line.run_lines import say
+        from clipstep.runtime.command_line.run_live import run_live
+        from clipstep.runtime.command_line.run_video import run_video
+        from clipstep.runtime.model import StepModel
+        from clipstep.runtime.outputs.saving import window
+        from clipstep.runtime.video_predictions import source_of
+
+        windows = [until_end(window(f"{shown.name} - clipstep", top, live=not isinstance(shown, Path)))] if show else []
+        with StepModel.load(opened, engine, threads, isolated=loading.result()) as model:
+            source = source_of(model, shown, top, str(bundle))
+            if not as_json:
+                say(model.description)
+            if not isinstance(shown, Path):
+                run_live(model, shown, source, files, windows, force=force, as_json=as_json)
+                return
+            if not is_folder:
+                run_video(model, shown, source, files, windows, every_frame=every_frame, partial=partial, force=force, as_json=as_json)
+                return
     from clipstep.runtime.command_line.run_folder import Job, run_folder
 
     run_folder(Job(bundle, engine, threads, signer, every_frame, partial), shown, source, files, workers, as_json=as_json)
 
 
-def _shown(video: str | None, url: str | None, reconnect: float | None, duration: float | None) -> Path | LiveVideo:
+def _shown(video: str | None, url: str | None, reconnect: float | None, duration: float | None) -> "Path | LiveVideo":
     """Return what is to be run: a file or a folder, a camera, or what is at an address."""
-    if url is not None and video is None:
-        return LiveVideo.url(url, duration=duration) if reconnect is None else LiveVideo.url(url, reconnect=reconnect, duration=duration)
-    if url is not None or video is None:
+    if (url is None) == (video is None):
         raise ClipstepError("name one video", got="VIDEO and --url" if url else "none", expected="VIDEO, camera:0, or --url ADDRESS")
-    if video.startswith(CAMERA):
+    if video is None or video.startswith(CAMERA):
+        from clipstep.runtime.live import LiveVideo
+
+        if video is None:
+            return LiveVideo.url(str(url), duration=duration, **({} if reconnect is None else {"reconnect": reconnect}))
         return LiveVideo.camera(video.removeprefix(CAMERA), duration=duration)
     path = Path(video)
     if URL.match(video) and not path.exists():
@@ -150,23 +165,3 @@ def _check(files: Sequence[tuple[Path, str]], video: Path | None, *, force: bool
         if video is not None and video.is_dir() and kind not in (".csv", ".jsonl"):
             raise ClipstepError(f"{path}: is written for one video only", got=f"the folder {video}", expected="--csv or --jsonl")
     check_files(files, video, force=force)
-
-
-def _run_video(
-    model: StepModel,
-    video: Path,
-    source: Source,
-    files: Sequence[tuple[Path, str]],
-    windows: Sequence[Output],
-    *,
-    every_frame: bool,
-    partial: bool,
-    force: bool,
-    as_json: bool,
-) -> None:
-    total = duration_of(video)
-    with saving(files, source, force=force) as outputs, progress_bar(total, "s", shown=not as_json) as advance:
-        kind = {"every_frame": every_frame, "partial": partial}
-        read = predictions(model, video, [*outputs, *windows], note=note, watch=lambda seconds: advance(seconds, seconds), **kind)
-        for said in read:
-            print_prediction(said, source.top, as_json=as_json)

@@ -14,7 +14,7 @@ from typing import Any
 from clipstep.runtime.command_line.exit_codes import one_line
 from clipstep.runtime.command_line.run_lines import note, ranked, say
 from clipstep.runtime.command_line.run_progress import progress_bar
-from clipstep.runtime.command_line.terminal import print_json
+from clipstep.runtime.command_line.streams import print_json
 from clipstep.runtime.cores import available_cores
 from clipstep.runtime.errors import ClipstepError, EngineError
 from clipstep.runtime.model import StepModel

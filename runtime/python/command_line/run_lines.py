@@ -2,7 +2,7 @@
 
 import sys
 
-from clipstep.runtime.command_line.terminal import print_json
+from clipstep.runtime.command_line.streams import print_json
 from clipstep.runtime.outputs.json_lines import values_of
 from clipstep.runtime.outputs.output import VideoPrediction
 

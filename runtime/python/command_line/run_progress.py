@@ -5,27 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
-from rich.text import Text
-
 from clipstep.runtime.video import VideoError, open_video
 
 Advance = Callable[[float, float], object]
 """A function that is told how much is done, in the unit of the bar's total, and how many seconds of video that is."""
-
-
-class _Amounts(ProgressColumn):
-    """How much is done, of how much if that is known, and how many seconds of video are done in a second."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: Task) -> Text:
-        total = "" if task.total is None else f" of {task.total:.0f}"
-        rate = task.fields["seconds"] / task.elapsed if task.elapsed else 0.0
-        return Text(f"{task.completed:.0f}{total} {self._unit}, {rate:.1f} x real time")
 
 
 @contextmanager
@@ -39,18 +22,25 @@ def progress_bar(total: float | None, unit: str, *, shown: bool) -> Iterator[Adv
         unit: what is counted, such as "videos".
         shown: whether to show it at all.
     """
+    if not (shown and sys.stderr.isatty()):
+        yield lambda done, seconds: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TextColumn("{task.fields[amounts]}", markup=False), TimeRemainingColumn())
     console = Console(stderr=True, markup=False, emoji=False)
-    columns = (BarColumn(), _Amounts(unit), TimeRemainingColumn())
-    visible = shown and console.is_terminal
     # What goes to a file or a pipe must not be printed on the terminal instead.
-    with Progress(*columns, console=console, transient=True, disable=not visible, redirect_stdout=visible and sys.stdout.isatty()) as bar:
-        bar.add_task("", total=total, seconds=0.0)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        bar.add_task("", total=total, amounts="")
         task = bar.tasks[0]
 
         def advance(done: float, seconds: float) -> None:
             if task.total is not None and done > task.total:
                 task.total = None  # A file may say a wrong duration.
-            bar.update(task.id, completed=done, seconds=seconds)
+            all_of_it = "" if task.total is None else f" of {task.total:.0f}"
+            rate = seconds / task.elapsed if task.elapsed else 0.0
+            bar.update(task.id, completed=done, amounts=f"{done:.0f}{all_of_it} {unit}, {rate:.1f} x real time")
 
         yield advance
 

@@ -11,6 +11,9 @@ from clipstep.runtime.wording import without_secrets
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=.)")
 """The beginning of a URL. A `Path` keeps one of its two slashes. A single letter before the colon is a drive."""
 
+CAMERA = "camera:"
+"""The beginning of what names a camera where a video's path may stand."""
+
 
 def check_name(path: Path, error: type[ClipstepError] = ClipstepError) -> None:
     """Check that a file can have that name at all, and raise `error` if not.

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 import av
 
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.filesystem.path_checks import CAMERA
 from clipstep.runtime.video import DEMUXERS
 from clipstep.runtime.wording import without_secrets
 
-CAMERA = "camera:"
 CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 """FFmpeg's input device for cameras on each system."""
 WEB, RTSP = "http,https,httpproxy,tcp,tls", "rtsp,rtp,tcp,udp,tls"

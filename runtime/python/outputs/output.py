@@ -3,9 +3,11 @@ or shows them."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from clipstep.runtime.stream import Prediction
-from clipstep.runtime.video import Picture
+if TYPE_CHECKING:  # The list of formats imports this module, and must be there at once.
+    from clipstep.runtime.stream import Prediction
+    from clipstep.runtime.video import Picture
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class VideoPrediction:
     """When the last frame ends that the prediction is made from, in seconds: it is known from then on."""
     at_end: bool
     """Whether it is the prediction for the whole video, which `Stream.flush` returns."""
-    prediction: Prediction
+    prediction: "Prediction"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Output:
         """`path`: a new file, which is moved to its place after `close`, or deleted after an error."""
         self.path, self.source = path, source
 
-    def show(self, picture: Picture) -> None:
+    def show(self, picture: "Picture") -> None:
         """Take the next frame of the video, before the prediction that it completes."""
 
     def add(self, said: VideoPrediction) -> None:
