@@ -84,28 +84,32 @@ _Band = tuple[slice, slice, npt.NDArray[np.float32]]
 
 def _weighted_rows(pixels: npt.NDArray[Any], bands: list[_Band]) -> npt.NDArray[np.float32]:
     """Return weighted means of `(old, w, ...)` over its first axis, by matrix products of the weights of a band and the pixels that it comes from."""
-    width, numbers = pixels.shape[1], math.prod(pixels.shape[2:])
-    samples = max(weights.shape[1] for _, _, weights in bands)
-    most = max(1, min(width, LARGEST_PRODUCT // (DOWN * samples * numbers)))
-    buffer = np.empty((samples, most, *pixels.shape[2:]), np.float32)
-    resized = np.empty((bands[-1][0].stop, width * numbers), np.float32)
+    longest = max(weights.size for _, _, weights in bands)
+    most = max(1, LARGEST_PRODUCT // (longest * math.prod(pixels.shape[2:])))
+    parts = [_rows_of_part(pixels[:, left : left + most], bands) for left in range(0, pixels.shape[1], most)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _rows_of_part(pixels: npt.NDArray[Any], bands: list[_Band]) -> npt.NDArray[np.float32]:
+    resized = np.empty((bands[-1][0].stop, *pixels.shape[1:]), np.float32)
+    rows = resized.reshape(len(resized), -1)
+    buffer = np.empty((max(weights.shape[1] for _, _, weights in bands), *pixels.shape[1:]), np.float32)
     for target, source, weights in bands:
-        for left in range(0, width, most):
-            part = pixels[source, left : left + most]
-            used = buffer[: part.shape[0], : part.shape[1]]
-            used[...] = part
-            np.matmul(weights, used.reshape(len(part), -1), out=resized[target, left * numbers : (left + most) * numbers])
-    return resized.reshape(-1, *pixels.shape[1:])
+        used = buffer[: weights.shape[1]]
+        used[...] = pixels[source]
+        np.dot(weights, used.reshape(len(used), -1), out=rows[target])
+    return resized
 
 
 def _weighted_columns(pixels: npt.NDArray[np.float32], bands: list[_Band]) -> npt.NDArray[np.float32]:
     """Return weighted means of `(..., old)` over its last axis, in the same way."""
     rows = pixels.reshape(-1, pixels.shape[-1])
     resized = np.empty((len(rows), bands[-1][0].stop), np.float32)
-    for target, source, weights in bands:
-        most = max(1, LARGEST_PRODUCT // weights.size)
-        for top in range(0, len(rows), most):
-            np.matmul(rows[top : top + most, source], weights.T, out=resized[top : top + most, target])
+    most = max(1, LARGEST_PRODUCT // max(weights.size for _, _, weights in bands))
+    for top in range(0, len(rows), most):
+        part, out = rows[top : top + most], resized[top : top + most]
+        for target, source, weights in bands:
+            np.matmul(part[:, source], weights.T, out=out[:, target])
     return resized.reshape(*pixels.shape[:-1], -1)
 
 
