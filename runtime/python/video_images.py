@@ -70,10 +70,14 @@ class ImageConverter:
         return video_hdr.tone_mapped(levels, frame.color_trc, frame.color_primaries)
 
     def _orientation(self, frame: av.VideoFrame) -> "_Orientation":
-        """Return how the frame is turned, which is read from the first frame of each rotation alone: a frame whose side data was looked at refers to
-        itself, so that its memory is freed late."""
+        """Return how the frame is turned, which is read from the first frame of each rotation alone.
+
+        A frame whose side data was looked at refers to itself, so that its memory is freed late: a small copy is looked at.
+        """
         if frame.rotation not in self._orientations:
-            self._orientations[frame.rotation] = _orientation(frame)
+            graph = _graph(frame, "scale", width="2", height="2", flags="neighbor")
+            graph.vpush(frame)
+            self._orientations[frame.rotation] = _orientation(graph.vpull())
         return self._orientations[frame.rotation]
 
     def _stored_size(self, frame: av.VideoFrame) -> tuple[int, int]:
