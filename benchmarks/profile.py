@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.command_line.terminal import new_table, quiet
 from clipstep.runtime.engine import Array
 from clipstep.runtime.engine_executorch import POOL
@@ -64,15 +64,13 @@ def profile_bundle(bundle: Bundle, steps: int, threads: int) -> list[Profile]:
     """
     golden, found = GoldenSteps.of(bundle), []
     for engine, info in ENGINES.items():
-        try:
-            artifact = bundle.artifact(info.target)
-        except BundleError:
-            continue
-        interface = bundle.manifest.interface(artifact.input_dtype)
-        states = [np.full(state.shape, state.initial, state.dtype) for state in interface.states]
-        inputs = [[golden.subclips[i % len(golden.subclips)].astype(artifact.input_dtype, copy=False), *states] for i in range(WARM_UP_STEPS + steps)]
-        operators = PROFILERS[engine](bundle.file(artifact), inputs, threads)
-        found.append(Profile(artifact.file, engine, tuple(operators)))
+        for artifact in bundle.artifacts(info.target):
+            interface = bundle.manifest.interface(artifact.input_dtype)
+            states = [np.full(state.shape, state.initial, state.dtype) for state in interface.states]
+            subclips = (golden.subclips[i % len(golden.subclips)] for i in range(WARM_UP_STEPS + steps))
+            inputs = [[subclip.astype(artifact.input_dtype, copy=False), *states] for subclip in subclips]
+            operators = PROFILERS[engine](bundle.file(artifact), inputs, threads)
+            found.append(Profile(artifact.file, engine, tuple(operators)))
     if not found:
         bundle.check_runs_on_computers()
         raise ClipstepError(f"{bundle.path}: has no artifact that runs here", expected=" or ".join(info.target for info in ENGINES.values()))

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipstep.runtime.artifact_io import DescribesIO
-from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle import Bundle, this_machine
 from clipstep.runtime.bundle.embedded_metadata import check_embedded_metadata, parse_interface
-from clipstep.runtime.bundle.manifest import Interface
+from clipstep.runtime.bundle.manifest import Artifact, Interface
 from clipstep.runtime.engine import Array, Engine
 from clipstep.runtime.engines import as_array, engine_info, load_engine
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.float16_processor import computes_float16
 from clipstep.runtime.io_check import check_io, check_outputs, expected_tensors
 from clipstep.runtime.targets import check_artifact_file
 from clipstep.runtime.wording import counted
@@ -50,8 +51,10 @@ class StepModel:
         ```
     """
 
-    def __init__(self, interface: Interface, engine: Engine, description: str, opened: Bundle | None = None) -> None:
+    def __init__(self, interface: Interface, engine: Engine, description: str, opened: Bundle | None = None, precision: str = "float32") -> None:
         self.interface = interface
+        self.precision = precision
+        """The precision of the artifact, `float32` or `float16`, which decides how exact its outputs are; they are float32 in either."""
         self._opened = opened
         self.description = description
         """The artifact, the processor that it was made for, the engine, and its threads."""
@@ -79,6 +82,7 @@ class StepModel:
         spinning: bool = False,
         isolated: bool = False,
         signer: Path | None = None,
+        precision: str = "float32",
     ) -> "StepModel":
         """Open a bundle and load its artifact for an engine on this processor. There is no fallback to another engine or thread count.
 
@@ -91,26 +95,28 @@ class StepModel:
             isolated: run the engine in a process of its own, so that a file that crashes or blocks it is a `ClipstepError`. A step then takes
                 about a millisecond more.
             signer: a PEM file with the public key that must have signed the bundle.
+            precision: `float32`, or `float16` for the artifact of that precision. If the processor does not compute in float16, the float32 artifact
+                is loaded in its place; `description` and `precision` then say so.
 
         Raises:
-            ClipstepError: the bundle is damaged or has no artifact for the engine; the engine or the thread count is not available; or the
-                artifact's inputs, outputs or embedded metadata are not those of the manifest.
+            ClipstepError: the bundle is damaged or has no artifact of that precision for the engine; the engine or the thread count is not
+                available; or the artifact's inputs, outputs or embedded metadata are not those of the manifest.
         """
         engine_info(engine)
         if isinstance(path, Bundle):
             if signer is not None:
                 raise ClipstepError("the bundle is open already", fix="give the signer to Bundle.open")
-            return cls._of(path, engine, threads, None, spinning=spinning, isolated=isolated)
+            return cls._of(path, engine, threads, precision, None, spinning=spinning, isolated=isolated)
         opened = Bundle.open(path, lazily=True, signer=signer)
         try:
-            return cls._of(opened, engine, threads, opened, spinning=spinning, isolated=isolated)
+            return cls._of(opened, engine, threads, precision, opened, spinning=spinning, isolated=isolated)
         except BaseException:
             opened.close()
             raise
 
     @classmethod
-    def _of(cls, bundle: Bundle, engine: str, threads: int, opened: Bundle | None, *, spinning: bool, isolated: bool) -> "StepModel":
-        artifact = bundle.artifact(engine_info(engine).target)
+    def _of(cls, bundle: Bundle, engine: str, threads: int, precision: str, opened: Bundle | None, *, spinning: bool, isolated: bool) -> "StepModel":
+        artifact, kind = _artifact(bundle, engine_info(engine).target, precision)
         file = bundle.file(artifact)
         check_artifact_file(artifact.target, file)
         loaded: Engine
@@ -118,8 +124,8 @@ class StepModel:
             loaded = IsolatedEngine("clipstep.runtime.engines:load_engine", file, engine, name=engine, threads=threads, spinning=spinning)
         else:
             loaded = load_engine(engine, file, threads, spinning=spinning)
-        description = f"{artifact.file} ({artifact.form}, for {artifact.platform}) in {engine}, {counted(threads, 'thread')}"
-        return cls(bundle.manifest.interface(artifact.input_dtype), loaded, description, opened)
+        description = f"{artifact.file} ({artifact.form}, {kind}for {artifact.platform}) in {engine}, {counted(threads, 'thread')}"
+        return cls(bundle.manifest.interface(artifact.input_dtype), loaded, description, opened, artifact.precision)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -215,3 +221,11 @@ class StepModel:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _artifact(bundle: Bundle, target: str, precision: str) -> tuple[Artifact, str]:
+    """Return the artifact of a precision that this processor can run, and what a description says of its precision."""
+    artifact = bundle.artifact(target, precision=precision)
+    if artifact.requires is None or not artifact.requires.float16_processor or computes_float16(this_machine()):
+        return artifact, "" if precision == "float32" else f"{precision}, "
+    return bundle.artifact(target), f"float32 in place of {precision}, which this processor does not compute in, "

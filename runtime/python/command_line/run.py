@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from clipstep.runtime.bundle import open_for_command
+from clipstep.runtime.bundle.artifacts import PRECISIONS
 from clipstep.runtime.command_line.options import OutputFile, command, signer_option
 from clipstep.runtime.command_line.run_lines import line_of, note, say
 from clipstep.runtime.command_line.run_progress import duration_of, progress_bar
@@ -25,13 +26,19 @@ from clipstep.runtime.wording import either
     groups={
         "Files to write": ("csv", "jsonl", "plot", "save", "force"),
         "The video": ("every_frame", "partial", "workers"),
-        "The model": ("engine", "threads", "signer"),
+        "The model": ("engine", "threads", "precision", "signer"),
     },
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("video", type=click.Path(path_type=Path))
 @click.option("--engine", default="onnxruntime", show_default=True, help=f"One of {', '.join(ENGINES)}.")
 @click.option("--threads", default=1, show_default=True)
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    help=f"Which artifact of the bundle, {either(PRECISIONS)}; on a processor that does not compute in float16 it is that of float32.",
+)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many classes to print.")
 @click.option(
     "--every-frame",
@@ -57,6 +64,7 @@ def run_command(
     video: Path,
     engine: str,
     threads: int,
+    precision: str,
     top: int,
     every_frame: bool,
     partial: bool,
@@ -80,7 +88,7 @@ def run_command(
     if workers is not None and not is_folder:
         raise ClipstepError("--workers does nothing for one video", fix="leave it out, or name a folder of videos")
     opened = click.get_current_context().with_resource(open_for_command(bundle, signer, lazily=True))
-    with StepModel.load(opened, engine, threads, isolated=True) as model:
+    with StepModel.load(opened, engine, threads, isolated=True, precision=precision) as model:
         source = source_of(model, video, top, str(bundle))
         if not as_json:
             say(model.description)
@@ -89,7 +97,7 @@ def run_command(
             return
     from clipstep.runtime.command_line.run_folder import Job, run_folder
 
-    run_folder(Job(bundle, engine, threads, signer, every_frame, partial), source, files, workers, as_json=as_json)
+    run_folder(Job(bundle, engine, threads, precision, signer, every_frame, partial), source, files, workers, as_json=as_json)
 
 
 def _check(files: Sequence[tuple[Path, str]], video: Path, *, force: bool) -> None:
