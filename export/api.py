@@ -25,8 +25,8 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.overwrite import BUNDLE, check_bundle_name, check_overwrite
 from clipstep.runtime.golden import GoldenSteps
 
-EXAMPLES = {"targets": "onnx", "platforms": "any", "precisions": "float16"}
-"""A value of each parameter that is a list of names."""
+EXAMPLES = {"targets": "such as ['onnx']", "platforms": "such as ['any']", "precisions": "such as ['executorch=float16']"}
+"""For each parameter that is a list of names, an example for the error."""
 
 
 def export(
@@ -183,4 +183,4 @@ def _names(what: str, given: Sequence[str]) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys((given,) if isinstance(given, str) else given))
     except TypeError as error:
-        raise ClipstepError(f"{what} are a list of names", got=repr(given)[:80], expected=f"such as ['{EXAMPLES[what]}']") from error
+        raise ClipstepError(f"{what} are a list of names", got=repr(given)[:80], expected=EXAMPLES[what]) from error
