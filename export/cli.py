@@ -13,6 +13,7 @@ from rich.console import Console
 from clipstep.export.choices import ADAPTERS, FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS, PRECISIONS
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY, Target
+from clipstep.runtime.bundle import this_machine
 from clipstep.runtime.bundle.manifest import Manifest
 from clipstep.runtime.command_line.options import Numbers, OutputFolder, command
 from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, print_table, quiet
@@ -290,7 +291,7 @@ def _chosen_output_lines(result: ExportResult) -> Iterator[str]:
 
 
 def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
-    """Yield lines about the output, if it is not logits, about the golden frames, and about the faults that they do not detect."""
+    """Yield lines about the output, if it is not logits, artifacts of float16, the golden frames, and the faults that they do not detect."""
     applied = {
         "probabilities": "output: probabilities, made inside the artifacts; the runtimes apply none",
         "multilabel_probabilities": "output: a probability for each class by itself, with sigmoid inside the artifacts; the runtimes apply none",
@@ -298,6 +299,12 @@ def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
     }
     if manifest.output_kind in applied:
         yield applied[manifest.output_kind]
+    half = [artifact.file for artifact in manifest.artifacts if artifact.requires is not None and artifact.requires.float16_processor]
+    if half and this_machine() != "arm64":
+        yield (
+            f"a note: {', '.join(half)}: verified with this processor's kernels, which add up in float32; those of ARM64 add up in float16, whose "
+            "errors are larger: clipstep bench --arch arm64 holds it to the bound there"
+        )
     golden = manifest.golden
     yield f"golden steps: frames of {', then '.join(FRAME_SOURCES[source] for source in golden.frame_sources)}"
     if golden.undetected_faults:

@@ -75,7 +75,7 @@ def check_artifact(
     """
     try:
         if precision == "float16" and TARGETS[target].evaluator is None and not computes_float16(this_machine()):
-            raise ClipstepError("it cannot be verified here, because this processor does not compute in float16", fix="export it on one that does")
+            raise ClipstepError("it cannot be verified here, because this processor does not compute in float16", fix="do it on one that does")
         exact = path.with_name(path.name.replace(precision, "float32"))
         if precision != "float32" and TARGETS[target].evaluator is not None and exact.exists():
             _check(load_for_verification(target, path, exact, worker), path, "float32", interface, golden)

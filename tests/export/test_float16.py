@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from clipstep.export.lowering.passes import fold_constants
-from clipstep.export.targets import executorch_writer
+from clipstep.export.targets import coreml_writer, executorch_writer
 from clipstep.export.targets.float16 import TOO_LARGE, TOO_SMALL, beyond_float16
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.runtime.bundle.manifest import Placement
@@ -86,6 +86,14 @@ def test_large_numbers_become_no_infinities_and_the_artifact_says_so(tmp_path: P
     assert bool(normalised.isfinite().all())
     assert f"in float32: aten.conv2d, aten.relu, aten.mul.Tensor, aten.sqrt ({TOO_LARGE})" in placement.summary()
     assert {one.operator for one in placement.in_float32 if one.reason == TOO_SMALL} >= {"aten.div.Tensor"}
+
+
+def test_a_core_ml_package_says_what_it_computes_in_float32(tmp_path: Path) -> None:
+    named = vars(program(X[None])) | {"input_names": ["frames"], "output_names": ["logits"]}
+    placement = coreml_writer.write(
+        traced(lambda x: (x * 30000).relu() / 30000, X), SimpleNamespace(**named), "float16", "{}", tmp_path / "x.mlpackage"
+    )
+    assert placement.summary().endswith(f"in float32: aten.mul.Tensor, aten.relu, aten.div.Tensor ({TOO_LARGE})")
 
 
 def test_what_needs_no_float32_is_computed_in_float16(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.benchmarks import latency
-from clipstep.export import export, parity
+from clipstep.export import cli, export, parity
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.targets.float16 import TOO_LARGE
@@ -184,3 +184,12 @@ def test_every_precision_is_measured(both: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(latency, "computes_float16", lambda machine: False)
     assert measured() == [("step.onnx", "float32"), ("step.pte", "float32")]
     assert latency.check_engines(Bundle.open(both)) == {"step-float16.pte": "this processor does not compute in float16"}
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"), [("x86_64", ["a note: step-float16.pte: verified with this processor's kernels, which add up in float32"]), ("arm64", [])]
+)
+def test_the_command_says_that_arm64_rounds_more(machine: str, said: list[str], both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "this_machine", lambda: machine)
+    lines = cli._output_and_golden_lines(Bundle.open(both).manifest)
+    assert [line.partition(";")[0] for line in lines if "float16" in line] == said
