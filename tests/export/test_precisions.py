@@ -13,7 +13,7 @@ from clipstep.export import cli, export, parity
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.targets.float16 import TOO_LARGE
-from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, StepModel, model
+from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, ParityError, StepModel, model
 from clipstep.runtime.bundle import MANIFEST
 from clipstep.training.run import Run
 
@@ -111,11 +111,14 @@ def test_inspect_says_which_is_which(both: Path, clipstep: Cli) -> None:
     assert "step-float16.pte: executorch, lowered, float16, uint8 frames, for any" in out and "a processor that computes in float16" in out
 
 
-def test_what_cannot_be_verified_here_is_not_written(pooled_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_run_here_is_not_verified(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export writes nothing that was not verified."""
     monkeypatch.setattr(parity, "computes_float16", lambda machine: False)
-    with pytest.raises(ClipstepError, match=r"step-float16\.pte: it cannot be verified here, because this processor does not compute in float16"):
-        export_network(pooled_run.spec(), tmp_path / "x.clipstep", ExportOptions(("executorch",), precisions=("float16",)))
-    assert list(tmp_path.iterdir()) == []
+    bundle = Bundle.open(both)
+    known = "executorch", bundle.manifest.interface("uint8"), GoldenSteps.of(bundle)
+    assert parity.check_artifact(known[0], both / "step.pte", "float32", *known[1:]).relative < 1e-5
+    with pytest.raises(ParityError, match=r"step-float16\.pte: it cannot be verified here, because this processor does not compute in float16"):
+        parity.check_artifact(known[0], both / "step-float16.pte", "float16", *known[1:])
 
 
 class Loud(nn.Module):
