@@ -19,11 +19,12 @@ from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import SPINNING, WHOLE_STREAM, ColdStart, Configuration, Parts, Record, now_utc, this_device
 from clipstep.export.network_source import NetworkSource
-from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.bundle import Bundle, this_machine
 from clipstep.runtime.bundle.manifest import Artifact
 from clipstep.runtime.command_line.streams import quiet
 from clipstep.runtime.engines import ENGINES, missing_library
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.float16_processor import computes_float16
 from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.openmp import environment_for_timing
 
@@ -78,7 +79,7 @@ class Worker:
             answer = self.ask(json.dumps(task))
             self.cold_start = ColdStart.model_validate(answer["cold_start"])
             self.memory_before_load_bytes: int = answer["memory_before_load_bytes"]
-            if not self.cold_start.largest_error <= BOUNDS["float32"]:
+            if not self.cold_start.largest_error <= BOUNDS[configuration.precision]:
                 got = f"a relative error of {self.cold_start.largest_error:.3g}"
                 raise ClipstepError(f"{configuration.name} computes something else than the golden steps", got=got)
         except BaseException:
@@ -142,15 +143,14 @@ def bench_bundle(
 
 
 def check_engines(bundle: Bundle) -> dict[str, str]:
-    """Return the files of artifacts that cannot be measured here, each with what its engine lacks and the command that installs it.
+    """Return the files of artifacts that cannot be measured here, each with what its engine or this processor lacks.
 
     Raises:
         ClipstepError: nothing is left to measure.
     """
     bundle.check_runs_on_computers()
-    artifacts = {engine: artifact for engine, info in ENGINES.items() if (artifact := _artifact(bundle, info.target))}
-    lacking = {engine: missing_library(engine) for engine in artifacts}
-    left_out = {artifacts[engine].file: reason for engine, reason in lacking.items() if reason}
+    artifacts = [(engine, artifact) for engine, info in ENGINES.items() for artifact in bundle.artifacts(info.target)]
+    left_out = {artifact.file: reason for engine, artifact in artifacts if (reason := _lacking(engine, artifact))}
     if len(left_out) == len(artifacts):
         lacks = "; ".join(f"{file}: {reason}" for file, reason in left_out.items())
         raise ClipstepError(
@@ -178,9 +178,8 @@ def configurations_of(bundle: Bundle, naive: Path | None, threads: int, *, spinn
     if naive is not None:
         configurations.append(as_trained(NAIVE, "onnx", "onnxruntime", threads, naive))
         configurations.append(as_trained(EAGER, "pytorch", "pytorch", threads))
-    for engine, info in ENGINES.items():
-        artifact = _artifact(bundle, info.target)
-        if artifact is None or missing_library(engine):
+    for engine, artifact in ((engine, artifact) for engine, info in ENGINES.items() for artifact in bundle.artifacts(info.target)):
+        if _lacking(engine, artifact):
             continue
         plain = Configuration(
             name=artifact.file,
@@ -192,18 +191,18 @@ def configurations_of(bundle: Bundle, naive: Path | None, threads: int, *, spinn
             file=artifact.file,
         )
         configurations.append(plain)
-        if spinning and info.spins:
+        if spinning and ENGINES[engine].spins:
             configurations.append(plain.model_copy(update={"name": f"{artifact.file}{SPINNING}", "spinning": True}))
         if video is not None:
             configurations.append(plain.model_copy(update={"name": f"{artifact.file}{WHOLE_STREAM}", "video": str(video)}))
     return configurations
 
 
-def _artifact(bundle: Bundle, target: str) -> Artifact | None:
-    try:
-        return bundle.artifact(target)
-    except BundleError:
-        return None
+def _lacking(engine: str, artifact: Artifact) -> str | None:
+    """Return why an artifact cannot be measured here, or None if it can."""
+    if artifact.requires is not None and artifact.requires.float16_processor and not computes_float16(this_machine()):
+        return "this processor does not compute in float16"
+    return missing_library(engine)
 
 
 def write_naive(bundle: Bundle, network: NetworkSource, path: Path, console: Console, library_context: ContextFactory = quiet) -> Path:
@@ -258,7 +257,8 @@ def take_turns(workers: Sequence[Worker], options: BenchOptions, label: str, con
 def _record(worker: Worker, turn_steps: int) -> Record:
     configuration, bundle = worker.configuration, worker.bundle
     spec = bundle.manifest.input
-    artifact = _artifact(bundle, configuration.target) if configuration.is_artifact else None
+    named = {artifact.file: artifact for artifact in bundle.manifest.artifacts}
+    artifact = named[configuration.file] if configuration.is_artifact and configuration.file else None
     tools = TOOLS[configuration.engine]
     return Record(
         bundle=bundle.path.name,

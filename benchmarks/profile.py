@@ -38,7 +38,7 @@ def profile_bundle(bundle: Bundle, steps: int, threads: int) -> list[ProfileReco
     """
     golden, found = GoldenSteps.of(bundle), []
     for configuration in configurations_of(bundle, None, threads):
-        artifact, engine = bundle.artifact(configuration.target), configuration.engine
+        artifact, engine = bundle.artifact(configuration.target, precision=configuration.precision), configuration.engine
         interface = bundle.manifest.interface(artifact.input_dtype)
         states = [np.full(state.shape, state.initial, state.dtype) for state in interface.states]
         inputs = [[golden.subclips[i % len(golden.subclips)].astype(artifact.input_dtype, copy=False), *states] for i in range(WARM_UP_STEPS + steps)]

@@ -11,8 +11,8 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
-LANES = 4
-"""Float32 numbers in an ARM64 vector register."""
+LANES = {"float32": 4, "float16": 8}
+"""How many numbers of a precision an ARM64 vector register holds."""
 SPINNING = ", spinning threads"
 """Suffix of the name of an artifact that is measured a second time, with threads that wait busily between steps."""
 
@@ -164,7 +164,7 @@ class Counts(_Model):
 
     instructions: int
     vector_fmas: int
-    """FMLA instructions on float32 vectors, four multiply-accumulates each."""
+    """FMLA instructions on vectors: four multiply-accumulates each on those of float32, eight on those of float16."""
     loads: int
     """Load instructions; one that loads a pair or a structure of registers counts once."""
     stores: int
@@ -236,8 +236,8 @@ class InstructionRecord(_Model):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def needed_fmas(self) -> float | None:
-        """The vector FMAs that the network's arithmetic needs at least."""
-        return None if self.needed_multiply_accumulates is None else self.needed_multiply_accumulates / LANES
+        """The vector FMAs that the network's arithmetic needs at least, if all of it is in the artifact's precision."""
+        return None if self.needed_multiply_accumulates is None else self.needed_multiply_accumulates / LANES[self.configuration.precision]
 
     @computed_field  # type: ignore[prop-decorator]
     @property

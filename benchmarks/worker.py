@@ -57,7 +57,9 @@ LIBRARIES: dict[str, Sequence[str]] = {
 def load(configuration: Configuration, bundle: Bundle, network: NetworkSource | None) -> StepModel:
     """Load a configuration as a step model, whatever engine runs it."""
     if configuration.is_artifact:
-        return StepModel.load(bundle.path, configuration.engine, configuration.threads, spinning=configuration.spinning)
+        return StepModel.load(
+            bundle.path, configuration.engine, configuration.threads, spinning=configuration.spinning, precision=configuration.precision
+        )
     engine: Engine
     if configuration.target == "pytorch":
         assert network is not None

@@ -25,6 +25,9 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.overwrite import BUNDLE, check_bundle_name, check_overwrite
 from clipstep.runtime.golden import GoldenSteps
 
+EXAMPLES = {"targets": "such as ['onnx']", "platforms": "such as ['any']", "precisions": "such as ['executorch=float16']"}
+"""For each parameter that is a list of names, an example for the error."""
+
 
 def export(
     module: nn.Module,
@@ -40,6 +43,7 @@ def export(
     input: Images | Joints | None = None,
     targets: Sequence[str] = TARGETS,
     platforms: Sequence[str] = ("any",),
+    precisions: Sequence[str] = (),
     form: str = "auto",
     input_dtype: str = "auto",
     stream: int | None = None,
@@ -75,6 +79,8 @@ def export(
         input: what a frame is, if not RGB: `clipstep.network.Images` of other channels, or `clipstep.network.Joints` of skeletons.
         targets: the names of targets, of `clipstep.export.targets.TARGETS`; by default all.
         platforms: the processors that the artifacts are optimised for, out of `any`, `arm64` and `x86_64`.
+        precisions: `float32` or `float16`, or both, for every target, or for one of them as in `executorch=float16`; a target for which none is
+            given has its default ones: Core ML both, the others float32.
         form: `auto`, `lowered` (operators of rank 4 or less) or `3d` (as trained, for onnx alone).
         input_dtype: the type of the frames that the artifacts take: `auto`, `uint8` or `float32`.
         stream: the number of new frames of a step, in place of a whole subclip; predictions are then from all frames so far.
@@ -108,6 +114,7 @@ def export(
         input_dtype=input_dtype,
         stream=stream,
         platforms=_names("platforms", platforms),
+        precisions=_names("precisions", precisions),
         tune=tune_by_measuring() if tune else None,
         window=window,
         output=output,
@@ -176,6 +183,4 @@ def _names(what: str, given: Sequence[str]) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys((given,) if isinstance(given, str) else given))
     except TypeError as error:
-        raise ClipstepError(
-            f"{what} are a list of names", got=repr(given)[:80], expected="such as ['onnx']" if what == "targets" else "such as ['any']"
-        ) from error
+        raise ClipstepError(f"{what} are a list of names", got=repr(given)[:80], expected=EXAMPLES[what]) from error

@@ -10,6 +10,7 @@ TARGETS = tuple(_TARGETS)
 FORMS = ("auto", *dict.fromkeys(form for target in _TARGETS.values() for form in target.forms))
 PLATFORMS = (ANY, *dict.fromkeys(platform for target in _TARGETS.values() for platform in target.platforms))
 INPUT_DTYPES = ("auto", *dict.fromkeys(dtype for target in _TARGETS.values() for dtype in target.input_dtypes))
+PRECISIONS = tuple(dict.fromkeys(precision for target in _TARGETS.values() for precision in target.precisions))
 OUTPUT_KINDS = ("logits", "probabilities", "multilabel")
 ADAPTERS = {
     "pathways": ("pathways:ALPHA", "a list of every ALPHA-th frame and of all frames, as SlowFast does"),

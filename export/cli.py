@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from clipstep.export.choices import ADAPTERS, FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS
+from clipstep.export.choices import ADAPTERS, FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS, PRECISIONS
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY, Target
+from clipstep.runtime.bundle import this_machine
 from clipstep.runtime.bundle.manifest import Manifest
 from clipstep.runtime.command_line.options import Numbers, OutputFolder, command
 from clipstep.runtime.command_line.streams import quiet
 from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, print_table
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.overwrite import BUNDLE, check_bundle_name, check_overwrite
-from clipstep.runtime.wording import counted
+from clipstep.runtime.wording import counted, either
 
 if TYPE_CHECKING:  # PyTorch is imported in the functions that need it, so that --help is fast.
     from clipstep.export.pipeline import ExportResult, WrittenArtifact
@@ -39,6 +40,10 @@ FORMAT_VERSIONS = [target.format_version for target in TARGETS.values() if targe
 
 def _names(targets: Iterable[Target]) -> str:
     return " and ".join(target.name for target in targets)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(names)
 
 
 def _format_version_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,7 +77,10 @@ class FixedSize(click.types.IntParamType):
         "Output": ("out", "force", "keep_going"),
         "A network of your own": (*MODEL_OPTIONS, "output", "keep_outputs", "output_kind"),
         "A clip network as a stream": ("stream", "window"),
-        "Artifacts": ("targets", "form", "platforms", "tune", "explain", "input_dtype", *(version.option for version in FORMAT_VERSIONS)),
+        "Artifacts": (
+            *("targets", "precisions", "form", "platforms", "tune", "explain", "input_dtype"),
+            *(version.option for version in FORMAT_VERSIONS),
+        ),
     },
     needs=[*((name, "model") for name in MODEL_OPTIONS[1:]), ("persons", "joints")],
     loads=["clipstep.export.pipeline", "clipstep.export.factory", *(target.writer for target in TARGETS.values())],
@@ -131,6 +139,14 @@ class FixedSize(click.types.IntParamType):
 )
 @click.option("--target", "targets", multiple=True, default=tuple(TARGETS), show_default=True, help="May be given several times.")
 @click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    metavar="[TARGET=]NAME",
+    help=f"{either(PRECISIONS)}, of every target or of one; may be given several times. "
+    f"[default: {'; '.join(f'{t.name} {_listed(t.default_precisions)}' for t in TARGETS.values())}]",
+)
+@click.option(
     "--form",
     type=click.Choice(FORMS),
     default="auto",
@@ -168,6 +184,7 @@ def export_command(
     force: bool,
     model: str | None,
     targets: tuple[str, ...],
+    precisions: tuple[str, ...],
     form: str,
     platforms: tuple[str, ...],
     tune: bool,
@@ -197,6 +214,7 @@ def export_command(
         input_dtype=input_dtype,
         stream=stream,
         platforms=tuple(dict.fromkeys(platforms)),
+        precisions=tuple(dict.fromkeys(precisions)),
         tune=tune_by_measuring() if tune else None,
         window=window,
         output_kind=output_kind,
@@ -274,7 +292,7 @@ def _chosen_output_lines(result: ExportResult) -> Iterator[str]:
 
 
 def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
-    """Yield lines about the output, if it is not logits, about the golden frames, and about the faults that they do not detect."""
+    """Yield lines about the output, if it is not logits, artifacts of float16, the golden frames, and the faults that they do not detect."""
     applied = {
         "probabilities": "output: probabilities, made inside the artifacts; the runtimes apply none",
         "multilabel_probabilities": "output: a probability for each class by itself, with sigmoid inside the artifacts; the runtimes apply none",
@@ -282,6 +300,12 @@ def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
     }
     if manifest.output_kind in applied:
         yield applied[manifest.output_kind]
+    half = [artifact.file for artifact in manifest.artifacts if artifact.requires is not None and artifact.requires.float16_processor]
+    if half and this_machine() != "arm64":
+        yield (
+            f"a note: {', '.join(half)}: verified with this processor's kernels, which add up in float32; those of ARM64 add up in float16, whose "
+            "errors are larger: clipstep bench --arch arm64 holds it to the bound there"
+        )
     golden = manifest.golden
     yield f"golden steps: frames of {', then '.join(FRAME_SOURCES[source] for source in golden.frame_sources)}"
     if golden.undetected_faults:

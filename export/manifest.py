@@ -39,7 +39,7 @@ def artifact_of(target: Target, platform: str, precision: str, input_dtype: str,
                 bound=bound_text(precision),
             ),
             "tuning": written.tuning,
-            "requires": target.load_writer().requires(path),
+            "requires": target.load_writer().requires(path, precision),
         }
     )
 

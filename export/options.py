@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS
+from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS, PRECISIONS
 from clipstep.export.outputs import AskedOutputs, asked_outputs
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY
@@ -36,6 +36,9 @@ class ExportOptions:
     """The number of new frames in a step of a clip network, as `clipstep.export.step.program_of` takes it."""
     platforms: Sequence[str] = (ANY,)
     """The processors to write for: each target that differs by processor gets an artifact for each of them."""
+    precisions: Sequence[str] = ()
+    """The precisions to write, each `PRECISION` for every target or `TARGET=PRECISION` for one of them. A target for which none is given is written
+    in its default ones."""
     tune: Tune | None = None
     """If given, it measures all variants of an artifact, and the cheapest is kept."""
     window: float | None = None
@@ -57,6 +60,11 @@ class ExportOptions:
         chosen = TARGETS[target].format_version
         return None if chosen is None else self.format_versions.get(chosen.option, chosen.default)
 
+    def precisions_of(self, target: str) -> tuple[str, ...]:
+        """Return the precisions that the target is written in, in its own order."""
+        asked = {precision for name, precision in map(_parsed, self.precisions) if name in (None, target)}
+        return tuple(name for name in TARGETS[target].precisions if name in (asked or TARGETS[target].default_precisions))
+
     @property
     def asked(self) -> AskedOutputs:
         """What `output` and `keep_outputs` ask for."""
@@ -65,6 +73,7 @@ class ExportOptions:
     def __post_init__(self) -> None:
         self._check_values()
         self._check_targets()
+        self._check_precisions()
         self._check_tuning()
         self._check_format_versions()
         if self.window is not None and self.stream is None:
@@ -72,7 +81,7 @@ class ExportOptions:
 
     def _check_values(self) -> None:
         """Check each value by itself."""
-        for name, names in (("targets", self.targets), ("platforms", self.platforms)):
+        for name, names in (("targets", self.targets), ("platforms", self.platforms), ("precisions", self.precisions)):
             if isinstance(names, str):
                 raise ClipstepError(f"{name} are a list of names", got=repr(names), expected=f"{[names]!r}")
         asked_outputs(self.output, self.keep_outputs)
@@ -98,6 +107,25 @@ class ExportOptions:
                 if asked not in ("auto", *takes):
                     raise ClipstepError(
                         f"{name} does not take the {what}", got=asked, expected=f"auto or {' or '.join(takes)}", fix=f"export {name} by itself"
+                    )
+
+    def _check_precisions(self) -> None:
+        """Check that each precision is one of the targets that it is asked for."""
+        for given in self.precisions:
+            target, precision = _parsed(given)
+            if precision not in PRECISIONS:
+                raise ClipstepError("unknown precision", got=given, expected=f"some of {', '.join(PRECISIONS)}, or TARGET=PRECISION")
+            if target is not None and target not in self.targets:
+                raise ClipstepError("a precision is for a target that is not exported", got=given, expected=f"one of {', '.join(self.targets)}")
+            for name in self.targets if target is None else (target,):
+                if precision not in TARGETS[name].precisions:
+                    reason = TARGETS[name].refused_precisions.get(precision)
+                    others = [other for other in self.targets if precision in TARGETS[other].precisions]
+                    raise ClipstepError(
+                        f"{name} is not written in {precision}{f': {reason}' if reason else ''}",
+                        got=f"--precision {given}",
+                        expected=f"{name} in {either(TARGETS[name].precisions)}",
+                        fix=f"ask for it by target: {' '.join(f'--precision {other}={precision}' for other in others)}" if others else None,
                     )
 
     def _check_tuning(self) -> None:
@@ -127,6 +155,12 @@ class ExportOptions:
                 raise ClipstepError(f"--{option} is out of range for {target}", got=number, expected=f"{version.numbers[0]} to {version.numbers[-1]}")
             if target not in self.targets:
                 raise ClipstepError(f"--{option} is for {target}", got=f"--target {' '.join(self.targets)}", expected=f"--target {target} among them")
+
+
+def _parsed(given: str) -> tuple[str | None, str]:
+    """Return the target, None for all, and the precision of `PRECISION` or `TARGET=PRECISION`."""
+    target, separator, precision = given.rpartition("=")
+    return (target if separator else None), precision
 
 
 DEFAULT_OPTIONS = ExportOptions()

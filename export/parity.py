@@ -8,13 +8,14 @@ from clipstep.export.golden_steps import GOLDEN_STEPS
 from clipstep.export.interface import check_embedded
 from clipstep.export.output_kind import check_output_kind
 from clipstep.export.targets import TARGETS
-from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle import Bundle, this_machine
 from clipstep.runtime.bundle.manifest import Artifact, Interface
 from clipstep.runtime.command_line.terminal import ProgressReporter, no_progress
 from clipstep.runtime.engine import Engine
 from clipstep.runtime.engine_info import EngineInfo
 from clipstep.runtime.engines import engine_of, load_engine
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.float16_processor import computes_float16
 from clipstep.runtime.golden import GoldenErrors, GoldenSteps, ParityError, check_golden
 from clipstep.runtime.isolated_engine import IsolatedEngine
 from clipstep.runtime.model import StepModel
@@ -68,15 +69,17 @@ def check_artifact(
 ) -> GoldenErrors:
     """Return the largest errors of an artifact over the golden steps, run in the process `worker` if it is given.
 
-    A float16 artifact is first run without rounding, with the weights of the float32 artifact beside it, and must then stay within the
-    float32 bound: the two may differ by rounding alone.
+    A float16 artifact of a target with an evaluator is first run without rounding, with the weights of the float32 artifact if that is beside it,
+    and must then stay within the float32 bound: the two may differ by rounding alone. An engine rounds in any case.
 
     Raises:
         ParityError: the artifact is off; the message names its file.
     """
     try:
-        if precision == "float16":
-            exact = path.with_name(path.name.replace(precision, "float32"))
+        if precision == "float16" and TARGETS[target].evaluator is None and not computes_float16(this_machine()):
+            raise ClipstepError("it cannot be verified here, because this processor does not compute in float16", fix="do it on one that does")
+        exact = path.with_name(path.name.replace(precision, "float32"))
+        if precision != "float32" and TARGETS[target].evaluator is not None and exact.exists():
             _check(load_for_verification(target, path, exact, worker), path, "float32", interface, golden)
         return _check(load_for_verification(target, path, None, worker), path, precision, interface, golden)
     except ClipstepError as error:

@@ -244,7 +244,7 @@ def _write_artifacts(
     input_dtype = automatic if options.input_dtype == "auto" else options.input_dtype
     embedded = interface.model_copy(update={"input": interface.input.model_copy(update={"dtype": input_dtype})})
     for platform in options.platforms if target.platforms else (ANY,):
-        for precision in target.precisions:
+        for precision in options.precisions_of(target.name):
             path = folder / target.file_name(precision, platform)
             started = time.monotonic()
             with progress(f"writing {path.name}", True), explained(f"{path.name} cannot be written", OTHER_TARGETS):

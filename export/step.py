@@ -69,6 +69,8 @@ class StepProgram:
     """A subclip: `(T, H, W, 3)` uint8 of a video."""
     states: dict[str, Tensor]
     labels: tuple[str, ...]
+    sample: Tensor
+    """Consecutive frames that are like those of real videos, `(n, H, W, 3)` of a video, the subclip `frames` first."""
     delay: int = 0
     """The number of newest frames that a prediction does not take in yet."""
     clip: Callable[[Tensor, bool], tuple[Tensor, ...] | None] | None = None
@@ -140,7 +142,7 @@ def program_of(
     if stream is None:
         step, choice = _step_of(spec, spec.module, spec.frames, states, asked, check=check)
         kept = _kept_shapes(step, choice, frames[: spec.frames], states)
-        return StepProgram(step, frames[: spec.frames], states, spec.labels, choice=choice, kept=kept, input=spec.input)
+        return StepProgram(step, frames[: spec.frames], states, spec.labels, frames, choice=choice, kept=kept, input=spec.input)
     if asked.kept and states:
         raise ClipstepError(
             "--keep-outputs with --stream is for clip networks",
@@ -162,7 +164,7 @@ def program_of(
             fix="return (logits, *next_states), and no more",
         )
     kept = _kept_shapes(step, choice, frames[:stream], following)
-    return StepProgram(step, frames[:stream], following, spec.labels, choice=choice, kept=kept, input=spec.input, **properties)
+    return StepProgram(step, frames[:stream], following, spec.labels, frames, choice=choice, kept=kept, input=spec.input, **properties)
 
 
 def _check_kept_names(states: Mapping[str, Tensor], choice: OutputChoice) -> None:

@@ -31,9 +31,10 @@ enum { CLOCK_GETTIME = 113, GETPID = 172, GETPPID = 173, GETUID = 174 };
 static uint64_t counts[KINDS];
 static FILE *out;
 
-// FMLA of single-precision vectors, by vector or by element.
+// FMLA of vectors, by vector or by element, of single precision and then of half precision.
 static int is_vector_fma(uint32_t word) {
-    return (word & 0xBFE0FC00u) == 0x0E20CC00u || (word & 0xBFC0F400u) == 0x0F801000u;
+    return (word & 0xBFE0FC00u) == 0x0E20CC00u || (word & 0xBFC0F400u) == 0x0F801000u ||
+           (word & 0xBFE0FC00u) == 0x0E400C00u || (word & 0xBFC0F400u) == 0x0F001000u;
 }
 
 // LOADS, STORES, or -1. A pair is one instruction, and so one load or store; a prefetch is neither.

@@ -14,7 +14,7 @@ from clipstep.benchmarks.arm64.operators import without_profiling
 from clipstep.benchmarks.latency import NAIVE, write_naive
 from clipstep.benchmarks.records import Configuration, InstructionRecord, now_utc
 from clipstep.export.network_source import NetworkSource
-from clipstep.runtime.bundle import Bundle, BundleError
+from clipstep.runtime.bundle import Bundle, artifact_kind
 from clipstep.runtime.bundle.manifest import Arm64Step, Artifact
 from clipstep.runtime.engine import Array
 from clipstep.runtime.engines import ENGINES
@@ -83,16 +83,12 @@ def first_steps(golden: GoldenSteps, steps: int | None) -> GoldenSteps:
 
 
 def _artifacts(bundle: Bundle) -> list[_Candidate]:
-    found = []
+    found: list[_Candidate] = []
     for engine, info in ENGINES.items():
-        try:
-            artifact = bundle.artifact(info.target, "arm64")
-        except BundleError:
-            continue
-        found.append(_Candidate(artifact.file, engine, bundle.file(artifact), artifact))
+        found += [_Candidate(artifact.file, engine, bundle.file(artifact), artifact) for artifact in bundle.artifacts(info.target, "arm64")]
     if not found:
         bundle.check_runs_on_computers()
-        have = ", ".join(sorted({f"{a.target} for {a.platform}" for a in bundle.manifest.artifacts}))
+        have = ", ".join(sorted({artifact_kind(a) for a in bundle.manifest.artifacts}))
         expected = f"{' or '.join(info.target for info in ENGINES.values())} for arm64 or any"
         raise ClipstepError(f"{bundle.path}: has no artifact that runs on ARM64 here", got=have, expected=expected, fix="export one")
     return found
@@ -120,7 +116,8 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
     artifact, manifest = candidate.artifact, bundle.manifest
     interface = manifest.interface(artifact.input_dtype if artifact else "uint8")
     emulated = emulate(kit, candidate.engine, candidate.file, interface, golden)
-    errors = _check(StepModel(interface, _Replay(emulated.outputs), candidate.name), golden)
+    precision = artifact.precision if artifact else "float32"
+    errors = _check(StepModel(interface, _Replay(emulated.outputs), candidate.name, precision=precision), golden)
     first, *later = emulated.counts
     record = InstructionRecord(
         bundle=bundle.path.name,
@@ -131,7 +128,7 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
             name=candidate.name,
             target=ENGINES[candidate.engine].target,
             form=artifact.form if artifact else "3d",
-            precision="float32",
+            precision=precision,
             engine=candidate.engine,
             threads=1,
             file=candidate.file.name,
@@ -154,6 +151,6 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
 
 def _check(model: StepModel, golden: GoldenSteps) -> GoldenErrors:
     try:
-        return check_golden(model, golden, "float32")
+        return check_golden(model, golden, model.precision)
     except ParityError as error:
         raise ClipstepError(f"{model.description} computes something else than the golden steps on ARM64: {error}") from error

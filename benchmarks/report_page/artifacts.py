@@ -29,9 +29,12 @@ def placement_body(report: Report) -> Html | None:
         table("Placement of the nodes", headings, [_placement_row(artifact) for artifact in known]),
         paragraph(explanation, class_="note"),
     ]
-    reasons = [(a.file, r.operator, number(r.count, 0), r.reason) for a in known for r in a.placement.reasons]
-    if reasons:
-        parts.append(table("What no delegate runs, and why", ("artifact", "operator", "how often", "reason"), reasons))
+    outside_why = {a.file: a.placement.reasons for a in known}
+    wide_why = {a.file: a.placement.in_float32 for a in known}
+    for title, why in (("What no delegate runs, and why", outside_why), ("What artifacts of float16 compute in float32, and why", wide_why)):
+        rows = [(file, r.operator, number(r.count, 0), r.reason) for file, reasons in why.items() for r in reasons]
+        if rows:
+            parts.append(table(title, ("artifact", "operator", "how often", "reason"), rows))
     return joined(parts)
 
 

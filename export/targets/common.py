@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -11,6 +12,7 @@ from torch import fx
 
 from clipstep.export.source_lines import UNKNOWN, line_of_node
 from clipstep.export.unsupported import NotLowered, Unsupported
+from clipstep.runtime.bundle.manifest import NotDelegated
 from clipstep.runtime.errors import ClipstepError, error_summary
 
 aten = torch.ops.aten
@@ -54,6 +56,12 @@ def described(node: fx.Node) -> str:
     shapes = [_shape(value) for value in node.all_input_nodes]
     line = line_of_node(node)
     return f"{node.target} on shapes {shapes}{'' if line == UNKNOWN else f' from {line}'}"
+
+
+def counted_reasons(reasons: Mapping[fx.Node, str]) -> tuple[NotDelegated, ...]:
+    """Return operators, each with its reason and how often it is there."""
+    counts = Counter((str(node.target).removesuffix(".default"), reason) for node, reason in reasons.items())
+    return tuple(NotDelegated(operator=name, count=count, reason=reason) for (name, reason), count in counts.items())
 
 
 def names_of_values(given: Mapping[str, str]) -> dict[str, str]:

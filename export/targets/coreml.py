@@ -29,6 +29,7 @@ COREML = Target(
     info=INFO,
     writer="clipstep.export.targets.coreml_writer",
     precisions=("float32", "float16"),
+    default_precisions=("float32", "float16"),
     input_dtypes=("float32",),
     variants=VARIANTS,
     platforms={},

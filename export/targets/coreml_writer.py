@@ -1,5 +1,6 @@
 """Writes Core ML packages: an ML Program, operator by operator or, where an operator is not written here, by coremltools' converter."""
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,15 @@ import coremltools as ct
 import numpy as np
 import torch
 from coremltools.models.utils import load_spec
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from clipstep.export.compat.coremltools_internals import FP16ComputePrecision
 from clipstep.export.source_lines import describe_error
 from clipstep.export.step import StepProgram
-from clipstep.export.targets.common import converting, names_of_values
+from clipstep.export.targets.common import converting, counted_reasons, names_of_values
 from clipstep.export.targets.coreml import DEFAULT_IOS, MACOS
 from clipstep.export.targets.coreml_operations import OPERATORS, ml_program
+from clipstep.export.targets.float16 import beyond_float16
 from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.artifact_io import METADATA
 from clipstep.runtime.bundle.manifest import Placement, Requires
@@ -28,7 +30,6 @@ ROUNDED = ("common::add_fp16_cast", "common::remove_redundant_ops", "common::cas
 """The passes of coremltools that a graph needs after ours, in the order `ROUNDED`, for float16 alone, `FOLDED` and `SHARED_CONSTANTS`."""
 CASTS = ("_to_fp16", "_to_fp32")
 """How the names end that coremltools gives to what it rounds for float16."""
-LARGEST = torch.finfo(torch.float16).max
 
 
 def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path, format_version: int | None = None) -> Placement:
@@ -39,9 +40,11 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     """
     assert isinstance(graph, fx.GraphModule)
     ios = format_version or DEFAULT_IOS
+    wide = beyond_float16(graph, program) if precision == "float16" else {}
     try:
-        model = to_ml_program(graph, program, precision, ios)
+        model = to_ml_program(graph, program, precision, ios, wide)
     except Unsupported as reason:
+        wide = {}
         with converting("coremltools", reason):
             model = converted(graph, program, precision, ios)
     try:
@@ -53,10 +56,12 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     except Exception as error:  # coremltools raises many types.
         raise ClipstepError("coremltools cannot save the network", got=describe_error(error)) from error
     operations = function.block_specializations[function.opset].operations
-    return Placement(delegated={"ML Program": sum(operation.type != "const" for operation in operations)}, not_delegated=())
+    return Placement(
+        delegated={"ML Program": sum(operation.type != "const" for operation in operations)}, not_delegated=(), in_float32=counted_reasons(wide)
+    )
 
 
-def requires(path: Path) -> Requires:
+def requires(path: Path, precision: str) -> Requires:
     """Read the specification's version from the package and find the systems that take it."""
     number = load_spec(str(path)).specificationVersion
     ios = next(ios for ios in MACOS if _target(ios).value == number)
@@ -67,8 +72,10 @@ def _target(ios: int) -> ct.target:
     return ct.target[f"iOS{ios}"]
 
 
-def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str, ios: int = DEFAULT_IOS) -> ct.models.MLModel:
-    """Write the model of a graph operator by operator. Operations on values that are too large for float16 stay in float32.
+def to_ml_program(
+    graph: fx.GraphModule, program: StepProgram, precision: str, ios: int = DEFAULT_IOS, in_float32: Container[fx.Node | None] = ()
+) -> ct.models.MLModel:
+    """Write the model of a graph operator by operator. The nodes `in_float32` stay in float32 in a model of float16.
 
     Raises:
         Unsupported: it has an operator that is not written here, or that coremltools does not take.
@@ -81,8 +88,8 @@ def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str, i
     inputs = len(program.input_names)
     written = ml_program(graph, stand_ins[:inputs], stand_ins[inputs:], _target(ios), origins)
     compute_precision: Any = _precision(precision)
-    if precision == "float16" and (wide := nodes_beyond_float16(graph, program)):
-        compute_precision = FP16ComputePrecision(op_selector=lambda operation: origins.get(operation.name) not in wide)
+    if precision == "float16" and in_float32:
+        compute_precision = FP16ComputePrecision(op_selector=lambda operation: origins.get(operation.name) not in in_float32)
     try:
         with np.errstate(over="ignore"):  # coremltools compares the ranges of types in a narrower one.
             model = ct.convert(
@@ -95,24 +102,6 @@ def to_ml_program(graph: fx.GraphModule, program: StepProgram, precision: str, i
     except Exception as error:  # coremltools raises many types.
         raise Unsupported(f"coremltools refuses the program, {describe_error(error)}") from error
     return _named(model, program) if clash else model
-
-
-def nodes_beyond_float16(graph: fx.GraphModule, program: StepProgram) -> set[fx.Node]:
-    """Return the nodes that read or compute values beyond half of float16's range, in a step on the program's example frames."""
-    found: set[fx.Node] = set()
-
-    class Ranges(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            value = super().run_node(n)
-            if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
-                largest = float(torch.where(value.isfinite(), value, torch.zeros_like(value)).abs().max())
-                if largest > LARGEST / 2:
-                    found.update((n, *n.users))
-            return value
-
-    with torch.no_grad():
-        Ranges(graph).run(program.frames.float(), *program.states.values())
-    return found
 
 
 def converted(graph: nn.Module, program: StepProgram, precision: str, ios: int = DEFAULT_IOS) -> ct.models.MLModel:

@@ -33,6 +33,7 @@ VARIANTS = {
 EXECUTORCH = Target(
     info=INFO,
     writer="clipstep.export.targets.executorch_writer",
+    precisions=("float32", "float16"),
     variants=VARIANTS,
     platforms={"arm64": "gemm", "x86_64": "gemm-per-tap"},
     tools=("torch", "executorch"),

@@ -1,6 +1,5 @@
 """Writes ExecuTorch programs: what XNNPACK takes as XNNPACK graphs, operator by operator, and the rest for portable kernels between them."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from operator import getitem
@@ -12,15 +11,18 @@ from torch import Tensor, fx, nn
 
 from clipstep.export.compat.executorch_internals import EDGE_CONFIG, LoweredBackendModule, to_edge
 from clipstep.export.step import StepProgram
+from clipstep.export.targets.common import counted_reasons
 from clipstep.export.targets.executorch_formulas import FORMULAS, with_formulas
 from clipstep.export.targets.executorch_frames import with_converted_frames
 from clipstep.export.targets.executorch_kernels import check_kernels, check_products_are_inside, explaining
 from clipstep.export.targets.executorch_parts import Part, Split, parts_of, split, value_of
+from clipstep.export.targets.float16 import beyond_float16
 from clipstep.export.targets.xnnpack import Graph
-from clipstep.export.targets.xnnpack_graph import refusals, xnnpack_graph
+from clipstep.export.targets.xnnpack_graph import IN_FLOAT32, refusals, xnnpack_graph
+from clipstep.export.targets.xnnpack_operations import FLOAT32_ONLY
 from clipstep.export.targets.xnnpack_operations import OPERATORS as XNNPACK_OPERATORS
 from clipstep.runtime.artifact_io import METADATA
-from clipstep.runtime.bundle.manifest import NotDelegated, Placement, Requires
+from clipstep.runtime.bundle.manifest import Placement, Requires
 
 __all__ = ["OPERATORS", "prepared", "requires", "write"]
 
@@ -43,11 +45,12 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     """
     assert isinstance(graph, fx.GraphModule)
     module, refused = prepared(graph, program.inputs)
+    wide = _in_float32(module, program) if precision == "float16" else {}
     found = split(module, refused)
     check_products_are_inside(found.reasons)
     parts = parts_of(module, found)
     with explaining(found.outside):
-        delegates = [xnnpack_graph(part.graph) for part in parts]
+        delegates = [xnnpack_graph(part.graph, half=precision == "float16") for part in parts]
         outer = _outer(module, found, parts, delegates)
         edge = to_edge(torch.export.export(outer, program.inputs), constant_methods={METADATA: metadata}, compile_config=EDGE_CONFIG)
         not_delegated = _outside_of_delegates(edge.exported_program().graph)
@@ -57,7 +60,8 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     return Placement(
         delegated={f"{BACKEND}{index or ''}": len(delegate.nodes) for index, delegate in enumerate(delegates)},
         not_delegated=not_delegated,
-        reasons=_reasons(found.reasons),
+        reasons=counted_reasons(found.reasons),
+        in_float32=counted_reasons({node: reason for node, reason in wide.items() if node in found.inside}),
     )
 
 
@@ -72,9 +76,21 @@ def prepared(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> tuple[fx.GraphM
     return module, refused
 
 
-def requires(path: Path) -> Requires:
-    """Return the version of ExecuTorch that wrote the file as the lowest that it needs: later ones load it too, earlier ones were not tried."""
-    return Requires(executorch=f">={version('executorch').partition('+')[0]}")
+def _in_float32(module: fx.GraphModule, program: StepProgram) -> dict[fx.Node, str]:
+    """Mark the operations that a float16 artifact computes in float32, and return them, each with the reason."""
+    lacking = {node: FLOAT32_ONLY[node.target] for node in module.graph.nodes if node.target in FLOAT32_ONLY}
+    wide = beyond_float16(module, program) | lacking
+    for node in wide:
+        node.meta[IN_FLOAT32] = True
+    return wide
+
+
+def requires(path: Path, precision: str) -> Requires:
+    """Return the version of ExecuTorch that wrote the file as the lowest that it needs: later ones load it too, earlier ones were not tried.
+
+    XNNPACK loads a file of float16 only on processors that it has float16 kernels for.
+    """
+    return Requires(executorch=f">={version('executorch').partition('+')[0]}", float16_processor=precision == "float16" or None)
 
 
 def _outer(module: fx.GraphModule, found: Split, parts: Sequence[Part], delegates: Sequence[Graph]) -> fx.GraphModule:
@@ -135,9 +151,3 @@ def _outside_of_delegates(graph: fx.Graph) -> tuple[str, ...]:
     """Return the names of the operations that portable kernels run."""
     called = (node.target for node in graph.nodes if node.op == "call_function" and node.target is not getitem)
     return tuple(target.name() for target in called if target is not torch.ops.higher_order.executorch_call_delegate)
-
-
-def _reasons(reasons: Mapping[fx.Node, str]) -> tuple[NotDelegated, ...]:
-    """Return the operators outside of delegates, each with its reason and how often it is there."""
-    counts = Counter((str(node.target).removesuffix(".default"), reason) for node, reason in reasons.items())
-    return tuple(NotDelegated(operator=name, count=count, reason=reason) for (name, reason), count in counts.items())

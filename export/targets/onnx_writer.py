@@ -48,7 +48,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     return Placement(delegated={"CPUExecutionProvider": len(model.graph.node)}, not_delegated=())
 
 
-def requires(path: Path) -> Requires:
+def requires(path: Path, precision: str) -> Requires:
     """Read the operator set and the format's version from the file and find the onnxruntime that takes them."""
     model = onnx.load(path, load_external_data=False)
     (opset,) = (item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -44,8 +44,9 @@ class Writer(Protocol):
             ClipstepError: the target's tools cannot write the step.
         """
 
-    def requires(self, path: Path) -> "Requires":
-        """Read a written file and return the versions of the format and of the software that are needed to run it."""
+    def requires(self, path: Path, precision: str) -> "Requires":
+        """Read a written file of that precision and return what is needed to run it: the versions of the format and of the software, and whether
+        the processor must compute in float16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,11 @@ class Target:
     writer: str
     """The name of the module that writes its files, a `Writer`."""
     precisions: tuple[str, ...] = ("float32",)
+    """The precisions that its artifacts can have, in the order in which they are written."""
+    default_precisions: tuple[str, ...] = ("float32",)
+    """Those of them that are written unless others are asked for."""
+    refused_precisions: Mapping[str, str] = field(default_factory=dict)
+    """Precisions that it is not written in although other targets are, each with the reason, for the error."""
     forms: tuple[str, ...] = ("lowered",)
     """The forms of a step that it takes, its default first."""
     input_dtypes: tuple[str, ...] = ("uint8", "float32")
@@ -115,8 +121,11 @@ class Target:
         return cast(Writer, importlib.import_module(self.writer))
 
     def file_name(self, precision: str, platform: str = ANY) -> str:
-        """Return the name of an artifact's file: `step.onnx`, `step-arm64.onnx`, `step-float16.mlpackage`."""
-        parts = ["step", *([precision] if len(self.precisions) > 1 else []), *([platform] if platform != ANY else [])]
+        """Return the name of an artifact's file: `step.onnx`, `step-arm64.onnx`, `step-float16.mlpackage`.
+
+        The precision is not named if it is the only one by default.
+        """
+        parts = ["step", *([precision] if self.default_precisions != (precision,) else []), *([platform] if platform != ANY else [])]
         return "-".join(parts) + self.info.suffix
 
     def default_variant(self, platform: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clipstep.export.compat.executorch_internals import (
@@ -26,6 +27,7 @@ NHWC = (0, 2, 3, 1)
 NO_HANDLE = 65535
 SHORT = 8
 """XNNPACK's transposition kernels move blocks of this many rows and columns."""
+HALF = schema.XNNDatatype.xnn_datatype_fp16
 NONE = flags.XNN_INVALID_VALUE_ID
 Clamp = tuple[float, float] | None
 """The bounds that an operation clamps its result to, (lowest, highest), or None."""
@@ -48,9 +50,11 @@ class XnnValue:
 
 
 class Graph:
-    """XNNPACK's operations in the order in which they run, all of float32."""
+    """XNNPACK's operations in the order in which they run. Inputs and outputs are float32."""
 
     def __init__(self) -> None:
+        self.half = False
+        """Whether the operations and constants that are added now are float16; otherwise they are float32."""
         self.nodes: list[Any] = []
         self._values: list[Any] = []
         self._inputs: list[int] = []
@@ -61,6 +65,7 @@ class Graph:
         self._layouts: dict[tuple[int, tuple[int, ...]], int] = {}
         self._reshapes: dict[int, int] = {}
         self._cuts: dict[int, tuple[int, tuple[int, ...]]] = {}
+        self._converted: dict[int, int] = {}
 
     def prune(self) -> None:
         """Remove the operations whose results are not used."""
@@ -92,22 +97,33 @@ class Graph:
         return value
 
     def output(self, value: XnnValue | Tensor) -> None:
-        """Make a value the next output, with its axes in order in memory."""
+        """Make a value the next output, with its axes in order in memory. Elements of float16 are converted after they have moved."""
+        self.half = isinstance(value, XnnValue) and self._values[value.number].datatype == HALF
         if isinstance(value, Tensor):
             value = XnnValue(self.constant(value), tuple(value.shape), tuple(range(value.ndim)))
         value = self.to_layout(value, range(len(value.axes)))
+        self.half = False
+        value = self.converted(value)
         entry = self._values[value.number]
         if entry.flags or entry.constant_buffer_idx:
             value = self.add(schema.XNNCopy, value.memory, value.axes, input_id=value.number)
         self._expose(value.number, flags.XNN_VALUE_FLAG_EXTERNAL_OUTPUT, self._outputs)
+
+    def converted(self, value: XnnValue) -> XnnValue:
+        """Return the value in the type of the operations that are added now, converted if it has the other one."""
+        if self._values[value.number].datatype == self._datatype:
+            return value
+        if value.number not in self._converted:
+            self._converted[value.number] = self.add(schema.XNNConvert, value.memory, value.axes, input_id=value.number).number
+        return XnnValue(self._converted[value.number], value.memory, value.axes)
 
     def constant(self, tensor: Tensor, packed: bool = False) -> int:
         """Add a constant that lies in memory in the order of the axes of `tensor`, and return its number.
 
         Weights that XNNPACK packs are another value than an operand of the same numbers: an operation that reads packed weights crashes.
         """
-        data = tensor.detach().float().contiguous().numpy().tobytes()
-        key = (tuple(tensor.shape), data, packed)
+        data = tensor.detach().to(torch.float16 if self.half else torch.float32).contiguous().numpy().tobytes()
+        key = (tuple(tensor.shape), data, packed)  # Data of the other type has another length.
         if key not in self._constants:
             name = hashlib.sha256(data).hexdigest()
             self._data.add_named_data(name, data, alignment=CONSTANT_TENSOR_ALIGNMENT)
@@ -252,7 +268,7 @@ class Graph:
         number, dims = len(self._values), [int(size) for size in memory] or [1]
         self._values.append(
             schema.XNNTensorValue(
-                datatype=schema.XNNDatatype.xnn_datatype_fp32,
+                datatype=self._datatype,
                 num_dims=len(dims),
                 dims=dims,
                 constant_buffer_idx=place,
@@ -263,6 +279,10 @@ class Graph:
         )
         return XnnValue(number, tuple(dims), tuple(range(len(dims))) if axes is None else tuple(axes))
 
+    @property
+    def _datatype(self) -> Any:
+        return HALF if self.half else schema.XNNDatatype.xnn_datatype_fp32
+
     def _expose(self, number: int, kind: int, numbers: list[int]) -> None:
         self._values[number].flags |= kind
         self._values[number].external_id = len(self._inputs) + len(self._outputs)
@@ -271,6 +291,14 @@ class Graph:
 
 class Sketch(Graph):
     """A graph that is made only to see what can be written: it keeps no constants."""
+
+    def converted(self, value: XnnValue) -> XnnValue:
+        """Return the value in the type of the operations that are added now, converted if it has the other one."""
+        if self._values[value.number].datatype == self._datatype:
+            return value
+        if value.number not in self._converted:
+            self._converted[value.number] = self.add(schema.XNNConvert, value.memory, value.axes, input_id=value.number).number
+        return XnnValue(self._converted[value.number], value.memory, value.axes)
 
     def constant(self, tensor: Tensor, packed: bool = False) -> int:
         return self._value(tensor.shape).number

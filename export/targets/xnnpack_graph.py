@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.targets.common import described, write_operator
-from clipstep.export.targets.xnnpack import Graph, Sketch
+from clipstep.export.targets.xnnpack import Graph, Sketch, XnnValue
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
 from clipstep.export.targets.xnnpack_operations import OPERATORS
 from clipstep.export.unsupported import Unsupported
@@ -29,10 +29,15 @@ FUSES_CLAMP = (
     aten.max_pool2d.default,
 )
 """Operators whose XNNPACK node can clamp its result at no cost."""
+IN_FLOAT32 = "in_float32"
+"""The key in the metadata of nodes that a graph of float16 computes in float32."""
 
 
-def xnnpack_graph(module: fx.GraphModule) -> Graph:
+def xnnpack_graph(module: fx.GraphModule, *, half: bool = False) -> Graph:
     """Write a graph of float32 values of rank 4 or less, whose inputs and outputs have their axes in order in memory.
+
+    With `half` the graph computes in float16, but for the nodes that have `IN_FLOAT32` in their metadata. Values are converted where the two types
+    meet: where an input is first used, before an output, and before and after these nodes.
 
     Raises:
         Unsupported: it has an operator, or a setting of one, that is not written.
@@ -45,6 +50,7 @@ def xnnpack_graph(module: fx.GraphModule) -> Graph:
             for source in node.args[0]:
                 graph.output(found[source])
         else:
+            graph.half = half and _is_half(node)
             found[node] = _written(module, graph, node, found, fused)
     graph.prune()
     return graph
@@ -97,10 +103,19 @@ def _written(module: fx.GraphModule, graph: Graph, node: fx.Node, found: dict[fx
     clamp = _fusable_clamp(node) if node.target in FUSES_CLAMP else None
     if clamp is not None:
         more["clamp"] = CLAMPS[clamp.target](*clamp.args[1:], **clamp.kwargs)
-    value = write_operator(OPERATORS, node, [graph], found, **more)
+    operands = {source: _operand(graph, found[source]) for source in node.all_input_nodes}
+    value = write_operator(OPERATORS, node, [graph], operands, **more)
     if clamp is not None:
         fused[clamp] = node
     return value
+
+
+def _is_half(node: fx.Node) -> bool:
+    return node.op == "call_function" and IN_FLOAT32 not in node.meta
+
+
+def _operand(graph: Graph, value: Any) -> Any:
+    return graph.converted(value) if isinstance(value, XnnValue) else value
 
 
 def _check_types(node: fx.Node) -> None:
@@ -131,8 +146,8 @@ def _feeds_spatial(node: fx.Node) -> bool:
 
 
 def _fusable_clamp(node: fx.Node) -> fx.Node | None:
-    """Return the clamp that is the only user of a node, directly or through permutations and reshapes, or None."""
+    """Return the clamp that is the only user of a node, directly or through permutations and reshapes, and of the same type, or None."""
     (user, *others) = node.users
     while user.target in LAYOUT_ONLY and not others:
         (user, *others) = user.users
-    return user if not others and user.target in CLAMPS else None
+    return user if not others and user.target in CLAMPS and _is_half(user) == _is_half(node) else None

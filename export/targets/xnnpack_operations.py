@@ -72,3 +72,5 @@ OPERATORS: dict[Any, Callable[..., Any]] = {
     aten.amin.default: reductions.smallest_of,
     aten.upsample_bilinear2d.vec: reductions.resize,
 }
+FLOAT32_ONLY = {aten.conv_transpose2d.input: "XNNPACK has no kernel for it in float16"}
+"""The operators that a graph of float16 computes in float32, each with the reason."""

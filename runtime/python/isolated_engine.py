@@ -5,13 +5,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipstep.runtime.artifact_io import ArtifactIO
-from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle import Bundle, this_machine
 from clipstep.runtime.bundle.manifest import Artifact
+from clipstep.runtime.float16_processor import computes_float16
 from clipstep.runtime.targets import check_artifact_file
 from clipstep.runtime.worker_process import WorkerProcess, memory_limits
 
 if TYPE_CHECKING:
     from clipstep.runtime.engine import Array
+
+
+def artifact_for(bundle: Bundle, target: str, precision: str) -> tuple[Artifact, str]:
+    """Return the artifact of a precision that this processor can run, and what a description says of its precision."""
+    artifact = bundle.artifact(target, precision=precision)
+    if artifact.requires is None or not artifact.requires.float16_processor or computes_float16(this_machine()):
+        return artifact, "" if precision == "float32" else f"{precision}, "
+    return bundle.artifact(target), f"float32 in place of {precision}, which this processor does not compute in, "
 
 
 def checked_file(bundle: Bundle, artifact: Artifact) -> Path:

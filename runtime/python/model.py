@@ -18,7 +18,7 @@ from clipstep.runtime.engine import Array, Engine
 from clipstep.runtime.engines import engine_info, load_engine
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.io_check import as_array, check_io, check_outputs, expected_tensors
-from clipstep.runtime.isolated_engine import IsolatedEngine, checked_file, load_isolated
+from clipstep.runtime.isolated_engine import IsolatedEngine, artifact_for, checked_file, load_isolated
 from clipstep.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -49,8 +49,10 @@ class StepModel:
         ```
     """
 
-    def __init__(self, interface: Interface, engine: Engine, description: str, opened: Bundle | None = None) -> None:
+    def __init__(self, interface: Interface, engine: Engine, description: str, opened: Bundle | None = None, precision: str = "float32") -> None:
         self.interface = interface
+        self.precision = precision
+        """The precision of the artifact, `float32` or `float16`, which decides how exact its outputs are; they are float32 in either."""
         self._opened = opened
         self.description = description
         """The artifact, the processor that it was made for, the engine, and its threads."""
@@ -78,6 +80,7 @@ class StepModel:
         spinning: bool = False,
         isolated: bool | IsolatedEngine = False,
         signer: Path | None = None,
+        precision: str = "float32",
     ) -> "StepModel":
         """Open a bundle and load its artifact for an engine on this processor. There is no fallback to another engine or thread count.
 
@@ -90,26 +93,30 @@ class StepModel:
             isolated: run the engine in a process of its own, so that a file that crashes or blocks it is a `ClipstepError`. A step then takes
                 about a millisecond more. Or such an engine, which has loaded the artifact already; the model closes it.
             signer: a PEM file with the public key that must have signed the bundle.
+            precision: `float32`, or `float16` for the artifact of that precision. If the processor does not compute in float16, the float32 artifact
+                is loaded in its place; `description` and `precision` then say so.
 
         Raises:
-            ClipstepError: the bundle is damaged or has no artifact for the engine; the engine or the thread count is not available; or the
-                artifact's inputs, outputs or embedded metadata are not those of the manifest.
+            ClipstepError: the bundle is damaged or has no artifact of that precision for the engine; the engine or the thread count is not
+                available; or the artifact's inputs, outputs or embedded metadata are not those of the manifest.
         """
         engine_info(engine)
         if isinstance(path, Bundle):
             if signer is not None:
                 raise ClipstepError("the bundle is open already", fix="give the signer to Bundle.open")
-            return cls._of(path, engine, threads, None, spinning=spinning, isolated=isolated)
+            return cls._of(path, engine, threads, precision, None, spinning=spinning, isolated=isolated)
         opened = Bundle.open(path, lazily=True, signer=signer)
         try:
-            return cls._of(opened, engine, threads, opened, spinning=spinning, isolated=isolated)
+            return cls._of(opened, engine, threads, precision, opened, spinning=spinning, isolated=isolated)
         except BaseException:
             opened.close()
             raise
 
     @classmethod
-    def _of(cls, bundle: Bundle, engine: str, threads: int, opened: Bundle | None, *, spinning: bool, isolated: bool | IsolatedEngine) -> "StepModel":
-        artifact = bundle.artifact(engine_info(engine).target)
+    def _of(
+        cls, bundle: Bundle, engine: str, threads: int, precision: str, opened: Bundle | None, *, spinning: bool, isolated: bool | IsolatedEngine
+    ) -> "StepModel":
+        artifact, kind = artifact_for(bundle, engine_info(engine).target, precision)
         loaded: Engine
         if isinstance(isolated, IsolatedEngine):
             loaded = isolated
@@ -117,8 +124,8 @@ class StepModel:
             loaded = load_isolated(checked_file(bundle, artifact), engine, threads, spinning=spinning)
         else:
             loaded = load_engine(engine, checked_file(bundle, artifact), threads, spinning=spinning)
-        description = f"{artifact.file} ({artifact.form}, for {artifact.platform}) in {engine}, {counted(threads, 'thread')}"
-        return cls(bundle.manifest.interface(artifact.input_dtype), loaded, description, opened)
+        description = f"{artifact.file} ({artifact.form}, {kind}for {artifact.platform}) in {engine}, {counted(threads, 'thread')}"
+        return cls(bundle.manifest.interface(artifact.input_dtype), loaded, description, opened, artifact.precision)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from clipstep.export.lowering.lower import lower
 from clipstep.export.mlprogram import MlProgram
 from clipstep.export.targets import coreml, coreml_writer
 from clipstep.export.targets.coreml_operations import OPERATORS, ml_program
+from clipstep.export.targets.float16 import beyond_float16
 from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.errors import ClipstepError
 
@@ -37,8 +38,11 @@ def eager(*functions: Function) -> tuple[Tensor, ...]:
 def in_an_ml_program(graph: fx.GraphModule, precision: str, folder: Path, ios: int = 17) -> list[Tensor]:
     outputs: Any = graph.graph.output_node().args[0]
     names = [f"out_{i}" for i in range(len(outputs))]
-    program: Any = SimpleNamespace(input_names=["a", "b"], output_names=names, frames=A, states={"b": B})
-    coreml_writer.to_ml_program(graph, program, precision, ios).save(str(folder / "step.mlpackage"))
+    program: Any = SimpleNamespace(
+        input_names=["a", "b"], output_names=names, frames=A, states={"b": B}, sample=A[None], subclips=lambda sample: sample
+    )
+    wide = beyond_float16(graph, program) if precision == "float16" else {}
+    coreml_writer.to_ml_program(graph, program, precision, ios, wide).save(str(folder / "step.mlpackage"))
     return [torch.from_numpy(value) for value in MlProgram(folder / "step.mlpackage").run([A.numpy(), B.numpy()])]
 
 

@@ -87,7 +87,7 @@ def write(graph, program, precision, metadata, path, format_version=None):
     return Placement(delegated={"PyTorch": len(exported.graph.nodes)}, not_delegated=())
 
 
-def requires(path):
+def requires(path, precision):
     return Requires()
 
 

@@ -119,7 +119,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
     ("change", "have"),
     [
         ({"target": "coreml"}, "holds Core ML artifacts alone, which run on Apple devices only"),
-        ({"precision": "float16"}, "no float32 onnx artifact for this processor; got onnx for any"),
+        ({"precision": "float16"}, "no float32 onnx artifact for this processor; got float16 onnx for any; choose another engine or precision"),
         ({"platform": "arm64"}, "no float32 onnx artifact for this processor; got onnx for arm64"),
     ],
 )

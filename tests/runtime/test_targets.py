@@ -9,6 +9,7 @@ import pytest
 from clipstep.runtime.bundle.manifest import Artifact
 from clipstep.runtime.bundle.pack import destinations
 from clipstep.runtime.engines import ENGINES
+from clipstep.runtime.precision import PRECISIONS
 from clipstep.runtime.target import DestinationName
 from clipstep.runtime.targets import TARGETS, by_suffix, targets_for
 
@@ -22,6 +23,11 @@ def test_the_manifest_and_its_schema_take_them() -> None:
 def test_the_kotlin_runtime_knows_them() -> None:
     names = re.search(r"^val TARGETS: List<String> = listOf\((.*)\)$", (KOTLIN / "Manifest.kt").read_text(encoding="utf-8"), re.M)
     assert names is not None and re.findall(r'"(\w+)"', names[1]) == list(TARGETS)
+
+
+def test_the_kotlin_runtime_knows_the_precisions() -> None:
+    names = re.search(r"^val PRECISIONS: List<String> = listOf\((.*)\)$", (KOTLIN / "Manifest.kt").read_text(encoding="utf-8"), re.M)
+    assert names is not None and tuple(re.findall(r'"(\w+)"', names[1])) == PRECISIONS
 
 
 def test_the_engines_of_both_runtimes_are_for_some_of_them() -> None:

@@ -1,13 +1,14 @@
 """The models of what a manifest says of each artifact: its file, what it needs, what runs it, and how exact and costly it is."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from clipstep.runtime.bundle.interface import Model, Positive
+from clipstep.runtime.precision import Precision
 from clipstep.runtime.targets import TARGETS
 from clipstep.runtime.wording import either
 
@@ -34,12 +35,12 @@ Target = Annotated[str, AfterValidator(_target), WithJsonSchema({"enum": list(TA
 
 
 class NotDelegated(Model):
-    """An operator of the lowered graph that no delegate runs."""
+    """An operator of the lowered graph that no delegate runs, or that a float16 artifact computes in float32."""
 
     operator: str
     """Its name, such as `aten.sort`."""
     count: Positive
-    """How often it is outside for this reason."""
+    """How often that is so for this reason."""
     reason: str
 
 
@@ -52,18 +53,21 @@ class Placement(Model):
     """The names of the nodes that no delegate runs."""
     reasons: tuple[NotDelegated, ...] = ()
     """Why no delegate runs them. An engine may run several nodes for one operator of the lowered graph. Empty if it is not known."""
+    in_float32: tuple[NotDelegated, ...] = ()
+    """The operators inside of delegates that a float16 artifact computes in float32, and why. Empty for artifacts of float32."""
 
     def summary(self) -> str:
-        """Return the number of nodes in each delegate call, what is outside of them and why, in a few words."""
+        """Return the number of nodes in each delegate call, what is outside of them or in float32, and why, in a few words."""
         inside = [f"{count} nodes in {name}" for name, count in self.delegated.items()]
         calls = [f"{len(inside)} delegate calls"] if len(inside) > 1 else []
-        return ", ".join([*inside, *calls, *([f"outside: {self._outside()}"] if self.not_delegated else [])])
+        outside = [f"outside: {_by_reason(self.reasons) or _listed(Counter(self.not_delegated))}"] if self.not_delegated else []
+        wide = [f"in float32: {_by_reason(self.in_float32)}"] if self.in_float32 else []
+        return ", ".join([*inside, *calls, *outside, *wide])
 
-    def _outside(self) -> str:
-        if not self.reasons:
-            return _listed(Counter(self.not_delegated))
-        reasons = dict.fromkeys(one.reason for one in self.reasons)
-        return "; ".join(f"{_listed({one.operator: one.count for one in self.reasons if one.reason == reason})} ({reason})" for reason in reasons)
+
+def _by_reason(operators: Sequence[NotDelegated]) -> str:
+    reasons = dict.fromkeys(one.reason for one in operators)
+    return "; ".join(f"{_listed({one.operator: one.count for one in operators if one.reason == reason})} ({reason})" for reason in reasons)
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -103,7 +107,7 @@ class Arm64Step(Model):
     """How many steps were run and compared with the golden steps. The counts are those of the median step after the first."""
     instructions: Positive
     vector_fmas: Count
-    """Vector instructions of single precision that do four multiply-accumulates each."""
+    """Vector instructions that do four multiply-accumulates each in float32, or eight in float16."""
     loads: Count
     stores: Count
 
@@ -122,7 +126,7 @@ class Tuning(Model):
 
 
 class Requires(Model):
-    """The format versions of an artifact's file, and the lowest versions of the engines and systems that run it."""
+    """The format versions of an artifact's file, and the lowest versions of the engines and systems that run it, and on which processors."""
 
     opset: Positive | None = None
     """ONNX's operator set."""
@@ -134,11 +138,14 @@ class Requires(Model):
     executorch: AtLeast | None = None
     ios: AtLeast | None = None
     macos: AtLeast | None = None
+    float16_processor: bool | None = None
+    """Whether only processors run it that compute in float16; see `clipstep.runtime.float16_processor`. None is no."""
 
     def __str__(self) -> str:
         formats = (("opset", self.opset), ("IR version", self.ir_version), ("specification version", self.specification_version))
         runtimes = (("onnxruntime", self.onnxruntime), ("ExecuTorch", self.executorch), ("iOS", self.ios), ("macOS", self.macos))
-        return ", ".join(f"{name} {value}" for name, value in (*formats, *runtimes) if value is not None)
+        processor = ["a processor that computes in float16"] if self.float16_processor else []
+        return ", ".join([*(f"{name} {value}" for name, value in (*formats, *runtimes) if value is not None), *processor])
 
 
 class Artifact(Model):
@@ -147,7 +154,7 @@ class Artifact(Model):
     target: Target
     platform: Literal["any", "arm64", "x86_64"]
     form: Literal["3d", "lowered"]
-    precision: Literal["float32", "float16"]
+    precision: Precision
     file: Annotated[str, AfterValidator(inside)]
     size_bytes: Positive
     sha256: Sha256

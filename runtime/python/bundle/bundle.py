@@ -18,6 +18,7 @@ from clipstep.runtime.bundle.manifest import Artifact, Golden, Manifest
 from clipstep.runtime.bundle.signature import SIGNATURE, check_signature
 from clipstep.runtime.bundle.strict_json import LARGEST_BYTES, parse_json
 from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.precision import PRECISIONS
 from clipstep.runtime.target import DESTINATIONS
 from clipstep.runtime.targets import TARGETS, targets_for
 from clipstep.runtime.wording import either, listed
@@ -131,28 +132,40 @@ class Bundle:
         with self._unpacking():
             return self._contents.extract([MANIFEST])
 
-    def artifact(self, target: str, machine: str | None = None) -> Artifact:
-        """Return the float32 artifact of a target: the one for a processor or, if there is none, the one for any processor.
+    def artifact(self, target: str, machine: str | None = None, precision: str = "float32") -> Artifact:
+        """Return an artifact of a target: the one for a processor or, if there is none, the one for any processor.
 
         Args:
             target: `onnx`, `executorch` or `coreml`.
             machine: the processor, `arm64` or `x86_64`; by default this one.
+            precision: `float32` or `float16`.
 
         Raises:
-            BundleError: the bundle has none, or its file is missing.
+            ClipstepError: there is no such precision.
+            BundleError: the bundle has no such artifact, or its file is missing.
         """
-        machine = machine or this_machine()
-        found: dict[str, Artifact] = {a.platform: a for a in self.manifest.artifacts if a.target == target and a.precision == "float32"}
-        artifact = found.get(machine) or found.get("any")
+        if precision not in PRECISIONS:
+            raise ClipstepError("unknown precision", got=precision, expected=f"one of {', '.join(PRECISIONS)}")
+        artifact = self._for(target, machine or this_machine(), precision)
         if artifact is None:
             self.check_runs_on_computers()
-            have = ", ".join(sorted({f"{a.target} for {a.platform}" for a in self.manifest.artifacts}))
             raise BundleError(
-                f"{self.path}: has no float32 {target} artifact for this processor", got=have, fix="choose another engine or export again"
+                f"{self.path}: has no {precision} {target} artifact for this processor",
+                got=", ".join(sorted({artifact_kind(a) for a in self.manifest.artifacts})),
+                fix="choose another engine or precision, or export again",
             )
         if not self._parts(artifact):
             self._check(artifact)
         return artifact
+
+    def artifacts(self, target: str, machine: str | None = None) -> tuple[Artifact, ...]:
+        """Return the artifacts of a target that are not missing, of each precision that `artifact` has one for."""
+        found = (self._for(target, machine or this_machine(), precision) for precision in PRECISIONS)
+        return tuple(artifact for artifact in found if artifact is not None and self._parts(artifact))
+
+    def _for(self, target: str, machine: str, precision: str) -> Artifact | None:
+        found: dict[str, Artifact] = {a.platform: a for a in self.manifest.artifacts if (a.target, a.precision) == (target, precision)}
+        return found.get(machine) or found.get("any")
 
     def check_runs_on_computers(self) -> None:
         """Check that there is an engine on computers for at least one artifact, even if it is for another processor than this one.
@@ -237,6 +250,12 @@ def open_for_command(path: Path, signer: Path | None, *, lazily: bool = False) -
         if bundle.missing:
             print(f"note: {path}: missing: {listed(bundle.missing)}", file=sys.stderr)
         yield bundle
+
+
+def artifact_kind(artifact: Artifact) -> str:
+    """Return what an artifact is for, such as `onnx for any` or `float16 executorch for arm64`."""
+    precision = "" if artifact.precision == "float32" else f"{artifact.precision} "
+    return f"{precision}{artifact.target} for {artifact.platform}"
 
 
 def is_bundle(path: Path) -> bool:

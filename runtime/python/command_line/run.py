@@ -13,6 +13,7 @@ from clipstep.runtime.engines import ENGINES, engine_info
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.path_checks import CAMERA, URL, check_readable
 from clipstep.runtime.outputs.saving import FORMATS, check_files, format_of
+from clipstep.runtime.precision import PRECISIONS
 from clipstep.runtime.wording import either, without_secrets
 from clipstep.runtime.worker_process import WorkerProcess
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
         "Files to write": ("csv", "jsonl", "plot", "save", "force"),
         "The video": ("every_frame", "partial", "workers"),
         "Live video": ("url", "reconnect", "duration"),
-        "The model": ("engine", "threads", "signer"),
+        "The model": ("engine", "threads", "precision", "signer"),
     },
     needs=[("reconnect", "url")],
 )
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
 @click.argument("video", required=False)
 @click.option("--engine", default="onnxruntime", show_default=True, help=f"One of {', '.join(ENGINES)}.")
 @click.option("--threads", default=1, show_default=True)
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    help=f"Which artifact of the bundle, {either(PRECISIONS)}; on a processor that does not compute in float16 it is that of float32.",
+)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many classes to print.")
 @click.option(
     "--every-frame",
@@ -67,6 +74,7 @@ def run_command(
     video: str | None,
     engine: str,
     threads: int,
+    precision: str,
     top: int,
     every_frame: bool,
     partial: bool,
@@ -106,10 +114,10 @@ def run_command(
     # The process imports its engine while this one imports what reads a bundle, and loads the model while this one imports what reads a video.
     with ThreadPoolExecutor(1) as thread, WorkerProcess(["clipstep.runtime.engines", info.module]) as process:
         from clipstep.runtime.bundle import open_for_command
-        from clipstep.runtime.isolated_engine import checked_file, load_isolated
+        from clipstep.runtime.isolated_engine import artifact_for, checked_file, load_isolated
 
         opened = until_end(open_for_command(bundle, signer, lazily=True))
-        loading = thread.submit(load_isolated, checked_file(opened, opened.artifact(info.target)), engine, threads, worker=process)
+        loading = thread.submit(load_isolated, checked_file(opened, artifact_for(opened, info.target, precision)[0]), engine, threads, worker=process)
 
         from clipstep.runtime.command_line.run_lines import say
         from clipstep.runtime.command_line.run_live import run_live
@@ -119,7 +127,7 @@ def run_command(
         from clipstep.runtime.video_predictions import source_of
 
         windows = [until_end(window(f"{shown.name} - clipstep", top, live=not isinstance(shown, Path)))] if show else []
-        with StepModel.load(opened, engine, threads, isolated=loading.result()) as model:
+        with StepModel.load(opened, engine, threads, isolated=loading.result(), precision=precision) as model:
             source = source_of(model, shown, top, str(bundle))
             if not as_json:
                 say(model.description)
@@ -131,7 +139,7 @@ def run_command(
                 return
     from clipstep.runtime.command_line.run_folder import Job, run_folder
 
-    run_folder(Job(bundle, engine, threads, signer, every_frame, partial), shown, source, files, workers, as_json=as_json)
+    run_folder(Job(bundle, engine, threads, precision, signer, every_frame, partial), shown, source, files, workers, as_json=as_json)
 
 
 def _shown(video: str | None, url: str | None, reconnect: float | None, duration: float | None) -> "Path | LiveVideo":

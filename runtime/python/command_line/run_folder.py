@@ -32,13 +32,14 @@ class Job:
     bundle: Path
     engine: str
     threads: int
+    precision: str
     signer: Path | None
     every_frame: bool
     partial: bool
 
     def load(self) -> StepModel:
         """Load the model, with its engine in a process of its own, which a file may crash."""
-        return StepModel.load(self.bundle, self.engine, self.threads, isolated=True, signer=self.signer)
+        return StepModel.load(self.bundle, self.engine, self.threads, isolated=True, signer=self.signer, precision=self.precision)
 
 
 @dataclass

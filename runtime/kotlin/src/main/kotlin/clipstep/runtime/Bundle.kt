@@ -52,15 +52,19 @@ class Bundle private constructor(
     }
 
     /**
-     * Returns the float32 artifact of a target for this processor or, if there is none, the one for any processor.
+     * Returns the artifact of a target and a [precision], `float32` or `float16`: that for this processor or, if there is none, the one for any.
      *
      * @throws BundleException the bundle has none.
+     * @throws ClipstepException there is no such precision.
      */
-    fun artifact(target: String): Artifact {
-        val found = manifest.artifacts.filter { it.target == target && it.precision == "float32" }.associateBy { it.platform }
-        val have = manifest.artifacts.map { "${it.target} for ${it.platform}" }.distinct().sorted().joinToString()
+    @JvmOverloads
+    fun artifact(target: String, precision: String = "float32"): Artifact {
+        if (precision !in PRECISIONS) throw ClipstepException("unknown precision", got = precision, expected = "one of ${PRECISIONS.joinToString()}")
+        val found = manifest.artifacts.filter { it.target == target && it.precision == precision }.associateBy { it.platform }
         val artifact = found[platform()] ?: found["any"] ?: throw BundleException(
-            "$path: has no float32 $target artifact for this processor", got = have, fix = "choose another engine or export again",
+            "$path: has no $precision $target artifact for this processor",
+            got = manifest.artifacts.map { it.kind }.distinct().sorted().joinToString(),
+            fix = "choose another engine or precision, or export again",
         )
         if (parts(artifact).isEmpty()) check(artifact)
         return artifact
@@ -139,6 +143,9 @@ class Bundle private constructor(
         }
     }
 }
+
+/** What an artifact is for, such as `onnx for any` or `float16 executorch for arm64`. */
+private val Artifact.kind: String get() = "${if (precision == "float32") "" else "$precision "}$target for $platform"
 
 /** This processor as manifests call it, or `any` for one that no artifact is made for. */
 internal fun platform(architecture: String = System.getProperty("os.arch").orEmpty()): String =

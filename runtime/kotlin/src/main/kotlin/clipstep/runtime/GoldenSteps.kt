@@ -169,6 +169,7 @@ data class Errors(val steps: Int, val absolute: Double, val relative: Double)
  * If every output is within its bound, the artifact's likeliest class is the same as the reference's wherever the reference's leads the
  * next class by more than twice the bound.
  *
+ * @param precision decides the bound; by default it is that of the model's artifact.
  * @param progress is called after each step with the number of steps done.
  *
  * @throws ParityException an error exceeds the precision's bound, a value is not finite, or the first step gives other outputs after the
@@ -176,7 +177,7 @@ data class Errors(val steps: Int, val absolute: Double, val relative: Double)
  * @throws BundleException the golden steps do not fit the model.
  */
 @JvmOverloads
-fun checkGolden(model: StepModel, golden: GoldenSteps, precision: String = "float32", progress: (Int) -> Unit = {}): Errors {
+fun checkGolden(model: StepModel, golden: GoldenSteps, precision: String = model.precision, progress: (Int) -> Unit = {}): Errors {
     golden.check(model.spec)
     var errors = Errors(golden.steps, 0.0, 0.0)
     var states = model.initialStates()

@@ -143,19 +143,20 @@ data class Interface(
     }
 }
 
-/** An operator of the lowered graph that no delegate runs for [reason], and how often. */
+/** An operator of the lowered graph that no delegate runs, or that a float16 artifact computes in float32, for [reason], and how often. */
 @Serializable
 data class NotDelegated(val operator: String, val count: Int, val reason: String)
 
 /**
  * Which delegate runs an artifact's nodes: their number by delegate call, the names of those that no delegate takes, and why. [reasons] is empty if it
- * is not known.
+ * is not known. [inFloat32] are the operators that a float16 artifact computes in float32, and why.
  */
 @Serializable
 data class Placement(
     val delegated: Map<String, Int>,
     @SerialName("not_delegated") val notDelegated: List<String>,
     val reasons: List<NotDelegated> = emptyList(),
+    @SerialName("in_float32") val inFloat32: List<NotDelegated> = emptyList(),
 )
 
 /** The errors of an artifact against its reference over the golden steps, and the bound they had to stay within. */
@@ -188,7 +189,10 @@ data class Arm64Step(
 @Serializable
 data class Tuning(val unit: String, val chosen: String, val measured: Map<String, Double>)
 
-/** The format versions of an artifact's file, and the lowest versions of the engines and systems that run it, such as `>=1.17`. */
+/**
+ * The format versions of an artifact's file, and the lowest versions of the engines and systems that run it, such as `>=1.17`. With
+ * [float16Processor] only processors run it that compute in float16; null is no.
+ */
 @Serializable
 data class Requires(
     val opset: Int? = null,
@@ -198,6 +202,7 @@ data class Requires(
     val executorch: String? = null,
     val ios: String? = null,
     val macos: String? = null,
+    @SerialName("float16_processor") val float16Processor: Boolean? = null,
 ) {
     init {
         for (version in listOfNotNull(onnxruntime, executorch, ios, macos)) require(AT_LEAST.matches(version)) { "a version must look like >=1.17, not $version" }
@@ -207,6 +212,9 @@ data class Requires(
 
 /** The targets of artifacts, those of Python's `targets.py`. [ENGINES] lists the engines that run them here. */
 val TARGETS: List<String> = listOf("onnx", "executorch", "coreml")
+
+/** The precisions that an artifact can have. */
+val PRECISIONS: List<String> = listOf("float32", "float16")
 
 /** One artifact: a file, or for Core ML a folder, of one target. */
 @Serializable
@@ -231,7 +239,7 @@ data class Artifact(
         one("target", target, *TARGETS.toTypedArray())
         one("platform", platform, "any", "arm64", "x86_64")
         one("form", form, "3d", "lowered")
-        one("precision", precision, "float32", "float16")
+        one("precision", precision, *PRECISIONS.toTypedArray())
         one("input_dtype", inputDtype, "uint8", "float32")
         check()
     }

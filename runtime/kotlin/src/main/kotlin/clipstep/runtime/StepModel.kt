@@ -25,6 +25,8 @@ class StepModel internal constructor(
     val description: String,
     /** A bundle that is closed with the model; null if the caller opened it. */
     private val opened: Bundle? = null,
+    /** The precision of the artifact, `float32` or `float16`, which decides how exact its outputs are; they are float32 in either. */
+    val precision: String = "float32",
 ) : Closeable {
     private val lock = ReentrantReadWriteLock()
     private var closed = false
@@ -100,21 +102,26 @@ class StepModel internal constructor(
     companion object {
         /**
          * Opens a bundle, a folder or a pack, and loads its artifact for [engine] on this processor, with [threads] threads. Its other
-         * artifacts may be missing. There is no fallback.
+         * artifacts may be missing. There is no fallback to another engine or thread count.
          *
          * With [spinning], onnxruntime's threads wait busily for the next step, as is its own default. That is a little faster for steps that
          * follow each other at once, and wastes battery between the steps of a live stream.
          *
-         * @throws ClipstepException the bundle is damaged, has no artifact for the engine, or the engine or the thread count
+         * [precision] is `float32`, or `float16` for the artifact of that precision. If the processor does not compute in float16, the float32
+         * artifact is loaded in its place; [StepModel.description] and [StepModel.precision] then say so.
+         *
+         * @throws ClipstepException the bundle is damaged, has no artifact of that precision for the engine, or the engine or the thread count
          *   is not available.
          */
         @JvmStatic
         @JvmOverloads
-        fun load(path: File, engine: String = "onnxruntime", threads: Int = 1, spinning: Boolean = false): StepModel {
+        fun load(
+            path: File, engine: String = "onnxruntime", threads: Int = 1, spinning: Boolean = false, precision: String = "float32",
+        ): StepModel {
             engineInfo(engine)
             val opened = Bundle.open(path, lazily = true)
             return try {
-                load(opened, engine, threads, spinning, opened)
+                load(opened, engine, threads, spinning, precision, opened)
             } catch (error: ClipstepException) {
                 opened.close()
                 throw error
@@ -124,17 +131,26 @@ class StepModel internal constructor(
         /** Loads the artifact of an open bundle, as the other [load] does. The bundle stays open, and files already checked are not hashed again. */
         @JvmStatic
         @JvmOverloads
-        fun load(bundle: Bundle, engine: String = "onnxruntime", threads: Int = 1, spinning: Boolean = false): StepModel =
-            load(bundle, engine, threads, spinning, null)
+        fun load(
+            bundle: Bundle, engine: String = "onnxruntime", threads: Int = 1, spinning: Boolean = false, precision: String = "float32",
+        ): StepModel = load(bundle, engine, threads, spinning, precision, null)
 
-        private fun load(bundle: Bundle, engine: String, threads: Int, spinning: Boolean, opened: Bundle?): StepModel {
-            val artifact = bundle.artifact(engineInfo(engine).target)
+        private fun load(bundle: Bundle, engine: String, threads: Int, spinning: Boolean, precision: String, opened: Bundle?): StepModel {
+            val (artifact, kind) = runnable(bundle, engineInfo(engine).target, precision, computesFloat16())
             val spec = bundle.manifest.interfaceFor(artifact.inputDtype)
             val loaded = loadEngine(engine, bundle.file(artifact), spec, threads, spinning)
             val plural = if (threads > 1) "s" else ""
-            return StepModel(spec, loaded, "${artifact.file} (${artifact.form}, for ${artifact.platform}) in $engine, $threads thread$plural", opened)
+            val description = "${artifact.file} (${artifact.form}, ${kind}for ${artifact.platform}) in $engine, $threads thread$plural"
+            return StepModel(spec, loaded, description, opened, artifact.precision)
         }
     }
+}
+
+/** Returns the artifact of a precision that this processor can run, and what a description says of its precision. */
+internal fun runnable(bundle: Bundle, target: String, precision: String, computesFloat16: Boolean): Pair<Artifact, String> {
+    val artifact = bundle.artifact(target, precision)
+    if (artifact.requires?.float16Processor != true || computesFloat16) return artifact to if (precision == "float32") "" else "$precision, "
+    return bundle.artifact(target) to "float32 in place of $precision, which this processor does not compute in, "
 }
 
 /** Writes (T, H, W, C) uint8 into the input, whatever its type. */

@@ -10,6 +10,7 @@ import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
 import kotlinx.serialization.json.jsonPrimitive
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
@@ -91,6 +92,40 @@ class BundleTest {
         assertEquals(platform(), Bundle.open(bundle).artifact("onnx").platform)
         assertExplains("no float32 executorch artifact", "onnx for any, onnx for arm64", "choose another engine") { Bundle.open(bundle).artifact("executorch") }
         assertEquals(listOf("x86_64", "arm64", "any"), listOf("amd64", "aarch64", "armv8l").map(::platform))
+    }
+
+    @Test
+    fun `float16 is chosen by those who ask for it, on processors that compute in it`() {
+        val bundle = folder.copied()
+        edit(bundle) { values ->
+            val artifact = values.getValue("artifacts").jsonArray.single().jsonObject
+            val requires = JsonObject(artifact.getValue("requires").jsonObject + ("float16_processor" to JsonPrimitive(true)))
+            val half = JsonObject(artifact + ("precision" to JsonPrimitive("float16")) + ("requires" to requires))
+            values["artifacts"] = JsonArray(listOf(half, artifact))
+        }
+        Bundle.open(bundle).use { opened ->
+            assertEquals("float32", opened.artifact("onnx").precision)
+            assertEquals("float16, ", runnable(opened, "onnx", "float16", true).second)
+            val (artifact, said) = runnable(opened, "onnx", "float16", false)
+            assertEquals("float32" to "float32 in place of float16, which this processor does not compute in, ", artifact.precision to said)
+            assertExplains("unknown precision; got int4; expected one of float32, float16") { opened.artifact("onnx", "int4") }
+            assertExplains("no float16 executorch artifact", "got float16 onnx for any, onnx for any") { opened.artifact("executorch", "float16") }
+        }
+        StepModel.load(bundle).use { assertEquals("float32" to false, it.precision to ("float16" in it.description)) }
+        edit(bundle) { values -> values["artifacts"] = JsonArray(values.getValue("artifacts").jsonArray.take(1)) }
+        assertExplains("has no float32 onnx artifact", "got float16 onnx for any", "another engine or precision") { StepModel.load(bundle) }
+    }
+
+    @Test
+    fun `a processor computes in float16 if each of its cores does`() {
+        val cpuinfo = folder.newFile()
+        cpuinfo.writeText("processor : 0\nFeatures : fp asimd fphp asimdhp\n\nprocessor : 1\nFeatures : fp asimd asimdhp\n")
+        assertTrue(computesFloat16("arm64", "Linux", cpuinfo))
+        assertEquals(listOf(false, false, true), listOf("x86_64" to "Linux", "arm64" to "Windows", "arm64" to "Mac OS X").map { (machine, system) -> computesFloat16(machine, system, cpuinfo) })
+        cpuinfo.appendText("processor : 2\nFeatures : fp asimd\n")
+        assertEquals(false, computesFloat16("arm64", "Linux", cpuinfo))
+        cpuinfo.writeText("flags\t\t: fpu avx avx2 f16c\n")
+        assertTrue(computesFloat16("x86_64", "Linux", cpuinfo))
     }
 
     @Test
