@@ -13,7 +13,7 @@ from clipstep.export import cli, export, parity
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.targets.float16 import TOO_LARGE
-from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, ParityError, StepModel, model
+from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, ParityError, StepModel, isolated_engine
 from clipstep.runtime.bundle import MANIFEST
 from clipstep.training.run import Run
 
@@ -90,7 +90,7 @@ def test_a_runtime_takes_float16_if_it_is_asked_for(both: Path) -> None:
 
 
 def test_a_processor_without_float16_takes_float32_and_says_so(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "computes_float16", lambda machine: False)
+    monkeypatch.setattr(isolated_engine, "computes_float16", lambda machine: False)
     with StepModel.load(both, "executorch", precision="float16") as loaded:
         assert loaded.precision == "float32"
         kind = "float32 in place of float16, which this processor does not compute in"
