@@ -272,8 +272,27 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(live_video, "PATIENCE", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for scheme in ("rtsp", "http"):
-            with pytest.raises(VideoError, match=r"got nothing for 0\.5 s"):
+            with pytest.raises(VideoError, match=r"got no frame for 0\.5 s"):
                 list(LiveVideo.url(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/").frames())
+
+
+def test_pictures_that_cannot_be_decoded_are_passed_over(ramp: list[bytes]) -> None:
+    """As after lost packets, or where a camera is joined between two key frames; FFmpeg has been given what it needs to know before."""
+    noise = [b"\0\0\0\1\x41" + bytes(range(1, 200))] * 5
+    with RtspServer([*ramp[:20], *noise, *ramp[25:]], FPS, limit=60, connections=1) as server, LiveVideo.url(server.url, duration=0.9) as video:
+        shown = _levels(list(video.frames()))
+    assert server.requests.count("PLAY") == 1 and max(shown) > 30 and not {20, 21, 22, 23, 24} & set(shown)
+
+
+def test_a_stream_without_a_picture_is_lost(ramp: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_video, "PATIENCE", 0.5)
+    noise = [b"\0\0\0\1\x41" + bytes(range(1, 200))] * 500
+    with (
+        RtspServer([*ramp[:30], *noise], FPS) as server,
+        LiveVideo.url(server.url, reconnect=0) as video,
+        pytest.raises(DamagedVideoError, match=r"lost; got no frame for 0\.5 s after \d+ frames"),
+    ):
+        list(video.frames())
 
 
 def test_secrets_are_not_printed(start: Start, bundle_path: Path, capsys: Any) -> None:

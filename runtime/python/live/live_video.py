@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from typing import Self
 
@@ -49,9 +50,10 @@ class LiveVideo:
 
     def __init__(self, place: Place, reconnect: float, duration: float | None) -> None:
         """Use `LiveVideo.camera` or `LiveVideo.url`."""
-        for name, seconds in (("reconnect", reconnect), ("duration", math.inf if duration is None else duration)):
-            if not seconds >= 0:
-                raise ClipstepError(f"{name} must be a number of seconds", got=seconds, expected="0 or more")
+        if not reconnect >= 0:
+            raise ClipstepError("reconnect must be a number of seconds", got=reconnect, expected="0 or more")
+        if duration is not None and not duration > 0:
+            raise ClipstepError("duration must be a number of seconds", got=duration, expected="more than 0")
         self.name = place.name
         """What is printed of it: of an address, no user's name, no password, and nothing after a `?`."""
         self.rate: float | None = None
@@ -92,7 +94,7 @@ class LiveVideo:
             duration: end the video after so many seconds.
 
         Raises:
-            ClipstepError: it is no such address, or a number of seconds is negative.
+            ClipstepError: it is no such address, `reconnect` is below 0, or `duration` is no number above 0.
         """
         return cls(address(url), reconnect, duration)
 
@@ -168,10 +170,16 @@ class LiveVideo:
                 if self._is_recording and self._decoded > 0:
                     return
                 reason = "the end of the stream"
+            except VideoError as error:
+                if self._decoded == 0:
+                    raise
+                reason = str(error)
             except (av.FFmpegError, ValueError) as error:
-                reason = f"nothing for {PATIENCE:g} s" if time.monotonic() - heard >= PATIENCE else reason_of(error)
+                reason = reason_of(error)
             if self._stopped.is_set():
                 return
+            if time.monotonic() - heard >= PATIENCE:
+                reason = f"no frame for {PATIENCE:g} s"
             if self._decoded == 0:
                 raise self._unreadable(reason)
             if lost is None:
@@ -194,7 +202,7 @@ class LiveVideo:
             has_times = not container.format.flags & NO_TIMESTAMPS
             images, timeline = ImageConverter(stream.sample_aspect_ratio, None), Timeline(lambda: 1 / (self.rate or USUAL_RATE))
             start = None if self._decoded else 0.0
-            for frame in deinterlaced(container.decode(stream)):
+            for frame in deinterlaced(_frames(container, stream)):
                 if self._stopped.is_set():
                     return
                 now = time.monotonic()
@@ -221,3 +229,15 @@ class LiveVideo:
 
     def _unreadable(self, reason: str) -> VideoError:
         return VideoError(f"{self.name}: cannot be read", got=reason, expected="a video that FFmpeg reads", fix=self._place.fix)
+
+
+def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Yield the frames that can be decoded, until none comes for `PATIENCE`. A camera is joined between two key frames, and loses packets."""
+    heard = time.monotonic()
+    for packet in container.demux(stream):
+        with suppress(av.InvalidDataError):
+            for frame in packet.decode():
+                yield frame
+                heard = time.monotonic()
+        if time.monotonic() - heard >= PATIENCE:
+            return
