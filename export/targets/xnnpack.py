@@ -292,14 +292,6 @@ class Graph:
 class Sketch(Graph):
     """A graph that is made only to see what can be written: it keeps no constants."""
 
-    def converted(self, value: XnnValue) -> XnnValue:
-        """Return the value in the type of the operations that are added now, converted if it has the other one."""
-        if self._values[value.number].datatype == self._datatype:
-            return value
-        if value.number not in self._converted:
-            self._converted[value.number] = self.add(schema.XNNConvert, value.memory, value.axes, input_id=value.number).number
-        return XnnValue(self._converted[value.number], value.memory, value.axes)
-
     def constant(self, tensor: Tensor, packed: bool = False) -> int:
         return self._value(tensor.shape).number
 
