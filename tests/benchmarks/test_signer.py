@@ -25,6 +25,7 @@ INVOCATIONS = {
     "evaluate": "evaluate BUNDLE DATA",
     "evaluate beside a run": "evaluate RUN DATA --with BUNDLE",
     "bench": "bench BUNDLE --threads 1 --rounds 1 --steps 1",
+    "bench-streams": "bench-streams BUNDLE CLIP --streams 1 --subclips 1 --rounds 1",
     "report": "report BUNDLE RECORDS",
     "peers": "peers BUNDLE --run DATA --peer openvino",
 }

@@ -170,11 +170,13 @@ def test_ctrl_c_ends_live_video_and_writes_its_files(
 def test_a_second_ctrl_c_ends_the_command(start: Start, bundle_path: Path, red_camera: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = signal.getsignal(signal.SIGINT)
 
-    def twice(*_: object) -> None:
+    def interrupted_twice(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
+        while signal.getsignal(signal.SIGINT) is not usual:  # Until the first one has taken effect.
+            time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("clipstep.runtime.command_line.run_live.print_prediction", lambda *_, **__: twice())
+    monkeypatch.setattr("clipstep.runtime.command_line.run_live.print_prediction", interrupted_twice)
     try:
         assert start("run", bundle_path, f"camera:{red_camera}", "--csv", tmp_path / "a.csv") == 130
     finally:

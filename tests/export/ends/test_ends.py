@@ -133,7 +133,7 @@ def test_run_prints_the_flushed_prediction_or_how_many_frames_are_missing(
     assert (code, err, len(lines)) == (0, "", 2)
     assert lines[1].split() == ["end", *(word for label, p in whole.top(3) for word in (label, f"{p:.3f}"))]
     code, out, err = clipstep("run", delayed_bundle, single)
-    assert code == 2 and err == f"error: {single}: too short; got 1 frames; expected at least 2; use a longer video\n"
+    assert code == 2 and err == f"error: {single}: too short; got 1 frame; expected at least 2; use a longer video\n"
     code, out, err = clipstep("run", earlier_bundle, short)
     assert code == 2 and err == f"error: {short}: too short; got 6 frames; expected at least 14; use a longer video\n"
 
