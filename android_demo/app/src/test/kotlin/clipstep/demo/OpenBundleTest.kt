@@ -138,7 +138,7 @@ class OpenBundleTest {
                 values["artifacts"] = JsonArray(listOf(JsonObject(artifact + ("target" to JsonPrimitive("coreml")))))
             }
         }
-        assertRefused(activity, "has no float32 onnx artifact for this processor; got coreml for any; choose another engine or export again")
+        assertRefused(activity, "has no float32 onnx artifact for this processor; got coreml for any; choose another engine or precision, or export again")
     }
 
     @Test
