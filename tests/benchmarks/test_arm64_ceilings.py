@@ -24,6 +24,8 @@ Call = Callable[..., tuple[int, str, str]]
 HERE = Path(__file__).parent
 CEILINGS = HERE / "arm64_ceilings.json"
 
+PRECISIONS = ("float32", "executorch=float16")
+
 pytestmark = pytest.mark.arm64
 
 
@@ -33,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("home")
     run, bundle = folder / "home", folder / "home.clipstep"
     save_run(run, random_run(HOME, read_data_set(HERE.parents[1] / "training/demo/fight"), 16, 112))
-    export_network(load_run(run).spec(run), bundle, ExportOptions(targets=("onnx", "executorch")))
+    export_network(load_run(run).spec(run), bundle, ExportOptions(targets=("onnx", "executorch"), precisions=PRECISIONS))
     return run, bundle
 
 
