@@ -9,7 +9,6 @@ from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.bundle.interface import Input
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.resize import center_box
 from clipstep.runtime.video import Picture, read_pictures
 
 
@@ -46,7 +45,7 @@ class WholeStream:
             begin = time.perf_counter()
             picture = next(self._pictures)
             decoded = time.perf_counter()
-            square = picture.square(center_box(*picture.shape), self._model.interface.input.shape[1])
+            square = picture.center_square(self._model.interface.input.shape[1])
             resized = time.perf_counter()
             self._stream.push(square)
             decode, resize, step = decode + decoded - begin, resize + resized - decoded, step + time.perf_counter() - resized

@@ -1,7 +1,7 @@
 """What the page is made from: an open bundle, the records that belong to it, and an evaluation."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -13,6 +13,9 @@ from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.bundle.manifest import Artifact
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.wording import counted
+
+KINDS = 15
+"""How many kinds of operators a table lists; the others are added up."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,21 @@ def when_text(records: Sequence[AnyRecord]) -> str:
     until = "" if first == last else f" to {minutes if first.startswith(day) else last}"
     missing = len(records) - len(times)
     return f"{first}{until} UTC{f', {missing} of {len(records)} not recorded' if missing else ''}"
+
+
+def ranked_kinds(operators: Iterable[tuple[str, float]]) -> list[tuple[str, int, float]]:
+    """Return each kind of operator, how often it is there and its sum, the largest sum first; those after the first `KINDS` are added up.
+
+    `operators` are the kind of each operator, and its time or its instructions.
+    """
+    amounts: dict[str, list[float]] = {}
+    for kind, amount in operators:
+        amounts.setdefault(kind, []).append(amount)
+    ranked = sorted(((kind, len(values), sum(values)) for kind, values in amounts.items()), key=lambda item: -item[2])
+    others = ranked[KINDS:]
+    if not others:
+        return ranked
+    return [*ranked[:KINDS], (f"{len(others)} kinds more", sum(count for _, count, _ in others), sum(total for *_, total in others))]
 
 
 def memory_mb(record: Record) -> float:

@@ -1,16 +1,11 @@
 """The section of ARM64 instructions, which are counted, not timed."""
 
-from collections import defaultdict
-
 from clipstep.benchmarks.arm64.table import KEY
 from clipstep.benchmarks.records import InstructionRecord, naive_instructions
 from clipstep.benchmarks.report_page.charts import bar
-from clipstep.benchmarks.report_page.data import Report
+from clipstep.benchmarks.report_page.data import Report, ranked_kinds
 from clipstep.benchmarks.report_page.markup import Html, element, joined, number, paragraph, table
 from clipstep.runtime.wording import counted
-
-KINDS = 15
-"""How many kinds of operators a table lists; the others are added up."""
 
 
 def instructions_body(report: Report) -> Html | None:
@@ -74,13 +69,7 @@ def _where(report: Report) -> str:
 
 def _kinds(record: InstructionRecord) -> Html:
     """Return a record's operators by kind, the most expensive first, and what the engine executes between them."""
-    sums: dict[str, list[int]] = defaultdict(list)
-    for operator in record.operators:
-        sums[operator.kind].append(operator.instructions)
-    ranked = sorted(((kind, len(values), sum(values)) for kind, values in sums.items()), key=lambda item: -item[2])
-    others = ranked[KINDS:]
-    if others:
-        ranked = [*ranked[:KINDS], (f"{len(others)} kinds more", sum(count for _, count, _ in others), sum(total for *_, total in others))]
+    ranked = ranked_kinds((operator.kind, operator.instructions) for operator in record.operators)
     between = record.step.instructions - sum(total for *_, total in ranked)
     if between > 0:
         ranked.append(("between operators", 0, between))

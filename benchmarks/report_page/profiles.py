@@ -1,15 +1,10 @@
 """The section of profiles: what kinds of operators a step's time goes to."""
 
-from collections import defaultdict
-
 from clipstep.benchmarks.records import ProfileRecord
 from clipstep.benchmarks.report_page.charts import bar
-from clipstep.benchmarks.report_page.data import Report, device_text
+from clipstep.benchmarks.report_page.data import Report, device_text, ranked_kinds
 from clipstep.benchmarks.report_page.markup import Html, element, joined, number, paragraph, table
 from clipstep.runtime.wording import counted
-
-KINDS = 15
-"""How many kinds of operators a table lists; the others are added up."""
 
 
 def profiles_body(report: Report) -> Html | None:
@@ -32,13 +27,7 @@ def longest_kind(record: ProfileRecord) -> str:
 
 def _kinds(record: ProfileRecord) -> Html:
     """Return a record's operators by kind, the slowest first."""
-    times: dict[str, list[float]] = defaultdict(list)
-    for operator in record.operators:
-        times[operator.kind].append(operator.median_ms)
-    ranked = sorted(((kind, len(values), sum(values)) for kind, values in times.items()), key=lambda item: -item[2])
-    others = ranked[KINDS:]
-    if others:
-        ranked = [*ranked[:KINDS], (f"{len(others)} kinds more", sum(count for _, count, _ in others), sum(total for *_, total in others))]
+    ranked = ranked_kinds((operator.kind, operator.median_ms) for operator in record.operators)
     longest = max(total for *_, total in ranked)
     rows = [
         [kind, number(total, 2), bar(total / longest), number(100 * total / record.total_ms, 0, "%"), number(count, 0)]

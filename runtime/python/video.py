@@ -114,6 +114,14 @@ class Picture:
             self._squares[box, size] = self._images.square(self._frame, box, size)
         return self._squares[box, size]
 
+    def center_square(self, size: int) -> Frame:
+        """Return the largest centred square, resized to `(size, size, 3)`: what a stream makes of the image."""
+        return self.square(center_box(*self.shape), size)
+
+    def timed(self, size: int | None) -> TimedFrame:
+        """Return when the frame is shown, and its image, or the centred square of that size."""
+        return TimedFrame(self.seconds, self.image if size is None else self.center_square(size))
+
 
 def read_frames(
     path: str | Path,
@@ -170,7 +178,7 @@ def read_timed_frames(
     if size is not None and short_side is not None:
         raise ClipstepError("frames are resized to a square or by their short side", got="size and short_side", expected="one of them")
     for picture in read_pictures(path, fps=fps, short_side=short_side, cut=cut, whole=whole, threads=threads):
-        yield TimedFrame(picture.seconds, picture.image if size is None else picture.square(center_box(*picture.shape), size))
+        yield picture.timed(size)
 
 
 def read_pictures(

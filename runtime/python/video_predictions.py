@@ -9,7 +9,6 @@ from clipstep.runtime.model import StepModel
 from clipstep.runtime.outputs.output import Output, Source, VideoPrediction, WindowClosed
 from clipstep.runtime.outputs.saving import format_of, saving
 from clipstep.runtime.resampler import SAME_RATE
-from clipstep.runtime.resize import center_box
 from clipstep.runtime.video import LONGEST_PAUSE, DamagedVideoError, VideoError, frame_rate, read_pictures, resampler_of_file
 from clipstep.runtime.wording import counted
 
@@ -126,7 +125,7 @@ def predictions(
                 start = seconds if pushed % subclip == 0 else start
                 end = seconds + 1 / (rate if every_frame else spec.fps)
                 pushed += 1
-                if prediction := stream.push(picture.square(center_box(*picture.shape), spec.shape[1])):
+                if prediction := stream.push(picture.center_square(spec.shape[1])):
                     said += 1
                     yield given_to(outputs, VideoPrediction(start, end, False, prediction))
     except DamagedVideoError as damage:

@@ -28,5 +28,5 @@ def counted(number: int, thing: str) -> str:
 def without_secrets(url: str) -> str:
     """Return an address without a user's name and password before the host, and without what follows a `?`."""
     scheme, _, rest = url.partition("://")
-    server, slash, path = rest.partition("/")
-    return f"{scheme}://{server.rpartition('@')[2]}{slash}{path.partition('?')[0]}" if rest else url
+    server, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{server.rpartition('@')[2]}{slash}{path}" if rest else url

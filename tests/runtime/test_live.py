@@ -298,7 +298,12 @@ def test_a_stream_without_a_picture_is_lost(ramp: list[bytes], monkeypatch: pyte
 
 
 def test_secrets_are_not_printed(start: Start, bundle_path: Path, capsys: Any) -> None:
-    for url in ("rtsp://admin:hunter2@127.0.0.1:9/door?key=k3y", "rtp://admin:hunter2@127.0.0.1:9/door?key=k3y", "rtsp://admin:hunter2@[::1/x?k3y"):
+    for url in (
+        "rtsp://admin:hunter2@127.0.0.1:9/door?key=k3y",
+        "rtp://admin:hunter2@127.0.0.1:9/door?key=k3y",
+        "rtsp://admin:hunter2@[::1/x?k3y",
+        "rtp://door?key=k3y",
+    ):
         assert start("run", bundle_path, "--url", url) == 2
         captured = capsys.readouterr()
         assert "door" in captured.err or "::1" in captured.err

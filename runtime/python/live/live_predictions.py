@@ -5,7 +5,6 @@ from collections.abc import Callable, Generator, Sequence
 from clipstep.runtime.live.live_video import LiveVideo
 from clipstep.runtime.model import StepModel
 from clipstep.runtime.outputs.output import Output, VideoPrediction, WindowClosed
-from clipstep.runtime.resize import center_box
 from clipstep.runtime.video import DamagedVideoError, VideoError
 from clipstep.runtime.video_predictions import Note, given_to, note_other_rate
 from clipstep.runtime.wording import counted
@@ -41,7 +40,7 @@ def live_predictions(
                     note_other_rate(video.name, rate, spec.fps, note)
                 for output in outputs:
                     output.show(picture)
-                prediction = stream.push(picture.square(center_box(*picture.shape), spec.shape[1]), seconds)
+                prediction = stream.push(picture.center_square(spec.shape[1]), seconds)
                 if stream.restarts > restarts:
                     restarts = stream.restarts
                     note(f"{video.name}: no frame between {before:.2f} and {seconds:.2f} s; the model started again")

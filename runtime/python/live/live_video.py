@@ -13,7 +13,6 @@ import av
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.live.newest import Newest
 from clipstep.runtime.live.places import Place, address, camera
-from clipstep.runtime.resize import center_box
 from clipstep.runtime.video import USUAL_RATE, DamagedVideoError, Picture, TimedFrame, VideoError, reason_not_opened, reason_of, video_stream_of
 from clipstep.runtime.video_images import ImageConverter, deinterlaced
 from clipstep.runtime.video_times import LEAST_STEP, Timeline, spacing_of
@@ -115,7 +114,7 @@ class LiveVideo:
             ClipstepError: the video was read before.
         """
         for picture in self.pictures():
-            yield TimedFrame(picture.seconds, picture.image if size is None else picture.square(center_box(*picture.shape), size))
+            yield picture.timed(size)
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the frames before they are converted; the errors are those of `frames`."""
