@@ -1,4 +1,4 @@
-"""The confidence interval of a proportion, such as an accuracy, that was counted on a few videos."""
+"""The confidence intervals of a proportion, such as an accuracy, and of a change of it, that were counted on a few videos."""
 
 from math import sqrt
 
@@ -13,7 +13,34 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     """
     z2 = NORMAL_95**2 / count
     centre, half = share + z2 / 2, NORMAL_95 * sqrt(share * (1 - share) / count + z2 / (4 * count))
-    return (centre - half) / (1 + z2), (centre + half) / (1 + z2)
+    return max((centre - half) / (1 + z2), 0.0), min((centre + half) / (1 + z2), 1.0)
+
+
+def paired_interval(both: int, gained: int, lost: int, neither: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the change of a proportion, both of which were counted on the same independent videos.
+
+    The change is `(gained - lost) / videos`. Also where no video differs the interval has a width, which shrinks as videos are added.
+    Source: R. G. Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired data" (1998), method 10.
+
+    Args:
+        both: the videos that count in both proportions.
+        gained: those that count in the new one alone.
+        lost: those that count in the old one alone.
+        neither: those that count in none.
+    """
+    count = both + gained + lost + neither
+    new, old = (both + gained) / count, (both + lost) / count
+    (new_low, new_high), (old_low, old_high) = wilson_interval(new, count), wilson_interval(old, count)
+    product = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
+    excess = both * neither - gained * lost
+    corrected = max(excess - count / 2, 0) if excess > 0 else excess
+    phi = corrected / sqrt(product) if product else 0.0
+
+    def distance(one: float, other: float) -> float:
+        return sqrt(max(one**2 - 2 * phi * one * other + other**2, 0))  # Rounding may take it below 0 where phi is almost 1.
+
+    change = new - old
+    return max(change - distance(new - new_low, old_high - old), -1.0), min(change + distance(new_high - new, old - old_low), 1.0)
 
 
 def proportion_text(share: float, count: int) -> str:
