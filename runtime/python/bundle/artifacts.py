@@ -28,6 +28,9 @@ def _target(name: str) -> str:
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Difference = Annotated[float, Field(ge=-1, le=1)]
+"""The difference of two shares."""
+NotNegative = Annotated[float, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 AtLeast = Annotated[str, Field(pattern=r"^>=[0-9]+(\.[0-9]+)*$")]
 Target = Annotated[str, AfterValidator(_target), WithJsonSchema({"enum": list(TARGETS), "type": "string"})]
@@ -85,6 +88,47 @@ class Parity(Model):
     bound: str
 
 
+class Drift(Model):
+    """How far an output of an artifact of lower precision is from that of the float32 artifact, while both run one long stream of frames.
+
+    An error is a share of the range that the output of the float32 artifact has over that run.
+    """
+
+    output: str
+    """`logits`, or the name of a state or of a kept output."""
+    first_tenth: NotNegative
+    """The largest error in the first tenth of the steps."""
+    last_tenth: NotNegative
+    """The largest error in the last tenth of the steps. It is larger than that of the first if errors add up."""
+
+
+class AgainstFloat32(Model):
+    """An artifact of lower precision compared with a float32 artifact in its own engine, on the same videos."""
+
+    file: str
+    """The float32 artifact."""
+    engine: str
+    top1: Share
+    """The top-1 accuracy of the float32 artifact."""
+    top1_change: Difference
+    """The top-1 accuracy of the artifact of lower precision, minus `top1`."""
+    top1_change_interval: tuple[Difference, Difference]
+    """The 95 % confidence interval of `top1_change`: Newcombe's for paired proportions, his method 10."""
+    gained_videos: Count
+    """The videos for which only the artifact of lower precision is right."""
+    lost_videos: Count
+    """The videos for which only the float32 artifact is right."""
+    steps: Positive
+    """The steps of all videos after which both predict."""
+    agreeing_steps: Count
+    """Those of them after which both find the same class the most probable."""
+    agreement_interval: tuple[Share, Share]
+    """The 95 % confidence interval of the share of agreeing steps: Wilson's. It takes steps to be independent, which those of one video are not."""
+    drift_steps: Positive
+    """The number of consecutive steps of the run over which `drift` was measured."""
+    drift: tuple[Drift, ...]
+
+
 class Accuracy(Model):
     """The accuracy of an artifact in its own engine on the videos of a test list."""
 
@@ -96,6 +140,10 @@ class Accuracy(Model):
     """How many crops of a video the probabilities were averaged over."""
     top1: Share
     top5: Share | None
+    skipped_videos: Count = 0
+    """How many other videos of the list could not be used, such as those that are too short."""
+    against_float32: AgainstFloat32 | None = None
+    """The comparison with a float32 artifact; None for artifacts of float32, and where it was not measured."""
 
 
 class Arm64Step(Model):

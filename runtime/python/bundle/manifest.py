@@ -6,9 +6,11 @@ from pydantic import AfterValidator, Field, model_validator
 
 from clipstep.runtime.bundle.artifacts import (
     Accuracy,
+    AgainstFloat32,
     Arm64Step,
     Artifact,
     Count,
+    Drift,
     NotDelegated,
     Parity,
     Placement,
@@ -26,8 +28,10 @@ __all__ = [
     "LAYOUTS",
     "RESERVED",
     "Accuracy",
+    "AgainstFloat32",
     "Arm64Step",
     "Artifact",
+    "Drift",
     "Export",
     "FactoryProvenance",
     "Flush",

@@ -169,9 +169,53 @@ data class Parity(
     val bound: String,
 )
 
-/** The accuracy of an artifact in its own engine on the videos of a test list. */
+/**
+ * How far an output of an artifact of lower precision is from that of the float32 artifact, while both run one long stream of frames: the largest
+ * errors in the first and in the last tenth of the steps, as shares of the output's range.
+ */
 @Serializable
-data class Accuracy(val dataset: String, val engine: String, val videos: Int, val crops: Int, val top1: Double, val top5: Double?)
+data class Drift(
+    val output: String,
+    @SerialName("first_tenth") val firstTenth: Double,
+    @SerialName("last_tenth") val lastTenth: Double,
+)
+
+/**
+ * An artifact of lower precision compared with the float32 artifact [file], on the same videos. [top1] is the accuracy of the float32 artifact,
+ * [top1Change] that of the other minus it. The intervals are of 95 %: Newcombe's for paired proportions, and Wilson's.
+ */
+@Serializable
+data class AgainstFloat32(
+    val file: String,
+    val engine: String,
+    val top1: Double,
+    @SerialName("top1_change") val top1Change: Double,
+    @SerialName("top1_change_interval") val top1ChangeInterval: List<Double>,
+    @SerialName("gained_videos") val gainedVideos: Int,
+    @SerialName("lost_videos") val lostVideos: Int,
+    val steps: Int,
+    @SerialName("agreeing_steps") val agreeingSteps: Int,
+    @SerialName("agreement_interval") val agreementInterval: List<Double>,
+    @SerialName("drift_steps") val driftSteps: Int,
+    val drift: List<Drift>,
+) {
+    init {
+        require(top1ChangeInterval.size == 2 && agreementInterval.size == 2) { "an interval must be two numbers" }
+    }
+}
+
+/** The accuracy of an artifact in its own engine on the videos of a test list, and the comparison with a float32 artifact where that was made. */
+@Serializable
+data class Accuracy(
+    val dataset: String,
+    val engine: String,
+    val videos: Int,
+    val crops: Int,
+    val top1: Double,
+    val top5: Double?,
+    @SerialName("skipped_videos") val skippedVideos: Int = 0,
+    @SerialName("against_float32") val againstFloat32: AgainstFloat32? = null,
+)
 
 /** What the engine executes on ARM64 for one step with one thread, counted rather than timed. */
 @Serializable

@@ -40,6 +40,28 @@ class BundleTest {
     }
 
     @Test
+    fun `it reads what an artifact reaches on labelled videos, and what it loses against float32`() {
+        val against = """
+            {"file": "step.pte", "engine": "executorch", "top1": 0.75, "top1_change": -0.25, "top1_change_interval": [-0.7, 0.3], "gained_videos": 0,
+            "lost_videos": 1, "steps": 9, "agreeing_steps": 8, "agreement_interval": [0.5, 0.9], "drift_steps": 1000,
+            "drift": [{"output": "logits", "first_tenth": 0.001, "last_tenth": 0.002}]}"""
+        fun noted(comparison: String): File = folder.newFolder().let { empty -> Prepared.bundle.copyRecursively(empty, overwrite = true); empty }.also { bundle ->
+            val accuracy = """{"dataset": "d", "engine": "executorch", "videos": 4, "crops": 1, "top1": 0.5, "top5": null, "skipped_videos": 2,
+                "against_float32": $comparison}"""
+            edit(bundle) { values ->
+                val artifact = values.getValue("artifacts").jsonArray.first().jsonObject
+                values["artifacts"] = JsonArray(listOf(JsonObject(artifact + ("accuracy" to Json.parseToJsonElement(accuracy)))))
+            }
+        }
+        val accuracy = Bundle.open(noted(against)).manifest.artifacts.single().accuracy!!
+        assertEquals(listOf(0.5, 2), listOf(accuracy.top1, accuracy.skippedVideos))
+        assertEquals(listOf(-0.7, 0.3), accuracy.againstFloat32!!.top1ChangeInterval)
+        assertEquals(listOf(Drift("logits", 0.001, 0.002)), accuracy.againstFloat32!!.drift)
+        assertExplains("mood") { Bundle.open(noted(against.replaceFirst("{", "{\"mood\": 1, "))) }
+        assertExplains("an interval must be two numbers") { Bundle.open(noted(against.replace("[0.5, 0.9]", "[0.5]"))) }
+    }
+
+    @Test
     fun `a flipped bit is found`() {
         val bundle = folder.copied()
         File(bundle, "step.onnx").let { file -> file.writeBytes(file.readBytes().also { it[1000] = (it[1000].toInt() xor 1).toByte() }) }
