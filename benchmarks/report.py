@@ -18,6 +18,7 @@ from clipstep.benchmarks.report_page.profiles import longest_kind
 from clipstep.benchmarks.report_page.training import training_lines
 from clipstep.runtime.bundle import Bundle, open_for_command
 from clipstep.runtime.bundle.manifest import Accuracy, Arm64Step
+from clipstep.runtime.command_line.accuracy_text import against_text
 from clipstep.runtime.command_line.confidence_interval import proportion_text
 from clipstep.runtime.command_line.options import OutputFile, command, json_option, signer_option
 from clipstep.runtime.command_line.streams import print_json
@@ -192,7 +193,9 @@ def _table(bundle: Bundle, records: Sequence[Record]) -> Table:
 def _accuracy(file: str, accuracy: Accuracy) -> str:
     top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.1%}"
     crops = f", {accuracy.crops} crops" if accuracy.crops > 1 else ""
-    return f"{file} in {accuracy.engine}: top-1 {proportion_text(accuracy.top1, accuracy.videos)}{top5}: {accuracy.dataset}{crops}"
+    own = f"{file} in {accuracy.engine}: top-1 {proportion_text(accuracy.top1, accuracy.videos)}{top5}: {accuracy.dataset}{crops}"
+    against = accuracy.against_float32
+    return own if against is None else f"{own}\n{file} against {against.file}: {against_text(against)}"
 
 
 def _arm64(file: str, step: Arm64Step) -> str:

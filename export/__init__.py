@@ -16,6 +16,7 @@ from clipstep.runtime.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from clipstep.export.api import export, verify
+    from clipstep.export.evaluating import EvaluatedArtifacts, EvaluationData
     from clipstep.export.factory import network_of_factory
     from clipstep.export.module import network_of_module
     from clipstep.export.options import ExportOptions
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from clipstep.export.verification import StreamCheck, VerifiedArtifact, VerifyResult
 
 __all__ = [
+    "EvaluatedArtifacts",
+    "EvaluationData",
     "ExportOptions",
     "ExportResult",
     "StreamCheck",
@@ -42,6 +45,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "api": ("export", "verify"),
+        "evaluating": ("EvaluatedArtifacts", "EvaluationData"),
         "factory": ("network_of_factory",),
         "module": ("network_of_module",),
         "options": ("ExportOptions",),

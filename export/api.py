@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from clipstep.export.choices import TARGETS
+from clipstep.export.evaluating import EvaluationData
 from clipstep.export.module import network_of_module
 from clipstep.export.network_source import given_network
 from clipstep.export.options import ExportOptions
@@ -53,6 +54,8 @@ def export(
     output_kind: str | None = None,
     tune: bool = False,
     format_versions: Mapping[str, int] | None = None,
+    evaluate: EvaluationData | Path | str | None = None,
+    max_accuracy_drop: float | None = None,
     on_artifact: Callable[[WrittenArtifact], object] | None = None,
     keep_going: bool = True,
     force: bool = False,
@@ -91,13 +94,18 @@ def export(
         output_kind: what the first output holds: `logits`, `probabilities` or `multilabel`; None to infer it.
         tune: measure every variant of each artifact and keep the fastest on its platform; needs clipstep[bench].
         format_versions: the versions of the targets' file formats, such as `{"opset": 17, "ios": 16}`; by default those of the command line.
+        evaluate: the folder of a labelled data set, or `EvaluationData` that says more: each artifact that this computer can run is evaluated on its
+            test list, and compared with float32; `result.evaluated` and the manifest say what was found. Needs clipstep[training].
+        max_accuracy_drop: the most percentage points by which the top-1 accuracy of an artifact of lower precision may fall against float32; needs
+            `evaluate`.
         on_artifact: called with each artifact once it is written and verified.
         keep_going: write the other targets if one fails, and say so in the result.
         force: replace a bundle at `out`.
 
     Raises:
         ClipstepError: the module breaks the step contract or is in training mode, a value is not possible for a network, an artifact does not
-            compute what the module does (with `keep_going`: one of every target), or `out` exists and is not a bundle to replace.
+            compute what the module does (with `keep_going`: one of every target) or is less accurate than allowed, or `out` exists and is not a
+            bundle to replace.
 
     Example:
         ```python
@@ -122,6 +130,8 @@ def export(
         output_kind=output_kind,
         keep_going=keep_going,
         format_versions=format_versions or {},
+        evaluate=EvaluationData(Path(evaluate)) if isinstance(evaluate, Path | str) else evaluate,
+        max_accuracy_drop=max_accuracy_drop,
     )
     spec = network_of_module(module, frames=frames, size=size, labels=labels, mean=mean, std=std, fps=fps, sample=sample, input=input)
     return export_network(spec, path, options, on_artifact or (lambda _: None), force=force)

@@ -11,6 +11,8 @@ import click
 from rich.console import Console
 
 from clipstep.export.choices import ADAPTERS, FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS, PRECISIONS
+from clipstep.export.evaluating import EvaluatedArtifacts, EvaluationData
+from clipstep.export.evaluation_tables import evaluation_lines
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY, Target
 from clipstep.runtime.bundle import this_machine
@@ -81,8 +83,13 @@ class FixedSize(click.types.IntParamType):
             *("targets", "precisions", "form", "platforms", "tune", "explain", "input_dtype"),
             *(version.option for version in FORMAT_VERSIONS),
         ),
+        "Their accuracy": ("evaluate", "split", "layout", "allow_leakage", "drift_steps", "max_accuracy_drop"),
     },
-    needs=[*((name, "model") for name in MODEL_OPTIONS[1:]), ("persons", "joints")],
+    needs=[
+        *((name, "model") for name in MODEL_OPTIONS[1:]),
+        ("persons", "joints"),
+        *((name, "evaluate") for name in ("split", "layout", "allow_leakage", "drift_steps")),
+    ],
     loads=["clipstep.export.pipeline", "clipstep.export.factory", *(target.writer for target in TARGETS.values())],
 )
 @click.argument("run", required=False, type=click.Path(path_type=Path))
@@ -178,6 +185,29 @@ class FixedSize(click.types.IntParamType):
 )
 @click.option("--output-kind", type=click.Choice(OUTPUT_KINDS), help="What the network's output holds; unless given, it is inferred.")
 @_format_version_options
+@click.option(
+    "--evaluate",
+    metavar="DATA",
+    type=click.Path(path_type=Path),
+    help="Evaluate each artifact that this computer can run on the test list of DATA, a data set as clipstep evaluate takes it, and compare "
+    "those of lower precision with float32.",
+)
+@click.option("--split", default=EvaluationData.split, show_default=True, type=click.IntRange(1), help="Which split of DATA.")
+@click.option("--layout", default=EvaluationData.layout, show_default=True, help="How DATA is laid out; see clipstep evaluate --help.")
+@click.option("--allow-leakage", is_flag=True, help="Only warn of videos of DATA that are tested with and trained on, or twice in the test list.")
+@click.option(
+    "--drift-steps",
+    default=EvaluationData.drift_steps,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Over how many steps in a row the outputs are compared with those of float32.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    metavar="POINTS",
+    type=click.FloatRange(0, 100),
+    help="Write nothing if the top-1 accuracy of an artifact of lower precision falls by more percentage points than that against float32.",
+)
 def export_command(
     run: Path | None,
     out: Path,
@@ -196,6 +226,12 @@ def export_command(
     output: str | None,
     keep_outputs: str | None,
     keep_going: bool,
+    evaluate: Path | None,
+    split: int,
+    layout: str,
+    allow_leakage: bool,
+    drift_steps: int,
+    max_accuracy_drop: float | None,
     **others: Any,
 ) -> None:
     """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one fails, unless --keep-going."""
@@ -222,6 +258,8 @@ def export_command(
         keep_outputs=tuple(key.strip() for key in keep_outputs.split(",")) if keep_outputs is not None else (),
         keep_going=keep_going,
         format_versions={option: number for option, number in versions.items() if number is not None},
+        evaluate=EvaluationData(evaluate, split, layout, allow_leakage, drift_steps) if evaluate is not None else None,
+        max_accuracy_drop=max_accuracy_drop,
     )
     if explain and form == "3d":
         raise ClipstepError("--explain is about the lowered form", got="--form 3d", fix="leave one of them out")
@@ -238,6 +276,8 @@ def export_command(
             spec, out, options, lambda w: console.print(_artifact_line(w), soft_wrap=True), quiet, force=force, progress=ConsoleProgress(console)
         )
     _print_result(result, console)
+    if result.evaluated is not None:
+        _print_evaluation(result.evaluated, result.manifest, max_accuracy_drop, console)
     if explain:
         _explain(spec, result.manifest, console)
 
@@ -255,6 +295,14 @@ def _print_result(result: ExportResult, console: Console) -> None:
     for target, error in result.failed.items():
         console.print(f"a warning: {target} failed, and is not in the bundle: {error}", soft_wrap=True, markup=False)
     console.print(f"wrote {result.bundle}: {counted(count, 'artifact')}, verified over {steps} steps and a reset", soft_wrap=True)
+
+
+def _print_evaluation(evaluated: EvaluatedArtifacts, manifest: Manifest, max_accuracy_drop: float | None, console: Console) -> None:
+    for line in evaluation_lines(evaluated, manifest.artifacts, max_accuracy_drop):
+        if isinstance(line, str):
+            console.print(line, soft_wrap=True, markup=False)
+        else:
+            print_table(console, line)
 
 
 def _explain(spec: NetworkSpec, manifest: Manifest, console: Console) -> None:

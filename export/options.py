@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS, PRECISIONS
+from clipstep.export.evaluating import EXACT, EvaluationData
 from clipstep.export.outputs import AskedOutputs, asked_outputs
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY
+from clipstep.runtime.bundle import this_machine
 from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
@@ -54,6 +56,11 @@ class ExportOptions:
     the command line, its error ends the export, and nothing is written."""
     format_versions: Mapping[str, int] = field(default_factory=dict)
     """The versions of targets' formats by the name of their option, such as `{"opset": 17, "ios": 16}`; otherwise the defaults."""
+    evaluate: EvaluationData | None = None
+    """If given, each artifact that this computer can run is evaluated on these labelled videos, and the manifest says what it reached."""
+    max_accuracy_drop: float | None = None
+    """By how many percentage points the top-1 accuracy of an artifact of lower precision may fall against float32; if it falls by more, nothing is
+    written. None for any fall."""
 
     def format_version(self, target: str) -> int | None:
         """Return the version of the target's format; None where it has none to choose."""
@@ -76,6 +83,7 @@ class ExportOptions:
         self._check_precisions()
         self._check_tuning()
         self._check_format_versions()
+        self._check_accuracy_drop()
         if self.window is not None and self.stream is None:
             raise ClipstepError("--window is for a stream", got="no --stream", fix="add --stream K, the new frames of a step")
 
@@ -141,6 +149,32 @@ class ExportOptions:
             raise ClipstepError(f"{option} does nothing for {', '.join(self.targets)}, which is the same for all", fix=f"leave {option} out")
         if self.tune is not None and self.form == "3d":
             raise ClipstepError("--tune does nothing with --form 3d, which has one variant", fix="leave one of them out")
+
+    def _check_accuracy_drop(self) -> None:
+        """Check that `max_accuracy_drop` is a number of points, and that there will be something to measure and to compare it with."""
+        most = self.max_accuracy_drop
+        if most is None:
+            return
+        if not isinstance(most, int | float) or isinstance(most, bool) or not 0 <= most <= 100:
+            raise ClipstepError("--max-accuracy-drop is a number of percentage points", got=most, expected="0 to 100")
+        if self.evaluate is None:
+            raise ClipstepError(
+                "--max-accuracy-drop needs labelled videos to measure the accuracy on", got="no --evaluate", fix="add --evaluate DATA"
+            )
+        evaluated = [name for name in self.targets if TARGETS[name].evaluator is None and self._has_one_for_this_processor(name)]
+        precisions = [precision for name in evaluated for precision in self.precisions_of(name)]
+        if all(precision == EXACT for precision in precisions):
+            got = f"{EXACT} alone" if precisions else "none"
+            raise ClipstepError(
+                "--max-accuracy-drop is for artifacts of lower precision, and none is written that can be evaluated on this computer",
+                got=got,
+                fix="add one, such as --precision executorch=float16, or leave --max-accuracy-drop out",
+            )
+        if EXACT not in precisions:
+            raise ClipstepError("--max-accuracy-drop needs a float32 artifact to compare with", got="none", fix="add --precision float32")
+
+    def _has_one_for_this_processor(self, target: str) -> bool:
+        return not TARGETS[target].platforms or not {ANY, this_machine()}.isdisjoint(self.platforms)
 
     def _check_format_versions(self) -> None:
         if not isinstance(self.format_versions, Mapping):

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from clipstep.export.contract import too_large
+from clipstep.export.evaluating import EvaluatedArtifacts, check_accuracy_drop, evaluation_of
 from clipstep.export.explained import explained
 from clipstep.export.golden_faults import record_assessed_golden
 from clipstep.export.golden_steps import check_steps
@@ -63,6 +64,8 @@ class ExportResult:
     options say to keep going."""
     unused_outputs: tuple[str, ...] = ()
     """The values that the network returns beside its logits and states and that the bundle does not have, each with its shape."""
+    evaluated: EvaluatedArtifacts | None = None
+    """What the evaluation on labelled videos found, if the options ask for one."""
 
     def check_whole(self) -> None:
         """Check that no target failed.
@@ -98,7 +101,8 @@ def export_network(
 
     Raises:
         ClipstepError: the network breaks the step contract or cannot be lowered, no target can be written and verified (or, if `options.keep_going`
-            is false, one of them cannot), `out` exists and is not a bundle to replace, or another process is writing there.
+            is false, one of them cannot), `out` exists and is not a bundle to replace, or another process is writing there; or the labelled videos of
+            `options.evaluate` do not fit the network, or an artifact's accuracy falls by more than `options.max_accuracy_drop`.
 
     Example:
         ```python
@@ -121,6 +125,7 @@ def _export(
     progress: ProgressReporter,
 ) -> ExportResult:
     check_overwrite(out, BUNDLE, force=force)
+    evaluate = evaluation_of(options, spec)
     if not options.keep_going or len(options.targets) == 1:  # Otherwise the others are written.
         _raise({name: error for name in options.targets if (error := too_large(spec.module, name)) is not None})
     window = window_frames(options.window, spec.fps, options.stream) if options.window is not None and options.stream is not None else None
@@ -152,8 +157,16 @@ def _export(
             golden.save(folder / GOLDEN_FILE)
             manifest = manifest_of(spec, program, options.stream, interface, written, recorded, folder / GOLDEN_FILE)
             (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
+        evaluated = None
+        if evaluate is not None:
+            with explained("the artifacts cannot be evaluated", REPORT_IT), writer.library_context():
+                evaluated = evaluate(folder, progress)
+            manifest = evaluated.noted_in(manifest)
+            (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
+        if options.max_accuracy_drop is not None:
+            check_accuracy_drop(manifest.artifacts, options.max_accuracy_drop)
     constant = bool((golden.logits == golden.logits[0]).all())
-    return ExportResult(out, manifest, constant_output=constant, failed=failed, unused_outputs=program.choice.unused)
+    return ExportResult(out, manifest, constant_output=constant, failed=failed, unused_outputs=program.choice.unused, evaluated=evaluated)
 
 
 def _lower_first(graphs: Graphs, options: ExportOptions) -> None:

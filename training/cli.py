@@ -10,6 +10,8 @@ import click
 
 from clipstep.runtime.command_line.options import OutputFolder, command, json_option, signer_option
 from clipstep.runtime.engines import ENGINES
+from clipstep.runtime.precision import PRECISIONS
+from clipstep.runtime.wording import either
 from clipstep.training.data_options import layout_option, split_option
 
 
@@ -76,12 +78,12 @@ def convert_command(**given: Any) -> None:
     "evaluate",
     groups={
         "The data": ("split", "layout", "crops"),
-        "A bundle": ("signer", "engine", "threads", "record"),
+        "A bundle": ("signer", "engine", "precision", "threads", "record"),
         "Compare": ("reset_each_step", "other"),
         "Where": ("out", "force", "as_json"),
     },
     needs=[("force", "out")],
-    loads=["clipstep.training.evaluate"],
+    loads=["clipstep.training.evaluate_command"],
 )
 @click.argument("what", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
@@ -89,6 +91,7 @@ def convert_command(**given: Any) -> None:
 @layout_option
 @signer_option
 @click.option("--engine", type=click.Choice(list(ENGINES)), default="onnxruntime", show_default=True, help="The engine that runs a bundle.")
+@click.option("--precision", default="float32", show_default=True, help=f"Which of the bundle's artifacts for that engine, {either(PRECISIONS)}.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads of a bundle's engine.")
 @click.option(
     "--crops",
@@ -106,6 +109,6 @@ def convert_command(**given: Any) -> None:
 @json_option
 def evaluate_command(**given: Any) -> None:
     """Measure the accuracy of WHAT, a run or a bundle, on the test list of DATA."""
-    from clipstep.training.evaluate import evaluate_command as call
+    from clipstep.training.evaluate_command import evaluate_command as call
 
     call(**given)

@@ -51,7 +51,7 @@ def bundle_logits(model: StepModel, subclips: Tensor, *, reset: bool = False) ->
     """
     session, every = SubclipStream(model), []
     for index, subclip in enumerate(subclips, 1):
-        logits = session.step(subclip.numpy())
+        logits = session.step(subclip.numpy().astype(model.interface.input.dtype, copy=False))
         if reset or index == len(subclips):
             whole = session.flush()
             logits = logits if whole is None else whole

@@ -6,6 +6,8 @@ from clipstep.benchmarks.report_page.charts import bar
 from clipstep.benchmarks.report_page.data import Report
 from clipstep.benchmarks.report_page.evaluation import Evaluation
 from clipstep.benchmarks.report_page.markup import Html, Number, element, joined, number, paragraph, table, table_caption
+from clipstep.runtime.bundle.manifest import AgainstFloat32
+from clipstep.runtime.command_line.accuracy_text import change_interval_text
 from clipstep.runtime.command_line.confidence_interval import proportion_text, wilson_interval
 from clipstep.runtime.wording import counted
 
@@ -29,10 +31,59 @@ def accuracy_body(report: Report) -> Html | None:
         parts += [
             paragraph(f"{best} is right for {proportion_text(accuracy.top1, accuracy.videos)}", class_="finding"),
             table("Accuracy that the manifest holds", headings, rows),
+            *_against_float32({file: accuracy.against_float32 for file, accuracy in noted if accuracy.against_float32}),
         ]
     if report.evaluation is not None:
         parts += _evaluation(report.evaluation)
     return joined(parts) if parts else None
+
+
+def _against_float32(compared: Mapping[str, AgainstFloat32]) -> list[Html]:
+    """Return what artifacts of lower precision lose against float32, if any were compared."""
+    if not compared:
+        return []
+    changes = [
+        [
+            file,
+            against.file,
+            number(100 * against.top1_change, 1, " points"),
+            change_interval_text(against),
+            number(against.lost_videos, 0),
+            number(against.gained_videos, 0),
+            number(100 * against.agreeing_steps / against.steps, 1, "%"),
+            "{:.1%} to {:.1%}".format(*against.agreement_interval),
+            number(against.steps, 0),
+        ]
+        for file, against in compared.items()
+    ]
+    headings = (
+        "artifact",
+        "against",
+        "change of top-1",
+        "95% interval",
+        "only float32 right",
+        "only it right",
+        "same class",
+        "95% interval",
+        "steps",
+    )
+    drifts = [
+        [file, drift.output, number(100 * drift.first_tenth, 2, "%"), number(100 * drift.last_tenth, 2, "%"), number(against.drift_steps, 0)]
+        for file, against in compared.items()
+        for drift in against.drift
+    ]
+    return [
+        table("Lower precision against float32, on the same videos", headings, changes),
+        paragraph(
+            "The interval of the change is Newcombe's for paired proportions, that of the same class Wilson's, which takes steps to be independent.",
+            class_="note",
+        ),
+        table(
+            "Largest errors against float32 in one long stream, as shares of the output's range",
+            ("artifact", "output", "first tenth of the steps", "last tenth", "steps"),
+            drifts,
+        ),
+    ]
 
 
 def _evaluation(evaluation: Evaluation) -> list[Html]:

@@ -10,6 +10,7 @@ from clipstep.runtime.artifact_info import READER, ArtifactInfo
 from clipstep.runtime.bundle import Bundle, open_for_command
 from clipstep.runtime.bundle.format_version import version_text
 from clipstep.runtime.bundle.manifest import Artifact, Interface, Manifest
+from clipstep.runtime.command_line.accuracy_text import against_text
 from clipstep.runtime.command_line.confidence_interval import proportion_text
 from clipstep.runtime.command_line.options import command, signer_option
 from clipstep.runtime.command_line.terminal import new_console
@@ -95,6 +96,8 @@ def show_bundle(bundle: Bundle, console: Console) -> None:
     _show_version(manifest.schema_version, bundle.ignored_keys, console)
     for artifact in manifest.artifacts:
         console.print(f"artifact      {_artifact(artifact)}{'; MISSING' if artifact.file in bundle.missing else ''}", soft_wrap=True)
+        if artifact.accuracy is not None and (against := artifact.accuracy.against_float32) is not None:
+            console.print(f"              against {against.file}: {against_text(against)}", soft_wrap=True, markup=False)
     _show_golden(bundle, console)
     origin = manifest.provenance
     network = f"{manifest.architecture if origin.kind == 'run' else ''} {json.dumps(origin.config)}".strip()

@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from clipstep.runtime.engine import Array
 
 
+def runs_here(artifact: Artifact) -> bool:
+    """Whether this processor computes in the precision that an artifact needs."""
+    return artifact.requires is None or not artifact.requires.float16_processor or computes_float16(this_machine())
+
+
 def artifact_for(bundle: Bundle, target: str, precision: str) -> tuple[Artifact, str]:
     """Return the artifact of a precision that this processor can run, and what a description says of its precision."""
     artifact = bundle.artifact(target, precision=precision)
-    if artifact.requires is None or not artifact.requires.float16_processor or computes_float16(this_machine()):
+    if runs_here(artifact):
         return artifact, "" if precision == "float32" else f"{precision}, "
     return bundle.artifact(target), f"float32 in place of {precision}, which this processor does not compute in, "
 

@@ -17,6 +17,7 @@ ARROWS = {
 }
 """What each package may import."""
 WHEN_CALLED = {
+    ("export/evaluating.py", "clipstep.training.artifact_accuracy"): "artifacts are evaluated on labelled videos",
     ("export/reference.py", "clipstep.training.run"): "a run is opened",
     ("export/tuning.py", "clipstep.benchmarks.tune"): "the ways to write an artifact are measured",
 }

@@ -19,6 +19,8 @@ from clipstep.benchmarks import (
     html_report,
 )
 from clipstep.export import (
+    EvaluatedArtifacts,
+    EvaluationData,
     ExportOptions,
     ExportResult,
     StreamCheck,
@@ -63,11 +65,13 @@ from clipstep.training import (
     ARCHITECTURES,
     Clip,
     DataSet,
+    Evaluation,
     Run,
     RunInfo,
     SlowFastCausalShuffleNet,
     SlowFastConfig,
     build,
+    evaluate,
     load_run,
     read_data_set,
     save_run,
@@ -84,6 +88,13 @@ def from_a_module(module: nn.Module, out: Path, labels: list[str]) -> float:
     records: list[Record] = bench(result.bundle, threads=[1])
     page: str = html_report(result.bundle, records)
     return max(artifact.max_relative_error for artifact in artifacts) + records[0].percentile_ms(50) + len(page) + (stream.steps if stream else 0)
+
+
+def held_to_accuracy(module: nn.Module, out: Path, labels: list[str], data: Path) -> list[float]:
+    mean, std, on = (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), EvaluationData(data, split=2, drift_steps=100)
+    result = export(module, out, frames=16, size=112, labels=labels, mean=mean, std=std, fps=25, evaluate=on, max_accuracy_drop=1.0)
+    found: EvaluatedArtifacts | None = result.evaluated
+    return [] if found is None else [accuracy.top1 for accuracy in found.accuracies.values()]
 
 
 def of_other_inputs(module: nn.Module, out: Path, labels: list[str]) -> list[ExportResult]:
@@ -152,6 +163,13 @@ def streamed(path: Path, video: Path) -> Prediction | None:
 def described(path: Path) -> str:
     facts: Manifest | ArtifactInfo = inspect(path)
     return facts.name if isinstance(facts, Manifest) else facts.file
+
+
+def evaluated(bundle: Path, data: Path) -> float:
+    result: Evaluation = evaluate(bundle, data, split=2, engine="executorch", precision="float16")
+    low, high = result.top1_interval
+    print(result.description, result.top5, result.predictions[0].path, dict(result.skipped), result.warnings)
+    return high - low
 
 
 def trained(data: Path, out: Path) -> Tensor:

@@ -19,17 +19,17 @@ from PIL import Image
 from rich.console import Console
 
 from clipstep.network.videos import read_subclips
-from clipstep.runtime import ClipstepError, VideoError, read_frames
+from clipstep.runtime import ClipstepError, StepModel, StepOutputs, VideoError, read_frames
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.bundle.hashes import tree_sha256, tree_size
 from clipstep.runtime.resize import Box
 from clipstep.training.cli import evaluate_command
 from clipstep.training.data.encode import write_video
 from clipstep.training.data.lists import Clip
-from clipstep.training.evaluate import summarise
+from clipstep.training.evaluation import summarise
 from clipstep.training.metrics import confusion_matrix, largest_share, top_k_share, top_k_when_seen
 from clipstep.training.plots import confusion_finding
-from clipstep.training.predict import VideoPrediction, fused, predict_videos, video_logits
+from clipstep.training.predict import VideoPrediction, bundle_logits, fused, predict_videos, video_logits
 from clipstep.training.run import Run
 
 QUIET = Console(quiet=True)
@@ -288,6 +288,24 @@ def test_without_memory_each_subclip_is_predicted_alone(run: Run, run_folder: Pa
         assert summary["reset_each_step"]["top1"] == sum(right) / len(right)
 
 
+def test_artifacts_that_take_frames_of_float32_are_evaluated(run: Run, clip: Path, bundle_path: Path) -> None:
+    """As those of an export with --input float32; frames are read as uint8."""
+    subclips = read_subclips(clip, 4, 32)
+    with StepModel.load(bundle_path) as model:
+        interface = model.interface
+        wide = interface.model_copy(update={"input": interface.input.model_copy(update={"dtype": "float32"})})
+        expected = bundle_logits(model, subclips)
+
+        class Takes:
+            interface, initial_states, description = wide, model.initial_states, "a model of float32 frames"
+
+            def step_outputs(self, frames: np.ndarray, states: tuple[np.ndarray, ...]) -> StepOutputs:
+                assert frames.dtype == np.float32
+                return model.step_outputs(frames.astype(np.uint8), states)
+
+        assert torch.equal(bundle_logits(Takes(), subclips), expected)  # type: ignore[arg-type]
+
+
 def test_resetting_changes_predictions(run: Run, clip: Path) -> None:
     subclips = read_subclips(clip, 4, 32)
     carried, reset = (video_logits(run.network, subclips, run.info, reset=flag) for flag in (False, True))
@@ -309,6 +327,8 @@ def test_the_accuracy_is_recorded_in_the_manifest(engine: str, file: str, other:
         "crops": 5,
         "top1": summary["top1"],
         "top5": None,
+        "skipped_videos": 0,
+        "against_float32": None,
     }
     before, after = (json.loads((folder / "manifest.json").read_text()) for folder in (bundle_path, copy))
     for artifact in after["artifacts"]:

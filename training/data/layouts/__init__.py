@@ -35,8 +35,11 @@ def read_layout(folder: Path, split: int, layout: str) -> DataSet:
     """Read the data set in ``folder``, in the layout of that name, or, with ``auto``, in the only one of which something lies there.
 
     Raises:
-        ClipstepError: there is no such folder, or nothing of the layout in it; or `recognise` cannot tell the layout, or the reader refuses the data.
+        ClipstepError: there is no such folder or layout, or nothing of the layout in it; or `recognise` cannot tell the layout, or the reader refuses
+            the data.
     """
+    if layout not in (AUTO, *LAYOUTS):
+        raise ClipstepError("unknown layout", got=layout, expected=f"one of {', '.join((AUTO, *LAYOUTS))}")
     if not folder.is_dir():
         raise ClipstepError(
             f"{folder}: {'is a file' if folder.exists() else 'no such folder'}", expected="the folder of a data set", fix="check the path"

@@ -2,18 +2,16 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
-from torch import Tensor
 
-from clipstep.runtime.bundle import MANIFEST, Bundle, is_bundle, open_for_command
+from clipstep.runtime.bundle import MANIFEST, Bundle, is_bundle
 from clipstep.runtime.bundle.manifest import Accuracy
 from clipstep.runtime.bundle.recording import check_recordable, record_accuracy
 from clipstep.runtime.command_line.confidence_interval import wilson_interval
@@ -25,38 +23,16 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.atomic import atomic_folder
 from clipstep.runtime.filesystem.locking import write_lock
 from clipstep.runtime.filesystem.overwrite import FolderKind, check_overwrite
-from clipstep.runtime.model import StepModel
-from clipstep.runtime.output_kind import OutputKind
 from clipstep.runtime.video import VideoError
-from clipstep.training.data.lists import DataSet, read_data_set
-from clipstep.training.data.trained_on import TrainedOn, check_unseen
-from clipstep.training.metrics import SEEN, confusion_matrix, largest_share, top_k_share, top_k_when_seen
+from clipstep.training.data.lists import read_data_set
+from clipstep.training.data.trained_on import check_unseen
+from clipstep.training.evaluation import EvaluatedModel, check_comparable, dataset_name, open_model, summarise
 from clipstep.training.plots import plot_confusion, plot_seen
-from clipstep.training.predict import VideoPrediction, bundle_logits, fused, predict_videos, video_logits
-from clipstep.training.run import load_run
+from clipstep.training.predict import VideoPrediction, fused, predict_videos
 
 EVALUATION = FolderKind(
     "evaluation", "summary.json", lambda _: ("predictions.csv", "per_class.csv", "confusion.csv", "seen.csv", "confusion.png", "seen.png")
 )
-
-
-@dataclass(frozen=True)
-class EvaluatedModel:
-    """A run or a bundle to evaluate: its class names, the shape ``(T, size, channels)`` of a subclip, its frames a second, and how it predicts.
-
-    ``logits(subclips, reset=...)`` returns the outputs after each subclip of a video; ``reset`` resets the states before each of them.
-    """
-
-    what: Path
-    description: str
-    labels: tuple[str, ...]
-    shape: tuple[int, int, int]
-    fps: float
-    logits: Callable[..., Tensor]
-    trained_on: TrainedOn | None = None
-    """What it was trained on; None if it does not say."""
-    output_kind: OutputKind = "logits"
-    """What these outputs hold: logits, probabilities, or several labels at once."""
 
 
 def evaluate_command(
@@ -67,6 +43,7 @@ def evaluate_command(
     signer: Path | None,
     engine: str,
     threads: int,
+    precision: str,
     crops: str,
     reset_each_step: bool,
     other: Path | None,
@@ -82,10 +59,11 @@ def evaluate_command(
     data_set = read_data_set(data, split, layout=layout, allow_leakage=allow_leakage)
     with ExitStack() as stack:
         models = [
-            stack.enter_context(_evaluated_model(path, signer, engine, threads, reset_each_step)) for path in (what, *([other] if other else []))
+            stack.enter_context(open_model(path, signer, engine, threads, precision, reset_each_step=reset_each_step))
+            for path in (what, *([other] if other else []))
         ]
         for model in models:
-            _check_comparable(model, models[0], data, data_set)
+            check_comparable(model, models[0], data, data_set)
             data_set = check_unseen(data_set, model.trained_on, model.what, allow_leakage=allow_leakage, fix="give lists that it was not trained on")
         for line in (*(f"warning: {warning}" for warning in data_set.warnings), *(model.description for model in models)):
             console.print(line, soft_wrap=True)
@@ -105,8 +83,7 @@ def evaluate_command(
     summary, *rest = (summarise(each, data_set.labels, unusable) for each in predictions.values())
     print_table(console, _table(dict(zip(predictions, (summary, *rest), strict=True))))
     if record:
-        leaky = ", some of whose videos it was trained on or counts twice" if data_set.leaks else ""
-        _record(what, engine, f"{data}, {data_set.test_list}{leaky}", int(crops), summary)
+        _record(what, engine, precision, dataset_name(data, data_set), int(crops), summary)
         console.print(f"noted in {what / MANIFEST}")
     about = {"what": [model.description for model in models], "crops": int(crops), "warnings": list(data_set.warnings), **summary}
     also = {"each_alone": rest} if other else {"reset_each_step": rest[0]} if reset_each_step else {}
@@ -118,7 +95,7 @@ def evaluate_command(
 
 
 def _check_options(what: Path, other: Path | None, reset_each_step: bool, record: bool, out: Path | None, force: bool) -> None:
-    options = [f"--{name}" for name in ("signer", "engine", "threads") if is_given(click.get_current_context(), name)]
+    options = [f"--{name}" for name in ("signer", "engine", "threads", "precision") if is_given(click.get_current_context(), name)]
     if options and not any(is_bundle(path) for path in (what, other) if path is not None):
         raise ClipstepError(f"{' and '.join(options)} is for a bundle; a run is evaluated in PyTorch", fix=f"leave {' and '.join(options)} out")
     if other is not None and (reset_each_step or record):
@@ -144,10 +121,18 @@ def _of_all(found: Mapping[str, tuple[Sequence[VideoPrediction], Mapping[str, st
     return predictions, unusable
 
 
-def _record(what: Path, engine: str, data: str, crops: int, summary: Mapping[str, Any]) -> None:
+def _record(what: Path, engine: str, precision: str, data: str, crops: int, summary: Mapping[str, Any]) -> None:
     bundle = Bundle.open(what)
-    accuracy = Accuracy(dataset=data, engine=engine, videos=summary["videos"], crops=crops, top1=summary["top1"], top5=summary["top5"])
-    record_accuracy(bundle, bundle.artifact(engine_info(engine).target).file, accuracy)
+    accuracy = Accuracy(
+        dataset=data,
+        engine=engine,
+        videos=summary["videos"],
+        crops=crops,
+        top1=summary["top1"],
+        top5=summary["top5"],
+        skipped_videos=len(summary["skipped_videos"]),
+    )
+    record_accuracy(bundle, bundle.artifact(engine_info(engine).target, precision=precision).file, accuracy)
 
 
 def _columns(models: Sequence[EvaluatedModel], reset_each_step: bool) -> list[tuple[str, EvaluatedModel, bool]]:
@@ -160,47 +145,6 @@ def _columns(models: Sequence[EvaluatedModel], reset_each_step: bool) -> list[tu
         return [("the first alone", models[0], False), ("the second alone", models[1], False)]
     without = [("accuracy without memory", models[0], True)] if reset_each_step else []
     return [("accuracy", models[0], False), *without]
-
-
-def _check_comparable(model: EvaluatedModel, first: EvaluatedModel, data: Path, data_set: DataSet) -> None:
-    if model.labels != data_set.labels:
-        raise ClipstepError(
-            f"{data}: has other classes than {model.what}",
-            got=", ".join(data_set.labels),
-            expected=", ".join(model.labels),
-            fix="evaluate on the classes that were trained",
-        )
-    if model.output_kind.startswith("multilabel") != first.output_kind.startswith("multilabel"):
-        raise ClipstepError(
-            f"{model.what}: its classes {'exclude each other' if first.output_kind.startswith('multilabel') else 'do not exclude each other'}",
-            got=model.output_kind,
-            expected=f"{first.output_kind} as of the first, to average the probabilities",
-        )
-    if model.shape[0] != first.shape[0]:
-        raise ClipstepError(
-            f"{model.what}: has subclips of another length", got=f"{model.shape[0]} frames", expected=f"{first.shape[0]} as the first"
-        )
-
-
-def summarise(predictions: Sequence[VideoPrediction], labels: Sequence[str], unusable: Mapping[str, str]) -> dict[str, Any]:
-    """Return all figures of an evaluation as JSON values; shares are between 0 and 1."""
-    matrix = confusion_matrix(predictions, len(labels))
-    seen = {f"{share:.1f}": top_k_when_seen(predictions, 1, share) for share in SEEN}
-    videos = matrix.sum(axis=1)
-    return {
-        "videos": len(predictions),
-        "skipped_videos": dict(unusable),
-        "largest_class_share": largest_share(p.label for p in predictions),
-        "top1": top_k_share(predictions, 1),
-        "top5": top_k_share(predictions, 5) if len(labels) > 5 else None,
-        "per_class": {
-            name: {"videos": int(count), "accuracy": float(matrix[index, index] / count) if count else None}
-            for index, (name, count) in enumerate(zip(labels, videos, strict=True))
-        },
-        "seen": {share: accuracy for share, (accuracy, _) in seen.items()},
-        "seen_videos": {share: count for share, (_, count) in seen.items()},
-        "confusion": matrix.tolist(),
-    }
 
 
 def write_evaluation(
@@ -219,46 +163,6 @@ def write_evaluation(
         )
         plot_confusion(new / "confusion.png", summary["confusion"], labels)
         plot_seen(new / "seen.png", summary["seen"], summary["largest_class_share"])
-
-
-@contextmanager
-def _evaluated_model(what: Path, signer: Path | None, engine: str, threads: int, reset_each_step: bool) -> Iterator[EvaluatedModel]:
-    if is_bundle(what):
-        with ExitStack() as stack:
-            bundle = stack.enter_context(open_for_command(what, signer, lazily=True))
-            model = stack.enter_context(StepModel.load(bundle, engine, threads, isolated=True))
-            spec = model.interface.input
-            if spec.kind != "video":
-                raise ClipstepError(f"{what}: takes no videos", got=f"a bundle for {spec.content}", expected="one for RGB frames or optical flow")
-            frames, size, _, channels = spec.shape
-            if reset_each_step and model.interface.frames_needed > frames:
-                raise ClipstepError(
-                    f"--reset-each-step: {what} says nothing after a step from its initial states",
-                    got=f"steps of {frames} frames",
-                    expected=f"{model.interface.frames_needed} frames",
-                    fix="evaluate it without, or export it with a larger --stream",
-                )
-            yield EvaluatedModel(
-                what,
-                f"{what}: {model.description}",
-                model.labels,
-                (frames, size, channels),
-                spec.fps,
-                lambda subclips, reset: bundle_logits(model, subclips, reset=reset),
-                TrainedOn.read(bundle.manifest.training, what),
-                model.interface.output_kind,
-            )
-        return
-    run = load_run(what)
-    yield EvaluatedModel(
-        what,
-        f"{what}: the network in PyTorch",
-        run.info.labels,
-        run.info.shape,
-        run.info.fps,
-        lambda subclips, reset: video_logits(run.network, subclips, run.info, reset=reset),
-        TrainedOn.read(run.info.training, what),
-    )
 
 
 def _table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:

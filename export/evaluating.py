@@ -1,0 +1,136 @@
+"""The evaluation of the artifacts that an export has written, for `clipstep export --evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipstep.export.targets import TARGETS
+from clipstep.export.targets.target import ANY
+from clipstep.runtime.bundle import Bundle, this_machine
+from clipstep.runtime.bundle.manifest import Accuracy, Artifact, Manifest, RunProvenance
+from clipstep.runtime.command_line.terminal import ProgressReporter
+from clipstep.runtime.errors import ClipstepError
+from clipstep.runtime.install_hints import install_extra
+from clipstep.runtime.isolated_engine import runs_here
+
+if TYPE_CHECKING:
+    from clipstep.export.options import ExportOptions
+    from clipstep.network.spec import NetworkSpec
+
+EXACT = "float32"
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """The labelled videos on which an export evaluates its artifacts: the test list of a data set, as `clipstep evaluate` takes it.
+
+    Raises:
+        ClipstepError: a number is out of range.
+    """
+
+    path: Path
+    """The folder of the data set."""
+    split: int = 1
+    """Which split of it."""
+    layout: str = "auto"
+    """Its layout; `auto` goes by its files."""
+    allow_leakage: bool = False
+    """Evaluate also on videos that the network was trained on, and only warn of them."""
+    drift_steps: int = 1000
+    """Over how many steps in a row the outputs of an artifact of lower precision are compared with those of float32; videos are repeated until there
+    are so many."""
+
+    def __post_init__(self) -> None:
+        for name, number in (("split", self.split), ("drift_steps", self.drift_steps)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise ClipstepError(f"{name} is out of range", got=number, expected="a whole number of at least 1")
+
+
+@dataclass(frozen=True)
+class EvaluatedArtifacts:
+    """What the evaluation of an export found."""
+
+    accuracies: Mapping[str, Accuracy]
+    """By the artifact's file."""
+    not_evaluated: Mapping[str, str]
+    """The files of the other artifacts, each with the reason."""
+    skipped_videos: Mapping[str, str]
+    """The videos that could not be used, such as those that are too short, each with the reason."""
+    warnings: tuple[str, ...]
+    """What makes the result doubtful, such as test videos that the network may have been trained on."""
+
+    def noted_in(self, manifest: Manifest) -> Manifest:
+        """Return the manifest with the accuracy of each artifact."""
+        artifacts = tuple(artifact.model_copy(update={"accuracy": self.accuracies.get(artifact.file)}) for artifact in manifest.artifacts)
+        return manifest.model_copy(update={"artifacts": artifacts})
+
+
+Evaluate = Callable[[Path, ProgressReporter], EvaluatedArtifacts]
+"""A function that evaluates the artifacts of the bundle in a folder, each stage inside the context that the reporter returns."""
+
+
+def evaluation_of(options: ExportOptions, spec: NetworkSpec) -> Evaluate | None:
+    """Read the labelled videos, before the long work of an export, and return the function that evaluates artifacts on them; None if none are given.
+
+    Raises:
+        ClipstepError: the network takes no videos; the data set is malformed or has other classes, or the network was trained on its test
+            videos; or a library that this needs is not installed.
+    """
+    data = options.evaluate
+    if data is None:
+        return None
+    if spec.input.kind != "video":
+        raise ClipstepError("--evaluate is for networks that take videos", got=f"a network of {spec.input.kind}", fix="leave --evaluate out")
+    try:  # Against the arrows: reading labelled videos is the business of training.
+        from clipstep.training.artifact_accuracy import evaluate_artifacts, read_unseen
+    except ModuleNotFoundError as error:
+        raise ClipstepError(f"--evaluate needs {error.name}, which is not installed", fix=install_extra("training")) from error
+    training = spec.provenance.training if isinstance(spec.provenance, RunProvenance) else {}
+    what = spec.provenance.source or "the network"
+    data_set = read_unseen(data.path, data.split, data.layout, spec.labels, training, what, allow_leakage=data.allow_leakage)
+
+    def evaluate(folder: Path, progress: ProgressReporter) -> EvaluatedArtifacts:
+        with Bundle.open(folder, lazily=True) as bundle:
+            reasons = {artifact.file: _why_not(artifact) for artifact in bundle.manifest.artifacts}
+            runnable = [artifact for artifact in bundle.manifest.artifacts if reasons[artifact.file] is None]
+            found = evaluate_artifacts(bundle, runnable, data.path, data_set, data.drift_steps, progress) if runnable else ({}, {})
+        return EvaluatedArtifacts(found[0], {file: why for file, why in reasons.items() if why is not None}, found[1], data_set.warnings)
+
+    return evaluate
+
+
+def _why_not(artifact: Artifact) -> str | None:
+    """Return why this computer cannot run an artifact in its own runtime; None if it can."""
+    if TARGETS[artifact.target].evaluator is not None:
+        return f"{TARGETS[artifact.target].info.display_name} does not run on this computer"
+    if artifact.platform not in (ANY, this_machine()):
+        return f"it is for {artifact.platform}"
+    return None if runs_here(artifact) else f"this processor does not compute in {artifact.precision}"
+
+
+def check_accuracy_drop(artifacts: tuple[Artifact, ...], most: float) -> None:
+    """Check that no artifact of lower precision that was evaluated is less accurate than float32 by more than `most` percentage points.
+
+    Raises:
+        ClipstepError: one is, or one could not be compared.
+    """
+    for artifact in artifacts:
+        if artifact.precision == EXACT or artifact.accuracy is None:
+            continue
+        against = artifact.accuracy.against_float32
+        if against is None:
+            raise ClipstepError(
+                f"{artifact.file}: --max-accuracy-drop needs a float32 artifact to compare with", got="none", fix="add --precision float32"
+            )
+        lost, videos = against.lost_videos - against.gained_videos, artifact.accuracy.videos
+        if 100 * lost / videos > most:
+            low, high = (-100 * end for end in reversed(against.top1_change_interval))
+            raise ClipstepError(
+                f"{artifact.file}: its top-1 falls by {100 * lost / videos:.1f} points, from {against.top1:.1%} of {against.file} to "
+                f"{artifact.accuracy.top1:.1%} of {videos} videos (95% interval of the fall {low:.1f} to {high:.1f} points)",
+                expected=f"a fall of at most {most:g} points",
+                fix="export it without that precision, or with a larger --max-accuracy-drop",
+            )
