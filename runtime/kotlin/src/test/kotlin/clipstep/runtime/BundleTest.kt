@@ -56,7 +56,7 @@ class BundleTest {
         val accuracy = Bundle.open(noted(against)).manifest.artifacts.single().accuracy!!
         assertEquals(listOf(0.5, 2), listOf(accuracy.top1, accuracy.skippedVideos))
         assertEquals(listOf(-0.7, 0.3), accuracy.againstFloat32!!.top1ChangeInterval)
-        assertEquals(listOf(Drift("logits", 0.001, 0.002)), accuracy.againstFloat32!!.drift)
+        assertEquals(listOf(Drift("logits", 0.001, 0.002)), accuracy.againstFloat32.drift)
         assertExplains("mood") { Bundle.open(noted(against.replaceFirst("{", "{\"mood\": 1, "))) }
         assertExplains("an interval must be two numbers") { Bundle.open(noted(against.replace("[0.5, 0.9]", "[0.5]"))) }
     }
@@ -166,6 +166,7 @@ class BundleTest {
         val kotlin = mapOf(
             "Manifest" to Manifest.serializer(), "Input" to Input.serializer(), "State" to State.serializer(), "Artifact" to Artifact.serializer(),
             "Placement" to Placement.serializer(), "Parity" to Parity.serializer(), "Accuracy" to Accuracy.serializer(),
+            "AgainstFloat32" to AgainstFloat32.serializer(), "Drift" to Drift.serializer(),
             "Arm64Step" to Arm64Step.serializer(), "Tuning" to Tuning.serializer(), "Requires" to Requires.serializer(),
             "Golden" to Golden.serializer(), "Export" to Export.serializer(), "Flush" to Flush.serializer(),
             "KeptOutput" to KeptOutput.serializer(), "NotDelegated" to NotDelegated.serializer(),
