@@ -193,7 +193,8 @@ def _table(bundle: Bundle, records: Sequence[Record]) -> Table:
 def _accuracy(file: str, accuracy: Accuracy) -> str:
     top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.1%}"
     crops = f", {accuracy.crops} crops" if accuracy.crops > 1 else ""
-    own = f"{file} in {accuracy.engine}: top-1 {proportion_text(accuracy.top1, accuracy.videos)}{top5}: {accuracy.dataset}{crops}"
+    on = f" on {accuracy.processor}" if accuracy.processor else ""
+    own = f"{file} in {accuracy.engine}{on}: top-1 {proportion_text(accuracy.top1, accuracy.videos)}{top5}: {accuracy.dataset}{crops}"
     against = accuracy.against_float32
     return own if against is None else f"{own}\n{file} against {against.file}: {against_text(against)}"
 

@@ -31,7 +31,7 @@ class EvaluationData:
         ClipstepError: a number is out of range.
     """
 
-    path: Path
+    path: Path | str
     """The folder of the data set."""
     split: int = 1
     """Which split of it."""
@@ -82,6 +82,7 @@ def evaluation_of(options: ExportOptions, spec: NetworkSpec) -> Evaluate | None:
     data = options.evaluate
     if data is None:
         return None
+    path = Path(data.path)
     if spec.input.kind != "video":
         raise ClipstepError("--evaluate is for networks that take videos", got=f"a network of {spec.input.kind}", fix="leave --evaluate out")
     try:  # Against the arrows: reading labelled videos is the business of training.
@@ -90,13 +91,13 @@ def evaluation_of(options: ExportOptions, spec: NetworkSpec) -> Evaluate | None:
         raise ClipstepError(f"--evaluate needs {error.name}, which is not installed", fix=install_extra("training")) from error
     training = spec.provenance.training if isinstance(spec.provenance, RunProvenance) else {}
     what = spec.provenance.source or "the network"
-    data_set = read_unseen(data.path, data.split, data.layout, spec.labels, training, what, allow_leakage=data.allow_leakage)
+    data_set = read_unseen(path, data.split, data.layout, spec.labels, training, what, allow_leakage=data.allow_leakage)
 
     def evaluate(folder: Path, progress: ProgressReporter) -> EvaluatedArtifacts:
         with Bundle.open(folder, lazily=True) as bundle:
             reasons = {artifact.file: _why_not(artifact) for artifact in bundle.manifest.artifacts}
             runnable = [artifact for artifact in bundle.manifest.artifacts if reasons[artifact.file] is None]
-            found = evaluate_artifacts(bundle, runnable, data.path, data_set, data.drift_steps, progress) if runnable else ({}, {})
+            found = evaluate_artifacts(bundle, runnable, path, data_set, data.drift_steps, progress) if runnable else ({}, {})
         return EvaluatedArtifacts(found[0], {file: why for file, why in reasons.items() if why is not None}, found[1], data_set.warnings)
 
     return evaluate

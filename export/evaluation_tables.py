@@ -19,7 +19,7 @@ def evaluation_lines(evaluated: EvaluatedArtifacts, artifacts: Sequence[Artifact
     compared = {file: accuracy.against_float32 for file, accuracy in evaluated.accuracies.items() if accuracy.against_float32 is not None}
     for first in list(evaluated.accuracies.values())[:1]:
         skipped = f", {first.skipped_videos} more skipped" * bool(first.skipped_videos)
-        yield f"accuracy on {counted(first.videos, 'video')} of {first.dataset}{skipped}"
+        yield f"accuracy on {counted(first.videos, 'video')} of {first.dataset}{skipped}, measured on {first.processor}"
         yield _accuracies(evaluated.accuracies)
     for file, against in compared.items():
         yield f"{file} finds the same class as {against.file} after {agreement_text(against)}"

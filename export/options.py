@@ -83,7 +83,7 @@ class ExportOptions:
         self._check_precisions()
         self._check_tuning()
         self._check_format_versions()
-        self._check_accuracy_drop()
+        self._check_evaluation()
         if self.window is not None and self.stream is None:
             raise ClipstepError("--window is for a stream", got="no --stream", fix="add --stream K, the new frames of a step")
 
@@ -150,8 +150,10 @@ class ExportOptions:
         if self.tune is not None and self.form == "3d":
             raise ClipstepError("--tune does nothing with --form 3d, which has one variant", fix="leave one of them out")
 
-    def _check_accuracy_drop(self) -> None:
-        """Check that `max_accuracy_drop` is a number of points, and that there will be something to measure and to compare it with."""
+    def _check_evaluation(self) -> None:
+        """Check that `max_accuracy_drop` is a number of points, and that there will be something to measure and to compare with."""
+        if self.evaluate is not None and not isinstance(self.evaluate, EvaluationData):
+            raise ClipstepError("evaluate is a value of EvaluationData", got=repr(self.evaluate)[:80], expected="such as EvaluationData('fight')")
         most = self.max_accuracy_drop
         if most is None:
             return

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from clipstep.network.videos import read_subclips
-from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle import Bundle, this_machine
 from clipstep.runtime.bundle.manifest import Accuracy, AgainstFloat32, Artifact, Input
 from clipstep.runtime.command_line.confidence_interval import paired_interval, wilson_interval
 from clipstep.runtime.command_line.terminal import ProgressReporter
@@ -83,6 +83,7 @@ def evaluate_artifacts(
             top1=top_k_share(predicted, 1),
             top5=top_five_share(predicted, bundle.manifest.labels),
             skipped_videos=len(skipped),
+            processor=this_machine(),
             against_float32=against,
         )
     return accuracies, dict(skipped)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from clipstep.runtime.bundle import MANIFEST, Bundle, is_bundle
+from clipstep.runtime.bundle import MANIFEST, Bundle, is_bundle, this_machine
 from clipstep.runtime.bundle.manifest import Accuracy
 from clipstep.runtime.bundle.recording import check_recordable, record_accuracy
 from clipstep.runtime.command_line.confidence_interval import wilson_interval
@@ -131,6 +131,7 @@ def _record(what: Path, engine: str, precision: str, data: str, crops: int, summ
         top1=summary["top1"],
         top5=summary["top5"],
         skipped_videos=len(summary["skipped_videos"]),
+        processor=this_machine(),
     )
     record_accuracy(bundle, bundle.artifact(engine_info(engine).target, precision=precision).file, accuracy)
 

@@ -23,10 +23,20 @@ def accuracy_body(report: Report) -> Html | None:
     parts = []
     if noted:
         rows = [
-            [file, a.engine, _percent(a.top1), _interval(a.top1, a.videos), _percent(a.top5), number(a.videos, 0), number(a.crops, 0), a.dataset]
+            [
+                file,
+                a.engine,
+                a.processor or "-",
+                _percent(a.top1),
+                _interval(a.top1, a.videos),
+                _percent(a.top5),
+                number(a.videos, 0),
+                number(a.crops, 0),
+                a.dataset,
+            ]
             for file, a in noted
         ]
-        headings = ("artifact", "engine", "top-1", "95% interval", "top-5", "videos", "crops", "data set")
+        headings = ("artifact", "engine", "processor", "top-1", "95% interval", "top-5", "videos", "crops", "data set")
         best, accuracy = max(noted, key=lambda item: item[1].top1)
         parts += [
             paragraph(f"{best} is right for {proportion_text(accuracy.top1, accuracy.videos)}", class_="finding"),

@@ -150,7 +150,9 @@ def _show_interface(interface: Interface, console: Console) -> None:
 
 
 def _artifact(item: Artifact) -> str:
-    right = f"; top-1 {proportion_text(item.accuracy.top1, item.accuracy.videos)} of {item.accuracy.dataset}" if item.accuracy else ""
+    accuracy = item.accuracy
+    on = f", on {accuracy.processor}" if accuracy and accuracy.processor else ""
+    right = f"; top-1 {proportion_text(accuracy.top1, accuracy.videos)} of {accuracy.dataset}{on}" if accuracy else ""
     tools = ", ".join(f"{tool} {version}" for tool, version in item.tool_versions.items())
     return (
         f"{item.file}: {item.target}, {item.form}, {item.precision}, {item.input_dtype} frames, for {item.platform}; "

@@ -3,7 +3,9 @@
 import io
 import json
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.benchmarks import Record, html_report
-from clipstep.export import EvaluationData, ExportOptions, ExportResult, export, export_network
+from clipstep.export import EvaluationData, ExportOptions, ExportResult, export, export_network, network_of_module
 from clipstep.export.evaluating import check_accuracy_drop, evaluation_of
 from clipstep.export.evaluation_tables import evaluation_lines
+from clipstep.network import Joints
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import Bundle, ClipstepError, StepModel, StepOutputs, VideoError, isolated_engine
 from clipstep.runtime.bundle import this_machine
 from clipstep.runtime.bundle.manifest import Accuracy
 from clipstep.runtime.command_line.terminal import new_console, no_progress, print_table
-from clipstep.training import evaluate
+from clipstep.training import evaluate, read_data_set
 from clipstep.training.artifact_accuracy import exact_for
 from clipstep.training.data.encode import write_video
+from clipstep.training.data.trained_on import KEY, TrainedOn
 from clipstep.training.drift import measure_drift
 from clipstep.training.run import Run
 
@@ -129,7 +133,7 @@ def test_an_export_notes_what_each_artifact_reaches(exported: ExportResult, data
         accuracy = accuracy_of(exported.bundle, file)
         right = [int(logits[name][-1].argmax()) == label for name, label in zip(USABLE, labels, strict=True)]
         assert accuracy is not None and accuracy.top1 == sum(right) / 5 and accuracy.videos == 5 and accuracy.skipped_videos == 1
-        assert (accuracy.dataset, accuracy.crops, accuracy.top5) == (f"{data}, val.csv", 1, None)
+        assert (accuracy.dataset, accuracy.crops, accuracy.top5, accuracy.processor) == (f"{data}, val.csv", 1, None, this_machine())
         assert (accuracy.against_float32 is None) == (file != "step-float16.pte")
     coreml = {artifact.file for artifact in exported.manifest.artifacts if artifact.target == "coreml"}
     assert exported.evaluated is not None and exported.evaluated.not_evaluated == dict.fromkeys(coreml, "Core ML does not run on this computer")
@@ -210,19 +214,22 @@ KNOWN = {"frames": 3, "size": 16, "labels": ("a", "b"), "mean": (0.0,) * 3, "std
 
 
 def test_an_artifact_that_loses_too_much_is_refused(seconds: Path, tmp_path: Path) -> None:
-    out, data = tmp_path / "near.clipstep", EvaluationData(seconds, drift_steps=5)
+    """Nothing is written, and what was there stays."""
+    out = tmp_path / "near.clipstep"
+    known = {**KNOWN, "precisions": ("float32", "float16"), "evaluate": EvaluationData(seconds, drift_steps=5)}
+    result = export(Near().eval(), out, max_accuracy_drop=100, **known)  # type: ignore[arg-type]
+    (accuracy,) = (artifact.accuracy for artifact in result.manifest.artifacts if artifact.precision == "float16")
+    assert accuracy is not None and accuracy.against_float32 is not None
+    against = accuracy.against_float32
+    assert (against.top1, against.top1_change, against.lost_videos, against.agreeing_steps) == (1, -1, 4, 0)
+    before = (out / "manifest.json").read_bytes()
     message = (
         r"step-float16\.pte: its top-1 falls by 100\.0 points, from 100\.0% of step\.pte to 0\.0% of 4 videos "
         r"\(95% interval of the fall 30\.7 to 100\.0 points\); expected a fall of at most 99 points"
     )
     with pytest.raises(ClipstepError, match=message):
-        export(Near().eval(), out, precisions=("float32", "float16"), evaluate=data, max_accuracy_drop=99, **KNOWN)  # type: ignore[arg-type]
-    assert list(tmp_path.iterdir()) == []
-    result = export(Near().eval(), out, precisions=("float32", "float16"), evaluate=data, max_accuracy_drop=100, **KNOWN)  # type: ignore[arg-type]
-    (against,) = (
-        artifact.accuracy.against_float32 for artifact in result.manifest.artifacts if artifact.precision == "float16" and artifact.accuracy
-    )
-    assert against is not None and (against.top1, against.top1_change, against.lost_videos, against.agreeing_steps) == (1, -1, 4, 0)
+        export(Near().eval(), out, max_accuracy_drop=99, force=True, **known)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == [out] and (out / "manifest.json").read_bytes() == before
 
 
 def test_a_fall_is_held_to_the_limit_in_points(exported: ExportResult) -> None:
@@ -298,6 +305,27 @@ def test_bad_labelled_data_is_refused_before_the_work(
     assert code == 2 and "--split does nothing without --evaluate" in error
 
 
+def test_videos_that_the_network_was_trained_on_are_refused(data: Path, pooled_run: Run) -> None:
+    tested = read_data_set(data).test
+    spec = replace(pooled_run, info=replace(pooled_run.info, training={KEY: TrainedOn.of(tested[:2]).values()})).spec("runs/pooled")
+    with pytest.raises(ClipstepError, match=r"runs/pooled: data leakage; got runs/pooled was trained on 2 of the 6 test videos: a\.mp4, b\.mp4"):
+        evaluation_of(ExportOptions(evaluate=EvaluationData(data)), spec)
+    assert evaluation_of(ExportOptions(evaluate=EvaluationData(data, allow_leakage=True)), spec) is not None
+
+
+def test_what_an_evaluation_needs(seconds: Path, pooled_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of videos, and the libraries of training."""
+    options = ExportOptions(evaluate=EvaluationData(seconds))
+    joints = network_of_module(nn.Identity().eval(), frames=3, labels=("a", "b"), mean=(0.0,) * 3, std=(1.0,) * 3, fps=25, input=Joints(5))
+    with pytest.raises(ClipstepError, match="--evaluate is for networks that take videos; got a network of joints"):
+        evaluation_of(options, joints)
+    with pytest.raises(ClipstepError, match=r"evaluate is a value of EvaluationData; got 'fight'; expected such as EvaluationData\('fight'\)"):
+        ExportOptions(evaluate="fight")  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "clipstep.training.artifact_accuracy", None)
+    with pytest.raises(ClipstepError, match=r"--evaluate needs .*, which is not installed; pip install .*\[training\]"):
+        evaluation_of(options, pooled_run.spec())
+
+
 def test_videos_that_are_all_too_short_are_an_error(data: Path, pooled_run: Run, tmp_path: Path) -> None:
     shorts = Path(shutil.copytree(data, tmp_path / "shorts"))
     (shorts / "val.csv").write_text("videos/short.mp4,other\n")
@@ -320,7 +348,7 @@ def test_the_command_prints_what_was_found_and_what_was_not_evaluated(exported: 
     assert accuracy is not None and accuracy.against_float32 is not None
     against = accuracy.against_float32
     low, high = (100 * end for end in against.top1_change_interval)
-    assert f"accuracy on 5 videos of {accuracy.dataset}, 1 more skipped" in printed
+    assert f"accuracy on 5 videos of {accuracy.dataset}, 1 more skipped, measured on {this_machine()}" in printed
     assert f"5 videos say no more than this of the top-1 of step-float16.pte against step.pte: {100 * against.top1_change:+.1f} points" in printed
     assert f"(95% interval {low:+.1f} to {high:+.1f})" in printed
     assert f"finds the same class as step.pte after {against.agreeing_steps} of 15 steps" in printed

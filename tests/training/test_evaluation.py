@@ -20,7 +20,7 @@ from rich.console import Console
 
 from clipstep.network.videos import read_subclips
 from clipstep.runtime import ClipstepError, StepModel, StepOutputs, VideoError, read_frames
-from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.bundle import Bundle, this_machine
 from clipstep.runtime.bundle.hashes import tree_sha256, tree_size
 from clipstep.runtime.resize import Box
 from clipstep.training.cli import evaluate_command
@@ -328,6 +328,7 @@ def test_the_accuracy_is_recorded_in_the_manifest(engine: str, file: str, other:
         "top1": summary["top1"],
         "top5": None,
         "skipped_videos": 0,
+        "processor": this_machine(),
         "against_float32": None,
     }
     before, after = (json.loads((folder / "manifest.json").read_text()) for folder in (bundle_path, copy))

@@ -142,6 +142,8 @@ class Accuracy(Model):
     top5: Share | None
     skipped_videos: Count = 0
     """How many other videos of the list could not be used, such as those that are too short."""
+    processor: Literal["any", "arm64", "x86_64"] | None = None
+    """The processor that it was evaluated on, `any` if it is none of the others. Engines add up in float16 on some and in float32 on others."""
     against_float32: AgainstFloat32 | None = None
     """The comparison with a float32 artifact; None for artifacts of float32, and where it was not measured."""
 

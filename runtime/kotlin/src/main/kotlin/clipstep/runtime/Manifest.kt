@@ -204,7 +204,10 @@ data class AgainstFloat32(
     }
 }
 
-/** The accuracy of an artifact in its own engine on the videos of a test list, and the comparison with a float32 artifact where that was made. */
+/**
+ * The accuracy of an artifact in its own engine on the videos of a test list, on that [processor], and the comparison with a float32 artifact where
+ * that was made.
+ */
 @Serializable
 data class Accuracy(
     val dataset: String,
@@ -214,8 +217,13 @@ data class Accuracy(
     val top1: Double,
     val top5: Double?,
     @SerialName("skipped_videos") val skippedVideos: Int = 0,
+    val processor: String? = null,
     @SerialName("against_float32") val againstFloat32: AgainstFloat32? = null,
-)
+) {
+    init {
+        processor?.let { one("processor", it, "any", "arm64", "x86_64") }
+    }
+}
 
 /** What the engine executes on ARM64 for one step with one thread, counted rather than timed. */
 @Serializable

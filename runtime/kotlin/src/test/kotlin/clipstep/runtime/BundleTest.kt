@@ -46,7 +46,7 @@ class BundleTest {
             "lost_videos": 1, "steps": 9, "agreeing_steps": 8, "agreement_interval": [0.5, 0.9], "drift_steps": 1000,
             "drift": [{"output": "logits", "first_tenth": 0.001, "last_tenth": 0.002}]}"""
         fun noted(comparison: String): File = folder.newFolder().let { empty -> Prepared.bundle.copyRecursively(empty, overwrite = true); empty }.also { bundle ->
-            val accuracy = """{"dataset": "d", "engine": "executorch", "videos": 4, "crops": 1, "top1": 0.5, "top5": null, "skipped_videos": 2,
+            val accuracy = """{"dataset": "d", "engine": "executorch", "videos": 4, "crops": 1, "top1": 0.5, "top5": null, "skipped_videos": 2, "processor": "arm64",
                 "against_float32": $comparison}"""
             edit(bundle) { values ->
                 val artifact = values.getValue("artifacts").jsonArray.first().jsonObject
@@ -54,7 +54,7 @@ class BundleTest {
             }
         }
         val accuracy = Bundle.open(noted(against)).manifest.artifacts.single().accuracy!!
-        assertEquals(listOf(0.5, 2), listOf(accuracy.top1, accuracy.skippedVideos))
+        assertEquals(listOf(0.5, 2, "arm64"), listOf(accuracy.top1, accuracy.skippedVideos, accuracy.processor))
         assertEquals(listOf(-0.7, 0.3), accuracy.againstFloat32!!.top1ChangeInterval)
         assertEquals(listOf(Drift("logits", 0.001, 0.002)), accuracy.againstFloat32.drift)
         assertExplains("mood") { Bundle.open(noted(against.replaceFirst("{", "{\"mood\": 1, "))) }
