@@ -6,7 +6,7 @@ from rich.table import Table
 
 from clipstep.export.evaluating import EXACT, EvaluatedArtifacts
 from clipstep.runtime.bundle.manifest import Accuracy, AgainstFloat32, Artifact
-from clipstep.runtime.command_line.accuracy_text import agreement_text, change_interval_text, change_text, points
+from clipstep.runtime.command_line.accuracy_text import agreement_text, change_interval_text, points
 from clipstep.runtime.command_line.confidence_interval import wilson_interval
 from clipstep.runtime.command_line.terminal import new_table
 from clipstep.runtime.wording import counted
@@ -29,10 +29,17 @@ def evaluation_lines(evaluated: EvaluatedArtifacts, artifacts: Sequence[Artifact
         yield _drifts(compared)
     for file, against in compared.items():
         videos = counted(evaluated.accuracies[file].videos, "video")
-        yield f"{videos} say no more than this of the top-1 of {file} against {against.file}: {change_text(against)}"
+        between = _between(*against.top1_change_interval)
+        yield f"{videos} tell no more than this: {file}'s top-1 may be {between} that of {against.file} (95% interval)"
     lower = {artifact.file for artifact in artifacts if artifact.precision != EXACT} if max_accuracy_drop is not None else ()
     for file, reason in evaluated.not_evaluated.items():
         yield f"{file}: not evaluated{', and not held to --max-accuracy-drop' * (file in lower)}: {reason}"
+
+
+def _between(low: float, high: float) -> str:
+    """Return an interval of a change in words, such as `from 3.4 points below to 6.8 points above`."""
+    ends = (f"{abs(100 * end):.1f} points {'below' if end < 0 else 'above'}" for end in (low, high))
+    return f"from {' to '.join(ends)}"
 
 
 def _accuracies(accuracies: Mapping[str, Accuracy]) -> Table:

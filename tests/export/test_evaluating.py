@@ -349,8 +349,9 @@ def test_the_command_prints_what_was_found_and_what_was_not_evaluated(exported: 
     against = accuracy.against_float32
     low, high = (100 * end for end in against.top1_change_interval)
     assert f"accuracy on 5 videos of {accuracy.dataset}, 1 more skipped, measured on {this_machine()}" in printed
-    assert f"5 videos say no more than this of the top-1 of step-float16.pte against step.pte: {100 * against.top1_change:+.1f} points" in printed
-    assert f"(95% interval {low:+.1f} to {high:+.1f})" in printed
+    assert low < 0 < high and f"{100 * against.top1_change:+.1f}  {low:+.1f} to {high:+.1f}" in printed
+    said = f"may be from {-low:.1f} points below to {high:.1f} points above that of step.pte (95% interval)"
+    assert f"5 videos tell no more than this: step-float16.pte's top-1 {said}" in printed
     assert f"finds the same class as step.pte after {against.agreeing_steps} of 15 steps" in printed
     assert f"largest errors against float32 in {STEPS} steps in a row" in printed and f"{against.drift[1].last_tenth:.2%}" in printed
     assert "step-float32.mlpackage: not evaluated, and not held to --max-accuracy-drop: Core ML does not run on this computer" in printed
