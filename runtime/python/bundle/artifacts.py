@@ -33,6 +33,8 @@ Difference = Annotated[float, Field(ge=-1, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 AtLeast = Annotated[str, Field(pattern=r"^>=[0-9]+(\.[0-9]+)*$")]
+Platform = Literal["any", "arm64", "x86_64"]
+"""A processor as manifests call it; `any` is every one, or one that is none of the others."""
 Target = Annotated[str, AfterValidator(_target), WithJsonSchema({"enum": list(TARGETS), "type": "string"})]
 """The name of a target, an entry of `clipstep.runtime.targets.TARGETS`."""
 
@@ -142,7 +144,7 @@ class Accuracy(Model):
     top5: Share | None
     skipped_videos: Count = 0
     """How many other videos of the list could not be used, such as those that are too short."""
-    processor: Literal["any", "arm64", "x86_64"] | None = None
+    processor: Platform | None = None
     """The processor that it was evaluated on, `any` if it is none of the others. Engines add up in float16 on some and in float32 on others."""
     against_float32: AgainstFloat32 | None = None
     """The comparison with a float32 artifact; None for artifacts of float32, and where it was not measured."""
@@ -202,7 +204,7 @@ class Artifact(Model):
     """One artifact: a file, or for Core ML a folder, of one target."""
 
     target: Target
-    platform: Literal["any", "arm64", "x86_64"]
+    platform: Platform
     form: Literal["3d", "lowered"]
     precision: Precision
     file: Annotated[str, AfterValidator(inside)]

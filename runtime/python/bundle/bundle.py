@@ -11,6 +11,7 @@ from types import TracebackType
 
 from pydantic import ValidationError
 
+from clipstep.runtime.bundle.artifacts import Platform
 from clipstep.runtime.bundle.contents import BundleError, Contents, Folder, is_clutter, open_contents, reading
 from clipstep.runtime.bundle.format_version import check_version, malformed_fix, validated
 from clipstep.runtime.bundle.hashes import file_digest, tree_digest
@@ -263,9 +264,10 @@ def is_bundle(path: Path) -> bool:
     return (path / MANIFEST).is_file() or (path.suffix == ".zip" and path.is_file())
 
 
-def this_machine() -> str:
+def this_machine() -> Platform:
     """Return this computer's processor as manifests call it, `arm64` or `x86_64`, or `any` for one that no artifact is made for."""
-    return {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), "any")
+    known: dict[str, Platform] = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+    return known.get(platform.machine(), "any")
 
 
 def _parts(file: str, names: Sequence[str]) -> list[str]:
