@@ -17,7 +17,6 @@ from clipstep.runtime.install_hints import install_extra
 from clipstep.runtime.isolated_engine import runs_here
 
 if TYPE_CHECKING:
-    from clipstep.export.options import ExportOptions
     from clipstep.network.spec import NetworkSpec
 
 EXACT = "float32"
@@ -72,17 +71,13 @@ Evaluate = Callable[[Path, ProgressReporter], EvaluatedArtifacts]
 """A function that evaluates the artifacts of the bundle in a folder, each stage inside the context that the reporter returns."""
 
 
-def evaluation_of(options: ExportOptions, spec: NetworkSpec) -> Evaluate | None:
-    """Read the labelled videos, before the long work of an export, and return the function that evaluates artifacts on them; None if none are given.
+def evaluation_of(data: EvaluationData, spec: NetworkSpec) -> Evaluate:
+    """Read the lists of the labelled videos, before the long work of an export, and return the function that evaluates artifacts on them.
 
     Raises:
         ClipstepError: the network takes no videos; the data set is malformed or has other classes, or the network was trained on its test
             videos; or a library that this needs is not installed.
     """
-    data = options.evaluate
-    if data is None:
-        return None
-    path = Path(data.path)
     if spec.input.kind != "video":
         raise ClipstepError("--evaluate is for networks that take videos", got=f"a network of {spec.input.kind}", fix="leave --evaluate out")
     try:  # Against the arrows: reading labelled videos is the business of training.
@@ -90,7 +85,7 @@ def evaluation_of(options: ExportOptions, spec: NetworkSpec) -> Evaluate | None:
     except ModuleNotFoundError as error:
         raise ClipstepError(f"--evaluate needs {error.name}, which is not installed", fix=install_extra("training")) from error
     training = spec.provenance.training if isinstance(spec.provenance, RunProvenance) else {}
-    what = spec.provenance.source or "the network"
+    what, path = spec.provenance.source or "the network", Path(data.path)
     data_set = read_unseen(path, data.split, data.layout, spec.labels, training, what, allow_leakage=data.allow_leakage)
 
     def evaluate(folder: Path, progress: ProgressReporter) -> EvaluatedArtifacts:

@@ -125,7 +125,10 @@ def _export(
     progress: ProgressReporter,
 ) -> ExportResult:
     check_overwrite(out, BUNDLE, force=force)
-    evaluate = evaluation_of(options, spec)
+    evaluate = None
+    if options.evaluate is not None:
+        with progress("reading the lists of labelled videos", True):
+            evaluate = evaluation_of(options.evaluate, spec)
     if not options.keep_going or len(options.targets) == 1:  # Otherwise the others are written.
         _raise({name: error for name in options.targets if (error := too_large(spec.module, name)) is not None})
     window = window_frames(options.window, spec.fps, options.stream) if options.window is not None and options.stream is not None else None
