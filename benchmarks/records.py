@@ -11,8 +11,8 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
-LANES = {"float32": 4, "float16": 8}
-"""How many numbers of a precision an ARM64 vector register holds."""
+LANES = {"float32": 4, "float16": 8, "int8": 16}
+"""How many numbers of a precision an ARM64 vector register holds, and so how many products an instruction adds up at most."""
 SPINNING = ", spinning threads"
 """Suffix of the name of an artifact that is measured a second time, with threads that wait busily between steps."""
 

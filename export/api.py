@@ -45,6 +45,7 @@ def export(
     targets: Sequence[str] = TARGETS,
     platforms: Sequence[str] = ("any",),
     precisions: Sequence[str] = (),
+    calibration: Sequence[Path | str] = (),
     form: str = "auto",
     input_dtype: str = "auto",
     stream: int | None = None,
@@ -82,8 +83,9 @@ def export(
         input: what a frame is, if not RGB: `clipstep.network.Images` of other channels, or `clipstep.network.Joints` of skeletons.
         targets: the names of targets, of `clipstep.export.targets.TARGETS`; by default all.
         platforms: the processors that the artifacts are optimised for, out of `any`, `arm64` and `x86_64`.
-        precisions: `float32` or `float16`, or both, for every target, or for one of them as in `executorch=float16`; a target for which none is
-            given has its default ones: Core ML both, the others float32.
+        precisions: some of `float32`, `float16` and `int8` for every target, or for one of them as in `executorch=float16`; a target for which none
+            is given has its default ones: Core ML float32 and float16, the others float32.
+        calibration: videos, or folders of them, on which the ranges of the values of int8 artifacts are found, beside `sample`.
         form: `auto`, `lowered` (operators of rank 4 or less) or `3d` (as trained, for onnx alone).
         input_dtype: the type of the frames that the artifacts take: `auto`, `uint8` or `float32`.
         stream: the number of new frames of a step, in place of a whole subclip; predictions are then from all frames so far.
@@ -123,6 +125,7 @@ def export(
         stream=stream,
         platforms=_names("platforms", platforms),
         precisions=_names("precisions", precisions),
+        calibration=calibration,
         tune=tune_by_measuring() if tune else None,
         window=window,
         output=output,

@@ -80,7 +80,7 @@ class FixedSize(click.types.IntParamType):
         "A network of your own": (*MODEL_OPTIONS, "output", "keep_outputs", "output_kind"),
         "A clip network as a stream": ("stream", "window"),
         "Artifacts": (
-            *("targets", "precisions", "form", "platforms", "tune", "explain", "input_dtype"),
+            *("targets", "precisions", "calibration", "form", "platforms", "tune", "explain", "input_dtype"),
             *(version.option for version in FORMAT_VERSIONS),
         ),
         "Their accuracy": ("evaluate", "split", "layout", "allow_leakage", "drift_steps", "max_accuracy_drop"),
@@ -154,6 +154,15 @@ class FixedSize(click.types.IntParamType):
     f"[default: {'; '.join(f'{t.name} {_listed(t.default_precisions)}' for t in TARGETS.values())}]",
 )
 @click.option(
+    "--calibrate",
+    "calibration",
+    multiple=True,
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="A video, or a folder of videos, on which the ranges of the values of int8 artifacts are found, beside the golden frames; may be given "
+    "several times.",
+)
+@click.option(
     "--form",
     type=click.Choice(FORMS),
     default="auto",
@@ -215,6 +224,7 @@ def export_command(
     model: str | None,
     targets: tuple[str, ...],
     precisions: tuple[str, ...],
+    calibration: tuple[Path, ...],
     form: str,
     platforms: tuple[str, ...],
     tune: bool,
@@ -251,6 +261,7 @@ def export_command(
         stream=stream,
         platforms=tuple(dict.fromkeys(platforms)),
         precisions=tuple(dict.fromkeys(precisions)),
+        calibration=calibration,
         tune=tune_by_measuring() if tune else None,
         window=window,
         output_kind=output_kind,

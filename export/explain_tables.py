@@ -26,7 +26,7 @@ def explanations(program: StepProgram, artifacts: Sequence[Artifact]) -> Iterato
 def _variant(artifact: Artifact) -> str:
     """Return the variant that tuning chose, or else the default of the artifact's platform."""
     target = TARGETS[artifact.target]
-    return artifact.tuning.chosen if artifact.tuning else target.default_variant(artifact.platform)
+    return artifact.tuning.chosen if artifact.tuning else target.default_variant(artifact.platform, artifact.precision)
 
 
 def table_of(title: str, layers: Sequence[LoweredLayer]) -> Table:

@@ -41,6 +41,8 @@ class ExportOptions:
     precisions: Sequence[str] = ()
     """The precisions to write, each `PRECISION` for every target or `TARGET=PRECISION` for one of them. A target for which none is given is written
     in its default ones."""
+    calibration: Sequence[Path | str] = ()
+    """Videos, or folders of them, on which the ranges of values of int8 artifacts are found, beside the sample frames."""
     tune: Tune | None = None
     """If given, it measures all variants of an artifact, and the cheapest is kept."""
     window: float | None = None
@@ -81,6 +83,7 @@ class ExportOptions:
         self._check_values()
         self._check_targets()
         self._check_precisions()
+        self._check_calibration()
         self._check_tuning()
         self._check_format_versions()
         self._check_evaluation()
@@ -135,6 +138,15 @@ class ExportOptions:
                         expected=f"{name} in {either(TARGETS[name].precisions)}",
                         fix=f"ask for it by target: {' '.join(f'--precision {other}={precision}' for other in others)}" if others else None,
                     )
+
+    def _check_calibration(self) -> None:
+        """Check that `calibration` has an effect."""
+        if isinstance(self.calibration, str | Path):
+            raise ClipstepError("calibration is a list of videos", got=repr(self.calibration), expected=f"[{self.calibration!r}]")
+        if self.calibration and not any("int8" in self.precisions_of(name) for name in self.targets):
+            raise ClipstepError(
+                "--calibrate is for artifacts of int8", got="none of them", fix="add --precision executorch=int8, or leave --calibrate out"
+            )
 
     def _check_tuning(self) -> None:
         """Check that `platforms` and `tune` have an effect on these targets, and that tuning is for a given processor."""

@@ -83,7 +83,8 @@ def check_artifact(
             _check(load_for_verification(target, path, exact, worker), path, "float32", interface, golden)
         return _check(load_for_verification(target, path, None, worker), path, precision, interface, golden)
     except ClipstepError as error:
-        raise ParityError(f"{path.name}: {error}") from error
+        fix = "256 numbers are too few for the ranges of this network's values: take float16" if precision == "int8" else None
+        raise ParityError(f"{path.name}: {error}", fix=fix) from error
 
 
 def _check(engine: Engine, path: Path, precision: str, interface: Interface, golden: GoldenSteps) -> GoldenErrors:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from clipstep.export.calibration import calibration_of
 from clipstep.export.contract import too_large
 from clipstep.export.evaluating import EvaluatedArtifacts, check_accuracy_drop, evaluation_of
 from clipstep.export.explained import explained
@@ -139,6 +140,7 @@ def _export(
                 infer_output_kind(options.output_kind, program, program.step(*program.inputs)[0].numpy())
         if options.input_dtype == "uint8" and spec.input.dtype == "float32":
             raise ClipstepError("--input uint8 is not for this network", got=f"{spec.input.kind} of float32", expected="--input float32, or auto")
+        program = replace(program, calibration=calibration_of(spec, program, options.calibration))
         given = replace(program, frames=program.frames.float()) if options.input_dtype == "float32" else program
         graphs = Graphs(given)
         with library_context():

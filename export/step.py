@@ -90,6 +90,8 @@ class StepProgram:
     """The shapes of the outputs that are kept beside the logits and the states, by name."""
     input: NetworkInput = VIDEO
     """What a frame is."""
+    calibration: tuple[Tensor, ...] = ()
+    """Videos, beside the sample, for whose ranges of values an artifact of int8 is made, each as its subclips `(S, T, H, W, 3)`."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

@@ -35,10 +35,10 @@ class Variant:
     profile: EngineProfile
 
 
-def variants_of(target: Target, form: str, platform: str) -> list[Variant]:
-    """Return a target's variants of that form (`auto` for any) on a platform, the default first."""
+def variants_of(target: Target, form: str, platform: str, precision: str = "float32") -> list[Variant]:
+    """Return a target's variants of that form (`auto` for any) on a platform in a precision, the default first."""
     forms = target.forms if form == "auto" else (form,)
-    default = target.default_variant(platform)
+    default = target.default_variant(platform, precision)
     names = [default, *(name for name in target.variants if name != default)]
     lowered = [Variant(name, "lowered", target.variants[name]) for name in names] if "lowered" in forms else []
     return [*lowered, *([Variant("3d", "3d", target.variants[default])] if "3d" in forms else [])]
@@ -84,7 +84,7 @@ class VariantWriter:
 
     def write(self, target: Target, platform: str, precision: str, interface: Interface, path: Path) -> Written:
         """Write `path` as the default variant or, with `options.tune`, as the cheapest one; of variants that give the same file, one is measured."""
-        variants = {variant.name: variant for variant in variants_of(target, self.options.form, platform)}
+        variants = {variant.name: variant for variant in variants_of(target, self.options.form, platform, precision)}
         if self.options.tune is None or not target.platforms:
             default = next(iter(variants.values()))
             return Written(default, self._write(target, default, precision, interface, path), None)

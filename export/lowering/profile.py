@@ -17,6 +17,9 @@ class EngineProfile:
     gemm: bool
     """Direct convolution kernels are slow for few input channels, or for a number of output channels that is no multiple of 8. Such
     convolutions are written as im2col and matrix products (GEMM), whose kernels compute several pixels at a time."""
+    linear_layers: bool = False
+    """A convolution written as a GEMM is a linear layer with a bias, whose input has a row for each pixel. Otherwise the im2col matrix has a
+    column for each pixel, and a row of ones for the bias."""
     gemm_per_tap: bool
     """A convolution written as a GEMM has one product for each temporal tap, and the products are added. Otherwise the im2col matrices
     of all taps are concatenated for a single product."""

@@ -30,6 +30,7 @@ COREML = Target(
     writer="clipstep.export.targets.coreml_writer",
     precisions=("float32", "float16"),
     default_precisions=("float32", "float16"),
+    refused_precisions={"int8": "clipstep writes int8 for ExecuTorch alone"},
     input_dtypes=("float32",),
     variants=VARIANTS,
     platforms={},

@@ -25,6 +25,7 @@ VARIANTS = {
     "direct": replace(PROFILE, gemm=False),
     "per-frame": replace(PROFILE, batch_limit=0),
     "no-winograd": replace(PROFILE, winograd=False),
+    "linear-layers": replace(PROFILE, winograd=False, linear_layers=True),
 }
 """The engine profiles that `--tune` measures. The home network takes 108.3 M ARM64 instructions with `gemm`, 114.2 M with `gemm-per-tap`,
 146.5 M with `direct` and 108 M with `per-frame`."""
@@ -33,8 +34,9 @@ VARIANTS = {
 EXECUTORCH = Target(
     info=INFO,
     writer="clipstep.export.targets.executorch_writer",
-    precisions=("float32", "float16"),
+    precisions=("float32", "float16", "int8"),
     variants=VARIANTS,
     platforms={"arm64": "gemm", "x86_64": "gemm-per-tap"},
+    precision_variants={"int8": "linear-layers"},
     tools=("torch", "executorch"),
 )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from clipstep.export.lowering.operators import RESHAPES
+from clipstep.export.targets.quantization import QUANTIZATION
 
 aten = torch.ops.aten
 MOVEMENT = (
@@ -135,7 +136,7 @@ def _converted(node: fx.Node) -> fx.Node:
 
 
 def _copied(placeholder: fx.Node, node: fx.Node) -> fx.Node:
-    placeholder.meta["val"] = node.meta["val"]
+    placeholder.meta.update({key: node.meta[key] for key in ("val", QUANTIZATION) if key in node.meta})
     return placeholder
 
 

@@ -17,8 +17,10 @@ from clipstep.export.targets.executorch_frames import with_converted_frames
 from clipstep.export.targets.executorch_kernels import check_kernels, check_products_are_inside, explaining
 from clipstep.export.targets.executorch_parts import Part, Split, parts_of, split, value_of
 from clipstep.export.targets.float16 import beyond_float16
+from clipstep.export.targets.int8 import quantize
+from clipstep.export.targets.quantization import COMPUTED_IN
 from clipstep.export.targets.xnnpack import Graph
-from clipstep.export.targets.xnnpack_graph import IN_FLOAT32, refusals, xnnpack_graph
+from clipstep.export.targets.xnnpack_graph import refusals, xnnpack_graph
 from clipstep.export.targets.xnnpack_operations import FLOAT32_ONLY
 from clipstep.export.targets.xnnpack_operations import OPERATORS as XNNPACK_OPERATORS
 from clipstep.runtime.artifact_io import METADATA
@@ -45,12 +47,12 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     """
     assert isinstance(graph, fx.GraphModule)
     module, refused = prepared(graph, program.inputs)
-    wide = _in_float32(module, program) if precision == "float16" else {}
+    wide = NARROWED[precision](module, program) if precision in NARROWED else {}
     found = split(module, refused)
     check_products_are_inside(found.reasons)
     parts = parts_of(module, found)
     with explaining(found.outside):
-        delegates = [xnnpack_graph(part.graph, half=precision == "float16") for part in parts]
+        delegates = [xnnpack_graph(part.graph) for part in parts]
         outer = _outer(module, found, parts, delegates)
         edge = to_edge(torch.export.export(outer, program.inputs), constant_methods={METADATA: metadata}, compile_config=EDGE_CONFIG)
         not_delegated = _outside_of_delegates(edge.exported_program().graph)
@@ -76,13 +78,18 @@ def prepared(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> tuple[fx.GraphM
     return module, refused
 
 
-def _in_float32(module: fx.GraphModule, program: StepProgram) -> dict[fx.Node, str]:
-    """Mark the operations that a float16 artifact computes in float32, and return them, each with the reason."""
+def _halve(module: fx.GraphModule, program: StepProgram) -> dict[fx.Node, str]:
+    """Mark the operations that a float16 artifact computes in float16, and return those that it computes in float32, each with the reason."""
     lacking = {node: FLOAT32_ONLY[node.target] for node in module.graph.nodes if node.target in FLOAT32_ONLY}
     wide = beyond_float16(module, program) | lacking
-    for node in wide:
-        node.meta[IN_FLOAT32] = True
+    for node in module.graph.nodes:
+        if node.op == "call_function" and node not in wide:
+            node.meta[COMPUTED_IN] = torch.float16
     return wide
+
+
+NARROWED = {"float16": _halve, "int8": quantize}
+"""For precisions other than float32, the function that marks what is computed in them, and returns what stays in float32, with the reason."""
 
 
 def requires(path: Path, precision: str) -> Requires:

@@ -103,6 +103,8 @@ class Target:
     """The variants of its lowered form by name, the default first: the engine profile of each."""
     platforms: Mapping[str, str]
     """The processors for which an artifact may differ, and the default variant for each; empty if artifacts are the same for all."""
+    precision_variants: Mapping[str, str] = field(default_factory=dict)
+    """The precisions for which another variant is the default, on every processor."""
     tools: tuple[str, ...]
     """The distributions whose versions an artifact records."""
     format_version: FormatVersion | None = None
@@ -128,8 +130,8 @@ class Target:
         parts = ["step", *([precision] if self.default_precisions != (precision,) else []), *([platform] if platform != ANY else [])]
         return "-".join(parts) + self.info.suffix
 
-    def default_variant(self, platform: str) -> str:
-        return self.platforms.get(platform, next(iter(self.variants)))
+    def default_variant(self, platform: str, precision: str = "float32") -> str:
+        return self.precision_variants.get(precision, self.platforms.get(platform, next(iter(self.variants))))
 
     def tool_versions(self) -> dict[str, str]:
         return {tool: version(tool) for tool in self.tools}

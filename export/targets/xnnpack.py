@@ -22,13 +22,18 @@ from clipstep.export.compat.executorch_internals import (
     schema,
     serialize_xnnpack_binary,
 )
+from clipstep.export.targets.quantization import Quantization, quantized_weight
 
 NHWC = (0, 2, 3, 1)
 NO_HANDLE = 65535
+LARGEST_BIAS = 2**30
+"""The largest magnitude of a bias of int32, which leaves room for the sums of products that are added to it."""
 SHORT = 8
 """XNNPACK's transposition kernels move blocks of this many rows and columns."""
-HALF = schema.XNNDatatype.xnn_datatype_fp16
 NONE = flags.XNN_INVALID_VALUE_ID
+Type = torch.dtype | Quantization
+"""What a value is held in: `torch.float32`, `torch.float16`, or int8 with that quantization."""
+DATATYPES = {torch.float32: schema.XNNDatatype.xnn_datatype_fp32, torch.float16: schema.XNNDatatype.xnn_datatype_fp16}
 Clamp = tuple[float, float] | None
 """The bounds that an operation clamps its result to, (lowest, highest), or None."""
 
@@ -53,19 +58,23 @@ class Graph:
     """XNNPACK's operations in the order in which they run. Inputs and outputs are float32."""
 
     def __init__(self) -> None:
-        self.half = False
-        """Whether the operations and constants that are added now are float16; otherwise they are float32."""
+        self.type: Type = torch.float32
+        """The type of the results of the operations, and of the constants, that are added now."""
         self.nodes: list[Any] = []
         self._values: list[Any] = []
+        self._types: list[Type] = []
+        self._scales: dict[int, Any] = {}
         self._inputs: list[int] = []
         self._outputs: list[int] = []
         self._places = [schema.ConstantDataOffset(0, 0)]
+        self._stored_places: dict[str, int] = {}
         self._data = NamedDataStore()
-        self._constants: dict[tuple[tuple[int, ...], bytes, bool], int] = {}
+        self._constants: dict[tuple[tuple[int, ...], bytes, Type, bool], int] = {}
+        self._weights: dict[tuple[tuple[int, ...], bytes, bytes, int], int] = {}
         self._layouts: dict[tuple[int, tuple[int, ...]], int] = {}
         self._reshapes: dict[int, int] = {}
         self._cuts: dict[int, tuple[int, tuple[int, ...]]] = {}
-        self._converted: dict[int, int] = {}
+        self._converted: dict[tuple[int, Type], int] = {}
 
     def prune(self) -> None:
         """Remove the operations whose results are not used."""
@@ -82,7 +91,7 @@ class Graph:
         graph = schema.XNNGraph(
             version="0",
             xnodes=self.nodes,
-            xvalues=[schema.XValue(value) for value in self._values],
+            xvalues=[schema.XValue(self._quantized(value)) for value in self._values],
             num_externs=len(self._inputs) + len(self._outputs),
             input_ids=self._inputs,
             output_ids=self._outputs,
@@ -97,39 +106,51 @@ class Graph:
         return value
 
     def output(self, value: XnnValue | Tensor) -> None:
-        """Make a value the next output, with its axes in order in memory. Elements of float16 are converted after they have moved."""
-        self.half = isinstance(value, XnnValue) and self._values[value.number].datatype == HALF
+        """Make a value the next output, with its axes in order in memory. Elements of another type are converted after they have moved."""
+        self.type = torch.float32
         if isinstance(value, Tensor):
             value = XnnValue(self.constant(value), tuple(value.shape), tuple(range(value.ndim)))
-        value = self.to_layout(value, range(len(value.axes)))
-        self.half = False
-        value = self.converted(value)
+        value = self.converted(self.to_layout(value, range(len(value.axes))), self.type)
         entry = self._values[value.number]
         if entry.flags or entry.constant_buffer_idx:
             value = self.add(schema.XNNCopy, value.memory, value.axes, input_id=value.number)
         self._expose(value.number, flags.XNN_VALUE_FLAG_EXTERNAL_OUTPUT, self._outputs)
 
-    def converted(self, value: XnnValue) -> XnnValue:
-        """Return the value in the type of the operations that are added now, converted if it has the other one."""
-        if self._values[value.number].datatype == self._datatype:
+    def converted(self, value: XnnValue, wanted: Type) -> XnnValue:
+        """Return the value in a type, converted if it has another one."""
+        if self._types[value.number] == wanted:
             return value
-        if value.number not in self._converted:
-            self._converted[value.number] = self.add(schema.XNNConvert, value.memory, value.axes, input_id=value.number).number
-        return XnnValue(self._converted[value.number], value.memory, value.axes)
+        key = (value.number, wanted)
+        if key not in self._converted:
+            self.type, before = wanted, self.type
+            self._converted[key] = self.add(schema.XNNConvert, value.memory, value.axes, input_id=value.number).number
+            self.type = before
+        return XnnValue(self._converted[key], value.memory, value.axes)
 
-    def constant(self, tensor: Tensor, packed: bool = False) -> int:
-        """Add a constant that lies in memory in the order of the axes of `tensor`, and return its number.
+    def constant(self, tensor: Tensor, packed: bool = False, kind: Type | None = None) -> int:
+        """Add a constant that lies in memory in the order of the axes of `tensor`, of the current type or of `kind`, and return its number.
 
         Weights that XNNPACK packs are another value than an operand of the same numbers: an operation that reads packed weights crashes.
         """
-        data = tensor.detach().to(torch.float16 if self.half else torch.float32).contiguous().numpy().tobytes()
-        key = (tuple(tensor.shape), data, packed)  # Data of the other type has another length.
+        kind = self.type if kind is None else kind
+        data = kind.integers(tensor.detach()) if isinstance(kind, Quantization) else tensor.detach().to(kind)
+        return self._constant(data, kind, packed)
+
+    def _constant(self, tensor: Tensor, kind: Type, packed: bool) -> int:
+        data = tensor.contiguous().numpy().tobytes()
+        key = (tuple(tensor.shape), data, kind, packed)
         if key not in self._constants:
-            name = hashlib.sha256(data).hexdigest()
+            self._constants[key] = self._value(tensor.shape, place=self._stored(data), like=kind).number
+        return self._constants[key]
+
+    def _stored(self, data: bytes) -> int:
+        """Store the bytes of a constant once, and return their place."""
+        name = hashlib.sha256(data).hexdigest()
+        if name not in self._stored_places:
             self._data.add_named_data(name, data, alignment=CONSTANT_TENSOR_ALIGNMENT)
             self._places.append(schema.ConstantDataOffset(flags.UINT64_MAX, len(data), name))
-            self._constants[key] = self._value(tensor.shape, place=len(self._places) - 1).number
-        return self._constants[key]
+            self._stored_places[name] = len(self._places) - 1
+        return self._stored_places[name]
 
     def product(
         self,
@@ -140,18 +161,47 @@ class Graph:
         memory: Sequence[int],
         axes: Sequence[int],
         clamp: Clamp = None,
+        channels: int = 0,
         **fields: Any,
     ) -> XnnValue:
-        """Add a convolution or a linear layer of constant weights, which lie in memory as in `weight`."""
-        filter_id, bias_id = self.constant(weight, packed=True), NONE if bias is None else self.constant(bias)
+        """Add a convolution or a linear layer of constant weights, which lie in memory as in `weight`, whose axis `channels` is that of the output
+        channels. Weights for a value of int8 are int8, each output channel with its own scale; biases are then int32."""
+        of_input = self._types[x.number]
+        if isinstance(of_input, Quantization):
+            integers, scales = quantized_weight(weight, channels)
+            filter_id = self._per_channel(integers, scales, schema.XNNDatatype.xnn_datatype_qcint8, channels)
+            bias_id = NONE if bias is None else self._bias(bias, scales * of_input.scale)
+        else:
+            filter_id, bias_id = self.constant(weight, packed=True), NONE if bias is None else self.constant(bias)
         return self.add(operation, memory, axes, clamp, input1_id=x.number, filter_id=filter_id, bias_id=bias_id, **fields)
 
-    def add(self, operation: Any, memory: Sequence[int], axes: Sequence[int], clamp: Clamp = None, **fields: Any) -> XnnValue:
-        """Add an operation, with `clamp` fused into it, and return its result."""
-        result = self._value(memory, axes)
+    def _bias(self, bias: Tensor, scales: Tensor) -> int:
+        integers = torch.round(bias.detach().double() / scales.double()).clamp(-LARGEST_BIAS, LARGEST_BIAS).to(torch.int32)
+        return self._per_channel(integers, scales, schema.XNNDatatype.xnn_datatype_qcint32, 0)
+
+    def _per_channel(self, integers: Tensor, scales: Tensor, datatype: Any, axis: int) -> int:
+        """Add weights or biases whose entries along an axis have scales of their own."""
+        data, divisors = (tensor.contiguous().numpy().tobytes() for tensor in (integers, scales.to(torch.float32)))
+        key = (tuple(integers.shape), data, divisors, axis)
+        if key not in self._weights:
+            number = self._value(integers.shape, place=self._stored(data)).number
+            self._values[number].datatype = datatype
+            self._scales[number] = schema.PerChannelQuant([], axis, scale_buffer_idx=self._stored(divisors), num_scales=scales.numel())
+            self._weights[key] = number
+        return self._weights[key]
+
+    def add(
+        self, operation: Any, memory: Sequence[int], axes: Sequence[int], clamp: Clamp = None, like: int | None = None, **fields: Any
+    ) -> XnnValue:
+        """Add an operation, with `clamp` fused into it, and return its result, of the current type or of that of the value `like`."""
+        result = self._value(memory, axes, like=None if like is None else self._types[like])
         bounds = None if clamp is None else schema.OutputMinMax(*(_json(bound) for bound in clamp))
         self.nodes.append(schema.XNode(operation(output_id=result.number, **{"flags": 0, **fields}), NO_HANDLE, bounds))
         return result
+
+    def moved(self, operation: Any, memory: Sequence[int], axes: Sequence[int], source: int, **fields: Any) -> XnnValue:
+        """Add an operation that only moves the elements of the value `source`, and return its result, of the same type."""
+        return self.add(operation, memory, axes, like=source, input_id=source, **fields)
 
     def elementwise(self, operation: Any, value: XnnValue, clamp: Clamp = None, **fields: Any) -> XnnValue:
         """Add an elementwise operation. If `value` is a reshape, the operation is put before it, because the next reshape may undo that reshape."""
@@ -174,7 +224,7 @@ class Graph:
             elif _swaps_short_axes(value.memory, order):
                 moved = self._swapped(value, order)
             else:
-                moved = self.add(schema.XNNStaticTranspose, memory, axes, num_dims=len(order), perm=list(order), input_id=value.number)
+                moved = self.moved(schema.XNNStaticTranspose, memory, axes, value.number, num_dims=len(order), perm=list(order))
             self._layouts[value.number, order] = moved.number
         return XnnValue(self._layouts[value.number, order], tuple(memory), axes)
 
@@ -217,7 +267,8 @@ class Graph:
         if not isinstance(value, XnnValue):
             tensor = value if isinstance(value, Tensor) else Tensor([value])
             tensor = tensor.reshape((1,) * (rank - tensor.ndim) + tuple(tensor.shape)).permute(like.axes)
-            return self.constant(tensor), tuple(tensor.shape)
+            own = Quantization.of(tensor) if isinstance(self.type, Quantization) else self.type
+            return self.constant(tensor, kind=own), tuple(tensor.shape)
         if len(value.axes) < rank:
             value = self.reshape(value, (1,) * (rank - len(value.axes)) + value.shape)
         value = self.to_layout(value, like.axes)
@@ -231,7 +282,7 @@ class Graph:
             return self._reshaped(unshaped, sizes, value.axes)
         source, before = self._cuts.get(value.number, (value.number, (0,) * len(starts)))
         starts = tuple(start + first for start, first in zip(starts, before, strict=True))
-        result = self.add(schema.XNNStaticSlice, sizes, value.axes, num_dims=len(sizes), offsets=list(starts), sizes=list(sizes), input_id=source)
+        result = self.moved(schema.XNNStaticSlice, sizes, value.axes, source, num_dims=len(sizes), offsets=list(starts), sizes=list(sizes))
         self._cuts[result.number] = (source, starts)
         return result
 
@@ -260,15 +311,17 @@ class Graph:
         source = self._reshapes.get(value.number, value.number)
         if self._values[source].dims == list(memory):
             return XnnValue(source, tuple(memory), tuple(axes))
-        result = self.add(schema.XNNStaticReshape, memory, axes, num_dims=len(memory), new_shape=list(memory), input_id=source)
+        result = self.moved(schema.XNNStaticReshape, memory, axes, source, num_dims=len(memory), new_shape=list(memory))
         self._reshapes[result.number] = source
         return result
 
-    def _value(self, memory: Sequence[int], axes: Sequence[int] | None = None, place: int = 0) -> XnnValue:
+    def _value(self, memory: Sequence[int], axes: Sequence[int] | None = None, place: int = 0, like: Type | None = None) -> XnnValue:
         number, dims = len(self._values), [int(size) for size in memory] or [1]
+        kind = self.type if like is None else like
+        self._types.append(kind)
         self._values.append(
             schema.XNNTensorValue(
-                datatype=self._datatype,
+                datatype=schema.XNNDatatype.xnn_datatype_qint8 if isinstance(kind, Quantization) else DATATYPES[kind],
                 num_dims=len(dims),
                 dims=dims,
                 constant_buffer_idx=place,
@@ -279,9 +332,13 @@ class Graph:
         )
         return XnnValue(number, tuple(dims), tuple(range(len(dims))) if axes is None else tuple(axes))
 
-    @property
-    def _datatype(self) -> Any:
-        return HALF if self.half else schema.XNNDatatype.xnn_datatype_fp32
+    def _quantized(self, value: Any) -> Any:
+        """Return a value with its scales, if it is one of integers."""
+        kind = self._types[value.id_out]
+        scales = self._scales.get(value.id_out)
+        if scales is None and isinstance(kind, Quantization):
+            scales = schema.PerTensorQuant(kind.scale, kind.zero_point)
+        return value if scales is None else schema.XNNQuantizedTensorValue(value, scales)
 
     def _expose(self, number: int, kind: int, numbers: list[int]) -> None:
         self._values[number].flags |= kind
@@ -292,7 +349,7 @@ class Graph:
 class Sketch(Graph):
     """A graph that is made only to see what can be written: it keeps no constants."""
 
-    def constant(self, tensor: Tensor, packed: bool = False) -> int:
+    def constant(self, tensor: Tensor, packed: bool = False, kind: Type | None = None) -> int:
         return self._value(tensor.shape).number
 
 

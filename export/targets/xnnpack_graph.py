@@ -9,7 +9,8 @@ from torch import Tensor, fx
 
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.targets.common import described, write_operator
-from clipstep.export.targets.xnnpack import Graph, Sketch, XnnValue
+from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, Quantization
+from clipstep.export.targets.xnnpack import Graph, Sketch, Type, XnnValue
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
 from clipstep.export.targets.xnnpack_operations import OPERATORS
 from clipstep.export.unsupported import Unsupported
@@ -29,15 +30,13 @@ FUSES_CLAMP = (
     aten.max_pool2d.default,
 )
 """Operators whose XNNPACK node can clamp its result at no cost."""
-IN_FLOAT32 = "in_float32"
-"""The key in the metadata of nodes that a graph of float16 computes in float32."""
 
 
-def xnnpack_graph(module: fx.GraphModule, *, half: bool = False) -> Graph:
+def xnnpack_graph(module: fx.GraphModule) -> Graph:
     """Write a graph of float32 values of rank 4 or less, whose inputs and outputs have their axes in order in memory.
 
-    With `half` the graph computes in float16, but for the nodes that have `IN_FLOAT32` in their metadata. Values are converted where the two types
-    meet: where an input is first used, before an output, and before and after these nodes.
+    Nodes are computed in float32 unless their metadata say otherwise by `COMPUTED_IN`. Values are converted where two types meet, such as before an
+    output.
 
     Raises:
         Unsupported: it has an operator, or a setting of one, that is not written.
@@ -50,7 +49,6 @@ def xnnpack_graph(module: fx.GraphModule, *, half: bool = False) -> Graph:
             for source in node.args[0]:
                 graph.output(found[source])
         else:
-            graph.half = half and _is_half(node)
             found[node] = _written(module, graph, node, found, fused)
     graph.prune()
     return graph
@@ -101,21 +99,27 @@ def _written(module: fx.GraphModule, graph: Graph, node: fx.Node, found: dict[fx
         return found[source][node.args[1]]
     more: dict[str, Any] = {"channels_last": _feeds_spatial(node)}
     clamp = _fusable_clamp(node) if node.target in FUSES_CLAMP else None
+    graph.type = _type(node, of=node if clamp is None else clamp)
     if clamp is not None:
         more["clamp"] = CLAMPS[clamp.target](*clamp.args[1:], **clamp.kwargs)
-    operands = {source: _operand(graph, found[source]) for source in node.all_input_nodes}
+    operands = {source: _operand(graph, found[source], _type(node, of=source)) for source in node.all_input_nodes}
     value = write_operator(OPERATORS, node, [graph], operands, **more)
     if clamp is not None:
         fused[clamp] = node
     return value
 
 
-def _is_half(node: fx.Node) -> bool:
-    return node.op == "call_function" and IN_FLOAT32 not in node.meta
+def _type(node: fx.Node, of: fx.Node) -> Type:
+    """Return the type in which a node takes or gives the value `of` another node or its own."""
+    computed_in: torch.dtype = node.meta.get(COMPUTED_IN, torch.float32)
+    if computed_in != torch.int8 or of.op == "get_attr":
+        return torch.float32 if computed_in == torch.int8 else computed_in
+    quantization: Quantization = of.meta[QUANTIZATION]
+    return quantization
 
 
-def _operand(graph: Graph, value: Any) -> Any:
-    return graph.converted(value) if isinstance(value, XnnValue) else value
+def _operand(graph: Graph, value: Any, wanted: Type) -> Any:
+    return graph.converted(value, wanted) if isinstance(value, XnnValue) else value
 
 
 def _check_types(node: fx.Node) -> None:
@@ -150,4 +154,4 @@ def _fusable_clamp(node: fx.Node) -> fx.Node | None:
     (user, *others) = node.users
     while user.target in LAYOUT_ONLY and not others:
         (user, *others) = user.users
-    return user if not others and user.target in CLAMPS and _is_half(user) == _is_half(node) else None
+    return user if not others and user.target in CLAMPS and user.meta.get(COMPUTED_IN) == node.meta.get(COMPUTED_IN) else None

@@ -63,7 +63,7 @@ def cat(graph: Graph, values: Sequence[Any], dim: int = 0) -> XnnValue:
         memory[place] = sum(part.memory[place] for part in some)
         numbers = [part.number for part in some] + [NONE] * (most - len(some))
         ids = {f"input{i}_id": number for i, number in enumerate(numbers, start=1)}
-        return graph.add(CONCATENATIONS[len(some)], memory, axes, axis=place, **ids)
+        return graph.add(CONCATENATIONS[len(some)], memory, axes, like=some[0].number, axis=place, **ids)
 
     while len(parts) > most:  # As few as possible are concatenated first, because each concatenation copies them once more.
         first: list[XnnValue] = []
@@ -176,14 +176,14 @@ def constant_pad(graph: Graph, x: XnnValue, amounts: Sequence[int], value: float
     inner = math.prod(x.memory[last + 1 :])
     joined = graph.reshape(XnnValue(x.number, x.memory, tuple(range(len(memory)))), (*x.memory[:last], x.memory[last] * inner))
     before, after = ([*counts[:last], counts[last] * inner] for counts in (before, after))
-    padded = graph.add(
+    padded = graph.moved(
         schema.XNNStaticConstantPad,
         (*memory[:last], memory[last] * inner),
         range(last + 1),
+        joined.number,
         pre_paddings=before,
         post_paddings=after,
         padding_value=float(value),
-        input_id=joined.number,
     )
     return XnnValue(graph.reshape(padded, memory).number, tuple(memory), x.axes)
 

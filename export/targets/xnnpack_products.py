@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from clipstep.export.compat.executorch_internals import schema
 from clipstep.export.lowering.lazy import swapped_axes
 from clipstep.export.targets.common import Pair, pair
+from clipstep.export.targets.quantization import Quantization
 from clipstep.export.targets.xnnpack import NHWC, Clamp, Graph, XnnValue
 from clipstep.export.targets.xnnpack_movement import channels_last, constant, expand, permute, with_last_axis
 from clipstep.export.unsupported import Unsupported
@@ -52,6 +53,7 @@ def conv2d(
         (batch, height, width, out_channels),
         NHWC,
         clamp,
+        channels=3 if depthwise else 0,
         **_windows(kernel, steps, pads, dilations, (0, 0)),
         group_input_channels=in_group,
         group_output_channels=out_channels // groups,
@@ -131,13 +133,14 @@ def linear(graph: Graph, x: XnnValue, weight: Tensor, bias: Tensor | None = None
 
 
 def matmul(graph: Graph, a: Any, b: Any) -> XnnValue:
-    """Write a product of matrices or of batches of them, which are broadcast. A product with one constant matrix is a linear layer."""
+    """Write a product of matrices or of batches of them, which are broadcast. A product with one constant matrix is a linear layer; of two matrices
+    of which the first is constant only in int8, because the transpositions cost more."""
     ranks = [value.ndim if isinstance(value, Tensor) else len(value.axes) for value in (a, b)]
     if min(ranks) < 2:
         raise Unsupported("a vector")
     if isinstance(b, Tensor) and b.ndim == 2:
         return linear(graph, a, b.t())
-    if isinstance(a, Tensor) and a.ndim == 2 and ranks[1] > 2:
+    if isinstance(a, Tensor) and a.ndim == 2 and (ranks[1] > 2 or isinstance(graph.type, Quantization)):
         swapped = swapped_axes(ranks[1], -2, -1)
         return permute(graph, linear(graph, permute(graph, b, swapped), a), swapped)
     a, b = (constant(graph, value, range(value.ndim)) if isinstance(value, Tensor) else value for value in (a, b))

@@ -40,6 +40,7 @@ def max_pool2d(
         (batch, *sizes, channels),
         NHWC,
         clamp,
+        like=x.number,
         **_windows(kernels, steps, (*pads, *trailing), dilations),
         input_id=x.number,
         flags=flags.XNN_FLAG_KEEP_DIMS,

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from clipstep.export.lowering.passes import fold_constants
 from clipstep.export.targets import coreml_writer, executorch_writer
 from clipstep.export.targets.float16 import TOO_LARGE, TOO_SMALL, beyond_float16
+from clipstep.export.targets.quantization import COMPUTED_IN
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.runtime.bundle.manifest import Placement
 
@@ -29,7 +30,9 @@ def traced(function: Callable[..., Any], *inputs: Tensor) -> fx.GraphModule:
 
 def program(subclips: Tensor, *states: Tensor) -> Any:
     named = {f"state_{i}": state for i, state in enumerate(states)}
-    return SimpleNamespace(inputs=(subclips[0], *states), frames=subclips[0], states=named, sample=subclips, subclips=lambda sample: sample)
+    return SimpleNamespace(
+        inputs=(subclips[0], *states), frames=subclips[0], states=named, sample=subclips, subclips=lambda sample: sample, calibration=()
+    )
 
 
 def kept(function: Callable[..., Any], subclips: Tensor = X[None], *states: Tensor) -> dict[str, str]:
@@ -105,12 +108,14 @@ def test_what_needs_no_float32_is_computed_in_float16(tmp_path: Path) -> None:
 def test_values_are_converted_where_the_types_meet() -> None:
     """Once where an input is first used, before an output, and around what stays in float32; a clamp of the other type is not fused."""
     graph = traced(lambda x: (F.conv2d(x, torch.ones(2, 3, 1, 1)).relu(), F.conv2d(x, torch.ones(4, 3, 1, 1)).relu(), x), X)
+    for node in graph.graph.nodes:
+        node.meta[COMPUTED_IN] = torch.float16
     assert _kinds(graph) == ["Convert", "StaticTranspose", "Conv2d", "Conv2d", *["StaticTranspose", "Convert"] * 2, "Copy"]
     for node in graph.graph.nodes:
         if node.target is torch.ops.aten.conv2d.default:
-            node.meta["in_float32"] = True
+            del node.meta[COMPUTED_IN]
     assert _kinds(graph)[:3] == ["StaticTranspose", "Conv2d", "Convert"] and _kinds(graph).count("Clamp") == 2
 
 
 def _kinds(graph: fx.GraphModule) -> list[str]:
-    return [type(node.xnode_union).__name__.removeprefix("XNN") for node in xnnpack_graph(graph, half=True).nodes]
+    return [type(node.xnode_union).__name__.removeprefix("XNN") for node in xnnpack_graph(graph).nodes]

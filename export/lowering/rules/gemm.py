@@ -47,6 +47,14 @@ def one_product(profile: EngineProfile, conv: Convolution) -> Frames:
     The bias is appended to the weights as one more column, which multiplies a row of ones appended to the im2col matrices.
     """
     columns, matrices, bias = _operands(profile, conv)
+    if profile.linear_layers:
+        products = (
+            F.linear(
+                concatenate([columns[source] for _, source in row], 0).permute(1, 0), concatenate([matrices[tap] for tap, _ in row], 1), conv.bias
+            )
+            for row in conv.sources
+        )
+        return _frames(conv, [product.permute(1, 0) for product in products])
     ones = [torch.ones(1, math.prod(conv.spatial_size)) for _ in bias]
     items = [
         torch.mm(concatenate([*(matrices[tap] for tap, _ in row), *bias], 1), concatenate([*(columns[source] for _, source in row), *ones], 0))

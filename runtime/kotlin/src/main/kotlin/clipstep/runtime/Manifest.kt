@@ -266,7 +266,7 @@ data class Requires(
 val TARGETS: List<String> = listOf("onnx", "executorch", "coreml")
 
 /** The precisions that an artifact can have. */
-val PRECISIONS: List<String> = listOf("float32", "float16")
+val PRECISIONS: List<String> = listOf("float32", "float16", "int8")
 
 /** One artifact: a file, or for Core ML a folder, of one target. */
 @Serializable

@@ -1,0 +1,56 @@
+"""How numbers are held as integers of 8 bits."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+COMPUTED_IN = "computed_in"
+"""The key in the metadata of nodes that are not computed in float32: `torch.float16` or `torch.int8`."""
+QUANTIZATION = "quantization"
+"""The key in the metadata of nodes that are computed in int8, or used by such nodes: the `Quantization` of their value."""
+LOWEST, HIGHEST = -128, 127
+"""The numbers that int8 holds."""
+WEIGHT_LEVELS = 127
+"""Weights are symmetric: of -127 to 127."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """A scale and a zero point for a whole tensor: an integer stands for the number `scale * (integer - zero_point)`."""
+
+    scale: float
+    zero_point: int
+
+    @classmethod
+    def of_range(cls, lowest: float, highest: float) -> "Quantization":
+        """Return the quantization whose 256 numbers reach from the lowest to the highest, with 0 among them, which stands for padding.
+
+        Of a range that is nothing but 0 the scale is 1.
+        """
+        lowest, highest = min(lowest, 0.0), max(highest, 0.0)
+        scale = float(torch.tensor((highest - lowest) / (HIGHEST - LOWEST), dtype=torch.float32))
+        if scale < torch.finfo(torch.float32).tiny:
+            return cls(1.0, 0)
+        return cls(scale, round(LOWEST - lowest / scale))
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "Quantization":
+        """Return the quantization whose numbers reach from the least to the greatest element."""
+        least, greatest = tensor.detach().aminmax()
+        return cls.of_range(float(least), float(greatest))
+
+    def integers(self, numbers: Tensor) -> Tensor:
+        """Return the nearest integers, of int8; what is beyond the range becomes its end."""
+        return (torch.round(numbers / self.scale) + self.zero_point).clamp(LOWEST, HIGHEST).to(torch.int8)
+
+    def numbers(self, integers: Tensor) -> Tensor:
+        return (integers.to(torch.float32) - self.zero_point) * self.scale
+
+
+def quantized_weight(weight: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Return a weight as symmetric integers of int8, and the scale of each entry of `axis`, its output channels; that of a channel of zeros is 1."""
+    largest = weight.detach().abs().amax([other for other in range(weight.ndim) if other != axis])
+    scales = torch.where(largest > 0, largest / WEIGHT_LEVELS, torch.ones_like(largest))
+    along = [-1 if place == axis else 1 for place in range(weight.ndim)]
+    return torch.round(weight.detach() / scales.reshape(along)).to(torch.int8), scales

@@ -1,0 +1,223 @@
+"""Artifacts of int8: which operations are computed in it, that they compute what integers do, and with which ranges."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from executorch.extension.pybindings import portable_lib
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from clipstep.export import export
+from clipstep.export.options import ExportOptions
+from clipstep.export.targets import executorch_writer
+from clipstep.export.targets.int8 import COMPUTED_WEIGHTS, INFINITE, NO_KERNEL, NOT_BETWEEN, TOO_DIFFERENT, quantize
+from clipstep.export.targets.quantization import QUANTIZATION, Quantization, quantized_weight
+from clipstep.export.targets.xnnpack_graph import xnnpack_graph
+from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, ParityError, StepModel
+from clipstep.runtime.bundle.manifest import Placement
+from tests.export.test_float16 import program, traced
+
+WriteVideo = Callable[..., Path]
+X = torch.linspace(-2, 3, 60).reshape(1, 3, 4, 5)
+WEIGHT = torch.linspace(-1, 1.5, 24).reshape(2, 3, 2, 2)
+BIAS = torch.tensor([0.5, -1.0])
+SQUARE = torch.linspace(-1, 1, 9).reshape(3, 3, 1, 1)
+
+
+def test_the_numbers_of_a_range() -> None:
+    """256 numbers of the same distance, with 0 among them: -1 to 1.55 in steps of 0.01."""
+    found = Quantization.of_range(-1.0, 1.55)
+    assert (found.scale, found.zero_point) == (pytest.approx(0.01), -28)
+    integers = found.integers(torch.tensor([-9.0, -1.0, 0.0, 0.014, 0.016, 1.55, 9.0]))
+    assert integers.dtype == torch.int8 and integers.tolist() == [-128, -128, -28, -27, -26, 127, 127]
+    assert found.numbers(integers).tolist() == pytest.approx([-1.0, -1.0, 0.0, 0.01, 0.02, 1.55, 1.55])
+    assert Quantization.of_range(2.0, 5.1).zero_point == -128 and Quantization.of_range(-5.1, -2.0).zero_point == 127
+    assert Quantization.of_range(0.0, 0.0) == Quantization(1.0, 0)
+
+
+def test_each_output_channel_of_a_weight_has_its_own_scale() -> None:
+    integers, scales = quantized_weight(torch.tensor([[0.5, -1.27], [0.0, 0.0], [254.0, 2.0]]), 0)
+    assert integers.tolist() == [[50, -127], [0, 0], [127, 1]] and scales.tolist() == pytest.approx([0.01, 1.0, 2.0])
+
+
+def written(function: Callable[..., Any], folder: Path, *inputs: Tensor) -> tuple[fx.GraphModule, Placement, list[Tensor]]:
+    """The graph, its placement, and what the engine computes."""
+    graph = traced(function, *inputs)
+    placement = executorch_writer.write(graph, program(inputs[0][None], *inputs[1:]), "int8", "{}", folder / "step.pte")
+    return graph, placement, list(portable_lib._load_for_executorch(str(folder / "step.pte")).forward(list(inputs)))
+
+
+def integer_convolution(x: Tensor, of_x: Quantization, weight: Tensor, bias: Tensor, of_result: Quantization, groups: int = 1) -> Tensor:
+    """A convolution of integers as it is defined, in numpy's int64: the sums are exact, and the result is rounded once."""
+    integers, scales = quantized_weight(weight, 0)
+    q = of_x.integers(x).numpy().astype(np.int64) - of_x.zero_point
+    w, s = integers.numpy().astype(np.int64), scales.numpy().astype(np.float64) * of_x.scale
+    count, each, down, right = w.shape
+    rows, columns = q.shape[2] - down + 1, q.shape[3] - right + 1
+    result = np.zeros((1, count, rows, columns))
+    for o in range(count):
+        first = o // (count // groups) * each
+        for i, j in np.ndindex(rows, columns):
+            total = (q[0, first : first + each, i : i + down, j : j + right] * w[o]).sum() + round(float(bias[o]) / s[o])
+            result[0, o, i, j] = total * s[o]
+    return of_result.numbers(of_result.integers(torch.from_numpy(result).float()))
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_a_convolution_is_one_of_integers(tmp_path: Path, depthwise: bool) -> None:
+    weight, bias, groups = (WEIGHT[:, :1].repeat(2, 1, 1, 1)[:3], torch.tensor([0.5, -1.0, 0.0]), 3) if depthwise else (WEIGHT, BIAS, 1)
+    _, placement, (got,) = written(lambda x: F.conv2d(x, weight, bias, groups=groups).relu(), tmp_path, X)
+    exact = F.conv2d(X, weight, bias, groups=groups).relu()
+    of_result = Quantization.of(exact)
+    expected = integer_convolution(X, Quantization.of(X), weight, bias, of_result, groups)
+    assert placement.in_float32 == ()
+    assert float((got - expected).abs().max()) <= of_result.scale * 1.001 and float((got == expected).float().mean()) > 0.9
+    assert float((got - exact).abs().max()) <= 6 * of_result.scale
+
+
+MIXED: dict[str, tuple[Callable[[Tensor], Any], dict[str, str]]] = {
+    "all of it": (lambda x: F.max_pool2d(F.pad(F.conv2d(x, WEIGHT, BIAS), (1, 0)), 2)[:, :1], {}),
+    "sums": (lambda x: F.conv2d(x, SQUARE) + x, {}),
+    "a matrix product": (lambda x: x.flatten(1) @ torch.ones(60, 4), {}),
+    "a product with a constant first": (lambda x: (torch.linspace(-1, 1, 12).reshape(4, 3) @ x.reshape(3, 20)).relu(), {}),
+    "a product with a constant second": (lambda x: x.reshape(20, 3) @ torch.tensor([[1e-3, 9.0], [2e-3, 1.0], [1e-3, -5.0]]), {}),
+    "no kernel": (lambda x: F.conv2d(x, SQUARE).softmax(1), {"softmax": NO_KERNEL}),
+    "computed weights": (lambda x: F.conv2d(x, SQUARE)[0, 0] @ x[0, 0].transpose(0, 1), {"matmul": COMPUTED_WEIGHTS}),
+    "an infinity": (lambda x: F.conv2d(x, SQUARE) + torch.full((5,), -torch.inf), {"add": INFINITE}),
+    "a range beyond the kernels": (lambda x: F.conv2d(x, SQUARE) * 1e-4 + F.conv2d(x, SQUARE), {"mul": NO_KERNEL, "add": TOO_DIFFERENT}),
+    "moves between others": (lambda x: F.conv2d(x.exp().transpose(2, 3).exp(), SQUARE), {"exp": NO_KERNEL, "transpose": NOT_BETWEEN}),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_what_stays_in_float32_and_why(name: str, tmp_path: Path) -> None:
+    function, expected = MIXED[name]
+    _, placement, (got,) = written(function, tmp_path, X)
+    assert {one.operator.split(".")[1]: one.reason for one in placement.in_float32} == expected
+    exact = function(X)
+    scale = float(exact[exact.isfinite()].abs().max()) if bool(exact.isfinite().any()) else 1.0
+    torch.testing.assert_close(got, exact, rtol=0, atol=0.04 * scale)
+
+
+def test_what_only_moves_is_rounded_once() -> None:
+    """Two convolutions between which values are padded, cut, joined and pooled: conversions only where frames enter and the result leaves."""
+
+    def function(x: Tensor) -> Tensor:
+        y = F.conv2d(x, SQUARE).relu()
+        return F.conv2d(F.max_pool2d(torch.cat([y[:, :2], F.pad(y, (1, 1))[:, :1, :, 1:-1]], 1), 2).transpose(2, 3), SQUARE)
+
+    graph = traced(function, X)
+    quantize(graph, program(X[None]))
+    kinds = [type(node.xnode_union).__name__.removeprefix("XNN") for node in xnnpack_graph(graph).nodes]
+    assert kinds.count("Convert") == 2 and "Clamp" not in kinds
+    moved = {node.meta[QUANTIZATION] for node in graph.graph.nodes if node.op == "call_function" and "conv2d" not in str(node.target)}
+    assert moved == {Quantization.of(F.conv2d(X, SQUARE).relu())}
+
+
+def test_a_value_that_is_also_used_before_its_clamp_keeps_its_whole_range(tmp_path: Path) -> None:
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        y = F.conv2d(x, SQUARE)
+        return y.relu(), F.conv2d(y, SQUARE)
+
+    _, _, got = written(function, tmp_path, X)
+    for value, exact in zip(got, function(X), strict=True):
+        torch.testing.assert_close(value, exact, rtol=0, atol=0.03 * float(exact.abs().max()))
+
+
+def test_ranges_are_those_of_all_steps_and_of_the_states() -> None:
+    """The state grows by 3 with each of four steps: 0, 3, 6, 9, and leaves the last one as 12."""
+
+    def step(frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return F.linear(state, torch.ones(1, 2)), state + frames
+
+    graph = traced(step, torch.full((2,), 3.0), torch.zeros(2))
+    quantize(graph, program(torch.full((4, 2), 3.0), torch.zeros(2)))
+    frames, state = graph.graph.find_nodes(op="placeholder")
+    (grown,) = graph.graph.find_nodes(op="call_function", target=torch.ops.aten.add.Tensor)
+    assert [node.meta[QUANTIZATION].scale * 255 for node in (frames, state, grown)] == pytest.approx([3, 9, 12])
+
+
+class Small(nn.Module):
+    """A network with a state, of two convolutions with random weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv3d(3, 8, 3, 2, 1), nn.Conv3d(8, 16, (1, 3, 3), 1, 1)
+        self.last = nn.Linear(16, 4)
+
+    def initial_states(self) -> dict[str, Tensor]:
+        return {"past": torch.zeros(1, 8, 8, 8)}
+
+    def forward(self, frames: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.first(frames).relu()
+        y = self.second(torch.cat([past[:, :, None], x], 2)).relu()
+        return self.last(y.mean((2, 3, 4))), x[:, :, -1]
+
+
+LABELS = ["a", "b", "c", "d"]
+
+
+def exported(out: Path, network: nn.Module | None = None, **options: Any) -> Bundle:
+    facts: dict[str, Any] = {"frames": 4, "size": 16, "labels": LABELS, "mean": [110.0] * 3, "std": [58.0] * 3, "fps": 25}
+    given = facts | {"targets": ["executorch"], "keep_going": False} | options
+    return Bundle.open(export((network or Small()).eval(), out, **given).bundle)
+
+
+def test_an_artifact_of_int8_is_verified_smaller_and_run_if_asked_for(tmp_path: Path) -> None:
+    bundle = exported(tmp_path / "x.clipstep", precisions=["float32", "int8"])
+    _, narrow = bundle.manifest.artifacts
+    assert (narrow.file, narrow.precision, narrow.parity.bound[:3]) == ("step-int8.pte", "int8", "0.1") and narrow.requires is not None
+    assert 1e-3 < narrow.parity.max_relative_error < 0.1 and narrow.requires.float16_processor is None
+    golden = GoldenSteps.of(bundle)
+    with StepModel.load(bundle, "executorch", precision="int8") as model:
+        assert model.precision == "int8" and "int8" in model.description
+        logits, _ = model.step(golden.subclips[0], model.initial_states())
+    assert 0 < np.abs(logits - golden.logits[0]).max() <= narrow.parity.max_absolute_error
+
+
+def test_calibration_on_other_videos_gives_other_ranges(tmp_path: Path, write_video: WriteVideo) -> None:
+    video = write_video(8)
+    given: list[list[Path]] = [[], [video], [video.parent]]
+    files = []
+    for index, paths in enumerate(given):
+        (tmp_path / str(index)).mkdir()
+        files.append(exported(tmp_path / str(index) / "x.clipstep", precisions=["int8"], calibration=paths))
+    default, one, folder = (bundle.file(bundle.manifest.artifacts[0]).read_bytes() for bundle in files)
+    assert default != one == folder
+
+
+class Uneven(Small):
+    """The same, but one channel's numbers are a thousand times as large as those of the others, with which they share 256 numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first.weight.data[0] *= 1000
+        self.second.weight.data[:, 0] /= 1000
+
+
+def test_an_artifact_that_is_too_far_off_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match=r"step-int8\.pte: .* is off at step \d+; got an error of .*; 256 numbers are too few"):
+        exported(tmp_path / "x.clipstep", Uneven(), precisions=["int8"])
+    assert not (tmp_path / "x.clipstep").exists()
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "other targets": (
+        {"precisions": ("int8",)},
+        r"onnx is not written in int8: clipstep writes int8 for ExecuTorch alone; .* --precision executorch=int8",
+    ),
+    "no int8": ({"calibration": ("x.mp4",)}, "--calibrate is for artifacts of int8; got none of them; add --precision executorch=int8"),
+    "a single path": ({"precisions": ("executorch=int8",), "calibration": "x.mp4"}, "calibration is a list of videos; got 'x.mp4'"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_options_that_are_refused(name: str) -> None:
+    given, message = REFUSED[name]
+    with pytest.raises(ClipstepError, match=message):
+        ExportOptions(**given)
