@@ -25,7 +25,7 @@ MOVEMENT = frozenset(
     )
 )
 """Operators whose result holds numbers of their operands, and constants."""
-SUMS = frozenset((aten.add.Tensor, aten.sub.Tensor))
+SUMS = frozenset((aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar))
 KERNELS = frozenset((aten.conv2d.default, aten.linear.default))
 """Operators whose second argument is their weight."""
 MATRIX_PRODUCTS = frozenset((aten.mm.default, aten.matmul.default))
@@ -53,7 +53,7 @@ def quantize(graph: fx.GraphModule, program: StepProgram) -> dict[fx.Node, str]:
     ranges = _Ranges(graph)
     ranges.run_steps(program)
     nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
-    reasons = {node: reason for node in nodes if (reason := _refusal(node, ranges.found)) is not None}
+    reasons = {node: reason for node in nodes if (reason := _refusal(graph, node, ranges.found)) is not None}
     groups = _Groups((node for node in nodes if node.target in MOVEMENT and node not in reasons), ranges.found)
     for node in nodes:
         if node not in reasons:
@@ -74,13 +74,20 @@ def _operands(node: fx.Node) -> list[fx.Node]:
     return [source for source in node.all_input_nodes if source.op != "get_attr"]
 
 
-def _refusal(node: fx.Node, ranges: dict[fx.Node, tuple[float, float]]) -> str | None:
+def _constants(graph: fx.GraphModule, values: Iterable[Any]) -> list[Tensor]:
+    """Return those of the operands of a node that are constant: tensors and numbers."""
+    given = [getattr(graph, str(value.target)) if isinstance(value, fx.Node) and value.op == "get_attr" else value for value in values]
+    return [torch.as_tensor(value, dtype=torch.float32) for value in given if isinstance(value, Tensor | int | float)]
+
+
+def _refusal(graph: fx.GraphModule, node: fx.Node, ranges: Mapping[fx.Node, tuple[float, float]]) -> str | None:
     """Return why an operation cannot be computed in int8, as far as its operator and its operands tell."""
-    weights = dict.fromkeys(KERNELS, node.args[1:2]) | dict.fromkeys(MATRIX_PRODUCTS, node.args[:2])
-    if node.target not in MOVEMENT | SUMS | weights.keys():
+    if node.target not in MOVEMENT | SUMS | KERNELS | MATRIX_PRODUCTS:
         return NO_KERNEL
-    if node.target in weights and not any(isinstance(one, fx.Node) and one.op == "get_attr" for one in weights[node.target]):
+    if node.target in KERNELS and not _constants(graph, node.args[1:2]):
         return COMPUTED_WEIGHTS
+    if node.target in MATRIX_PRODUCTS and not any(constant.ndim == 2 for constant in _constants(graph, node.args[:2])):
+        return COMPUTED_WEIGHTS if not _constants(graph, node.args[:2]) else NO_KERNEL
     if not all(one in ranges for one in (node, *_operands(node))):
         return INFINITE
     return None
@@ -90,7 +97,7 @@ def _has_kernel(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the quantizations of an operation are such that there is a kernel for them."""
     result: float = node.meta[QUANTIZATION].scale
     scales: list[float] = [source.meta[QUANTIZATION].scale for source in _operands(node)]
-    constants = [getattr(graph, str(source.target)) for source in node.all_input_nodes if source.op == "get_attr"]
+    constants = _constants(graph, node.args[:2])
     if node.target in SUMS:
         scales += [Quantization.of(constant).scale for constant in constants]
         return all(RATIOS[0] <= scale / result <= RATIOS[1] for scale in scales)

@@ -52,7 +52,7 @@ class StepModel:
     def __init__(self, interface: Interface, engine: Engine, description: str, opened: Bundle | None = None, precision: str = "float32") -> None:
         self.interface = interface
         self.precision = precision
-        """The precision of the artifact, `float32` or `float16`, which decides how exact its outputs are; they are float32 in either."""
+        """The precision of the artifact, `float32`, `float16` or `int8`, which decides how exact its outputs are; they are float32 in either."""
         self._opened = opened
         self.description = description
         """The artifact, the processor that it was made for, the engine, and its threads."""
@@ -93,8 +93,8 @@ class StepModel:
             isolated: run the engine in a process of its own, so that a file that crashes or blocks it is a `ClipstepError`. A step then takes
                 about a millisecond more. Or such an engine, which has loaded the artifact already; the model closes it.
             signer: a PEM file with the public key that must have signed the bundle.
-            precision: `float32`, or `float16` for the artifact of that precision. If the processor does not compute in float16, the float32 artifact
-                is loaded in its place; `description` and `precision` then say so.
+            precision: the artifact's: `float32`, `float16` or `int8`. If the processor does not compute in float16, the float32 artifact is loaded in
+                place of that one; `description` and `precision` then say so.
 
         Raises:
             ClipstepError: the bundle is damaged or has no artifact of that precision for the engine; the engine or the thread count is not

@@ -52,7 +52,7 @@ class Bundle private constructor(
     }
 
     /**
-     * Returns the artifact of a target and a [precision], `float32` or `float16`: that for this processor or, if there is none, the one for any.
+     * Returns the artifact of a target and a [precision], `float32`, `float16` or `int8`: that for this processor or, if there is none, the one for any.
      *
      * @throws BundleException the bundle has none.
      * @throws ClipstepException there is no such precision.

@@ -25,7 +25,7 @@ class StepModel internal constructor(
     val description: String,
     /** A bundle that is closed with the model; null if the caller opened it. */
     private val opened: Bundle? = null,
-    /** The precision of the artifact, `float32` or `float16`, which decides how exact its outputs are; they are float32 in either. */
+    /** The precision of the artifact, `float32`, `float16` or `int8`, which decides how exact its outputs are; they are float32 in either. */
     val precision: String = "float32",
 ) : Closeable {
     private val lock = ReentrantReadWriteLock()
@@ -107,8 +107,8 @@ class StepModel internal constructor(
          * With [spinning], onnxruntime's threads wait busily for the next step, as is its own default. That is a little faster for steps that
          * follow each other at once, and wastes battery between the steps of a live stream.
          *
-         * [precision] is `float32`, or `float16` for the artifact of that precision. If the processor does not compute in float16, the float32
-         * artifact is loaded in its place; [StepModel.description] and [StepModel.precision] then say so.
+         * [precision] is the artifact's: `float32`, `float16` or `int8`. If the processor does not compute in float16, the float32 artifact is
+         * loaded in place of that one; [StepModel.description] and [StepModel.precision] then say so.
          *
          * @throws ClipstepException the bundle is damaged, has no artifact of that precision for the engine, or the engine or the thread count
          *   is not available.
