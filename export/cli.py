@@ -351,7 +351,7 @@ def _chosen_output_lines(result: ExportResult) -> Iterator[str]:
 
 
 def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
-    """Yield lines about the output, if it is not logits, artifacts of float16, the golden frames, and the faults that they do not detect."""
+    """Yield lines about the output, if it is not logits, artifacts of float16 and int8, the golden frames, and the faults that they do not detect."""
     applied = {
         "probabilities": "output: probabilities, made inside the artifacts; the runtimes apply none",
         "multilabel_probabilities": "output: a probability for each class by itself, with sigmoid inside the artifacts; the runtimes apply none",
@@ -365,6 +365,10 @@ def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
             f"a note: {', '.join(half)}: verified with this processor's kernels, which add up in float32; those of ARM64 add up in float16, whose "
             "errors are larger: clipstep bench --arch arm64 holds it to the bound there"
         )
+    for artifact in manifest.artifacts:
+        if artifact.precision == "int8" and artifact.accuracy is None:
+            off = f"{100 * artifact.parity.max_relative_error:.2g}% of an output's range"
+            yield f"a note: {artifact.file}: off by up to {off}; what that costs in accuracy on labelled videos says --evaluate DATA"
     golden = manifest.golden
     yield f"golden steps: frames of {', then '.join(FRAME_SOURCES[source] for source in golden.frame_sources)}"
     if golden.undetected_faults:

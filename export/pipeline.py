@@ -130,17 +130,17 @@ def _export(
     if options.evaluate is not None:
         with progress("reading the lists of labelled videos", True):
             evaluate = evaluation_of(options.evaluate, spec)
+    calibration = calibration_of(spec, options)
     if not options.keep_going or len(options.targets) == 1:  # Otherwise the others are written.
         _raise({name: error for name in options.targets if (error := too_large(spec.module, name)) is not None})
     window = window_frames(options.window, spec.fps, options.stream) if options.window is not None and options.stream is not None else None
     with progress("tracing the network", False), explained("the network cannot be traced", REPORT_IT):
-        program = program_of(spec, options.stream, window, asked=options.asked)
+        program = replace(program_of(spec, options.stream, window, asked=options.asked), calibration=calibration)
         if options.output_kind is not None:
             with torch.no_grad():
                 infer_output_kind(options.output_kind, program, program.step(*program.inputs)[0].numpy())
         if options.input_dtype == "uint8" and spec.input.dtype == "float32":
             raise ClipstepError("--input uint8 is not for this network", got=f"{spec.input.kind} of float32", expected="--input float32, or auto")
-        program = replace(program, calibration=calibration_of(spec, program, options.calibration))
         given = replace(program, frames=program.frames.float()) if options.input_dtype == "float32" else program
         graphs = Graphs(given)
         with library_context():

@@ -53,6 +53,7 @@ BESIDE: dict[tuple[str, str], tuple[str, ...]] = {
     ("export", "labels"): OWN[:6],
     ("export", "video"): OWN,
     ("export", "sample"): OWN,
+    ("export", "calibration"): ("RUN", "--target", "executorch", "--precision", "int8"),
     ("bench", "ceilings"): ("--arch", "arm64"),
     ("bench", "weights"): OWN[:2],
     ("peers", "weights"): OWN[:2],
