@@ -48,13 +48,17 @@ def crop_resize(frame: Frame, box: Box, size: int) -> Frame:
         return np.ascontiguousarray(crop)
     down, across = (_bands(0, box.side, box.side, 1, size, band) for band in (DOWN, ACROSS))
     planes = np.ascontiguousarray(_weighted_rows(crop, down).swapaxes(1, 2))
-    return np.ascontiguousarray(rounded(_weighted_columns(planes, across)).swapaxes(1, 2))
+    return pixels_of(_weighted_columns(planes, across).swapaxes(0, 1))
 
 
-def rounded(pixels: npt.NDArray[np.float32]) -> Frame:
-    """Return levels rounded half up to 0..255."""
-    levels = pixels + np.float32(0.5)
-    return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
+def pixels_of(levels: npt.NDArray[np.float32]) -> Frame:
+    """Return pixels `(h, w, 3)` of levels `(3, h, w)`, which are rounded half up and cut to 0..255 in place."""
+    levels += np.float32(0.5)
+    channels = np.clip(levels, 0, 255, out=levels).astype(np.uint8)
+    pixels = np.empty((*levels.shape[1:], 3), np.uint8)
+    for channel, plane in enumerate(channels):
+        pixels[..., channel] = plane
+    return pixels
 
 
 def resized_planes(
@@ -69,12 +73,11 @@ def resized_planes(
         step: how many rows and columns of pixels: (1, 1) for luma, (2, 2) for the chroma of 4:2:0.
         shape: the height and width of the result.
     """
-    parts = list(zip((rows, columns), step, strict=True))
-    window = tuple(slice(start // of, (start + count - 1) // of + 1) for (start, count), of in parts)
+    window = tuple(slice(start // of, (start + count - 1) // of + 1) for (start, count), of in zip((rows, columns), step, strict=True))
     crops = [plane[window] for plane in planes]
     height, width = crops[0].shape
-    axes = zip(parts, (height, width), shape, (DOWN, ACROSS), strict=True)
-    down, across = (_bands(start % of, count, length, of, new, band) for ((start, count), of), length, new, band in axes)
+    down = _bands(rows[0] % step[0], rows[1], height, step[0], shape[0], DOWN)
+    across = _bands(columns[0] % step[1], columns[1], width, step[1], shape[1], ACROSS)
     side_by_side = crops[0] if len(crops) == 1 else np.concatenate(crops, axis=1)
     return _weighted_columns(_weighted_rows(side_by_side, down).reshape(-1, len(crops), width), across)
 
