@@ -9,8 +9,10 @@ import click
 from rich.console import Console
 
 from clipstep.benchmarks.arm64.ceilings import ceilings_text, check_ceilings, read_ceilings
+from clipstep.benchmarks.arm64.kit import Kit
 from clipstep.benchmarks.arm64.measure import arm64_step, count_bundle
-from clipstep.benchmarks.arm64.table import KEY, instruction_table, operator_table
+from clipstep.benchmarks.arm64.processor import CPU, Processor
+from clipstep.benchmarks.arm64.table import KEY, instruction_table, operator_table, processor_lines
 from clipstep.benchmarks.comparison.command import compare_command
 from clipstep.benchmarks.latency import bench_bundle
 from clipstep.benchmarks.options import ROUNDS, STEPS, BenchOptions, thread_counts
@@ -34,7 +36,7 @@ GROUPS = {
     "The network behind it": ("run", "model", "weights", "no_reference"),
     "What to measure": ("threads", "rounds", "steps", "video"),
     "Operators": ("profile", "force"),
-    "Instructions on ARM64": ("arch", "operators", "record", "ceilings"),
+    "Instructions on ARM64": ("arch", "cpu", "operators", "record", "ceilings"),
     "Where": ("out",),
 }
 """The headings of the options in the help."""
@@ -71,6 +73,7 @@ class WithJobs(Command):
     "--video", type=click.Path(path_type=Path), help="Also measure the whole stream of this video: decoding, resizing and steps, in as many threads."
 )
 @click.option("--arch", help="arm64: count the instructions of a step on ARM64 under QEMU, in place of measuring this computer.")
+@click.option("--cpu", help=f"With --arch: the processor that QEMU emulates, such as a53 for cortex-a53. [default: {CPU}]")
 @click.option("--operators", is_flag=True, help="With --arch: also count each operator.")
 @click.option(
     "--profile", type=OutputFile(), help="Profile each operator of a step: print a table for each artifact, and plot them to this file, .png or .svg."
@@ -93,6 +96,7 @@ def bench_command(
     spinning: bool,
     video: Path | None,
     arch: str | None,
+    cpu: str | None,
     operators: bool,
     profile: Path | None,
     record: bool,
@@ -106,7 +110,7 @@ def bench_command(
         raise ClipstepError(f"--no-reference leaves out the network that {'--run' if run else '--model'} gives", fix="leave one of them out")
     if arch is not None and (spinning or pause or video):
         raise ClipstepError("--pause, --spinning and --video are for measuring time", expected=f"neither beside --arch {ARM64}: it counts one thread")
-    _check_options(arch, threads, rounds, operators or record or ceilings is not None)
+    _check_options(arch, threads, rounds, operators or record or ceilings is not None or cpu is not None)
     if profile is not None and arch is None:
         _check_profile(
             threads,
@@ -142,7 +146,7 @@ def bench_command(
             out, _measure(opened, network, BenchOptions(threads, rounds or ROUNDS, steps or STEPS, pause or 0, spinning, video), console), console
         )
     else:
-        counts = _count(opened, network, steps, operators or profile is not None, record, console)
+        counts = _count(opened, network, steps, cpu or CPU, operators or profile is not None, record, console)
         append_records(out, counts, console)
         if profile is not None:
             plot_bars({r.configuration.name: _millions_by_kind(r) for r in counts}, "M instructions", profile)
@@ -156,7 +160,7 @@ def _check_options(arch: str | None, threads: Sequence[int], rounds: int | None,
     if arch not in (None, ARM64):
         raise ClipstepError("unknown architecture", got=arch, expected=ARM64, fix="leave --arch out to measure this computer")
     if arch is None and of_counts:
-        raise ClipstepError("--operators, --record and --ceilings are for counts", expected=f"--arch {ARM64} beside them")
+        raise ClipstepError("--cpu, --operators, --record and --ceilings are for counts", expected=f"--arch {ARM64} beside them")
     if arch is not None and (threads or rounds):
         raise ClipstepError("--threads and --rounds are for measuring time", expected=f"neither beside --arch {ARM64}: it counts one thread")
 
@@ -201,13 +205,18 @@ def _millions_by_kind(record: InstructionRecord) -> dict[str, float]:
 
 
 def _count(
-    bundle: Bundle, network: NetworkSource | None, steps: int | None, operators: bool, record: bool, console: Console
+    bundle: Bundle, network: NetworkSource | None, steps: int | None, cpu: str, operators: bool, record: bool, console: Console
 ) -> list[InstructionRecord]:
-    records = count_bundle(bundle, network, console, steps=steps, operators=operators)
+    kit = Kit.open()
+    processor = Processor.read(kit.path, cpu)
+    if record and processor.name != CPU:
+        raise ClipstepError(f"--record notes counts of {CPU} in the manifest", got=f"--cpu {cpu}", fix="leave one of them out, or write --out")
+    records = count_bundle(bundle, network, console, steps=steps, operators=operators, kit=kit, processor=processor)
     first = records[0]
     console.print(f"{first.bundle} on ARM64 ({first.cpu_model} in {first.emulator}), one thread: instructions of a step, not time", soft_wrap=True)
     print_table(console, instruction_table(records))
-    console.print(KEY, soft_wrap=True)
+    for line in (KEY, *processor_lines(records)):
+        console.print(line, soft_wrap=True)
     for each in records if operators else ():
         print_table(console, operator_table(each))
     if record:

@@ -11,8 +11,6 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
-LANES = {"float32": 4, "float16": 8, "int8": 16}
-"""How many numbers of a precision an ARM64 vector register holds, and so how many products an instruction adds up at most."""
 SPINNING = ", spinning threads"
 """Suffix of the name of an artifact that is measured a second time, with threads that wait busily between steps."""
 
@@ -160,14 +158,27 @@ class Record(_Model):
 
 
 class Counts(_Model):
-    """Executed ARM64 instructions, and how many of them are vector multiply-adds, loads and stores."""
+    """Executed ARM64 instructions, how many of them are vector multiply-adds, loads and stores, and the multiply-accumulates that they did."""
 
     instructions: int
     vector_fmas: int
-    """FMLA instructions on vectors: four multiply-accumulates each on those of float32, eight on those of float16."""
+    """Instructions that multiply and add vectors: FMLA, and of integers dot products, matrix products and multiply-adds."""
     loads: int
     """Load instructions; one that loads a pair or a structure of registers counts once."""
     stores: int
+    float32_macs: int = 0
+    """Multiply-accumulates in float32, one for each number of a vector; a multiplication alone is one, too. 0 in records of earlier versions."""
+    float16_macs: int = 0
+    """The same in float16."""
+    integer_macs: int = 0
+    """The same of integers of 8 or 16 bits."""
+    scalable: int = 0
+    """Instructions of SVE and SME. Their multiply-accumulates, loads and stores are not known, and not among the numbers above."""
+
+    @property
+    def macs(self) -> int:
+        """All multiply-accumulates."""
+        return self.float32_macs + self.float16_macs + self.integer_macs
 
     def __sub__(self, other: "Counts") -> "Counts":
         return self._with(other, -1)
@@ -205,6 +216,8 @@ class InstructionRecord(_Model):
     emulator: str
     cpu_model: str
     """The processor that the emulator emulates."""
+    cpu_features: tuple[str, ...] | None = None
+    """What it can do, by the names that Linux has in /proc/cpuinfo, as the emulated process sees it; None in records of earlier versions."""
     tool_versions: dict[str, str]
     file_bytes: int
     needed_multiply_accumulates: int | None
@@ -235,21 +248,15 @@ class InstructionRecord(_Model):
 
     @computed_field  # type: ignore[prop-decorator]
     @property
-    def needed_fmas(self) -> float | None:
-        """The vector FMAs that the network's arithmetic needs at least, if all of it is in the artifact's precision."""
-        return None if self.needed_multiply_accumulates is None else self.needed_multiply_accumulates / LANES[self.configuration.precision]
+    def needed_per_mac(self) -> float | None:
+        """The network's multiply-accumulates as a share of the executed ones; None if they are not known, or SVE or SME executed some."""
+        return None if self.needed_multiply_accumulates is None or self.step.scalable else _share(self.needed_multiply_accumulates, self.step.macs)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
-    def needed_fmas_per_vector_fma(self) -> float | None:
-        """The needed FMAs as a share of the executed ones."""
-        return _share(self.needed_fmas, self.step.vector_fmas)
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def needed_fmas_per_instruction(self) -> float | None:
-        """The needed FMAs as a share of all executed instructions."""
-        return _share(self.needed_fmas, self.step.instructions)
+    def useful(self) -> float | None:
+        """The part of the vector FMAs that does the needed multiply-accumulates, as a share of all executed instructions."""
+        return None if self.needed_per_mac is None else self.needed_per_mac * self.step.vector_fmas / self.step.instructions
 
 
 class OperatorTime(_Model):
@@ -325,9 +332,15 @@ def _share(part: float | None, whole: int) -> float | None:
     return None if part is None or not whole else part / whole
 
 
-def naive_instructions(records: Sequence[InstructionRecord]) -> int | None:
-    """Return the instructions of a step of the naive rank-5 ONNX, or None if it was not counted."""
-    return next((r.step.instructions for r in records if r.configuration.form == "3d" and r.artifact_sha256 is None), None)
+def naive_instructions(records: Sequence[InstructionRecord]) -> dict[str, int]:
+    """Return the instructions of a step of the naive rank-5 ONNX for each processor on which it was counted."""
+    return {r.cpu_model: r.step.instructions for r in records if r.configuration.form == "3d" and r.artifact_sha256 is None}
+
+
+def named(records: Sequence[InstructionRecord]) -> list[tuple[str, InstructionRecord]]:
+    """Return the records with the names of their configurations, and of their processors if there are several."""
+    several = len({r.cpu_model for r in records}) > 1
+    return [(f"{r.configuration.name}, {r.cpu_model}" if several else r.configuration.name, r) for r in records]
 
 
 def naive_ms(records: Sequence[Record]) -> dict[int, float]:

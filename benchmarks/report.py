@@ -9,7 +9,8 @@ from typing import Any
 import click
 from rich.table import Table
 
-from clipstep.benchmarks.arm64.table import KEY, instruction_table
+from clipstep.benchmarks.arm64.processor import CPU
+from clipstep.benchmarks.arm64.table import KEY, instruction_table, processor_lines
 from clipstep.benchmarks.output import real_time_text
 from clipstep.benchmarks.records import AnyRecord, InstructionRecord, ProfileRecord, Record, Records, naive_ms
 from clipstep.benchmarks.report_page.data import report_of
@@ -77,7 +78,8 @@ def report_command(bundle: Path, records: Path, signer: Path | None, html: Path 
         console.print(f"left out: {number} of another network or of artifacts that this bundle does not hold, measured on {name}", soft_wrap=True)
     if own.counted:
         print_table(console, instruction_table(own.counted))
-        console.print(KEY, soft_wrap=True)
+        for line in (KEY, *processor_lines(own.counted)):
+            console.print(line, soft_wrap=True)
     for profile in own.profiled:
         console.print(longest_kind(profile), soft_wrap=True)
     for artifact in opened.manifest.artifacts:
@@ -201,7 +203,7 @@ def _accuracy(file: str, accuracy: Accuracy) -> str:
 
 def _arm64(file: str, step: Arm64Step) -> str:
     return (
-        f"{file} in {step.engine} {step.engine_version} on ARM64: {step.instructions / 1e6:.1f} M instructions a step, of them "
+        f"{file} in {step.engine} {step.engine_version} on ARM64 ({CPU}): {step.instructions / 1e6:.1f} M instructions a step, of them "
         f"{step.vector_fmas / 1e6:.1f} M vector FMAs, {step.loads / 1e6:.1f} M loads and {step.stores / 1e6:.1f} M stores"
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 from clipstep.benchmarks.arm64.emulate import emulate
 from clipstep.benchmarks.arm64.kit import Kit
 from clipstep.benchmarks.arm64.measure import first_steps
+from clipstep.benchmarks.arm64.processor import CPU, Processor
 from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.engines import ENGINES, engine_of, load_engine
 from clipstep.runtime.errors import ClipstepError
@@ -45,7 +46,8 @@ def tune(platform: str, target: str, files: Mapping[str, Path], interface: Inter
 
 def _count(engine: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps) -> dict[str, float]:
     kit, few = Kit.open(), first_steps(golden, COUNTED_STEPS)
-    return {name: emulate(kit, engine, file, interface, few).counts[-1].instructions / 1e6 for name, file in files.items()}
+    processor = Processor.read(kit.path, CPU)
+    return {name: emulate(kit, processor, engine, file, interface, few).counts[-1].instructions / 1e6 for name, file in files.items()}
 
 
 def _time(engine: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps) -> dict[str, float]:

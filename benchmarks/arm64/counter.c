@@ -1,13 +1,15 @@
 // A QEMU plugin that counts the ARM64 instructions a program executes, and writes the counts so far at certain system calls.
 //
-// Each line of the file named by CLIPSTEP_COUNTS holds the number of a system call, then the instructions, vector FMAs, loads and stores of
-// all threads since the start. Only system calls of the program's first thread are written. A system call ends a translated block, so that
+// Each line of the file named by CLIPSTEP_COUNTS holds the number of a system call, then the counts of all threads since the start, in the order
+// of the enumeration below, which is that of the fields of Counts in records.py. Only system calls of the program's first thread are written. A system call ends a translated block, so that
 // the counts there are exact. The declarations are version 1 of QEMU's plugin interface (QEMU 6 to 8); Debian ships no header for it.
 #include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "arithmetic.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -25,17 +27,11 @@ extern const void *qemu_plugin_insn_data(const struct instruction *);
 EXPORT int qemu_plugin_version = 1;
 
 enum { ADD_VALUE = 0 };  // The only inline operation of this version.
-enum { INSTRUCTIONS, VECTOR_FMAS, LOADS, STORES, KINDS };
+enum { INSTRUCTIONS, VECTOR_FMAS, LOADS, STORES, MACS, SCALABLE = MACS + TYPES, KINDS };  // MACS + FLOAT32 and so on.
 enum { CLOCK_GETTIME = 113, GETPID = 172, GETPPID = 173, GETUID = 174 };
 
 static uint64_t counts[KINDS];
 static FILE *out;
-
-// FMLA of vectors, by vector or by element, of single precision and then of half precision.
-static int is_vector_fma(uint32_t word) {
-    return (word & 0xBFE0FC00u) == 0x0E20CC00u || (word & 0xBFC0F400u) == 0x0F801000u ||
-           (word & 0xBFE0FC00u) == 0x0E400C00u || (word & 0xBFC0F400u) == 0x0F001000u;
-}
 
 // LOADS, STORES, or -1. A pair is one instruction, and so one load or store; a prefetch is neither.
 static int memory_access(uint32_t word) {
@@ -55,7 +51,9 @@ static void on_translation(plugin_id id, struct block *block) {
     for (size_t i = 0; i < here[INSTRUCTIONS]; i++) {
         uint32_t word;
         memcpy(&word, qemu_plugin_insn_data(qemu_plugin_tb_get_insn(block, i)), sizeof word);
-        if (is_vector_fma(word)) here[VECTOR_FMAS]++;
+        const struct arithmetic *kind = arithmetic_of(word);
+        if (kind) here[MACS + kind->type] += multiplications(kind, word), here[VECTOR_FMAS] += kind->is_fma;
+        if (is_scalable(word)) here[SCALABLE]++;
         if (memory_access(word) >= 0) here[memory_access(word)]++;
     }
     for (int kind = 0; kind < KINDS; kind++)
@@ -67,8 +65,9 @@ static void on_system_call(plugin_id id, unsigned cpu, int64_t number, uint64_t 
     (void)id, (void)a1, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
     if (cpu != 0) return;  // A call of an engine's other thread, which only waits.
     if (number != CLOCK_GETTIME && number != GETPID && number != GETPPID && number != GETUID) return;
-    fprintf(out, "%" PRId64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", number, counts[INSTRUCTIONS], counts[VECTOR_FMAS],
-            counts[LOADS], counts[STORES]);
+    fprintf(out, "%" PRId64, number);
+    for (int kind = 0; kind < KINDS; kind++) fprintf(out, " %" PRIu64, counts[kind]);
+    fprintf(out, "\n");
 }
 
 static void on_end(plugin_id id, void *unused) {

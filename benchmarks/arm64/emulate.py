@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from clipstep.benchmarks.arm64.kit import CPU, EMULATOR, HERE, Kit
+from clipstep.benchmarks.arm64.kit import EMULATOR, HERE, Kit
 from clipstep.benchmarks.arm64.marks import Mark, step_counts
 from clipstep.benchmarks.arm64.operators import executorch_operators, onnxruntime_operators
+from clipstep.benchmarks.arm64.processor import Processor
 from clipstep.benchmarks.records import Counts, OperatorCount
 from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.engine import Array
@@ -32,8 +33,10 @@ class Emulated:
     """The operators of the last step with their counts; empty unless they were asked for."""
 
 
-def emulate(kit: Kit, engine: str, file: Path, interface: Interface, golden: GoldenSteps, *, operators: bool = False) -> Emulated:
-    """Run the golden steps on the artifact ``file``.
+def emulate(
+    kit: Kit, processor: Processor, engine: str, file: Path, interface: Interface, golden: GoldenSteps, *, operators: bool = False
+) -> Emulated:
+    """Run the golden steps on the artifact ``file``, on an emulated processor.
 
     Raises:
         ClipstepError: the engine does not load the file, or a step fails.
@@ -46,6 +49,7 @@ def emulate(kit: Kit, engine: str, file: Path, interface: Interface, golden: Gol
         (folder / "inputs.bin").write_bytes(b"".join(value.tobytes() for value in inputs))
         run_guest(
             kit,
+            processor,
             [*GUESTS[engine].command(kit), file.absolute(), folder, steps, *(["operators"] if operators else [])],
             folder / "counts.txt",
             file.name,
@@ -55,13 +59,17 @@ def emulate(kit: Kit, engine: str, file: Path, interface: Interface, golden: Gol
         return Emulated(_outputs(folder / "outputs.bin", interface), step_counts(marks), counted)
 
 
-def run_guest(kit: Kit, command: Sequence[object], counts: Path, name: str) -> None:
+def run_guest(kit: Kit, processor: Processor, command: Sequence[object], counts: Path, name: str) -> None:
     """Run an ARM64 program under QEMU in the kit's folder; the counter writes its marks to the file ``counts``.
+
+    Beside that file a folder ``root`` is made, which the program sees as the root of its system.
 
     Raises:
         ClipstepError: the program ends with an error.
     """
-    words = [EMULATOR, "-cpu", CPU, "-plugin", "./counter.so", "-L", "root", *map(str, command)]
+    root = counts.parent / "root"
+    processor.make_root(kit.path, root)
+    words = [EMULATOR, "-cpu", processor.name, "-plugin", "./counter.so", "-L", str(root), *map(str, command)]
     done = subprocess.run(
         words,
         executable=shutil.which(EMULATOR),

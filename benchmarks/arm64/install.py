@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from clipstep.benchmarks.arm64.kit import CPU, EMULATOR, HERE, KIT_FILE, Kit, emulator_version, kit_folder, sources_sha256
+from clipstep.benchmarks.arm64.kit import EMULATOR, HERE, KIT_FILE, Kit, emulator_version, kit_folder, sources_sha256
+from clipstep.benchmarks.arm64.processor import CORES, CPU, Processor
 from clipstep.runtime.command_line.options import command
 from clipstep.runtime.command_line.terminal import new_console
 from clipstep.runtime.errors import ClipstepError
@@ -25,8 +27,7 @@ WHEELS = ("onnxruntime", "executorch", "numpy")
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
 PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 LIBRARIES = ("executorch", "executorch_kernels_optimized", "executorch_backend_xnnpack", "executorch_threadpool")
-CORES = 2
-KIT = FolderKind("kit of ARM64 engines", KIT_FILE, lambda _: ("root", "site", "counter.so", "step_executorch"))
+KIT = FolderKind("kit of ARM64 engines", KIT_FILE, lambda _: ("root", "site", "counter.so", "processor", "step_executorch"))
 
 
 @command("arm64")
@@ -46,7 +47,7 @@ def arm64_command() -> None:
         _unpack_python(new / "root", new / "apt", console)
         python = next((new / "root/usr/bin").glob("python3.*")).name
         _unpack_wheels(new, python.removeprefix("python"), versions, console)
-        _describe_processor(new / "root")
+        _count_cores(new / "root")
         _build(new, console)
         _try_out(new, f"root/usr/bin/{python}")
         values = {"python": f"root/usr/bin/{python}", "versions": versions, "sources_sha256": sources_sha256()}
@@ -125,15 +126,10 @@ def _unpack_wheels(folder: Path, python: str, versions: Mapping[str, str], conso
     shutil.rmtree(folder / "wheels")
 
 
-def _describe_processor(root: Path) -> None:
-    """Write the files in which the engines look up the processor; without them onnxruntime would read this computer's, and crash."""
-    features = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
-    part = "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: 0xd0b\nCPU revision\t: 1\n"  # Cortex-A76
+def _count_cores(root: Path) -> None:
+    """Write the files in which the engines look up how many cores there are."""
     system = root / "sys/devices/system/cpu"
     system.mkdir(parents=True)
-    (root / "proc").mkdir(exist_ok=True)
-    text = "".join(f"processor\t: {core}\nBogoMIPS\t: 50.00\nFeatures\t: {features}\n{part}\n" for core in range(CORES))
-    (root / "proc/cpuinfo").write_text(text, encoding="utf-8")
     for name in ("possible", "present", "online"):
         (system / name).write_text(f"0-{CORES - 1}\n", encoding="utf-8")
     (system / "kernel_max").write_text(f"{CORES - 1}\n", encoding="utf-8")
@@ -142,8 +138,9 @@ def _describe_processor(root: Path) -> None:
 def _build(folder: Path, console: Console) -> None:
     engine = folder / "site/executorch"
     include = engine / "include/executorch/runtime/core/portable_type/c10"
-    with console.status("building the counter and the ExecuTorch runner"):
+    with console.status("building the counter and the ARM64 programs"):
         _run("gcc", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", HERE / "counter.c", "-o", folder / "counter.so")
+        _run("aarch64-linux-gnu-g++", "-O2", "-static", HERE / "processor.cpp", "-o", folder / "processor")
         _run(
             "aarch64-linux-gnu-g++",
             "-std=c++17",
@@ -168,8 +165,11 @@ def _build(folder: Path, console: Console) -> None:
 
 def _try_out(folder: Path, python: str) -> None:
     """Import onnxruntime once, which also compiles the Python modules that later runs import."""
-    command = [EMULATOR, "-cpu", CPU, "-L", "root", "-E", "PYTHONPATH=site", python, "-c", "import numpy, onnxruntime"]
-    _run(*command, cwd=folder)
+    with tempfile.TemporaryDirectory(prefix="clipstep-arm64-") as temporary:
+        root = Path(temporary) / "root"
+        Processor.read(folder, CPU).make_root(folder, root)
+        command = [EMULATOR, "-cpu", CPU, "-L", root, "-E", "PYTHONPATH=site", python, "-c", "import numpy, onnxruntime"]
+        _run(*command, cwd=folder)
 
 
 def _run(*command: object, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:

@@ -1,4 +1,5 @@
-"""The ARM64 kit: a folder with the engines' ARM64 builds, an ARM64 Python, the instruction counter and the ExecuTorch runner."""
+"""The ARM64 kit: a folder with the engines' ARM64 builds, an ARM64 Python, the instruction counter, the ExecuTorch runner
+and a program that says what the processor can do."""
 
 import hashlib
 import json
@@ -15,9 +16,7 @@ from clipstep.runtime.errors import ClipstepError
 HERE = Path(__file__).parent
 KIT_FILE = "kit.json"
 EMULATOR = "qemu-aarch64"
-CPU = "cortex-a76"
-"""The processor that QEMU emulates: a large core of a phone of 2018, with dot products and half precision, without SVE."""
-SOURCES = ("counter.c", "step_executorch.cpp", "install.py")
+SOURCES = ("arithmetic.h", "counter.c", "processor.cpp", "step_executorch.cpp", "install.py")
 SET_UP = "set it up with: clipstep arm64"
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from clipstep.benchmarks.arm64.emulate import emulate
-from clipstep.benchmarks.arm64.kit import CPU, Kit
+from clipstep.benchmarks.arm64.kit import Kit
 from clipstep.benchmarks.arm64.operators import without_profiling
+from clipstep.benchmarks.arm64.processor import CPU, Processor
 from clipstep.benchmarks.latency import NAIVE, write_naive
 from clipstep.benchmarks.records import Configuration, InstructionRecord, now_utc
 from clipstep.export.network_source import NetworkSource
@@ -34,19 +35,28 @@ class _Candidate:
 
 
 def count_bundle(
-    bundle: Bundle, network: NetworkSource | None, console: Console, *, steps: int | None = None, operators: bool = False, kit: Kit | None = None
+    bundle: Bundle,
+    network: NetworkSource | None,
+    console: Console,
+    *,
+    steps: int | None = None,
+    operators: bool = False,
+    kit: Kit | None = None,
+    processor: Processor | None = None,
 ) -> list[InstructionRecord]:
     """Count the instructions of every artifact that runs on ARM64 here and, given the ``network`` behind the bundle, of its naive rank-5 ONNX.
 
-    ``steps`` is the number of golden steps to run, by default all; ``operators`` also counts each operator.
+    ``steps`` is the number of golden steps to run, by default all; ``operators`` also counts each operator; ``processor`` is the one that is
+    emulated, by default `CPU`. An artifact that needs a processor which computes in float16 is left out on another one, with a line that says so.
 
     Raises:
         ClipstepError: the ARM64 engines are not set up or have other versions than those that verified the bundle, the bundle has nothing that
             runs in them, or something computes other numbers than the golden steps.
     """
     kit = kit or Kit.open()
+    processor = processor or Processor.read(kit.path, CPU)
     golden = first_steps(GoldenSteps.of(bundle), steps)
-    artifacts = _artifacts(bundle)
+    artifacts = _runnable(_artifacts(bundle), processor, console)
     for candidate in artifacts:
         assert candidate.artifact is not None
         kit.check_version(candidate.name, candidate.engine, candidate.artifact.tool_versions.get(candidate.engine))
@@ -54,7 +64,7 @@ def count_bundle(
     with tempfile.TemporaryDirectory(prefix="clipstep-bench-") as temporary:
         for candidate in (*_naive(bundle, network, Path(temporary), console), *artifacts):
             with console.status(f"{candidate.name} on ARM64, {len(golden.logits)} steps and a reset"):
-                records.append(_count(kit, candidate, bundle, golden, operators=operators))
+                records.append(_count(kit, processor, candidate, bundle, golden, operators=operators))
     return records
 
 
@@ -64,7 +74,7 @@ def arm64_step(record: InstructionRecord) -> Arm64Step:
         engine=record.configuration.engine,
         engine_version=record.tool_versions[record.configuration.engine],
         golden_steps=len(record.steps),
-        **record.step.model_dump(),
+        **record.step.model_dump(include={"instructions", "vector_fmas", "loads", "stores"}),
     )
 
 
@@ -94,6 +104,21 @@ def _artifacts(bundle: Bundle) -> list[_Candidate]:
     return found
 
 
+def _runnable(candidates: Sequence[_Candidate], processor: Processor, console: Console) -> list[_Candidate]:
+    """Return the artifacts that run on the processor, by the rule of the runtimes, and say which do not."""
+    runnable = []
+    for candidate in candidates:
+        requires = candidate.artifact.requires if candidate.artifact else None
+        if requires is None or not requires.float16_processor or processor.computes_float16:
+            runnable.append(candidate)
+        else:
+            why = f"{processor.name} does not compute in float16, and runtimes take the artifact of float32 there"
+            console.print(f"left out: {candidate.name}: {why}", soft_wrap=True)
+    if not runnable:
+        raise ClipstepError("no artifact of the bundle runs on this processor", got=processor.name, fix="export one of float32")
+    return runnable
+
+
 def _naive(bundle: Bundle, network: NetworkSource | None, folder: Path, console: Console) -> Iterator[_Candidate]:
     if network is not None:
         yield _Candidate(NAIVE, "onnxruntime", write_naive(bundle, network, folder / "naive.onnx", console), None)
@@ -112,10 +137,10 @@ class _Replay:
         self._outputs = iter(())
 
 
-def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps, *, operators: bool) -> InstructionRecord:
+def _count(kit: Kit, processor: Processor, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps, *, operators: bool) -> InstructionRecord:
     artifact, manifest = candidate.artifact, bundle.manifest
     interface = manifest.interface(artifact.input_dtype if artifact else "uint8")
-    emulated = emulate(kit, candidate.engine, candidate.file, interface, golden)
+    emulated = emulate(kit, processor, candidate.engine, candidate.file, interface, golden)
     precision = artifact.precision if artifact else "float32"
     errors = _check(StepModel(interface, _Replay(emulated.outputs), candidate.name, precision=precision), golden)
     first, *later = emulated.counts
@@ -134,7 +159,8 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
             file=candidate.file.name,
         ),
         emulator=kit.emulator,
-        cpu_model=CPU,
+        cpu_model=processor.name,
+        cpu_features=processor.features,
         tool_versions={"clipstep": version("clipstep"), candidate.engine: kit.versions[candidate.engine]},
         file_bytes=candidate.file.stat().st_size,
         needed_multiply_accumulates=manifest.export.multiply_accumulates,
@@ -145,7 +171,7 @@ def _count(kit: Kit, candidate: _Candidate, bundle: Bundle, golden: GoldenSteps,
     )
     if not operators:
         return record
-    profiled = emulate(kit, candidate.engine, candidate.file, interface, first_steps(golden, 1), operators=True)
+    profiled = emulate(kit, processor, candidate.engine, candidate.file, interface, first_steps(golden, 1), operators=True)
     return record.model_copy(update={"operators": without_profiling(profiled.operators, record.step)})
 
 

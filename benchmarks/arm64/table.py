@@ -4,29 +4,49 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from clipstep.benchmarks.records import Counts, InstructionRecord, OperatorCount, naive_instructions
+from clipstep.benchmarks.arm64.processor import level_of
+from clipstep.benchmarks.records import Counts, InstructionRecord, OperatorCount, naive_instructions, named
 from clipstep.runtime.command_line.terminal import new_table
 
 LARGEST_GROUPS = 15
-KEY = "FMAs needed: how many of the FMAs executed the network's arithmetic needs; useful: the share of these in all instructions"
+TYPES = {"float32_macs": "f32", "float16_macs": "f16", "integer_macs": "int"}
+"""The counts of multiply-accumulates, and what is multiplied."""
+KEY = (
+    "MACs: multiply-accumulates executed, in float32, in float16 and of integers of 8 or 16 bits; needed: how many of them the network's "
+    "arithmetic needs; useful: the vector FMAs for these, as a share of all instructions"
+)
 
 
 def instruction_table(records: Sequence[InstructionRecord]) -> Table:
-    """Return a table with a row for each configuration: the counts of its step, in millions. `KEY` explains the shares."""
-    table = new_table("what runs", "instr.\nM", "times\nnaive", "FMAs\nM", "loads\nM", "stores\nM", "FMAs\nneeded", "useful", "error")
+    """Return a table with a row for each configuration: the counts of its step, in millions. `KEY` explains the shares.
+
+    Of the types of multiply-accumulates, those that no step executes are left out.
+    """
+    types = {key: f"{words}\nMACs\nM" for key, words in TYPES.items() if any(getattr(r.step, key) for r in records)}
+    table = new_table("what runs", "instr.\nM", "times\nnaive", *types.values(), "loads\nM", "stores\nM", "MACs\nneeded", "useful", "error")
     naive = naive_instructions(records)
-    for r in records:
-        ratio = f"{naive / r.step.instructions:.2f}" if naive else "-"
+    for name, r in named(records):
         table.add_row(
-            r.configuration.name,
+            name,
             _millions(r.step.instructions),
-            ratio,
-            *map(_millions, (r.step.vector_fmas, r.step.loads, r.step.stores)),
-            _percent(r.needed_fmas_per_vector_fma),
-            _percent(r.needed_fmas_per_instruction),
+            f"{naive[r.cpu_model] / r.step.instructions:.2f}" if r.cpu_model in naive else "-",
+            *(_millions(getattr(r.step, key)) for key in (*types, "loads", "stores")),
+            _percent(r.needed_per_mac),
+            _percent(r.useful),
             f"{r.largest_error:.1e}",
         )
     return table
+
+
+def processor_lines(records: Sequence[InstructionRecord]) -> list[str]:
+    """Return a line for each processor on which something was counted: what it can do, as the emulated process saw it."""
+    lines = []
+    for model, (features, emulator) in {r.cpu_model: (r.cpu_features, r.emulator) for r in records}.items():
+        lines.append(f"{model} in {emulator}: {'unknown features' if features is None else level_of(features)}")
+    unknown = [name for name, r in named(records) if r.step.scalable]
+    if unknown:
+        lines.append(f"{', '.join(unknown)}: instructions of SVE or SME ran, whose multiply-accumulates, loads and stores are not counted")
+    return lines
 
 
 def operator_table(record: InstructionRecord) -> Table:

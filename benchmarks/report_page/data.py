@@ -71,7 +71,7 @@ def report_of(
     for profile in records.profiled:
         _check_profile(profile)
     last = {(device_text(r), _key(r), r.pause_ms): r for r in records.timed}
-    last_counted = {_key(r): r for r in records.counted}
+    last_counted = {(r.cpu_model, _key(r)): r for r in records.counted}
     last_profiled = {(device_text(r), _key(r)): r for r in records.profiled}
     replaced = len(records.every()) - len(last) - len(last_counted) - len(last_profiled)
     evaluation = None if evaluation_path is None else Evaluation.read(evaluation_path, bundle.manifest.labels)

@@ -1,7 +1,11 @@
 """The section of ARM64 instructions, which are counted, not timed."""
 
-from clipstep.benchmarks.arm64.table import KEY
-from clipstep.benchmarks.records import InstructionRecord, naive_instructions
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from clipstep.benchmarks.arm64.processor import CPU
+from clipstep.benchmarks.arm64.table import KEY, TYPES, processor_lines
+from clipstep.benchmarks.records import InstructionRecord, naive_instructions, named
 from clipstep.benchmarks.report_page.charts import bar
 from clipstep.benchmarks.report_page.data import Report, ranked_kinds
 from clipstep.benchmarks.report_page.markup import Html, element, joined, number, paragraph, table
@@ -10,61 +14,74 @@ from clipstep.runtime.wording import counted
 
 def instructions_body(report: Report) -> Html | None:
     """Return the counts of each configuration and, where they were counted, of each kind of operator; None if nothing was counted."""
-    rows, naive = _rows(report), naive_instructions(report.counted)
+    rows = _rows(report)
     if not rows:
         return None
-    longest = max(row[1] for row in rows)
+    longest = max(row.instructions for row in rows)
     cells = [
         [
             name,
             number(instructions / 1e6),
             bar(instructions / longest),
             number(naive / instructions if naive else None, 2),
-            *(number(count / 1e6) for count in counts),
+            *(number(None if count is None else count / 1e6) for count in counts),
             number(None if needed is None else 100 * needed, 0, "%"),
             number(None if useful is None else 100 * useful, 0, "%"),
         ]
-        for name, instructions, counts, needed, useful in rows
+        for name, _, instructions, naive, counts, needed, useful in rows
     ]
-    headings = ("what runs", "instructions, M", "", "times naive", "vector FMAs, M", "loads, M", "stores, M", "FMAs needed", "useful")
+    types = (f"{words} MACs, M" for words in TYPES.values())
+    headings = ("what runs", "instructions, M", "", "times naive", "vector FMAs, M", "loads, M", "stores, M", *types, "MACs needed", "useful")
     explanation = f"Of one step with one thread. Times naive: how many times fewer than the naive export. {KEY[0].upper()}{KEY[1:]}. {_where(report)}"
     parts = [
-        paragraph(_finding(report, naive), class_="finding"),
+        paragraph(_finding(rows), class_="finding"),
         table("ARM64 instructions of a step", headings, cells),
         paragraph(explanation, class_="note"),
     ]
     return joined([*parts, *(_kinds(record) for record in report.counted if record.operators)])
 
 
-Row = tuple[str, int, tuple[int, int, int], float | None, float | None]
-"""A name, the instructions, the vector FMAs, loads and stores, how many FMAs are needed of those executed, and of all instructions."""
+class Row(NamedTuple):
+    """A line of the table: counts of a step on one processor."""
+
+    name: str
+    is_artifact: bool
+    instructions: int
+    naive: int | None
+    """The instructions of the naive export on the same processor."""
+    counts: tuple[int | None, ...]
+    """The vector FMAs, loads, stores and the multiply-accumulates of each type."""
+    needed: float | None
+    useful: float | None
 
 
 def _rows(report: Report) -> list[Row]:
     """Return a row for each record, then one for each artifact whose counts the manifest holds and no record does."""
     rows: list[Row] = []
-    for record in report.counted:
+    naive = naive_instructions(report.counted)
+    for name, record in named(report.counted):
         step = record.step
-        counts = (step.vector_fmas, step.loads, step.stores)
-        rows.append((record.configuration.name, step.instructions, counts, record.needed_fmas_per_vector_fma, record.needed_fmas_per_instruction))
+        counts = (step.vector_fmas, step.loads, step.stores, *(getattr(step, key) for key in TYPES))
+        of_artifact = record.artifact_sha256 is not None
+        rows.append(Row(name, of_artifact, step.instructions, naive.get(record.cpu_model), counts, record.needed_per_mac, record.useful))
     recorded = {record.artifact_sha256 for record in report.counted}
     for artifact in report.bundle.manifest.artifacts:
         noted = artifact.arm64_step
         if noted is not None and artifact.sha256 not in recorded:
-            rows.append((artifact.file, noted.instructions, (noted.vector_fmas, noted.loads, noted.stores), None, None))
+            counts = (noted.vector_fmas, noted.loads, noted.stores, *(None for _ in TYPES))
+            rows.append(Row(artifact.file, True, noted.instructions, naive.get(CPU), counts, None, None))
     return rows
 
 
-def _finding(report: Report, naive: int | None) -> str:
-    files = {artifact.file for artifact in report.bundle.manifest.artifacts}
-    name, instructions, *_ = min((row for row in _rows(report) if row[0] in files), key=lambda row: row[1], default=_rows(report)[0])
-    beside = f", {naive / instructions:.2f} times fewer than the naive export" if naive else ""
-    return f"{name} takes the fewest ARM64 instructions of the artifacts: {instructions / 1e6:.1f} M a step{beside}"
+def _finding(rows: Sequence[Row]) -> str:
+    best = min((row for row in rows if row.is_artifact), key=lambda row: row.instructions, default=rows[0])
+    beside = f", {best.naive / best.instructions:.2f} times fewer than the naive export" if best.naive else ""
+    return f"{best.name} takes the fewest ARM64 instructions of the artifacts: {best.instructions / 1e6:.1f} M a step{beside}"
 
 
 def _where(report: Report) -> str:
-    emulators = dict.fromkeys(f"{record.cpu_model} in {record.emulator}" for record in report.counted)
-    return f"Counted on {', '.join(emulators)}; instructions are not time." if emulators else "Instructions are not time."
+    lines = processor_lines(report.counted)
+    return f"Counted on {'; '.join(lines)}. Instructions are not time." if lines else "Instructions are not time."
 
 
 def _kinds(record: InstructionRecord) -> Html:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
+from clipstep.benchmarks.arm64.processor import CPU
 from clipstep.benchmarks.options import STEPS
 from clipstep.benchmarks.records import AnyRecord, InstructionRecord, ProfileRecord, Record
 from clipstep.benchmarks.report_page.data import Report, device_text, when_text
@@ -123,9 +124,10 @@ def _commands(report: Report) -> list[str]:
     if len(here) < len(report.timed):
         lines.append(f"clipstep bench phone --app --out {records}")
     if report.counted:
-        operators = " --operators" if any(record.operators for record in report.counted) else ""
-        steps = len(report.counted[0].steps)
-        lines.append(f"clipstep bench {bundle}{_network(report, report.counted)} --arch arm64{operators} --steps {steps} --out {records}")
+        for cpu in dict.fromkeys(record.cpu_model for record in report.counted):
+            own = [record for record in report.counted if record.cpu_model == cpu]
+            options = ("" if cpu == CPU else f" --cpu {cpu}") + (" --operators" if any(record.operators for record in own) else "")
+            lines.append(f"clipstep bench {bundle}{_network(report, own)} --arch arm64{options} --steps {len(own[0].steps)} --out {records}")
     for threads in dict.fromkeys(record.configuration.threads for record in report.profiled):
         steps = next(record.profiled_steps for record in report.profiled if record.configuration.threads == threads)
         lines.append(f"clipstep bench {bundle} --profile profile.png --threads {threads} --steps {steps} --out {records}")

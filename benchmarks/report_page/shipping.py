@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clipstep.benchmarks.arm64.processor import CPU
 from clipstep.benchmarks.records import Record
 from clipstep.benchmarks.report_page.data import Report, device_text, memory_mb
 from clipstep.benchmarks.report_page.markup import Html, element, joined, paragraph
@@ -139,9 +140,15 @@ def _by_time(report: Report, platform: Platform, records: Sequence[Record]) -> C
 
 
 def instructions(report: Report) -> dict[str, int]:
-    """Return the ARM64 instructions of a step by the hash of the artifact: from the records or, where these have none, from the manifest."""
+    """Return the ARM64 instructions of a step by the hash of the artifact: from the records or, where these have none, from the manifest.
+
+    Those on `CPU`, whose counts the manifest holds, come before those on other processors.
+    """
     noted = {sha256: a.arm64_step.instructions for sha256, a in report.artifacts.items() if a.arm64_step}
-    return {**noted, **{r.artifact_sha256: r.step.instructions for r in report.counted if r.artifact_sha256 is not None}}
+    return {
+        **noted,
+        **{r.artifact_sha256: r.step.instructions for r in sorted(report.counted, key=lambda r: r.cpu_model == CPU) if r.artifact_sha256 is not None},
+    }
 
 
 def _by_instructions(report: Report, platform: Platform) -> Choice | None:

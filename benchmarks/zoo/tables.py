@@ -77,7 +77,7 @@ def counted_table(rows: Sequence[Row]) -> Table:
     """Return the table of ARM64 instructions, of the networks that were counted."""
     table = new_table("network", "naive\nM", *(cell for target in HERE for cell in (f"{TARGETS[target].suffix}\nM", "times\nnaive")))
     for row in rows:
-        naive = naive_instructions(row.counts)
+        naive = next(iter(naive_instructions(row.counts).values()), None)
         counts = {record.configuration.target: record.step.instructions for record in row.counts if record.artifact_sha256 is not None}
         cells = [cell for target in HERE for cell in _count(counts.get(target), naive)]
         table.add_row(row.entry.name, NOTHING if naive is None else f"{naive / 1e6:,.1f}", *cells)

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from clipstep.benchmarks.arm64.kit import KIT_FILE, Kit, sources_sha256
+from clipstep.benchmarks.arm64.processor import Processor
 from clipstep.benchmarks.records import Counts
 from clipstep.benchmarks.report import read_records
 from clipstep.runtime.bundle import MANIFEST, Bundle, tree_sha256
@@ -19,25 +20,34 @@ from clipstep.runtime.errors import ClipstepError
 Call = Callable[..., tuple[int, str, str]]
 VERSIONS = {"onnxruntime": "1.0", "executorch": "1.0", "numpy": "1.0"}
 
+FEATURES = ("fp", "asimd", "aes", "pmull", "sha1", "sha2", "crc32", "atomics", "fphp", "asimdhp", "cpuid", "asimdrdm", "lrcpc", "dcpop", "asimddp")
+"""What Linux lists for a Cortex-A76 under QEMU."""
+
 EMULATOR = f"""#!{sys.executable}
-# Runs the ONNX runner on this computer and counts 1000 instructions, 200 FMAs, 30 loads and 4 stores a step, 2000 the first.
+# Runs the ONNX runner on this computer and counts 1000 instructions, 200 FMAs, 30 loads, 4 stores and 777 MACs a step, 2000 the first.
 import os, pathlib, subprocess, sys
+PROCESSORS = {{"cortex-a53": "8fb 0 410fd034", "cortex-a76": "119ffb 0 414fd0b1", "max": "119ffb 2000 f0510"}}
 if sys.argv[1:] == ["--version"]:
     sys.exit(print("qemu-aarch64 version 7.2.1 (Debian)"))
+if sys.argv[1:] == ["-cpu", "help"]:
+    print("Available CPUs:", *PROCESSORS, sep="\\n  ")
+    sys.exit(1)
+if sys.argv[-1] == "./processor":
+    sys.exit(print(PROCESSORS[sys.argv[2]]))
 runner = next(i for i, word in enumerate(sys.argv) if word.endswith("step_onnx.py"))
 done = subprocess.run([sys.executable, *sys.argv[runner:]])
 total, lines = 0, []
 for step in range(int(sys.argv[runner + 3]) + 1):
     for add in (0, 2 if step == 0 else 1):
         total += add
-        lines.append(f"173 {{1000 * total}} {{200 * total}} {{30 * total}} {{4 * total}}")
+        lines.append(f"173 {{1000 * total}} {{200 * total}} {{30 * total}} {{4 * total}} {{777 * total}} 0 0 0")
 pathlib.Path(os.environ["CLIPSTEP_COUNTS"]).write_text("\\n".join(lines) + "\\n")
 sys.exit(done.returncode)
 """
 
 
-def counts(i: int, f: int = 0, loads: int = 0, stores: int = 0) -> Counts:
-    return Counts(instructions=i, vector_fmas=f, loads=loads, stores=stores)
+def counts(times: int) -> Counts:
+    return Counts(instructions=1000 * times, vector_fmas=200 * times, loads=30 * times, stores=4 * times, float32_macs=777 * times)
 
 
 @pytest.fixture
@@ -60,7 +70,7 @@ def edit(bundle_path: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any
 def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A kit with the fake emulator."""
     folder, programs = tmp_path / "kit", tmp_path / "programs"
-    folder.mkdir()
+    (folder / "root/etc").mkdir(parents=True)
     programs.mkdir()
     (folder / KIT_FILE).write_text(json.dumps({"python": "python", "versions": VERSIONS, "sources_sha256": sources_sha256()}))
     (programs / "qemu-aarch64").write_text(EMULATOR)
@@ -83,18 +93,56 @@ def test_counts_are_recorded_noted_and_reported(kit: Path, edit: Callable[..., P
     assert timed == []
     assert (naive.configuration.name, naive.artifact_sha256) == ("naive rank-5 ONNX", None)
     assert (lowered.configuration.name, lowered.configuration.engine, lowered.configuration.threads) == ("step.onnx", "onnxruntime", 1)
-    assert (lowered.first_step, lowered.step) == (counts(2000, 400, 60, 8), counts(1000, 200, 30, 4))
+    assert (lowered.first_step, lowered.step) == (counts(2), counts(1))
     assert len(lowered.steps) == len(load_file(bundle / "golden.safetensors")["logits"])
     assert lowered.largest_error <= 1e-4
     assert macs is not None
-    assert lowered.needed_fmas_per_vector_fma == macs / 4 / 200
-    assert lowered.needed_fmas_per_instruction == macs / 4 / 1000
+    assert lowered.needed_per_mac == macs / 777
+    assert lowered.useful == macs / 777 * 200 / 1000
+    assert (lowered.cpu_model, lowered.cpu_features) == ("cortex-a76", FEATURES)
     assert json.loads(out.read_text().splitlines()[1])["step"]["instructions"] == 1000
     noted = Bundle.open(bundle).manifest.artifacts[0].arm64_step
     assert noted is not None and (noted.engine, noted.engine_version, noted.instructions) == ("onnxruntime", "1.0", 1000)
     report = clipstep("report", bundle, out)[1]
-    assert "step.onnx in onnxruntime 1.0 on ARM64: 0.0 M instructions a step" in report
+    assert "step.onnx in onnxruntime 1.0 on ARM64 (cortex-a76): 0.0 M instructions a step" in report
     assert "naive rank-5 ONNX" in report
+
+
+def float16(values: dict[str, Any]) -> None:
+    """Make the ONNX artifact one of two, the second in float16 for processors that compute in it."""
+    half = {**values["artifacts"][0], "precision": "float16", "requires": {**values["artifacts"][0]["requires"], "float16_processor": True}}
+    values["artifacts"].append(half)
+
+
+def test_a_processor_is_named_with_what_it_has(kit: Path, edit: Callable[..., Path], tmp_path: Path, clipstep: Call) -> None:
+    """Of a Cortex-A53, which does not compute in float16, the artifact in float16 is left out; a Cortex-A76 runs both."""
+    bundle, out = edit(float16), tmp_path / "records.jsonl"
+    command = ("bench", bundle, "--arch", "arm64", "--no-reference", "--steps", "1", "--out", out, "--cpu")
+    code, text, error = clipstep(*command, "a53")
+    assert (code, error) == (0, "")
+    why = "cortex-a53 does not compute in float16, and runtimes take the artifact of float32 there"
+    assert f"left out: step.onnx: {why}" in text
+    assert "cortex-a53 in qemu-aarch64 7.2.1: no fp16, no dot product, no i8mm, no SVE, no SME" in text
+    code, text, error = clipstep(*command, "cortex-a76")
+    assert (code, error) == (0, "") and "left out" not in text
+    assert "cortex-a76 in qemu-aarch64 7.2.1: fp16, dot product, no i8mm, no SVE, no SME" in text
+    records = read_records(out)[1]
+    assert [(r.cpu_model, r.configuration.precision) for r in records] == [
+        ("cortex-a53", "float32"),
+        ("cortex-a76", "float32"),
+        ("cortex-a76", "float16"),
+    ]
+    report = clipstep("report", bundle, out)[1]
+    assert "cortex-a53 in qemu-aarch64 7.2.1: no fp16" in report and "cortex-a76 in qemu-aarch64 7.2.1: fp16" in report
+
+
+def test_engines_read_the_features_of_the_processor(kit: Path, tmp_path: Path) -> None:
+    """Linux shows the parts of MIDR_EL1 0x414FD0B1: Arm (0x41), variant 4, part 0xD0B, revision 1."""
+    Processor.read(kit, "a76").make_root(kit, tmp_path / "root")
+    lines = (tmp_path / "root/proc/cpuinfo").read_text().splitlines()
+    assert lines[2] == f"Features\t: {' '.join(FEATURES)}" and lines.count("processor\t: 1") == 1
+    assert [line.split(": ")[1] for line in lines if line.startswith("CPU")] == 2 * ["0x41", "8", "0x4", "0xd0b", "1"]
+    assert (tmp_path / "root/etc").is_dir()
 
 
 def test_a_ceiling_below_the_count_fails(kit: Path, edit: Callable[..., Path], tmp_path: Path, clipstep: Call) -> None:
@@ -174,6 +222,9 @@ def another_hash(values: dict[str, Any]) -> None:
         (unchanged, ("--threads", 1), "--threads and --rounds are for measuring time"),
         (unchanged, ("--out", "no/where.jsonl"), "no/where.jsonl: no such folder"),
         (unchanged, ("--arch", "riscv"), "unknown architecture; got riscv; expected arm64"),
+        (unchanged, ("--cpu", "x3"), "no such processor; got x3; expected cortex-a53, cortex-a76, max; choose by what they have"),
+        (unchanged, ("--cpu", "x3"), "fp16: cortex-a76, max; dot product: cortex-a76, max; i8mm: max"),
+        (unchanged, ("--cpu", "a53", "--record"), "--record notes counts of cortex-a76 in the manifest; got --cpu a53"),
     ],
 )
 def test_what_cannot_be_counted_is_one_line(
@@ -185,7 +236,10 @@ def test_what_cannot_be_counted_is_one_line(
 
 
 def test_options_of_counts_need_an_architecture(bundle_path: Path, clipstep: Call) -> None:
-    assert "--operators, --record and --ceilings are for counts; expected --arch arm64 beside them" in clipstep("bench", bundle_path, "--record")[2]
+    assert (
+        "--cpu, --operators, --record and --ceilings are for counts; expected --arch arm64 beside them"
+        in clipstep("bench", bundle_path, "--record")[2]
+    )
 
 
 def test_a_missing_kit_is_named(kit: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -56,10 +56,13 @@ def test_no_step_takes_more_instructions_than_its_ceiling(
 
 
 def _check_records(bundle: Path, out: Path) -> None:
-    """Each step has at least the FMAs that the network needs, and its operators add up to it."""
+    """Each step has at least the multiply-accumulates that the network needs, in its precision, and its operators add up to it."""
     noted = {artifact.file: artifact.arm64_step for artifact in Bundle.open(bundle).manifest.artifacts}
     for record in read_records(out)[1]:
-        assert record.needed_fmas is not None and record.step.vector_fmas >= 0.95 * record.needed_fmas
+        assert record.needed_multiply_accumulates is not None
+        of_precision = {"float32": record.step.float32_macs, "float16": record.step.float16_macs}[record.configuration.precision]
+        assert of_precision >= 0.95 * record.needed_multiply_accumulates and of_precision >= 0.98 * record.step.macs
+        assert (record.cpu_model, record.step.scalable) == ("cortex-a76", 0) and {"asimdhp", "asimddp"} <= set(record.cpu_features or ())
         assert sum(operator.instructions for operator in record.operators) == pytest.approx(record.step.instructions, rel=0.05)
         if record.artifact_sha256:
             step = noted[record.configuration.name]

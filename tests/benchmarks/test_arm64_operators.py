@@ -8,7 +8,7 @@ import pytest
 
 from clipstep.benchmarks.arm64.marks import Mark, step_counts
 from clipstep.benchmarks.arm64.operators import executorch_operators, onnxruntime_operators, without_profiling
-from clipstep.benchmarks.arm64.table import operator_table
+from clipstep.benchmarks.arm64.table import instruction_table, operator_table, processor_lines
 from clipstep.benchmarks.records import Counts, InstructionRecord, OperatorCount
 from clipstep.runtime.errors import ClipstepError
 
@@ -18,7 +18,7 @@ def counts(i: int, f: int = 0, loads: int = 0, stores: int = 0) -> Counts:
 
 
 def write_marks(path: Path, marks: list[tuple[int, int]]) -> list[Mark]:
-    path.write_text("".join(f"{call} {instructions} {instructions // 10} 0 0\n" for call, instructions in marks))
+    path.write_text("".join(f"{call} {instructions} {instructions // 10} 0 0 0 0 0 0\n" for call, instructions in marks))
     return Mark.read(path)
 
 
@@ -68,31 +68,46 @@ def test_profiling_overhead_is_subtracted_in_equal_parts() -> None:
     assert [o.instructions for o in without_profiling(operators, counts(700, 16))] == [100, 500]
 
 
+def record(**values: Any) -> InstructionRecord:
+    configuration = {"name": "x", "target": "onnx", "form": "3d", "precision": "float32", "engine": "onnxruntime", "threads": 1, "file": None}
+    shared = {
+        "bundle": "b",
+        "manifest_sha256": "0",
+        "artifact_sha256": None,
+        "configuration": configuration,
+        "emulator": "e",
+        "cpu_model": "c",
+        "tool_versions": {},
+        "file_bytes": 1,
+        "needed_multiply_accumulates": None,
+        "largest_error": 0,
+        "first_step": counts(0),
+    }
+    return InstructionRecord.model_validate({**shared, **values})
+
+
+def test_multiply_accumulates_are_shown_by_type_and_processor() -> None:
+    """240 of 320 M are needed: 75 %, and so 15 of 20 M vector FMAs in 100 M instructions. SVE executes others, which are not known."""
+    step = Counts(instructions=100_000_000, vector_fmas=20_000_000, loads=0, stores=0, float32_macs=20_000_000, integer_macs=300_000_000)
+    known = record(steps=[step], needed_multiply_accumulates=240_000_000, cpu_features=("fp", "asimdhp", "i8mm"))
+    scalable = record(steps=[step.model_copy(update={"scalable": 1})], needed_multiply_accumulates=240_000_000, cpu_model="d", emulator="f")
+    table = instruction_table([known, scalable])
+    cells = {" ".join(str(column.header).split()): list(column.cells) for column in table.columns}
+    assert (cells["what runs"], cells["times naive"]) == (["x, c", "x, d"], ["1.00", "1.00"])
+    assert cells["f32 MACs M"][0] == "20.0" and cells["int MACs M"][0] == "300.0" and "f16 MACs M" not in cells
+    assert (cells["MACs needed"], cells["useful"]) == (["75%", "-"], ["15%", "-"])
+    of_c, of_d, unknown = processor_lines([known, scalable])
+    assert (of_c, of_d) == ("c in e: fp16, no dot product, i8mm, no SVE, no SME", "d in f: unknown features")
+    assert unknown.startswith("x, d: instructions of SVE or SME ran, whose multiply-accumulates, loads and stores are not counted")
+
+
 def test_operators_of_one_kind_and_shape_are_one_row() -> None:
     shapes = [(1, 8), (1, 8), (1, 4)]
     operators = tuple(
         OperatorCount(name=str(n), kind="Conv", output_shape=shape, instructions=10_000_000, vector_fmas=5_000_000, loads=0, stores=0)
         for n, shape in enumerate(shapes)
     )
-    configuration = {"name": "x", "target": "onnx", "form": "3d", "precision": "float32", "engine": "onnxruntime", "threads": 1, "file": None}
-    record = InstructionRecord.model_validate(
-        {
-            "bundle": "b",
-            "manifest_sha256": "0",
-            "artifact_sha256": None,
-            "configuration": configuration,
-            "emulator": "e",
-            "cpu_model": "c",
-            "tool_versions": {},
-            "file_bytes": 1,
-            "needed_multiply_accumulates": None,
-            "largest_error": 0,
-            "first_step": counts(0),
-            "steps": [counts(40_000_000, 15_000_000)],
-            "operators": operators,
-        }
-    )
-    table = operator_table(record)
+    table = operator_table(record(steps=[counts(40_000_000, 15_000_000)], operators=operators))
     assert list(table.columns[0].cells) == ["Conv", "Conv", "between operators"]
     assert list(table.columns[3].cells) == ["20.0", "10.0", "10.0"]
     assert list(table.columns[4].cells) == ["50%", "25%", "25%"]

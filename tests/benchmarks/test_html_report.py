@@ -148,7 +148,7 @@ def counts(record: Record, manifest: Manifest) -> Callable[..., InstructionRecor
     """``counts(artifact, millions)``: the ARM64 instructions of a step, half of them in two convolutions."""
 
     def make(artifact: Artifact | None, millions: int) -> InstructionRecord:
-        values = {"instructions": millions * MB, "vector_fmas": 40 * MB, "loads": 20 * MB, "stores": 10 * MB}
+        values = {"instructions": millions * MB, "vector_fmas": 40 * MB, "loads": 20 * MB, "stores": 10 * MB, "float32_macs": 160 * MB}
         step = Counts(**values)
         one = Counts(**{key: value // 4 for key, value in values.items()})
         name = "naive rank-5 ONNX" if artifact is None else artifact.file
@@ -261,8 +261,8 @@ def test_sections_are_there_if_there_is_something_to_say(
 
 def test_instructions_by_configuration_and_by_kind_of_operator(bundle_path: Path, onnx: Artifact, counts: Callable[..., InstructionRecord]) -> None:
     page = Page(html_report(bundle_path, [counts(None, 250), counts(onnx, 100)]))
-    # 30 M vector FMAs are needed, four multiply-accumulates each: 75% of the 40 M executed ones, 30% of 100 M instructions.
-    assert [value for _, value in page.table("ARM64 instructions")[onnx.file]] == [100, None, 2.5, 40, 20, 10, 75, 30]
+    # 120 of 160 M multiply-accumulates are needed: 75 %, and so 30 of 40 M vector FMAs, 30 % of 100 M instructions.
+    assert [value for _, value in page.table("ARM64 instructions")[onnx.file]] == [100, None, 2.5, 40, 20, 10, 160, 0, 0, 75, 30]
     kinds = page.table(f"{onnx.file} in")
     assert kinds["Conv"] == [("50.00", 50), ("", None), ("50%", 50), ("2", 2)] and kinds["between operators"][0] == ("50.00", 50)
 
