@@ -30,6 +30,9 @@ from clipstep.runtime.filesystem.locking import write_lock
 from clipstep.runtime.filesystem.overwrite import check_overwrite
 from clipstep.runtime.filesystem.path_checks import check_file
 
+FORMERLY_COMPUTED = ("needed_fmas", "needed_fmas_per_vector_fma", "needed_fmas_per_instruction")
+"""Keys that records of earlier versions have beside what they hold."""
+
 
 @command("report", needs=[("evaluation", "html"), ("force", "html")])
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -169,7 +172,8 @@ def read_records(path: Path) -> Records:
 
 
 def _validated(kind: type[Any], values: dict[str, Any]) -> Any:
-    return kind.model_validate({key: value for key, value in values.items() if key not in kind.model_computed_fields})
+    computed = {*kind.model_computed_fields, *FORMERLY_COMPUTED}
+    return kind.model_validate({key: value for key, value in values.items() if key not in computed})
 
 
 def _table(bundle: Bundle, records: Sequence[Record]) -> Table:

@@ -101,6 +101,16 @@ def test_counts_are_recorded_noted_and_reported(kit: Path, edit: Callable[..., P
     assert lowered.useful == macs / 777 * 200 / 1000
     assert (lowered.cpu_model, lowered.cpu_features) == ("cortex-a76", FEATURES)
     assert json.loads(out.read_text().splitlines()[1])["step"]["instructions"] == 1000
+    older = json.loads(out.read_text().splitlines()[1])
+    for key in ("cpu_features", "needed_per_mac", "useful"):
+        del older[key]
+    for step in (older["first_step"], *older["steps"]):
+        for key in ("float32_macs", "float16_macs", "integer_macs", "scalable"):
+            del step[key]
+    (tmp_path / "older.jsonl").write_text(json.dumps({**older, "needed_fmas": 1.0, "needed_fmas_per_vector_fma": 0.5}) + "\n")
+    (read,) = read_records(tmp_path / "older.jsonl").counted
+    assert (read.step.instructions, read.cpu_features, read.useful) == (1000, None, None)
+    assert "cortex-a76 in qemu-aarch64 7.2.1: unknown features" in clipstep("report", bundle, tmp_path / "older.jsonl")[1]
     noted = Bundle.open(bundle).manifest.artifacts[0].arm64_step
     assert noted is not None and (noted.engine, noted.engine_version, noted.instructions) == ("onnxruntime", "1.0", 1000)
     report = clipstep("report", bundle, out)[1]
