@@ -1,7 +1,7 @@
 """What to ship for which platform: chosen by `RULE` from what was measured, or said not to be measured."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clipstep.benchmarks.arm64.processor import CPU
 from clipstep.benchmarks.records import Record
@@ -18,7 +18,8 @@ EQUAL = 0.05
 RULE = (
     "The rule: of the artifacts that run on a platform, the one with the lowest median step time on a device of that platform; medians within "
     f"{EQUAL:.0%} of the lowest count as equal, and of equals the one with the least memory is taken. Where no time was measured on Android, "
-    "the fewest ARM64 instructions decide, which are not time. Otherwise nothing is chosen. "
+    "the fewest ARM64 instructions decide, which are not time. Otherwise nothing is chosen. Artifacts of int8 are chosen only if their accuracy was "
+    "evaluated and is not clearly below that of float32. "
     "Every artifact was compared with the golden steps when it was exported."
 )
 X86, ARM64 = ("x86_64", "amd64"), ("aarch64", "arm64", "arm64-v8a")
@@ -69,14 +70,35 @@ class Choice:
 
 def choices(report: Report) -> list[Choice]:
     """Return what to ship, by `RULE`: for each platform one choice, or one for each device of it that was measured."""
+    return [replace(choice, others=(*choice.others, *_doubts(report, platform))) for platform, choice in _choices(report)]
+
+
+def _choices(report: Report) -> list[tuple[Platform, Choice]]:
     found = []
     for platform in (ANDROID, IOS, SERVER, COMPUTER):
         devices = [records for records in report.devices().values() if platform.has(records[0])]
         chosen = [choice for records in devices if (choice := _by_time(report, platform, records))]
         if not chosen and platform is not COMPUTER:
             chosen = [_by_instructions(report, platform) or _not_measured(report, platform)]
-        found += chosen
+        found += [(platform, choice) for choice in chosen]
     return found
+
+
+def _doubts(report: Report, platform: Platform) -> list[str]:
+    """Return the artifacts that are not chosen because of their accuracy, each with the reason."""
+    return [f"{artifact.file}: {doubt}" for artifact in _taken(report, platform) if (doubt := _doubt(artifact)) is not None]
+
+
+def _doubt(artifact: Artifact) -> str | None:
+    """Return why the accuracy of an artifact keeps it from being chosen; None if it does not."""
+    if artifact.precision != "int8":
+        return None
+    against = None if artifact.accuracy is None else artifact.accuracy.against_float32
+    if against is None:
+        return "not chosen, because its accuracy was not compared with that of float32 (clipstep export --evaluate)"
+    if against.top1_change_interval[1] < 0:
+        return f"not chosen, because its top-1 is {-100 * against.top1_change:.1f} points below that of {against.file}"
+    return None
 
 
 def ship_body(report: Report) -> Html:
@@ -103,6 +125,10 @@ def _card(choice: Choice) -> Html:
 
 
 def _candidates(report: Report, platform: Platform) -> list[Artifact]:
+    return [artifact for artifact in _taken(report, platform) if _doubt(artifact) is None]
+
+
+def _taken(report: Report, platform: Platform) -> list[Artifact]:
     """Return the artifacts that the platform's runtimes take: of each target and precision the one for its processor, or else the one for any."""
     found: dict[tuple[str, str], Artifact] = {}
     for artifact in report.bundle.manifest.artifacts:

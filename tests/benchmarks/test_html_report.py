@@ -233,6 +233,35 @@ def test_the_fastest_is_shipped_and_of_equals_the_one_with_the_least_memory(
     assert f"{other.file}: not measured there" in slow
 
 
+DOUBTS: dict[str, tuple[tuple[float, float] | None, str]] = {
+    "not evaluated": (None, "not chosen, because its accuracy was not compared with that of float32 (clipstep export --evaluate)"),
+    "clearly worse": ((-0.2, -0.01), "not chosen, because its top-1 is 10.0 points below that of step.onnx"),
+    "as good, for all that is known": ((-0.2, 0.01), ""),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTS)
+def test_int8_is_chosen_only_if_it_is_not_known_to_be_less_accurate(
+    name: str, bundle_copy: Path, manifest: Manifest, timed: Callable[..., Record], counts: Callable[..., InstructionRecord]
+) -> None:
+    interval, doubt = DOUBTS[name]
+    file = artifact_of(manifest, ".pte").file
+    against = {"file": "step.onnx", "engine": "e", "top1": 0.7, "top1_change": -0.1, "top1_change_interval": interval, "gained_videos": 0}
+    against |= {"lost_videos": 1, "steps": 10, "agreeing_steps": 9, "agreement_interval": (0.5, 1.0), "drift_steps": 1, "drift": []}
+    accuracy = {"dataset": "d", "engine": "e", "videos": 10, "crops": 1, "top1": 0.6, "top5": None, "against_float32": against}
+
+    def change(values: dict[str, Any]) -> None:
+        artifact = next(artifact for artifact in values["artifacts"] if artifact["file"] == file)
+        artifact.update(precision="int8", accuracy=accuracy if interval else None)
+
+    _change(bundle_copy, change)
+    narrow, onnx = artifact_of(manifest, ".pte"), artifact_of(manifest, ".onnx")
+    cards = Page(html_report(bundle_copy, [timed(onnx, (20,)), timed(narrow, (10,)), counts(onnx, 140), counts(narrow, 70)])).cards()
+    assert cards["Server, x86"].startswith(f"{onnx.file}, 1 thread" if doubt else f"{file}, 1 thread")
+    assert (f"{file}: {doubt}" in cards["Server, x86"]) == bool(doubt) == ("not chosen" in cards["Server, x86"])
+    assert not cards["Android, ARM64"].startswith(file) if doubt else cards["Android, ARM64"].startswith(file)
+
+
 def test_what_was_not_measured_is_said_not_to_be(
     bundle_path: Path, manifest: Manifest, onnx: Artifact, timed: Callable[..., Record], counts: Callable[..., InstructionRecord]
 ) -> None:
