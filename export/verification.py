@@ -20,10 +20,11 @@ from clipstep.runtime.golden import BOUNDS, GoldenSteps
 
 @dataclass(frozen=True)
 class VerifiedArtifact:
-    """An artifact that computes what the eager network computes, and its largest errors over all steps and outputs."""
+    """An artifact that computes what the eager network computes within its bound, and its largest errors over all steps and outputs."""
 
     file: str
     target: str
+    precision: str
     runtime: str
     """What ran it: an engine, or clipstep's own evaluator."""
     max_absolute_error: float
@@ -123,7 +124,15 @@ def verify_opened(bundle: Bundle, reference: Reference, progress: ProgressReport
     """
     manifest, golden = bundle.manifest, reference.golden
     verified = tuple(
-        VerifiedArtifact(artifact.file, artifact.target, runtime_of(artifact.target), errors.absolute, errors.relative, BOUNDS[artifact.precision])
+        VerifiedArtifact(
+            artifact.file,
+            artifact.target,
+            artifact.precision,
+            runtime_of(artifact.target),
+            errors.absolute,
+            errors.relative,
+            BOUNDS[artifact.precision],
+        )
         for artifact, errors in verify_bundle(bundle, golden, progress)
     )
     return VerifyResult(

@@ -22,6 +22,7 @@ from clipstep.runtime.bundle.manifest import Placement
 from tests.export.test_float16 import program, traced
 
 WriteVideo = Callable[..., Path]
+Cli = Callable[..., tuple[int, str, str]]
 X = torch.linspace(-2, 3, 60).reshape(1, 3, 4, 5)
 WEIGHT = torch.linspace(-1, 1.5, 24).reshape(2, 3, 2, 2)
 BIAS = torch.tensor([0.5, -1.0])
@@ -174,11 +175,12 @@ def exported(out: Path, network: nn.Module | None = None, **options: Any) -> Bun
     return Bundle.open(export((network or Small()).eval(), out, **given).bundle)
 
 
-def test_an_artifact_of_int8_is_verified_smaller_and_run_if_asked_for(tmp_path: Path) -> None:
+def test_an_artifact_of_int8_is_verified_smaller_and_run_if_asked_for(tmp_path: Path, clipstep: Cli) -> None:
     bundle = exported(tmp_path / "x.clipstep", precisions=["float32", "int8"])
     _, narrow = bundle.manifest.artifacts
     assert (narrow.file, narrow.precision, narrow.parity.bound[:3]) == ("step-int8.pte", "int8", "0.3") and narrow.requires is not None
     assert 1e-3 < narrow.parity.max_relative_error < 0.1 and narrow.requires.float16_processor is None
+    assert [line.split()[2] for line in clipstep("verify", bundle.path)[1].splitlines() if line.startswith("step")] == ["equal", "near"]
     golden = GoldenSteps.of(bundle)
     with StepModel.load(bundle, "executorch", precision="int8") as model:
         assert model.precision == "int8" and "int8" in model.description
