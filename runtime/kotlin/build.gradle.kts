@@ -6,7 +6,7 @@ plugins {
     alias(libs.plugins.kotlin.serialization)
 }
 
-// Signatures alone, to compile against; not part of the library.
+// A stand-in to compile against; not part of the library.
 val executorchApi: SourceSet by sourceSets.creating { java.srcDir("executorch-api/src/main/java") }
 
 java {

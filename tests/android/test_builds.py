@@ -55,8 +55,8 @@ def test_the_modules_are_the_same() -> None:
     assert modules == ["runtime/kotlin/executorch-api", "runtime/kotlin", "android_demo/app"]
 
 
-def test_signatures_are_not_shipped() -> None:
-    """Maven provides them, Gradle compiles against them: neither puts them into the library."""
+def test_the_stand_in_is_not_shipped() -> None:
+    """The stand-in for ExecuTorch's classes: Maven provides it, Gradle compiles against it, and neither puts it into the library."""
     dependencies = {text(entry, "artifactId"): entry.findtext(f"{MAVEN}scope") for entry in pom("runtime/kotlin").iter(f"{MAVEN}dependency")}
     assert dependencies["executorch-api"] == "provided"
     assert "compileOnly(executorchApi.output)" in (ROOT / "runtime/kotlin/build.gradle.kts").read_text()

@@ -10,7 +10,8 @@ import org.pytorch.executorch.Tensor
 /**
  * ExecuTorch with XNNPACK, through `org.pytorch:executorch-android`. The whole process has one thread pool.
  *
- * The Java binding returns outputs as new arrays. So, unlike with onnxruntime, each step leaves garbage of the size of the states.
+ * A module's outputs lie in memory of its own, which the next call overwrites. So a step and the copy of its outputs are under one lock: streams that
+ * share a model take turns. The Java binding returns copies as new arrays. So, unlike with onnxruntime, each step leaves garbage of the size of the states.
  */
 internal class ExecuTorch(private val path: File, private val spec: Interface, private val threads: Int) : Engine {
     private val module: Module
@@ -75,7 +76,7 @@ private class ExecuTorchBuffers(private val path: File, private val module: Modu
 
     override fun run() {
         val results = try {
-            module.forward(*inputs).map { it.toTensor().dataAsFloatArray }
+            synchronized(module) { module.forward(*inputs).map { it.toTensor().dataAsFloatArray } }
         } catch (error: RuntimeException) {
             throw EngineException("$path: ExecuTorch failed in a step", got = error.reason(), cause = error)
         }

@@ -40,7 +40,7 @@ class StepModel internal constructor(
 
     /**
      * Runs one step. [frames] are (T, H, W, 3) uint8, of the manifest's shape; [states] are those that the last step returned. Inputs are
-     * not changed. Calls from several threads take turns; streams run in parallel, and allocate nothing.
+     * not changed. Calls from several threads take turns. With onnxruntime streams run in parallel, and allocate nothing.
      *
      * @throws ClipstepException frames or states of another size or number; the model is closed.
      */
