@@ -5,6 +5,7 @@ import android.content.Intent
 import android.net.Uri
 import android.os.Bundle
 import android.os.Handler
+import android.os.HandlerThread
 import android.os.Looper
 import android.util.Log
 import android.view.View
@@ -18,15 +19,19 @@ import java.io.File
 import java.io.IOException
 
 /**
- * Runs benchmarks. They are started with a button on its screen, or by adb with:
+ * Runs benchmarks of one bundle: the one that it is started with, or the one that the main screen showed last. They are started with a button on its
+ * screen, or by adb with:
  *
  * `am start -n clipstep.demo/.BenchActivity --es out NAME [--es bundle NAME] [--es engines A,B] [--es threads 1,2] [--ei rounds N]
  * [--ei steps N] [--ei warmup N]`
  */
 class BenchActivity : Activity(), Benchmark.Listener {
     private val main = Handler(Looper.getMainLooper())
+    private val thread = HandlerThread("plans").apply { start() }
     private lateinit var records: Records
     private var benchmark: Benchmark? = null
+    private var isBusy = false
+    private var begun = 0 // Counts beginnings and ends, so that a plan that is ready too late is dropped.
     private var name = "records"
     private var written: File? = null
 
@@ -37,50 +42,71 @@ class BenchActivity : Activity(), Benchmark.Listener {
         view<View>(R.id.root).padForInsets()
         records = Records(recordsFolder(this))
         if (records.interrupted()) status(getString(R.string.bench_stopped))
-        view<Button>(R.id.start).setOnClickListener { begin(Intent()) }
+        view<Button>(R.id.start).setOnClickListener { begin(Intent().putExtra("bundle", intent.getStringExtra("bundle"))) }
         view<Button>(R.id.share).setOnClickListener { share() }
-        if (savedInstanceState == null) beginIfAsked(intent)
+        began(intent, isNew = savedInstanceState == null)
     }
 
     override fun onNewIntent(intent: Intent) {
         super.onNewIntent(intent)
-        beginIfAsked(intent)
+        setIntent(intent)
+        began(intent, isNew = true)
     }
 
     override fun onStop() {
-        val running = benchmark
-        if (running != null) {
-            running.cancel()
+        if (isBusy) {
+            benchmark?.cancel()
             failed(getString(R.string.bench_stopped))
         }
         super.onStop()
     }
 
-    private fun beginIfAsked(intent: Intent) {
-        if (intent.hasExtra("out")) begin(intent)
+    override fun onDestroy() {
+        thread.quitSafely()
+        super.onDestroy()
     }
 
+    private fun began(intent: Intent, isNew: Boolean) {
+        val bundle = intent.getStringExtra("bundle")?.removeSuffix(SUFFIX)
+        view<TextView>(R.id.bundle).text = if (bundle == null) getString(R.string.bench_shown) else getString(R.string.bench_bundle, bundle)
+        if (isNew && intent.hasExtra("out")) begin(intent)
+    }
+
+    /** Makes the plan on a thread of its own, because bundles are unpacked and checked for it. */
     private fun begin(intent: Intent) {
         benchmark?.cancel()
+        benchmark = null
         name = intent.getStringExtra("out").orEmpty().replace(Regex("[^A-Za-z0-9._-]"), "_").ifEmpty { "records" }
         written = null
+        isBusy = true
+        val turn = ++begun
         enable(false)
-        guarded {
-            records.begin(name)
-            val plan = plan(intent)
-            benchmark = Benchmark(plan, (application as DemoApplication).measurer(main), DeviceFacts(this), this).also { it.start() }
+        guarded { records.begin(name) }
+        Handler(thread.looper).post {
+            guarded({ sentence -> main.post { if (turn == begun) failed(sentence) } }) {
+                val plan = plan(intent)
+                main.post { if (turn == begun) start(plan) }
+            }
         }
     }
 
+    private fun start(plan: Plan) {
+        view<TextView>(R.id.bundle).text = getString(R.string.bench_bundle, plan.bundle.path.name.removeSuffix(SUFFIX))
+        benchmark = Benchmark(plan, (application as DemoApplication).measurer(main), DeviceFacts(this), this).also { it.start() }
+    }
+
     private fun plan(intent: Intent): Plan {
-        val bundles = BundleStore(this).apply { unpack() }.bundles()
-        val wanted = intent.getStringExtra("bundle")
-        val bundle = bundles.firstOrNull { wanted == null || it.name.removeSuffix(".clipstep") == wanted }
-            ?: throw ClipstepException("no such bundle", got = wanted, expected = bundles.joinToString { it.name }, fix = "open it in the app first")
-        val opened = clipstep.runtime.Bundle.open(bundle)
+        val opened = clipstep.runtime.Bundle.open(bundle(intent.getStringExtra("bundle") ?: (application as DemoApplication).notes.bundle))
         val runnable = ENGINES.filter { (_, info) -> info.isPresent && opened.manifest.artifacts.any { it.target == info.target } }.keys.toList()
         val engines = intent.getStringExtra("engines")?.split(",")?.onEach { opened.artifact(engineInfo(it).target) } ?: runnable
-        return Plan(bundle, engines, counts(intent), number(intent, "rounds", 5), number(intent, "steps", 20), number(intent, "warmup", 5))
+        return Plan(opened, engines, counts(intent), number(intent, "rounds", 5), number(intent, "steps", 20), number(intent, "warmup", 5))
+    }
+
+    private fun bundle(name: String?): File {
+        val store = BundleStore(this).apply { unpack() }
+        if (name != null) return store.find(name)
+        return store.bundles().singleOrNull()
+            ?: throw ClipstepException("no bundle was chosen", expected = "one of ${store.bundles().joinToString { it.name }}", fix = "choose it in the app first")
     }
 
     private fun counts(intent: Intent): List<Int> {
@@ -94,7 +120,7 @@ class BenchActivity : Activity(), Benchmark.Listener {
     override fun turn(round: Int, rounds: Int, task: Task) = status(getString(R.string.bench_running, round, rounds, task.engine, threads(task.threads)))
 
     override fun done(records: List<Record>) = guarded {
-        benchmark = null
+        ended()
         val file = this.records.write(name, records)
         written = file
         view<TextView>(R.id.results).text = records.joinToString("\n") { row(it) }
@@ -103,7 +129,7 @@ class BenchActivity : Activity(), Benchmark.Listener {
     }
 
     override fun failed(sentence: String) {
-        benchmark = null
+        ended()
         Log.e(TAG, sentence)
         status(getString(R.string.bench_failed, sentence))
         enable(true)
@@ -119,13 +145,19 @@ class BenchActivity : Activity(), Benchmark.Listener {
         (record.peakMemoryBytes / 1_000_000).toInt(),
     )
 
-    private fun guarded(action: () -> Unit) {
+    private fun ended() {
+        benchmark = null
+        isBusy = false
+        begun++
+    }
+
+    private fun guarded(fail: (String) -> Unit = ::failed, action: () -> Unit) {
         try {
             action()
         } catch (error: ClipstepException) {
-            failed(error.message.orEmpty())
+            fail(BundleStore(this).inWords(error.message.orEmpty()))
         } catch (error: IOException) {
-            failed(if (BundleStore.isNoSpace(error)) getString(R.string.no_space) else error.message.orEmpty())
+            fail(if (BundleStore.isNoSpace(error)) getString(R.string.no_space) else error.message.orEmpty())
         }
     }
 

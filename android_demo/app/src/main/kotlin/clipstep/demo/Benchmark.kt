@@ -1,12 +1,13 @@
 package clipstep.demo
 
+import clipstep.runtime.Bundle
 import java.io.File
 import kotlinx.serialization.json.Json
 
 /** What to measure: in each of [rounds], every engine with every thread count runs [steps] steps after [warmUp] warm-up steps. */
-data class Plan(val bundle: File, val engines: List<String>, val threads: List<Int>, val rounds: Int, val steps: Int, val warmUp: Int) {
+data class Plan(val bundle: Bundle, val engines: List<String>, val threads: List<Int>, val rounds: Int, val steps: Int, val warmUp: Int) {
     /** The tasks of one round. */
-    val tasks: List<Task> get() = threads.flatMap { count -> engines.map { Task(bundle.path, it, count, warmUp, steps) } }
+    val tasks: List<Task> get() = threads.flatMap { count -> engines.map { Task(bundle.path.path, bundle.manifestSha256, it, count, warmUp, steps) } }
 }
 
 /** Runs a plan task by task, and then gives the records to its listener. Used on the main thread. */
@@ -34,7 +35,7 @@ internal class Benchmark(private val plan: Plan, private val measurer: Measurer,
     private fun finish() {
         val phone = facts.phone(temperature)
         val byTask = tasks.zip(turns).groupBy({ it.first }, { it.second })
-        listener.done(byTask.map { (task, turns) -> record(task, turns, facts, phone) })
+        listener.done(byTask.map { (task, turns) -> record(plan.bundle, task, turns, facts, phone) })
     }
 }
 

@@ -11,20 +11,31 @@ import android.hardware.camera2.CameraManager
 import android.hardware.camera2.CaptureRequest
 import android.hardware.camera2.params.OutputConfiguration
 import android.hardware.camera2.params.SessionConfiguration
+import android.media.Image
 import android.media.ImageReader
 import android.os.Build
 import android.os.Handler
+import android.os.HandlerThread
 import android.util.Range
 import android.util.Size
+import clipstep.runtime.ClipstepException
 import clipstep.runtime.YuvColor
 import kotlin.math.abs
 
-private const val WAITING_IMAGES = 6 // Enough for the images of 0.2 s, while a step runs.
+internal const val WAITING_IMAGES = 6 // Enough for the images of 0.2 s, while a step runs.
+private const val OTHER_IMAGES = 2 // One that the worker uses, and one that arrives.
 
-/** Frames of a camera through camera2: small YUV_420_888 images, at the network's frame rate if the camera supports it. */
+/**
+ * Frames of a camera through camera2: small YUV_420_888 images, at the network's frame rate if the camera supports it.
+ *
+ * Images are received by a thread of their own, so that those are known which the worker has no time for: a camera that slows down in the dark
+ * loses none.
+ */
 class CameraSource(private val context: Context, private val turn: Int, private val fps: Double, private val size: Int) : FrameSource {
     override val isLive = true
     private val manager = context.service<CameraManager>()
+    private val arrivals = HandlerThread("camera")
+    private val room = WaitingRoom(WAITING_IMAGES)
     private var worker: Handler? = null
     private var reader: ImageReader? = null
     private var device: CameraDevice? = null
@@ -34,6 +45,7 @@ class CameraSource(private val context: Context, private val turn: Int, private 
 
     @Volatile
     private var displayDegrees = 0
+    override val missed: Long get() = room.missed
 
     override fun turn(degrees: Int) {
         displayDegrees = degrees
@@ -58,9 +70,10 @@ class CameraSource(private val context: Context, private val turn: Int, private 
             val id = ids[Math.floorMod(turn, ids.size)]
             val facts = manager.getCameraCharacteristics(id)
             val chosen = chooseSize(facts, size) ?: return sink.failed(context.getString(R.string.no_yuv, id, size))
-            val reader = ImageReader.newInstance(chosen.width, chosen.height, ImageFormat.YUV_420_888, WAITING_IMAGES)
+            val reader = ImageReader.newInstance(chosen.width, chosen.height, ImageFormat.YUV_420_888, WAITING_IMAGES + OTHER_IMAGES)
             this.reader = reader
-            reader.setOnImageAvailableListener({ give(it, facts, sink) }, worker)
+            arrivals.start()
+            reader.setOnImageAvailableListener({ receive(it, facts, worker, sink) }, Handler(arrivals.looper))
             manager.openCamera(id, Opened(reader, facts, worker, sink), worker)
         } catch (error: CameraAccessException) {
             fail(sink, error)
@@ -71,9 +84,24 @@ class CameraSource(private val context: Context, private val turn: Int, private 
         }
     }
 
-    private fun give(reader: ImageReader, facts: CameraCharacteristics, sink: FrameSink) {
-        val image = reader.acquireNextImage() ?: return
-        image.use { if (!stopped) sink.frame(yuv(it, YuvColor.BT601_FULL), rotation(facts, displayDegrees), it.timestamp) }
+    /** Called by the thread [arrivals]. */
+    private fun receive(reader: ImageReader, facts: CameraCharacteristics, worker: Handler, sink: FrameSink) {
+        val image = synchronized(arrivals) { if (stopped) null else reader.acquireNextImage() } ?: return
+        if (!room.enter()) return image.close()
+        val isQueued = worker.post {
+            room.leave()
+            image.use { if (!stopped) give(it, facts, sink) }
+        }
+        if (!isQueued) image.close()
+    }
+
+    private fun give(image: Image, facts: CameraCharacteristics, sink: FrameSink) {
+        val frame = try {
+            yuv(image, YuvColor.BT601_FULL)
+        } catch (error: ClipstepException) { // Its planes are shorter than its size says.
+            return fail(sink, error)
+        }
+        sink.frame(frame, rotation(facts, displayDegrees), image.timestamp)
     }
 
     private fun fail(sink: FrameSink, error: Exception) {
@@ -83,11 +111,14 @@ class CameraSource(private val context: Context, private val turn: Int, private 
     }
 
     private fun close() {
-        stopped = true
-        device?.close()
-        reader?.close()
+        synchronized(arrivals) {
+            stopped = true
+            device?.close()
+            reader?.close()
+        }
         device = null
         reader = null
+        arrivals.quitSafely()
     }
 
     private inner class Opened(
@@ -111,9 +142,14 @@ class CameraSource(private val context: Context, private val turn: Int, private 
             }
         }
 
-        override fun onDisconnected(camera: CameraDevice) = fail(sink, IllegalStateException("another app took it"))
+        override fun onDisconnected(camera: CameraDevice) = failed(camera, "another app took it")
 
-        override fun onError(camera: CameraDevice, error: Int) = fail(sink, IllegalStateException("error $error"))
+        override fun onError(camera: CameraDevice, error: Int) = failed(camera, "error $error")
+
+        private fun failed(camera: CameraDevice, why: String) {
+            device = camera // It may not have opened yet, and is to be closed all the same.
+            fail(sink, IllegalStateException(why))
+        }
 
         private inner class Configured(private val camera: CameraDevice) : CameraCaptureSession.StateCallback() {
             override fun onConfigured(session: CameraCaptureSession) {

@@ -1,6 +1,5 @@
 package clipstep.demo
 
-import android.content.Context
 import android.graphics.Bitmap
 import android.net.Uri
 import android.os.Handler
@@ -9,10 +8,9 @@ import android.os.Looper
 import android.util.Log
 import clipstep.runtime.Bundle
 import clipstep.runtime.ClipstepException
-import clipstep.runtime.GoldenSteps
 import clipstep.runtime.StepModel
 import clipstep.runtime.YuvImage
-import clipstep.runtime.checkGolden
+import clipstep.runtime.engineInfo
 import java.io.Closeable
 import java.io.File
 import java.io.IOException
@@ -29,20 +27,18 @@ class Demo(private val application: DemoApplication) : Closeable {
     private val thread = HandlerThread("clipstep").apply { start() }
     private val worker = Handler(thread.looper)
     private val store = BundleStore(application)
-    private val notes = application.getSharedPreferences("demo", Context.MODE_PRIVATE)
+    private val notes = application.notes
     private val painter = Painter()
 
     var show: (Screen) -> Unit = {}
     var preview: (Bitmap) -> Unit = {}
 
     /** The present state of the screen. Main thread only. */
-    var screen = Screen(engine = notes.getString("engine", null) ?: "onnxruntime", threads = notes.getInt("threads", 1))
+    var screen = Screen(engine = notes.engine, threads = notes.threads)
         private set
 
     // Used by the worker thread only.
-    private var bundle: Bundle? = null
-    private var model: StepModel? = null
-    private var recogniser: Recogniser? = null
+    private var loaded: Loaded? = null
 
     // Used by the main thread only.
     private var source: FrameSource? = null
@@ -52,12 +48,23 @@ class Demo(private val application: DemoApplication) : Closeable {
     init {
         val (engine, threads) = screen.engine to screen.threads
         worker.post {
-            guarded {
-                update { copy(what = text(R.string.installing)) }
-                store.unpack()
-                val file = notes.getString("bundle", null)?.let(::File)?.takeIf { it.isDirectory } ?: store.bundles().firstOrNull()
-                if (file == null) update { copy(what = "", message = text(R.string.no_bundle)) } else load(file, engine, threads)
-            }
+            update { copy(what = text(R.string.installing)) }
+            val refused = notes.refused
+            val problem = guarded { store.unpack() }
+            guarded { begin(refused, engine, threads) }
+            val told = problem ?: refused?.let { store.inWords(text(R.string.ended, it)) }
+            if (told != null) update { copy(message = told) }
+        }
+    }
+
+    /** Loads the bundle that was shown last, unless it is [refused] because the app ended while it loaded that one. */
+    private fun begin(refused: String?, engine: String, threads: Int) {
+        val bundles = store.bundles()
+        val file = bundles.firstOrNull { it.name == notes.bundle } ?: bundles.firstOrNull()
+        when {
+            file == null -> update { copy(what = "", message = text(R.string.no_bundle)) }
+            refused == notes.attempt(file.name, engine) -> update { copy(what = "") }
+            else -> load(file, engine, threads)
         }
     }
 
@@ -72,8 +79,8 @@ class Demo(private val application: DemoApplication) : Closeable {
         change { copy(message = null, asksForCamera = false) }
         val asked = wanted
         worker.post {
-            val spec = model?.spec ?: return@post
-            recogniser?.reset()
+            val spec = loaded?.spec ?: return@post
+            loaded?.recogniser?.reset()
             val waiting = text(R.string.waiting, spec.input.frames * spec.input.frameStride)
             main.post {
                 if (asked != wanted) return@post
@@ -97,7 +104,7 @@ class Demo(private val application: DemoApplication) : Closeable {
         if (degrees == displayDegrees) return
         displayDegrees = degrees
         source?.turn(degrees)
-        worker.post { recogniser?.reset() }
+        worker.post { loaded?.recogniser?.reset() }
     }
 
     /** Handles a refused permission for the camera. */
@@ -106,22 +113,26 @@ class Demo(private val application: DemoApplication) : Closeable {
     /** Switches to another engine or number of threads. */
     fun choose(engine: String, threads: Int) {
         if (engine == screen.engine && threads == screen.threads) return
-        change { copy(engine = engine, threads = threads) }
-        worker.post { guarded { bundle?.let { load(it.path, engine, threads) } } }
+        change { copy(message = null, engine = engine, threads = threads) }
+        worker.post { guarded { loaded?.let { load(it.bundle.path, engine, threads) } } }
     }
 
+    /** Switches to the bundle of that name, in the same engine if the bundle has an artifact for it. */
+    fun use(name: String) = loadFound { _, _ -> store.find(name) }
+
     /** Opens a bundle folder that was chosen in the file picker. */
-    fun open(tree: Uri) = openWith { store.import(tree) }
+    fun open(tree: Uri) = loadFound { engine, threads -> store.import(tree) { prove(it, engine, threads) } }
 
     /** Opens a pack that was chosen in the file picker. */
-    fun openPack(document: Uri) = openWith { store.importPack(document) }
+    fun openPack(document: Uri) = loadFound { engine, threads -> store.importPack(document) { prove(it, engine, threads) } }
 
-    private fun openWith(import: () -> File) {
+    private fun loadFound(find: (String, Int) -> File) {
         val (engine, threads) = screen.engine to screen.threads
+        change { copy(message = null) }
         worker.post {
             guarded {
-                update { copy(message = null) }
-                load(import(), engine, threads)
+                val file = find(engine, threads)
+                load(file, engineFor(Bundle.open(file), engine), threads)
             }
         }
     }
@@ -133,66 +144,74 @@ class Demo(private val application: DemoApplication) : Closeable {
         thread.quitSafely()
     }
 
+    /** Runs the golden steps of a bundle that is not kept yet, beside the one that is shown. */
+    private fun prove(file: File, wanted: String, threads: Int) {
+        val opened = Bundle.open(file)
+        val engine = engineFor(opened, wanted)
+        notes.attempt(opened, engine) { loaded(opened, engine, threads).close() }
+    }
+
+    /**
+     * Loads a bundle in place of the one before, which is closed first, because ExecuTorch has one thread pool a process. If this fails, the one before
+     * is loaded again.
+     */
     private fun load(file: File, engine: String, threads: Int) {
+        val before = loaded
         update { copy(what = text(R.string.loading, file.name), check = "", top = emptyList(), speed = "") }
         val opened = Bundle.open(file)
-        val loaded = StepModel.load(opened, engine, threads)
+        opened.artifact(engineInfo(engine).target)
+        unload()
         try {
-            val checked = check(opened, loaded, engine)
-            unload()
-            bundle = opened
-            model = loaded
-            recogniser = Recogniser(loaded)
-            notes.edit().putString("bundle", file.path).putString("engine", engine).putInt("threads", threads).apply()
-            val what = describe()
-            update { copy(what = what, check = checked, message = null, engine = engine, threads = threads) }
-        } catch (error: ClipstepException) {
-            loaded.close()
-            throw error
+            val next = notes.attempt(opened, engine) { loaded(opened, engine, threads) }
+            loaded = next
+            notes.showed(next)
+            update { copy(what = next.toString(), check = next.checked, engine = engine, threads = threads, bundle = file.name) }
+        } finally {
+            if (loaded == null && before != null) loaded = loaded(before.bundle, before.engine, before.threads)
         }
         main.post { onReady() }
+    }
+
+    private fun loaded(opened: Bundle, engine: String, threads: Int): Loaded {
+        val model = StepModel.load(opened, engine, threads)
+        try {
+            val progress = { step: Int, steps: Int -> update { copy(check = text(R.string.checking, step, steps)) } }
+            return Loaded(opened, engine, threads, model, notes.proven(opened, model, engine, progress) { steps, error -> text(R.string.checked, steps, error) })
+        } catch (error: ClipstepException) {
+            model.close()
+            throw error
+        }
     }
 
     /** Called on the main thread once a model is loaded. */
     var onReady: () -> Unit = {}
 
-    /** Checks the golden steps when a bundle is first run in an engine, and remembers the result. */
-    private fun check(opened: Bundle, loaded: StepModel, engine: String): String {
-        val key = "checked ${opened.manifestSha256} $engine"
-        notes.getString(key, null)?.let { return it }
-        val golden = GoldenSteps.of(opened)
-        val errors = checkGolden(loaded, golden) { step -> update { copy(check = text(R.string.checking, step, golden.steps)) } }
-        return text(R.string.checked, errors.steps, errors.relative).also { notes.edit().putString(key, it).apply() }
-    }
-
     private fun unload() {
-        recogniser?.close()
-        model?.close()
-        recogniser = null
-        model = null
+        loaded?.close()
+        loaded = null
     }
 
-    private fun guarded(action: () -> Unit) {
-        try {
-            action()
-        } catch (error: ClipstepException) {
-            fail(store.inWords(error.message.orEmpty()), error)
-        } catch (error: IOException) {
-            fail(if (BundleStore.isNoSpace(error)) text(R.string.no_space) else text(R.string.not_copied, error.message.orEmpty()), error)
-        } catch (error: SecurityException) {
-            fail(text(R.string.not_copied, error.message.orEmpty()), error)
-        }
+    /** Runs an action, and returns the sentence that tells why it failed, after it is on the screen; null if it did not. */
+    private fun guarded(action: () -> Unit): String? = try {
+        action()
+        null
+    } catch (error: ClipstepException) {
+        fail(store.inWords(error.message.orEmpty()), error)
+    } catch (error: IOException) {
+        fail(if (BundleStore.isNoSpace(error)) text(R.string.no_space) else text(R.string.not_copied, error.message.orEmpty()), error)
+    } catch (error: SecurityException) {
+        fail(text(R.string.not_copied, error.message.orEmpty()), error)
+    } catch (error: OutOfMemoryError) { // What a bundle says of its sizes may be more than a phone has.
+        fail(text(R.string.no_memory), error)
     }
 
-    private fun fail(sentence: String, error: Throwable?) {
+    private fun fail(sentence: String, error: Throwable): String {
         Log.e(TAG, sentence, error)
-        val engine = notes.getString("engine", null) ?: "onnxruntime"
-        val threads = notes.getInt("threads", 1)
-        val what = describe()
-        update { copy(message = sentence, what = what, engine = engine, threads = threads) }
+        val now = loaded
+        val (what, check) = now?.toString().orEmpty() to now?.checked.orEmpty()
+        update { copy(message = sentence, what = what, check = check, engine = now?.engine ?: notes.engine, threads = now?.threads ?: notes.threads) }
+        return sentence
     }
-
-    private fun describe(): String = model?.let { "${bundle?.manifest?.name}: ${it.description}" }.orEmpty()
 
     private fun text(id: Int, vararg values: Any): String = application.getString(id, *values)
 
@@ -206,16 +225,33 @@ class Demo(private val application: DemoApplication) : Closeable {
     }
 
     private inner class Sink(private val from: FrameSource) : FrameSink {
-        override fun frame(image: YuvImage, rotation: Int, timestampNs: Long) = guarded {
-            val recogniser = recogniser ?: return@guarded
-            val reading = recogniser.accept(image, rotation, timestampNs, from.isLive)
-            recogniser.seen?.let { frame -> painter.paint(frame) { picture -> main.post { if (source === from) preview(picture) } } }
-            if (reading != null) show(reading)
+        private var gaps = 0
+
+        override fun frame(image: YuvImage, rotation: Int, timestampNs: Long) {
+            guarded {
+                val recogniser = loaded?.recogniser ?: return@guarded
+                val reading = recogniser.accept(image, rotation, timestampNs, from.isLive)
+                recogniser.seen?.let { frame -> painter.paint(frame) { picture -> main.post { if (source === from) preview(picture) } } }
+                if (reading != null) show(recogniser, reading) else if (recogniser.gaps > gaps) showGap(recogniser)
+                gaps = recogniser.gaps
+            }
         }
 
-        private fun show(reading: Reading) = updateFrom {
-            copy(top = reading.top, speed = text(R.string.speed, reading.stepMs, reading.realTimeFactor, reading.missed))
+        private fun show(recogniser: Recogniser, reading: Reading) {
+            val lines = listOf(text(R.string.speed, reading.stepMs, reading.realTimeFactor, from.missed)) + breaks(recogniser)
+            updateFrom { copy(top = reading.top, speed = lines.joinToString("\n")) }
         }
+
+        /** The predictions so far are of another video than the next ones. */
+        private fun showGap(recogniser: Recogniser) {
+            val lines = listOf(text(R.string.waiting, recogniser.frames)) + breaks(recogniser)
+            updateFrom { copy(top = emptyList(), speed = lines.joinToString("\n")) }
+        }
+
+        private fun breaks(recogniser: Recogniser): List<String> = listOfNotNull(
+            text(R.string.gaps, recogniser.frames, recogniser.gaps).takeIf { recogniser.gaps > 0 },
+            text(R.string.pauses, LONGEST_PAUSE_S, recogniser.pauses).takeIf { recogniser.pauses > 0 },
+        )
 
         override fun ended() = updateFrom { copy(speed = "$speed\n${text(R.string.video_ended)}".trim()) }
 

@@ -3,9 +3,15 @@ package clipstep.demo
 import android.app.Application
 import android.net.Uri
 import android.os.Handler
+import java.util.concurrent.atomic.AtomicBoolean
 
 /** Creates the frame sources and the measurer; tests replace them. */
 open class DemoApplication : Application() {
+    private val isBegun = AtomicBoolean()
+
+    /** What the app remembers; see [Notes.begin]. */
+    internal val notes: Notes get() = Notes(this).also { if (!isBegun.getAndSet(true)) it.begin() }
+
     /** Returns camera number [turn], modulo the number of cameras. */
     open fun camera(turn: Int, fps: Double, size: Int): FrameSource = CameraSource(this, turn, fps, size)
 

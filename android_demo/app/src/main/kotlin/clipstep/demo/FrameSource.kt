@@ -2,11 +2,15 @@ package clipstep.demo
 
 import android.os.Handler
 import clipstep.runtime.YuvImage
+import java.util.concurrent.atomic.AtomicInteger
 
 /** A source of frames: a camera or a video. */
 interface FrameSource {
     /** Whether frames that are not taken in time are lost, as a camera's are. */
     val isLive: Boolean
+
+    /** How many frames were lost so, because steps took too long. */
+    val missed: Long get() = 0
 
     /** Starts to deliver frames to [sink], on [worker]'s thread. */
     fun start(worker: Handler, sink: FrameSink)
@@ -28,4 +32,24 @@ interface FrameSink {
 
     /** The source has failed; [sentence] tells the user why. */
     fun failed(sentence: String)
+}
+
+/** Counts the frames that wait for the worker. There is room for [room]; a frame that finds none is missed. One thread may enter while another leaves. */
+internal class WaitingRoom(private val room: Int) {
+    private val waiting = AtomicInteger()
+
+    @Volatile
+    var missed = 0L
+        private set
+
+    /** Returns whether there was room. Called by one thread. */
+    fun enter(): Boolean {
+        val entered = waiting.get() < room
+        if (entered) waiting.incrementAndGet() else missed++
+        return entered
+    }
+
+    fun leave() {
+        waiting.decrementAndGet()
+    }
 }

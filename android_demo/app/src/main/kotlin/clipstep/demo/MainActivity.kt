@@ -10,6 +10,7 @@ import android.net.Uri
 import android.os.Bundle
 import android.os.Handler
 import android.os.Looper
+import android.provider.Settings
 import android.view.Display
 import android.view.Surface
 import android.view.WindowManager
@@ -20,6 +21,7 @@ private const val ASK_CAMERA = 1
 private const val PICK_VIDEO = 2
 private const val PICK_BUNDLE = 3
 private const val PICK_PACK = 4
+private const val CHOOSE_BUNDLE = 5
 
 /** The main screen, which shows the likeliest classes of a running camera or video, and the latency. */
 class MainActivity : Activity() {
@@ -28,6 +30,7 @@ class MainActivity : Activity() {
     private var video: Uri? = null
     private var camera = 0
     private var resumed = false
+    private var settingsIfRefused = false
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
@@ -49,14 +52,15 @@ class MainActivity : Activity() {
             video = null
             startSource()
         }
-        view<Button>(R.id.allow).setOnClickListener { requestPermissions(arrayOf(Manifest.permission.CAMERA), ASK_CAMERA) }
-        view<Button>(R.id.video).setOnClickListener { pick(Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("video/*"), PICK_VIDEO) }
-        view<Button>(R.id.open).setOnClickListener { pick(Intent(Intent.ACTION_OPEN_DOCUMENT_TREE), PICK_BUNDLE) }
-        view<Button>(R.id.open).setOnLongClickListener {
-            pick(Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("application/zip"), PICK_PACK)
-            true
+        view<Button>(R.id.allow).setOnClickListener {
+            settingsIfRefused = !shouldShowRequestPermissionRationale(Manifest.permission.CAMERA)
+            requestPermissions(arrayOf(Manifest.permission.CAMERA), ASK_CAMERA)
         }
-        view<Button>(R.id.bench).setOnClickListener { startActivity(Intent(this, BenchActivity::class.java)) }
+        view<Button>(R.id.video).setOnClickListener { pick(document("video/*"), PICK_VIDEO) }
+        view<Button>(R.id.bundles).setOnClickListener {
+            startActivityForResult(Intent(this, BundlesActivity::class.java).putExtra(BundlesActivity.KEY_BUNDLE, demo.screen.bundle), CHOOSE_BUNDLE)
+        }
+        view<Button>(R.id.bench).setOnClickListener { startActivity(Intent(this, BenchActivity::class.java).putExtra("bundle", demo.screen.bundle)) }
     }
 
     override fun onResume() {
@@ -89,16 +93,34 @@ class MainActivity : Activity() {
     }
 
     override fun onRequestPermissionsResult(requestCode: Int, permissions: Array<out String>, grantResults: IntArray) {
-        if (grantResults.firstOrNull() == PackageManager.PERMISSION_GRANTED) startSource() else demo.refuse()
+        val result = grantResults.firstOrNull() ?: return // The question was interrupted.
+        if (result == PackageManager.PERMISSION_GRANTED) return startSource()
+        demo.refuse()
+        // Android asked the user neither before nor now: it does not ask again, and only its settings can allow the camera.
+        val isFinal = settingsIfRefused && !shouldShowRequestPermissionRationale(Manifest.permission.CAMERA)
+        if (isFinal) startActivity(Intent(Settings.ACTION_APPLICATION_DETAILS_SETTINGS, Uri.fromParts("package", packageName, null)))
+        settingsIfRefused = false
     }
 
     override fun onActivityResult(requestCode: Int, resultCode: Int, data: Intent?) {
-        val uri = data?.data?.takeIf { resultCode == RESULT_OK } ?: return
+        if (resultCode != RESULT_OK || data == null) return
+        if (requestCode == CHOOSE_BUNDLE) return chosen(data)
+        val uri = data.data ?: return
         if (requestCode == PICK_BUNDLE) return demo.open(uri)
         if (requestCode == PICK_PACK) return demo.openPack(uri)
         video = uri
         if (resumed) startSource()
     }
+
+    private fun chosen(data: Intent) {
+        data.getStringExtra(BundlesActivity.KEY_BUNDLE)?.let { demo.use(it) }
+        when (data.getStringExtra(BundlesActivity.KEY_OPEN)) {
+            BundlesActivity.FOLDER -> pick(Intent(Intent.ACTION_OPEN_DOCUMENT_TREE), PICK_BUNDLE)
+            BundlesActivity.PACK -> pick(document("application/zip"), PICK_PACK)
+        }
+    }
+
+    private fun document(type: String) = Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType(type)
 
     private fun startSource() {
         val video = video

@@ -14,7 +14,7 @@ import kotlinx.serialization.Serializable
 
 /** One measurement of one configuration. */
 @Serializable
-data class Task(val bundle: String, val engine: String, val threads: Int, val warmUp: Int, val steps: Int)
+data class Task(val bundle: String, val manifestSha256: String, val engine: String, val threads: Int, val warmUp: Int, val steps: Int)
 
 /** The result of a task; [processId] shows that it had a process of its own. */
 @Serializable
@@ -31,6 +31,7 @@ data class Measurement(
 /** Loads the model, compares the first step with the golden steps, warms up, then times steps on golden subclips. */
 internal fun measure(task: Task, processId: Int): Measurement {
     val bundle = Bundle.open(File(task.bundle))
+    if (bundle.manifestSha256 != task.manifestSha256) throw ClipstepException("${bundle.path.name} was replaced by another bundle", fix = "start the benchmark again")
     val golden = GoldenSteps.of(bundle)
     val subclips = List(minOf(golden.steps, 4)) { golden.subclip(it) }
     val before = memoryBytes("VmRSS")
@@ -62,8 +63,7 @@ internal fun memoryBytes(key: String): Long {
 }
 
 /** Returns a record, as `clipstep bench` writes it, of all measurements of a configuration. */
-internal fun record(task: Task, turns: List<Measurement>, facts: DeviceFacts, phone: PhoneRecord): Record {
-    val bundle = Bundle.open(File(task.bundle))
+internal fun record(bundle: Bundle, task: Task, turns: List<Measurement>, facts: DeviceFacts, phone: PhoneRecord): Record {
     val artifact = bundle.artifact(engineInfo(task.engine).target)
     val input = bundle.manifest.input
     val times = turns.flatMap { it.stepMs }

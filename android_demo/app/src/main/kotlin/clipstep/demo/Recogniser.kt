@@ -1,7 +1,9 @@
 package clipstep.demo
 
 import clipstep.runtime.Frame
+import clipstep.runtime.Prediction
 import clipstep.runtime.Ranked
+import clipstep.runtime.Resampler
 import clipstep.runtime.StepModel
 import clipstep.runtime.YuvConverter
 import clipstep.runtime.YuvImage
@@ -10,50 +12,60 @@ import java.io.Closeable
 private const val TOP = 3
 private const val SMOOTHING = 0.5f
 
+/** Seconds between two frames of a file; a longer pause is cut out, as Python's reader does. */
+internal const val LONGEST_PAUSE_S = 1
+
 /** The part of a prediction that the screen shows. */
-class Reading(val top: List<Ranked>, val stepMs: Double, val realTimeFactor: Double, val missed: Long)
+class Reading(val top: List<Ranked>, val stepMs: Double, val realTimeFactor: Double)
 
 /** Runs a stream on a source's frames, on the worker thread. [clock] returns nanoseconds. */
 class Recogniser(model: StepModel, private val clock: () -> Long = System::nanoTime) : Closeable {
+    private val input = model.spec.input
     private val stream = model.stream(SMOOTHING)
     private val converter = YuvConverter()
-    private val subclipS = model.spec.input.run { frames * frameStride / fps }
-    private var last = 0L
-    private var period = 0L
-    private var missed = 0L
+    private val file = Resampler(input.fps, Math.round(LONGEST_PAUSE_S * input.fps))
+    private val subclipS = input.run { frames * frameStride / fps }
+    private var restartsBefore = 0
+
+    /** The frames of a subclip, at the network's rate. */
+    val frames: Int = input.frames * input.frameStride
+
+    /** How often a gap of more than [frames] in live frames started the predictions anew since the last [reset]. */
+    val gaps: Int get() = stream.restarts - restartsBefore
+
+    /** How many pauses of more than [LONGEST_PAUSE_S] were cut out of a file since the last [reset]. */
+    var pauses = 0
+        private set
 
     /** The last upright square that the network was given. */
     var seen: Frame? = null
         private set
 
-    /** Takes a frame, and returns a prediction or null. [live] says whether frames that are not taken in time are lost; these are counted. */
+    /** Takes a frame, and returns a prediction or null. After a gap in [live] frames a new video starts; a file is one video. */
     fun accept(image: YuvImage, rotation: Int, timestampNs: Long, live: Boolean): Reading? {
         val frame = converter.convert(image, rotation)
         seen = frame
-        if (live) countMissed(timestampNs)
         val begin = clock()
-        val prediction = stream.push(frame, timestampNs) ?: return null
+        val prediction = (if (live) stream.push(frame, timestampNs) else pushOfFile(frame, timestampNs)) ?: return null
         val stepMs = (clock() - begin) / 1e6
-        return Reading(prediction.top(TOP), stepMs, subclipS * 1000 / stepMs, missed)
+        return Reading(prediction.top(TOP), stepMs, subclipS * 1000 / stepMs)
+    }
+
+    private fun pushOfFile(frame: Frame, timestampNs: Long): Prediction? {
+        val copies = file.copies(timestampNs)
+        if (file.restarted) pauses++
+        var prediction: Prediction? = null
+        repeat(copies.toInt()) { prediction = stream.push(frame) ?: prediction }
+        return prediction
     }
 
     /** Starts a new video: the camera was rotated, or another video starts. */
     fun reset() {
         stream.reset()
-        last = 0
-        period = 0
-        missed = 0
+        file.reset()
+        restartsBefore = stream.restarts
+        pauses = 0
     }
 
     override fun close() = stream.close()
-
-    /** Counts lost frames. The shortest time between frames counts as the camera's period; each further period in a longer gap is a lost frame. */
-    private fun countMissed(timestampNs: Long) {
-        val passed = timestampNs - last
-        if (last in 1 until timestampNs) {
-            period = if (period == 0L) passed else minOf(period, passed)
-            missed += (passed + period / 2) / period - 1
-        }
-        last = timestampNs
-    }
 }

@@ -14,6 +14,8 @@ data class Screen(
     val message: String? = null,
     /** Whether to show the button that requests the camera permission. */
     val asksForCamera: Boolean = false,
+    /** The bundle in use, `NAME.clipstep`; null if there is none. */
+    val bundle: String? = null,
     val engine: String = "onnxruntime",
     val threads: Int = 1,
 )

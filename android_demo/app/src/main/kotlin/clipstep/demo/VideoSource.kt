@@ -1,13 +1,17 @@
 package clipstep.demo
 
 import android.content.Context
+import android.graphics.ImageFormat
+import android.media.Image
 import android.media.MediaCodec
+import android.media.MediaCodecInfo.CodecCapabilities
 import android.media.MediaExtractor
 import android.media.MediaFormat
 import android.net.Uri
 import android.os.Handler
 import android.os.SystemClock
 import java.io.IOException
+import kotlin.math.abs
 
 private const val WAIT_US = 5_000L
 
@@ -18,7 +22,7 @@ class VideoSource(private val context: Context, private val uri: Uri) : FrameSou
     private var codec: MediaCodec? = null
     private var rotation = 0
     private var fed = false
-    private var startMs = 0L
+    private val pace = Pace(SystemClock::elapsedRealtime)
     private val info = MediaCodec.BufferInfo()
 
     @Volatile
@@ -48,31 +52,36 @@ class VideoSource(private val context: Context, private val uri: Uri) : FrameSou
         extractor.selectTrack(track)
         val format = extractor.getTrackFormat(track)
         rotation = if (format.containsKey(MediaFormat.KEY_ROTATION)) format.getInteger(MediaFormat.KEY_ROTATION) else 0
-        codec = MediaCodec.createDecoderByType(requireNotNull(mime(track))).apply {
-            configure(format, null, null, 0)
-            start()
-        }
-        startMs = SystemClock.elapsedRealtime()
+        format.setInteger(MediaFormat.KEY_COLOR_FORMAT, CodecCapabilities.COLOR_FormatYUV420Flexible) // Else some decoders give a format of their own.
+        val opened = MediaCodec.createDecoderByType(requireNotNull(mime(track)))
+        codec = opened // Before anything of it can fail, so that it is released.
+        opened.configure(format, null, null, 0)
+        opened.start()
     }
 
     private fun mime(track: Int): String? = extractor.getTrackFormat(track).getString(MediaFormat.KEY_MIME)
 
-    /** Delivers one frame at its time, then schedules itself again. */
+    /** Decodes until there is a frame, which is delivered at its time. */
     private fun decode(worker: Handler, sink: FrameSink) {
         val codec = codec ?: return
         if (!fed) feed(codec)
         val index = codec.dequeueOutputBuffer(info, WAIT_US)
-        val ended = info.flags and MediaCodec.BUFFER_FLAG_END_OF_STREAM != 0
-        if (index >= 0) {
-            if (info.size > 0) codec.getOutputImage(index)?.use { sink.frame(yuv(it, colorOf(codec.outputFormat)), rotation, info.presentationTimeUs * 1000) }
-            codec.releaseOutputBuffer(index, false)
-        }
-        if (index >= 0 && ended) {
-            close()
-            return sink.ended()
-        }
-        val early = startMs + info.presentationTimeUs / 1000 - SystemClock.elapsedRealtime()
-        worker.postDelayed({ guarded(sink) { decode(worker, sink) } }, early.coerceIn(0, 1000))
+        val waitMs = if (index >= 0 && info.size > 0) pace.waitMs(info.presentationTimeUs / 1000) else 0
+        worker.postDelayed({ guarded(sink) { if (index >= 0) deliver(codec, index, worker, sink) else decode(worker, sink) } }, waitMs)
+    }
+
+    private fun deliver(codec: MediaCodec, index: Int, worker: Handler, sink: FrameSink) {
+        if (info.size > 0) image(codec, index).use { sink.frame(yuv(it, colorOf(codec.outputFormat)), rotation, info.presentationTimeUs * 1000) }
+        codec.releaseOutputBuffer(index, false)
+        if (info.flags and MediaCodec.BUFFER_FLAG_END_OF_STREAM == 0) return decode(worker, sink)
+        close()
+        sink.ended()
+    }
+
+    private fun image(codec: MediaCodec, index: Int): Image {
+        val image = codec.getOutputImage(index) ?: throw IOException(context.getString(R.string.no_image))
+        if (image.format != ImageFormat.YUV_420_888) throw IOException(context.getString(R.string.not_yuv, image.format)) // Such as that of HDR, of 10 bits.
+        return image
     }
 
     private fun feed(codec: MediaCodec) {
@@ -105,5 +114,20 @@ class VideoSource(private val context: Context, private val uri: Uri) : FrameSou
         codec?.release()
         codec = null
         extractor.release()
+    }
+}
+
+/** When to show the frames of a file: at its own pace, but pauses of more than [LONGEST_PAUSE_S], and steps back by more, are cut out. [nowMs] is a clock. */
+internal class Pace(private val nowMs: () -> Long) {
+    private var startMs: Long? = null
+    private var lastMs = 0L
+
+    /** How long to wait before the frame of that time is shown, in milliseconds. */
+    fun waitMs(timeMs: Long): Long {
+        val now = nowMs()
+        val start = startMs?.takeIf { abs(timeMs - lastMs) <= LONGEST_PAUSE_S * 1000 } ?: (now - timeMs)
+        startMs = start
+        lastMs = timeMs
+        return maxOf(start + timeMs - now, 0)
     }
 }

@@ -72,6 +72,22 @@ class BenchActivityTest {
     }
 
     @Test
+    fun `the bundle that the app shows is measured, and the records name it`() {
+        val small = File(application.filesDir, "bundles/a.clipstep").also { File(Prepared.folder, "small.clipstep").copyRecursively(it) }
+        start().get().awaitText(R.id.status, "no bundle was chosen; expected one of a.clipstep, demo.clipstep; choose it in the app first")
+        application.getSharedPreferences("demo", 0).edit().putString("bundle", "demo.clipstep").commit()
+        fun measured(intent: Intent): Record {
+            val activity = start(intent).get()
+            activity.awaitText(R.id.status, "Done.")
+            return Json.decodeFromString<Record>(File(folder, "run.jsonl").readLines().first()).also { activity.awaitText(R.id.bundle, "Bundle: ${it.bundle.removeSuffix(".clipstep")}") }
+        }
+        val demo = measured(asked.putExtra("threads", "1"))
+        assertEquals("demo.clipstep" to clipstep.runtime.Bundle.open(Prepared.bundle).manifestSha256, demo.bundle to demo.manifestSha256)
+        val other = measured(asked.putExtra("bundle", "a.clipstep"))
+        assertEquals("a.clipstep" to clipstep.runtime.Bundle.open(small).manifestSha256, other.bundle to other.manifestSha256)
+    }
+
+    @Test
     fun `a failure is a sentence on the screen and in a file`() {
         application.failure = "the process that measured ended by itself"
         val activity = start().get()
@@ -107,7 +123,11 @@ class BenchActivityTest {
         val service = Robolectric.buildService(BenchService::class.java).create().get()
         var answer: Bundle? = null
         val replies = Messenger(Handler(Looper.getMainLooper()) { answer = it.data; true })
-        val task = Task(Files.createTempDirectory("b").toFile().also { Prepared.bundle.copyRecursively(it, true) }.path, "onnxruntime", 1, 1, 2)
+        val copy = Files.createTempDirectory("b").toFile().also { Prepared.bundle.copyRecursively(it, true) }
+        val manifestSha256 = clipstep.runtime.Bundle.open(copy).manifestSha256
+        val replaced = runCatching { measure(Task(copy.path, "of another bundle", "onnxruntime", 1, 1, 2), 1) }.exceptionOrNull()
+        assertTrue("$replaced", "was replaced by another bundle; start the benchmark again" in replaced?.message.orEmpty())
+        val task = Task(copy.path, manifestSha256, "onnxruntime", 1, 1, 2)
         val message = Message.obtain().apply { data = Bundle().apply { putString(KEY_TASK, Json.encodeToString(task)) }; replyTo = replies }
         Messenger(service.onBind(Intent())).send(message)
         await("the answer") { answer != null }

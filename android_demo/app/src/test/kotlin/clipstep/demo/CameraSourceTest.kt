@@ -2,7 +2,9 @@ package clipstep.demo
 
 import android.graphics.ImageFormat
 import android.hardware.camera2.CameraCharacteristics
+import android.hardware.camera2.CameraDevice
 import android.hardware.camera2.CameraManager
+import android.hardware.camera2.impl.CameraDeviceImpl
 import android.os.Handler
 import android.os.HandlerThread
 import android.util.Range
@@ -17,7 +19,11 @@ import org.robolectric.RobolectricTestRunner
 import org.robolectric.RuntimeEnvironment
 import org.robolectric.Shadows.shadowOf
 import org.robolectric.annotation.Config
+import org.robolectric.annotation.Implementation
+import org.robolectric.annotation.Implements
+import org.robolectric.shadow.api.Shadow
 import org.robolectric.shadows.ShadowCameraCharacteristics
+import org.robolectric.shadows.ShadowCameraManager
 import org.robolectric.shadows.StreamConfigurationMapBuilder
 
 @RunWith(RobolectricTestRunner::class)
@@ -58,19 +64,32 @@ class CameraSourceTest {
     }
 
     @Test
+    @Config(shadows = [FailingCameraManager::class, CountingDevice::class])
+    fun `a camera that fails before it opens is closed`() {
+        val manager = application.getSystemService(CameraManager::class.java)
+        shadowOf(manager).addCamera("0", facts(CameraCharacteristics.LENS_FACING_BACK, 90, Size(640, 480)))
+        val thread = HandlerThread("worker").apply { start() }
+        CameraSource(application, 0, 30.0, 112).start(Handler(thread.looper), sink)
+        await("a sentence") { said.isNotEmpty() }
+        assertEquals("The camera stopped: error 4. Touch Camera to start it again.", said)
+        assertEquals(1, CountingDevice.closed)
+        thread.quit()
+    }
+
+    @Test
+    fun `frames that find no room are missed, and others wait`() {
+        val room = WaitingRoom(2)
+        assertEquals(listOf(true, true, false, false), List(4) { room.enter() })
+        room.leave()
+        assertEquals(listOf(true, false), List(2) { room.enter() })
+        assertEquals(3, room.missed)
+    }
+
+    @Test
     fun `a camera without a usable picture is a sentence`() {
         val manager = application.getSystemService(CameraManager::class.java)
         shadowOf(manager).addCamera("0", facts(CameraCharacteristics.LENS_FACING_BACK, 90, Size(64, 48)))
         val thread = HandlerThread("worker").apply { start() }
-        val sink = object : FrameSink {
-            override fun frame(image: YuvImage, rotation: Int, timestampNs: Long) = Unit
-
-            override fun ended() = Unit
-
-            override fun failed(sentence: String) {
-                said = sentence
-            }
-        }
         CameraSource(application, 0, 30.0, 112).start(Handler(thread.looper), sink)
         await("a sentence") { said.isNotEmpty() }
         assertTrue(said, "Camera 0 offers no usable picture format: YUV_420_888 of at least 112 pixels" in said)
@@ -79,4 +98,41 @@ class CameraSourceTest {
 
     @Volatile
     private var said = ""
+
+    private val sink = object : FrameSink {
+        override fun frame(image: YuvImage, rotation: Int, timestampNs: Long) = Unit
+
+        override fun ended() = Unit
+
+        override fun failed(sentence: String) {
+            said = sentence
+        }
+    }
+}
+
+/** Cameras that report an error in place of opening. */
+@Implements(CameraManager::class)
+class FailingCameraManager : ShadowCameraManager() {
+    @Implementation
+    fun openCamera(@Suppress("UNUSED_PARAMETER") id: String, callback: CameraDevice.StateCallback, handler: Handler) {
+        handler.post { callback.onError(device, CameraDevice.StateCallback.ERROR_CAMERA_DEVICE) }
+    }
+
+    companion object {
+        val device: CameraDeviceImpl by lazy { Shadow.newInstanceOf(CameraDeviceImpl::class.java) }
+    }
+}
+
+/** Counts how often a device is closed. */
+@Implements(CameraDeviceImpl::class, isInAndroidSdk = false)
+class CountingDevice {
+    @Implementation
+    fun close() {
+        closed++
+    }
+
+    companion object {
+        @Volatile
+        var closed = 0
+    }
 }

@@ -3,11 +3,13 @@ package clipstep.demo
 import android.Manifest
 import android.app.Activity
 import android.content.Intent
+import android.content.pm.FeatureInfo
 import android.content.pm.PackageManager
 import android.content.res.Configuration
 import android.graphics.Insets
 import android.net.Uri
 import android.os.Looper
+import android.provider.Settings
 import android.view.View
 import android.view.ViewGroup
 import android.view.WindowInsets
@@ -17,6 +19,7 @@ import android.widget.TextView
 import org.junit.After
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNotNull
+import org.junit.Assert.assertNull
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.junit.runner.RunWith
@@ -113,6 +116,77 @@ class MainActivityTest {
     }
 
     @Test
+    fun `a camera that slows down in the dark has missed nothing`() {
+        application.times = { 1 + (if (it < 30) it else 2 * it - 30) * 33_366_700L } // 30 frames a second, then 15.
+        val activity = start()
+        await("all frames") { application.sources.lastOrNull()?.given == Prepared.frames.size }
+        activity.awaitText(R.id.speed, "times real time, 0 frames missed")
+    }
+
+    @Test
+    fun `a gap after which predictions start anew is said`() {
+        application.times = { 1 + it * 33_366_700L + if (it < 40) 0 else 2_000_000_000 }
+        val activity = start()
+        await("all frames") { application.sources.lastOrNull()?.given == Prepared.frames.size }
+        activity.awaitText(R.id.speed, "Gaps of more than 16 frames, after which predictions started anew: 1.")
+    }
+
+    @Test
+    fun `a pause in a video is cut out, and said`() {
+        application.times = { 1 + it * 33_366_700L + if (it < 40) 0 else 2_000_000_000 }
+        val activity = start(allowed = false)
+        activity.awaitText(R.id.check, "right numbers")
+        activity.view<Button>(R.id.video).performClick()
+        shadowOf(activity).receiveResult(shadowOf(activity).nextStartedActivityForResult.intent, Activity.RESULT_OK, Intent().setData(Uri.parse("content://videos/1")))
+        activity.awaitText(R.id.speed, "Pauses of more than 1 s, cut out of the video: 1.")
+        activity.awaitText(R.id.speed, "The video has ended.")
+        val (label, percent) = expected() // Those of the video without the pause.
+        assertEquals("$label, %.0f percent".format(percent), activity.view<ViewGroup>(R.id.rows).getChildAt(0).contentDescription.toString())
+    }
+
+    @Test
+    fun `a bundle with which the app ended is not tried again by itself, and may be chosen`() {
+        application.getSharedPreferences("demo", 0).edit().putString("attempt", "demo.clipstep, onnxruntime").commit()
+        val activity = start()
+        activity.awaitText(R.id.message, "The app ended while it ran demo.clipstep, onnxruntime. That is not tried again by itself: touch Bundles to choose one.")
+        requireNotNull(controller).pause().stop().destroy()
+        val again = start()
+        again.awaitText(R.id.message, "The app ended while it ran demo.clipstep") // Nor at a later start.
+        assertTrue(application.sources.isEmpty())
+        again.view<Button>(R.id.bundles).performClick()
+        val asked = shadowOf(again).nextStartedActivityForResult.intent
+        shadowOf(again).receiveResult(asked, Activity.RESULT_OK, Intent().putExtra(BundlesActivity.KEY_BUNDLE, "demo.clipstep"))
+        again.awaitText(R.id.what, "step.onnx")
+        requireNotNull(controller).pause().stop().destroy()
+        start().awaitText(R.id.speed, "times real time")
+    }
+
+    @Test
+    fun `a camera that Android does not ask for any more leads to its settings`() {
+        val activity = start(allowed = false, asked = true)
+        val rationale = { shown: Boolean -> shadowOf(application.packageManager).setShouldShowRequestPermissionRationale(Manifest.permission.CAMERA, shown) }
+        fun refusedAgain(): Intent? {
+            activity.view<Button>(R.id.allow).performClick()
+            answer(PackageManager.PERMISSION_DENIED)
+            return generateSequence { shadowOf(activity).nextStartedActivity }.firstOrNull { it.action == Settings.ACTION_APPLICATION_DETAILS_SETTINGS }
+        }
+        shadowOf(activity).clearNextStartedActivities()
+        rationale(true)
+        assertNull(refusedAgain())
+        rationale(false)
+        assertEquals(Uri.parse("package:clipstep.demo"), refusedAgain()?.data)
+    }
+
+    @Test
+    fun `a phone needs no camera, and only who may use adb starts a benchmark`() {
+        val facts = application.packageManager.getPackageInfo("clipstep.demo", PackageManager.GET_CONFIGURATIONS or PackageManager.GET_ACTIVITIES)
+        val required = facts.reqFeatures.orEmpty().associate { it.name to (it.flags and FeatureInfo.FLAG_REQUIRED != 0) }
+        assertEquals(mapOf("android.hardware.camera" to false, "android.hardware.camera.autofocus" to false, "android.hardware.camera.any" to false), required)
+        val guarded = facts.activities.orEmpty().filter { it.exported }.associate { it.name.substringAfterLast('.') to it.permission }
+        assertEquals(mapOf("MainActivity" to null, "BenchActivity" to "android.permission.DUMP"), guarded)
+    }
+
+    @Test
     fun `turning the screen keeps the model and starts the stream anew`() {
         start().awaitText(R.id.speed, "times real time")
         val before = application.sources.last()
@@ -161,6 +235,7 @@ class MainActivityTest {
         activity.view<Spinner>(R.id.engine).setSelection(1)
         activity.awaitText(R.id.message, "has no float32 executorch artifact")
         assertEquals("onnxruntime", activity.view<Spinner>(R.id.engine).selectedItem)
+        activity.awaitText(R.id.what, "in onnxruntime, 1 thread")
         activity.view<Spinner>(R.id.threads).setSelection(1)
         activity.awaitText(R.id.what, "in onnxruntime, 2 threads")
     }

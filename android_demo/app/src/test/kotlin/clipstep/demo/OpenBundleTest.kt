@@ -3,18 +3,28 @@ package clipstep.demo
 import android.Manifest
 import android.app.Activity
 import android.content.Intent
+import android.net.Uri
 import android.system.ErrnoException
 import android.system.OsConstants
 import android.widget.Button
+import android.widget.Spinner
+import clipstep.runtime.StepModel
+import clipstep.runtime.treeSha256
 import java.io.File
 import java.io.IOException
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import java.nio.FloatBuffer
+import java.util.function.Function
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
+import kotlinx.serialization.json.int
 import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
+import kotlinx.serialization.json.jsonPrimitive
 import org.junit.After
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
@@ -23,6 +33,8 @@ import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
 import org.junit.runner.RunWith
+import org.pytorch.executorch.Module
+import org.pytorch.executorch.Program
 import org.robolectric.Robolectric
 import org.robolectric.RobolectricTestRunner
 import org.robolectric.RuntimeEnvironment
@@ -46,6 +58,7 @@ class OpenBundleTest {
     @After
     fun end() {
         controller?.pause()?.stop()?.destroy()
+        Module.loader = null
     }
 
     private fun pick(name: String, change: (File) -> Unit): Activity {
@@ -54,11 +67,19 @@ class OpenBundleTest {
         change(File(folder.root, name))
         shadowOf(application).grantPermissions(Manifest.permission.CAMERA)
         val activity = Robolectric.buildActivity(MainActivity::class.java).setup().also { controller = it }.get()
-        activity.awaitText(R.id.check, "right numbers")
-        activity.view<Button>(R.id.open).performClick()
-        val asked = shadowOf(activity).nextStartedActivityForResult
-        shadowOf(activity).receiveResult(asked.intent, Activity.RESULT_OK, Intent().setData(provider.tree(name)))
+        activity.awaitText(R.id.what, "demo: step.onnx")
+        open(activity, BundlesActivity.FOLDER, Intent.ACTION_OPEN_DOCUMENT_TREE, provider.tree(name))
         return activity
+    }
+
+    private fun open(activity: Activity, what: String, action: String, uri: Uri) {
+        activity.view<Button>(R.id.bundles).performClick()
+        val list = shadowOf(activity).nextStartedActivityForResult
+        assertEquals("demo.clipstep", list.intent.getStringExtra(BundlesActivity.KEY_BUNDLE))
+        shadowOf(activity).receiveResult(list.intent, Activity.RESULT_OK, Intent().putExtra(BundlesActivity.KEY_OPEN, what))
+        val asked = shadowOf(activity).nextStartedActivityForResult
+        assertEquals(action, asked.intent.action)
+        shadowOf(activity).receiveResult(asked.intent, Activity.RESULT_OK, Intent().setData(uri))
     }
 
     private fun edit(bundle: File, change: (MutableMap<String, JsonElement>) -> Unit) {
@@ -88,11 +109,8 @@ class OpenBundleTest {
         File(folder.root, name).writeBytes(change(File(Prepared.bundle.parentFile, "small.clipstep.zip").readBytes()))
         shadowOf(application).grantPermissions(Manifest.permission.CAMERA)
         val activity = Robolectric.buildActivity(MainActivity::class.java).setup().also { controller = it }.get()
-        activity.awaitText(R.id.check, "right numbers")
-        activity.view<Button>(R.id.open).performLongClick()
-        val asked = shadowOf(activity).nextStartedActivityForResult
-        assertEquals("application/zip", asked.intent.type)
-        shadowOf(activity).receiveResult(asked.intent, Activity.RESULT_OK, Intent().setData(provider.document(name)))
+        activity.awaitText(R.id.what, "demo: step.onnx")
+        open(activity, BundlesActivity.PACK, Intent.ACTION_OPEN_DOCUMENT, provider.document(name))
         return activity
     }
 
@@ -149,8 +167,68 @@ class OpenBundleTest {
                 values["input"] = JsonObject(input + ("shape" to JsonArray(listOf(16, 64, 64, 3).map(::JsonPrimitive))))
             }
         }
-        activity.awaitText(R.id.message, "takes other inputs than the manifest says; got [[16, 112, 112, 3]")
-        activity.awaitText(R.id.what, "demo: step.onnx")
+        assertRefused(activity, "takes other inputs than the manifest says; got [[16, 112, 112, 3]")
+    }
+
+    @Test
+    fun `a bundle that computes other numbers does not take the place of the one of its name`() {
+        val activity = pick("demo.clipstep") { bundle ->
+            val file = File(bundle, "golden.safetensors")
+            val bytes = file.readBytes()
+            for (at in logitsIn(bytes)) bytes[at] = (bytes[at].toInt() xor 0x40).toByte()
+            file.writeBytes(bytes)
+            edit(bundle) { it["golden"] = JsonObject(it.getValue("golden").jsonObject + ("sha256" to JsonPrimitive(treeSha256(file)))) }
+        }
+        assertRefused(activity, "logits is off at step 0")
+        assertEquals(File(Prepared.bundle, "manifest.json").readText(), File(application.filesDir, "bundles/demo.clipstep/manifest.json").readText())
+        requireNotNull(controller).pause().stop().destroy()
+        controller = Robolectric.buildActivity(MainActivity::class.java).setup().also { it.get().awaitText(R.id.what, "demo: step.onnx") } // And so at the next start.
+    }
+
+    /** Where a safetensors file has the highest byte of each of its logits. */
+    private fun logitsIn(bytes: ByteArray): IntProgression {
+        val length = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).getLong().toInt()
+        val header = Json.parseToJsonElement(String(bytes, 8, length)).jsonObject
+        val (from, to) = header.getValue("logits").jsonObject.getValue("data_offsets").jsonArray.map { it.jsonPrimitive.int + 8 + length }
+        return from + 3 until to step 4
+    }
+
+    @Test
+    fun `ExecuTorch changes its threads, and a bundle that it refuses leaves the one before`() {
+        Module.loader = Function { stepsOfDemo() }
+        val activity = pick("both.clipstep") { bundle ->
+            File(bundle, "step.onnx").copyTo(File(bundle, "step.pte"))
+            edit(bundle) { values ->
+                val artifact = values.getValue("artifacts").jsonArray[0].jsonObject
+                val other = JsonObject(artifact + mapOf("target" to JsonPrimitive("executorch"), "file" to JsonPrimitive("step.pte")))
+                values["artifacts"] = JsonArray(listOf(artifact, other))
+            }
+        }
+        await("the bundle with both") { "both.clipstep" in kept }
+        activity.view<Spinner>(R.id.engine).setSelection(1)
+        activity.awaitText(R.id.what, "in executorch, 1 thread")
+        activity.awaitText(R.id.check, "right numbers: 16 golden steps")
+        activity.view<Spinner>(R.id.threads).setSelection(1)
+        activity.awaitText(R.id.what, "in executorch, 2 threads")
+        activity.awaitText(R.id.speed, "times real time")
+        activity.view<Spinner>(R.id.engine).setSelection(0)
+        activity.awaitText(R.id.what, "in onnxruntime, 2 threads")
+        Module.loader = null
+        activity.view<Spinner>(R.id.engine).setSelection(1)
+        activity.awaitText(R.id.message, "step.pte: ExecuTorch cannot load it")
+        activity.awaitText(R.id.what, "in onnxruntime, 2 threads")
+        activity.awaitText(R.id.check, "right numbers")
+        assertEquals("onnxruntime", activity.view<Spinner>(R.id.engine).selectedItem)
+    }
+
+    /** A program of ExecuTorch that computes in onnxruntime. */
+    private fun stepsOfDemo(): Program {
+        val model = StepModel.load(Prepared.bundle)
+        return Program { inputs ->
+            val frames = (inputs[0] as ByteBuffer).duplicate().run { clear(); ByteArray(capacity()).also { get(it) } }
+            val result = model.step(frames, inputs.drop(1).map { input -> (input as FloatBuffer).duplicate().run { clear(); FloatArray(capacity()).also { get(it) } } })
+            (listOf(result.logits) + result.states).toTypedArray()
+        }
     }
 
     @Test

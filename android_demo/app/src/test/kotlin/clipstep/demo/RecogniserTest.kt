@@ -9,17 +9,17 @@ import org.junit.runner.RunWith
 import org.robolectric.RobolectricTestRunner
 import org.robolectric.annotation.Config
 
-/** A camera of 30 frames a second with room for six, on a clock that only the script moves. */
+/** A camera of 30 frames a second whose frames wait in the app's own queue, on a clock that only the script moves. */
 @RunWith(RobolectricTestRunner::class)
 @Config(sdk = [35], application = TestApplication::class)
 class RecogniserTest {
     private val frameNs = 33_333_333L
     private val convertNs = 2_000_000L
-    private val room = 6
 
-    private class Seen(val atMs: Double, val reading: Reading)
+    private class Seen(val atMs: Double, val reading: Reading, val missed: Long)
 
     private fun play(stepMs: Int, frames: Int): List<Seen> {
+        val room = WaitingRoom(WAITING_IMAGES)
         var now = 0L
         var begun = false
         val clock = { // A step lies between two looks at the clock.
@@ -35,14 +35,15 @@ class RecogniserTest {
                 while (next < frames || waiting.isNotEmpty()) {
                     if (waiting.isEmpty()) now = maxOf(now, next * frameNs)
                     while (next < frames && next * frameNs <= now) {
-                        if (waiting.size < room) waiting += next
+                        if (room.enter()) waiting += next
                         next++
                     }
                     val frame = waiting.poll() ?: continue
+                    room.leave()
                     now += convertNs
                     begun = false
                     val reading = recogniser.accept(Prepared.frames[frame % Prepared.frames.size], 0, 1 + frame * frameNs, live = true)
-                    if (reading != null) seen += Seen(now / 1e6, reading)
+                    if (reading != null) seen += Seen(now / 1e6, reading, room.missed)
                 }
             }
         }
@@ -54,17 +55,38 @@ class RecogniserTest {
         val seen = play(stepMs = 30, frames = 320)
         assertEquals(15 * 33.333333 + 2 + 30, seen[0].atMs, 0.1)
         assertEquals(20, seen.size)
-        assertTrue(seen.all { it.reading.missed == 0L })
+        assertTrue(seen.all { it.missed == 0L })
         assertEquals(30.0, seen[0].reading.stepMs, 1e-6)
         assertEquals(16 / 29.97 / 0.030, seen[0].reading.realTimeFactor, 1e-3)
     }
 
     @Test
-    fun `a step of five frames still finds them waiting`() = assertEquals(0L, play(stepMs = 160, frames = 320).last().reading.missed)
+    fun `a step of five frames still finds them waiting`() = assertEquals(0L, play(stepMs = 160, frames = 320).last().missed)
 
     @Test
     fun `a step longer than its subclip misses frames, and says how many`() {
-        val missed = play(stepMs = 600, frames = 320).last().reading.missed
+        val missed = play(stepMs = 600, frames = 320).last().missed
         assertTrue("$missed", missed > 20)
+    }
+
+    @Test
+    fun `a pause in a file is cut out, and frames of one time are no error`() {
+        StepModel.load(Prepared.bundle).use { model ->
+            fun readings(live: Boolean, timeMs: (Int) -> Long): Pair<List<Reading>, Recogniser> = Recogniser(model).run {
+                (0 until 48).mapNotNull { accept(Prepared.frames[it], 0, timeMs(it) * 1_000_000, live) } to this
+            }
+            fun top(readings: List<Reading>) = readings.map { it.top }
+            val (whole, plain) = readings(live = false) { it * 1001L / 30 }
+            assertEquals(3 to 0, whole.size to plain.pauses)
+            val (paused, other) = readings(live = false) { it * 1001L / 30 + if (it >= 20) 5000 else 0 }
+            assertEquals(top(whole), top(paused))
+            assertEquals(1 to 0, other.pauses to other.gaps)
+            val (anew, live) = readings(live = true) { it * 1001L / 30 + if (it >= 20) 5000 else 0 }
+            assertEquals(2, anew.size) // The four frames before the gap are lost, and so is what the states held.
+            assertEquals(1 to 0, live.gaps to live.pauses)
+            val (doubled, _) = readings(live = false) { it / 2 * 1001L / 30 }
+            assertEquals(1, doubled.size) // 24 frames of different times.
+            for (recogniser in listOf(plain, other, live)) recogniser.close()
+        }
     }
 }

@@ -12,17 +12,20 @@ class TestApplication : DemoApplication() {
     var real = false
     var failure: String? = null
 
+    /** When the scripted frames are, in nanoseconds: 29.97 a second. */
+    var times: (Int) -> Long = { 1 + it * 33_366_700L }
+
     override fun camera(turn: Int, fps: Double, size: Int): FrameSource = if (real) super.camera(turn, fps, size) else scripted("camera $turn", true)
 
     override fun video(uri: Uri): FrameSource = if (real) super.video(uri) else scripted("video $uri", false)
 
     override fun measurer(main: Handler): Measurer = LocalMeasurer(main, failure)
 
-    private fun scripted(name: String, isLive: Boolean) = ScriptedSource(name, isLive).also { sources += it }
+    private fun scripted(name: String, isLive: Boolean) = ScriptedSource(name, isLive, times).also { sources += it }
 }
 
-/** The real video's frames, 29.97 a second, as fast as they are taken. */
-class ScriptedSource(val name: String, override val isLive: Boolean) : FrameSource {
+/** The real video's frames, as fast as they are taken. */
+class ScriptedSource(val name: String, override val isLive: Boolean, private val times: (Int) -> Long) : FrameSource {
     @Volatile
     var given = 0
 
@@ -39,7 +42,7 @@ class ScriptedSource(val name: String, override val isLive: Boolean) : FrameSour
     private fun give(worker: Handler, sink: FrameSink) {
         if (stopped) return
         if (given == Prepared.frames.size) return sink.ended()
-        sink.frame(Prepared.frames[given], 0, 1 + given * 33_366_700L)
+        sink.frame(Prepared.frames[given], 0, times(given))
         given++
         worker.post { give(worker, sink) }
     }
