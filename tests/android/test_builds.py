@@ -56,7 +56,7 @@ def test_the_modules_are_the_same() -> None:
 
 
 def test_the_stand_in_is_not_shipped() -> None:
-    """The stand-in for ExecuTorch's classes: Maven compiles and tests against it, Gradle compiles against it, and neither puts it into the library."""
+    """The stand-in for ExecuTorch's classes: the Maven and Gradle builds compile against it, and neither puts it into the library."""
     for folder, scope in [("runtime/kotlin", "provided"), ("android_demo/app", "test")]:
         dependencies = {text(entry, "artifactId"): entry.findtext(f"{MAVEN}scope") for entry in pom(folder).iter(f"{MAVEN}dependency")}
         assert dependencies["executorch-api"] == scope
