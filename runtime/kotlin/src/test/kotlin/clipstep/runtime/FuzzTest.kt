@@ -14,7 +14,7 @@ import org.junit.rules.TemporaryFolder
 class FuzzTest {
     @get:Rule
     val folder = TemporaryFolder()
-    private val count = Integer.getInteger("clipstep.fuzz", 500)
+    private val count = Integer.getInteger("clipstep.fuzz", 300)
 
     @Test
     fun `damaged manifests`() {
