@@ -21,6 +21,7 @@ OPERATIONS = {
     ("executorch", "direct"): 1040,
     ("executorch", "per-frame"): 2174,
     ("executorch", "no-winograd"): 1570,
+    ("executorch", "linear-layers"): 1666,
     ("coreml", "batched"): 819,
 }
 """For each target and variant; with 16 frames of 112x112 pixels."""

@@ -168,7 +168,8 @@ def test_ctrl_c_ends_live_video_and_writes_its_files(
 
 
 def test_a_second_ctrl_c_ends_the_command(start: Start, bundle_path: Path, red_camera: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = signal.getsignal(signal.SIGINT)
+    usual, before = signal.default_int_handler, signal.getsignal(signal.SIGINT)  # A job in the background ignores Ctrl-C.
+    signal.signal(signal.SIGINT, usual)
 
     def interrupted_twice(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -180,7 +181,7 @@ def test_a_second_ctrl_c_ends_the_command(start: Start, bundle_path: Path, red_c
     try:
         assert start("run", bundle_path, f"camera:{red_camera}", "--csv", tmp_path / "a.csv") == 130
     finally:
-        signal.signal(signal.SIGINT, usual)  # The command ignores a third one.
+        signal.signal(signal.SIGINT, before)  # The command ignores a third one.
     assert list(tmp_path.glob("*a.csv*")) == []
 
 
