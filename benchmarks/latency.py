@@ -19,13 +19,13 @@ from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.peers.engines import PEERS
 from clipstep.benchmarks.records import SPINNING, WHOLE_STREAM, ColdStart, Configuration, Parts, Record, now_utc, this_device
 from clipstep.export.network_source import NetworkSource
-from clipstep.runtime.bundle import Bundle, this_machine
+from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.bundle.manifest import Artifact
 from clipstep.runtime.command_line.streams import quiet
 from clipstep.runtime.engines import ENGINES, missing_library
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.float16_processor import computes_float16
 from clipstep.runtime.golden import BOUNDS
+from clipstep.runtime.isolated_engine import runs_here
 from clipstep.runtime.openmp import environment_for_timing
 
 TOOLS: dict[str, Sequence[str]] = {
@@ -200,7 +200,7 @@ def configurations_of(bundle: Bundle, naive: Path | None, threads: int, *, spinn
 
 def _lacking(engine: str, artifact: Artifact) -> str | None:
     """Return why an artifact cannot be measured here, or None if it can."""
-    if artifact.requires is not None and artifact.requires.float16_processor and not computes_float16(this_machine()):
+    if not runs_here(artifact):
         return "this processor does not compute in float16"
     return missing_library(engine)
 

@@ -359,7 +359,7 @@ def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
     }
     if manifest.output_kind in applied:
         yield applied[manifest.output_kind]
-    half = [artifact.file for artifact in manifest.artifacts if artifact.requires is not None and artifact.requires.float16_processor]
+    half = [artifact.file for artifact in manifest.artifacts if artifact.needs_float16]
     if half and this_machine() != "arm64":
         yield (
             f"a note: {', '.join(half)}: verified with this processor's kernels, which add up in float32; those of ARM64 add up in float16, whose "

@@ -108,8 +108,7 @@ def _runnable(candidates: Sequence[_Candidate], processor: Processor, console: C
     """Return the artifacts that run on the processor, by the rule of the runtimes, and say which do not."""
     runnable = []
     for candidate in candidates:
-        requires = candidate.artifact.requires if candidate.artifact else None
-        if requires is None or not requires.float16_processor or processor.computes_float16:
+        if candidate.artifact is None or not candidate.artifact.needs_float16 or processor.computes_float16:
             runnable.append(candidate)
         else:
             why = f"{processor.name} does not compute in float16, and runtimes take the artifact of float32 there"

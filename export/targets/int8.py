@@ -1,6 +1,6 @@
 """Decides which operations of a graph are computed in int8, and with which quantizations, by running the graph on real frames in float32.
 
-Convolutions and matrix products of constant weights, sums and products of values are computed in int8, and what moves values between them. The
+Convolutions and matrix products of constant weights, and sums, are computed in int8, and what moves values between them. The
 ends of a value's range are the least and the greatest number that it had on the frames. What only moves a value, as a slice or a concatenation
 does, shares the quantization of that value, so that nothing is rounded a second time.
 """
@@ -14,9 +14,9 @@ from torch import Tensor, fx
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, Quantization, quantized_weight
+from clipstep.export.targets.xnnpack_elementwise import CLAMPS
 
 aten = torch.ops.aten
-CLAMPS = frozenset((aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default))
 MOVEMENT = frozenset(
     (
         *(*RESHAPES, aten.permute.default, aten.transpose.int, aten.contiguous.default),
@@ -33,7 +33,7 @@ RATIOS = (2.0**-8, 2.0**7)
 """XNNPACK's kernels for sums take operands whose scale is at least and at most this many times that of the result."""
 LARGEST_PRODUCT = 2.0**8
 """XNNPACK's kernels for products take scales whose product is below this many times the scale of the result."""
-NO_KERNEL = "there is no kernel for it in int8"
+NOT_WRITTEN = "it is not written in int8"
 COMPUTED_WEIGHTS = "its weights are computed"
 INFINITE = "its values are not all finite"
 TOO_DIFFERENT = "the ranges of its values are too different"
@@ -83,11 +83,11 @@ def _constants(graph: fx.GraphModule, values: Iterable[Any]) -> list[Tensor]:
 def _refusal(graph: fx.GraphModule, node: fx.Node, ranges: Mapping[fx.Node, tuple[float, float]]) -> str | None:
     """Return why an operation cannot be computed in int8, as far as its operator and its operands tell."""
     if node.target not in MOVEMENT | SUMS | KERNELS | MATRIX_PRODUCTS:
-        return NO_KERNEL
+        return NOT_WRITTEN
     if node.target in KERNELS and not _constants(graph, node.args[1:2]):
         return COMPUTED_WEIGHTS
     if node.target in MATRIX_PRODUCTS and not any(constant.ndim == 2 for constant in _constants(graph, node.args[:2])):
-        return COMPUTED_WEIGHTS if not _constants(graph, node.args[:2]) else NO_KERNEL
+        return COMPUTED_WEIGHTS if not _constants(graph, node.args[:2]) else NOT_WRITTEN
     if not all(one in ranges for one in (node, *_operands(node))):
         return INFINITE
     return None

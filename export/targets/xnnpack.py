@@ -133,14 +133,11 @@ class Graph:
         Weights that XNNPACK packs are another value than an operand of the same numbers: an operation that reads packed weights crashes.
         """
         kind = self.type if kind is None else kind
-        data = kind.integers(tensor.detach()) if isinstance(kind, Quantization) else tensor.detach().to(kind)
-        return self._constant(data, kind, packed)
-
-    def _constant(self, tensor: Tensor, kind: Type, packed: bool) -> int:
-        data = tensor.contiguous().numpy().tobytes()
+        numbers = kind.integers(tensor.detach()) if isinstance(kind, Quantization) else tensor.detach().to(kind)
+        data = numbers.contiguous().numpy().tobytes()
         key = (tuple(tensor.shape), data, kind, packed)
         if key not in self._constants:
-            self._constants[key] = self._value(tensor.shape, place=self._stored(data), like=kind).number
+            self._constants[key] = self._value(tensor.shape, place=self._stored(data), kind=kind).number
         return self._constants[key]
 
     def _stored(self, data: bytes) -> int:
@@ -194,7 +191,7 @@ class Graph:
         self, operation: Any, memory: Sequence[int], axes: Sequence[int], clamp: Clamp = None, like: int | None = None, **fields: Any
     ) -> XnnValue:
         """Add an operation, with `clamp` fused into it, and return its result, of the current type or of that of the value `like`."""
-        result = self._value(memory, axes, like=None if like is None else self._types[like])
+        result = self._value(memory, axes, kind=None if like is None else self._types[like])
         bounds = None if clamp is None else schema.OutputMinMax(*(_json(bound) for bound in clamp))
         self.nodes.append(schema.XNode(operation(output_id=result.number, **{"flags": 0, **fields}), NO_HANDLE, bounds))
         return result
@@ -315,9 +312,9 @@ class Graph:
         self._reshapes[result.number] = source
         return result
 
-    def _value(self, memory: Sequence[int], axes: Sequence[int] | None = None, place: int = 0, like: Type | None = None) -> XnnValue:
+    def _value(self, memory: Sequence[int], axes: Sequence[int] | None = None, place: int = 0, kind: Type | None = None) -> XnnValue:
         number, dims = len(self._values), [int(size) for size in memory] or [1]
-        kind = self.type if like is None else like
+        kind = self.type if kind is None else kind
         self._types.append(kind)
         self._values.append(
             schema.XNNTensorValue(

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.targets.common import described, write_operator
-from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, Quantization
+from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION
 from clipstep.export.targets.xnnpack import Graph, Sketch, Type, XnnValue
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
 from clipstep.export.targets.xnnpack_operations import OPERATORS
@@ -102,7 +102,7 @@ def _written(module: fx.GraphModule, graph: Graph, node: fx.Node, found: dict[fx
     graph.type = _type(node, of=node if clamp is None else clamp)
     if clamp is not None:
         more["clamp"] = CLAMPS[clamp.target](*clamp.args[1:], **clamp.kwargs)
-    operands = {source: _operand(graph, found[source], _type(node, of=source)) for source in node.all_input_nodes}
+    operands = {source: _operand(graph, found[source], node, source) for source in node.all_input_nodes}
     value = write_operator(OPERATORS, node, [graph], operands, **more)
     if clamp is not None:
         fused[clamp] = node
@@ -110,16 +110,15 @@ def _written(module: fx.GraphModule, graph: Graph, node: fx.Node, found: dict[fx
 
 
 def _type(node: fx.Node, of: fx.Node) -> Type:
-    """Return the type in which a node takes or gives the value `of` another node or its own."""
+    """Return the type in which a node takes the value `of` another one, or gives its own."""
     computed_in: torch.dtype = node.meta.get(COMPUTED_IN, torch.float32)
-    if computed_in != torch.int8 or of.op == "get_attr":
-        return torch.float32 if computed_in == torch.int8 else computed_in
-    quantization: Quantization = of.meta[QUANTIZATION]
-    return quantization
+    kind: Type = of.meta[QUANTIZATION] if computed_in == torch.int8 else computed_in
+    return kind
 
 
-def _operand(graph: Graph, value: Any, wanted: Type) -> Any:
-    return graph.converted(value, wanted) if isinstance(value, XnnValue) else value
+def _operand(graph: Graph, value: Any, node: fx.Node, source: fx.Node) -> Any:
+    """Return the value of a source as a node takes it; the functions that write constants choose their types."""
+    return graph.converted(value, _type(node, of=source)) if isinstance(value, XnnValue) else value
 
 
 def _check_types(node: fx.Node) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def runs_here(artifact: Artifact) -> bool:
     """Whether this processor computes in the precision that an artifact needs."""
-    return artifact.requires is None or not artifact.requires.float16_processor or computes_float16(this_machine())
+    return not artifact.needs_float16 or computes_float16(this_machine())
 
 
 def artifact_for(bundle: Bundle, target: str, precision: str) -> tuple[Artifact, str]:

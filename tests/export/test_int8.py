@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from clipstep.export import export
 from clipstep.export.options import ExportOptions
 from clipstep.export.targets import executorch_writer
-from clipstep.export.targets.int8 import COMPUTED_WEIGHTS, INFINITE, NO_KERNEL, NOT_BETWEEN, TOO_DIFFERENT, quantize
+from clipstep.export.targets.int8 import COMPUTED_WEIGHTS, INFINITE, NOT_BETWEEN, NOT_WRITTEN, TOO_DIFFERENT, quantize
 from clipstep.export.targets.quantization import QUANTIZATION, Quantization, quantized_weight
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, ParityError, StepModel
@@ -86,17 +86,17 @@ MIXED: dict[str, tuple[Callable[[Tensor], Any], dict[str, str]]] = {
     "a matrix product": (lambda x: x.flatten(1) @ torch.ones(60, 4), {}),
     "a product with a constant first": (lambda x: (torch.linspace(-1, 1, 12).reshape(4, 3) @ x.reshape(3, 20)).relu(), {}),
     "a product with a constant second": (lambda x: x.reshape(20, 3) @ torch.tensor([[1e-3, 9.0], [2e-3, 1.0], [1e-3, -5.0]]), {}),
-    "a batch of constants": (lambda x: x[0] @ torch.ones(3, 5, 2), {"select": NOT_BETWEEN, "matmul": NO_KERNEL}),
+    "a batch of constants": (lambda x: x[0] @ torch.ones(3, 5, 2), {"select": NOT_BETWEEN, "matmul": NOT_WRITTEN}),
     "strides, dilation and padding": (lambda x: F.conv2d(x, torch.linspace(-1, 1, 54).reshape(2, 3, 3, 3), None, (1, 2), 2, (2, 1)), {}),
     "groups of several channels": (lambda x: F.conv2d(torch.cat([x, x[:, :1]], 1), torch.linspace(-1, 2, 12).reshape(6, 2, 1, 1), groups=2), {}),
     "two output channels for each input channel": (lambda x: F.conv2d(x, torch.linspace(-1, 2, 24).reshape(6, 1, 2, 2), torch.ones(6), groups=3), {}),
-    "a small number that is added": (lambda x: F.conv2d(x * 1000, SQUARE) + 1e-4, {"mul": NO_KERNEL, "add": TOO_DIFFERENT}),
+    "a small number that is added": (lambda x: F.conv2d(x * 1000, SQUARE) + 1e-4, {"mul": NOT_WRITTEN, "add": TOO_DIFFERENT}),
     "a number that is subtracted from": (lambda x: 2.5 - F.conv2d(x, SQUARE), {}),
-    "no kernel": (lambda x: F.conv2d(x, SQUARE).softmax(1), {"softmax": NO_KERNEL}),
+    "an operator that is not written": (lambda x: F.conv2d(x, SQUARE).softmax(1), {"softmax": NOT_WRITTEN}),
     "computed weights": (lambda x: F.conv2d(x, SQUARE)[0, 0] @ x[0, 0].transpose(0, 1), {"matmul": COMPUTED_WEIGHTS}),
     "an infinity": (lambda x: F.conv2d(x, SQUARE) + torch.full((5,), -torch.inf), {"add": INFINITE}),
-    "a range beyond the kernels": (lambda x: F.conv2d(x, SQUARE) * 1e-4 + F.conv2d(x, SQUARE), {"mul": NO_KERNEL, "add": TOO_DIFFERENT}),
-    "moves between others": (lambda x: F.conv2d(x.exp().transpose(2, 3).exp(), SQUARE), {"exp": NO_KERNEL, "transpose": NOT_BETWEEN}),
+    "a range beyond the kernels": (lambda x: F.conv2d(x, SQUARE) * 1e-4 + F.conv2d(x, SQUARE), {"mul": NOT_WRITTEN, "add": TOO_DIFFERENT}),
+    "moves between others": (lambda x: F.conv2d(x.exp().transpose(2, 3).exp(), SQUARE), {"exp": NOT_WRITTEN, "transpose": NOT_BETWEEN}),
 }
 
 

@@ -4,6 +4,7 @@ A product is `(O, K) @ (K, pixels)`, with K the number of input channels times t
 """
 
 import math
+from collections.abc import Sequence
 from functools import reduce
 
 import torch
@@ -42,25 +43,25 @@ def is_ragged(channels: int) -> bool:
 
 
 def one_product(profile: EngineProfile, conv: Convolution) -> Frames:
-    """Compute each output frame by one product over all temporal taps.
+    """Compute each output frame by one product over all temporal taps, or by one linear layer if the profile says so.
 
-    The bias is appended to the weights as one more column, which multiplies a row of ones appended to the im2col matrices.
+    In a product the bias is appended to the weights as one more column, which multiplies a row of ones appended to the im2col matrices.
     """
     columns, matrices, bias = _operands(profile, conv)
     if profile.linear_layers:
-        products = (
-            F.linear(
-                concatenate([columns[source] for _, source in row], 0).permute(1, 0), concatenate([matrices[tap] for tap, _ in row], 1), conv.bias
-            )
-            for row in conv.sources
-        )
-        return _frames(conv, [product.permute(1, 0) for product in products])
+        return _frames(conv, [_linear_layer(row, columns, matrices, conv.bias) for row in conv.sources])
     ones = [torch.ones(1, math.prod(conv.spatial_size)) for _ in bias]
     items = [
         torch.mm(concatenate([*(matrices[tap] for tap, _ in row), *bias], 1), concatenate([*(columns[source] for _, source in row), *ones], 0))
         for row in conv.sources
     ]
     return _frames(conv, items)
+
+
+def _linear_layer(row: Sequence[tuple[int, int]], columns: dict[int, Tensor], matrices: list[Tensor], bias: Tensor | None) -> Tensor:
+    """Return the product `(O, pixels)` of the weights and the im2col matrices of pairs of a tap and an input frame, and the bias added."""
+    rows = concatenate([columns[source] for _, source in row], 0).permute(1, 0)
+    return F.linear(rows, concatenate([matrices[tap] for tap, _ in row], 1), bias).permute(1, 0)
 
 
 def product_per_tap(profile: EngineProfile, conv: Convolution) -> Frames:

@@ -220,3 +220,8 @@ class Artifact(Model):
     tuning: Tuning | None = None
     requires: Requires | None = None
     """None in bundles of earlier versions."""
+
+    @property
+    def needs_float16(self) -> bool:
+        """Whether only processors run it that compute in float16."""
+        return self.requires is not None and bool(self.requires.float16_processor)

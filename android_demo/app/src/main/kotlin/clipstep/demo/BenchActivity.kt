@@ -13,7 +13,6 @@ import android.view.WindowManager
 import android.widget.Button
 import android.widget.TextView
 import clipstep.runtime.ClipstepException
-import clipstep.runtime.ENGINES
 import clipstep.runtime.engineInfo
 import java.io.File
 import java.io.IOException
@@ -97,8 +96,7 @@ class BenchActivity : Activity(), Benchmark.Listener {
 
     private fun plan(intent: Intent): Plan {
         val opened = clipstep.runtime.Bundle.open(bundle(intent.getStringExtra("bundle") ?: (application as DemoApplication).notes.bundle))
-        val runnable = ENGINES.filter { (_, info) -> info.isPresent && opened.manifest.artifacts.any { it.target == info.target } }.keys.toList()
-        val engines = intent.getStringExtra("engines")?.split(",")?.onEach { opened.artifact(engineInfo(it).target) } ?: runnable
+        val engines = intent.getStringExtra("engines")?.split(",")?.onEach { opened.artifact(engineInfo(it).target) } ?: enginesFor(opened)
         return Plan(opened, engines, counts(intent), number(intent, "rounds", 5), number(intent, "steps", 20), number(intent, "warmup", 5))
     }
 

@@ -7,11 +7,12 @@ import android.system.ErrnoException
 import android.system.OsConstants
 import clipstep.runtime.Bundle
 import clipstep.runtime.ClipstepException
+import clipstep.runtime.sha256
+import clipstep.runtime.treeSha256
 import clipstep.runtime.treeSize
 import java.io.File
 import java.io.IOException
 import java.io.InputStream
-import java.security.MessageDigest
 
 internal const val SUFFIX = ".clipstep"
 internal const val PART = ".part"
@@ -139,14 +140,7 @@ class BundleStore(private val context: Context) {
     }
 }
 
-private fun manifestSha256(bundle: File): String? = File(bundle, MANIFEST).takeIf { it.isFile }?.inputStream()?.use { sha256(it) }
-
-private fun sha256(input: InputStream): String {
-    val digest = MessageDigest.getInstance("SHA-256")
-    val buffer = ByteArray(1 shl 16)
-    generateSequence { input.read(buffer).takeIf { it >= 0 } }.forEach { digest.update(buffer, 0, it) }
-    return digest.digest().joinToString("") { "%02x".format(it) }
-}
+private fun manifestSha256(bundle: File): String? = File(bundle, MANIFEST).takeIf { it.isFile }?.let { treeSha256(it) }
 
 private fun copyAsset(assets: AssetManager, path: String, to: File) {
     val children = assets.list(path).orEmpty()

@@ -24,9 +24,13 @@ internal class Loaded(val bundle: Bundle, val engine: String, val threads: Int, 
     }
 }
 
+/** Returns the engines in this app that a bundle has an artifact for. */
+internal fun enginesFor(bundle: Bundle): List<String> =
+    ENGINES.filter { (_, info) -> info.isPresent && bundle.manifest.artifacts.any { it.target == info.target } }.keys.toList()
+
 /** Returns the engine in which a bundle runs here: [wanted], or the first one if the bundle has no artifact for that. */
 internal fun engineFor(bundle: Bundle, wanted: String): String {
-    val engines = ENGINES.filter { (_, info) -> info.isPresent && bundle.manifest.artifacts.any { it.target == info.target } }.keys
+    val engines = enginesFor(bundle)
     val engine = if (wanted in engines) wanted else engines.firstOrNull() ?: wanted
     bundle.artifact(engineInfo(engine).target) // If nothing runs here, this throws an error that says why.
     return engine

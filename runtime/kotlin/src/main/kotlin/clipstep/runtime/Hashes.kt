@@ -34,7 +34,8 @@ private fun filesIn(path: File): List<File> = path.walkTopDown().filter { it.isF
 private fun treeDigest(names: Collection<String>, digest: (String) -> String): String =
     sha256(names.sorted().joinToString("") { "${digest(it)}  $it\n" }.toByteArray())
 
-private fun sha256(input: InputStream): String {
+/** The SHA-256 of all bytes that are left in a stream. */
+fun sha256(input: InputStream): String {
     val digest = MessageDigest.getInstance("SHA-256")
     val buffer = ByteArray(1 shl 16)
     generateSequence { input.read(buffer).takeIf { it >= 0 } }.forEach { digest.update(buffer, 0, it) }
