@@ -14,7 +14,8 @@ CONVERSIONS = (aten.to.dtype, aten._to_copy.default)
 def with_converted_frames(module: fx.GraphModule) -> fx.GraphModule:
     """Return the graph with an input converted to float32 as a whole, where it has another type and parts of it are converted.
 
-    The conversion is then one operation before all that XNNPACK does, which takes float32 only. A conversion from float32 to float32 falls away.
+    The conversion is then one operation before all others, because XNNPACK computes in floating point only. A conversion from float32 to float32
+    falls away.
     """
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}

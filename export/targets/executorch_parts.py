@@ -111,8 +111,7 @@ def _part(module: fx.GraphModule, found: Split, index: int, returned: list[fx.No
     """Return a part; `returned` is what the whole graph returns of it."""
     nodes = [node for node in module.graph.nodes if found.inside.get(node) == index]
     needed = {source for node in nodes for source in node.all_input_nodes} | {node for node in returned if node.op == "placeholder"}
-    order = {node: place for place, node in enumerate(module.graph.nodes)}
-    inputs = sorted((node for node in needed if node.op != "get_attr" and found.inside.get(node) != index), key=lambda node: order[_converted(node)])
+    inputs = [node for node in module.graph.nodes if node in needed and node.op != "get_attr" and found.inside.get(node) != index]
     used_later = [node for node in nodes if any(found.inside.get(user) != index and user.op != "output" for user in node.users)]
     outputs = [*returned, *(node for node in used_later if node not in returned)]
     graph = fx.Graph()
@@ -127,12 +126,6 @@ def _part(module: fx.GraphModule, found: Split, index: int, returned: list[fx.No
         copy(node)
     graph.output(tuple(copies[node] for node in outputs))
     return Part(fx.GraphModule(module, graph), tuple(inputs), tuple(outputs))
-
-
-def _converted(node: fx.Node) -> fx.Node:
-    """Return the input of the graph that a node converts, otherwise the node itself."""
-    (source, *_) = (*node.all_input_nodes, node)
-    return source if node.target is aten._to_copy.default and source.op == "placeholder" else node
 
 
 def _copied(placeholder: fx.Node, node: fx.Node) -> fx.Node:

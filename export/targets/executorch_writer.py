@@ -39,8 +39,7 @@ ROUNDS = 3
 def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path, format_version: int | None = None) -> Placement:
     """Write `path` with the metadata in the constant method `clipstep`. The format has no version to choose.
 
-    All that XNNPACK takes is in as few XNNPACK graphs as possible: one if it takes everything but the conversion of the frames from uint8.
-    The rest runs in portable kernels.
+    All that XNNPACK takes is in as few XNNPACK graphs as possible: one if it takes everything. The rest runs in portable kernels.
 
     Raises:
         ClipstepError: neither XNNPACK nor portable kernels take an operator, or XNNPACK does not take a convolution or matrix product.
@@ -83,7 +82,7 @@ def _halve(module: fx.GraphModule, program: StepProgram) -> dict[fx.Node, str]:
     lacking = {node: FLOAT32_ONLY[node.target] for node in module.graph.nodes if node.target in FLOAT32_ONLY}
     wide = beyond_float16(module, program) | lacking
     for node in module.graph.nodes:
-        if node.op == "call_function" and node not in wide:
+        if node.op == "call_function" and node not in wide and node.target is not aten._to_copy.default:  # XNNPACK's for float16 has no vectors.
             node.meta[COMPUTED_IN] = torch.float16
     return wide
 
@@ -148,7 +147,7 @@ def _delegate(part: Part, inner: Graph) -> nn.Module:
         def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
             return tuple(torch.zeros(shape) + inputs[0].sum() for shape in shapes)
 
-    stand_in = torch.export.export(Outputs(), tuple(torch.zeros(_shape(node) or (1,)) for node in part.inputs))
+    stand_in = torch.export.export(Outputs(), tuple(torch.zeros(_shape(node) or (1,), dtype=value_of(node).dtype) for node in part.inputs))
     content, constants = inner.serialized()
     delegate: nn.Module = LoweredBackendModule(stand_in, BACKEND, content, [], constants)
     return delegate

@@ -21,7 +21,7 @@ MOVEMENT = frozenset(
     (
         *(*RESHAPES, aten.permute.default, aten.transpose.int, aten.contiguous.default),
         *(aten.slice.Tensor, aten.select.int, aten.flip.default, aten.cat.default),
-        *(aten.pad.default, aten.constant_pad_nd.default, aten.max_pool2d.default, *CLAMPS),
+        *(aten.pad.default, aten.constant_pad_nd.default, aten.max_pool2d.default, *CLAMPS, aten._to_copy.default),
     )
 )
 """Operators whose result holds numbers of their operands, and constants."""
@@ -33,6 +33,8 @@ RATIOS = (2.0**-8, 2.0**7)
 """XNNPACK's kernels for sums take operands whose scale is at least and at most this many times that of the result."""
 LARGEST_PRODUCT = 2.0**8
 """XNNPACK's kernels for products take scales whose product is below this many times the scale of the result."""
+BYTES = (0.0, 255.0)
+"""The range of values of uint8, such as frames, whatever those of the sample hold."""
 NOT_WRITTEN = "it is not written in int8"
 COMPUTED_WEIGHTS = "its weights are computed"
 INFINITE = "its values are not all finite"
@@ -174,7 +176,9 @@ class _Ranges(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if n.op != "output" and isinstance(value, Tensor) and value.dtype == torch.float32 and value.numel():
+        if n.op != "output" and isinstance(value, Tensor) and value.dtype == torch.uint8:
+            self.found[n] = BYTES
+        elif n.op != "output" and isinstance(value, Tensor) and value.dtype == torch.float32 and value.numel():
             least, greatest = (float(end) for end in value.aminmax())
             if not bool(value.isfinite().all()):
                 self._infinite.add(n)

@@ -32,8 +32,12 @@ SHORT = 8
 """XNNPACK's transposition kernels move blocks of this many rows and columns."""
 NONE = flags.XNN_INVALID_VALUE_ID
 Type = torch.dtype | Quantization
-"""What a value is held in: `torch.float32`, `torch.float16`, or int8 with that quantization."""
-DATATYPES = {torch.float32: schema.XNNDatatype.xnn_datatype_fp32, torch.float16: schema.XNNDatatype.xnn_datatype_fp16}
+"""What a value is held in: `torch.float32`, `torch.float16`, int8 with that quantization or, as an input, `torch.uint8`."""
+DATATYPES = {
+    torch.float32: schema.XNNDatatype.xnn_datatype_fp32,
+    torch.float16: schema.XNNDatatype.xnn_datatype_fp16,
+    torch.uint8: schema.XNNDatatype.xnn_datatype_quint8,
+}
 Clamp = tuple[float, float] | None
 """The bounds that an operation clamps its result to, (lowest, highest), or None."""
 
@@ -55,7 +59,7 @@ class XnnValue:
 
 
 class Graph:
-    """XNNPACK's operations in the order in which they run. Inputs and outputs are float32."""
+    """XNNPACK's operations in the order in which they run. Inputs are float32 or uint8, and outputs float32."""
 
     def __init__(self) -> None:
         self.type: Type = torch.float32
@@ -99,9 +103,9 @@ class Graph:
         )
         return serialize_xnnpack_binary(graph, bytearray()), self._data.get_named_data_store_output()
 
-    def input(self, shape: Sequence[int]) -> XnnValue:
+    def input(self, shape: Sequence[int], kind: torch.dtype) -> XnnValue:
         """Add the next input, whose axes are in order in memory."""
-        value = self._value(shape)
+        value = self._value(shape, kind=kind)
         self._expose(value.number, flags.XNN_VALUE_FLAG_EXTERNAL_INPUT, self._inputs)
         return value
 
@@ -330,11 +334,13 @@ class Graph:
         return XnnValue(number, tuple(dims), tuple(range(len(dims))) if axes is None else tuple(axes))
 
     def _quantized(self, value: Any) -> Any:
-        """Return a value with its scales, if it is one of integers."""
+        """Return a value with its scales, if it is one of integers. Those of uint8 stand for themselves."""
         kind = self._types[value.id_out]
         scales = self._scales.get(value.id_out)
         if scales is None and isinstance(kind, Quantization):
             scales = schema.PerTensorQuant(kind.scale, kind.zero_point)
+        elif kind == torch.uint8:
+            scales = schema.PerTensorQuant(1.0, 0)
         return value if scales is None else schema.XNNQuantizedTensorValue(value, scales)
 
     def _expose(self, number: int, kind: int, numbers: list[int]) -> None:

@@ -91,7 +91,7 @@ def _written(module: fx.GraphModule, graph: Graph, node: fx.Node, found: dict[fx
         return getattr(module, str(node.target)).detach()
     _check_types(node)
     if node.op == "placeholder":
-        return graph.input(node.meta["val"].shape)
+        return graph.input(node.meta["val"].shape, node.meta["val"].dtype)
     if node in fused:
         return found[node.all_input_nodes[0]]
     if node.target is operator.getitem:
@@ -122,16 +122,22 @@ def _operand(graph: Graph, value: Any, node: fx.Node, source: fx.Node) -> Any:
 
 
 def _check_types(node: fx.Node) -> None:
-    computed = [source.meta["val"] for source in (*node.all_input_nodes, node) if source.op != "get_attr"]
-    for value in computed:
-        if isinstance(value, Tensor) and value.dtype != torch.float32:
-            raise Unsupported(f"values of {str(value.dtype).removeprefix('torch.')}")
+    """Check that a node computes float32 from float32. A conversion may read uint8, and the input that is read may be that."""
+    reads_bytes = node.target is aten._to_copy.default
+    for value in [source.meta["val"] for source in node.all_input_nodes if source.op != "get_attr"]:
+        _check_type(value, reads_bytes)
+    _check_type(node.meta["val"], node.op == "placeholder")
+
+
+def _check_type(value: Any, may_be_bytes: bool) -> None:
+    if isinstance(value, Tensor) and value.dtype not in ((torch.float32, torch.uint8) if may_be_bytes else (torch.float32,)):
+        raise Unsupported(f"values of {str(value.dtype).removeprefix('torch.')}")
 
 
 def _stand_in(graph: Graph, value: Any) -> Any:
-    """Return inputs in place of a value that is computed elsewhere, a tensor or several."""
+    """Return inputs in place of a value that is computed elsewhere, a tensor or several; what has a type that no input has is not read."""
     if isinstance(value, Tensor):
-        return graph.input(value.shape)
+        return graph.input(value.shape, torch.uint8 if value.dtype == torch.uint8 else torch.float32)
     return [_stand_in(graph, one) for one in value]
 
 

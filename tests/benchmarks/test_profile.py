@@ -27,7 +27,7 @@ def test_the_operators_are_those_of_the_optimised_graph(bundle_path: Path, tmp_p
     shapes = {operator.output_shape for operator in by_engine["onnxruntime"].operators}
     assert (1, 3) in shapes
     kinds = {operator.kind for operator in by_engine["executorch"].operators}
-    assert "_to_copy.out" in kinds and any(kind.startswith("Convolution (NHWC, F32)") for kind in kinds)
+    assert any(kind.startswith("Convolution (NHWC, F32)") for kind in kinds)
     for profile in by_engine.values():
         assert profile.total_ms == pytest.approx(sum(profile.by_kind().values()))
         assert profile.total_ms > 0

@@ -99,8 +99,7 @@ def test_networks_are_cut_only_where_xnnpack_lacks_an_operator(name: str, tmp_pa
     torch.testing.assert_close(ran(tmp_path, (frames,))[0], network(frames)[0], rtol=1e-4, atol=1e-5)
     assert len(placement.delegated) == calls
     assert outside <= operators(placement).keys()
-    assert calls > 1 or operators(placement).keys() == {"aten._to_copy"}
-    assert next(one.reason for one in placement.reasons if one.operator == "aten._to_copy") == "XNNPACK does not take values of uint8"
+    assert calls > 1 or not placement.not_delegated
 
 
 def test_reasons_and_the_names_of_nodes_are_said(tmp_path: Path) -> None:

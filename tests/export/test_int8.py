@@ -125,6 +125,23 @@ def test_what_only_moves_is_rounded_once() -> None:
     assert moved == {Quantization.of(F.conv2d(X, SQUARE).relu())}
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_frames_of_bytes_become_numbers_inside_and_are_not_rounded(tmp_path: Path, precision: str) -> None:
+    frames = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    graph = traced(lambda x: F.conv2d(x.float(), torch.full((1, 1, 1, 1), 0.5)), frames)
+    placement = executorch_writer.write(graph, program(frames[None]), precision, "{}", tmp_path / "step.pte")
+    (got,) = portable_lib._load_for_executorch(str(tmp_path / "step.pte")).forward([frames])
+    assert torch.equal(got, frames * 0.5) and placement.not_delegated == () and placement.in_float32 == ()
+
+
+def test_frames_have_the_range_of_all_bytes_whatever_the_sample_holds() -> None:
+    frames = torch.tensor([[[[3, 9], [20, 200]]]], dtype=torch.uint8)
+    graph, _ = executorch_writer.prepared(traced(lambda x: F.conv2d(F.pad(x.float(), (1, 1)), torch.ones(1, 1, 1, 1)), frames), (frames,))
+    quantize(graph, program(frames[None]))
+    found = {str(node.target).split(".")[1]: node.meta[QUANTIZATION] for node in graph.graph.nodes if node.op == "call_function"}
+    assert found["_to_copy"] == found["pad"] == Quantization(1.0, -128) != found["conv2d"]
+
+
 def test_a_value_that_is_also_used_before_its_clamp_keeps_its_whole_range(tmp_path: Path) -> None:
     def function(x: Tensor) -> tuple[Tensor, ...]:
         y = F.conv2d(x, SQUARE)

@@ -83,14 +83,14 @@ def test_the_ml_program_names_its_inputs_and_outputs(bundle: Bundle, program: St
         assert [value.name for value in spec.description.output] == program.output_names
 
 
-def test_the_executorch_file_has_one_delegate_and_one_conversion(bundle: Bundle) -> None:
+def test_the_executorch_file_is_one_call_of_the_delegate(bundle: Bundle) -> None:
     plan = next(plan for plan in program_in(bundle.path / "step.pte").execution_plan if plan.name == "forward")
     assert [delegate.id for delegate in plan.delegates] == ["XnnpackBackend"]
-    assert [operator.name for operator in plan.operators] == ["aten::_to_copy"]
+    assert not plan.operators
     kinds = [type(instruction.instr_args).__name__ for instruction in plan.chains[0].instructions]
-    assert sorted(kind for kind in kinds if kind != "FreeCall") == ["DelegateCall", "KernelCall"]
+    assert sorted(kind for kind in kinds if kind != "FreeCall") == ["DelegateCall"]
     placement = bundle.artifact("executorch").placement
-    assert placement.not_delegated == ("aten::_to_copy",) and list(placement.delegated) == ["XnnpackBackend"]
+    assert not placement.not_delegated and list(placement.delegated) == ["XnnpackBackend"]
 
 
 def program_in(path: Path) -> Any:
