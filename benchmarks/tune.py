@@ -11,6 +11,8 @@ from clipstep.benchmarks.arm64.emulate import emulate
 from clipstep.benchmarks.arm64.kit import Kit
 from clipstep.benchmarks.arm64.measure import first_steps
 from clipstep.benchmarks.arm64.processor import CPU, Processor
+from clipstep.benchmarks.peak_memory import peak_memory_bytes
+from clipstep.export.choosing import Measured
 from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.engines import ENGINES, engine_of, load_engine
 from clipstep.runtime.errors import ClipstepError
@@ -22,11 +24,11 @@ ROUNDS, STEPS, WARM_UP_ROUNDS = 20, 3, 2
 COUNTED_STEPS = 2
 
 
-def tune(platform: str, target: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps) -> tuple[str, dict[str, float]]:
-    """Return the unit, and the cost of a step of each file in its engine with one thread.
+def tune(platform: str, target: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps) -> tuple[str, dict[str, Measured]]:
+    """Return the unit, and the cost of a step and the peak memory of each file in its engine with one thread.
 
     For ``x86_64`` the cost is the 10th percentile of step times in milliseconds, since disturbances only make a step slower; the files take turns.
-    For ``arm64`` the cost is the number of instructions under QEMU, in millions.
+    For ``arm64`` the cost is the number of instructions under QEMU, in millions. Memory is that of this computer for either.
 
     Raises:
         ClipstepError: this computer is no x86_64, or has no ARM64 engines; a file does not run.
@@ -38,10 +40,12 @@ def tune(platform: str, target: str, files: Mapping[str, Path], interface: Inter
         )
     engine = info.name
     if platform == "arm64":
-        return "M ARM64 instructions", _count(engine, files, interface, golden)
-    if machine.machine() not in ("x86_64", "AMD64"):
+        unit, costs = "M ARM64 instructions", _count(engine, files, interface, golden)
+    elif machine.machine() not in ("x86_64", "AMD64"):
         raise ClipstepError("--tune times x86_64 on an x86_64 processor", got=machine.machine(), fix="tune it on such a computer")
-    return "ms", _time(engine, files, interface, golden)
+    else:
+        unit, costs = "ms", _time(engine, files, interface, golden)
+    return unit, {name: Measured(cost, peak_memory_bytes(engine, files[name], interface)) for name, cost in costs.items()}
 
 
 def _count(engine: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps) -> dict[str, float]:

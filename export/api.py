@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from clipstep.export.budget import parse_budget
 from clipstep.export.choices import TARGETS
 from clipstep.export.evaluating import EvaluationData
 from clipstep.export.module import network_of_module
@@ -54,6 +55,7 @@ def export(
     keep_outputs: Sequence[str | int] | Mapping[str, str | int] = (),
     output_kind: str | None = None,
     tune: bool = False,
+    budget: str | None = None,
     format_versions: Mapping[str, int] | None = None,
     evaluate: EvaluationData | Path | str | None = None,
     max_accuracy_drop: float | None = None,
@@ -94,12 +96,16 @@ def export(
         keep_outputs: the keys or positions of further values that become outputs of the artifacts, float32 and of rank 1 to 4; or a dictionary of
             them by the name that each shall have. With `stream` they are of all frames so far.
         output_kind: what the first output holds: `logits`, `probabilities` or `multilabel`; None to infer it.
-        tune: measure every variant of each artifact and keep the fastest on its platform; needs clipstep[bench].
+        tune: measure every variant of each artifact and keep the fastest on its platform; needs clipstep[bench]. Of several precisions of a target
+            the bundle has for each platform the cheapest that is accurate, which runtimes there take by default, and float32;
+            `result.manifest.choices` says what was tried. Accuracy is known with `evaluate`; int8 is not chosen without.
+        budget: the most that an artifact may take, such as `size=1.3MB,instructions=60M`: quantities out of `latency`, `memory`, `size` and
+            `instructions`, each with its unit. Of what fits, the most accurate is chosen. Needs `tune`.
         format_versions: the versions of the targets' file formats, such as `{"opset": 17, "ios": 16}`; by default those of the command line.
         evaluate: the folder of a labelled data set, or `EvaluationData` that says more: each artifact that this computer can run is evaluated on its
             test list, and compared with float32; `result.evaluated` and the manifest say what was found. Needs clipstep[training].
         max_accuracy_drop: the most percentage points by which the top-1 accuracy of an artifact of lower precision may fall against float32; needs
-            `evaluate`.
+            `evaluate`. If it falls by more, nothing is written or, with `tune`, another precision is chosen.
         on_artifact: called with each artifact once it is written and verified.
         keep_going: write the other targets if one fails, and say so in the result.
         force: replace a bundle at `out`.
@@ -127,6 +133,7 @@ def export(
         precisions=_names("precisions", precisions),
         calibration=calibration,
         tune=tune_by_measuring() if tune else None,
+        budget=None if budget is None else parse_budget(budget),
         window=window,
         output=output,
         keep_outputs=keep_outputs,

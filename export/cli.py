@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.table import Table
 
+from clipstep.export.budget import parse_budget
+from clipstep.export.choice_tables import choice_lines, tried_table
 from clipstep.export.choices import ADAPTERS, FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS, PRECISIONS
-from clipstep.export.evaluating import EvaluatedArtifacts, EvaluationData
+from clipstep.export.choosing import NothingFitsError
+from clipstep.export.evaluating import EvaluationData
 from clipstep.export.evaluation_tables import evaluation_lines
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY, Target
 from clipstep.runtime.bundle import this_machine
 from clipstep.runtime.bundle.manifest import Manifest
-from clipstep.runtime.command_line.options import Numbers, OutputFolder, command
+from clipstep.runtime.command_line.options import Numbers, OutputFile, OutputFolder, command
 from clipstep.runtime.command_line.streams import quiet
 from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, print_table
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.overwrite import BUNDLE, check_bundle_name, check_overwrite
+from clipstep.runtime.outputs.choice_plot import check_plot_name, plot_choices
 from clipstep.runtime.wording import counted, either
 
 if TYPE_CHECKING:  # PyTorch is imported in the functions that need it, so that --help is fast.
@@ -80,14 +85,16 @@ class FixedSize(click.types.IntParamType):
         "A network of your own": (*MODEL_OPTIONS, "output", "keep_outputs", "output_kind"),
         "A clip network as a stream": ("stream", "window"),
         "Artifacts": (
-            *("targets", "precisions", "calibration", "form", "platforms", "tune", "explain", "input_dtype"),
+            *("targets", "precisions", "calibration", "form", "platforms", "explain", "input_dtype"),
             *(version.option for version in FORMAT_VERSIONS),
         ),
+        "The best for a platform": ("tune", "budget", "pareto"),
         "Their accuracy": ("evaluate", "split", "layout", "allow_leakage", "drift_steps", "max_accuracy_drop"),
     },
     needs=[
         *((name, "model") for name in MODEL_OPTIONS[1:]),
         ("persons", "joints"),
+        ("pareto", "tune"),
         *((name, "evaluate") for name in ("split", "layout", "allow_leakage", "drift_steps")),
     ],
     loads=["clipstep.export.pipeline", "clipstep.export.factory", *(target.writer for target in TARGETS.values())],
@@ -181,8 +188,15 @@ class FixedSize(click.types.IntParamType):
 @click.option(
     "--tune",
     is_flag=True,
-    help="Measure every variant of each artifact, and keep the fastest on its platform: x86_64 by time, arm64 by instructions.",
+    help="Measure every variant of each artifact, and keep the fastest on its platform: x86_64 by time, arm64 by instructions. Of several precisions "
+    "of a target it keeps float32 and the cheapest that is accurate, which runtimes then take.",
 )
+@click.option(
+    "--budget",
+    metavar="QUANTITY=NUMBER,...",
+    help="With --tune: keep the most accurate of what fits, such as latency=20ms (x86_64), instructions=60M (arm64), memory=14MB or size=1.3MB.",
+)
+@click.option("--pareto", type=OutputFile(), metavar="FILE", help="With --tune: draw what was tried, and the Pareto front, as FILE.png or FILE.svg.")
 @click.option("--explain", is_flag=True, help="Print for each convolution how it is lowered, and what that costs.")
 @click.option(
     "--input",
@@ -215,7 +229,8 @@ class FixedSize(click.types.IntParamType):
     "--max-accuracy-drop",
     metavar="POINTS",
     type=click.FloatRange(0, 100),
-    help="Write nothing if the top-1 accuracy of an artifact of lower precision falls by more percentage points than that against float32.",
+    help="Write nothing if the top-1 accuracy of an artifact of lower precision falls by more percentage points than that against float32; with "
+    "--tune, choose another precision.",
 )
 def export_command(
     run: Path | None,
@@ -228,6 +243,8 @@ def export_command(
     form: str,
     platforms: tuple[str, ...],
     tune: bool,
+    budget: str | None,
+    pareto: Path | None,
     explain: bool,
     input_dtype: str,
     stream: int | None,
@@ -253,6 +270,9 @@ def export_command(
 
     check_bundle_name(out)
     check_overwrite(out, BUNDLE, force=force)
+    if pareto is not None:
+        check_plot_name(pareto)
+        check_overwrite(pareto, force=force, option="--pareto")
     versions = {version.option: others.pop(version.option) for version in FORMAT_VERSIONS}
     options = ExportOptions(
         targets=tuple(dict.fromkeys(targets)),
@@ -263,6 +283,7 @@ def export_command(
         precisions=tuple(dict.fromkeys(precisions)),
         calibration=calibration,
         tune=tune_by_measuring() if tune else None,
+        budget=None if budget is None else parse_budget(budget),
         window=window,
         output_kind=output_kind,
         output=output,
@@ -283,12 +304,21 @@ def export_command(
         else:
             raise ClipstepError("which network to export?", got="RUN and --model" if run else "neither RUN nor --model", expected="one of them")
         stop()
-        result = export_network(
-            spec, out, options, lambda w: console.print(_artifact_line(w), soft_wrap=True), quiet, force=force, progress=ConsoleProgress(console)
-        )
+        try:
+            result = export_network(
+                spec, out, options, lambda w: console.print(_artifact_line(w), soft_wrap=True), quiet, force=force, progress=ConsoleProgress(console)
+            )
+        except NothingFitsError as error:
+            print_table(console, tried_table(error.unit, error.tried))
+            raise
     _print_result(result, console)
     if result.evaluated is not None:
-        _print_evaluation(result.evaluated, result.manifest, max_accuracy_drop, console)
+        _print_lines(evaluation_lines(result.evaluated, result.manifest.artifacts, max_accuracy_drop), console)
+    for choice in result.manifest.choices:
+        _print_lines(choice_lines(choice), console)
+    if pareto is not None:
+        plot_choices(result.manifest.choices, pareto)
+        console.print(f"wrote {pareto}", soft_wrap=True)
     if explain:
         _explain(spec, result.manifest, console)
 
@@ -308,8 +338,8 @@ def _print_result(result: ExportResult, console: Console) -> None:
     console.print(f"wrote {result.bundle}: {counted(count, 'artifact')}, verified over {steps} steps and a reset", soft_wrap=True)
 
 
-def _print_evaluation(evaluated: EvaluatedArtifacts, manifest: Manifest, max_accuracy_drop: float | None, console: Console) -> None:
-    for line in evaluation_lines(evaluated, manifest.artifacts, max_accuracy_drop):
+def _print_lines(lines: Iterable[str | Table], console: Console) -> None:
+    for line in lines:
         if isinstance(line, str):
             console.print(line, soft_wrap=True, markup=False)
         else:

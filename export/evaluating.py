@@ -71,8 +71,10 @@ Evaluate = Callable[[Path, ProgressReporter], EvaluatedArtifacts]
 """A function that evaluates the artifacts of the bundle in a folder, each stage inside the context that the reporter returns."""
 
 
-def evaluation_of(data: EvaluationData, spec: NetworkSpec) -> Evaluate:
+def evaluation_of(data: EvaluationData, spec: NetworkSpec, *, every_platform: bool = False) -> Evaluate:
     """Read the lists of the labelled videos, before the long work of an export, and return the function that evaluates artifacts on them.
+
+    With `every_platform`, artifacts for other processors are evaluated on this one, too.
 
     Raises:
         ClipstepError: the network takes no videos; the data set is malformed or has other classes, or the network was trained on its test
@@ -90,7 +92,7 @@ def evaluation_of(data: EvaluationData, spec: NetworkSpec) -> Evaluate:
 
     def evaluate(folder: Path, progress: ProgressReporter) -> EvaluatedArtifacts:
         with Bundle.open(folder, lazily=True) as bundle:
-            reasons = {artifact.file: _why_not(artifact) for artifact in bundle.manifest.artifacts}
+            reasons = {artifact.file: _why_not(artifact, every_platform=every_platform) for artifact in bundle.manifest.artifacts}
             runnable = [artifact for artifact in bundle.manifest.artifacts if reasons[artifact.file] is None]
             found = evaluate_artifacts(bundle, runnable, path, data_set, data.drift_steps, progress) if runnable else ({}, {})
         return EvaluatedArtifacts(found[0], {file: why for file, why in reasons.items() if why is not None}, found[1], data_set.warnings)
@@ -98,13 +100,21 @@ def evaluation_of(data: EvaluationData, spec: NetworkSpec) -> Evaluate:
     return evaluate
 
 
-def _why_not(artifact: Artifact) -> str | None:
+def _why_not(artifact: Artifact, *, every_platform: bool) -> str | None:
     """Return why this computer cannot run an artifact in its own runtime; None if it can."""
     if TARGETS[artifact.target].evaluator is not None:
         return f"{TARGETS[artifact.target].info.display_name} does not run on this computer"
-    if artifact.platform not in (ANY, this_machine()):
+    if artifact.platform not in (ANY, this_machine()) and not every_platform:
         return f"it is for {artifact.platform}"
     return None if runs_here(artifact) else f"this processor does not compute in {artifact.precision}"
+
+
+def fall_in_points(artifact: Artifact) -> float | None:
+    """Return by how many percentage points the top-1 accuracy of an artifact is below that of float32; None if that was not measured."""
+    against = None if artifact.accuracy is None else artifact.accuracy.against_float32
+    if artifact.accuracy is None or against is None:
+        return None
+    return 100 * (against.lost_videos - against.gained_videos) / artifact.accuracy.videos
 
 
 def check_accuracy_drop(artifacts: tuple[Artifact, ...], most: float) -> None:
@@ -121,11 +131,11 @@ def check_accuracy_drop(artifacts: tuple[Artifact, ...], most: float) -> None:
             raise ClipstepError(
                 f"{artifact.file}: --max-accuracy-drop needs a float32 artifact to compare with", got="none", fix="add --precision float32"
             )
-        lost, videos = against.lost_videos - against.gained_videos, artifact.accuracy.videos
-        if 100 * lost / videos > most:
+        fall, videos = fall_in_points(artifact), artifact.accuracy.videos
+        if fall is not None and fall > most:
             low, high = (-100 * end for end in reversed(against.top1_change_interval))
             raise ClipstepError(
-                f"{artifact.file}: its top-1 falls by {100 * lost / videos:.1f} points, from {against.top1:.1%} of {against.file} to "
+                f"{artifact.file}: its top-1 falls by {fall:.1f} points, from {against.top1:.1%} of {against.file} to "
                 f"{artifact.accuracy.top1:.1%} of {videos} videos (95% interval of the fall {low:.1f} to {high:.1f} points)",
                 expected=f"a fall of at most {most:g} points",
                 fix="export it without that precision, or with a larger --max-accuracy-drop",

@@ -5,20 +5,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clipstep.export.budget import EXAMPLE
 from clipstep.export.choices import FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS, PRECISIONS
+from clipstep.export.choosing import Measured
 from clipstep.export.evaluating import EXACT, EvaluationData
 from clipstep.export.outputs import AskedOutputs, asked_outputs
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY
 from clipstep.runtime.bundle import this_machine
+from clipstep.runtime.bundle.choice import Budget
 from clipstep.runtime.bundle.manifest import Interface
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.wording import either
 
-Tune = Callable[[str, str, Mapping[str, Path], Interface, GoldenSteps], tuple[str, dict[str, float]]]
+Tune = Callable[[str, str, Mapping[str, Path], Interface, GoldenSteps], tuple[str, dict[str, Measured]]]
 """A function that measures variants. It takes the platform, the target, the files by the name of their variant, the interface and the golden
-steps, and returns the unit of measurement and, by the name of the variant, what a step costs on that platform."""
+steps, and returns the unit of a step's cost and, by the name of the variant, what was measured for that platform."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,10 @@ class ExportOptions:
     calibration: Sequence[Path | str] = ()
     """Videos, or folders of them, on which the ranges of values of int8 artifacts are found, beside the sample frames."""
     tune: Tune | None = None
-    """If given, it measures all variants of an artifact, and the cheapest is kept."""
+    """If given, it measures all variants of each artifact, of which the cheapest is kept. Of several precisions of a target, the bundle then has for
+    each platform the one that `clipstep.export.choosing.choose` chooses, and float32."""
+    budget: Budget | None = None
+    """The most that an artifact may take which `tune` measures; see `clipstep.export.budget.parse_budget`. The export fails if none is within it."""
     window: float | None = None
     """How many seconds back the predictions of a stream go; None for all frames so far."""
     output_kind: str | None = None
@@ -62,7 +68,7 @@ class ExportOptions:
     """If given, each artifact that this computer can run is evaluated on these labelled videos, and the manifest says what it reached."""
     max_accuracy_drop: float | None = None
     """By how many percentage points the top-1 accuracy of an artifact of lower precision may fall against float32; if it falls by more, nothing is
-    written. None for any fall."""
+    written or, with `tune`, another precision is chosen. None for any fall."""
 
     def format_version(self, target: str) -> int | None:
         """Return the version of the target's format; None where it has none to choose."""
@@ -159,8 +165,30 @@ class ExportOptions:
         if not any(TARGETS[name].platforms for name in self.targets) and (self.tune is not None or set(self.platforms) != {ANY}):
             option = "--tune" if self.tune is not None else "--platform"
             raise ClipstepError(f"{option} does nothing for {', '.join(self.targets)}, which is the same for all", fix=f"leave {option} out")
-        if self.tune is not None and self.form == "3d":
+        if self.budget is not None:
+            self._check_budget(self.budget)
+        if self.tune is not None and self.form == "3d" and all(len(self.precisions_of(name)) == 1 for name in self.targets):
             raise ClipstepError("--tune does nothing with --form 3d, which has one variant", fix="leave one of them out")
+
+    def _check_budget(self, budget: Budget) -> None:
+        """Check that a budget is held to something that is measured on each platform."""
+        if not isinstance(budget, Budget):
+            raise ClipstepError("budget is a value of Budget", got=repr(budget)[:80], expected="such as parse_budget('size=1.3MB')")
+        if self.tune is None:
+            raise ClipstepError("--budget needs --tune, which measures what artifacts take", got=f"--budget {budget}", fix="add --tune")
+        if not str(budget):
+            raise ClipstepError("a budget limits something", got="no limit", expected=EXAMPLE)
+        for quantity, limit, measured_on, instead in (
+            ("latency", budget.latency_ms, "x86_64", "instructions"),
+            ("instructions", budget.instructions, "arm64", "latency"),
+        ):
+            others = [platform for platform in self.platforms if platform != measured_on]
+            if limit is not None and others:
+                raise ClipstepError(
+                    f"the budget's {quantity} cannot be measured for {either(others)}",
+                    got=f"--budget {budget}",
+                    expected=f"--platform {measured_on} alone, or {instead} in its place",
+                )
 
     def _check_evaluation(self) -> None:
         """Check that `max_accuracy_drop` is a number of points, and that there will be something to measure and to compare with."""
@@ -188,7 +216,7 @@ class ExportOptions:
             raise ClipstepError("--max-accuracy-drop needs a float32 artifact to compare with", got="none", fix="add --precision float32")
 
     def _has_one_for_this_processor(self, target: str) -> bool:
-        return not TARGETS[target].platforms or not {ANY, this_machine()}.isdisjoint(self.platforms)
+        return not TARGETS[target].platforms or self.tune is not None or not {ANY, this_machine()}.isdisjoint(self.platforms)
 
     def _check_format_versions(self) -> None:
         if not isinstance(self.format_versions, Mapping):

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from clipstep.export.calibration import calibration_of
+from clipstep.export.choosing import choose_each
 from clipstep.export.contract import too_large
 from clipstep.export.evaluating import EvaluatedArtifacts, check_accuracy_drop, evaluation_of
 from clipstep.export.explained import explained
@@ -29,7 +30,7 @@ from clipstep.export.turns import one_at_a_time
 from clipstep.export.variants import ContextFactory, Graphs, VariantWriter, variants_of
 from clipstep.network.spec import NetworkSpec
 from clipstep.runtime.bundle import MANIFEST
-from clipstep.runtime.bundle.manifest import Artifact, Interface, Manifest
+from clipstep.runtime.bundle.manifest import Artifact, Interface, Manifest, MeasuredVariant
 from clipstep.runtime.command_line.terminal import ProgressReporter, no_progress
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.atomic import atomic_folder
@@ -48,6 +49,8 @@ class WrittenArtifact:
     artifact: Artifact
     write_seconds: float
     verify_seconds: float
+    tried: tuple[MeasuredVariant, ...] = ()
+    """What was measured of each of its variants, if the options say to tune."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def _export(
     evaluate = None
     if options.evaluate is not None:
         with progress("reading the lists of labelled videos", True):
-            evaluate = evaluation_of(options.evaluate, spec)
+            evaluate = evaluation_of(options.evaluate, spec, every_platform=options.tune is not None)
     calibration = calibration_of(spec, options)
     if not options.keep_going or len(options.targets) == 1:  # Otherwise the others are written.
         _raise({name: error for name in options.targets if (error := too_large(spec.module, name)) is not None})
@@ -160,18 +163,32 @@ def _export(
         written, failed = _write_targets(writer, interface, folder, progress, report)
         with progress(f"writing {MANIFEST}", True), explained("the manifest cannot be written", REPORT_IT):
             golden.save(folder / GOLDEN_FILE)
-            manifest = manifest_of(spec, program, options.stream, interface, written, recorded, folder / GOLDEN_FILE)
+            artifacts = [one.artifact for one in written]
+            manifest = manifest_of(spec, program, options.stream, interface, artifacts, recorded, folder / GOLDEN_FILE)
             (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
         evaluated = None
         if evaluate is not None:
             with explained("the artifacts cannot be evaluated", REPORT_IT), writer.library_context():
                 evaluated = evaluate(folder, progress)
             manifest = evaluated.noted_in(manifest)
-            (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
+        tuned = [(artifact, one.tried) for artifact, one in zip(manifest.artifacts, written, strict=True) if one.tried]
+        choices, left_out, unfit = choose_each(tuned, options.budget, options.max_accuracy_drop)
+        failed |= unfit
+        if not options.keep_going or len(failed) == len(options.targets):
+            _raise(failed)
+        for artifact in left_out:
+            _remove(folder / artifact.file)
+        kept = tuple(artifact for artifact in manifest.artifacts if artifact not in left_out)
+        manifest = manifest.model_copy(update={"artifacts": kept, "choices": choices})
+        (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
         if options.max_accuracy_drop is not None:
             check_accuracy_drop(manifest.artifacts, options.max_accuracy_drop)
     constant = bool((golden.logits == golden.logits[0]).all())
     return ExportResult(out, manifest, constant_output=constant, failed=failed, unused_outputs=program.choice.unused, evaluated=evaluated)
+
+
+def _remove(file: Path) -> None:
+    shutil.rmtree(file) if file.is_dir() else file.unlink()
 
 
 def _lower_first(graphs: Graphs, options: ExportOptions) -> None:
@@ -197,7 +214,7 @@ def _lower_first(graphs: Graphs, options: ExportOptions) -> None:
 
 def _write_targets(
     writer: VariantWriter, interface: Interface, folder: Path, progress: ProgressReporter, report: Callable[[WrittenArtifact], object]
-) -> tuple[list[Artifact], dict[str, ClipstepError]]:
+) -> tuple[list[WrittenArtifact], dict[str, ClipstepError]]:
     """Write and verify the artifacts of each target.
 
     Returns:
@@ -207,7 +224,7 @@ def _write_targets(
         ClipstepError: no target was written or, unless `options.keep_going`, one of them was not.
     """
     options = writer.options
-    artifacts: list[Artifact] = []
+    artifacts: list[WrittenArtifact] = []
     failed = {name: error for name in options.targets if (error := too_large(writer.program.step, name)) is not None}
     for name in options.targets:
         if not options.keep_going or len(failed) == len(options.targets):
@@ -237,20 +254,20 @@ def _write_target(
     folder: Path,
     progress: ProgressReporter,
     report: Callable[[WrittenArtifact], object],
-) -> list[Artifact] | ClipstepError:
+) -> list[WrittenArtifact] | ClipstepError:
     """Write and verify the artifacts of a target; if one fails, remove the files of all and return its error."""
-    before, artifacts = set(folder.iterdir()), list[Artifact]()
+    before, artifacts = set(folder.iterdir()), list[WrittenArtifact]()
     writing = _write_artifacts(target, writer, interface, folder, progress)
     while True:
         try:
             written = next(writing, None)
         except ClipstepError as error:
             for file in set(folder.iterdir()) - before:
-                shutil.rmtree(file) if file.is_dir() else file.unlink()
+                _remove(file)
             return error
         if written is None:
             return artifacts
-        artifacts.append(written.artifact)
+        artifacts.append(written)
         report(written)
 
 
@@ -273,4 +290,4 @@ def _write_artifacts(
             verified = time.monotonic()
             with explained(f"{path.name} cannot be described", OTHER_TARGETS):
                 artifact = artifact_of(target, platform, precision, input_dtype, path, written, errors)
-            yield WrittenArtifact(artifact, verifying - started, verified - verifying)
+            yield WrittenArtifact(artifact, verifying - started, verified - verifying, written.tried)

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from torch import fx, nn
 
+from clipstep.export.choosing import best_variant
 from clipstep.export.lowering.lower import lower_graph, simplified
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.options import ExportOptions
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.target import Target
-from clipstep.runtime.bundle import tree_sha256
-from clipstep.runtime.bundle.manifest import Interface, Placement, Tuning
+from clipstep.runtime.bundle import tree_sha256, tree_size
+from clipstep.runtime.bundle.manifest import Interface, MeasuredVariant, Placement, Tuning
 from clipstep.runtime.golden import GoldenSteps
 
 ContextFactory = Callable[[], AbstractContextManager[object]]
@@ -70,6 +71,8 @@ class Written:
     variant: Variant
     placement: Placement
     tuning: Tuning | None
+    tried: tuple[MeasuredVariant, ...] = ()
+    """The variants that were measured, if it was chosen by tuning."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,10 @@ class VariantWriter:
     graphs: Graphs
 
     def write(self, target: Target, platform: str, precision: str, interface: Interface, path: Path) -> Written:
-        """Write `path` as the default variant or, with `options.tune`, as the cheapest one; of variants that give the same file, one is measured."""
+        """Write `path` as the default variant or, with `options.tune`, as the cheapest one, within `options.budget` if one is.
+
+        Of variants that give the same file, one is measured.
+        """
         variants = {variant.name: variant for variant in variants_of(target, self.options.form, platform, precision)}
         if self.options.tune is None or not target.platforms:
             default = next(iter(variants.values()))
@@ -95,10 +101,14 @@ class VariantWriter:
             for name, file in files.items():
                 different.setdefault(tree_sha256(file), name)
             unit, measured = self.options.tune(platform, target.name, {name: files[name] for name in different.values()}, interface, self.golden)
-            chosen = min(measured, key=lambda name: measured[name])
+            tried = tuple(
+                MeasuredVariant(variant=name, cost=round(one.cost, 3), size_bytes=tree_size(files[name]), peak_memory_bytes=one.peak_memory_bytes)
+                for name, one in measured.items()
+            )
+            chosen = best_variant(tried, self.options.budget, unit).variant
             shutil.move(files[chosen], path)
-        tuning = Tuning.model_validate({"unit": unit, "chosen": chosen, "measured": {name: round(cost, 3) for name, cost in measured.items()}})
-        return Written(variants[chosen], placements[chosen], tuning)
+        tuning = Tuning.model_validate({"unit": unit, "chosen": chosen, "measured": {one.variant: one.cost for one in tried}})
+        return Written(variants[chosen], placements[chosen], tuning, tried)
 
     def _write(self, target: Target, variant: Variant, precision: str, interface: Interface, path: Path) -> Placement:
         version = self.options.format_version(target.name)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from clipstep.runtime.inspection import inspect
     from clipstep.runtime.live import LiveVideo
     from clipstep.runtime.model import StepModel, StepOutputs
+    from clipstep.runtime.outputs.choice_plot import plot_choices
     from clipstep.runtime.outputs.output import VideoPrediction
     from clipstep.runtime.stream import Prediction, Stream
     from clipstep.runtime.video import DamagedVideoError, TimedFrame, VideoError, frame_rate, read_frames, read_timed_frames
@@ -53,6 +54,7 @@ __all__ = [
     "check_golden",
     "frame_rate",
     "inspect",
+    "plot_choices",
     "predict_video",
     "read_frames",
     "read_timed_frames",
@@ -70,6 +72,7 @@ __getattr__ = lazy_names(  # Lazily: the process of an engine, in which a stream
         "inspection": ("inspect",),
         "live": ("LiveVideo",),
         "model": ("StepModel", "StepOutputs"),
+        "outputs.choice_plot": ("plot_choices",),
         "outputs.output": ("VideoPrediction",),
         "stream": ("Prediction", "Stream"),
         "video": ("DamagedVideoError", "TimedFrame", "VideoError", "frame_rate", "read_frames", "read_timed_frames"),

@@ -98,6 +98,9 @@ def show_bundle(bundle: Bundle, console: Console) -> None:
         console.print(f"artifact      {_artifact(artifact)}{'; MISSING' if artifact.file in bundle.missing else ''}", soft_wrap=True)
         if artifact.accuracy is not None and (against := artifact.accuracy.against_float32) is not None:
             console.print(f"              against {against.file}: {against_text(against)}", soft_wrap=True, markup=False)
+    for choice in manifest.choices:
+        tried = "; ".join(f"{one.precision} ({one.variant}): {one.verdict}" for one in choice.tried)
+        console.print(f"chosen        {choice.precision} for {choice.target} on {choice.platform}, of {tried}", soft_wrap=True, markup=False)
     _show_golden(bundle, console)
     origin = manifest.provenance
     network = f"{manifest.architecture if origin.kind == 'run' else ''} {json.dumps(origin.config)}".strip()

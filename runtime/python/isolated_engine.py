@@ -20,8 +20,10 @@ def runs_here(artifact: Artifact) -> bool:
     return not artifact.needs_float16 or computes_float16(this_machine())
 
 
-def artifact_for(bundle: Bundle, target: str, precision: str) -> tuple[Artifact, str]:
-    """Return the artifact of a precision that this processor can run, and what a description says of its precision."""
+def artifact_for(bundle: Bundle, target: str, precision: str | None) -> tuple[Artifact, str]:
+    """Return the artifact of a precision that this processor can run, and what a description says of its precision. None is the precision that the
+    bundle chose for this processor, and otherwise float32."""
+    precision = bundle.chosen_precision(target) if precision is None else precision
     artifact = bundle.artifact(target, precision=precision)
     if runs_here(artifact):
         return artifact, "" if precision == "float32" else f"{precision}, "

@@ -80,7 +80,7 @@ class StepModel:
         spinning: bool = False,
         isolated: bool | IsolatedEngine = False,
         signer: Path | None = None,
-        precision: str = "float32",
+        precision: str | None = None,
     ) -> "StepModel":
         """Open a bundle and load its artifact for an engine on this processor. There is no fallback to another engine or thread count.
 
@@ -93,8 +93,9 @@ class StepModel:
             isolated: run the engine in a process of its own, so that a file that crashes or blocks it is a `ClipstepError`. A step then takes
                 about a millisecond more. Or such an engine, which has loaded the artifact already; the model closes it.
             signer: a PEM file with the public key that must have signed the bundle.
-            precision: the artifact's: `float32`, `float16` or `int8`. If the processor does not compute in float16, the float32 artifact is loaded in
-                place of that one; `description` and `precision` then say so.
+            precision: the artifact's: `float32`, `float16` or `int8`. By default the one that `clipstep export --tune` chose for this processor, and
+                float32 in other bundles. If the processor does not compute in float16, the float32 artifact is loaded in place of that one;
+                `description` and `precision` say which it is.
 
         Raises:
             ClipstepError: the bundle is damaged or has no artifact of that precision for the engine; the engine or the thread count is not
@@ -114,7 +115,15 @@ class StepModel:
 
     @classmethod
     def _of(
-        cls, bundle: Bundle, engine: str, threads: int, precision: str, opened: Bundle | None, *, spinning: bool, isolated: bool | IsolatedEngine
+        cls,
+        bundle: Bundle,
+        engine: str,
+        threads: int,
+        precision: str | None,
+        opened: Bundle | None,
+        *,
+        spinning: bool,
+        isolated: bool | IsolatedEngine,
     ) -> "StepModel":
         artifact, kind = artifact_for(bundle, engine_info(engine).target, precision)
         loaded: Engine

@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from clipstep.export.choosing import Measured
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.runtime.bundle import Bundle
@@ -26,9 +27,9 @@ class Costs:
 
     def __call__(
         self, platform: str, target: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps
-    ) -> tuple[str, dict[str, float]]:
+    ) -> tuple[str, dict[str, Measured]]:
         self.seen[platform] = {name: file.read_bytes() for name, file in files.items()}
-        return ("M ARM64 instructions" if platform == "arm64" else "ms"), {name: self.costs[platform].get(name, 9.0) for name in files}
+        return ("M ARM64 instructions" if platform == "arm64" else "ms"), {name: Measured(self.costs[platform].get(name, 9.0)) for name in files}
 
 
 def test_the_cheapest_variant_is_kept_for_each_platform_and_noted(pooled_run: Run, tmp_path: Path) -> None:

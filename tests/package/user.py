@@ -57,6 +57,7 @@ from clipstep.runtime import (
     check_golden,
     frame_rate,
     inspect,
+    plot_choices,
     predict_video,
     read_frames,
     read_timed_frames,
@@ -95,6 +96,26 @@ def held_to_accuracy(module: nn.Module, out: Path, labels: list[str], data: Path
     result = export(module, out, frames=16, size=112, labels=labels, mean=mean, std=std, fps=25, evaluate=on, max_accuracy_drop=1.0)
     found: EvaluatedArtifacts | None = result.evaluated
     return [] if found is None else [accuracy.top1 for accuracy in found.accuracies.values()]
+
+
+def best_for_a_platform(module: nn.Module, out: Path, labels: list[str]) -> list[str]:
+    mean, std, precisions = (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), ["float32", "executorch=float16"]
+    result = export(
+        module,
+        out,
+        frames=16,
+        size=112,
+        labels=labels,
+        mean=mean,
+        std=std,
+        fps=25,
+        precisions=precisions,
+        platforms=["arm64"],
+        tune=True,
+        budget="size=2MB",
+    )
+    plot_choices(result.manifest.choices, "tried.png")
+    return [choice.precision for choice in result.manifest.choices]
 
 
 def of_other_inputs(module: nn.Module, out: Path, labels: list[str]) -> list[ExportResult]:

@@ -19,7 +19,7 @@ from clipstep.runtime.bundle.manifest import Artifact, Golden, Manifest
 from clipstep.runtime.bundle.signature import SIGNATURE, check_signature
 from clipstep.runtime.bundle.strict_json import LARGEST_BYTES, parse_json
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.precision import PRECISIONS
+from clipstep.runtime.precision import PRECISIONS, Precision
 from clipstep.runtime.target import DESTINATIONS
 from clipstep.runtime.targets import TARGETS, targets_for
 from clipstep.runtime.wording import either, listed
@@ -158,6 +158,14 @@ class Bundle:
         if not self._parts(artifact):
             self._check(artifact)
         return artifact
+
+    def chosen_precision(self, target: str, machine: str | None = None) -> Precision:
+        """Return the precision of a target that runtimes take unless they are asked for another.
+
+        It is the one that `clipstep export --tune` chose for a processor, `arm64` or `x86_64` (by default this one), and otherwise float32.
+        """
+        chosen = (choice.precision for choice in self.manifest.choices if (choice.target, choice.platform) == (target, machine or this_machine()))
+        return next(chosen, "float32")
 
     def artifacts(self, target: str, machine: str | None = None) -> tuple[Artifact, ...]:
         """Return the artifacts of a target that are not missing, of each precision that `artifact` has one for."""

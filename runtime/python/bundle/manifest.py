@@ -1,5 +1,6 @@
 """The models of `manifest.json`, which describes a bundle. Its JSON Schema is `manifest.schema.json` in this folder."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -20,8 +21,9 @@ from clipstep.runtime.bundle.artifacts import (
     Tuning,
     inside,
 )
+from clipstep.runtime.bundle.choice import Budget, Choice, MeasuredVariant, TriedPrecision
 from clipstep.runtime.bundle.interface import CHANNEL_LENGTH, LAYOUTS, Flush, Input, Interface, KeptOutput, Model, Positive, State, Version
-from clipstep.runtime.checks.limits import check_files
+from clipstep.runtime.checks.limits import check_choices, check_files
 
 __all__ = [
     "CHANNEL_LENGTH",
@@ -31,6 +33,8 @@ __all__ = [
     "AgainstFloat32",
     "Arm64Step",
     "Artifact",
+    "Budget",
+    "Choice",
     "Drift",
     "Export",
     "FactoryProvenance",
@@ -41,6 +45,7 @@ __all__ = [
     "Interface",
     "KeptOutput",
     "Manifest",
+    "MeasuredVariant",
     "ModuleProvenance",
     "NotDelegated",
     "Parity",
@@ -50,6 +55,7 @@ __all__ = [
     "RunProvenance",
     "State",
     "Target",
+    "TriedPrecision",
     "Tuning",
 ]
 
@@ -142,15 +148,24 @@ class Manifest(Interface):
     golden: Golden
     provenance: Provenance
     export: Export
+    choices: tuple[Choice, ...] = ()
+    """What `clipstep export --tune` tried and chose, for each target and platform."""
 
     @model_validator(mode="after")
     def _names_each_file_once(self) -> "Manifest":
         kinds = [(artifact.target, artifact.platform, artifact.precision) for artifact in self.artifacts]
         check_files([*(artifact.file for artifact in self.artifacts), self.golden.file], kinds, RESERVED)
+        check_choices([(choice.target, choice.platform, choice.precision) for choice in self.choices], kinds)
         return self
 
     def __repr__(self) -> str:
         return f"<Manifest {self.name}: {self.summary()}; {', '.join(artifact.file for artifact in self.artifacts)}>"
+
+    def with_artifacts(self, artifacts: Sequence[Artifact]) -> "Manifest":
+        """Return the manifest with some of its artifacts, and the choices of those that are among them."""
+        kinds = {(artifact.target, artifact.platform, artifact.precision) for artifact in artifacts}
+        choices = tuple(choice for choice in self.choices if (choice.target, choice.platform, choice.precision) in kinds)
+        return self.model_copy(update={"artifacts": tuple(artifacts), "choices": choices})
 
     @property
     def architecture(self) -> str:

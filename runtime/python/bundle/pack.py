@@ -132,7 +132,7 @@ def write_pack(bundle: Bundle, artifacts: Sequence[Artifact], golden: PackedGold
         ClipstepError: a file of the bundle is missing or was altered; `out` cannot be written.
     """
     # A bundle of a newer minor version loses the keys that this clipstep does not know, so the pack states this clipstep's own version.
-    manifest = bundle.manifest.model_copy(update={"schema_version": SCHEMA_VERSION, "artifacts": tuple(artifacts), "golden": golden.golden})
+    manifest = bundle.manifest.with_artifacts(artifacts).model_copy(update={"schema_version": SCHEMA_VERSION, "golden": golden.golden})
     files = sorted(file for artifact in artifacts for file in _files_of(bundle, artifact))
     try:
         with atomic_file(out) as new, zipfile.ZipFile(new, "x") as pack:
@@ -164,7 +164,7 @@ def _recorded(bundle: Bundle) -> tuple[GoldenSteps, str]:
             artifact = bundle.artifact(info.target)
         except BundleError:
             continue
-        with StepModel.load(bundle, engine) as model:
+        with StepModel.load(bundle, engine, precision=artifact.precision) as model:
             own = GoldenSteps.of(bundle)
             check_golden(model, own, artifact.precision)
             recorded = _steps(model, subclips, flushes=bool(own.flushed))

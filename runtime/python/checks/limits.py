@@ -60,3 +60,16 @@ def check_files(files: Sequence[str], kinds: Sequence[tuple[str, str, str]], res
     twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
     if twice is not None:
         raise ValueError(f"there are two artifacts for {', '.join(twice)}")
+
+
+def check_choices(choices: Sequence[tuple[str, str, str]], kinds: Sequence[tuple[str, str, str]]) -> None:
+    """Check the choices of a manifest, each a target, platform and precision as those of its artifacts are.
+
+    Raises:
+        ValueError: one is not an artifact of the manifest, or there are two for the same target and platform.
+    """
+    for choice in choices:
+        if choice not in kinds:
+            raise ValueError(f"there is no artifact for {', '.join(choice)}, which was chosen")
+        if [other[:2] for other in choices].count(choice[:2]) > 1:
+            raise ValueError(f"there are two choices for {', '.join(choice[:2])}")

@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 @click.option("--threads", default=1, show_default=True)
 @click.option(
     "--precision",
-    default="float32",
-    show_default=True,
-    help=f"Which artifact of the bundle, {either(PRECISIONS)}; on a processor that does not compute in float16 it is that of float32.",
+    help=f"Which artifact of the bundle, {either(PRECISIONS)}; on a processor that does not compute in float16 it is that of float32. "
+    "[default: the one that clipstep export --tune chose for this processor, otherwise float32]",
 )
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many classes to print.")
 @click.option(
@@ -74,7 +73,7 @@ def run_command(
     video: str | None,
     engine: str,
     threads: int,
-    precision: str,
+    precision: str | None,
     top: int,
     every_frame: bool,
     partial: bool,

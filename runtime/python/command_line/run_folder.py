@@ -32,7 +32,7 @@ class Job:
     bundle: Path
     engine: str
     threads: int
-    precision: str
+    precision: str | None
     signer: Path | None
     every_frame: bool
     partial: bool

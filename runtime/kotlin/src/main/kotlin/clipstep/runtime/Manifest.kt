@@ -241,6 +241,57 @@ data class Arm64Step(
 @Serializable
 data class Tuning(val unit: String, val chosen: String, val measured: Map<String, Double>)
 
+/** The most that an artifact may take: time or instructions of a step, peak memory, and its file. What is null has no limit. */
+@Serializable
+data class Budget(
+    @SerialName("latency_ms") val latencyMs: Double? = null,
+    @SerialName("memory_bytes") val memoryBytes: Long? = null,
+    @SerialName("size_bytes") val sizeBytes: Long? = null,
+    val instructions: Long? = null,
+)
+
+/** A variant of an artifact that `--tune` measured. [cost] is that of a step, in the unit of the [Choice]. */
+@Serializable
+data class MeasuredVariant(
+    val variant: String,
+    val cost: Double,
+    @SerialName("size_bytes") val sizeBytes: Long,
+    @SerialName("peak_memory_bytes") val peakMemoryBytes: Long? = null,
+)
+
+/** A precision that `--tune` tried: the [variant] of it that stands for it, what that one reached, and why it was chosen or why not ([verdict]). */
+@Serializable
+data class TriedPrecision(
+    val precision: String,
+    val variant: String,
+    val accuracy: Accuracy? = null,
+    val verdict: String,
+    val variants: List<MeasuredVariant>,
+) {
+    init {
+        one("precision", precision, *PRECISIONS.toTypedArray())
+        require(variants.any { it.variant == variant }) { "the variant must be one of variants, not $variant" }
+    }
+}
+
+/** What `--tune` tried for a target on a platform, and the [precision] that was chosen: the one to take there unless another is asked for. */
+@Serializable
+data class Choice(
+    val target: String,
+    val platform: String,
+    val precision: String,
+    val unit: String,
+    @SerialName("measured_on") val measuredOn: String,
+    val budget: Budget? = null,
+    @SerialName("max_accuracy_drop") val maxAccuracyDrop: Double? = null,
+    val tried: List<TriedPrecision>,
+) {
+    init {
+        for ((key, value) in listOf("platform" to platform, "measured_on" to measuredOn)) one(key, value, "any", "arm64", "x86_64")
+        require(tried.map { it.precision }.let { precision in it && it.distinct() == it }) { "each precision must be tried once, and $precision among them" }
+    }
+}
+
 /**
  * The format versions of an artifact's file, and the lowest versions of the engines and systems that run it, such as `>=1.17`. With
  * [float16Processor] only processors run it that compute in float16; null is no.
@@ -407,6 +458,7 @@ data class Manifest(
     val golden: Golden,
     val provenance: Provenance,
     val export: Export,
+    val choices: List<Choice> = emptyList(),
 ) {
     init {
         require(labels.isNotEmpty()) { "labels must not be empty" }
@@ -418,6 +470,13 @@ data class Manifest(
         checkFlush(flush, states)
         checkSha256("weights_sha256", provenance.weightsSha256)
         checkLimits(this)
+        for (choice in choices) {
+            val artifact = artifacts.find { it.target == choice.target && it.platform == choice.platform && it.precision == choice.precision }
+            require(artifact != null) { "there is no artifact for ${choice.target}, ${choice.platform}, ${choice.precision}, which was chosen" }
+            require(choices.count { it.target == choice.target && it.platform == choice.platform } == 1) {
+                "there are two choices for ${choice.target}, ${choice.platform}"
+            }
+        }
     }
 
     /** The part that an artifact with that input type needs. */

@@ -62,6 +62,27 @@ class BundleTest {
     }
 
     @Test
+    fun `it reads what was tried for a platform, and refuses a choice of what is not there`() {
+        val choice = """
+            {"target": "onnx", "platform": "any", "precision": "float32", "unit": "M ARM64 instructions", "measured_on": "x86_64",
+            "budget": {"size_bytes": 3000000, "instructions": 140000000}, "max_accuracy_drop": 1, "tried": [{"precision": "float32", "variant": "gemm",
+            "verdict": "chosen: nothing else is left", "variants": [{"variant": "gemm", "cost": 137.9, "size_bytes": 2430000}]}]}"""
+        fun noted(choices: String): File = folder.newFolder().also { bundle ->
+            Prepared.bundle.copyRecursively(bundle, overwrite = true)
+            edit(bundle) { values -> values["choices"] = Json.parseToJsonElement("[$choices]") }
+        }
+        val read = Bundle.open(noted(choice)).manifest.choices.single()
+        assertEquals(Budget(sizeBytes = 3_000_000, instructions = 140_000_000), read.budget)
+        assertEquals(listOf(MeasuredVariant("gemm", 137.9, 2_430_000)), read.tried.single().variants)
+        assertExplains("there is no artifact for onnx, arm64, float32, which was chosen") { Bundle.open(noted(choice.replace("any", "arm64"))) }
+        assertExplains("each precision must be tried once, and int8 among them") {
+            Bundle.open(noted(choice.replaceFirst("\"float32\"", "\"int8\"")))
+        }
+        assertExplains("the variant must be one of variants, not direct") { Bundle.open(noted(choice.replaceFirst("\"gemm\"", "\"direct\""))) }
+        assertExplains("there are two choices for onnx, any") { Bundle.open(noted("$choice, $choice")) }
+    }
+
+    @Test
     fun `a flipped bit is found`() {
         val bundle = folder.copied()
         File(bundle, "step.onnx").let { file -> file.writeBytes(file.readBytes().also { it[1000] = (it[1000].toInt() xor 1).toByte() }) }
@@ -169,7 +190,8 @@ class BundleTest {
             "AgainstFloat32" to AgainstFloat32.serializer(), "Drift" to Drift.serializer(),
             "Arm64Step" to Arm64Step.serializer(), "Tuning" to Tuning.serializer(), "Requires" to Requires.serializer(),
             "Golden" to Golden.serializer(), "Export" to Export.serializer(), "Flush" to Flush.serializer(),
-            "KeptOutput" to KeptOutput.serializer(), "NotDelegated" to NotDelegated.serializer(),
+            "KeptOutput" to KeptOutput.serializer(), "NotDelegated" to NotDelegated.serializer(), "Budget" to Budget.serializer(),
+            "Choice" to Choice.serializer(), "TriedPrecision" to TriedPrecision.serializer(), "MeasuredVariant" to MeasuredVariant.serializer(),
         ).mapValues { (_, serializer) -> keys(serializer.descriptor) }
         val provenances = mapOf(
             "RunProvenance" to RunProvenance.serializer(), "FactoryProvenance" to FactoryProvenance.serializer(),

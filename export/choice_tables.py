@@ -1,0 +1,55 @@
+"""What `clipstep export --tune` prints of what it tried: a table with the Pareto front, what was chosen, and why."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from clipstep.export.evaluating import EXACT
+from clipstep.runtime.bundle.choice import Choice, CostUnit, TriedPrecision
+from clipstep.runtime.bundle.pareto_front import pareto_front, points_of
+from clipstep.runtime.command_line.accuracy_text import change_interval_text, points
+from clipstep.runtime.command_line.terminal import new_table
+
+COST_HEADINGS: dict[CostUnit, str] = {"ms": "ms", "M ARM64 instructions": "M\ninstr."}
+
+
+def choice_lines(choice: Choice) -> Iterator[str | Table]:
+    """Yield the table of what was tried for a target and platform, and lines that say what was chosen, why, and where it was measured."""
+    if len(choice.tried) == 1 and choice.budget is None:
+        return  # The line of the artifact says which variant was chosen.
+    within = f", within {choice.budget}" if choice.budget is not None else ""
+    yield f"tried for {choice.target} on {choice.platform}{within}"
+    yield tried_table(choice.unit, choice.tried, choice.chosen)
+    yield from (f"{one.precision} ({one.variant}): {one.verdict}" for one in choice.tried)
+    elsewhere = ["peak memory"] * (choice.measured_on != choice.platform and any(one.own.peak_memory_bytes is not None for one in choice.tried))
+    elsewhere += ["accuracy"] * any(one.accuracy is not None and one.accuracy.processor != choice.platform for one in choice.tried)
+    if elsewhere:
+        yield f"a note: measured on {choice.measured_on}, not on {choice.platform}: {', '.join(elsewhere)}"
+
+
+def tried_table(unit: CostUnit, tried: tuple[TriedPrecision, ...], chosen: TriedPrecision | None = None) -> Table:
+    """Return a table with a row for each variant, which marks those on the Pareto front and the one that was chosen."""
+    evaluated = any(one.accuracy is not None for one in tried)
+    changes = ("top-1\npoints", "95% interval") if evaluated else ()
+    table = new_table("precision", "variant", COST_HEADINGS[unit], "file\nMB", "peak\n+MB", *changes, "Pareto\nfront", "", texts=2)
+    front = pareto_front(tried)
+    for precision, variant in points_of(tried):
+        memory = variant.peak_memory_bytes
+        table.add_row(
+            precision.precision,
+            variant.variant,
+            f"{variant.cost:.4g}",
+            f"{variant.size_bytes / 1e6:.2f}",
+            "-" if memory is None else f"{memory / 1e6:.1f}",
+            *(_change(precision) if evaluated else ()),
+            "yes" if (precision, variant) in front else "-",
+            "chosen" if precision is chosen and variant.variant == precision.variant else "",
+        )
+    return table
+
+
+def _change(tried: TriedPrecision) -> tuple[str, str]:
+    against = None if tried.accuracy is None else tried.accuracy.against_float32
+    if against is None:
+        return "" if tried.precision == EXACT else "-", ""
+    return points(against.top1_change), change_interval_text(against)
