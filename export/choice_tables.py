@@ -21,6 +21,8 @@ def choice_lines(choice: Choice) -> Iterator[str | Table]:
     yield f"tried for {choice.target} on {choice.platform}{within}"
     yield tried_table(choice.unit, choice.tried, choice.chosen)
     yield from (f"{one.precision} ({one.variant}): {one.verdict}" for one in choice.tried)
+    if left_out := [one.precision for one in choice.tried if one.precision not in (EXACT, choice.precision)]:
+        yield f"not in the bundle: {', '.join(left_out)}"
     elsewhere = ["peak memory"] * (choice.measured_on != choice.platform and any(one.own.peak_memory_bytes is not None for one in choice.tried))
     elsewhere += ["accuracy"] * any(one.accuracy is not None and one.accuracy.processor != choice.platform for one in choice.tried)
     if elsewhere:

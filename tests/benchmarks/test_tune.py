@@ -4,8 +4,11 @@ import platform as machine
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
+from clipstep.benchmarks.peak_memory import peak_memory_bytes
 from clipstep.benchmarks.report import read_records
 from clipstep.benchmarks.tune import tune
 from clipstep.runtime.bundle import Bundle
@@ -34,6 +37,19 @@ def test_another_processor_cannot_time_x86_64(bundle_path: Path, monkeypatch: py
     monkeypatch.setattr(machine, "machine", lambda: "riscv64")
     with pytest.raises(ClipstepError, match="--tune times x86_64 on an x86_64 processor; got riscv64"):
         tune("x86_64", "onnx", {"a": bundle_path / "step.onnx"}, bundle.manifest.interface("uint8"), GoldenSteps.of(bundle))
+
+
+def test_peak_memory_is_that_of_a_process_that_loads_the_file(bundle_path: Path, tmp_path: Path) -> None:
+    """Also of weights that no operator reads, and that the engine drops after it has read the file."""
+    model = onnx.load(bundle_path / "step.onnx")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(20_000_000, np.float32), "unused"))
+    onnx.save(model, tmp_path / "large.onnx")
+    interface = Bundle.open(bundle_path).manifest.interface("uint8")
+    taken = {file.name: peak_memory_bytes("onnxruntime", file, interface) for file in (bundle_path / "step.onnx", tmp_path / "large.onnx")}
+    assert 1e6 < taken["step.onnx"] < 80e6 < taken["large.onnx"] < 500e6
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(ClipstepError, match=r"the memory of broken\.onnx cannot be measured; got .*EngineError: .*broken\.onnx"):
+        peak_memory_bytes("onnxruntime", tmp_path / "broken.onnx", interface)
 
 
 @pytest.mark.arm64

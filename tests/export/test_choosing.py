@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from clipstep.export import ExportOptions
+from clipstep.export import EvaluationData, ExportOptions
 from clipstep.export.budget import parse_budget
 from clipstep.export.choice_tables import choice_lines
 from clipstep.export.choosing import Measured, NothingFitsError, TunedArtifact, best_variant, choose
 from clipstep.runtime import ClipstepError
+from clipstep.runtime.bundle import this_machine
 from clipstep.runtime.bundle.choice import Budget, Choice, MeasuredVariant
 from clipstep.runtime.bundle.manifest import Accuracy, AgainstFloat32, Artifact, Tuning
 from clipstep.runtime.bundle.pareto_front import pareto_front
@@ -198,7 +199,8 @@ def test_what_is_printed() -> None:
     assert ["float32", "gemm", "108", "2.50", "20.0", "yes"] in rows
     assert ["float16", "direct", "90", "1.30", "13.0", "+2.0", "-20.0", "to", "+10.0", "yes", "chosen"] in rows
     assert "float16 (direct): chosen: the only one left" in said
-    assert "not on arm64: peak memory, accuracy" in said
+    assert "not on arm64: peak memory, accuracy" in said and "not in the bundle" not in said
+    assert "not in the bundle: int8\n" in printed(choose(tuned(UNKNOWN)))
     assert printed(choose(tuned({"float32": None}))) == ""
 
 
@@ -262,6 +264,16 @@ def test_a_budget_that_cannot_be_measured_is_refused(name: str) -> None:
     with pytest.raises(ClipstepError) as raised:
         ExportOptions(("onnx",), platforms=platforms, tune=nothing, budget=parse_budget(text))
     assert str(raised.value).startswith(message)
+
+
+def test_accuracy_is_measured_for_other_processors_when_tuning() -> None:
+    """So that a limit on its fall has an effect."""
+    other = "x86_64" if this_machine() == "arm64" else "arm64"
+    given: dict[str, Any] = {"targets": ("executorch",), "platforms": (other,), "precisions": ("float32", "float16")}
+    given |= {"evaluate": EvaluationData("data"), "max_accuracy_drop": 1}
+    assert ExportOptions(**given, tune=nothing).max_accuracy_drop == 1
+    with pytest.raises(ClipstepError, match="none is written that can be evaluated on this computer"):
+        ExportOptions(**given)
 
 
 def test_a_budget_needs_something_to_hold_it_to() -> None:
