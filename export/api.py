@@ -47,6 +47,7 @@ def export(
     platforms: Sequence[str] = ("any",),
     precisions: Sequence[str] = (),
     calibration: Sequence[Path | str] = (),
+    float32_layers: int = 0,
     form: str = "auto",
     input_dtype: str = "auto",
     stream: int | None = None,
@@ -88,6 +89,7 @@ def export(
         precisions: some of `float32`, `float16` and `int8` for every target, or for one of them as in `executorch=float16`; a target for which none
             is given has its default ones: Core ML float32 and float16, the others float32.
         calibration: videos, or folders of them, on which the ranges of the values of int8 artifacts are found, beside `sample`.
+        float32_layers: how many layers int8 artifacts compute in float32: those whose rounding would move the prediction most.
         form: `auto`, `lowered` (operators of rank 4 or less) or `3d` (as trained, for onnx alone).
         input_dtype: the type of the frames that the artifacts take: `auto`, `uint8` or `float32`.
         stream: the number of new frames of a step, in place of a whole subclip; predictions are then from all frames so far.
@@ -132,6 +134,7 @@ def export(
         platforms=_names("platforms", platforms),
         precisions=_names("precisions", precisions),
         calibration=calibration,
+        float32_layers=float32_layers,
         tune=tune_by_measuring() if tune else None,
         budget=None if budget is None else parse_budget(budget),
         window=window,

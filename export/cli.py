@@ -15,7 +15,7 @@ from clipstep.export.budget import parse_budget
 from clipstep.export.choice_tables import choice_lines, tried_table
 from clipstep.export.choices import ADAPTERS, FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS, PRECISIONS
 from clipstep.export.choosing import NothingFitsError
-from clipstep.export.evaluating import EvaluationData
+from clipstep.export.evaluating import EvaluationData, sensitive_layers
 from clipstep.export.evaluation_tables import evaluation_lines
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY, Target
@@ -85,7 +85,7 @@ class FixedSize(click.types.IntParamType):
         "A network of your own": (*MODEL_OPTIONS, "output", "keep_outputs", "output_kind"),
         "A clip network as a stream": ("stream", "window"),
         "Artifacts": (
-            *("targets", "precisions", "calibration", "form", "platforms", "explain", "input_dtype"),
+            *("targets", "precisions", "calibration", "float32_layers", "form", "platforms", "explain", "input_dtype"),
             *(version.option for version in FORMAT_VERSIONS),
         ),
         "The best for a platform": ("tune", "budget", "pareto"),
@@ -170,6 +170,13 @@ class FixedSize(click.types.IntParamType):
     "several times.",
 )
 @click.option(
+    "--float32-layers",
+    type=int,
+    default=0,
+    metavar="N",
+    help="Of artifacts of int8, compute the N layers in float32 whose rounding would move the prediction most.",
+)
+@click.option(
     "--form",
     type=click.Choice(FORMS),
     default="auto",
@@ -240,6 +247,7 @@ def export_command(
     targets: tuple[str, ...],
     precisions: tuple[str, ...],
     calibration: tuple[Path, ...],
+    float32_layers: int,
     form: str,
     platforms: tuple[str, ...],
     tune: bool,
@@ -282,6 +290,7 @@ def export_command(
         platforms=tuple(dict.fromkeys(platforms)),
         precisions=tuple(dict.fromkeys(precisions)),
         calibration=calibration,
+        float32_layers=float32_layers,
         tune=tune_by_measuring() if tune else None,
         budget=None if budget is None else parse_budget(budget),
         window=window,
@@ -399,6 +408,8 @@ def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
         if artifact.precision == "int8" and artifact.accuracy is None:
             off = f"{100 * artifact.parity.max_relative_error:.2g}% of an output's range"
             yield f"a note: {artifact.file}: off by up to {off}; what that costs in accuracy on labelled videos says --evaluate DATA"
+        if artifact.placement.sensitive_layers:
+            yield f"a note: {artifact.file}: most of its error comes from {sensitive_layers(artifact)}"
     golden = manifest.golden
     yield f"golden steps: frames of {', then '.join(FRAME_SOURCES[source] for source in golden.frame_sources)}"
     if golden.undetected_faults:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from clipstep.network.spec import NetworkSpec
 
 EXACT = "float32"
+NAMED_LAYERS = 3
+"""The most layers that a line names."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,18 @@ def fall_in_points(artifact: Artifact) -> float | None:
     return 100 * (against.lost_videos - against.gained_videos) / artifact.accuracy.videos
 
 
+def sensitive_layers(artifact: Artifact) -> str:
+    """Return the layers of an int8 artifact whose rounding moves the prediction most, with their shares of the change."""
+    layers = artifact.placement.sensitive_layers[:NAMED_LAYERS]
+    return ", ".join(f"{one.layer} ({one.share:.0%})" for one in layers)
+
+
+def _mixed(artifact: Artifact) -> str:
+    """Return the advice for an artifact of int8 to compute its most sensitive layers in float32."""
+    layers = sensitive_layers(artifact)
+    return f", or with --float32-layers N: rounding moves the prediction most in {layers}" if layers else ""
+
+
 def check_accuracy_drop(artifacts: tuple[Artifact, ...], most: float) -> None:
     """Check that no artifact of lower precision that was evaluated is less accurate than float32 by more than `most` percentage points.
 
@@ -138,5 +152,5 @@ def check_accuracy_drop(artifacts: tuple[Artifact, ...], most: float) -> None:
                 f"{artifact.file}: its top-1 falls by {fall:.1f} points, from {against.top1:.1%} of {against.file} to "
                 f"{artifact.accuracy.top1:.1%} of {videos} videos (95% interval of the fall {low:.1f} to {high:.1f} points)",
                 expected=f"a fall of at most {most:g} points",
-                fix="export it without that precision, or with a larger --max-accuracy-drop",
+                fix=f"export it without that precision, or with a larger --max-accuracy-drop{_mixed(artifact)}",
             )

@@ -46,6 +46,8 @@ class ExportOptions:
     in its default ones."""
     calibration: Sequence[Path | str] = ()
     """Videos, or folders of them, on which the ranges of values of int8 artifacts are found, beside the sample frames."""
+    float32_layers: int = 0
+    """How many layers int8 artifacts compute in float32: those whose rounding would move the prediction most."""
     tune: Tune | None = None
     """If given, it measures all variants of each artifact, of which the cheapest is kept. Of several precisions of a target, the bundle then has for
     each platform the one that `clipstep.export.choosing.choose` chooses, and float32."""
@@ -90,6 +92,7 @@ class ExportOptions:
         self._check_targets()
         self._check_precisions()
         self._check_calibration()
+        self._check_float32_layers()
         self._check_tuning()
         self._check_format_versions()
         self._check_evaluation()
@@ -149,10 +152,24 @@ class ExportOptions:
         """Check that `calibration` has an effect."""
         if isinstance(self.calibration, str | Path):
             raise ClipstepError("calibration is a list of videos", got=repr(self.calibration), expected=f"[{self.calibration!r}]")
-        if self.calibration and not any("int8" in self.precisions_of(name) for name in self.targets):
+        if self.calibration and not self._has_int8:
             raise ClipstepError(
                 "--calibrate is for artifacts of int8", got="none of them", fix="add --precision executorch=int8, or leave --calibrate out"
             )
+
+    def _check_float32_layers(self) -> None:
+        """Check that `float32_layers` is a number of layers that has an effect."""
+        layers = self.float32_layers
+        if not isinstance(layers, int) or isinstance(layers, bool) or layers < 0:
+            raise ClipstepError("--float32-layers is a number of layers", got=layers, expected="a whole number of at least 0")
+        if layers and not self._has_int8:
+            raise ClipstepError(
+                "--float32-layers is for artifacts of int8", got="none of them", fix="add --precision executorch=int8, or leave --float32-layers out"
+            )
+
+    @property
+    def _has_int8(self) -> bool:
+        return any("int8" in self.precisions_of(name) for name in self.targets)
 
     def _check_tuning(self) -> None:
         """Check that `platforms` and `tune` have an effect on these targets, and that tuning is for a given processor."""

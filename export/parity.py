@@ -83,7 +83,8 @@ def check_artifact(
             _check(load_for_verification(target, path, exact, worker), path, "float32", interface, golden)
         return _check(load_for_verification(target, path, None, worker), path, precision, interface, golden)
     except ClipstepError as error:
-        fix = "256 numbers are too few for the ranges of this network's values: take float16" if precision == "int8" else None
+        too_few = "256 numbers are too few for the ranges of this network's values: take float16, or --float32-layers N for its worst layers"
+        fix = too_few if precision == "int8" else None
         raise ParityError(f"{path.name}: {error}", fix=fix) from error
 
 

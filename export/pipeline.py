@@ -138,7 +138,9 @@ def _export(
         _raise({name: error for name in options.targets if (error := too_large(spec.module, name)) is not None})
     window = window_frames(options.window, spec.fps, options.stream) if options.window is not None and options.stream is not None else None
     with progress("tracing the network", False), explained("the network cannot be traced", REPORT_IT):
-        program = replace(program_of(spec, options.stream, window, asked=options.asked), calibration=calibration)
+        program = replace(
+            program_of(spec, options.stream, window, asked=options.asked), calibration=calibration, float32_layers=options.float32_layers
+        )
         if options.output_kind is not None:
             with torch.no_grad():
                 infer_output_kind(options.output_kind, program, program.step(*program.inputs)[0].numpy())

@@ -12,7 +12,7 @@ from torch import fx
 
 from clipstep.export.source_lines import UNKNOWN, line_of_node
 from clipstep.export.unsupported import NotLowered, Unsupported
-from clipstep.runtime.bundle.manifest import NotDelegated
+from clipstep.runtime.bundle.manifest import NotDelegated, SensitiveLayer
 from clipstep.runtime.errors import ClipstepError, error_summary
 
 aten = torch.ops.aten
@@ -20,6 +20,8 @@ Pair = int | Sequence[int]
 """A setting of a 2D operator: one number for rows and columns, or one each."""
 IDENTITY = (aten.clone.default, aten.detach.default, aten.alias.default)
 """Operators that return their input, in a graph for inference."""
+LISTED_LAYERS = 10
+"""The most layers that are named as sensitive."""
 signature = cache(inspect.signature)
 
 
@@ -62,6 +64,11 @@ def counted_reasons(reasons: Mapping[fx.Node, str]) -> tuple[NotDelegated, ...]:
     """Return operators, each with its reason and how often it is there."""
     counts = Counter((str(node.target).removesuffix(".default"), reason) for node, reason in reasons.items())
     return tuple(NotDelegated(operator=name, count=count, reason=reason) for (name, reason), count in counts.items())
+
+
+def most_sensitive(shares: Mapping[str, float]) -> tuple[SensitiveLayer, ...]:
+    """Return the layers that the manifest names, of all by their share of the change, the most sensitive ones first."""
+    return tuple(SensitiveLayer(layer=layer, share=round(share, 4)) for layer, share in list(shares.items())[:LISTED_LAYERS])
 
 
 def names_of_values(given: Mapping[str, str]) -> dict[str, str]:

@@ -11,14 +11,14 @@ from torch import Tensor, fx, nn
 
 from clipstep.export.compat.executorch_internals import EDGE_CONFIG, LoweredBackendModule, to_edge
 from clipstep.export.step import StepProgram
-from clipstep.export.targets.common import counted_reasons
+from clipstep.export.targets.common import counted_reasons, most_sensitive
 from clipstep.export.targets.executorch_formulas import FORMULAS, with_formulas
 from clipstep.export.targets.executorch_frames import with_converted_frames
 from clipstep.export.targets.executorch_kernels import check_kernels, check_products_are_inside, explaining
 from clipstep.export.targets.executorch_parts import Part, Split, parts_of, split, value_of
 from clipstep.export.targets.float16 import beyond_float16
 from clipstep.export.targets.int8 import quantize
-from clipstep.export.targets.quantization import COMPUTED_IN
+from clipstep.export.targets.quantization import COMPUTED_IN, Narrowed
 from clipstep.export.targets.xnnpack import Graph
 from clipstep.export.targets.xnnpack_graph import refusals, xnnpack_graph
 from clipstep.export.targets.xnnpack_operations import FLOAT32_ONLY
@@ -46,7 +46,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     """
     assert isinstance(graph, fx.GraphModule)
     module, refused = prepared(graph, program.inputs)
-    wide = NARROWED[precision](module, program) if precision in NARROWED else {}
+    narrowed = NARROWED[precision](module, program)
     found = split(module, refused)
     check_products_are_inside(found.reasons)
     parts = parts_of(module, found)
@@ -62,7 +62,8 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
         delegated={f"{BACKEND}{index or ''}": len(delegate.nodes) for index, delegate in enumerate(delegates)},
         not_delegated=not_delegated,
         reasons=counted_reasons(found.reasons),
-        in_float32=counted_reasons({node: reason for node, reason in wide.items() if node in found.inside}),
+        in_float32=counted_reasons({node: reason for node, reason in narrowed.in_float32.items() if node in found.inside}),
+        sensitive_layers=most_sensitive(narrowed.sensitivities),
     )
 
 
@@ -77,18 +78,22 @@ def prepared(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> tuple[fx.GraphM
     return module, refused
 
 
-def _halve(module: fx.GraphModule, program: StepProgram) -> dict[fx.Node, str]:
-    """Mark the operations that a float16 artifact computes in float16, and return those that it computes in float32, each with the reason."""
+def _halve(module: fx.GraphModule, program: StepProgram) -> Narrowed:
+    """Mark the operations that a float16 artifact computes in float16."""
     lacking = {node: FLOAT32_ONLY[node.target] for node in module.graph.nodes if node.target in FLOAT32_ONLY}
     wide = beyond_float16(module, program) | lacking
     for node in module.graph.nodes:
         if node.op == "call_function" and node not in wide and node.target is not aten._to_copy.default:  # XNNPACK's for float16 has no vectors.
             node.meta[COMPUTED_IN] = torch.float16
-    return wide
+    return Narrowed(wide)
 
 
-NARROWED = {"float16": _halve, "int8": quantize}
-"""For precisions other than float32, the function that marks what is computed in them, and returns what stays in float32, with the reason."""
+NARROWED: Mapping[str, Callable[[fx.GraphModule, StepProgram], Narrowed]] = {
+    "float32": lambda *_: Narrowed({}),
+    "float16": _halve,
+    "int8": quantize,
+}
+"""For each precision, the function that marks what is computed in it."""
 
 
 def requires(path: Path, precision: str) -> Requires:

@@ -5,7 +5,8 @@ ends of a value's range are the least and the greatest number that it had on the
 does, shares the quantization of that value, so that nothing is rounded a second time.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor, fx
 
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.step import StepProgram
-from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, Quantization, quantized_weight
+from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, WEIGHT_LEVELS, Narrowed, Quantization, quantized_weight
+from clipstep.export.targets.sensitivity import layer_sensitivities, layers_of
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
+from clipstep.runtime.errors import ClipstepError
 
 aten = torch.ops.aten
 MOVEMENT = frozenset(
@@ -26,7 +29,7 @@ MOVEMENT = frozenset(
 )
 """Operators whose result holds numbers of their operands, and constants."""
 SUMS = frozenset((aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar))
-KERNELS = frozenset((aten.conv2d.default, aten.linear.default))
+WEIGHTED = frozenset((aten.conv2d.default, aten.linear.default))
 """Operators whose second argument is their weight."""
 MATRIX_PRODUCTS = frozenset((aten.mm.default, aten.matmul.default))
 RATIOS = (2.0**-8, 2.0**7)
@@ -40,28 +43,68 @@ COMPUTED_WEIGHTS = "its weights are computed"
 INFINITE = "its values are not all finite"
 TOO_DIFFERENT = "the ranges of its values are too different"
 NOT_BETWEEN = "it moves values between operations in float32"
+KEPT = "rounding its layer would move the prediction most"
 
 
-def quantize(graph: fx.GraphModule, program: StepProgram) -> dict[fx.Node, str]:
+@dataclass(frozen=True)
+class Kernels:
+    """What an engine's kernels take in int8, and which of them are fast."""
+
+    limited: bool
+    """Whether they take only quantizations whose scales have certain ratios: `RATIOS` and `LARGEST_PRODUCT`."""
+    weight_levels: int = WEIGHT_LEVELS
+    """The largest integer of a weight."""
+    slower: Callable[[fx.GraphModule, Sequence[fx.Node]], Mapping[fx.Node, str]] = lambda *_: {}
+    """Returns those of the operations that can be computed in int8 which are faster in float32, each with the reason."""
+
+
+XNNPACK = Kernels(limited=True)
+
+
+def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNNPACK) -> Narrowed:
     """Write into the metadata of nodes that they are computed in int8, and with which quantizations.
 
     Args:
         graph: the step, lowered.
-        program: its initial states, and its sample frames and calibration videos, which are run as consecutive steps.
+        program: its initial states; its sample frames and calibration videos, which are run as consecutive steps; and how many layers stay in
+            float32, those which suffer most.
+        kernels: those of the engine that will run the graph.
 
-    Returns:
-        The operations that stay in float32, each with the reason.
+    Raises:
+        ClipstepError: no layer would be left.
     """
     ranges = _Ranges(graph)
     ranges.run_steps(program)
+    reasons = _chosen(graph, ranges, kernels, {})
+    computed = [node for node in graph.graph.nodes if node.meta.get(COMPUTED_IN) == torch.int8]
+    sensitivities = layer_sensitivities(graph, program, {node for node in computed if node.target not in MOVEMENT}, kernels.weight_levels)
+    if program.float32_layers:
+        if program.float32_layers >= len(sensitivities):
+            raise ClipstepError(
+                "no layer would be left for int8", got=f"--float32-layers {program.float32_layers}", expected=f"fewer than {len(sensitivities)}"
+            )
+        layers, kept = layers_of(graph), list(sensitivities)[: program.float32_layers]
+        wide = {node: KEPT for node in computed if layers[node] in kept and (node.target not in MOVEMENT or node.target in CLAMPS)}
+        reasons = _chosen(graph, ranges, kernels, wide)
+        sensitivities = {layer: share for layer, share in sensitivities.items() if layer not in kept}
+    return Narrowed(reasons, sensitivities)
+
+
+def _chosen(graph: fx.GraphModule, ranges: "_Ranges", kernels: Kernels, kept: Mapping[fx.Node, str]) -> dict[fx.Node, str]:
+    """Write into the metadata which nodes are computed in int8, all that can be but `kept`; return the others, each with the reason."""
+    for node in graph.graph.nodes:
+        for key in (COMPUTED_IN, QUANTIZATION):
+            node.meta.pop(key, None)
     nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
-    reasons = {node: reason for node in nodes if (reason := _refusal(graph, node, ranges.found)) is not None}
+    reasons = {node: reason for node in nodes if (reason := _refusal(graph, node, ranges.found)) is not None} | dict(kept)
+    reasons |= kernels.slower(graph, [node for node in nodes if node not in reasons])
     groups = _Groups((node for node in nodes if node.target in MOVEMENT and node not in reasons), ranges.found)
     for node in nodes:
         if node not in reasons:
-            for one in (node, *_operands(node)):
+            for one in (node, *operands_of(node)):
                 one.meta[QUANTIZATION] = groups.quantization(one)
-    reasons |= {node: TOO_DIFFERENT for node in nodes if node not in reasons and not _has_kernel(graph, node)}
+    if kernels.limited:
+        reasons |= {node: TOO_DIFFERENT for node in nodes if node not in reasons and not _is_within_limits(graph, node)}
     computed = {node for node in nodes if node not in reasons and node.target not in MOVEMENT}
     between = groups.touching(computed)
     reasons |= {node: NOT_BETWEEN for node in nodes if node not in reasons and node not in computed and node not in between}
@@ -71,12 +114,12 @@ def quantize(graph: fx.GraphModule, program: StepProgram) -> dict[fx.Node, str]:
     return reasons
 
 
-def _operands(node: fx.Node) -> list[fx.Node]:
+def operands_of(node: fx.Node) -> list[fx.Node]:
     """Return the operands of a node that are computed or given, but not constant."""
     return [source for source in node.all_input_nodes if source.op != "get_attr"]
 
 
-def _constants(graph: fx.GraphModule, values: Iterable[Any]) -> list[Tensor]:
+def constants_of(graph: fx.GraphModule, values: Iterable[Any]) -> list[Tensor]:
     """Return those of the operands of a node that are constant: tensors and numbers."""
     given = [getattr(graph, str(value.target)) if isinstance(value, fx.Node) and value.op == "get_attr" else value for value in values]
     return [torch.as_tensor(value, dtype=torch.float32) for value in given if isinstance(value, Tensor | int | float)]
@@ -84,28 +127,28 @@ def _constants(graph: fx.GraphModule, values: Iterable[Any]) -> list[Tensor]:
 
 def _refusal(graph: fx.GraphModule, node: fx.Node, ranges: Mapping[fx.Node, tuple[float, float]]) -> str | None:
     """Return why an operation cannot be computed in int8, as far as its operator and its operands tell."""
-    if node.target not in MOVEMENT | SUMS | KERNELS | MATRIX_PRODUCTS:
+    if node.target not in MOVEMENT | SUMS | WEIGHTED | MATRIX_PRODUCTS:
         return NOT_WRITTEN
-    if node.target in KERNELS and not _constants(graph, node.args[1:2]):
+    if node.target in WEIGHTED and not constants_of(graph, node.args[1:2]):
         return COMPUTED_WEIGHTS
-    if node.target in MATRIX_PRODUCTS and not any(constant.ndim == 2 for constant in _constants(graph, node.args[:2])):
-        return COMPUTED_WEIGHTS if not _constants(graph, node.args[:2]) else NOT_WRITTEN
-    if not all(one in ranges for one in (node, *_operands(node))):
+    if node.target in MATRIX_PRODUCTS and not any(constant.ndim == 2 for constant in constants_of(graph, node.args[:2])):
+        return COMPUTED_WEIGHTS if not constants_of(graph, node.args[:2]) else NOT_WRITTEN
+    if not all(one in ranges for one in (node, *operands_of(node))):
         return INFINITE
     return None
 
 
-def _has_kernel(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the quantizations of an operation are such that there is a kernel for them."""
+def _is_within_limits(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether XNNPACK has a kernel for the quantizations of an operation."""
     result: float = node.meta[QUANTIZATION].scale
-    scales: list[float] = [source.meta[QUANTIZATION].scale for source in _operands(node)]
-    constants = _constants(graph, node.args[:2])
+    scales: list[float] = [source.meta[QUANTIZATION].scale for source in operands_of(node)]
+    constants = constants_of(graph, node.args[:2])
     if node.target in SUMS:
         scales += [Quantization.of(constant).scale for constant in constants]
         return all(RATIOS[0] <= scale / result <= RATIOS[1] for scale in scales)
     if node.target in MOVEMENT:
         return True
-    channels = int(node.target in MATRIX_PRODUCTS and node.args[0] in _operands(node))  # The axis of the output channels in the constant.
+    channels = int(node.target in MATRIX_PRODUCTS and node.args[0] in operands_of(node))  # The axis of the output channels in the constant.
     return float(quantized_weight(constants[0], channels)[1].max()) * scales[0] / result < LARGEST_PRODUCT
 
 
@@ -117,7 +160,7 @@ class _Groups:
         self._ranges = ranges
         moving = set(moves)
         for node in moving:
-            for source in _operands(node):
+            for source in operands_of(node):
                 self._parents[self._root(source)] = self._root(node)
         self._members: dict[fx.Node, list[fx.Node]] = {}
         for node in list(self._parents):
@@ -142,7 +185,7 @@ class _Groups:
 
     def touching(self, nodes: Iterable[fx.Node]) -> set[fx.Node]:
         """Return the values of all groups that some of the nodes compute or use."""
-        roots = {self._root(one) for node in nodes for one in (node, *_operands(node)) if one in self._parents}
+        roots = {self._root(one) for node in nodes for one in (node, *operands_of(node)) if one in self._parents}
         return {member for root in roots for member in self._members[root]}
 
 

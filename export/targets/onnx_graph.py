@@ -9,6 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from clipstep.export.targets.quantization import LOWEST, Quantization
 from clipstep.export.unsupported import Unsupported
 
 TYPES = {
@@ -16,10 +17,16 @@ TYPES = {
     torch.float64: TensorProto.DOUBLE,
     torch.float16: TensorProto.FLOAT16,
     torch.uint8: TensorProto.UINT8,
+    torch.int8: TensorProto.INT8,
     torch.int32: TensorProto.INT32,
     torch.int64: TensorProto.INT64,
     torch.bool: TensorProto.BOOL,
 }
+
+
+def unsigned(integers: Tensor) -> Tensor:
+    """Return integers of int8 as those of uint8 that stand for the same numbers."""
+    return (integers.to(torch.int16) - LOWEST).to(torch.uint8)
 
 
 class OnnxGraph:
@@ -36,6 +43,11 @@ class OnnxGraph:
         """For each reshape: the value that is reshaped."""
         self.transposed: dict[str, tuple[str, list[int]]] = {}
         """For each transposition: the value that is transposed, and which of its axes each axis is."""
+        self.integers: dict[str, Quantization] = {}
+        """For each value that is held as uint8: what its integers stand for."""
+        self.joined: dict[str, tuple[list[str], Tensor]] = {}
+        """For each concatenation along the first axis of values and a constant after them: the values, and the constant."""
+        self._converted: dict[tuple[str, Quantization | None], str] = {}
 
     def add(self, operation: str, *inputs: str, **attributes: Any) -> str:
         """Add a node and return the name of its result. The node has that name too: onnxruntime 1.21 and older fuse nodes without names wrongly."""
@@ -71,6 +83,31 @@ class OnnxGraph:
         if isinstance(value, str):
             return value
         return self.constant(value if isinstance(value, Tensor) else torch.tensor(value, dtype=kind or torch.float32))
+
+    def quantized(self, value: str, quantization: Quantization) -> str:
+        """Return a value as uint8, converted if it is not held so."""
+        if self.integers.get(value) == quantization:
+            return value
+        if (value, quantization) not in self._converted:
+            made = self.held(self.add("QuantizeLinear", self.dequantized(value), *self._parameters(quantization)), quantization)
+            self._converted[value, quantization] = made
+        return self._converted[value, quantization]
+
+    def dequantized(self, value: str) -> str:
+        """Return a value as float32, converted if it is held as uint8."""
+        if value not in self.integers:
+            return value
+        if (value, None) not in self._converted:
+            self._converted[value, None] = self.add("DequantizeLinear", value, *self._parameters(self.integers[value]))
+        return self._converted[value, None]
+
+    def held(self, value: str, quantization: Quantization) -> str:
+        """Note what the integers of a value of uint8 stand for, and return its name."""
+        self.integers[value] = quantization
+        return value
+
+    def _parameters(self, quantization: Quantization) -> tuple[str, str]:
+        return self.constant(quantization.scale), self.constant(unsigned(torch.tensor(quantization.zero_point)))
 
     def cast(self, value: str, kind: torch.dtype) -> str:
         """Convert a value to another type.

@@ -1,5 +1,6 @@
 """Writes ONNX files: operator by operator or, where an operator is not written here, by torch.onnx."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import onnx
@@ -7,9 +8,13 @@ import torch
 from torch import fx, nn
 
 from clipstep.export.step import StepProgram
-from clipstep.export.targets.common import converting, names_of_values
+from clipstep.export.targets.common import converting, counted_reasons, most_sensitive, names_of_values
+from clipstep.export.targets.int8 import quantize
 from clipstep.export.targets.onnx import OPSETS
-from clipstep.export.targets.onnx_operations import OPERATORS, onnx_model
+from clipstep.export.targets.onnx_kernels import KERNELS
+from clipstep.export.targets.onnx_model import onnx_model
+from clipstep.export.targets.onnx_operations import OPERATORS
+from clipstep.export.targets.quantization import Narrowed
 from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.artifact_io import METADATA
 from clipstep.runtime.bundle.manifest import Placement, Requires
@@ -31,21 +36,32 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     `format_version` is ONNX's operator set.
 
     Raises:
-        ClipstepError: the network has an operator that is left to torch.onnx, which does not write that operator set.
+        ClipstepError: the network has an operator that is left to torch.onnx, which does not write that operator set, or the precision is int8.
     """
     opset = format_version or OPSETS[-1]
+    narrowed = Narrowed({})
     try:
         if not isinstance(graph, fx.GraphModule):
             raise Unsupported("a network as it was trained")
+        if precision == "int8":
+            graph = fx.GraphModule(graph, deepcopy(graph.graph))  # Its metadata are written to.
+            narrowed = quantize(graph, program, KERNELS)
         model = onnx_model(graph, program.input_names, program.output_names, opset)
     except Unsupported as reason:
+        if precision == "int8":
+            raise ClipstepError("only what clipstep writes itself can be in int8", got=str(reason), fix="export it in float32") from reason
         with converting("torch.onnx", reason):
             model = to_onnx(graph, program, opset)
             onnx.checker.check_model(model, full_check=True)
     model.metadata_props.add(key=METADATA, value=metadata)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
-    return Placement(delegated={"CPUExecutionProvider": len(model.graph.node)}, not_delegated=())
+    return Placement(
+        delegated={"CPUExecutionProvider": len(model.graph.node)},
+        not_delegated=(),
+        in_float32=counted_reasons({node: reason for node, reason in narrowed.in_float32.items() if node.meta["val"].dtype == torch.float32}),
+        sensitive_layers=most_sensitive(narrowed.sensitivities),
+    )
 
 
 def requires(path: Path, precision: str) -> Requires:

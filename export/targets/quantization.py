@@ -1,9 +1,10 @@
-"""How numbers are held as integers of 8 bits."""
+"""What is computed in a lower precision, and how numbers are held as integers of 8 bits."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 COMPUTED_IN = "computed_in"
 """The key in the metadata of nodes that are not computed in float32: `torch.float16` or `torch.int8`."""
@@ -13,6 +14,16 @@ LOWEST, HIGHEST = -128, 127
 """The numbers that int8 holds."""
 WEIGHT_LEVELS = 127
 """Weights are symmetric: of -127 to 127."""
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """What of a graph stays in float32 where the rest is computed in a lower precision."""
+
+    in_float32: Mapping[fx.Node, str]
+    """The operations that stay, each with the reason."""
+    sensitivities: Mapping[str, float] = field(default_factory=dict)
+    """For int8, what `clipstep.export.targets.sensitivity.layer_sensitivities` returns of the layers that are computed in it."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +59,10 @@ class Quantization:
         return (integers.to(torch.float32) - self.zero_point) * self.scale
 
 
-def quantized_weight(weight: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Return a weight as symmetric integers of int8, and the scale of each entry of `axis`, its output channels; that of a channel of zeros is 1."""
+def quantized_weight(weight: Tensor, axis: int, levels: int = WEIGHT_LEVELS) -> tuple[Tensor, Tensor]:
+    """Return a weight as symmetric integers of int8, up to `levels`, and the scale of each entry of `axis`, its output channels; that of a channel of
+    zeros is 1."""
     largest = weight.detach().abs().amax([other for other in range(weight.ndim) if other != axis])
-    scales = torch.where(largest > 0, largest / WEIGHT_LEVELS, torch.ones_like(largest))
+    scales = torch.where(largest > 0, largest / levels, torch.ones_like(largest))
     along = [-1 if place == axis else 1 for place in range(weight.ndim)]
     return torch.round(weight.detach() / scales.reshape(along)).to(torch.int8), scales

@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 from clipstep.export.lowering.lower import lower_graph, simplified
 from clipstep.export.targets import onnx
-from clipstep.export.targets.onnx_operations import onnx_model
+from clipstep.export.targets.onnx_model import onnx_model
 
 STEM, MIDDLE = (3, 5), (24, 32)
 """Input and output channels of a first convolution, and of one in the middle of a network."""

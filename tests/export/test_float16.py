@@ -31,7 +31,13 @@ def traced(function: Callable[..., Any], *inputs: Tensor) -> fx.GraphModule:
 def program(subclips: Tensor, *states: Tensor) -> Any:
     named = {f"state_{i}": state for i, state in enumerate(states)}
     return SimpleNamespace(
-        inputs=(subclips[0], *states), frames=subclips[0], states=named, sample=subclips, subclips=lambda sample: sample, calibration=()
+        inputs=(subclips[0], *states),
+        frames=subclips[0],
+        states=named,
+        sample=subclips,
+        subclips=lambda sample: sample,
+        calibration=(),
+        float32_layers=0,
     )
 
 

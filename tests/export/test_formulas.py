@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from clipstep.export.lowering.lower import lower
 from clipstep.export.mlprogram import MlProgram
 from clipstep.export.targets import coreml, coreml_writer, executorch, executorch_writer, onnx
-from clipstep.export.targets.onnx_operations import onnx_model
+from clipstep.export.targets.onnx_model import onnx_model
 
 NEAR_ZERO = [0.0, 1e-7, -1e-7, 1e-4, -1e-4, 3e-3, -3e-3, 0.1, -0.1, 0.45, -0.45]
 ANY = [*NEAR_ZERO, 0.9, -0.9, 1.0, -1.0, 3.0, -3.0, 9.0, -9.0, 20.0, -20.0]

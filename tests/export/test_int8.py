@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from clipstep.export import export
 from clipstep.export.options import ExportOptions
 from clipstep.export.targets import executorch_writer
-from clipstep.export.targets.int8 import COMPUTED_WEIGHTS, INFINITE, NOT_BETWEEN, NOT_WRITTEN, TOO_DIFFERENT, quantize
+from clipstep.export.targets.int8 import COMPUTED_WEIGHTS, INFINITE, KEPT, NOT_BETWEEN, NOT_WRITTEN, TOO_DIFFERENT, quantize
 from clipstep.export.targets.quantization import QUANTIZATION, Quantization, quantized_weight
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, ParityError, StepModel
@@ -225,6 +225,64 @@ class Uneven(Small):
         self.second.weight.data[:, 0] /= 1000
 
 
+def test_the_sensitivity_of_a_layer_is_what_its_own_rounding_moves() -> None:
+    """Of a network without anything curved, the first order is exact: the margin is computed again with rounded weights of one product, and a rounded
+    result of the last one. That of the first one would be rounded for the second one in any case."""
+    weights = {"linear": torch.linspace(-1, 2, 12).reshape(4, 3), "mm": torch.linspace(-2, 1.1, 8).reshape(4, 2)}
+
+    def margin(x: Tensor, rounded: str = "") -> float:
+        for name, weight in weights.items():
+            product = F.linear if name == "linear" else torch.mm
+            y = product(x, weight)
+            if name == rounded:
+                integers, scales = quantized_weight(weight, int(name == "mm"))
+                y = product(x, integers * (scales[:, None] if name == "linear" else scales))
+                if name == "mm":
+                    quantization = Quantization.of(product(x, weight))
+                    y = quantization.numbers(quantization.integers(y))
+            x = y
+        largest = x.flatten().topk(2).values
+        return float(largest[0] - largest[1])
+
+    x = torch.tensor([[0.31, -0.72, 1.0]])
+    graph = traced(lambda x: torch.mm(F.linear(x, weights["linear"]), weights["mm"]), x)
+    found = quantize(graph, program(x[None])).sensitivities
+    moved = {name: abs(margin(x, name) - margin(x)) for name in weights}
+    expected = {f"aten.{name}.default": change / sum(moved.values()) for name, change in moved.items()}
+    assert found == pytest.approx(expected, rel=1e-3) and list(found) == sorted(expected, key=lambda name: -expected[name])
+
+
+def error_of_margin(bundle: Bundle, engine: str) -> float:
+    """The mean error of the difference of the two largest logits, on the golden steps."""
+    golden = GoldenSteps.of(bundle)
+    with StepModel.load(bundle, engine, precision="int8") as model:
+        states, errors = model.initial_states(), []
+        for step, expected in enumerate(golden.logits):
+            logits, states = model.step(golden.subclips[step % len(golden.subclips)], states)
+            second, first = np.argsort(expected.ravel())[-2:]
+            errors.append(abs(np.diff(logits.ravel()[[second, first]]) - np.diff(expected.ravel()[[second, first]])))
+    return float(np.mean(errors))
+
+
+@pytest.mark.parametrize(("target", "engine"), [("executorch", "executorch"), ("onnx", "onnxruntime")])
+def test_the_most_sensitive_layer_stays_in_float32(target: str, engine: str, tmp_path: Path) -> None:
+    """Weights of a channel that is always 0 are so large that nothing is left of the others in that layer."""
+    network = Small()
+    with torch.no_grad():
+        network.first.weight[0], network.first.bias[0], network.second.weight[:, 0] = 0, 0, 10
+    whole, mixed = (exported(tmp_path / f"{n}.clipstep", network, targets=[target], precisions=["int8"], float32_layers=n) for n in (0, 1))
+    before, after = (bundle.manifest.artifacts[0].placement for bundle in (whole, mixed))
+    first, *others = before.sensitive_layers
+    assert first.layer == "second" and first.share > 0.8 and after.sensitive_layers == tuple(others)
+    assert KEPT not in {one.reason for one in before.in_float32} and KEPT in {one.reason for one in after.in_float32}
+    assert error_of_margin(mixed, engine) < 0.3 * error_of_margin(whole, engine)
+
+
+def test_a_layer_is_left_for_int8(tmp_path: Path) -> None:
+    with pytest.raises(ClipstepError, match="no layer would be left for int8; got --float32-layers 99; expected fewer than"):
+        exported(tmp_path / "x.clipstep", precisions=["int8"], float32_layers=99)
+
+
 def test_an_artifact_that_is_too_far_off_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"step-int8\.pte: .* is off at step \d+; got an error of .*; 256 numbers are too few"):
         exported(tmp_path / "x.clipstep", Uneven(), precisions=["int8"])
@@ -234,9 +292,11 @@ def test_an_artifact_that_is_too_far_off_is_refused(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "other targets": (
         {"precisions": ("int8",)},
-        r"onnx is not written in int8: clipstep writes int8 for ExecuTorch alone; .* --precision executorch=int8",
+        r"coreml is not written in int8: clipstep writes int8 for ONNX and ExecuTorch alone; .* --precision onnx=int8 --precision executorch=int8",
     ),
     "no int8": ({"calibration": ("x.mp4",)}, "--calibrate is for artifacts of int8; got none of them; add --precision executorch=int8"),
+    "layers without int8": ({"float32_layers": 2}, "--float32-layers is for artifacts of int8; got none of them; add --precision executorch=int8"),
+    "a negative number of layers": ({"precisions": ("executorch=int8",), "float32_layers": -1}, "--float32-layers is a number of layers; got -1"),
     "a single path": ({"precisions": ("executorch=int8",), "calibration": "x.mp4"}, "calibration is a list of videos; got 'x.mp4'"),
 }
 

@@ -18,7 +18,7 @@ from clipstep.export.lowering.lower import LoweringError, lower
 from clipstep.export.mlprogram import MlProgram
 from clipstep.export.targets import coreml_writer, executorch, executorch_writer, onnx
 from clipstep.export.targets.executorch_kernels import PRODUCTS
-from clipstep.export.targets.onnx_operations import onnx_model
+from clipstep.export.targets.onnx_model import onnx_model
 
 
 @pytest.mark.parametrize("target", ["onnx", "executorch"])

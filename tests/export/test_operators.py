@@ -17,7 +17,7 @@ from clipstep.export import export
 from clipstep.export.targets import TARGETS, operators
 from clipstep.export.targets.coreml_operations import ml_program
 from clipstep.export.targets.executorch_writer import prepared
-from clipstep.export.targets.onnx_operations import onnx_model
+from clipstep.export.targets.onnx_model import onnx_model
 from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.command_line.streams import quiet
 from clipstep.runtime.errors import ClipstepError

@@ -23,7 +23,7 @@ from clipstep.export.lowering.passes import (
     sink_channel_shuffles,
 )
 from clipstep.export.targets import onnx
-from clipstep.export.targets.onnx_operations import onnx_model
+from clipstep.export.targets.onnx_model import onnx_model
 
 aten = torch.ops.aten
 NORM = aten._native_batch_norm_legit_no_training.default

@@ -18,7 +18,7 @@ from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.targets.coreml import COREML
 from clipstep.export.targets.onnx import OPSETS, PROFILE
-from clipstep.export.targets.onnx_operations import onnx_model
+from clipstep.export.targets.onnx_model import onnx_model
 from clipstep.runtime import Bundle, ClipstepError, StepModel, check_golden
 from clipstep.runtime.bundle.manifest import Requires
 from clipstep.runtime.golden import GoldenSteps

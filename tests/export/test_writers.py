@@ -22,7 +22,7 @@ from clipstep.export.lowering.passes import fold_constants
 from clipstep.export.mlprogram import MlProgram
 from clipstep.export.targets import coreml, coreml_writer, executorch, executorch_writer
 from clipstep.export.targets import onnx as onnx_target
-from clipstep.export.targets.onnx_operations import onnx_model
+from clipstep.export.targets.onnx_model import onnx_model
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.export.unsupported import Unsupported
 

@@ -49,6 +49,15 @@ class NotDelegated(Model):
     reason: str
 
 
+class SensitiveLayer(Model):
+    """A layer whose rounding to int8 moves the prediction."""
+
+    layer: str
+    """The path of its module in the network, or the operator if it is in none."""
+    share: Annotated[float, Field(ge=0, le=1)]
+    """Its share of what the rounding of all layers moves on the sample frames, estimated to first order."""
+
+
 class Placement(Model):
     """Which delegates run the nodes of an artifact's graph."""
 
@@ -59,7 +68,9 @@ class Placement(Model):
     reasons: tuple[NotDelegated, ...] = ()
     """Why no delegate runs them. An engine may run several nodes for one operator of the lowered graph. Empty if it is not known."""
     in_float32: tuple[NotDelegated, ...] = ()
-    """The operators inside of delegates that a float16 artifact computes in float32, and why. Empty for artifacts of float32."""
+    """The operators inside of delegates that an artifact of lower precision computes in float32, and why. Empty for artifacts of float32."""
+    sensitive_layers: tuple[SensitiveLayer, ...] = ()
+    """Up to ten layers that an int8 artifact computes in int8, those first whose rounding moves the prediction most."""
 
     def summary(self) -> str:
         """Return the number of nodes in each delegate call, what is outside of them or in float32, and why, in a few words."""

@@ -143,13 +143,18 @@ data class Interface(
     }
 }
 
-/** An operator of the lowered graph that no delegate runs, or that a float16 artifact computes in float32, for [reason], and how often. */
+/** A layer whose rounding to int8 moves the prediction, and its [share] of what the rounding of all layers moves. */
+@Serializable
+data class SensitiveLayer(val layer: String, val share: Double)
+
+/** An operator of the lowered graph that no delegate runs, or that an artifact of lower precision computes in float32, for [reason], and how often. */
 @Serializable
 data class NotDelegated(val operator: String, val count: Int, val reason: String)
 
 /**
  * Which delegate runs an artifact's nodes: their number by delegate call, the names of those that no delegate takes, and why. [reasons] is empty if it
- * is not known. [inFloat32] are the operators that a float16 artifact computes in float32, and why.
+ * is not known. [inFloat32] are the operators that an artifact of lower precision computes in float32, and why; [sensitiveLayers] are those layers in
+ * int8 whose rounding moves the prediction most.
  */
 @Serializable
 data class Placement(
@@ -157,6 +162,7 @@ data class Placement(
     @SerialName("not_delegated") val notDelegated: List<String>,
     val reasons: List<NotDelegated> = emptyList(),
     @SerialName("in_float32") val inFloat32: List<NotDelegated> = emptyList(),
+    @SerialName("sensitive_layers") val sensitiveLayers: List<SensitiveLayer> = emptyList(),
 )
 
 /** The errors of an artifact against its reference over the golden steps, and the bound they had to stay within. */
