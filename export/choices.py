@@ -3,17 +3,15 @@
 Importing this module does not import PyTorch, so that `--help` is fast.
 """
 
-from typing import get_args
-
 from clipstep.export.targets import TARGETS as _TARGETS
 from clipstep.export.targets.target import ANY
-from clipstep.runtime.precision import Precision
+from clipstep.runtime.precision import PRECISIONS as _PRECISIONS
 
 TARGETS = tuple(_TARGETS)
 FORMS = ("auto", *dict.fromkeys(form for target in _TARGETS.values() for form in target.forms))
 PLATFORMS = (ANY, *dict.fromkeys(platform for target in _TARGETS.values() for platform in target.platforms))
 INPUT_DTYPES = ("auto", *dict.fromkeys(dtype for target in _TARGETS.values() for dtype in target.input_dtypes))
-PRECISIONS = tuple(one for one in get_args(Precision) if any(one in target.precisions for target in _TARGETS.values()))
+PRECISIONS = tuple(one for one in _PRECISIONS if any(one in target.precisions for target in _TARGETS.values()))
 OUTPUT_KINDS = ("logits", "probabilities", "multilabel")
 ADAPTERS = {
     "pathways": ("pathways:ALPHA", "a list of every ALPHA-th frame and of all frames, as SlowFast does"),

@@ -25,7 +25,8 @@ VARIANTS = {
     "no-winograd": replace(PROFILE, winograd=False),
 }
 """The engine profiles that `--tune` measures. The home network takes 137.9 M ARM64 instructions with `channel-major`, 160.8 M with `batched`,
-159.5 M with `per-frame`, and 271.4 M in the form `3d`, which is not lowered."""
+159.5 M with `per-frame`, and 271.4 M in the form `3d`, which is not lowered. In int8 `no-winograd` is the default, whose
+convolutions add up more products each."""
 OPSETS = range(13, 21)
 """The ONNX operator sets that a file can be written in."""
 
