@@ -36,18 +36,27 @@ class Configuration(_Model):
     spinning: bool = False
     """Whether the engine's threads wait busily between steps."""
 
+    providers: tuple[str, ...] | None = None
+    """onnxruntime's execution providers on a phone, in their order; None for other engines, on a computer, and in records of earlier versions."""
+
     video: str | None = None
     """The video whose whole stream is measured, from decoding to prediction; None for steps on the golden frames."""
 
     @property
     def is_artifact(self) -> bool:
         """Whether it is an artifact of a bundle."""
-        return self.file is not None and self.name in (self.file, f"{self.file}{SPINNING}", f"{self.file}{WHOLE_STREAM}")
+        name = f"{self.file}{self._others}"
+        return self.file is not None and self.name in (name, f"{name}{SPINNING}", f"{name}{WHOLE_STREAM}")
 
     @property
     def is_plain(self) -> bool:
         """Whether it is an artifact's steps alone, as clipstep loads it."""
-        return self.is_artifact and not self.spinning and self.video is None
+        return self.is_artifact and not self.spinning and not self._others and self.video is None
+
+    @property
+    def _others(self) -> str:
+        """What the name has after the file if other providers than the CPU's alone run it."""
+        return "" if self.providers is None or self.providers == ("cpu",) else f", on {' and '.join(self.providers)}"
 
 
 class Device(_Model):

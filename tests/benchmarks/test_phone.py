@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clipstep.benchmarks.phone import FOLDER
+from clipstep.benchmarks.records import Configuration
 from clipstep.benchmarks.report import read_records
 
 Call = Callable[..., tuple[int, str, str]]
@@ -61,6 +62,7 @@ RECORD: dict[str, Any] = {
         "threads": 2,
         "file": "step.onnx",
         "spinning": False,
+        "providers": ["cpu"],
     },
     "cold_start": {"load_s": 0.2, "first_step_ms": 31.0, "threads_used": 2, "largest_error": 1e-6},
     "device": {"cpu_model": "Maker Chip", "cores": 8, "os": "Android 15 (SDK 35)", "machine": "aarch64"},
@@ -140,6 +142,14 @@ def test_records_are_pulled_shown_and_appended(phone: Callable[..., Path], tmp_p
     )
     assert ["-s", "ABC", "exec-out", f"cat {FOLDER}/{name}.jsonl"] in calls
     assert list((tmp_path / "records").iterdir()) == []  # Nothing stays on the phone.
+
+
+def test_an_artifact_with_other_providers_is_told_from_the_artifact_as_it_is_loaded() -> None:
+    plain = Configuration.model_validate(RECORD["configuration"])
+    other = plain.model_copy(update={"name": "step.onnx, on xnnpack and cpu", "providers": ("xnnpack", "cpu")})
+    spinning = other.model_copy(update={"name": "step.onnx, on xnnpack and cpu, spinning threads", "spinning": True})
+    assert [(each.is_artifact, each.is_plain) for each in (plain, other, spinning)] == [(True, True), (True, False), (True, False)]
+    assert not plain.model_copy(update={"name": other.name}).is_artifact
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ KOTLIN = Path(__file__).parents[2] / "runtime/kotlin/src/main/kotlin/clipstep/ru
 def test_the_kotlin_runtime_knows_every_key(name: str) -> None:
     """It refuses keys that it does not know, so that one that only Python has would close every new bundle to it."""
     keys = (SCHEMA if name == "Manifest" else SCHEMA["$defs"][name])["properties"]
-    start = re.search(rf"^data class {name}\(", text := KOTLIN.read_text(encoding="utf-8"), re.M)
+    start = re.search(rf"^public data class {name}\(", text := KOTLIN.read_text(encoding="utf-8"), re.M)
     assert start is not None
     fields = text[start.end() : re.compile(r"\)( : \w+)?( \{|$)", re.M).search(text, start.end()).start()]  # type: ignore[union-attr]
     known = {serial or plain for serial, plain in re.findall(r'(?:@SerialName\("(\w+)"\) )?(?:override )?val (\w+):', fields)}

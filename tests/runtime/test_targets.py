@@ -21,18 +21,18 @@ def test_the_manifest_and_its_schema_take_them() -> None:
 
 
 def test_the_kotlin_runtime_knows_them() -> None:
-    names = re.search(r"^val TARGETS: List<String> = listOf\((.*)\)$", (KOTLIN / "Manifest.kt").read_text(encoding="utf-8"), re.M)
+    names = re.search(r"^public val TARGETS: List<String> = listOf\((.*)\)$", (KOTLIN / "Manifest.kt").read_text(encoding="utf-8"), re.M)
     assert names is not None and re.findall(r'"(\w+)"', names[1]) == list(TARGETS)
 
 
 def test_the_kotlin_runtime_knows_the_precisions() -> None:
-    names = re.search(r"^val PRECISIONS: List<String> = listOf\((.*)\)$", (KOTLIN / "Manifest.kt").read_text(encoding="utf-8"), re.M)
+    names = re.search(r"^public val PRECISIONS: List<String> = listOf\((.*)\)$", (KOTLIN / "Manifest.kt").read_text(encoding="utf-8"), re.M)
     assert names is not None and tuple(re.findall(r'"(\w+)"', names[1])) == PRECISIONS
 
 
 def test_the_engines_of_both_runtimes_are_for_some_of_them() -> None:
     assert {info.target for info in ENGINES.values()} == set(targets_for("python"))
-    kotlin = dict(re.findall(r'^    "(\w+)" to EngineInfo\("(\w+)"', (KOTLIN / "Engines.kt").read_text(encoding="utf-8"), re.M))
+    kotlin = dict(re.findall(r'\bEngine\("(\w+)", "(\w+)"', (KOTLIN / "Engines.kt").read_text(encoding="utf-8")))
     assert set(kotlin.values()) == set(targets_for("android"))
     assert kotlin == {name: info.target for name, info in ENGINES.items()}
 

@@ -13,7 +13,7 @@ import android.view.WindowManager
 import android.widget.Button
 import android.widget.TextView
 import clipstep.runtime.ClipstepException
-import clipstep.runtime.engineInfo
+import clipstep.runtime.Engine
 import java.io.File
 import java.io.IOException
 
@@ -22,7 +22,7 @@ import java.io.IOException
  * screen, or by adb with:
  *
  * `am start -n clipstep.demo/.BenchActivity --es out NAME [--es bundle NAME] [--es engines A,B] [--es threads 1,2] [--ei rounds N]
- * [--ei steps N] [--ei warmup N]`
+ * [--ei steps N] [--ei warmup N] [--es providers xnnpack,cpu] [--ez spinning true]`
  */
 class BenchActivity : Activity(), Benchmark.Listener {
     private val main = Handler(Looper.getMainLooper())
@@ -96,9 +96,12 @@ class BenchActivity : Activity(), Benchmark.Listener {
 
     private fun plan(intent: Intent): Plan {
         val opened = clipstep.runtime.Bundle.open(bundle(intent.getStringExtra("bundle") ?: (application as DemoApplication).notes.bundle))
-        val engines = intent.getStringExtra("engines")?.split(",")?.onEach { opened.artifact(engineInfo(it).target) } ?: enginesFor(opened)
-        return Plan(opened, engines, counts(intent), number(intent, "rounds", 5), number(intent, "steps", 20), number(intent, "warmup", 5))
+        val engines = intent.getStringExtra("engines")?.split(",")?.onEach { opened.artifact(Engine.named(it).target) } ?: enginesFor(opened)
+        return Plan(opened, engines, counts(intent), number(intent, "rounds", 5), number(intent, "steps", 20), number(intent, "warmup", 5), settings(intent))
     }
+
+    private fun settings(intent: Intent): Settings =
+        Settings(intent.getStringExtra("providers")?.split(",") ?: Settings().providers, intent.getBooleanExtra("spinning", false)).also { it.engine() }
 
     private fun bundle(name: String?): File {
         val store = BundleStore(this).apply { unpack() }

@@ -5,9 +5,12 @@ import java.io.File
 import kotlinx.serialization.json.Json
 
 /** What to measure: in each of [rounds], every engine with every thread count runs [steps] steps after [warmUp] warm-up steps. */
-data class Plan(val bundle: Bundle, val engines: List<String>, val threads: List<Int>, val rounds: Int, val steps: Int, val warmUp: Int) {
+data class Plan(
+    val bundle: Bundle, val engines: List<String>, val threads: List<Int>, val rounds: Int, val steps: Int, val warmUp: Int,
+    val settings: Settings = Settings(),
+) {
     /** The tasks of one round. */
-    val tasks: List<Task> get() = threads.flatMap { count -> engines.map { Task(bundle.path.path, bundle.manifestSha256, it, count, warmUp, steps) } }
+    val tasks: List<Task> get() = threads.flatMap { count -> engines.map { Task(bundle.path.path, bundle.manifestSha256, it, count, warmUp, steps, settings) } }
 }
 
 /** Runs a plan task by task, and then gives the records to its listener. Used on the main thread. */

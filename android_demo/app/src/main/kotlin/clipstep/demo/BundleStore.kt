@@ -7,6 +7,7 @@ import android.system.ErrnoException
 import android.system.OsConstants
 import clipstep.runtime.Bundle
 import clipstep.runtime.ClipstepException
+import clipstep.runtime.Engine
 import clipstep.runtime.sha256
 import clipstep.runtime.treeSha256
 import clipstep.runtime.treeSize
@@ -20,8 +21,10 @@ private const val ZIP = ".zip"
 private const val OLD = ".old"
 private const val MANIFEST = "manifest.json"
 
+private const val LARGEST_MANIFEST = 16 shl 20
+
 /** A bundle on this phone: its file, size in bytes, when it was kept, in milliseconds since 1970, and how many classes it has, or what is wrong with it. */
-internal class StoredBundle(val file: File, val bytes: Long, val keptMs: Long, val classes: Int?, val problem: String?)
+internal class StoredBundle(val file: File, val bytes: Long, val keptMs: Long, val classes: Int?, val problem: ClipstepException?)
 
 /**
  * The bundles on this phone: those that came with the app and those that the user opened. A bundle is written beside the one of its name, and
@@ -41,8 +44,12 @@ class BundleStore(private val context: Context) {
     /** Opens every bundle, and says what a list of them shows. */
     internal fun list(): List<StoredBundle> = synchronized(TURN) {
         bundles().map { file ->
-            val opened = runCatching { Bundle.open(file).manifest.labels.size }
-            StoredBundle(file, treeSize(file), file.lastModified(), opened.getOrNull(), opened.exceptionOrNull()?.let { inWords(it.message.orEmpty()) })
+            val (classes, problem) = try {
+                Bundle.open(file).manifest.labels.size to null
+            } catch (error: ClipstepException) {
+                null to error
+            }
+            StoredBundle(file, treeSize(file), file.lastModified(), classes, problem)
         }
     }
 
@@ -69,7 +76,7 @@ class BundleStore(private val context: Context) {
         val before = unpacked.getString(name, null)
         if (shipped == before?.substringBefore(' ')) return
         if (before != null && (!target.exists() || manifestSha256(target) != before.substringAfter(' '))) return
-        if (asset == name) keep(name, {}) { part -> copyAsset(context.assets, asset, part) } else unpack(name, {}) { context.assets.open(asset) }
+        if (asset == name) keep(name, {}) { part -> copyAsset(context.assets, asset, part) } else unpack(name, 0, Transfer(folder) {}, {}) { context.assets.open(asset) }
         unpacked.edit().putString(name, "$shipped ${manifestSha256(target)}").apply()
     }
 
@@ -79,26 +86,52 @@ class BundleStore(private val context: Context) {
         folder.listFiles { file -> file.name.endsWith(PART) || file.name.endsWith(OLD) }.orEmpty().forEach { it.deleteRecursively() }
     }
 
-    /** Copies the bundle folder [tree], which was chosen in the file picker. It is kept if it is whole and [prove], which is given the copy, throws nothing. */
-    fun import(tree: Uri, prove: (File) -> Unit): File = synchronized(TURN) {
+    /** Returns a transfer to this phone; [told] is told how far it is. */
+    fun transfer(told: (Int?) -> Unit) = Transfer(folder, told)
+
+    /**
+     * Copies the bundle folder [tree], which was chosen in the file picker: the files that its manifest names and an engine of this app needs, up to the
+     * sizes that it says. It is kept if they are whole and [prove], which is given the copy, throws nothing.
+     */
+    fun import(tree: Uri, transfer: Transfer, prove: (File) -> Unit): File = synchronized(TURN) {
         val documents = Documents(context.contentResolver, tree)
-        keep(named(documents.name()), prove) { part -> documents.copyTo(part) }
+        val name = named(documents.name())
+        keep(name, prove) { part -> copy(documents, name, part, transfer) }
     }
 
-    /** Copies the pack [document], which was chosen in the file picker, on the same conditions. */
-    fun importPack(document: Uri, prove: (File) -> Unit): File = synchronized(TURN) {
-        val resolver = context.contentResolver
-        unpack(named(nameOf(resolver, document)), prove) { resolver.openInputStream(document) ?: throw IOException("it cannot be opened") }
+    private fun copy(documents: Documents, name: String, part: File, transfer: Transfer) {
+        val manifest = File(part, MANIFEST)
+        documents.open(MANIFEST)?.use { it.writeTo(manifest, LARGEST_MANIFEST + 1L) } ?: return // Which says that it is no bundle.
+        val files = Bundle.wanted(Bundle.manifest(manifest.readBytes(), name), targets(), name)
+        val total = files.sumOf { it.sizeBytes }
+        var done = 0L
+        transfer.at(0, total)
+        for (file in files) {
+            // One byte more than it should have shows that it is another file.
+            documents.open(file.file)?.use { input -> input.writeTo(File(part, file.file), file.sizeBytes + 1) { transfer.at(done + it, total) } }
+            done += file.sizeBytes
+        }
     }
+
+    /** Copies the pack [document], which was chosen in the file picker or came from another app, on the same conditions. */
+    fun importPack(document: Uri, transfer: Transfer, prove: (File) -> Unit): File = synchronized(TURN) {
+        val resolver = context.contentResolver
+        val given = given(resolver, document)
+        unpack(named(given.name), given.bytes, transfer, prove) { resolver.openInputStream(document) ?: throw IOException("it cannot be opened") }
+    }
+
+    /** The targets that the engines in this app run. */
+    private fun targets() = Engine.all.filter { it.isPresent }.map { it.target }
 
     private fun named(given: String) = given.removeSuffix(ZIP).removeSuffix(SUFFIX).replace(Regex("[^A-Za-z0-9._-]"), "_") + SUFFIX
 
-    /** Copies the pack first, because its provider's stream can be read only once. */
-    private fun unpack(name: String, prove: (File) -> Unit, open: () -> InputStream): File {
+    /** Copies the pack first, because its app's stream can be read only once. It has [bytes] bytes, or 0 if that is not known. */
+    private fun unpack(name: String, bytes: Long, transfer: Transfer, prove: (File) -> Unit, open: () -> InputStream): File {
         val pack = File(folder, name + ZIP + PART)
         try {
-            open().use { it.writeTo(pack) }
-            return keep(name, prove) { part -> Bundle.unpack(pack, part) }
+            transfer.needs(2 * bytes) // For the pack and for what is in it.
+            open().use { input -> input.writeTo(pack) { transfer.at(it, bytes) } }
+            return keep(name, prove) { part -> Bundle.unpack(pack, part, targets(), transfer) }
         } finally {
             pack.delete()
         }
@@ -145,9 +178,4 @@ private fun manifestSha256(bundle: File): String? = File(bundle, MANIFEST).takeI
 private fun copyAsset(assets: AssetManager, path: String, to: File) {
     val children = assets.list(path).orEmpty()
     if (children.isEmpty()) assets.open(path).use { it.writeTo(to) } else for (child in children) copyAsset(assets, "$path/$child", File(to, child))
-}
-
-internal fun InputStream.writeTo(file: File) {
-    file.parentFile?.mkdirs()
-    file.outputStream().use { copyTo(it) }
 }

@@ -72,7 +72,13 @@ class BundlesActivity : Activity() {
     private fun facts(bundle: StoredBundle): String {
         val kept = DateUtils.formatDateTime(this, bundle.keptMs, DateUtils.FORMAT_SHOW_DATE or DateUtils.FORMAT_SHOW_YEAR)
         val megabytes = bundle.bytes / 1e6
-        return bundle.classes?.let { getString(R.string.bundle_facts, it, megabytes, kept) } ?: getString(R.string.bundle_broken, megabytes, kept, bundle.problem)
+        return bundle.classes?.let { getString(R.string.bundle_facts, it, megabytes, kept) } ?: getString(R.string.bundle_broken, megabytes, kept, problem(bundle))
+    }
+
+    /** What is wrong, and what to do, without the numbers of which a user makes nothing. */
+    private fun problem(bundle: StoredBundle): String {
+        val error = requireNotNull(bundle.problem)
+        return listOfNotNull(error.what, error.fix?.replaceFirstChar { it.uppercase() }).joinToString(" ") { store.inWords(it) + "." }
     }
 
     private fun ask(bundle: StoredBundle, name: String) {

@@ -18,6 +18,8 @@ import android.os.Handler
 import android.os.HandlerThread
 import android.util.Range
 import android.util.Size
+import android.view.Surface
+import android.view.SurfaceHolder
 import clipstep.runtime.ClipstepException
 import clipstep.runtime.YuvColor
 import kotlin.math.abs
@@ -26,13 +28,17 @@ internal const val WAITING_IMAGES = 6 // Enough for the images of 0.2 s, while a
 private const val OTHER_IMAGES = 2 // One that the worker uses, and one that arrives.
 
 /**
- * Frames of a camera through camera2: small YUV_420_888 images, at the network's frame rate if the camera supports it.
+ * Frames of a camera through camera2: small YUV_420_888 images, at the network's frame rate if the camera supports it. The camera shows its pictures
+ * on [target] by itself, so that they move on while a step runs.
  *
  * Images are received by a thread of their own, so that those are known which the worker has no time for: a camera that slows down in the dark
  * loses none.
  */
-class CameraSource(private val context: Context, private val turn: Int, private val fps: Double, private val size: Int) : FrameSource {
+class CameraSource(
+    private val context: Context, private val turn: Int, private val fps: Double, private val size: Int, private val target: PreviewTarget,
+) : FrameSource {
     override val isLive = true
+    override val showsItself = true
     private val manager = context.service<CameraManager>()
     private val arrivals = HandlerThread("camera")
     private val room = WaitingRoom(WAITING_IMAGES)
@@ -66,7 +72,7 @@ class CameraSource(private val context: Context, private val turn: Int, private 
         if (stopped) return
         try {
             val ids = manager.cameraIdList
-            if (ids.isEmpty()) return sink.failed(context.getString(R.string.no_camera))
+            if (ids.isEmpty()) return sink.absent()
             val id = ids[Math.floorMod(turn, ids.size)]
             val facts = manager.getCameraCharacteristics(id)
             val chosen = chooseSize(facts, size) ?: return sink.failed(context.getString(R.string.no_yuv, id, size))
@@ -74,7 +80,7 @@ class CameraSource(private val context: Context, private val turn: Int, private 
             this.reader = reader
             arrivals.start()
             reader.setOnImageAvailableListener({ receive(it, facts, worker, sink) }, Handler(arrivals.looper))
-            manager.openCamera(id, Opened(reader, facts, worker, sink), worker)
+            manager.openCamera(id, Opened(reader, choosePreview(facts, chosen), facts, worker, sink), worker)
         } catch (error: CameraAccessException) {
             fail(sink, error)
         } catch (error: SecurityException) {
@@ -122,13 +128,19 @@ class CameraSource(private val context: Context, private val turn: Int, private 
     }
 
     private inner class Opened(
-        private val reader: ImageReader, private val facts: CameraCharacteristics, private val worker: Handler, private val sink: FrameSink,
+        private val reader: ImageReader,
+        private val preview: Size,
+        private val facts: CameraCharacteristics,
+        private val worker: Handler,
+        private val sink: FrameSink,
     ) : CameraDevice.StateCallback() {
         override fun onOpened(camera: CameraDevice) {
             device = camera
             if (stopped) return close()
-            guarded { createSession(camera, reader, worker, Configured(camera)) }
+            target.prepare(preview, rotation(facts, displayDegrees)) { shown -> worker.post { if (!stopped) guarded { begin(camera, shown) } } }
         }
+
+        private fun begin(camera: CameraDevice, shown: Surface) = createSession(camera, reader.surface, shown, isFront(facts), worker, Configured(camera, shown))
 
         private fun guarded(action: () -> Unit) {
             try {
@@ -151,7 +163,7 @@ class CameraSource(private val context: Context, private val turn: Int, private 
             fail(sink, IllegalStateException(why))
         }
 
-        private inner class Configured(private val camera: CameraDevice) : CameraCaptureSession.StateCallback() {
+        private inner class Configured(private val camera: CameraDevice, private val shown: Surface) : CameraCaptureSession.StateCallback() {
             override fun onConfigured(session: CameraCaptureSession) {
                 if (!stopped) guarded { session.setRepeatingRequest(request(), null, worker) }
             }
@@ -159,6 +171,7 @@ class CameraSource(private val context: Context, private val turn: Int, private 
             private fun request(): CaptureRequest {
                 val request = camera.createCaptureRequest(CameraDevice.TEMPLATE_PREVIEW)
                 request.addTarget(reader.surface)
+                request.addTarget(shown)
                 chooseRate(facts, fps)?.let { request.set(CaptureRequest.CONTROL_AE_TARGET_FPS_RANGE, it) }
                 return request.build()
             }
@@ -168,14 +181,29 @@ class CameraSource(private val context: Context, private val turn: Int, private 
     }
 }
 
-private fun createSession(camera: CameraDevice, reader: ImageReader, worker: Handler, callback: CameraCaptureSession.StateCallback) {
+/** A camera's frames go to [frames], and its pictures to [shown]; a [front] camera's are mirrored there, as people expect. */
+private fun createSession(
+    camera: CameraDevice, frames: Surface, shown: Surface, front: Boolean, worker: Handler, callback: CameraCaptureSession.StateCallback,
+) {
     if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.P) {
-        val outputs = listOf(OutputConfiguration(reader.surface))
+        val preview = OutputConfiguration(shown)
+        if (front && Build.VERSION.SDK_INT >= Build.VERSION_CODES.TIRAMISU) preview.mirrorMode = OutputConfiguration.MIRROR_MODE_H // Before, Android's own choice.
+        val outputs = listOf(OutputConfiguration(frames), preview)
         camera.createCaptureSession(SessionConfiguration(SessionConfiguration.SESSION_REGULAR, outputs, { worker.post(it) }, callback))
     } else {
         @Suppress("DEPRECATION")
-        camera.createCaptureSession(listOf(reader.surface), callback, worker)
+        camera.createCaptureSession(listOf(frames, shown), callback, worker)
     }
+}
+
+private const val PREVIEW_PIXELS = 1280 * 960
+private const val LARGEST_PREVIEW = 1920 // What every camera can show beside its frames.
+
+/** Returns the size of the preview that is closest to [PREVIEW_PIXELS] of those with the shape of [frames], which show the same part of the scene. */
+internal fun choosePreview(facts: CameraCharacteristics, frames: Size): Size {
+    val sizes = facts.get(CameraCharacteristics.SCALER_STREAM_CONFIGURATION_MAP)?.getOutputSizes(SurfaceHolder::class.java).orEmpty()
+    val fitting = sizes.filter { it.width * frames.height == it.height * frames.width && maxOf(it.width, it.height) <= LARGEST_PREVIEW }
+    return fitting.minByOrNull { abs(it.width * it.height - PREVIEW_PIXELS) } ?: frames
 }
 
 /** Returns the size closest to 640x480 whose short side is at least [size], or null if the camera has none. */
@@ -191,6 +219,7 @@ internal fun chooseRate(facts: CameraCharacteristics, fps: Double): Range<Int>? 
 /** Returns by how many degrees to rotate the camera's images clockwise so that they are upright on a display rotated by [displayDegrees]. */
 internal fun rotation(facts: CameraCharacteristics, displayDegrees: Int): Int {
     val sensor = facts.get(CameraCharacteristics.SENSOR_ORIENTATION) ?: 0
-    val front = facts.get(CameraCharacteristics.LENS_FACING) == CameraCharacteristics.LENS_FACING_FRONT
-    return Math.floorMod(if (front) sensor + displayDegrees else sensor - displayDegrees, 360)
+    return Math.floorMod(if (isFront(facts)) sensor + displayDegrees else sensor - displayDegrees, 360)
 }
+
+private fun isFront(facts: CameraCharacteristics) = facts.get(CameraCharacteristics.LENS_FACING) == CameraCharacteristics.LENS_FACING_FRONT

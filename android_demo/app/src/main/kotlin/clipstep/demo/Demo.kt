@@ -8,12 +8,14 @@ import android.os.Looper
 import android.util.Log
 import clipstep.runtime.Bundle
 import clipstep.runtime.ClipstepException
+import clipstep.runtime.Engine
+import clipstep.runtime.Progress
 import clipstep.runtime.StepModel
 import clipstep.runtime.YuvImage
-import clipstep.runtime.engineInfo
 import java.io.Closeable
 import java.io.File
 import java.io.IOException
+import java.util.concurrent.CancellationException
 
 internal const val TAG = "clipstep"
 
@@ -33,6 +35,13 @@ class Demo(private val application: DemoApplication) : Closeable {
     var show: (Screen) -> Unit = {}
     var preview: (Bitmap) -> Unit = {}
 
+    /** Where a camera shows its pictures. */
+    var target = PreviewTarget { _, _, _ -> }
+
+    /** Whether a source runs, or will once a model is loaded. Main thread only. */
+    var isRunning = false
+        private set
+
     /** The present state of the screen. Main thread only. */
     var screen = Screen(engine = notes.engine, threads = notes.threads)
         private set
@@ -45,6 +54,9 @@ class Demo(private val application: DemoApplication) : Closeable {
     private var wanted = 0 // Counts starts and stops, so that requests from before the last one are dropped.
     private var displayDegrees = 0
 
+    @Volatile
+    private var transfer: Transfer? = null
+
     init {
         val (engine, threads) = screen.engine to screen.threads
         worker.post {
@@ -52,6 +64,7 @@ class Demo(private val application: DemoApplication) : Closeable {
             val refused = notes.refused
             val problem = guarded { store.unpack() }
             guarded { begin(refused, engine, threads) }
+            if (loaded == null) update { copy(lack = Lack.MODEL) }
             val told = problem ?: refused?.let { store.inWords(text(R.string.ended, it)) }
             if (told != null) update { copy(message = told) }
         }
@@ -62,21 +75,21 @@ class Demo(private val application: DemoApplication) : Closeable {
         val bundles = store.bundles()
         val file = bundles.firstOrNull { it.name == notes.bundle } ?: bundles.firstOrNull()
         when {
-            file == null -> update { copy(what = "", message = text(R.string.no_bundle)) }
-            refused == notes.attempt(file.name, engine) -> update { copy(what = "") }
+            file == null || refused == notes.attempt(file.name, engine) -> update { copy(what = "") }
             else -> load(file, engine, threads)
         }
     }
 
-    /** Starts the camera numbered [turn]. */
-    fun startCamera(turn: Int) = start { spec -> application.camera(turn, spec.fps, spec.shape[1]) }
+    /** Starts the camera numbered [turn]. A bundle must be loaded. */
+    fun startCamera(turn: Int) = start { spec -> application.camera(turn, spec.fps, spec.shape[1], target) }
 
     /** Plays a video. */
     fun startVideo(uri: Uri) = start { application.video(uri) }
 
     private fun start(open: (clipstep.runtime.Input) -> FrameSource) {
         stop()
-        change { copy(message = null, asksForCamera = false) }
+        isRunning = true
+        change { copy(message = null, lack = null) }
         val asked = wanted
         worker.post {
             val spec = loaded?.spec ?: return@post
@@ -95,6 +108,7 @@ class Demo(private val application: DemoApplication) : Closeable {
     /** Releases the camera. Nothing runs after this until the next start. */
     fun stop() {
         wanted++
+        isRunning = false
         source?.stop()
         source = null
     }
@@ -108,7 +122,7 @@ class Demo(private val application: DemoApplication) : Closeable {
     }
 
     /** Handles a refused permission for the camera. */
-    fun refuse() = change { copy(message = text(R.string.refused), asksForCamera = true) }
+    fun refuse() = change { copy(lack = lack ?: Lack.PERMISSION) }
 
     /** Switches to another engine or number of threads. */
     fun choose(engine: String, threads: Int) {
@@ -121,10 +135,40 @@ class Demo(private val application: DemoApplication) : Closeable {
     fun use(name: String) = loadFound { _, _ -> store.find(name) }
 
     /** Opens a bundle folder that was chosen in the file picker. */
-    fun open(tree: Uri) = loadFound { engine, threads -> store.import(tree) { prove(it, engine, threads) } }
+    fun open(tree: Uri) = receive { engine, threads, transfer -> store.import(tree, transfer) { prove(it, engine, threads, transfer) } }
 
-    /** Opens a pack that was chosen in the file picker. */
-    fun openPack(document: Uri) = loadFound { engine, threads -> store.importPack(document) { prove(it, engine, threads) } }
+    /** Asks the user whether to open a pack that another app gives: it runs in this app, and takes the place of a bundle of its name. */
+    fun offer(document: Uri) {
+        worker.post {
+            guarded {
+                val given = given(application.contentResolver, document)
+                update { copy(coming = Coming(text(R.string.offered, given.name, given.bytes / 1e6), offered = document)) }
+            }
+        }
+    }
+
+    /** Opens a pack that was chosen in the file picker, or that another app gives. */
+    fun openPack(document: Uri) = receive { engine, threads, transfer -> store.importPack(document, transfer) { prove(it, engine, threads, transfer) } }
+
+    /** Ends the import that runs, of which nothing is kept, or declines what another app gives. */
+    fun cancel() {
+        transfer?.cancel()
+        change { copy(coming = null) }
+    }
+
+    private fun receive(import: (String, Int, Transfer) -> File) {
+        val now = store.transfer { permille -> update { copy(coming = coming?.copy(permille = permille)) } }
+        transfer?.cancel()
+        transfer = now
+        change { copy(coming = Coming(text(R.string.copying))) }
+        loadFound { engine, threads ->
+            try {
+                import(engine, threads, now)
+            } finally {
+                update { copy(coming = coming?.takeIf { transfer !== now }) }
+            }
+        }
+    }
 
     private fun loadFound(find: (String, Int) -> File) {
         val (engine, threads) = screen.engine to screen.threads
@@ -145,10 +189,11 @@ class Demo(private val application: DemoApplication) : Closeable {
     }
 
     /** Runs the golden steps of a bundle that is not kept yet, beside the one that is shown. */
-    private fun prove(file: File, wanted: String, threads: Int) {
+    private fun prove(file: File, wanted: String, threads: Int, transfer: Transfer) {
         val opened = Bundle.open(file)
         val engine = engineFor(opened, wanted)
-        notes.attempt(opened, engine) { loaded(opened, engine, threads).close() }
+        update { copy(coming = coming?.copy(text = text(R.string.proving))) }
+        notes.attempt(opened, engine) { loaded(opened, engine, threads, transfer).close() }
     }
 
     /**
@@ -159,25 +204,28 @@ class Demo(private val application: DemoApplication) : Closeable {
         val before = loaded
         update { copy(what = text(R.string.loading, file.name), check = "", top = emptyList(), speed = "") }
         val opened = Bundle.open(file)
-        opened.artifact(engineInfo(engine).target)
+        opened.artifact(Engine.named(engine).target)
         unload()
         try {
             val next = notes.attempt(opened, engine) { loaded(opened, engine, threads) }
             loaded = next
             notes.showed(next)
-            update { copy(what = next.toString(), check = next.checked, engine = engine, threads = threads, bundle = file.name) }
+            update { copy(what = next.toString(), check = next.checked, engine = engine, threads = threads, bundle = file.name, lack = lack.takeIf { it != Lack.MODEL }) }
         } finally {
             if (loaded == null && before != null) loaded = loaded(before.bundle, before.engine, before.threads)
         }
         main.post { onReady() }
     }
 
-    private fun loaded(opened: Bundle, engine: String, threads: Int): Loaded {
-        val model = StepModel.load(opened, engine, threads)
+    private fun loaded(opened: Bundle, engine: String, threads: Int, transfer: Transfer? = null): Loaded {
+        val model = StepModel.load(opened, Engine.named(engine), threads)
         try {
-            val progress = { step: Int, steps: Int -> update { copy(check = text(R.string.checking, step, steps)) } }
+            val progress = Progress { step, steps ->
+                transfer?.at(step, steps)
+                update { copy(check = text(R.string.checking, step, steps)) }
+            }
             return Loaded(opened, engine, threads, model, notes.proven(opened, model, engine, progress) { steps, error -> text(R.string.checked, steps, error) })
-        } catch (error: ClipstepException) {
+        } catch (error: RuntimeException) { // A ClipstepException, or the user cancelled it.
             model.close()
             throw error
         }
@@ -198,15 +246,24 @@ class Demo(private val application: DemoApplication) : Closeable {
     } catch (error: ClipstepException) {
         fail(store.inWords(error.message.orEmpty()), error)
     } catch (error: IOException) {
-        fail(if (BundleStore.isNoSpace(error)) text(R.string.no_space) else text(R.string.not_copied, error.message.orEmpty()), error)
+        fail(reason(error), error)
+    } catch (_: CancellationException) {
+        fail(null, null)
     } catch (error: SecurityException) {
         fail(text(R.string.not_copied, error.message.orEmpty()), error)
     } catch (error: OutOfMemoryError) { // What a bundle says of its sizes may be more than a phone has.
         fail(text(R.string.no_memory), error)
     }
 
-    private fun fail(sentence: String, error: Throwable): String {
-        Log.e(TAG, sentence, error)
+    private fun reason(error: IOException): String = when {
+        error is NoRoom -> text(R.string.no_room, error.neededBytes / 1e6, error.freeBytes / 1e6)
+        BundleStore.isNoSpace(error) -> text(R.string.no_space)
+        else -> text(R.string.not_copied, error.message.orEmpty())
+    }
+
+    /** Says why an action failed; null if the user cancelled it. */
+    private fun fail(sentence: String?, error: Throwable?): String? {
+        if (sentence != null) Log.e(TAG, sentence, error)
         val now = loaded
         val (what, check) = now?.toString().orEmpty() to now?.checked.orEmpty()
         update { copy(message = sentence, what = what, check = check, engine = now?.engine ?: notes.engine, threads = now?.threads ?: notes.threads) }
@@ -231,7 +288,7 @@ class Demo(private val application: DemoApplication) : Closeable {
             guarded {
                 val recogniser = loaded?.recogniser ?: return@guarded
                 val reading = recogniser.accept(image, rotation, timestampNs, from.isLive)
-                recogniser.seen?.let { frame -> painter.paint(frame) { picture -> main.post { if (source === from) preview(picture) } } }
+                if (!from.showsItself) recogniser.seen?.let { frame -> painter.paint(frame) { picture -> main.post { if (source === from) preview(picture) } } }
                 if (reading != null) show(recogniser, reading) else if (recogniser.gaps > gaps) showGap(recogniser)
                 gaps = recogniser.gaps
             }
@@ -255,9 +312,19 @@ class Demo(private val application: DemoApplication) : Closeable {
 
         override fun ended() = updateFrom { copy(speed = "$speed\n${text(R.string.video_ended)}".trim()) }
 
+        override fun absent() = end { copy(lack = Lack.CAMERA, speed = "") }
+
         override fun failed(sentence: String) {
             Log.e(TAG, sentence)
-            updateFrom { copy(message = sentence, speed = "") }
+            end { copy(message = sentence, speed = "") }
+        }
+
+        private fun end(change: Screen.() -> Screen) {
+            main.post {
+                if (source !== from) return@post
+                isRunning = false
+                change(change)
+            }
         }
 
         private fun updateFrom(change: Screen.() -> Screen) {

@@ -12,8 +12,8 @@ open class DemoApplication : Application() {
     /** What the app remembers; see [Notes.begin]. */
     internal val notes: Notes get() = Notes(this).also { if (!isBegun.getAndSet(true)) it.begin() }
 
-    /** Returns camera number [turn], modulo the number of cameras. */
-    open fun camera(turn: Int, fps: Double, size: Int): FrameSource = CameraSource(this, turn, fps, size)
+    /** Returns camera number [turn], modulo the number of cameras, which shows its pictures on [target]. */
+    open fun camera(turn: Int, fps: Double, size: Int, target: PreviewTarget): FrameSource = CameraSource(this, turn, fps, size, target)
 
     open fun video(uri: Uri): FrameSource = VideoSource(this, uri)
 

@@ -1,6 +1,8 @@
 package clipstep.demo
 
 import android.os.Handler
+import android.util.Size
+import android.view.Surface
 import clipstep.runtime.YuvImage
 import java.util.concurrent.atomic.AtomicInteger
 
@@ -12,6 +14,9 @@ interface FrameSource {
     /** How many frames were lost so, because steps took too long. */
     val missed: Long get() = 0
 
+    /** Whether its pictures are on the screen without being drawn frame by frame. */
+    val showsItself: Boolean get() = false
+
     /** Starts to deliver frames to [sink], on [worker]'s thread. */
     fun start(worker: Handler, sink: FrameSink)
 
@@ -22,6 +27,15 @@ interface FrameSource {
     fun stop()
 }
 
+/** The part of the screen where a camera shows its pictures. */
+fun interface PreviewTarget {
+    /**
+     * Makes room for pictures of that [size], which are upright once they are rotated by [rotation] degrees, and then calls [ready] with a surface of
+     * that size. If the screen goes away before, [ready] is not called. It may be called from any thread.
+     */
+    fun prepare(size: Size, rotation: Int, ready: (Surface) -> Unit)
+}
+
 /** Takes the frames of a source. */
 interface FrameSink {
     /** Takes a frame. [image] is valid until this returns; rotated clockwise by [rotation] degrees it is upright. */
@@ -29,6 +43,9 @@ interface FrameSink {
 
     /** The video has ended. */
     fun ended()
+
+    /** There is no camera. */
+    fun absent()
 
     /** The source has failed; [sentence] tells the user why. */
     fun failed(sentence: String)

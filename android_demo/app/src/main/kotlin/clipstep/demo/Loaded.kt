@@ -3,12 +3,12 @@ package clipstep.demo
 import android.content.Context
 import android.content.SharedPreferences
 import clipstep.runtime.Bundle
-import clipstep.runtime.ENGINES
+import clipstep.runtime.Engine
 import clipstep.runtime.GoldenSteps
 import clipstep.runtime.Interface
+import clipstep.runtime.Progress
 import clipstep.runtime.StepModel
 import clipstep.runtime.checkGolden
-import clipstep.runtime.engineInfo
 import java.io.Closeable
 
 /** A bundle that is loaded in an engine, its stream, and the sentence that says that it computes the golden steps. Used by one thread. */
@@ -26,13 +26,13 @@ internal class Loaded(val bundle: Bundle, val engine: String, val threads: Int, 
 
 /** Returns the engines in this app that a bundle has an artifact for. */
 internal fun enginesFor(bundle: Bundle): List<String> =
-    ENGINES.filter { (_, info) -> info.isPresent && bundle.manifest.artifacts.any { it.target == info.target } }.keys.toList()
+    Engine.all.filter { engine -> engine.isPresent && bundle.manifest.artifacts.any { it.target == engine.target } }.map { it.id }
 
 /** Returns the engine in which a bundle runs here: [wanted], or the first one if the bundle has no artifact for that. */
 internal fun engineFor(bundle: Bundle, wanted: String): String {
     val engines = enginesFor(bundle)
     val engine = if (wanted in engines) wanted else engines.firstOrNull() ?: wanted
-    bundle.artifact(engineInfo(engine).target) // If nothing runs here, this throws an error that says why.
+    bundle.artifact(Engine.named(engine).target) // If nothing runs here, this throws an error that says why.
     return engine
 }
 
@@ -70,11 +70,11 @@ internal class Notes(context: Context) {
     fun attempt(name: String, engine: String): String = "$name, $engine"
 
     /** Checks the golden steps when a bundle is first run in an engine, and remembers the result, a sentence from [words]. */
-    fun proven(bundle: Bundle, model: StepModel, engine: String, progress: (Int, Int) -> Unit, words: (Int, Double) -> String): String {
+    fun proven(bundle: Bundle, model: StepModel, engine: String, progress: Progress, words: (Int, Double) -> String): String {
         val key = "checked ${bundle.manifestSha256} $engine"
         notes.getString(key, null)?.let { return it }
         val golden = GoldenSteps.of(bundle)
-        val errors = checkGolden(model, golden) { step -> progress(step, golden.steps) }
+        val errors = checkGolden(model, golden, progress = progress)
         return words(errors.steps, errors.relative).also { notes.edit().putString(key, it).apply() }
     }
 }

@@ -2,6 +2,7 @@ package clipstep.demo
 
 import android.Manifest
 import android.app.Activity
+import android.content.ContentResolver
 import android.content.Intent
 import android.content.pm.PackageManager
 import android.graphics.Bitmap
@@ -13,6 +14,7 @@ import android.os.Looper
 import android.provider.Settings
 import android.view.Display
 import android.view.Surface
+import android.view.View
 import android.view.WindowManager
 import android.widget.Button
 import android.widget.ImageView
@@ -42,8 +44,31 @@ class MainActivity : Activity() {
         views = MainViews(this, demo.screen) { engine, threads -> demo.choose(engine, threads) }
         connectButtons()
         demo.show = views::render
-        demo.preview = { picture: Bitmap -> view<ImageView>(R.id.preview).setImageBitmap(picture) }
+        demo.preview = ::show
+        demo.target = view<CameraView>(R.id.live).apply { onShow = { showLive(true) } }
         demo.onReady = { if (resumed) startSource() }
+        if (savedInstanceState == null) take(intent)
+    }
+
+    private fun show(picture: Bitmap) {
+        view<ImageView>(R.id.preview).setImageBitmap(picture)
+        showLive(false)
+    }
+
+    private fun showLive(isLive: Boolean) {
+        view<View>(R.id.live).visibility = if (isLive) View.VISIBLE else View.GONE
+        view<View>(R.id.preview).visibility = if (isLive) View.GONE else View.VISIBLE
+    }
+
+    override fun onNewIntent(intent: Intent) {
+        super.onNewIntent(intent)
+        take(intent)
+    }
+
+    /** Asks about a pack that another app gives. */
+    private fun take(intent: Intent) {
+        val document = intent.data ?: return
+        if (intent.action == Intent.ACTION_VIEW && document.scheme == ContentResolver.SCHEME_CONTENT) demo.offer(document)
     }
 
     private fun connectButtons() {
@@ -52,15 +77,26 @@ class MainActivity : Activity() {
             video = null
             startSource()
         }
-        view<Button>(R.id.allow).setOnClickListener {
-            settingsIfRefused = !shouldShowRequestPermissionRationale(Manifest.permission.CAMERA)
-            requestPermissions(arrayOf(Manifest.permission.CAMERA), ASK_CAMERA)
+        view<Button>(R.id.lack_action).setOnClickListener {
+            when (demo.screen.lack) {
+                Lack.MODEL -> pickPack()
+                Lack.CAMERA -> pickVideo()
+                Lack.PERMISSION -> askAgain()
+                null -> Unit
+            }
         }
-        view<Button>(R.id.video).setOnClickListener { pick(document("video/*"), PICK_VIDEO) }
+        view<Button>(R.id.open_offered).setOnClickListener { demo.screen.coming?.offered?.let(demo::openPack) }
+        view<Button>(R.id.cancel).setOnClickListener { demo.cancel() }
+        view<Button>(R.id.video).setOnClickListener { pickVideo() }
         view<Button>(R.id.bundles).setOnClickListener {
             startActivityForResult(Intent(this, BundlesActivity::class.java).putExtra(BundlesActivity.KEY_BUNDLE, demo.screen.bundle), CHOOSE_BUNDLE)
         }
         view<Button>(R.id.bench).setOnClickListener { startActivity(Intent(this, BenchActivity::class.java).putExtra("bundle", demo.screen.bundle)) }
+    }
+
+    private fun askAgain() {
+        settingsIfRefused = !shouldShowRequestPermissionRationale(Manifest.permission.CAMERA)
+        requestPermissions(arrayOf(Manifest.permission.CAMERA), ASK_CAMERA)
     }
 
     override fun onResume() {
@@ -69,14 +105,20 @@ class MainActivity : Activity() {
         demo.turn(displayDegrees())
         service<DisplayManager>().registerDisplayListener(turned, Handler(Looper.getMainLooper()))
         views.render(demo.screen)
-        startSource()
+        views.showsVideo(video != null)
+        if (!demo.isRunning) startSource()
     }
 
     override fun onPause() {
         resumed = false
         service<DisplayManager>().unregisterDisplayListener(turned)
-        demo.stop()
         super.onPause()
+    }
+
+    /** Not earlier, because beside another app the screen is seen while it is paused. A video goes on while the screen is turned or resized. */
+    override fun onStop() {
+        if (!isChangingConfigurations || video == null) demo.stop()
+        super.onStop()
     }
 
     override fun onRetainNonConfigurationInstance(): Any = demo
@@ -116,19 +158,25 @@ class MainActivity : Activity() {
         data.getStringExtra(BundlesActivity.KEY_BUNDLE)?.let { demo.use(it) }
         when (data.getStringExtra(BundlesActivity.KEY_OPEN)) {
             BundlesActivity.FOLDER -> pick(Intent(Intent.ACTION_OPEN_DOCUMENT_TREE), PICK_BUNDLE)
-            BundlesActivity.PACK -> pick(document("application/zip"), PICK_PACK)
+            BundlesActivity.PACK -> pickPack()
         }
     }
+
+    private fun pickVideo() = pick(document("video/*"), PICK_VIDEO)
+
+    /** Some file apps know a pack as a zip file, others as bytes. */
+    private fun pickPack() = pick(document("*/*").putExtra(Intent.EXTRA_MIME_TYPES, arrayOf("application/zip", "application/octet-stream")), PICK_PACK)
 
     private fun document(type: String) = Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType(type)
 
     private fun startSource() {
         val video = video
         views.showsVideo(video != null)
+        if (demo.screen.bundle == null) return // Once one is loaded.
         when {
             video != null -> demo.startVideo(video)
             checkSelfPermission(Manifest.permission.CAMERA) == PackageManager.PERMISSION_GRANTED -> demo.startCamera(camera)
-            demo.screen.asksForCamera -> Unit
+            demo.screen.lack == Lack.PERMISSION -> Unit
             else -> {
                 demo.refuse()
                 requestPermissions(arrayOf(Manifest.permission.CAMERA), ASK_CAMERA)

@@ -10,12 +10,12 @@ import android.widget.Button
 import android.widget.ProgressBar
 import android.widget.Spinner
 import android.widget.TextView
-import clipstep.runtime.ENGINES
+import clipstep.runtime.Engine
 import clipstep.runtime.Ranked
 
 /** The main screen's views. */
 internal class MainViews(private val activity: Activity, screen: Screen, private val choose: (String, Int) -> Unit) {
-    private val engines = ENGINES.keys.toList()
+    private val engines = Engine.all.map { it.id }
     private val threads = (1..Runtime.getRuntime().availableProcessors()).toList()
     private val engine = spinner(R.id.engine, engines, engines.indexOf(screen.engine))
     private val count = spinner(R.id.threads, threads.map(activity::threads), threads.indexOf(screen.threads))
@@ -33,9 +33,31 @@ internal class MainViews(private val activity: Activity, screen: Screen, private
         text(R.id.speed).text = screen.speed
         text(R.id.message).text = screen.message
         text(R.id.message).visibility = if (screen.message == null) View.GONE else View.VISIBLE
-        activity.view<View>(R.id.allow).visibility = if (screen.asksForCamera) View.VISIBLE else View.GONE
+        render(screen.lack)
+        render(screen.coming)
         while (rows.childCount < screen.top.size) LayoutInflater.from(activity).inflate(R.layout.row, rows)
         for (i in 0 until rows.childCount) render(rows.getChildAt(i), screen.top.getOrNull(i))
+    }
+
+    private fun render(lack: Lack?) {
+        activity.view<View>(R.id.lack).visibility = if (lack == null) View.GONE else View.VISIBLE
+        activity.view<View>(R.id.picture).visibility = if (lack == null) View.VISIBLE else View.GONE
+        if (lack == null) return
+        text(R.id.lack_title).setText(lack.title)
+        text(R.id.lack_text).setText(lack.text)
+        activity.view<Button>(R.id.lack_action).setText(lack.action)
+    }
+
+    private fun render(coming: Coming?) {
+        activity.view<View>(R.id.coming).visibility = if (coming == null) View.GONE else View.VISIBLE
+        if (coming == null) return
+        text(R.id.coming_text).text = coming.text
+        activity.view<View>(R.id.open_offered).visibility = if (coming.offered == null) View.GONE else View.VISIBLE
+        activity.view<ProgressBar>(R.id.coming_progress).run {
+            visibility = if (coming.offered == null) View.VISIBLE else View.GONE
+            isIndeterminate = coming.permille == null
+            progress = coming.permille ?: 0
+        }
     }
 
     /** Labels the camera button: it starts the camera if a video is shown, and switches to the next camera otherwise. */

@@ -1,11 +1,14 @@
 package clipstep.demo
 
+import clipstep.runtime.Artifact
 import clipstep.runtime.BOUNDS
 import clipstep.runtime.Bundle
 import clipstep.runtime.ClipstepException
+import clipstep.runtime.Engine
 import clipstep.runtime.GoldenSteps
+import clipstep.runtime.OnnxRuntime
+import clipstep.runtime.Provider
 import clipstep.runtime.StepModel
-import clipstep.runtime.engineInfo
 import java.io.File
 import java.time.Instant
 import java.time.temporal.ChronoUnit
@@ -14,7 +17,24 @@ import kotlinx.serialization.Serializable
 
 /** One measurement of one configuration. */
 @Serializable
-data class Task(val bundle: String, val manifestSha256: String, val engine: String, val threads: Int, val warmUp: Int, val steps: Int)
+data class Task(
+    val bundle: String,
+    val manifestSha256: String,
+    val engine: String,
+    val threads: Int,
+    val warmUp: Int,
+    val steps: Int,
+    val settings: Settings = Settings(),
+) {
+    /** The engine with the task's settings. */
+    internal fun engine(): Engine = if (engine == "onnxruntime") settings.engine() else Engine.named(engine)
+}
+
+/** Settings of onnxruntime: the names of its providers, and whether its threads spin. They are those of the runtime unless adb gives others. */
+@Serializable
+data class Settings(val providers: List<String> = listOf("cpu"), val spinning: Boolean = false) {
+    internal fun engine(): OnnxRuntime = OnnxRuntime(providers.map { Provider.named(it) }, spinning)
+}
 
 /** The result of a task; [processId] shows that it had a process of its own. */
 @Serializable
@@ -36,7 +56,7 @@ internal fun measure(task: Task, processId: Int): Measurement {
     val subclips = List(minOf(golden.steps, 4)) { golden.subclip(it) }
     val before = memoryBytes("VmRSS")
     val begin = System.nanoTime()
-    StepModel.load(bundle, task.engine, task.threads).use { model ->
+    StepModel.load(bundle, task.engine(), task.threads).use { model ->
         val loaded = System.nanoTime()
         var result = model.step(subclips[0], model.initialStates())
         val first = System.nanoTime()
@@ -64,7 +84,7 @@ internal fun memoryBytes(key: String): Long {
 
 /** Returns a record, as `clipstep bench` writes it, of all measurements of a configuration. */
 internal fun record(bundle: Bundle, task: Task, turns: List<Measurement>, facts: DeviceFacts, phone: PhoneRecord): Record {
-    val artifact = bundle.artifact(engineInfo(task.engine).target)
+    val artifact = bundle.artifact(task.engine().target)
     val input = bundle.manifest.input
     val times = turns.flatMap { it.stepMs }
     val subclipS = input.frames * input.frameStride / input.fps
@@ -72,7 +92,7 @@ internal fun record(bundle: Bundle, task: Task, turns: List<Measurement>, facts:
         bundle = bundle.path.name,
         manifestSha256 = bundle.manifestSha256,
         artifactSha256 = artifact.sha256,
-        configuration = ConfigurationRecord(artifact.file, artifact.target, artifact.form, artifact.precision, task.engine, task.threads, artifact.file),
+        configuration = configuration(artifact, task),
         coldStart = ColdStartRecord(turns[0].loadS, turns[0].firstStepMs, task.threads, turns.maxOf { it.largestError }),
         device = facts.device,
         toolVersions = mapOf("clipstep" to facts.appVersion, task.engine to facts.engineVersion(task.engine)),
@@ -88,6 +108,17 @@ internal fun record(bundle: Bundle, task: Task, turns: List<Measurement>, facts:
         stepsPerS = 1000 / percentile(times, 50),
         realTimeFactor = subclipS * 1000 / percentile(times, 50),
         measuredUtc = Instant.now().truncatedTo(ChronoUnit.SECONDS).toString(),
+    )
+}
+
+/** What was measured, by a name that tells other settings of onnxruntime than the runtime's own, as `clipstep bench` does. */
+private fun configuration(artifact: Artifact, task: Task): ConfigurationRecord {
+    val settings = task.settings.takeIf { task.engine == "onnxruntime" }
+    val spinning = settings?.spinning == true
+    val others = if (settings == null || settings.providers == Settings().providers) "" else ", on ${settings.providers.joinToString(" and ")}"
+    return ConfigurationRecord(
+        artifact.file + others + if (spinning) ", spinning threads" else "",
+        artifact.target, artifact.form, artifact.precision, task.engine, task.threads, artifact.file, spinning, settings?.providers,
     )
 }
 

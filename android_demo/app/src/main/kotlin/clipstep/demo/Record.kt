@@ -30,7 +30,18 @@ data class Record(
 
 /** What was measured. */
 @Serializable
-data class ConfigurationRecord(val name: String, val target: String, val form: String, val precision: String, val engine: String, val threads: Int, val file: String)
+data class ConfigurationRecord(
+    val name: String,
+    val target: String,
+    val form: String,
+    val precision: String,
+    val engine: String,
+    val threads: Int,
+    val file: String,
+    val spinning: Boolean,
+    /** Those of onnxruntime, in their order; null for other engines. */
+    val providers: List<String>?,
+)
 
 /** How loading and the first step went. The threads are those that were asked for: ExecuTorch and onnxruntime do not report how many they use. */
 @Serializable

@@ -1,6 +1,17 @@
 package clipstep.demo
 
+import android.net.Uri
 import clipstep.runtime.Ranked
+
+/** Why there is no picture, and what can be done about it. It stays in the picture's place until that changes. */
+enum class Lack(val title: Int, val text: Int, val action: Int) {
+    MODEL(R.string.no_model_title, R.string.no_model, R.string.open_pack),
+    CAMERA(R.string.no_camera_title, R.string.no_camera, R.string.choose_video),
+    PERMISSION(R.string.refused_title, R.string.refused, R.string.allow_camera),
+}
+
+/** A bundle on its way: [offered] by another app and waiting for the user's yes, or being copied, [permille] thousandths of it, null if that is not known. */
+data class Coming(val text: String, val offered: Uri? = null, val permille: Int? = null)
 
 /** The state of the main screen, except for the picture. */
 data class Screen(
@@ -12,8 +23,8 @@ data class Screen(
     val top: List<Ranked> = emptyList(),
     /** What is wrong, and what to do. */
     val message: String? = null,
-    /** Whether to show the button that requests the camera permission. */
-    val asksForCamera: Boolean = false,
+    val lack: Lack? = null,
+    val coming: Coming? = null,
     /** The bundle in use, `NAME.clipstep`; null if there is none. */
     val bundle: String? = null,
     val engine: String = "onnxruntime",

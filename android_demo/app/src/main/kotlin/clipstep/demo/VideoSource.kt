@@ -8,8 +8,10 @@ import android.media.MediaCodecInfo.CodecCapabilities
 import android.media.MediaExtractor
 import android.media.MediaFormat
 import android.net.Uri
+import android.os.Build
 import android.os.Handler
 import android.os.SystemClock
+import clipstep.runtime.YuvColor
 import java.io.IOException
 import kotlin.math.abs
 
@@ -51,13 +53,19 @@ class VideoSource(private val context: Context, private val uri: Uri) : FrameSou
         val track = (0 until extractor.trackCount).firstOrNull { mime(it)?.startsWith("video/") == true } ?: throw IOException("it has no picture")
         extractor.selectTrack(track)
         val format = extractor.getTrackFormat(track)
-        rotation = if (format.containsKey(MediaFormat.KEY_ROTATION)) format.getInteger(MediaFormat.KEY_ROTATION) else 0
+        rotation = format.number(MediaFormat.KEY_ROTATION)
         format.setInteger(MediaFormat.KEY_COLOR_FORMAT, CodecCapabilities.COLOR_FormatYUV420Flexible) // Else some decoders give a format of their own.
+        if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.S) format.setInteger(MediaFormat.KEY_COLOR_TRANSFER_REQUEST, MediaFormat.COLOR_TRANSFER_SDR_VIDEO)
         val opened = MediaCodec.createDecoderByType(requireNotNull(mime(track)))
         codec = opened // Before anything of it can fail, so that it is released.
         opened.configure(format, null, null, 0)
+        if (isHdr(format) && !givesSdr(opened)) throw IOException(context.getString(R.string.hdr))
         opened.start()
     }
+
+    /** Whether a decoder will convert HDR, as it was asked: one that does not takes the request out of its format. */
+    private fun givesSdr(codec: MediaCodec): Boolean = Build.VERSION.SDK_INT >= Build.VERSION_CODES.S &&
+        codec.inputFormat.number(MediaFormat.KEY_COLOR_TRANSFER_REQUEST) == MediaFormat.COLOR_TRANSFER_SDR_VIDEO
 
     private fun mime(track: Int): String? = extractor.getTrackFormat(track).getString(MediaFormat.KEY_MIME)
 
@@ -71,12 +79,14 @@ class VideoSource(private val context: Context, private val uri: Uri) : FrameSou
     }
 
     private fun deliver(codec: MediaCodec, index: Int, worker: Handler, sink: FrameSink) {
-        if (info.size > 0) image(codec, index).use { sink.frame(yuv(it, colorOf(codec.outputFormat)), rotation, info.presentationTimeUs * 1000) }
+        if (info.size > 0) image(codec, index).use { sink.frame(yuv(it, color(codec.outputFormat)), rotation, info.presentationTimeUs * 1000) }
         codec.releaseOutputBuffer(index, false)
         if (info.flags and MediaCodec.BUFFER_FLAG_END_OF_STREAM == 0) return decode(worker, sink)
         close()
         sink.ended()
     }
+
+    private fun color(format: MediaFormat): YuvColor = if (isHdr(format)) throw IOException(context.getString(R.string.hdr)) else colorOf(format)
 
     private fun image(codec: MediaCodec, index: Int): Image {
         val image = codec.getOutputImage(index) ?: throw IOException(context.getString(R.string.no_image))

@@ -50,6 +50,7 @@ class BenchActivityTest {
             assertEquals(record.stepMs.sorted().let { (it[2] + it[3]) / 2 }, record.percentilesMs.getValue("p50"), 1e-9)
             assertTrue(record.peakMemoryBytes > record.memoryBeforeLoadBytes)
             assertEquals("1.29.0", record.toolVersions["onnxruntime"])
+            assertEquals(listOf("cpu") to false, record.configuration.providers to record.configuration.spinning)
             assertEquals(0, Instant.parse(record.measuredUtc).nano) // In UTC, to the second.
         }
         activity.drawTo("benchmark")
@@ -88,6 +89,16 @@ class BenchActivityTest {
     }
 
     @Test
+    fun `settings of onnxruntime are recorded, and a provider that is not there is refused by name`() {
+        val quick = asked.putExtra("threads", "1").putExtra("rounds", 1)
+        start(Intent(quick).putExtra("spinning", true)).get().awaitText(R.id.status, "Done.")
+        val recorded = Json.decodeFromString<Record>(File(folder, "run.jsonl").readText()).configuration
+        assertEquals(Triple("step.onnx, spinning threads", true, listOf("cpu")), Triple(recorded.name, recorded.spinning, recorded.providers))
+        start(Intent(quick).putExtra("providers", "nnapi,cpu")).get().awaitText(R.id.status, "onnxruntime has no provider nnapi here; expected one of cpu; take the AAR")
+        assertTrue("no provider nnapi" in File(folder, "run.error").readText())
+    }
+
+    @Test
     fun `a failure is a sentence on the screen and in a file`() {
         application.failure = "the process that measured ended by itself"
         val activity = start().get()
@@ -98,7 +109,7 @@ class BenchActivityTest {
 
     @Test
     fun `what cannot be measured is explained at once`() {
-        for ((extra, words) in listOf("bundle" to "no such bundle; got x; expected demo.clipstep", "engines" to "unknown engine; got x", "threads" to "threads must be numbers; got x")) {
+        for ((extra, words) in listOf("bundle" to "no such bundle; got x; expected demo.clipstep", "engines" to "unknown engine; got x", "threads" to "threads must be numbers; got x", "providers" to "unknown provider; got x; expected one of cpu, xnnpack, nnapi")) {
             val activity = start(Intent(asked).putExtra(extra, "x")).get()
             activity.awaitText(R.id.status, words)
             assertTrue(words in File(folder, "run.error").readText())

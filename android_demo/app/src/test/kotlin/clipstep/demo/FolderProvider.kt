@@ -17,6 +17,13 @@ class FolderProvider : ContentProvider() {
     /** What it calls a file of that name. */
     var names = mapOf<String, String>()
 
+    /** How many bytes it says that a file of that name has. */
+    var sizes = mapOf<String, Long>()
+
+    /** Called with the name of a file that is opened. */
+    @Volatile
+    var onOpen: (String) -> Unit = {}
+
     fun document(name: String): Uri = DocumentsContract.buildDocumentUri(AUTHORITY, name)
 
     fun tree(name: String): Uri = DocumentsContract.buildTreeDocumentUri(AUTHORITY, name)
@@ -26,15 +33,18 @@ class FolderProvider : ContentProvider() {
     override fun query(uri: Uri, projection: Array<out String>?, selection: String?, selectionArgs: Array<out String>?, sortOrder: String?): Cursor {
         val id = DocumentsContract.getDocumentId(uri)
         val files = if (uri.lastPathSegment == "children") File(root, id).listFiles().orEmpty().toList() else listOf(File(root, id))
-        val cursor = MatrixCursor(arrayOf(Document.COLUMN_DOCUMENT_ID, Document.COLUMN_DISPLAY_NAME, Document.COLUMN_MIME_TYPE))
+        val cursor = MatrixCursor(arrayOf(Document.COLUMN_DOCUMENT_ID, Document.COLUMN_DISPLAY_NAME, Document.COLUMN_SIZE))
         for (file in files.filter { it.exists() }) {
-            cursor.addRow(arrayOf<Any>(file.relativeTo(root).path, names[file.name] ?: file.name, if (file.isDirectory) Document.MIME_TYPE_DIR else "application/octet-stream"))
+            cursor.addRow(arrayOf<Any>(file.relativeTo(root).path, names[file.name] ?: file.name, sizes[file.name] ?: file.length()))
         }
         return cursor
     }
 
-    override fun openFile(uri: Uri, mode: String): ParcelFileDescriptor =
-        ParcelFileDescriptor.open(File(root, DocumentsContract.getDocumentId(uri)), ParcelFileDescriptor.MODE_READ_ONLY)
+    override fun openFile(uri: Uri, mode: String): ParcelFileDescriptor {
+        val file = File(root, DocumentsContract.getDocumentId(uri))
+        onOpen(file.name)
+        return ParcelFileDescriptor.open(file, ParcelFileDescriptor.MODE_READ_ONLY)
+    }
 
     override fun getType(uri: Uri): String? = null
 

@@ -18,6 +18,7 @@ import android.widget.Spinner
 import android.widget.TextView
 import org.junit.After
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
 import org.junit.Assert.assertNotNull
 import org.junit.Assert.assertNull
 import org.junit.Assert.assertTrue
@@ -40,7 +41,7 @@ class MainActivityTest {
 
     @After
     fun end() {
-        controller?.takeIf { it.get().isDestroyed.not() }?.let { if (application.sources.lastOrNull()?.stopped == false) it.pause(); it.stop().destroy() }
+        controller?.takeIf { it.get().isDestroyed.not() }?.run { pause().stop().destroy() }
     }
 
     private fun start(allowed: Boolean = true, asked: Boolean = false): Activity {
@@ -89,14 +90,15 @@ class MainActivityTest {
     fun `a refused camera is a sentence and a button, and a later yes starts it`() {
         val activity = start(allowed = false, asked = true)
         activity.awaitText(R.id.check, "right numbers")
-        activity.awaitText(R.id.message, "The app is not allowed to use the camera. Allow it, or choose a video.")
-        assertEquals(View.VISIBLE, activity.view<View>(R.id.allow).visibility)
+        activity.awaitText(R.id.lack_text, "The app is not allowed to use it. Allow it, or choose a video below.")
+        assertEquals("The camera is off", activity.text(R.id.lack_title))
+        assertEquals("Allow camera", activity.text(R.id.lack_action))
         assertTrue(application.sources.isEmpty())
         activity.drawTo("refused")
         shadowOf(application).grantPermissions(Manifest.permission.CAMERA)
         answer(PackageManager.PERMISSION_GRANTED)
         activity.awaitText(R.id.speed, "times real time")
-        assertEquals(View.GONE, activity.view<View>(R.id.allow).visibility)
+        assertEquals(View.GONE, activity.view<View>(R.id.lack).visibility)
     }
 
     @Test
@@ -105,12 +107,14 @@ class MainActivityTest {
         await("frames") { application.sources.isNotEmpty() && application.sources.last().given > 3 }
         requireNotNull(controller).pause()
         val source = application.sources.last()
+        assertFalse("paused, but seen beside another app", source.stopped)
+        requireNotNull(controller).stop()
         assertTrue(source.stopped)
         Thread.sleep(100)
         val given = source.given
         Thread.sleep(200)
         assertEquals(given, source.given)
-        requireNotNull(controller).resume()
+        requireNotNull(controller).restart().start().resume()
         await("another source") { application.sources.last() !== source && application.sources.last().given > 3 }
         assertNotNull(activity)
     }
@@ -166,7 +170,7 @@ class MainActivityTest {
         val activity = start(allowed = false, asked = true)
         val rationale = { shown: Boolean -> shadowOf(application.packageManager).setShouldShowRequestPermissionRationale(Manifest.permission.CAMERA, shown) }
         fun refusedAgain(): Intent? {
-            activity.view<Button>(R.id.allow).performClick()
+            activity.view<Button>(R.id.lack_action).performClick()
             answer(PackageManager.PERMISSION_DENIED)
             return generateSequence { shadowOf(activity).nextStartedActivity }.firstOrNull { it.action == Settings.ACTION_APPLICATION_DETAILS_SETTINGS }
         }
@@ -241,15 +245,56 @@ class MainActivityTest {
     }
 
     @Test
-    fun `no camera and no picture are sentences`() {
+    fun `no camera is said in the picture's place until a video is chosen, and a picture that cannot be decoded below it`() {
         application.real = true
         val activity = start()
-        activity.awaitText(R.id.message, "This phone has no camera. Choose a video.")
-        activity.view<Button>(R.id.video).performClick()
+        activity.awaitText(R.id.lack_title, "No camera")
+        requireNotNull(controller).pause().stop().restart().start().resume()
+        await("it is looked for again") { activity.view<View>(R.id.lack).visibility == View.VISIBLE }
+        activity.drawTo("no-camera")
+        activity.view<Button>(R.id.lack_action).performClick()
         val asked = shadowOf(activity).nextStartedActivityForResult
+        assertEquals("video/*", asked.intent.type)
         shadowOf(activity).receiveResult(asked.intent, Activity.RESULT_OK, Intent().setData(Uri.parse("content://videos/broken")))
         activity.awaitText(R.id.message, "The video cannot be decoded")
+        assertEquals(View.GONE, activity.view<View>(R.id.lack).visibility)
         assertEquals(Looper.getMainLooper().thread, Thread.currentThread())
+    }
+
+    @Test
+    @Config(qualifiers = "w320dp-h533dp-normal-notlong-port-notnight-hdpi")
+    fun `without a model the screen says how to get one, and goes on saying it`() {
+        BundleStore(application).run { unpack(); delete(find("demo")) }
+        val activity = start()
+        activity.awaitText(R.id.lack_title, "No model is loaded")
+        requireNotNull(controller).pause().stop().restart().start().resume()
+        shadowOf(Looper.getMainLooper()).idle()
+        assertEquals(View.VISIBLE, activity.view<View>(R.id.lack).visibility)
+        assertTrue(activity.text(R.id.lack_text), "NAME.clipstep.zip" in activity.text(R.id.lack_text))
+        activity.drawTo("no-model")
+        shadowOf(activity).clearNextStartedActivities()
+        activity.view<Button>(R.id.lack_action).performClick()
+        val asked = shadowOf(activity).nextStartedActivityForResult.intent
+        assertEquals(listOf("application/zip", "application/octet-stream"), asked.getStringArrayExtra(Intent.EXTRA_MIME_TYPES).orEmpty().toList())
+        assertTrue(application.sources.isEmpty())
+    }
+
+    @Test
+    fun `a video goes on while the screen is turned`() {
+        val activity = start(allowed = false)
+        activity.awaitText(R.id.check, "right numbers")
+        activity.view<Button>(R.id.video).performClick()
+        shadowOf(activity).receiveResult(shadowOf(activity).nextStartedActivityForResult.intent, Activity.RESULT_OK, Intent().setData(Uri.parse("content://videos/1")))
+        activity.awaitText(R.id.speed, "times real time")
+        val (source, speed) = application.sources.last() to activity.text(R.id.speed)
+        RuntimeEnvironment.setQualifiers("+land")
+        requireNotNull(controller).configurationChange(Configuration(application.resources.configuration))
+        val turned = requireNotNull(controller).get()
+        assertTrue(speed, turned.text(R.id.speed).isNotEmpty())
+        turned.awaitText(R.id.speed, "The video has ended.")
+        assertTrue(application.sources.last() === source && !source.stopped)
+        val (label, percent) = expected()
+        assertEquals("$label, %.0f percent".format(percent), turned.view<ViewGroup>(R.id.rows).getChildAt(0).contentDescription.toString())
     }
 
     @Test

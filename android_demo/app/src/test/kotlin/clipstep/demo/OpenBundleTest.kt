@@ -3,10 +3,13 @@ package clipstep.demo
 import android.Manifest
 import android.app.Activity
 import android.content.Intent
+import android.content.res.Configuration
 import android.net.Uri
 import android.system.ErrnoException
 import android.system.OsConstants
+import android.view.View
 import android.widget.Button
+import android.widget.ProgressBar
 import android.widget.Spinner
 import clipstep.runtime.StepModel
 import clipstep.runtime.treeSha256
@@ -15,6 +18,7 @@ import java.io.IOException
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.nio.FloatBuffer
+import java.util.concurrent.CountDownLatch
 import java.util.function.Function
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonArray
@@ -141,7 +145,102 @@ class OpenBundleTest {
     @Test
     fun `a provider that names files outside the folder is refused`() {
         provider.names = mapOf("step.onnx" to "../../demo.clipstep/step.onnx")
-        assertRefused(pick("bad.clipstep") {}, "The folder could not be read: ../../demo.clipstep/step.onnx is not a valid file name")
+        assertRefused(pick("bad.clipstep") {}, "bad.clipstep: step.onnx is missing; copy the bundle again, whole")
+    }
+
+    @Test
+    fun `of a folder only what the app needs is copied`() {
+        val activity = pick("other.clipstep") { bundle ->
+            File(bundle, "holiday.mp4").writeText("many bytes")
+            File(bundle, "step.mlpackage").mkdirs()
+            File(bundle, "step.mlpackage/weights").writeText("x")
+        }
+        await("the bundle") { "other.clipstep" in kept }
+        activity.awaitText(R.id.check, "right numbers")
+        assertEquals(setOf("manifest.json", "step.onnx", "golden.safetensors"), File(application.filesDir, "bundles/other.clipstep").list().orEmpty().toSet())
+    }
+
+    @Test
+    fun `a bundle for which there is no room is not even opened`() {
+        var opened = emptyList<String>()
+        provider.onOpen = { opened = opened + it }
+        val activity = pick("large.clipstep") { bundle ->
+            edit(bundle) { it["golden"] = JsonObject(it.getValue("golden").jsonObject + ("size_bytes" to JsonPrimitive(1_000_000_000_000_000))) }
+        }
+        assertRefused(activity, "MB left for it: nothing was kept. Free some, and open it again.")
+        assertTrue(activity.text(R.id.message), activity.text(R.id.message).startsWith("The bundle needs 100000000"))
+        assertEquals(listOf("manifest.json"), opened)
+        provider.sizes = mapOf("large.clipstep.zip" to 1_000_000_000_000_000)
+        File(folder.root, "large.clipstep.zip").writeText("no zip file")
+        open(activity, BundlesActivity.PACK, Intent.ACTION_OPEN_DOCUMENT, provider.document("large.clipstep.zip"))
+        assertRefused(activity, "The bundle needs 2000000000.0 MB, and this phone has")
+        assertEquals(listOf("manifest.json"), opened)
+    }
+
+    @Test
+    @Config(qualifiers = "w411dp-h891dp-normal-long-port-notnight-xhdpi")
+    fun `a copy tells how far it is, and nothing is left of one that is cancelled`() {
+        val (copying, go) = List(2) { CountDownLatch(1) }
+        provider.onOpen = { if (it == "golden.safetensors") { copying.countDown(); go.await() } }
+        val activity = pick("other.clipstep") {}
+        await("the copy") { copying.count == 0L && activity.view<ProgressBar>(R.id.coming_progress).progress > 0 }
+        val (model, golden) = listOf("step.onnx", "golden.safetensors").map { File(Prepared.bundle, it).length() }
+        await("how far it is") { activity.view<ProgressBar>(R.id.coming_progress).progress == (model * 1000 / (model + golden)).toInt() }
+        assertEquals("Copying the bundle…", activity.text(R.id.coming_text))
+        activity.drawTo("copying")
+        activity.view<Button>(R.id.cancel).performClick()
+        assertEquals(View.GONE, activity.view<View>(R.id.coming).visibility)
+        go.countDown()
+        activity.awaitText(R.id.what, "demo: step.onnx")
+        await("nothing is left") { kept == listOf("demo.clipstep") }
+        assertEquals("", activity.text(R.id.message))
+    }
+
+    /** Starts the app with a pack from another app. */
+    private fun view(name: String): Activity {
+        provider.root = folder.root
+        File(Prepared.bundle.parentFile, "small.clipstep.zip").copyTo(File(folder.root, name))
+        val intent = Intent(Intent.ACTION_VIEW).setDataAndType(provider.document(name), "application/octet-stream")
+        val activity = Robolectric.buildActivity(MainActivity::class.java, intent).setup().also { controller = it }.get()
+        activity.awaitText(R.id.coming_text, "Another app gives this one $name (")
+        return activity
+    }
+
+    @Test
+    @Config(qualifiers = "w411dp-h891dp-normal-long-port-notnight-xhdpi")
+    fun `a pack that another app gives is opened after a question, which outlasts a turn of the screen`() {
+        view("other.clipstep.zip").drawTo("offered")
+        assertEquals(listOf("demo.clipstep"), kept)
+        RuntimeEnvironment.setQualifiers("+land")
+        requireNotNull(controller).configurationChange(Configuration(application.resources.configuration))
+        val activity = requireNotNull(controller).get()
+        activity.awaitText(R.id.coming_text, "Another app gives this one other.clipstep.zip (")
+        activity.view<Button>(R.id.open_offered).performClick()
+        activity.awaitText(R.id.what, "small: step.onnx")
+        assertEquals(listOf("demo.clipstep", "other.clipstep"), kept)
+        assertEquals(View.GONE, activity.view<View>(R.id.coming).visibility)
+    }
+
+    @Test
+    fun `a pack that another app gives is left alone if the user says so, and files are not taken`() {
+        val activity = view("other.clipstep.zip")
+        activity.view<Button>(R.id.cancel).performClick()
+        requireNotNull(controller).newIntent(Intent(Intent.ACTION_VIEW).setData(Uri.fromFile(File(folder.root, "other.clipstep.zip"))))
+        shadowOf(android.os.Looper.getMainLooper()).idle()
+        assertEquals(View.GONE, activity.view<View>(R.id.coming).visibility)
+        activity.awaitText(R.id.what, "demo: step.onnx")
+        assertEquals(listOf("demo.clipstep"), kept)
+        requireNotNull(controller).newIntent(Intent(Intent.ACTION_VIEW).setData(provider.document("gone.clipstep.zip")))
+        activity.awaitText(R.id.message, "The file or folder could not be read: it is not there any more. Choose another one.")
+    }
+
+    @Test
+    fun `mail, chat and file managers may give packs`() {
+        fun takes(uri: String, type: String) = application.packageManager
+            .queryIntentActivities(Intent(Intent.ACTION_VIEW).addCategory(Intent.CATEGORY_DEFAULT).setDataAndType(Uri.parse(uri), type), 0).isNotEmpty()
+        val types = listOf("application/zip", "application/octet-stream", "application/x-clipstep", "image/png")
+        assertEquals(listOf(true, true, false, false), types.map { takes("content://mail/attachments/17", it) })
+        assertEquals(listOf(true, true, true, true), types.map { takes("content://files/Download/home.clipstep.zip", it) })
     }
 
     @Test
@@ -156,7 +255,7 @@ class OpenBundleTest {
                 values["artifacts"] = JsonArray(listOf(JsonObject(artifact + ("target" to JsonPrimitive("coreml")))))
             }
         }
-        assertRefused(activity, "has no float32 onnx artifact for this processor; got coreml for any; choose another engine or precision, or export again")
+        assertRefused(activity, "coreml.clipstep: nothing in it runs here; got coreml for any; expected an artifact for onnx or executorch; export it again with such a target")
     }
 
     @Test

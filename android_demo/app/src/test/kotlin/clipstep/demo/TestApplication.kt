@@ -15,7 +15,8 @@ class TestApplication : DemoApplication() {
     /** When the scripted frames are, in nanoseconds: 29.97 a second. */
     var times: (Int) -> Long = { 1 + it * 33_366_700L }
 
-    override fun camera(turn: Int, fps: Double, size: Int): FrameSource = if (real) super.camera(turn, fps, size) else scripted("camera $turn", true)
+    override fun camera(turn: Int, fps: Double, size: Int, target: PreviewTarget): FrameSource =
+        if (real) super.camera(turn, fps, size, target) else scripted("camera $turn", true)
 
     override fun video(uri: Uri): FrameSource = if (real) super.video(uri) else scripted("video $uri", false)
 

@@ -9,6 +9,7 @@ import android.media.MediaFormat
 import android.net.Uri
 import android.os.Handler
 import android.os.HandlerThread
+import clipstep.runtime.YuvColor
 import clipstep.runtime.YuvImage
 import java.nio.ByteBuffer
 import org.junit.After
@@ -42,6 +43,8 @@ class VideoSourceTest {
             told += "ended"
         }
 
+        override fun absent() = error("a video needs no camera")
+
         override fun failed(sentence: String) {
             told += sentence
         }
@@ -51,6 +54,7 @@ class VideoSourceTest {
     fun begin() {
         ScriptedDecoder.released = 0
         ScriptedDecoder.format = ImageFormat.YUV_420_888
+        ScriptedDecoder.convertsHdr = true
         ShadowMediaExtractor.addTrack(DataSource.toDataSource(application, uri, null), MediaFormat.createVideoFormat("video/avc", 16, 8), ByteArray(64))
     }
 
@@ -71,8 +75,8 @@ class VideoSourceTest {
         ShadowMediaCodec.addDecoder("video/avc", ShadowMediaCodec.CodecConfig(1024, 1024, codec))
     }
 
-    private fun play(last: String): List<String> {
-        VideoSource(application, uri).start(Handler(thread.looper), sink)
+    private fun play(last: String, from: Uri = uri): List<String> {
+        VideoSource(application, from).start(Handler(thread.looper), sink)
         await("$last, not $told", 20) { told.lastOrNull().orEmpty().startsWith(last) }
         return told
     }
@@ -95,6 +99,32 @@ class VideoSourceTest {
         told.clear()
         assertEquals("The video cannot be decoded: the decoder shows no pictures. Choose another one.", play("The video").single())
         assertEquals(2, ScriptedDecoder.released)
+    }
+
+    @Test
+    fun `HDR is asked for as SDR, and a decoder that cannot do that is a sentence`() {
+        var asked = 0
+        decoder { asked = it.getInteger(MediaFormat.KEY_COLOR_TRANSFER_REQUEST) }
+        val hdr = MediaFormat.createVideoFormat("video/avc", 16, 8).apply { setInteger(MediaFormat.KEY_COLOR_TRANSFER, MediaFormat.COLOR_TRANSFER_HLG) }
+        val other = Uri.parse("content://videos/hdr")
+        ShadowMediaExtractor.addTrack(DataSource.toDataSource(application, other, null), hdr, ByteArray(64))
+        assertTrue("${play("ended", other)}", "8 x 16" in told)
+        assertEquals(MediaFormat.COLOR_TRANSFER_SDR_VIDEO, asked)
+        told.clear()
+        ScriptedDecoder.convertsHdr = false
+        assertEquals("The video cannot be decoded: it is in HDR, and this phone does not convert it. Record it without HDR. Choose another one.", play("The", other).single())
+        told.clear()
+        assertTrue("${play("ended")}", "8 x 16" in told)
+        assertEquals(3, ScriptedDecoder.released)
+    }
+
+    @Test
+    fun `each standard of colour and each range has its conversion`() {
+        fun of(standard: Int, range: Int) = colorOf(MediaFormat().apply { setInteger(MediaFormat.KEY_COLOR_STANDARD, standard); setInteger(MediaFormat.KEY_COLOR_RANGE, range) })
+        val standards = listOf(MediaFormat.COLOR_STANDARD_BT601_PAL, MediaFormat.COLOR_STANDARD_BT601_NTSC, MediaFormat.COLOR_STANDARD_BT709, MediaFormat.COLOR_STANDARD_BT2020)
+        assertEquals(listOf(YuvColor.BT601, YuvColor.BT601, YuvColor.BT709, YuvColor.BT2020), standards.map { of(it, MediaFormat.COLOR_RANGE_LIMITED) })
+        assertEquals(listOf(YuvColor.BT601_FULL, YuvColor.BT601_FULL, YuvColor.BT709_FULL, YuvColor.BT2020_FULL), standards.map { of(it, MediaFormat.COLOR_RANGE_FULL) })
+        assertEquals(YuvColor.BT601, colorOf(MediaFormat()))
     }
 
     @Test
@@ -127,6 +157,13 @@ class ScriptedDecoder : ShadowMediaCodec() {
     @Implementation
     fun getOutputImage(@Suppress("UNUSED_PARAMETER") index: Int): Image? = format?.let(::Picture)
 
+    /** Its own takes the request for SDR out if it does not convert, as Android's do. */
+    @Implementation
+    override fun getInputFormat() = MediaFormat().apply { if (convertsHdr) setInteger(MediaFormat.KEY_COLOR_TRANSFER_REQUEST, MediaFormat.COLOR_TRANSFER_SDR_VIDEO) }
+
+    @Implementation
+    override fun getOutputFormat(): MediaFormat = super.getOutputFormat().apply { if (convertsHdr) removeKey(MediaFormat.KEY_COLOR_TRANSFER) }
+
     @Implementation
     fun release() {
         released++
@@ -138,6 +175,9 @@ class ScriptedDecoder : ShadowMediaCodec() {
 
         @Volatile
         var format: Int? = null
+
+        @Volatile
+        var convertsHdr = true
     }
 }
 

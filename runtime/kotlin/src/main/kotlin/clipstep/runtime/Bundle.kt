@@ -1,3 +1,5 @@
+@file:JvmName("Bundles")
+
 package clipstep.runtime
 
 import java.io.Closeable
@@ -7,7 +9,7 @@ import java.security.PublicKey
 import kotlinx.serialization.json.encodeToJsonElement
 
 /** The file that makes a folder a bundle. */
-const val MANIFEST: String = "manifest.json"
+public const val MANIFEST: String = "manifest.json"
 
 /** Files that belong to a bundle although its manifest does not name them. */
 private val BESIDE_MANIFEST = listOf(SIGNATURE)
@@ -17,24 +19,24 @@ private val BESIDE_MANIFEST = listOf(SIGNATURE)
  *
  * [close] deletes the files that were unpacked from a pack; a bundle that is a folder need not be closed.
  */
-class Bundle private constructor(
+public class Bundle private constructor(
     /** The folder, or the pack. */
-    val path: File,
-    val manifest: Manifest,
+    public val path: File,
+    public val manifest: Manifest,
     /** The SHA-256 of the manifest's bytes. */
-    val manifestSha256: String,
+    public val manifestSha256: String,
     /** The keys of the manifest that were not read, because a newer minor version of the format added them. */
-    val ignored: List<String>,
+    public val ignored: List<String>,
     private val contents: Contents,
 ) : Closeable {
     private val checked = mutableSetOf<String>()
     private val items: List<BundleFile> get() = manifest.artifacts + manifest.golden
 
     /** The files that the manifest names and that are not there. That is an error only once one of them is needed. */
-    val missing: List<String> get() = items.filter { parts(it).isEmpty() }.map { it.file }
+    public val missing: List<String> get() = items.filter { parts(it).isEmpty() }.map { it.file }
 
     /** The files that are there and that the manifest does not name; nothing reads them. */
-    val extra: List<String>
+    public val extra: List<String>
         get() {
             val named = items.flatMap { parts(it) } + MANIFEST + BESIDE_MANIFEST
             return (contents.sizes.keys + contents.unusable.keys - named.toSet()).sorted()
@@ -46,7 +48,7 @@ class Bundle private constructor(
      * @throws BundleException it is missing, altered, or lies outside the bundle.
      */
     @Synchronized
-    fun file(item: BundleFile): File {
+    public fun file(item: BundleFile): File {
         check(item)
         return reading(path, item.file) { File(contents.place(parts(item)), item.file) }
     }
@@ -58,7 +60,7 @@ class Bundle private constructor(
      * @throws ClipstepException there is no such precision.
      */
     @JvmOverloads
-    fun artifact(target: String, precision: String = "float32"): Artifact {
+    public fun artifact(target: String, precision: String = "float32"): Artifact {
         if (precision !in PRECISIONS) throw ClipstepException("unknown precision", got = precision, expected = "one of ${PRECISIONS.joinToString()}")
         val found = manifest.artifacts.filter { it.target == target && it.precision == precision }.associateBy { it.platform }
         val artifact = found[platform()] ?: found["any"] ?: throw BundleException(
@@ -71,7 +73,7 @@ class Bundle private constructor(
     }
 
     /** Deletes the files that were unpacked from a pack. It may be called twice. */
-    override fun close() = contents.close()
+    override fun close(): Unit = contents.close()
 
     override fun toString(): String = "Bundle(${manifest.name} at $path: ${manifest.artifacts.joinToString { it.file }})"
 
@@ -100,7 +102,7 @@ class Bundle private constructor(
         checked += item.file
     }
 
-    companion object {
+    public companion object {
         /**
          * Reads the manifest, and checks the size and the hash of every file that is there and, if [signer] is given, that this key
          * signed the manifest.
@@ -110,7 +112,7 @@ class Bundle private constructor(
          */
         @JvmStatic
         @JvmOverloads
-        fun open(path: File, signer: PublicKey? = null): Bundle = open(path, lazily = false, signer = signer)
+        public fun open(path: File, signer: PublicKey? = null): Bundle = open(path, lazily = false, signer = signer)
 
         /** Opens a bundle as the other function does, but with [lazily] each file is checked only when it is used. */
         internal fun open(path: File, lazily: Boolean, signer: PublicKey? = null): Bundle {
@@ -119,7 +121,7 @@ class Bundle private constructor(
                 val text = text(path, contents, MANIFEST)
                     ?: throw BundleException("$path: is not a bundle", got = "no $MANIFEST", expected = "a folder written by clipstep export, or a pack of it")
                 if (signer != null) checkSignature(path, text, signer, text(path, contents, SIGNATURE))
-                val (manifest, ignored) = manifest(path, text)
+                val (manifest, ignored) = manifestIn("$path", text)
                 val bundle = Bundle(path, manifest, sha256(text), ignored, contents)
                 if (bundle.manifest.artifacts.all { bundle.parts(it).isEmpty() }) bundle.check(bundle.manifest.artifacts[0])
                 if (!lazily) for (item in bundle.items) if (bundle.parts(item).isNotEmpty()) bundle.check(item)
@@ -131,15 +133,42 @@ class Bundle private constructor(
         }
 
         /**
-         * Checks a pack and unpacks it to [folder], which then is a bundle.
+         * Checks a pack and unpacks it to [folder], which then is a bundle: the manifest, the golden steps, and the artifacts of these [targets].
+         * [progress] is told how many bytes of how many are written, before the first and after each piece; what it throws ends the unpacking.
          *
-         * @throws BundleException see [open].
+         * @throws BundleException see [open]; or the pack has no artifact of these targets.
          */
         @JvmStatic
-        fun unpack(pack: File, folder: File) = open(pack).use { bundle ->
-            val names = bundle.items.flatMap { bundle.parts(it) } + MANIFEST
-            val unpacked = reading(pack, "what is in it") { bundle.contents.place(names) }
-            for (name in names) File(unpacked, name).copyTo(File(folder, name), overwrite = true)
+        @JvmOverloads
+        public fun unpack(pack: File, folder: File, targets: Collection<String> = TARGETS, progress: Progress = Progress { _, _ -> }): Unit = open(pack).use { bundle ->
+            val names = wanted(bundle.manifest, targets, "$pack").flatMap { bundle.parts(it) } + MANIFEST
+            reading(pack, "what is in it") { bundle.contents.copy(names, folder, progress) }
+        }
+
+        /**
+         * Reads a manifest before the files that it names are there. [name] is what errors call the bundle.
+         *
+         * @throws BundleException its format has another major version, or it is malformed.
+         */
+        @JvmStatic
+        public fun manifest(text: ByteArray, name: String): Manifest {
+            if (text.size > LARGEST_JSON) throw BundleException("$name: $MANIFEST is too large", got = "${text.size} bytes", expected = "at most $LARGEST_JSON")
+            return manifestIn(name, text).first
+        }
+
+        /**
+         * Returns the files that a device needs which runs artifacts of these [targets]: those artifacts and the golden steps. [name] is what errors call the bundle.
+         *
+         * @throws BundleException there is no such artifact.
+         */
+        @JvmStatic
+        public fun wanted(manifest: Manifest, targets: Collection<String>, name: String): List<BundleFile> {
+            val artifacts = manifest.artifacts.filter { it.target in targets }
+            if (artifacts.isNotEmpty()) return artifacts.distinctBy { it.file } + manifest.golden
+            throw BundleException(
+                "$name: nothing in it runs here", got = manifest.artifacts.map { it.kind }.distinct().sorted().joinToString(),
+                expected = "an artifact for ${targets.joinToString(" or ")}", fix = "export it again with such a target",
+            )
         }
     }
 }
@@ -171,13 +200,13 @@ private fun <T> reading(path: File, name: String, action: () -> T): T = try {
 }
 
 /** Returns the manifest, and the keys that were ignored because a newer minor version added them. */
-private fun manifest(path: File, text: ByteArray): Pair<Manifest, List<String>> {
+private fun manifestIn(path: String, text: ByteArray): Pair<Manifest, List<String>> {
     val values = try {
         parseStrictJson(text)
     } catch (error: ClipstepException) {
         throw BundleException("$path: $MANIFEST ${error.message}", fix = "export it again", cause = error)
     }
-    val version = checkVersion(values, "$path")
+    val version = checkVersion(values, path)
     return try {
         decoded<Manifest>(values, version).also { (manifest) -> checkKinds(values, WHOLE.encodeToJsonElement(manifest), "") }
     } catch (error: IllegalArgumentException) { // A SerializationException is one, and so is a failed require.

@@ -5,6 +5,7 @@ import java.io.File
 import java.io.FilterInputStream
 import java.io.IOException
 import java.io.InputStream
+import java.io.OutputStream
 import java.nio.file.Files
 import java.text.Normalizer
 import java.util.zip.ZipFile
@@ -28,6 +29,28 @@ internal interface Contents : Closeable {
 
     /** Returns a folder that holds these files, unpacked if need be. */
     fun place(names: List<String>): File
+
+    /** Writes these files into a folder; see [Bundle.unpack]. */
+    fun copy(names: List<String>, folder: File, progress: Progress) {
+        val total = names.sumOf { sizes.getValue(it) }
+        var done = 0L
+        progress.at(0, total)
+        for (name in names) {
+            val file = File(folder, name).apply { parentFile?.mkdirs() }
+            open(name).use { input -> file.outputStream().use { output -> pour(input, output) { progress.at(done + it, total) } } }
+            done += sizes.getValue(name)
+        }
+    }
+}
+
+private fun pour(input: InputStream, output: OutputStream, copied: (Long) -> Unit) {
+    val buffer = ByteArray(1 shl 16)
+    var bytes = 0L
+    generateSequence { input.read(buffer).takeIf { it >= 0 } }.forEach { count ->
+        output.write(buffer, 0, count)
+        bytes += count
+        copied(bytes)
+    }
 }
 
 /** Opens the files of the bundle at [path], a folder or a pack. */
@@ -106,16 +129,13 @@ private class PackContents(private val path: File) : Contents {
     override fun place(names: List<String>): File {
         checkSizes(names)
         val folder = temporary ?: Files.createTempDirectory("clipstep-").toFile().also { temporary = it }
-        for (name in names) {
-            val file = File(folder, name)
-            if (!file.exists()) copy(name, file)
-        }
+        super.copy(names.filterNot { File(folder, it).exists() }, folder) { _, _ -> }
         return folder
     }
 
-    fun copy(name: String, file: File) {
-        file.parentFile?.mkdirs()
-        open(name).use { input -> file.outputStream().use { input.copyTo(it) } }
+    override fun copy(names: List<String>, folder: File, progress: Progress) {
+        checkSizes(names)
+        super.copy(names, folder, progress)
     }
 
     private fun checkSizes(names: List<String>) {

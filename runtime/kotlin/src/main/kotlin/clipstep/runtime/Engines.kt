@@ -6,17 +6,119 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.nio.FloatBuffer
 
-/** A loaded artifact. It may be shared by threads; each has its own [StepBuffers]. */
-interface Engine : Closeable {
+/** The execution providers of onnxruntime that run here; in text they have onnxruntime's names, in lower case. */
+public enum class Provider(private val text: String) {
+    /** onnxruntime's own kernels, which every build has. */
+    CPU("cpu"),
+
+    /** XNNPACK's kernels, in float32. They have a thread pool of their own. */
+    XNNPACK("xnnpack"),
+
+    /** Android's neural networks API, which Android 15 deprecated. Its own reference implementation on the CPU is not used. */
+    NNAPI("nnapi");
+
+    override fun toString(): String = text
+
+    public companion object {
+        /** Returns the provider of that name, or throws a [ClipstepException] that lists the known ones. */
+        @JvmStatic
+        public fun named(text: String): Provider =
+            values().firstOrNull { it.text == text } ?: throw ClipstepException("unknown provider", got = text, expected = "one of ${values().joinToString()}")
+    }
+}
+
+/** What executes an artifact, with its settings: [OnnxRuntime] or [ExecuTorch]. */
+public sealed class Engine(
+    /** The name that it has in Python, in commands, in records and in errors. */
+    public val id: String,
+    /** The target whose artifacts it runs. */
+    public val target: String,
+    /** The dependency that an Android app needs for it. */
+    public val dependency: String,
+    private val probe: String,
+) {
+    /** Whether its classes are in this app. */
+    public val isPresent: Boolean
+        get() = try {
+            Class.forName(probe, false, javaClass.classLoader) != null
+        } catch (_: ClassNotFoundException) {
+            false
+        }
+
+    /** What a description and a record say of settings that are not the usual ones; empty if there are none. */
+    internal open val settings: String get() = ""
+
+    internal abstract fun open(path: File, spec: Interface, threads: Int): LoadedArtifact
+
+    /**
+     * Loads the artifact at [path]. There is no fallback.
+     *
+     * @throws ClipstepException it is not in this app, or lacks a setting; a thread count that this machine does not have; a file that it refuses.
+     */
+    internal fun load(path: File, spec: Interface, threads: Int): LoadedArtifact {
+        checkThreads(threads)
+        if (!isPresent) throw ClipstepException("engine $id is not in this app", fix = "add the dependency $dependency")
+        return try {
+            open(path, spec, threads)
+        } catch (error: LinkageError) {
+            throw ClipstepException("engine $id does not start here", got = error.reason(), expected = "native libraries for this processor", cause = error)
+        }
+    }
+
+    public companion object {
+        /** The engines, with their usual settings. */
+        @JvmStatic
+        public val all: List<Engine> get() = listOf(OnnxRuntime(), ExecuTorch)
+
+        /** Returns the engine of that name, with its usual settings, or throws a [ClipstepException] that lists the known ones. */
+        @JvmStatic
+        public fun named(id: String): Engine =
+            all.firstOrNull { it.id == id } ?: throw ClipstepException("unknown engine", got = id, expected = "one of ${all.joinToString { it.id }}")
+    }
+}
+
+/**
+ * onnxruntime. Each operator of an artifact runs in the first of the [providers] that has a kernel for it. Without [Provider.CPU] among them an
+ * artifact is refused unless the others take all of its operators.
+ *
+ * With [spinning], onnxruntime's own default, its threads wait busily for the next step. That is a little faster for steps that follow each other
+ * at once, and wastes battery between the steps of a live stream.
+ *
+ * @throws ClipstepException there is no provider, or one twice, or one after the CPU's, which takes all.
+ */
+public data class OnnxRuntime @JvmOverloads constructor(val providers: List<Provider> = listOf(Provider.CPU), val spinning: Boolean = false) :
+    Engine("onnxruntime", "onnx", "com.microsoft.onnxruntime:onnxruntime-android", "ai.onnxruntime.OrtEnvironment") {
+    init {
+        val usable = providers.isNotEmpty() && providers.distinct() == providers && Provider.CPU !in providers.dropLast(1)
+        if (!usable) throw ClipstepException("these providers cannot be used", got = providers, expected = "at least one, each once, and cpu last if at all")
+    }
+
+    override val settings: String
+        get() = (if (providers == listOf(Provider.CPU)) "" else " on ${providers.joinToString(" and ")}") + if (spinning) ", spinning" else ""
+
+    override fun open(path: File, spec: Interface, threads: Int): LoadedArtifact = OnnxRuntimeArtifact(path, spec, threads, this)
+
+    override fun toString(): String = id + settings
+}
+
+/** ExecuTorch with XNNPACK. The whole process has one thread pool: models that are open at once have the same number of threads. */
+public data object ExecuTorch : Engine("executorch", "executorch", "org.pytorch:executorch-android", "org.pytorch.executorch.Module") {
+    override fun open(path: File, spec: Interface, threads: Int): LoadedArtifact = ExecuTorchArtifact(path, spec, threads)
+
+    override fun toString(): String = id
+}
+
+/** An artifact in an engine. It may be shared by threads; each has its own [StepBuffers]. */
+internal interface LoadedArtifact : Closeable {
     /** Buffers for one caller's steps. */
     fun open(): StepBuffers
 
-    /** Frees the memory. The engine and its buffers must not be used afterwards. */
+    /** Frees the memory. The artifact and its buffers must not be used afterwards. */
     override fun close()
 }
 
 /** The inputs and outputs of one caller's steps: direct buffers in native order, allocated once. Only one thread may use them at a time. */
-interface StepBuffers : Closeable {
+internal interface StepBuffers : Closeable {
     /** The input, in the artifact's own type: (T, H, W, 3). */
     val frames: ByteBuffer
 
@@ -33,60 +135,7 @@ interface StepBuffers : Closeable {
     fun run()
 }
 
-/**
- * An engine: the [target] that it runs, the dependency that it needs, whether its threads can spin between steps, the class whose presence
- * tells that it is installed, and its loader.
- */
-class EngineInfo internal constructor(
-    val target: String,
-    val needs: String,
-    val spins: Boolean,
-    private val probe: String,
-    internal val load: (File, Interface, Int, Boolean) -> Engine,
-) {
-    /** Whether the engine's classes are in this app. */
-    val isPresent: Boolean
-        get() = try {
-            Class.forName(probe, false, javaClass.classLoader) != null
-        } catch (_: ClassNotFoundException) {
-            false
-        }
-}
-
-/** The engines by name. */
-val ENGINES: Map<String, EngineInfo> = mapOf(
-    "onnxruntime" to EngineInfo("onnx", "com.microsoft.onnxruntime:onnxruntime-android", true, "ai.onnxruntime.OrtEnvironment", ::OnnxRuntime),
-    "executorch" to EngineInfo("executorch", "org.pytorch:executorch-android", false, "org.pytorch.executorch.Module") { path, spec, threads, _ ->
-        ExecuTorch(path, spec, threads)
-    },
-)
-
-/**
- * Loads the artifact at [path] into the engine of that name; with [spinning] its threads wait busily between steps. There is no fallback.
- *
- * @throws ClipstepException an unknown engine, one that is not in this app or has no such setting, a thread count this machine does not have, or a
- *   file that the engine refuses.
- */
-fun loadEngine(name: String, path: File, spec: Interface, threads: Int, spinning: Boolean = false): Engine {
-    val info = engineInfo(name)
-    checkThreads(threads)
-    if (spinning && !info.spins) {
-        throw ClipstepException("$name cannot let its threads spin (wait busily)", expected = "spinning with ${ENGINES.filterValues { it.spins }.keys.joinToString()} only")
-    }
-    if (!info.isPresent) throw ClipstepException("engine $name is not in this app", fix = "add the dependency ${info.needs}")
-    return try {
-        info.load(path, spec, threads, spinning)
-    } catch (error: LinkageError) {
-        throw ClipstepException("engine $name does not start here", got = error.reason(), expected = "native libraries for this processor", cause = error)
-    }
-}
-
-/** Returns the engine of that name, or throws a [ClipstepException] that lists the known ones. */
-fun engineInfo(name: String): EngineInfo =
-    ENGINES[name] ?: throw ClipstepException("unknown engine", got = name, expected = "one of ${ENGINES.keys.joinToString()}")
-
-/** Checks that this machine has that many cores. */
-fun checkThreads(threads: Int) {
+private fun checkThreads(threads: Int) {
     val cores = Runtime.getRuntime().availableProcessors()
     if (threads !in 1..cores) throw ClipstepException("thread count not available", got = threads, expected = "1 to $cores")
 }

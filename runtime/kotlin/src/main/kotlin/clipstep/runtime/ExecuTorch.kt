@@ -13,7 +13,7 @@ import org.pytorch.executorch.Tensor
  * A module's outputs lie in memory of its own, which the next call overwrites. So a step and the copy of its outputs are under one lock: streams that
  * share a model take turns. The Java binding returns copies as new arrays. So, unlike with onnxruntime, each step leaves garbage of the size of the states.
  */
-internal class ExecuTorch(private val path: File, private val spec: Interface, private val threads: Int) : Engine {
+internal class ExecuTorchArtifact(private val path: File, private val spec: Interface, threads: Int) : LoadedArtifact {
     private val module: Module
 
     init {

@@ -1,3 +1,5 @@
+@file:JvmName("FormatVersions")
+
 package clipstep.runtime
 
 import kotlinx.serialization.json.Json
@@ -10,7 +12,7 @@ import kotlinx.serialization.json.decodeFromJsonElement
 import kotlinx.serialization.json.encodeToJsonElement
 
 /** The version of the manifest's format, MAJOR.MINOR, that this runtime knows. docs/versions.md says how others are read. */
-const val SCHEMA_VERSION: String = "2.0"
+public const val SCHEMA_VERSION: String = "2.0"
 
 /** A version, ordered by its numbers: 2.10 is newer than 2.9. */
 internal data class FormatVersion(val major: Int, val minor: Int) : Comparable<FormatVersion> {

@@ -1,7 +1,7 @@
 package clipstep.runtime
 
 /** An RGB frame, (H, W, 3) uint8. The converter that made it reuses its memory: use it before the next frame is made. */
-class Frame(val height: Int, val width: Int, val rgb: ByteArray) {
+public class Frame(public val height: Int, public val width: Int, public val rgb: ByteArray) {
     init {
         if (height < 1 || width < 1 || rgb.size != height * width * CHANNELS) {
             throw ClipstepException(
@@ -10,16 +10,17 @@ class Frame(val height: Int, val width: Int, val rgb: ByteArray) {
         }
     }
 
-    companion object {
+    public companion object {
         internal const val CHANNELS = 3
     }
 }
 
 /** A square of a frame: its upper left corner and its side, in pixels. */
-data class Box(val top: Int, val left: Int, val side: Int) {
-    companion object {
+public data class Box(val top: Int, val left: Int, val side: Int) {
+    public companion object {
         /** The largest centred square, which evaluation and streams use. */
-        fun center(height: Int, width: Int): Box {
+        @JvmStatic
+        public fun center(height: Int, width: Int): Box {
             val side = minOf(height, width)
             return Box((height - side) / 2, (width - side) / 2, side)
         }

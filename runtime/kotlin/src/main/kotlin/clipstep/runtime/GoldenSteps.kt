@@ -1,3 +1,5 @@
+@file:JvmName("GoldenChecks")
+
 package clipstep.runtime
 
 import kotlin.math.abs
@@ -5,7 +7,8 @@ import kotlin.math.max
 import kotlin.math.min
 
 /** The largest error that an artifact of that precision may have, as a fraction of each output's scale; see [GoldenSteps.scales]. */
-val BOUNDS: Map<String, Double> = mapOf("float32" to 1e-4, "float16" to 2e-2, "int8" to 0.3)
+@JvmField
+public val BOUNDS: Map<String, Double> = mapOf("float32" to 1e-4, "float16" to 2e-2, "int8" to 0.3)
 
 private const val LEAST_SHARE = 1 / 20.0
 private const val LEAST_SCALE = 1e-2
@@ -16,7 +19,7 @@ private const val LEAST_SCALE = 1e-2
  * Step `i` takes subclip `i % S`. States, and the outputs that the export kept, are recorded after each of the last M steps; M is N, unless they
  * are large.
  */
-class GoldenSteps private constructor(
+public class GoldenSteps private constructor(
     private val subclips: StoredTensor,
     private val logits: StoredTensor,
     private val states: List<StoredTensor>,
@@ -25,13 +28,13 @@ class GoldenSteps private constructor(
     private val storedAfter: StoredTensor?,
 ) {
     /** N, the number of steps. */
-    val steps: Int get() = logits.shape[0]
+    public val steps: Int get() = logits.shape[0]
 
     /**
      * The scales by which errors are divided, of the logits, then of each state and each kept output: the output's range over all golden steps and
      * elements, at least a twentieth of its largest magnitude, 0.01 if it is zero everywhere. The same as Python's `scale_of`.
      */
-    val scales: List<Double> by lazy { (listOf(logits) + states + kept).map { scaleOf(it) } }
+    public val scales: List<Double> by lazy { (listOf(logits) + states + kept).map { scaleOf(it) } }
 
     /**
      * The scale of the logits of flushed videos: the larger one of theirs and of those of the steps, which are zeros where a stream has no
@@ -40,26 +43,26 @@ class GoldenSteps private constructor(
     internal val flushedScale: Double by lazy { max(scales[0], flushed?.let { scaleOf(it) } ?: 0.0) }
 
     /** Whether the frames are float32: those of joints, or of images on another scale. */
-    val hasFloatFrames: Boolean get() = subclips.dtype == "F32"
+    public val hasFloatFrames: Boolean get() = subclips.dtype == "F32"
 
     /** The frames of a step, such as (T, H, W, 3) uint8; of float32 frames their little-endian bytes. */
-    fun subclip(step: Int): ByteArray = subclips.bytes(step % subclips.shape[0])
+    public fun subclip(step: Int): ByteArray = subclips.bytes(step % subclips.shape[0])
 
     /** The frames of a step that are float32, such as joints (T, V, C); see [hasFloatFrames]. */
-    fun floatSubclip(step: Int): FloatArray = subclips.floats(step % subclips.shape[0])
+    public fun floatSubclip(step: Int): FloatArray = subclips.floats(step % subclips.shape[0])
 
     /** Runs a step of [model] on the frames of golden step [step]. */
     internal fun run(model: StepModel, step: Int, states: List<FloatArray>): StepResult =
         if (hasFloatFrames) model.step(floatSubclip(step), states) else model.step(subclip(step), states)
 
     /** The recorded logits of a step, (classes,). */
-    fun logits(step: Int): FloatArray = logits.floats(step)
+    public fun logits(step: Int): FloatArray = logits.floats(step)
 
     /**
      * The numbers of steps after which a flush was recorded. Empty if the network has nothing to flush, and in bundles that do not record
      * flushes, whose flush is not checked.
      */
-    val flushedAfter: List<Long> by lazy { storedAfter?.let { after -> List(after.shape[0]) { after.long(it) } }.orEmpty() }
+    public val flushedAfter: List<Long> by lazy { storedAfter?.let { after -> List(after.shape[0]) { after.long(it) } }.orEmpty() }
 
     /** The recorded logits (classes,) that a flush returns after the first [steps] steps; null if no flush was recorded there. */
     internal fun flushed(steps: Int): FloatArray? = flushedAfter.indexOf(steps.toLong()).takeIf { it >= 0 }?.let { flushed!!.floats(it) }
@@ -123,14 +126,14 @@ class GoldenSteps private constructor(
     private fun unusable(got: String, expected: String) =
         BundleException("the golden steps cannot be used", got = got, expected = expected, fix = "export it again")
 
-    companion object {
+    public companion object {
         /**
          * Returns the golden steps of a bundle, checked against its manifest.
          *
          * @throws BundleException they cannot be read, there are none, or they do not fit the manifest.
          */
         @JvmStatic
-        fun of(bundle: Bundle): GoldenSteps {
+        public fun of(bundle: Bundle): GoldenSteps {
             val path = bundle.file(bundle.manifest.golden)
             val values = readSafetensors(path)
             fun tensor(name: String) = values[name]
@@ -161,7 +164,7 @@ private fun scaleOf(tensor: StoredTensor): Double {
 }
 
 /** The largest errors over the golden steps: absolute, and as a fraction of the output's scale. */
-data class Errors(val steps: Int, val absolute: Double, val relative: Double)
+public data class Errors(val steps: Int, val absolute: Double, val relative: Double)
 
 /**
  * Runs the golden steps, the recorded flushes, and the first step again after a reset, and compares all outputs.
@@ -170,14 +173,14 @@ data class Errors(val steps: Int, val absolute: Double, val relative: Double)
  * next class by more than twice the bound.
  *
  * @param precision decides the bound; by default it is that of the model's artifact.
- * @param progress is called after each step with the number of steps done.
+ * @param progress is told after each step how many of the steps are done.
  *
  * @throws ParityException an error exceeds the precision's bound, a value is not finite, or the first step gives other outputs after the
  *   reset.
  * @throws BundleException the golden steps do not fit the model.
  */
 @JvmOverloads
-fun checkGolden(model: StepModel, golden: GoldenSteps, precision: String = model.precision, progress: (Int) -> Unit = {}): Errors {
+public fun checkGolden(model: StepModel, golden: GoldenSteps, precision: String = model.precision, progress: Progress = Progress { _, _ -> }): Errors {
     golden.check(model.spec)
     var errors = Errors(golden.steps, 0.0, 0.0)
     var states = model.initialStates()
@@ -188,7 +191,7 @@ fun checkGolden(model: StepModel, golden: GoldenSteps, precision: String = model
         errors = compareFlushed(model, golden, step + 1, result.states, BOUNDS.getValue(precision), errors)
         states = result.states
         first = first ?: result
-        progress(step + 1)
+        progress.at(step + 1L, golden.steps.toLong())
     }
     val again = golden.run(model, 0, model.initialStates())
     if (first != null && !same(first, again)) {

@@ -1,3 +1,5 @@
+@file:JvmName("Hashes")
+
 package clipstep.runtime
 
 import java.io.File
@@ -10,14 +12,14 @@ import java.security.MessageDigest
  * For a folder it is the hash of a list with a line `sha256  path` for each file in it, sorted by path. Files that Finder and Explorer leave
  * are not listed.
  */
-fun treeSha256(path: File): String {
+public fun treeSha256(path: File): String {
     if (path.isFile) return path.inputStream().use(::sha256)
     val files = filesIn(path).associateBy { it.relativeTo(path).invariantSeparatorsPath }
     return treeDigest(files.keys) { name -> treeSha256(files.getValue(name)) }
 }
 
 /** The size in bytes of a file, or of all files in a folder except those that Finder and Explorer leave. */
-fun treeSize(path: File): Long = if (path.isFile) path.length() else filesIn(path).sumOf { it.length() }
+public fun treeSize(path: File): Long = if (path.isFile) path.length() else filesIn(path).sumOf { it.length() }
 
 /** The same hash for the item of a bundle that is the file or folder [item]; [parts] are the names of its files. */
 internal fun treeSha256(item: String, parts: List<String>, contents: Contents): String {
@@ -35,7 +37,7 @@ private fun treeDigest(names: Collection<String>, digest: (String) -> String): S
     sha256(names.sorted().joinToString("") { "${digest(it)}  $it\n" }.toByteArray())
 
 /** The SHA-256 of all bytes that are left in a stream. */
-fun sha256(input: InputStream): String {
+public fun sha256(input: InputStream): String {
     val digest = MessageDigest.getInstance("SHA-256")
     val buffer = ByteArray(1 shl 16)
     generateSequence { input.read(buffer).takeIf { it >= 0 } }.forEach { digest.update(buffer, 0, it) }

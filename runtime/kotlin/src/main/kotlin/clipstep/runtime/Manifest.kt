@@ -1,3 +1,5 @@
+@file:JvmName("Manifests")
+
 package clipstep.runtime
 
 import kotlinx.serialization.ExperimentalSerializationApi
@@ -17,7 +19,7 @@ private val LAYOUTS = mapOf("video" to listOf("THWC"), "images" to listOf("THWC"
  * frame of a video in [frameStride] is used. [color], [crop] and [resize] are null for other kinds than a video.
  */
 @Serializable
-data class Input(
+public data class Input(
     val name: String = "frames",
     val kind: String = "video",
     val shape: List<Int>,
@@ -77,7 +79,7 @@ data class Input(
 
 /** A tensor passed from step to step. Before a video's first step every element is [initial]. */
 @Serializable
-data class State(val name: String, val shape: List<Int>, val dtype: String, val initial: Float) {
+public data class State(val name: String, val shape: List<Int>, val dtype: String, val initial: Float) {
     init {
         one("dtype", dtype, "float32")
         require(shape.size <= 4 && shape.all { it >= 1 }) { "the shape of state $name must be at most four numbers of at least 1" }
@@ -90,7 +92,7 @@ data class State(val name: String, val shape: List<Int>, val dtype: String, val 
 
 /** An output of a step beside its logits and its next states, such as an embedding or the logits of another head. */
 @Serializable
-data class KeptOutput(val name: String, val shape: List<Int>, val dtype: String = "float32") {
+public data class KeptOutput(val name: String, val shape: List<Int>, val dtype: String = "float32") {
     init {
         one("dtype", dtype, "float32")
         require(shape.size in 1..4 && shape.all { it >= 1 }) { "the shape of output $name must be one to four numbers of at least 1" }
@@ -101,14 +103,15 @@ data class KeptOutput(val name: String, val shape: List<Int>, val dtype: String 
 }
 
 /** What an artifact's first output may hold. The runtime applies softmax to `logits`, sigmoid to `multilabel_logits`, and nothing to the others. */
-val OUTPUT_KINDS: List<String> = listOf("logits", "probabilities", "multilabel_logits", "multilabel_probabilities")
+@JvmField
+public val OUTPUT_KINDS: List<String> = listOf("logits", "probabilities", "multilabel_logits", "multilabel_probabilities")
 
 /**
  * How to get the logits of a whole video from a network with a delay: after the video's last step the caller sets [state] to 1 and runs
  * [steps] more steps, whose frames are ignored. A video needs at least [minFrames] frames.
  */
 @Serializable
-data class Flush(val state: String, val steps: Int, @SerialName("min_frames") val minFrames: Int) {
+public data class Flush(val state: String, val steps: Int, @SerialName("min_frames") val minFrames: Int) {
     init {
         require(steps in 1..10_000) { "flush.steps must be 1 to 10000" }
         require(minFrames >= 1) { "flush.min_frames must be at least 1" }
@@ -123,7 +126,7 @@ data class Flush(val state: String, val steps: Int, @SerialName("min_frames") va
  * [windowFrames] if it is `sliding_window`. [outputs] are the logits, then each next state, then each of [keptOutputs].
  */
 @Serializable
-data class Interface(
+public data class Interface(
     val name: String,
     val input: Input,
     val states: List<State>,
@@ -149,7 +152,7 @@ data class SensitiveLayer(val layer: String, val share: Double)
 
 /** An operator of the lowered graph that no delegate runs, or that an artifact of lower precision computes in float32, for [reason], and how often. */
 @Serializable
-data class NotDelegated(val operator: String, val count: Int, val reason: String)
+public data class NotDelegated(val operator: String, val count: Int, val reason: String)
 
 /**
  * Which delegate runs an artifact's nodes: their number by delegate call, the names of those that no delegate takes, and why. [reasons] is empty if it
@@ -157,7 +160,7 @@ data class NotDelegated(val operator: String, val count: Int, val reason: String
  * int8 whose rounding moves the prediction most.
  */
 @Serializable
-data class Placement(
+public data class Placement(
     val delegated: Map<String, Int>,
     @SerialName("not_delegated") val notDelegated: List<String>,
     val reasons: List<NotDelegated> = emptyList(),
@@ -167,7 +170,7 @@ data class Placement(
 
 /** The errors of an artifact against its reference over the golden steps, and the bound they had to stay within. */
 @Serializable
-data class Parity(
+public data class Parity(
     val reference: String,
     val steps: Int,
     @SerialName("max_absolute_error") val maxAbsoluteError: Double,
@@ -180,7 +183,7 @@ data class Parity(
  * errors in the first and in the last tenth of the steps, as shares of the output's range.
  */
 @Serializable
-data class Drift(
+public data class Drift(
     val output: String,
     @SerialName("first_tenth") val firstTenth: Double,
     @SerialName("last_tenth") val lastTenth: Double,
@@ -191,7 +194,7 @@ data class Drift(
  * [top1Change] that of the other minus it. The intervals are of 95 %: Newcombe's for paired proportions, and Wilson's.
  */
 @Serializable
-data class AgainstFloat32(
+public data class AgainstFloat32(
     val file: String,
     val engine: String,
     val top1: Double,
@@ -215,7 +218,7 @@ data class AgainstFloat32(
  * that was made.
  */
 @Serializable
-data class Accuracy(
+public data class Accuracy(
     val dataset: String,
     val engine: String,
     val videos: Int,
@@ -233,7 +236,7 @@ data class Accuracy(
 
 /** What the engine executes on ARM64 for one step with one thread, counted rather than timed. */
 @Serializable
-data class Arm64Step(
+public data class Arm64Step(
     val engine: String,
     @SerialName("engine_version") val engineVersion: String,
     @SerialName("golden_steps") val goldenSteps: Int,
@@ -245,7 +248,7 @@ data class Arm64Step(
 
 /** The variants of an artifact that `--tune` measured, with the cost of a step of each in [unit], and the one that was kept. */
 @Serializable
-data class Tuning(val unit: String, val chosen: String, val measured: Map<String, Double>)
+public data class Tuning(val unit: String, val chosen: String, val measured: Map<String, Double>)
 
 /** The most that an artifact may take: time or instructions of a step, peak memory, and its file. What is null has no limit. */
 @Serializable
@@ -303,7 +306,7 @@ data class Choice(
  * [float16Processor] only processors run it that compute in float16; null is no.
  */
 @Serializable
-data class Requires(
+public data class Requires(
     val opset: Int? = null,
     @SerialName("ir_version") val irVersion: Int? = null,
     @SerialName("specification_version") val specificationVersion: Int? = null,
@@ -319,15 +322,17 @@ data class Requires(
     }
 }
 
-/** The targets of artifacts, those of Python's `targets.py`. [ENGINES] lists the engines that run them here. */
-val TARGETS: List<String> = listOf("onnx", "executorch", "coreml")
+/** The targets of artifacts, those of Python's `targets.py`. [Engine.all] lists the engines that run them here. */
+@JvmField
+public val TARGETS: List<String> = listOf("onnx", "executorch", "coreml")
 
 /** The precisions that an artifact can have. */
-val PRECISIONS: List<String> = listOf("float32", "float16", "int8")
+@JvmField
+public val PRECISIONS: List<String> = listOf("float32", "float16", "int8")
 
 /** One artifact: a file, or for Core ML a folder, of one target. */
 @Serializable
-data class Artifact(
+public data class Artifact(
     val target: String,
     val platform: String,
     val form: String,
@@ -360,7 +365,7 @@ data class Artifact(
  * network. [omittedSteps] is how many of the last steps a pack leaves out.
  */
 @Serializable
-data class Golden(
+public data class Golden(
     override val file: String,
     @SerialName("size_bytes") override val sizeBytes: Long,
     override val sha256: String,
@@ -376,10 +381,10 @@ data class Golden(
 }
 
 /** A file of a bundle, or a folder that counts as one. [sha256] is its [treeSha256]. */
-interface BundleFile {
-    val file: String
-    val sizeBytes: Long
-    val sha256: String
+public interface BundleFile {
+    public val file: String
+    public val sizeBytes: Long
+    public val sha256: String
 }
 
 /**
@@ -389,18 +394,18 @@ interface BundleFile {
 @OptIn(ExperimentalSerializationApi::class)
 @Serializable
 @JsonClassDiscriminator("kind")
-sealed interface Provenance {
-    val source: String
-    val weightsSha256: String
-    val config: Map<String, Int>
-    val weightsSource: String?
-    val weightsKey: String?
+public sealed interface Provenance {
+    public val source: String
+    public val weightsSha256: String
+    public val config: Map<String, Int>
+    public val weightsSource: String?
+    public val weightsKey: String?
 }
 
 /** A run of `clipstep train` or `clipstep convert`. */
 @Serializable
 @SerialName("run")
-data class RunProvenance(
+public data class RunProvenance(
     override val source: String,
     @SerialName("weights_sha256") override val weightsSha256: String,
     override val config: Map<String, Int>,
@@ -413,7 +418,7 @@ data class RunProvenance(
 /** A network made by a factory, `package.module:name`. */
 @Serializable
 @SerialName("factory")
-data class FactoryProvenance(
+public data class FactoryProvenance(
     override val source: String,
     @SerialName("weights_sha256") override val weightsSha256: String,
     override val config: Map<String, Int>,
@@ -424,7 +429,7 @@ data class FactoryProvenance(
 /** A network that was exported from memory. */
 @Serializable
 @SerialName("module")
-data class ModuleProvenance(
+public data class ModuleProvenance(
     override val source: String,
     @SerialName("weights_sha256") override val weightsSha256: String,
     override val config: Map<String, Int>,
@@ -437,7 +442,7 @@ data class ModuleProvenance(
  * those that the network was wrapped in; [networkOutputs] says where the outputs are in what the network returns, if it returns several values.
  */
 @Serializable
-data class Export(
+public data class Export(
     @SerialName("clipstep_version") val clipstepVersion: String,
     @SerialName("stream_frames") val streamFrames: Int? = null,
     @SerialName("multiply_accumulates") val multiplyAccumulates: Long? = null,
@@ -447,7 +452,7 @@ data class Export(
 
 /** `manifest.json`. Unknown keys are refused, unless the manifest's version is newer than [SCHEMA_VERSION]. */
 @Serializable
-data class Manifest(
+public data class Manifest(
     val name: String,
     val input: Input,
     val states: List<State>,
@@ -486,7 +491,7 @@ data class Manifest(
     }
 
     /** The part that an artifact with that input type needs. */
-    fun interfaceFor(inputDtype: String): Interface = Interface(
+    public fun interfaceFor(inputDtype: String): Interface = Interface(
         name, input.copy(dtype = inputDtype), states, labels, delayFrames, outputKind, flush, temporalAverage, windowFrames, keptOutputs, outputs,
         schemaVersion,
     )

@@ -4,17 +4,20 @@ import ai.onnxruntime.NodeInfo
 import ai.onnxruntime.OnnxJavaType
 import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
+import ai.onnxruntime.OrtProvider
 import ai.onnxruntime.OrtSession
 import ai.onnxruntime.TensorInfo
+import ai.onnxruntime.providers.NNAPIFlags
 import java.io.File
 import java.nio.ByteBuffer
 import java.nio.FloatBuffer
+import java.util.EnumSet
 
-/** onnxruntime on the CPU. */
-internal class OnnxRuntime(private val path: File, private val spec: Interface, threads: Int, spinning: Boolean) : Engine {
+/** An artifact in onnxruntime. */
+internal class OnnxRuntimeArtifact(private val path: File, private val spec: Interface, threads: Int, engine: OnnxRuntime) : LoadedArtifact {
     private val environment = OrtEnvironment.getEnvironment()
     private val session = loading {
-        sessionOptions(threads, spinning).use { environment.createSession(path.path, it) }
+        sessionOptions(threads, engine).use { environment.createSession(path.path, it) }
     }
 
     init {
@@ -55,17 +58,36 @@ internal class OnnxRuntime(private val path: File, private val spec: Interface, 
 
     private fun <T> loading(action: () -> T): T = try {
         action()
+    } catch (error: ClipstepException) {
+        throw error
     } catch (error: Exception) { // Mostly an OrtException.
         throw ClipstepException("$path: onnxruntime cannot load it", got = error.reason(), cause = error)
     }
 }
 
-/** With [spinning], onnxruntime's own default, threads wait busily for the next step, which wastes battery between the steps of a live stream. */
-internal fun sessionOptions(threads: Int, spinning: Boolean): OrtSession.SessionOptions = OrtSession.SessionOptions().apply {
-    setIntraOpNumThreads(threads)
+internal fun sessionOptions(threads: Int, engine: OnnxRuntime): OrtSession.SessionOptions = OrtSession.SessionOptions().apply {
+    setIntraOpNumThreads(if (Provider.XNNPACK in engine.providers) 1 else threads) // XNNPACK has threads of its own; two pools would be in each other's way.
     setInterOpNumThreads(1)
-    addConfigEntry("session.intra_op.allow_spinning", if (spinning) "1" else "0")
+    addConfigEntry("session.intra_op.allow_spinning", if (engine.spinning) "1" else "0")
+    if (Provider.CPU !in engine.providers) addConfigEntry("session.disable_cpu_ep_fallback", "1")
     setMemoryPatternOptimization(false) // A single block for all values of a step needs a quarter more memory.
+    for (provider in engine.providers) add(provider, threads)
+}
+
+private val IN_ONNXRUNTIME = mapOf(Provider.CPU to OrtProvider.CPU, Provider.XNNPACK to OrtProvider.XNNPACK, Provider.NNAPI to OrtProvider.NNAPI)
+
+private fun OrtSession.SessionOptions.add(provider: Provider, threads: Int) {
+    val there = OrtEnvironment.getAvailableProviders()
+    if (IN_ONNXRUNTIME.getValue(provider) !in there) {
+        val known = Provider.values().filter { IN_ONNXRUNTIME[it] in there }
+        val fix = if (provider == Provider.CPU) null else "take the AAR onnxruntime-android, or another provider"
+        throw ClipstepException("onnxruntime has no provider $provider here", expected = "one of ${known.joinToString()}", fix = fix)
+    }
+    when (provider) {
+        Provider.CPU -> Unit // It is always there, and last.
+        Provider.XNNPACK -> addXnnpack(mapOf("intra_op_num_threads" to "$threads"))
+        Provider.NNAPI -> addNnapi(EnumSet.of(NNAPIFlags.CPU_DISABLED))
+    }
 }
 
 /** Buffers with two sets of states: a step reads one and writes the other, and then they change places. All are bound to tensors only once. */

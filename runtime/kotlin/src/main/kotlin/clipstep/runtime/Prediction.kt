@@ -3,7 +3,7 @@ package clipstep.runtime
 import kotlin.math.exp
 
 /** A label and its probability. */
-data class Ranked(val label: String, val probability: Float)
+public data class Ranked(val label: String, val probability: Float)
 
 /**
  * The model's prediction after a subclip of a video.
@@ -12,16 +12,16 @@ data class Ranked(val label: String, val probability: Float)
  * first output, (classes,); [probabilities] are those of each class, depending on the manifest's `output_kind`, smoothed if the stream
  * smooths. [kept] are the outputs that the export kept, by name, flat; [KeptOutput] has their shapes. All arrays belong to this prediction.
  */
-class Prediction internal constructor(
-    val step: Int,
-    val framesSeen: Long,
-    val logits: FloatArray,
-    val probabilities: FloatArray,
-    val labels: List<String>,
-    val kept: Map<String, FloatArray> = emptyMap(),
+public class Prediction internal constructor(
+    public val step: Int,
+    public val framesSeen: Long,
+    public val logits: FloatArray,
+    public val probabilities: FloatArray,
+    public val labels: List<String>,
+    public val kept: Map<String, FloatArray> = emptyMap(),
 ) {
     /** Returns the [count] likeliest labels with their probabilities, the likeliest first. */
-    fun top(count: Int): List<Ranked> =
+    public fun top(count: Int): List<Ranked> =
         probabilities.indices.sortedByDescending { probabilities[it] }.take(count).map { Ranked(labels[it], probabilities[it]) }
 }
 

@@ -18,16 +18,16 @@ private const val EARLY = 0.45
  *
  * @param longest a gap of more than so many frames of that rate, or a step back by more, starts another video.
  */
-class Resampler(private val fps: Double, private val longest: Long) {
+public class Resampler(private val fps: Double, private val longest: Long) {
     private var start = 0L
     private var given = 0L
 
     /** Whether the last frame started another video. */
-    var restarted = false
+    public var restarted: Boolean = false
         private set
 
     /** Starts again with the next frame. */
-    fun reset() {
+    public fun reset() {
         given = 0
         restarted = false
     }
@@ -36,7 +36,7 @@ class Resampler(private val fps: Double, private val longest: Long) {
      * Returns how often the frame of that time is used: 0, 1, or more if the camera is slower. Frames that are not later than those before are left out,
      * until time has caught up.
      */
-    fun copies(timestampNs: Long): Long {
+    public fun copies(timestampNs: Long): Long {
         val copies = floor((timestampNs - start) * 1e-9 * fps + EARLY).toLong() + 1 - given
         restarted = given > 0 && abs(copies) > longest
         if (restarted || given == 0L) {

@@ -1,3 +1,5 @@
+@file:JvmName("Signatures")
+
 package clipstep.runtime
 
 import java.io.File
@@ -12,7 +14,7 @@ import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.decodeFromJsonElement
 
 /** The file with the signature of a bundle's manifest, which `clipstep sign` writes. */
-const val SIGNATURE: String = "signature.json"
+public const val SIGNATURE: String = "signature.json"
 
 private const val ALGORITHM = "Ed25519"
 private const val RAW_KEY_BYTES = 32
@@ -33,7 +35,7 @@ private class SignatureFile(
  *
  * @throws ClipstepException it is not a public Ed25519 key, or this platform has no Ed25519.
  */
-fun signerKey(pem: String): PublicKey {
+public fun signerKey(pem: String): PublicKey {
     val body = Regex("-----BEGIN PUBLIC KEY-----(.*?)-----END PUBLIC KEY-----", RegexOption.DOT_MATCHES_ALL).find(pem)
         ?: throw ClipstepException("the signer's key is not a public key", expected = "PEM, as clipstep sign --new-key writes it")
     val factory = try {

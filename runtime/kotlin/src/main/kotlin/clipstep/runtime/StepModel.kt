@@ -7,10 +7,10 @@ import kotlin.concurrent.read
 import kotlin.concurrent.write
 
 /** The outputs of a step: [logits] (classes,), the next [states], flat, in the manifest's order, and by name the outputs that the export [kept], flat. */
-class StepResult @JvmOverloads constructor(val logits: FloatArray, val states: List<FloatArray>, val kept: Map<String, FloatArray> = emptyMap()) {
-    operator fun component1(): FloatArray = logits
+public class StepResult @JvmOverloads constructor(public val logits: FloatArray, public val states: List<FloatArray>, public val kept: Map<String, FloatArray> = emptyMap()) {
+    public operator fun component1(): FloatArray = logits
 
-    operator fun component2(): List<FloatArray> = states
+    public operator fun component2(): List<FloatArray> = states
 }
 
 /**
@@ -18,25 +18,25 @@ class StepResult @JvmOverloads constructor(val logits: FloatArray, val states: L
  *
  * It is immutable; any number of streams and threads can share it. [close] waits for steps that are running.
  */
-class StepModel internal constructor(
-    val spec: Interface,
-    private val engine: Engine,
-    /** The artifact, the processor that it was made for, the engine, and its threads. */
-    val description: String,
+public class StepModel internal constructor(
+    public val spec: Interface,
+    private val artifact: LoadedArtifact,
+    /** The artifact, the processor that it was made for, the engine, its threads, and settings that are not the usual ones. */
+    public val description: String,
     /** A bundle that is closed with the model; null if the caller opened it. */
     private val opened: Bundle? = null,
     /** The precision of the artifact, `float32`, `float16` or `int8`, which decides how exact its outputs are; they are float32 in either. */
-    val precision: String = "float32",
+    public val precision: String = "float32",
 ) : Closeable {
     private val lock = ReentrantReadWriteLock()
     private var closed = false
-    private val lazyBuffers = lazy { engine.open() }
+    private val lazyBuffers = lazy { artifact.open() }
     private val shared: StepBuffers by lazyBuffers
 
-    val labels: List<String> get() = spec.labels
+    public val labels: List<String> get() = spec.labels
 
     /** Returns the states before a video's first step. */
-    fun initialStates(): List<FloatArray> = spec.states.map { state -> FloatArray(state.elements) { state.initial } }
+    public fun initialStates(): List<FloatArray> = spec.states.map { state -> FloatArray(state.elements) { state.initial } }
 
     /**
      * Runs one step. [frames] are (T, H, W, 3) uint8, of the manifest's shape; [states] are those that the last step returned. Inputs are
@@ -44,7 +44,7 @@ class StepModel internal constructor(
      *
      * @throws ClipstepException frames or states of another size or number; the model is closed.
      */
-    fun step(frames: ByteArray, states: List<FloatArray>): StepResult {
+    public fun step(frames: ByteArray, states: List<FloatArray>): StepResult {
         if (spec.input.dtype != "uint8" && spec.input.kind == "joints") throw wrongType("bytes")
         return step(frames.size, states) { it.fill(frames, spec.input) }
     }
@@ -54,7 +54,7 @@ class StepModel internal constructor(
      *
      * @throws ClipstepException see the other [step]; or the artifact takes uint8.
      */
-    fun step(frames: FloatArray, states: List<FloatArray>): StepResult {
+    public fun step(frames: FloatArray, states: List<FloatArray>): StepResult {
         if (spec.input.dtype != "float32") throw wrongType("floats")
         return step(frames.size, states) { it.fill(frames) }
     }
@@ -79,16 +79,16 @@ class StepModel internal constructor(
      * @param smoothing the weight of the previous prediction's probabilities in those of the next, from 0 (no smoothing) to below 1.
      */
     @JvmOverloads
-    fun stream(smoothing: Float = 0f): Stream = open { Stream(this, engine.open(), smoothing) }
+    public fun stream(smoothing: Float = 0f): Stream = open { Stream(this, artifact.open(), smoothing) }
 
     /** Runs one step in the caller's own buffers. */
     internal fun run(buffers: StepBuffers) = open { buffers.run() }
 
     /** Frees the engine's memory. It may be called twice. */
-    override fun close() = lock.write {
+    override fun close(): Unit = lock.write {
         if (!closed) {
             if (lazyBuffers.isInitialized()) shared.close()
-            engine.close()
+            artifact.close()
             opened?.close()
         }
         closed = true
@@ -99,13 +99,10 @@ class StepModel internal constructor(
         action()
     }
 
-    companion object {
+    public companion object {
         /**
          * Opens a bundle, a folder or a pack, and loads its artifact for [engine] on this processor, with [threads] threads. Its other
-         * artifacts may be missing. There is no fallback to another engine or thread count.
-         *
-         * With [spinning], onnxruntime's threads wait busily for the next step, as is its own default. That is a little faster for steps that
-         * follow each other at once, and wastes battery between the steps of a live stream.
+         * artifacts may be missing. There is no fallback to another engine, setting or thread count.
          *
          * [precision] is the artifact's: `float32`, `float16` or `int8`. If the processor does not compute in float16, the float32 artifact is
          * loaded in place of that one; [StepModel.description] and [StepModel.precision] then say so.
@@ -115,13 +112,10 @@ class StepModel internal constructor(
          */
         @JvmStatic
         @JvmOverloads
-        fun load(
-            path: File, engine: String = "onnxruntime", threads: Int = 1, spinning: Boolean = false, precision: String = "float32",
-        ): StepModel {
-            engineInfo(engine)
+        public fun load(path: File, engine: Engine = OnnxRuntime(), threads: Int = 1, precision: String = "float32"): StepModel {
             val opened = Bundle.open(path, lazily = true)
             return try {
-                load(opened, engine, threads, spinning, precision, opened)
+                load(opened, engine, threads, precision, opened)
             } catch (error: ClipstepException) {
                 opened.close()
                 throw error
@@ -131,16 +125,15 @@ class StepModel internal constructor(
         /** Loads the artifact of an open bundle, as the other [load] does. The bundle stays open, and files already checked are not hashed again. */
         @JvmStatic
         @JvmOverloads
-        fun load(
-            bundle: Bundle, engine: String = "onnxruntime", threads: Int = 1, spinning: Boolean = false, precision: String = "float32",
-        ): StepModel = load(bundle, engine, threads, spinning, precision, null)
+        public fun load(bundle: Bundle, engine: Engine = OnnxRuntime(), threads: Int = 1, precision: String = "float32"): StepModel =
+            load(bundle, engine, threads, precision, null)
 
-        private fun load(bundle: Bundle, engine: String, threads: Int, spinning: Boolean, precision: String, opened: Bundle?): StepModel {
-            val (artifact, kind) = runnable(bundle, engineInfo(engine).target, precision, computesFloat16())
+        private fun load(bundle: Bundle, engine: Engine, threads: Int, precision: String, opened: Bundle?): StepModel {
+            val (artifact, kind) = runnable(bundle, engine.target, precision, computesFloat16())
             val spec = bundle.manifest.interfaceFor(artifact.inputDtype)
-            val loaded = loadEngine(engine, bundle.file(artifact), spec, threads, spinning)
+            val loaded = engine.load(bundle.file(artifact), spec, threads)
             val plural = if (threads > 1) "s" else ""
-            val description = "${artifact.file} (${artifact.form}, ${kind}for ${artifact.platform}) in $engine, $threads thread$plural"
+            val description = "${artifact.file} (${artifact.form}, ${kind}for ${artifact.platform}) in ${engine.id}, $threads thread$plural${engine.settings}"
             return StepModel(spec, loaded, description, opened, artifact.precision)
         }
     }

@@ -18,7 +18,7 @@ private const val SHOWN_LOGITS = 4
  * null  null  null  null | null  null  null  pred | pred       (T = 4, and a delay of 4 frames)
  * ```
  */
-class Stream internal constructor(private val model: StepModel, private val buffers: StepBuffers, private val smoothing: Float) : Closeable {
+public class Stream internal constructor(private val model: StepModel, private val buffers: StepBuffers, private val smoothing: Float) : Closeable {
     private val spec = model.spec.input
     private val frameBytes = spec.elements / spec.frames // A field, because computing it allocates an iterator for each frame.
     private val subclip: ByteBuffer
@@ -31,7 +31,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
     private var closed = false
 
     /** How often a gap or a jump of the timestamps started another video. */
-    var restarts = 0
+    public var restarts: Int = 0
         private set
     private val inUse = AtomicBoolean(false)
 
@@ -45,7 +45,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
     }
 
     /** Starts a new video with the next frame. */
-    fun reset() = alone { restart() }
+    public fun reset(): Unit = alone { restart() }
 
     private fun restart() {
         for ((state, buffer) in model.spec.states.zip(buffers.states)) for (i in 0 until buffer.capacity()) buffer.put(i, state.initial)
@@ -63,7 +63,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
      * @throws ClipstepException the stream or its model is closed, another thread is using the stream, or the engine fails. The stream is
      *   then as it was before the frame.
      */
-    fun push(frame: Frame): Prediction? = alone { take(frame) }
+    public fun push(frame: Frame): Prediction? = alone { take(frame) }
 
     private fun take(frame: Frame): Prediction? {
         if (closed) throw ClipstepException("the stream is closed", fix = "open another with model.stream()")
@@ -88,7 +88,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
      * @param timestampNs when the frame was taken, in nanoseconds of a monotonic clock.
      * @throws ClipstepException see the other [push].
      */
-    fun push(frame: Frame, timestampNs: Long): Prediction? = alone {
+    public fun push(frame: Frame, timestampNs: Long): Prediction? = alone {
         var copies = resampler.copies(timestampNs)
         if (resampler.restarted) {
             restart()
@@ -109,7 +109,7 @@ class Stream internal constructor(private val model: StepModel, private val buff
      * @throws ClipstepException the stream or its model is closed, another thread is using the stream, or the engine fails; the next
      *   frame is then the first of a new video.
      */
-    fun flush(): Prediction? = alone {
+    public fun flush(): Prediction? = alone {
         try {
             model.spec.flush?.takeIf { steps.toLong() * spec.frames >= it.minFrames }?.let(::end)
         } finally {

@@ -4,7 +4,7 @@ import clipstep.runtime.Frame.Companion.CHANNELS
 import java.nio.ByteBuffer
 
 /** A conversion from YUV to RGB: the shares of red and blue in luma, the luma of black, and the factors of luma and chroma. */
-enum class YuvColor(red: Double, blue: Double, black: Int, luma: Double, chroma: Double) {
+public enum class YuvColor(red: Double, blue: Double, black: Int, luma: Double, chroma: Double) {
     /** Android's cameras: BT.601 with 0 to 255, as in JPEG. */
     BT601_FULL(0.299, 0.114, 0, 1.0, 1.0),
 
@@ -12,7 +12,16 @@ enum class YuvColor(red: Double, blue: Double, black: Int, luma: Double, chroma:
     BT601(0.299, 0.114, 16, 255.0 / 219, 255.0 / 224),
 
     /** Video files of high definition: BT.709 with 16 to 235. */
-    BT709(0.2126, 0.0722, 16, 255.0 / 219, 255.0 / 224);
+    BT709(0.2126, 0.0722, 16, 255.0 / 219, 255.0 / 224),
+
+    /** BT.709 with 0 to 255, such as that of some screen recordings. */
+    BT709_FULL(0.2126, 0.0722, 0, 1.0, 1.0),
+
+    /** BT.2020 with 16 to 235, in 8 bits. */
+    BT2020(0.2627, 0.0593, 16, 255.0 / 219, 255.0 / 224),
+
+    /** BT.2020 with 0 to 255, in 8 bits. */
+    BT2020_FULL(0.2627, 0.0593, 0, 1.0, 1.0);
 
     internal val luma = fixed(luma)
     internal val offset = fixed(0.5) - black * this.luma
@@ -27,7 +36,7 @@ private const val FIXED_BITS = 20
 private fun fixed(value: Double): Int = Math.round(value * (1 shl FIXED_BITS)).toInt()
 
 /** One plane of an image, from the start of [buffer]. [rowStride] and [pixelStride] are the bytes from one row, or from one pixel, to the next. */
-class Plane(val buffer: ByteBuffer, val rowStride: Int, val pixelStride: Int)
+public class Plane(public val buffer: ByteBuffer, public val rowStride: Int, public val pixelStride: Int)
 
 /**
  * An image in YUV_420_888: each sample of [u] and [v] belongs to two by two pixels of [y]. The picture is [height] by [width]
@@ -35,7 +44,9 @@ class Plane(val buffer: ByteBuffer, val rowStride: Int, val pixelStride: Int)
  *
  * @throws ClipstepException sizes that are not positive, or a plane that is too short for them.
  */
-class YuvImage(val height: Int, val width: Int, val y: Plane, val u: Plane, val v: Plane, val color: YuvColor, val top: Int = 0, val left: Int = 0) {
+public class YuvImage @JvmOverloads constructor(
+    public val height: Int, public val width: Int, public val y: Plane, public val u: Plane, public val v: Plane, public val color: YuvColor, public val top: Int = 0, public val left: Int = 0,
+) {
     init {
         if (height < 1 || width < 1 || top < 0 || left < 0) throw ClipstepException("an image has the wrong size", got = "$height x $width at ($top, $left)")
         check("y", y, top + height, left + width)
@@ -55,7 +66,7 @@ class YuvImage(val height: Int, val width: Int, val y: Plane, val u: Plane, val 
 }
 
 /** Converts YUV images to upright squares in one pass. Buffers are allocated when the size of images changes. Only one thread may use it. */
-class YuvConverter {
+public class YuvConverter {
     private var height = 0
     private var width = 0
     private var rotation = 0
@@ -72,7 +83,7 @@ class YuvConverter {
      *
      * @throws ClipstepException a rotation that is not 0, 90, 180 or 270.
      */
-    fun convert(image: YuvImage, rotation: Int): Frame {
+    public fun convert(image: YuvImage, rotation: Int): Frame {
         if (rotation !in 0..270 || rotation % 90 != 0) throw ClipstepException("unknown rotation", got = rotation, expected = "0, 90, 180 or 270")
         prepare(image, rotation)
         val box = box

@@ -39,7 +39,7 @@ class ExecuTorchTest {
 
     private fun model(program: Program, threads: Int = 1): StepModel {
         Module.loader = java.util.function.Function { program }
-        return StepModel(colourSpec(), loadEngine("executorch", File("step.pte"), colourSpec(), threads), "step.pte")
+        return StepModel(colourSpec(), ExecuTorch.load(File("step.pte"), colourSpec(), threads), "step.pte")
     }
 
     @Test
@@ -77,7 +77,7 @@ class ExecuTorchTest {
         }
         val opened = Bundle.open(bundle)
         Module.loader = java.util.function.Function { path -> onnx(File(path), opened.manifest.interfaceFor("uint8")) }
-        StepModel.load(opened, "executorch").use { model ->
+        StepModel.load(opened, ExecuTorch).use { model ->
             assertEquals("step.pte (lowered, for any) in executorch, 1 thread", model.description)
             assertTrue(checkGolden(model, GoldenSteps.of(opened)).relative <= 1e-4)
         }
@@ -85,7 +85,7 @@ class ExecuTorchTest {
 
     /** What onnxruntime computes from an ONNX file. */
     private fun onnx(file: File, spec: Interface): Program {
-        val buffers = OnnxRuntime(file, spec, 1, false).open()
+        val buffers = OnnxRuntime().load(file, spec, 1).open()
         return Program { inputs ->
             buffers.frames.duplicate().put((inputs[0] as ByteBuffer).duplicate())
             for ((buffer, input) in buffers.states.zip(inputs.drop(1))) buffer.duplicate().put((input as FloatBuffer).duplicate())
@@ -107,7 +107,7 @@ class ExecuTorchTest {
             assertExplains("step 0: step.pte: ExecuTorch failed in a step; got no kernel for it") { model.stream().use { repeat(4) { _ -> it.push(plain(1, 2, 3)) } } }
         }
         Module.loader = null
-        assertExplains("step.pte: ExecuTorch cannot load it; got a stand-in") { loadEngine("executorch", File("step.pte"), colourSpec(), 1) }
+        assertExplains("step.pte: ExecuTorch cannot load it; got a stand-in") { ExecuTorch.load(File("step.pte"), colourSpec(), 1) }
     }
 
     @Test

@@ -161,7 +161,7 @@ class GoldenTest {
     /** The model with an error in the results of step [step], counted from 0 as they are called; it is never told of the state [ignored]. */
     private fun broken(model: StepModel, step: Int, ignored: Int = -1, change: (StepResult) -> Unit = {}): StepModel {
         var count = 0
-        val engine = object : Engine {
+        val engine = object : LoadedArtifact {
             override fun open() = object : StepBuffers {
                 override val frames = frameBuffer(model.spec.input)
                 override val states = model.spec.states.map { directFloats(it.elements) }

@@ -2,6 +2,7 @@ package clipstep.runtime
 
 import java.io.File
 import java.nio.file.Files
+import java.util.concurrent.CancellationException
 import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
 import kotlinx.serialization.json.JsonArray
@@ -11,6 +12,7 @@ import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Rule
 import org.junit.Test
@@ -152,5 +154,20 @@ class PackTest {
         Bundle.unpack(zipped(more = mapOf("notes.txt" to ByteArray(1))), kept)
         assertEquals(setOf("manifest.json", "step.onnx", "golden.safetensors"), kept.list().orEmpty().toSet())
         assertTrue(StepModel.load(kept).use { checkGolden(it, GoldenSteps.of(Bundle.open(kept))) }.relative <= 1e-4)
+    }
+
+    @Test
+    fun `what runs here is unpacked, and who is told how far that is may end it`() {
+        val (told, kept) = mutableListOf<Pair<Long, Long>>() to File(folder.root, "kept.clipstep")
+        Bundle.unpack(zipped(), kept, listOf("onnx")) { done, total -> told += done to total }
+        val bytes = Prepared.small.listFiles { file -> file.name != SIGNATURE }.orEmpty().sumOf { it.length() }
+        assertEquals(listOf(0L to bytes, bytes to bytes), listOf(told.first(), told.last()))
+        assertEquals(told.sortedBy { it.first }, told)
+        assertExplains("nothing in it runs here; got onnx for any; expected an artifact for coreml or executorch") {
+            Bundle.unpack(zipped(), kept, listOf("coreml", "executorch"))
+        }
+        val (other, enough) = File(folder.root, "other.clipstep") to bytes / 2
+        assertThrows(CancellationException::class.java) { Bundle.unpack(zipped(), other) { done, _ -> if (done > enough) throw CancellationException() } }
+        assertTrue(treeSize(other) in enough..bytes - 1)
     }
 }

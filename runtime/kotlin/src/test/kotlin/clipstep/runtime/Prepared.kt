@@ -56,7 +56,7 @@ internal fun assertExplains(vararg words: String, action: () -> Unit) {
 }
 
 /** Red, green and blue of the subclip's mean, of 0 to 1: `logits = 4 mean - memory`, `memory_out = memory / 2 + mean`. */
-internal class MeanColour(private val spec: Interface) : Engine {
+internal class MeanColour(private val spec: Interface) : LoadedArtifact {
     var fail = false
 
     /** Added to the logits. */

@@ -58,25 +58,38 @@ class StepModelTest {
 
     @Test
     fun `an engine or thread count that is not there is an error that lists what is`() {
-        assertExplains("unknown engine; got tensorrt; expected one of onnxruntime, executorch") { StepModel.load(Prepared.bundle, "tensorrt") }
+        assertExplains("unknown engine; got tensorrt; expected one of onnxruntime, executorch") { Engine.named("tensorrt") }
         assertExplains("thread count not available; got 999; expected 1 to") { StepModel.load(Prepared.bundle, threads = 999) }
-        assertExplains("has no float32 executorch artifact", "got onnx for any") { StepModel.load(Prepared.bundle, "executorch") }
+        assertExplains("has no float32 executorch artifact", "got onnx for any") { StepModel.load(Prepared.bundle, ExecuTorch) }
         assertExplains("executorch is not in this app; add the dependency org.pytorch:executorch-android") {
-            loadEngine("executorch", Prepared.bundle, colourSpec(), 1)
+            ExecuTorch.load(Prepared.bundle, colourSpec(), 1)
         }
     }
 
     @Test
     fun `threads do not spin between steps unless asked to`() {
-        val setting = { spinning: Boolean -> sessionOptions(2, spinning).use { it.configEntries["session.intra_op.allow_spinning"] } }
+        val setting = { spinning: Boolean -> sessionOptions(2, OnnxRuntime(spinning = spinning)).use { it.configEntries["session.intra_op.allow_spinning"] } }
         assertEquals(listOf("0", "1"), listOf(setting(false), setting(true)))
-        assertExplains("executorch cannot let its threads spin (wait busily); expected spinning with onnxruntime only") {
-            loadEngine("executorch", Prepared.bundle, colourSpec(), 1, spinning = true)
-        }
-        StepModel.load(Prepared.bundle, spinning = true).use { model ->
+        StepModel.load(Prepared.bundle, OnnxRuntime(spinning = true)).use { model ->
+            assertEquals("step.onnx (lowered, for any) in onnxruntime, 1 thread, spinning", model.description)
             val plain = StepModel.load(Prepared.bundle).use { it.step(golden.subclip(0), it.initialStates()).logits }
             assertArrayEquals(plain, model.step(golden.subclip(0), model.initialStates()).logits, 0f)
         }
+    }
+
+    @Test
+    fun `a provider that this build of onnxruntime lacks is refused by name, and nothing takes its place`() {
+        for (provider in listOf(Provider.XNNPACK, Provider.NNAPI)) {
+            assertExplains("onnxruntime has no provider $provider here; expected one of cpu; take the AAR onnxruntime-android") {
+                StepModel.load(Prepared.bundle, OnnxRuntime(listOf(provider, Provider.CPU)))
+            }
+        }
+        val fallback = { engine: OnnxRuntime -> sessionOptions(2, engine).use { it.configEntries["session.disable_cpu_ep_fallback"] } }
+        assertEquals(null, fallback(OnnxRuntime()))
+        val twice = listOf(Provider.CPU, Provider.CPU)
+        assertExplains("these providers cannot be used; got [cpu, cpu]; expected at least one, each once, and cpu last") { OnnxRuntime(twice) }
+        assertExplains("these providers cannot be used; got []") { OnnxRuntime(emptyList()) }
+        assertEquals("onnxruntime on xnnpack and cpu, spinning", "${OnnxRuntime(listOf(Provider.XNNPACK, Provider.CPU), spinning = true)}")
     }
 
     @Test
@@ -91,7 +104,7 @@ class StepModelTest {
     @Test
     fun `an artifact that is no network, or another one than the manifest says, is refused`() {
         val text = folder.newFile("step.onnx").apply { writeText("no network") }
-        assertExplains("step.onnx: onnxruntime cannot load it; got") { loadEngine("onnxruntime", text, colourSpec(), 1) }
+        assertExplains("step.onnx: onnxruntime cannot load it; got") { OnnxRuntime().load(text, colourSpec(), 1) }
         val bundle = folder.copied()
         edit(bundle) { values ->
             val input = values.getValue("input").jsonObject
