@@ -1,8 +1,9 @@
-"""The app's resources before its Kotlin is compiled, and its APK after: Debian's aapt2, zipalign and apksigner, and D8.
+"""The app's resources before its Kotlin is compiled, and its APK after: Debian's aapt2, zipalign and apksigner, D8, and R8 for the library.
 
 `python tests/android/apk.py resources OUT` and `python tests/android/apk.py package OUT`; OUT is what prepare.py filled.
 """
 
+import platform
 import re
 import shutil
 import struct
@@ -18,10 +19,10 @@ ROOT = Path(__file__).parents[2]
 APP = ROOT / "android_demo/app"
 MAIN = APP / "src/main"
 PACKAGE = "clipstep.demo"
-MIN_SDK, TARGET_SDK = 26, 35
+MIN_SDK, TARGET_SDK = 26, 36
 FRAMEWORK = ("org.robolectric", "android-all", "10-robolectric-5803371")
 """The newest whose resources Debian's aapt2 reads."""
-D8 = ("com.android.tools", "r8", "9.5.28")
+R8 = ("com.android.tools", "r8", "9.5.28")
 ANDROID = "{http://schemas.android.com/apk/res/android}"
 
 
@@ -97,29 +98,15 @@ def merged_manifest() -> str:
 
 
 def package(out: Path) -> None:
-    """Dexes with D8, assembles, aligns and signs a debug APK; then verifies its signature and its classes."""
+    """Dexes with D8, assembles, aligns and signs a debug APK, verifies its signature and classes, and checks the library as published."""
     app, modules = out / "app", [APP / "target/classes", ROOT / "runtime/kotlin/target/classes"]
     jars = [fetched(*jar) for jar in libraries()]
     classes = [file for folder in modules for file in folder.rglob("*.class")]
-    platform = fetched("org.robolectric", "android-all", properties()["android.version"])
+    android = fetched("org.robolectric", "android-all", properties()["android.version"])
     dex = app / "dex"
     dex.mkdir(exist_ok=True)
-    run(
-        "java",
-        "-Xmx2g",
-        "-cp",
-        fetched(*D8),
-        "com.android.tools.r8.D8",
-        "--release",
-        "--min-api",
-        MIN_SDK,
-        "--lib",
-        platform,
-        "--output",
-        dex,
-        *classes,
-        *jars,
-    )
+    d8 = ("java", "-Xmx2g", "-cp", fetched(*R8), "com.android.tools.r8.D8", "--release", "--min-api", MIN_SDK)
+    run(*d8, "--lib", android, "--output", dex, *classes, *jars)
     unaligned, apk = app / "unaligned.apk", app / "clipstep-demo-debug.apk"
     shutil.copyfile(app / "resources.apk", unaligned)
     with zipfile.ZipFile(unaligned, "a", zipfile.ZIP_DEFLATED) as archive:
@@ -129,6 +116,65 @@ def package(out: Path) -> None:
     run("zipalign", "-c", "-p", 4, apk)
     sign(app, apk)
     check(apk)
+    check_library()
+    print(f"the library, shrunk by R8: {shrunk_steps(out)}")
+
+
+def runtime() -> Path:
+    """The library's JAR."""
+    return ROOT / f"runtime/kotlin/target/clipstep-runtime-{version()}.jar"
+
+
+def shrink(output: Path, rules: Path, jars: Sequence[Path]) -> None:
+    """Removes what a JVM program does not use and renames the rest with R8, by some rules and those in its JARs, as a release build does."""
+    found = [file for jar in jars for file in consumer_rules(jar, output.parent)]
+    given = [part for file in [rules, *found] for part in ("--pg-conf", file)]
+    java = Path(shutil.which("java") or "").resolve()
+    quick = ("-Xmx2g", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")  # It ends before more pays.
+    r8 = (java, *quick, "-cp", fetched(*R8), "com.android.tools.r8.R8")
+    run(*r8, "--release", "--classfile", "--no-data-resources", "--lib", java.parents[1], "--output", output, *given, *jars)
+
+
+def check_library() -> None:
+    """Java's module path has the library by its name, and its sources are packed."""
+    said = run("java", "--module-path", runtime(), "--describe-module", "clipstep.runtime")
+    if "automatic" not in said or "contains clipstep.runtime" not in said:
+        sys.exit(f"error: {runtime()}: no module clipstep.runtime:\n{said}")
+    with zipfile.ZipFile(runtime().with_name(f"{runtime().stem}-sources.jar")) as archive:
+        if "clipstep/runtime/StepModel.kt" not in archive.namelist():
+            sys.exit(f"error: {archive.filename}: lacks the sources")
+
+
+def consumer_rules(jar: Path, folder: Path) -> list[Path]:
+    """The rules in a JAR that the Android Gradle plugin passes to R8: those for R8 itself or, if there are none, those for ProGuard."""
+    with zipfile.ZipFile(jar) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".pro")]
+        own = [name for name in names if name.startswith("META-INF/com.android.tools/r8/")]
+        chosen = own or [name for name in names if name.startswith("META-INF/proguard/")]
+        files = [folder / name.rsplit("/", 1)[1] for name in chosen]
+        for name, file in zip(chosen, files, strict=True):
+            file.write_bytes(archive.read(name))
+    return files
+
+
+def shrunk_steps(out: Path) -> str:
+    """Shrinks the library with a program that runs a bundle's golden steps, and runs that; returns what it prints."""
+    app, tests = out / "app", ROOT / "runtime/kotlin/target/test-classes"
+    program, rules, jar, native = app / "program.jar", app / "program.pro", app / "shrunk.jar", app / "native"
+    with zipfile.ZipFile(program, "w") as archive:
+        archive.write(tests / "clipstep/runtime/ShrunkKt.class", "clipstep/runtime/ShrunkKt.class")
+    kept = "-keep class clipstep.runtime.ShrunkKt { public static void main(java.lang.String[]); }"
+    rules.write_text(f"{kept}\n-dontoptimize\n", encoding="utf-8")  # Optimising takes half as long again.
+    shrink(jar, rules, [program, runtime(), *(fetched(*library) for library in libraries())])
+    native.mkdir(exist_ok=True)
+    with zipfile.ZipFile(fetched(*libraries()[-1])) as archive:  # Its classes must not be on the class path beside the shrunk ones.
+        folder = {"x86_64": "linux-x64", "aarch64": "linux-aarch64"}[platform.machine()]
+        for name in (name for name in archive.namelist() if f"/native/{folder}/" in name and name.endswith(".so")):
+            (native / Path(name).name).write_bytes(archive.read(name))
+    said = run("java", f"-Donnxruntime.native.path={native}", "-cp", jar, "clipstep.runtime.ShrunkKt", out / "small.clipstep").strip()
+    if not said.startswith("16 golden steps in float32") or not said.endswith("engines: [onnxruntime]"):
+        sys.exit(f"error: the shrunk program says: {said}")
+    return said
 
 
 def properties() -> dict[str, str]:
@@ -141,6 +187,7 @@ def libraries() -> Sequence[tuple[str, str, str]]:
     """What the app is linked with. The engine's native libraries come with Gradle's AAR; here it is the classes alone."""
     versions = properties()
     return [
+        ("org.jetbrains", "annotations", "13.0"),  # What kotlin-stdlib depends on.
         ("org.jetbrains.kotlin", "kotlin-stdlib", versions["kotlin.version"]),
         ("org.jetbrains.kotlinx", "kotlinx-serialization-core-jvm", versions["serialization.version"]),
         ("org.jetbrains.kotlinx", "kotlinx-serialization-json-jvm", versions["serialization.version"]),
