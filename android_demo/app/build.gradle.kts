@@ -2,7 +2,6 @@ import org.jetbrains.kotlin.gradle.dsl.JvmTarget
 
 plugins {
     alias(libs.plugins.android.application)
-    alias(libs.plugins.kotlin.android)
     alias(libs.plugins.kotlin.serialization)
 }
 
@@ -16,6 +15,17 @@ android {
         targetSdk = libs.versions.targetSdk.get().toInt()
         versionCode = 1
         versionName = libs.versions.app.get()
+        // The processors that both engines have native libraries for.
+        ndk { abiFilters += listOf("arm64-v8a", "x86_64") }
+    }
+
+    buildTypes {
+        release {
+            // The rules for the engines and for serialization come with clipstep-runtime and kotlinx.serialization.
+            isMinifyEnabled = true
+            isShrinkResources = true
+            proguardFiles(getDefaultProguardFile("proguard-android-optimize.txt"))
+        }
     }
 
     // Bundles that the app is to hold: put NAME.clipstep folders here.
@@ -24,6 +34,17 @@ android {
     compileOptions {
         sourceCompatibility = JavaVersion.VERSION_1_8
         targetCompatibility = JavaVersion.VERSION_1_8
+    }
+
+    testOptions {
+        unitTests {
+            isIncludeAndroidResources = true
+            all {
+                it.systemProperty("clipstep.prepared", rootProject.file("../build/android").path)
+                it.jvmArgs("-Xmx2g", "--add-opens", "java.base/java.lang=ALL-UNNAMED", "--add-opens", "java.base/java.io=ALL-UNNAMED")
+                it.jvmArgs("--add-opens", "java.base/java.util=ALL-UNNAMED", "--add-opens", "java.base/java.nio=ALL-UNNAMED")
+            }
+        }
     }
 }
 
@@ -34,10 +55,22 @@ kotlin {
     }
 }
 
+// On a computer the tests run with onnxruntime for computers, and with the stand-in for ExecuTorch's classes.
+configurations.matching { it.name.endsWith("UnitTestCompileClasspath") || it.name.endsWith("UnitTestRuntimeClasspath") }.configureEach {
+    exclude(group = "com.microsoft.onnxruntime", module = "onnxruntime-android")
+    exclude(group = "org.pytorch", module = "executorch-android")
+}
+
 dependencies {
     implementation(project(":clipstep-runtime"))
     implementation(libs.serialization)
     implementation(libs.onnxruntime.android)
     // The second engine adds its own native libraries; leave the line out for an app with onnxruntime alone.
     implementation(libs.executorch.android)
+
+    testImplementation(project(":clipstep-runtime", configuration = "executorchApi"))
+    testImplementation(libs.onnxruntime.desktop)
+    testImplementation(libs.junit)
+    testImplementation(libs.robolectric)
+    testImplementation(libs.monitor)
 }

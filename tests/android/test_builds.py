@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MAVEN = "{http://maven.apache.org/POM/4.0.0}"
+SETTINGS = (ROOT / "android_demo/settings.gradle.kts").read_text()
 GRADLE = tomllib.loads((ROOT / "android_demo/gradle/libs.versions.toml").read_text())
 APP = (ROOT / "android_demo/app/build.gradle.kts").read_text()
 
@@ -23,7 +24,7 @@ def text(element: ElementTree.Element, path: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("name", ["kotlin", "serialization", "onnxruntime", "executorch"])
+@pytest.mark.parametrize("name", ["kotlin", "serialization", "onnxruntime", "executorch", "junit", "robolectric", "monitor"])
 def test_versions_are_the_same(name: str) -> None:
     assert GRADLE["versions"][name] == text(pom("."), f"properties/{name}.version")
 
@@ -38,19 +39,102 @@ def test_the_app_says_executorchs_version() -> None:
     assert values.findtext("string[@name='executorch_version']") == GRADLE["versions"]["executorch"]
 
 
+def used(folder: str) -> dict[str, set[str]]:
+    """A Gradle module's dependencies from the version catalogue, as `group:name`, by the configuration that they are in."""
+    build = (ROOT / folder / "build.gradle.kts").read_text()
+    found: dict[str, set[str]] = {}
+    for configuration, accessor in re.findall(r"^    (\w+)\(libs\.((?!plugins)[\w.]+)\)", build, re.M):
+        found.setdefault(configuration, set()).add(GRADLE["libraries"][accessor.replace(".", "-")]["module"])
+    return found
+
+
+def declared(folder: str) -> dict[str, set[str]]:
+    """A Maven module's dependencies outside this build by scope, by the names that they have in Gradle."""
+    found: dict[str, set[str]] = {}
+    for entry in pom(folder).iter(f"{MAVEN}dependency"):
+        group, name = text(entry, "groupId"), text(entry, "artifactId").removesuffix("-jvm")
+        if group != text(pom("."), "groupId") and name != "kotlin-stdlib":  # Gradle's Kotlin plugin adds that.
+            found.setdefault(entry.findtext(f"{MAVEN}scope") or "compile", set()).add(f"{group}:{name}")
+    return found
+
+
+def test_the_library_has_the_same_dependencies_in_both() -> None:
+    gradle, maven = used("runtime/kotlin"), declared("runtime/kotlin")
+    assert gradle["api"] == maven["compile"]  # Types of its signatures.
+    assert gradle["compileOnly"] == maven["provided"]
+    assert gradle["testImplementation"] == maven["provided"] | maven["test"]
+
+
+def test_the_app_has_the_same_dependencies_in_both() -> None:
+    """Maven's onnxruntime is for computers, Gradle's for Android. Gradle has Android's classes from its plugin, and ExecuTorch's from an AAR."""
+    gradle, maven = used("android_demo/app"), declared("android_demo/app")
+    computers = "com.microsoft.onnxruntime:onnxruntime"
+    direct = {"org.jetbrains.kotlinx:kotlinx-serialization-json", "org.pytorch:executorch-android"}
+    assert gradle["implementation"] == {f"{name}-android" for name in maven["compile"] if name == computers} | direct
+    assert gradle["testImplementation"] == maven["test"] | {computers, "androidx.test:monitor"}  # Maven has the last from an AAR.
+
+
+def test_the_catalogue_is_what_the_build_files_use() -> None:
+    folders = ("android_demo", "android_demo/app", "runtime/kotlin")
+    files = "".join((ROOT / folder / "build.gradle.kts").read_text() for folder in folders)
+    libraries = {name.replace(".", "-") for name in re.findall(r"libs\.((?!versions|plugins)[\w.]+)\)", files)}
+    plugins = {name.replace(".", "-") for name in re.findall(r"libs\.plugins\.([\w.]+)\)", files)}
+    versions = set(re.findall(r"libs\.versions\.(\w+)\.get", files))
+    assert (libraries, plugins) == (set(GRADLE["libraries"]), set(GRADLE["plugins"]))
+    referred = {entry["version"]["ref"] for kind in ("libraries", "plugins") for entry in GRADLE[kind].values()}
+    assert versions | referred == set(GRADLE["versions"])
+
+
+def test_the_android_plugin_fits_gradle_and_kotlin() -> None:
+    """By its release notes 9.1 needs Gradle 9.2.1, and from 9.0 on it compiles Kotlin itself and refuses the plugin that did."""
+    wrapper = (ROOT / "android_demo/gradle/wrapper/gradle-wrapper.properties").read_text()
+    (gradle,) = re.findall(r"gradle-([\d.]+)-bin\.zip", wrapper)
+    assert GRADLE["versions"]["agp"].startswith("9.1.")
+    assert tuple(map(int, gradle.split("."))) >= (9, 2, 1)
+    assert "org.jetbrains.kotlin.android" not in {plugin["id"] for plugin in GRADLE["plugins"].values()}
+
+
+def test_release_builds_are_shrunk_by_the_r8_that_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import apk
+
+    assert f'classpath("{":".join(apk.R8)}")' in SETTINGS
+    (release,) = re.findall(r"release \{(.*?)\n        \}", APP, re.S)
+    assert "isMinifyEnabled = true" in release
+    assert 'abiFilters += listOf("arm64-v8a", "x86_64")' in APP
+
+
+def test_the_api_is_explicit_and_the_module_named_in_both() -> None:
+    gradle, maven = (ROOT / "runtime/kotlin/build.gradle.kts").read_text(), (ROOT / "runtime/kotlin/pom.xml").read_text()
+    assert "explicitApi()" in gradle and "-Xexplicit-api=strict" in maven
+    assert '"Automatic-Module-Name" to "clipstep.runtime"' in gradle and "<Automatic-Module-Name>clipstep.runtime<" in maven
+
+
+def test_the_pom_says_what_a_repository_of_packages_asks_for() -> None:
+    parent, library = pom("."), pom("runtime/kotlin")
+    assert re.fullmatch(r"io\.github\.\w+", text(parent, "groupId"))  # Verified by the account of that name.
+    account = text(parent, "groupId").rsplit(".", 1)[1]
+    assert text(parent, "url").startswith(f"https://github.com/{account}/")
+    assert text(parent, "licenses/license/name") == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
+    assert text(parent, "scm/url") == text(parent, "url") and text(parent, "scm/connection").startswith("scm:git:")
+    assert text(parent, "developers/developer/name")
+    assert all(text(library, key) for key in ("name", "description", "artifactId"))
+
+
 @pytest.mark.parametrize("folder", ["runtime/kotlin", "android_demo/app"])
 def test_both_compile_the_same_sources(folder: str) -> None:
-    """Gradle's own place for Kotlin is `src/main/kotlin`; no build file names another, and Maven names that."""
+    """Gradle's own places are `src/main/kotlin`, `src/test/kotlin` and `src/test/java`; no build file names another, and Maven names those."""
     assert text(pom(folder), "build/sourceDirectory") == "src/main/kotlin"
+    tests = ROOT / folder / "src/test"
+    assert {file.relative_to(tests).parts[0] for file in tests.rglob("*") if file.suffix in (".kt", ".java")} <= {"kotlin", "java"}
     named = re.findall(r"srcDirs?\(([^)]*)\)", (ROOT / folder / "build.gradle.kts").read_text())
     assert [name for name in named if "kotlin" in name] == []
     assert not list((ROOT / folder / "src/main").rglob("*.java"))
 
 
 def test_the_modules_are_the_same() -> None:
-    settings = (ROOT / "android_demo/settings.gradle.kts").read_text()
-    assert re.findall(r"include\((.*)\)", settings) == ['":app", ":clipstep-runtime"']
-    assert re.findall(r'projectDir = file\("(.*)"\)', settings) == ["../runtime/kotlin"]
+    assert re.findall(r"include\((.*)\)", SETTINGS) == ['":app", ":clipstep-runtime"']
+    assert re.findall(r'projectDir = file\("(.*)"\)', SETTINGS) == ["../runtime/kotlin"]
     modules = [module.text for module in pom(".").iter(f"{MAVEN}module")]
     assert modules == ["runtime/kotlin/executorch-api", "runtime/kotlin", "android_demo/app"]
 
@@ -70,4 +154,5 @@ def test_sdks_are_those_of_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: int(GRADLE["versions"][name]) for name in ("minSdk", "targetSdk")} == {"minSdk": apk.MIN_SDK, "targetSdk": apk.TARGET_SDK}
     assert f'applicationId = "{apk.PACKAGE}"' in APP
     assert f'namespace = "{apk.PACKAGE}"' in APP
-    assert text(pom("."), "properties/android.version").startswith("15-")  # Android 15 is SDK 35.
+    assert text(pom("."), "properties/android.version").startswith("15-")  # SDK 35, the newest whose classes can be had as a package.
+    assert GRADLE["versions"]["compileSdk"] == GRADLE["versions"]["targetSdk"] == "36"
