@@ -27,8 +27,8 @@ VARIANTS = {
     "no-winograd": replace(PROFILE, winograd=False),
     "linear-layers": replace(PROFILE, winograd=False, linear_layers=True),
 }
-"""The engine profiles that `--tune` measures. The home network takes 108.3 M ARM64 instructions with `gemm`, 114.2 M with `gemm-per-tap`,
-146.5 M with `direct`, 108 M with `per-frame` and 138.6 M with `linear-layers`, which is the default in int8 and takes 70.3 M there."""
+"""The engine profiles that `--tune` measures. The home network takes 108.5 M ARM64 instructions with `gemm`, 114.3 M with `gemm-per-tap`,
+146.7 M with `direct`, 108.2 M with `per-frame` and 138.8 M with `linear-layers`, which is the default in int8 and takes 69.3 M there."""
 
 
 EXECUTORCH = Target(

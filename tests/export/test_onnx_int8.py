@@ -13,10 +13,11 @@ from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipstep.export.targets import onnx_writer
+from clipstep.export.targets import TARGETS, onnx_writer
 from clipstep.export.targets.int8 import COMPUTED_WEIGHTS, INFINITE, NOT_BETWEEN, NOT_WRITTEN
 from clipstep.export.targets.onnx_kernels import FEW_PRODUCTS, NO_KERNEL, SLOW_POOL
 from clipstep.export.targets.quantization import Quantization
+from clipstep.export.variants import variants_of
 from clipstep.runtime import ClipstepError, StepModel
 from clipstep.runtime.bundle.manifest import Placement
 from clipstep.runtime.engine_onnxruntime import onnxruntime_session
@@ -171,3 +172,8 @@ def test_an_artifact_of_int8_is_verified_smaller_and_run_if_asked_for(tmp_path: 
     with StepModel.load(bundle, precision="int8") as model:
         assert model.precision == "int8" and "int8" in model.description
     assert clipstep("inspect", bundle.path)[1].count("step-int8.onnx") > 0
+
+
+def test_int8_is_tuned_among_the_lowered_variants_alone() -> None:
+    assert {one.form for one in variants_of(TARGETS["onnx"], "auto", "arm64", "int8")} == {"lowered"}
+    assert "3d" in {one.form for one in variants_of(TARGETS["onnx"], "auto", "arm64", "float32")}
