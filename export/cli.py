@@ -409,7 +409,7 @@ def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
             off = f"{100 * artifact.parity.max_relative_error:.2g}% of an output's range"
             yield f"a note: {artifact.file}: off by up to {off}; what that costs in accuracy on labelled videos says --evaluate DATA"
         if artifact.placement.sensitive_layers:
-            yield f"a note: {artifact.file}: most of its error comes from {sensitive_layers(artifact)}"
+            yield f"a note: {artifact.file}: rounding moves the prediction most in {sensitive_layers(artifact)}: --float32-layers"
     golden = manifest.golden
     yield f"golden steps: frames of {', then '.join(FRAME_SOURCES[source] for source in golden.frame_sources)}"
     if golden.undetected_faults:

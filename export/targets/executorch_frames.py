@@ -31,7 +31,7 @@ def with_converted_frames(module: fx.GraphModule) -> fx.GraphModule:
             copies[node] = graph.node_copy(node, copies.__getitem__)
         if node is inputs[-1]:
             for one in (one for one in inputs if one in wanted and one.meta["val"].dtype != torch.float32):
-                converted[one] = _as_float(graph.call_function(aten._to_copy.default, (copies[one],), {"dtype": torch.float32}), one)
+                converted[one] = _as_float(graph.call_function(aten.to.dtype, (copies[one], torch.float32)), one)
         elif node.target in DATA_MOVEMENT and node.all_input_nodes[0] in converted:
             converted[node] = _as_float(graph.node_copy(node, converted.__getitem__), node)
     for node in reversed(graph.nodes):

@@ -83,7 +83,7 @@ def _halve(module: fx.GraphModule, program: StepProgram) -> Narrowed:
     lacking = {node: FLOAT32_ONLY[node.target] for node in module.graph.nodes if node.target in FLOAT32_ONLY}
     wide = beyond_float16(module, program) | lacking
     for node in module.graph.nodes:
-        if node.op == "call_function" and node not in wide and node.target is not aten._to_copy.default:  # XNNPACK's for float16 has no vectors.
+        if node.op == "call_function" and node not in wide and node.target is not aten.to.dtype:  # XNNPACK's for float16 has no vectors.
             node.meta[COMPUTED_IN] = torch.float16
     return Narrowed(wide)
 

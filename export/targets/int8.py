@@ -24,7 +24,7 @@ MOVEMENT = frozenset(
     (
         *(*RESHAPES, aten.permute.default, aten.transpose.int, aten.contiguous.default),
         *(aten.slice.Tensor, aten.select.int, aten.flip.default, aten.cat.default),
-        *(aten.pad.default, aten.constant_pad_nd.default, aten.max_pool2d.default, *CLAMPS, aten._to_copy.default),
+        *(aten.pad.default, aten.constant_pad_nd.default, aten.max_pool2d.default, *CLAMPS, aten.to.dtype),
     )
 )
 """Operators whose result holds numbers of their operands, and constants."""
@@ -128,6 +128,8 @@ def constants_of(graph: fx.GraphModule, values: Iterable[Any]) -> list[Tensor]:
 def _refusal(graph: fx.GraphModule, node: fx.Node, ranges: Mapping[fx.Node, tuple[float, float]]) -> str | None:
     """Return why an operation cannot be computed in int8, as far as its operator and its operands tell."""
     if node.target not in MOVEMENT | SUMS | WEIGHTED | MATRIX_PRODUCTS:
+        return NOT_WRITTEN
+    if node.target is aten.to.dtype and node.all_input_nodes[0].meta["val"].dtype != torch.uint8:
         return NOT_WRITTEN
     if node.target in WEIGHTED and not constants_of(graph, node.args[1:2]):
         return COMPUTED_WEIGHTS

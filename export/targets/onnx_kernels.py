@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
-from clipstep.export.targets.int8 import MATRIX_PRODUCTS, NOT_BETWEEN, SUMS, WEIGHTED, Kernels, constants_of, operands_of
+from clipstep.export.targets.int8 import MATRIX_PRODUCTS, NOT_BETWEEN, NOT_WRITTEN, SUMS, WEIGHTED, Kernels, constants_of, operands_of
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
 
 aten = torch.ops.aten
@@ -45,6 +45,8 @@ def _slower(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> dict[fx.Node, st
 
 
 def _reason(graph: fx.GraphModule, node: fx.Node) -> str | None:
+    if node.target is aten.to.dtype:
+        return NOT_WRITTEN
     if node.target is aten.max_pool2d.default:
         return SLOW_POOL
     if node.target in SUMS:

@@ -123,7 +123,7 @@ def _operand(graph: Graph, value: Any, node: fx.Node, source: fx.Node) -> Any:
 
 def _check_types(node: fx.Node) -> None:
     """Check that a node computes float32 from float32. A conversion may read uint8, and the input that is read may be that."""
-    reads_bytes = node.target is aten._to_copy.default
+    reads_bytes = node.target is aten.to.dtype
     for value in [source.meta["val"] for source in node.all_input_nodes if source.op != "get_attr"]:
         _check_type(value, reads_bytes)
     _check_type(node.meta["val"], node.op == "placeholder")

@@ -16,7 +16,7 @@ from clipstep.export.targets.common import IDENTITY
 aten = torch.ops.aten
 OPERATORS: dict[Any, Callable[..., Any]] = {
     **{target: elementwise.clamp_writer(target) for target in elementwise.CLAMPS},
-    **dict.fromkeys((*IDENTITY, aten._to_copy.default), movement.identity),  # A value has been converted before it is given to an operator.
+    **dict.fromkeys((*IDENTITY, aten.to.dtype), movement.identity),  # A value has been converted before it is given to an operator.
     **dict.fromkeys(RESHAPES, movement.reshape),
     aten.conv2d.default: products.conv2d,
     aten.conv_transpose2d.input: products.conv_transpose2d,

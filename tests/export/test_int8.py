@@ -139,7 +139,7 @@ def test_frames_have_the_range_of_all_bytes_whatever_the_sample_holds() -> None:
     graph, _ = executorch_writer.prepared(traced(lambda x: F.conv2d(F.pad(x.float(), (1, 1)), torch.ones(1, 1, 1, 1)), frames), (frames,))
     quantize(graph, program(frames[None]))
     found = {str(node.target).split(".")[1]: node.meta[QUANTIZATION] for node in graph.graph.nodes if node.op == "call_function"}
-    assert found["_to_copy"] == found["pad"] == Quantization(1.0, -128) != found["conv2d"]
+    assert found["to"] == found["pad"] == Quantization(1.0, -128) != found["conv2d"]
 
 
 def test_a_value_that_is_also_used_before_its_clamp_keeps_its_whole_range(tmp_path: Path) -> None:
