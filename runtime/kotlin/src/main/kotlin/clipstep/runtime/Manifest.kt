@@ -148,7 +148,7 @@ public data class Interface(
 
 /** A layer whose rounding to int8 moves the prediction, and its [share] of what the rounding of all layers moves. */
 @Serializable
-data class SensitiveLayer(val layer: String, val share: Double)
+public data class SensitiveLayer(val layer: String, val share: Double)
 
 /** An operator of the lowered graph that no delegate runs, or that an artifact of lower precision computes in float32, for [reason], and how often. */
 @Serializable
@@ -252,7 +252,7 @@ public data class Tuning(val unit: String, val chosen: String, val measured: Map
 
 /** The most that an artifact may take: time or instructions of a step, peak memory, and its file. What is null has no limit. */
 @Serializable
-data class Budget(
+public data class Budget(
     @SerialName("latency_ms") val latencyMs: Double? = null,
     @SerialName("memory_bytes") val memoryBytes: Long? = null,
     @SerialName("size_bytes") val sizeBytes: Long? = null,
@@ -261,7 +261,7 @@ data class Budget(
 
 /** A variant of an artifact that `--tune` measured. [cost] is that of a step, in the unit of the [Choice]. */
 @Serializable
-data class MeasuredVariant(
+public data class MeasuredVariant(
     val variant: String,
     val cost: Double,
     @SerialName("size_bytes") val sizeBytes: Long,
@@ -270,7 +270,7 @@ data class MeasuredVariant(
 
 /** A precision that `--tune` tried: the [variant] of it that stands for it, what that one reached, and why it was chosen or why not ([verdict]). */
 @Serializable
-data class TriedPrecision(
+public data class TriedPrecision(
     val precision: String,
     val variant: String,
     val accuracy: Accuracy? = null,
@@ -285,7 +285,7 @@ data class TriedPrecision(
 
 /** What `--tune` tried for a target on a platform, and the [precision] that was chosen: the one to take there unless another is asked for. */
 @Serializable
-data class Choice(
+public data class Choice(
     val target: String,
     val platform: String,
     val precision: String,
