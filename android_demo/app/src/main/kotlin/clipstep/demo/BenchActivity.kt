@@ -13,7 +13,6 @@ import android.view.WindowManager
 import android.widget.Button
 import android.widget.TextView
 import clipstep.runtime.ClipstepException
-import clipstep.runtime.Engine
 import java.io.File
 import java.io.IOException
 
@@ -96,7 +95,7 @@ class BenchActivity : Activity(), Benchmark.Listener {
 
     private fun plan(intent: Intent): Plan {
         val opened = clipstep.runtime.Bundle.open(bundle(intent.getStringExtra("bundle") ?: (application as DemoApplication).notes.bundle))
-        val engines = intent.getStringExtra("engines")?.split(",")?.onEach { opened.artifact(Engine.named(it).target) } ?: enginesFor(opened)
+        val engines = intent.getStringExtra("engines")?.split(",")?.onEach { checkRuns(opened, it) } ?: enginesFor(opened)
         return Plan(opened, engines, counts(intent), number(intent, "rounds", 5), number(intent, "steps", 20), number(intent, "warmup", 5), settings(intent))
     }
 

@@ -204,7 +204,7 @@ class Demo(private val application: DemoApplication) : Closeable {
         val before = loaded
         update { copy(what = text(R.string.loading, file.name), check = "", top = emptyList(), speed = "") }
         val opened = Bundle.open(file)
-        opened.artifact(Engine.named(engine).target)
+        checkRuns(opened, engine)
         unload()
         try {
             val next = notes.attempt(opened, engine) { loaded(opened, engine, threads) }

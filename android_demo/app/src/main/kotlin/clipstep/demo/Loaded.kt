@@ -32,8 +32,14 @@ internal fun enginesFor(bundle: Bundle): List<String> =
 internal fun engineFor(bundle: Bundle, wanted: String): String {
     val engines = enginesFor(bundle)
     val engine = if (wanted in engines) wanted else engines.firstOrNull() ?: wanted
-    bundle.artifact(Engine.named(engine).target) // If nothing runs here, this throws an error that says why.
+    checkRuns(bundle, engine)
     return engine
+}
+
+/** Checks that a bundle has the artifact that is taken for an engine here. If not, the error says why. */
+internal fun checkRuns(bundle: Bundle, engine: String) {
+    val target = Engine.named(engine).target
+    bundle.artifact(target, bundle.chosenPrecision(target))
 }
 
 /** What the app remembers from one start to the next. */

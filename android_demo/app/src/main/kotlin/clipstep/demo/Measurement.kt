@@ -36,9 +36,10 @@ data class Settings(val providers: List<String> = listOf("cpu"), val spinning: B
     internal fun engine(): OnnxRuntime = OnnxRuntime(providers.map { Provider.named(it) }, spinning)
 }
 
-/** The result of a task; [processId] shows that it had a process of its own. */
+/** The result of a task: [precision] is that of the artifact that ran, and [processId] shows that it had a process of its own. */
 @Serializable
 data class Measurement(
+    val precision: String,
     val loadS: Double,
     val firstStepMs: Double,
     val largestError: Double,
@@ -61,13 +62,13 @@ internal fun measure(task: Task, processId: Int): Measurement {
         var result = model.step(subclips[0], model.initialStates())
         val first = System.nanoTime()
         val error = relativeError(result.logits, golden)
-        if (!(error <= BOUNDS.getValue("float32"))) throw ClipstepException("${task.engine} computes something else than the golden steps", got = "a relative error of $error")
+        if (!(error <= BOUNDS.getValue(model.precision))) throw ClipstepException("${task.engine} computes something else than the golden steps", got = "a relative error of $error")
         val times = List(task.warmUp + task.steps) { step ->
             val start = System.nanoTime()
             result = model.step(subclips[(step + 1) % subclips.size], result.states)
             (System.nanoTime() - start) / 1e6
         }
-        return Measurement((loaded - begin) / 1e9, (first - loaded) / 1e6, error, times.drop(task.warmUp), before, memoryBytes("VmHWM"), processId)
+        return Measurement(model.precision, (loaded - begin) / 1e9, (first - loaded) / 1e6, error, times.drop(task.warmUp), before, memoryBytes("VmHWM"), processId)
     }
 }
 
@@ -84,7 +85,7 @@ internal fun memoryBytes(key: String): Long {
 
 /** Returns a record, as `clipstep bench` writes it, of all measurements of a configuration. */
 internal fun record(bundle: Bundle, task: Task, turns: List<Measurement>, facts: DeviceFacts, phone: PhoneRecord): Record {
-    val artifact = bundle.artifact(task.engine().target)
+    val artifact = bundle.artifact(task.engine().target, turns[0].precision)
     val input = bundle.manifest.input
     val times = turns.flatMap { it.stepMs }
     val subclipS = input.frames * input.frameStride / input.fps

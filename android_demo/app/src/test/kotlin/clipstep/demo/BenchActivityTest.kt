@@ -11,6 +11,11 @@ import java.io.File
 import java.nio.file.Files
 import java.time.Instant
 import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonArray
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.JsonPrimitive
+import kotlinx.serialization.json.jsonArray
+import kotlinx.serialization.json.jsonObject
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertTrue
@@ -86,6 +91,25 @@ class BenchActivityTest {
         assertEquals("demo.clipstep" to clipstep.runtime.Bundle.open(Prepared.bundle).manifestSha256, demo.bundle to demo.manifestSha256)
         val other = measured(asked.putExtra("bundle", "a.clipstep"))
         assertEquals("a.clipstep" to clipstep.runtime.Bundle.open(small).manifestSha256, other.bundle to other.manifestSha256)
+    }
+
+    @Test
+    fun `the precision that was chosen for this processor is measured, and the record names it`() {
+        val bundle = File(application.filesDir, "bundles/a.clipstep").also { File(Prepared.folder, "small.clipstep").copyRecursively(it) }
+        val here = if (System.getProperty("os.arch") == "aarch64") "arm64" else "x86_64"
+        val choice = """
+            {"target": "onnx", "platform": "$here", "precision": "int8", "unit": "ms", "measured_on": "$here", "tried": [{"precision": "int8",
+            "variant": "gemm", "verdict": "chosen: the cheapest", "variants": [{"variant": "gemm", "cost": 9.5, "size_bytes": 2430000}]}]}"""
+        val manifest = Json.parseToJsonElement(File(bundle, "manifest.json").readText()).jsonObject
+        val artifact = manifest.getValue("artifacts").jsonArray.single().jsonObject
+        val chosen = JsonObject(artifact + ("platform" to JsonPrimitive(here)) + ("precision" to JsonPrimitive("int8")))
+        val intent = asked.putExtra("bundle", "a.clipstep").putExtra("engines", "onnxruntime").putExtra("threads", "1").putExtra("rounds", 1)
+        for (artifacts in listOf(listOf(artifact, chosen), listOf(chosen))) { // The second time there is no float32 artifact.
+            val changed = manifest + ("artifacts" to JsonArray(artifacts)) + ("choices" to Json.parseToJsonElement("[$choice]"))
+            File(bundle, "manifest.json").writeText(JsonObject(changed).toString())
+            start(Intent(intent)).get().awaitText(R.id.status, "Done.")
+            assertEquals("int8", Json.decodeFromString<Record>(File(folder, "run.jsonl").readText()).configuration.precision)
+        }
     }
 
     @Test

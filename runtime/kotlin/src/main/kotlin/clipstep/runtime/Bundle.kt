@@ -72,6 +72,13 @@ public class Bundle private constructor(
         return artifact
     }
 
+    /**
+     * Returns the precision of a target that runtimes take unless they are asked for another: the one that `clipstep export --tune` chose for this
+     * processor, and otherwise `float32`.
+     */
+    public fun chosenPrecision(target: String): String =
+        manifest.choices.find { it.target == target && it.platform == platform() }?.precision ?: "float32"
+
     /** Deletes the files that were unpacked from a pack. It may be called twice. */
     override fun close(): Unit = contents.close()
 

@@ -104,15 +104,16 @@ public class StepModel internal constructor(
          * Opens a bundle, a folder or a pack, and loads its artifact for [engine] on this processor, with [threads] threads. Its other
          * artifacts may be missing. There is no fallback to another engine, setting or thread count.
          *
-         * [precision] is the artifact's: `float32`, `float16` or `int8`. If the processor does not compute in float16, the float32 artifact is
-         * loaded in place of that one; [StepModel.description] and [StepModel.precision] then say so.
+         * [precision] is the artifact's: `float32`, `float16` or `int8`. By default it is [Bundle.chosenPrecision], the one that
+         * `clipstep export --tune` chose for this processor, and float32 in other bundles. If the processor does not compute in float16, the
+         * float32 artifact is loaded in place of that one; [StepModel.description] and [StepModel.precision] say which it is.
          *
          * @throws ClipstepException the bundle is damaged, has no artifact of that precision for the engine, or the engine or the thread count
          *   is not available.
          */
         @JvmStatic
         @JvmOverloads
-        public fun load(path: File, engine: Engine = OnnxRuntime(), threads: Int = 1, precision: String = "float32"): StepModel {
+        public fun load(path: File, engine: Engine = OnnxRuntime(), threads: Int = 1, precision: String? = null): StepModel {
             val opened = Bundle.open(path, lazily = true)
             return try {
                 load(opened, engine, threads, precision, opened)
@@ -125,10 +126,10 @@ public class StepModel internal constructor(
         /** Loads the artifact of an open bundle, as the other [load] does. The bundle stays open, and files already checked are not hashed again. */
         @JvmStatic
         @JvmOverloads
-        public fun load(bundle: Bundle, engine: Engine = OnnxRuntime(), threads: Int = 1, precision: String = "float32"): StepModel =
+        public fun load(bundle: Bundle, engine: Engine = OnnxRuntime(), threads: Int = 1, precision: String? = null): StepModel =
             load(bundle, engine, threads, precision, null)
 
-        private fun load(bundle: Bundle, engine: Engine, threads: Int, precision: String, opened: Bundle?): StepModel {
+        private fun load(bundle: Bundle, engine: Engine, threads: Int, precision: String?, opened: Bundle?): StepModel {
             val (artifact, kind) = runnable(bundle, engine.target, precision, computesFloat16())
             val spec = bundle.manifest.interfaceFor(artifact.inputDtype)
             val loaded = engine.load(bundle.file(artifact), spec, threads)
@@ -139,11 +140,15 @@ public class StepModel internal constructor(
     }
 }
 
-/** Returns the artifact of a precision that this processor can run, and what a description says of its precision. */
-internal fun runnable(bundle: Bundle, target: String, precision: String, computesFloat16: Boolean): Pair<Artifact, String> {
-    val artifact = bundle.artifact(target, precision)
-    if (artifact.requires?.float16Processor != true || computesFloat16) return artifact to if (precision == "float32") "" else "$precision, "
-    return bundle.artifact(target) to "float32 in place of $precision, which this processor does not compute in, "
+/**
+ * Returns the artifact of a precision that this processor can run, and what a description says of its precision. Null is the precision that the
+ * bundle chose for this processor, and otherwise float32.
+ */
+internal fun runnable(bundle: Bundle, target: String, precision: String?, computesFloat16: Boolean): Pair<Artifact, String> {
+    val wanted = precision ?: bundle.chosenPrecision(target)
+    val artifact = bundle.artifact(target, wanted)
+    if (artifact.requires?.float16Processor != true || computesFloat16) return artifact to if (wanted == "float32") "" else "$wanted, "
+    return bundle.artifact(target) to "float32 in place of $wanted, which this processor does not compute in, "
 }
 
 /** Writes (T, H, W, C) uint8 into the input, whatever its type. */

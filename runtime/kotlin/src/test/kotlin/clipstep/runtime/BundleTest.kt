@@ -160,6 +160,31 @@ class BundleTest {
     }
 
     @Test
+    fun `the precision that was chosen for this processor is taken, unless another is asked for`() {
+        val bundle = folder.copied()
+        fun taken(precision: String? = null) = StepModel.load(bundle, precision = precision).use { it.precision to it.description }
+        fun choice(platform: String, precision: String) = """
+            {"target": "onnx", "platform": "$platform", "precision": "$precision", "unit": "ms", "measured_on": "$platform", "tried": [{"precision": "$precision",
+            "variant": "gemm", "verdict": "chosen: the cheapest", "variants": [{"variant": "gemm", "cost": 9.5, "size_bytes": 2430000}]}]}"""
+        val (here, other) = if (platform() == "arm64") "arm64" to "x86_64" else "x86_64" to "arm64"
+        edit(bundle) { values ->
+            val artifact = values.getValue("artifacts").jsonArray.single().jsonObject
+            fun of(platform: String, precision: String) = JsonObject(artifact + ("platform" to JsonPrimitive(platform)) + ("precision" to JsonPrimitive(precision)))
+            values["artifacts"] = JsonArray(listOf(artifact, of(here, "int8"), of(other, "float16")))
+            values["choices"] = Json.parseToJsonElement("[${choice(other, "float16")}]")
+        }
+        val float32 = "float32" to "step.onnx (lowered, for any) in onnxruntime, 1 thread"
+        assertEquals(float32, taken()) // Nothing was chosen for this processor.
+        edit(bundle) { values -> values["choices"] = Json.parseToJsonElement("[${choice(other, "float16")}, ${choice(here, "int8")}]") }
+        assertEquals("int8" to "step.onnx (lowered, int8, for $here) in onnxruntime, 1 thread", taken())
+        assertEquals(float32, taken("float32"))
+        Bundle.open(bundle).use { opened ->
+            assertEquals(listOf("int8", "float32"), listOf("onnx", "executorch").map(opened::chosenPrecision))
+            assertEquals("int8", StepModel.load(opened).use { it.precision })
+        }
+    }
+
+    @Test
     fun `a processor computes in float16 if each of its cores does`() {
         val cpuinfo = folder.newFile()
         cpuinfo.writeText("processor : 0\nFeatures : fp asimd fphp asimdhp\n\nprocessor : 1\nFeatures : fp asimd asimdhp\n")
