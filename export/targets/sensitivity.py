@@ -17,14 +17,15 @@ STEPS = 4
 
 
 def layers_of(graph: fx.GraphModule) -> dict[fx.Node, str]:
-    """Return for each operation the path of the module that it is from, such as `stages.0.conv1`, or its operator if it is from none.
+    """Return for each operation the path of the module that it is from, such as `stages.0.conv1`, or its operator if that is the network itself.
 
     A clamp belongs to the layer that it clamps.
     """
     found: dict[fx.Node, str] = {}
     for node in graph.graph.nodes:
         modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-        own = (modules[-1] if modules else "").removeprefix("network.") or str(node.target)
+        path = modules[-1] if modules else ""
+        own = path.removeprefix("network.") if path not in ("", "network") else str(node.target)
         found[node] = found[node.all_input_nodes[0]] if node.target in CLAMPS else own
     return found
 
