@@ -326,7 +326,12 @@ def test_placement_and_parity_are_the_manifests(bundle_path: Path, onnx: Artifac
         absolute, relative, bound, share = (value for _, value in page.table("Parity")[artifact.file][3:])
         assert (absolute, relative) == pytest.approx((artifact.parity.max_absolute_error, artifact.parity.max_relative_error), rel=1e-5)
         assert bound == {"float32": 1e-4, "float16": 2e-2}[artifact.precision] and share == pytest.approx(100 * relative / bound, rel=1e-5)
-    assert "XNNPACK does not take values of uint8" in page.text
+
+
+def test_what_is_outside_of_delegates_is_there_with_the_reason(bundle_copy: Path, onnx: Artifact, timed: Callable[..., Record]) -> None:
+    outside = {"not_delegated": ["aten::topk"], "reasons": [{"operator": "aten.topk", "count": 1, "reason": "XNNPACK has no such operator"}]}
+    _change(bundle_copy, lambda values: values["artifacts"][1]["placement"].update(outside))
+    assert "XNNPACK has no such operator" in Page(html_report(bundle_copy, [timed(onnx, (20,))])).text
 
 
 def test_the_confusion_matrix_is_the_evaluations(
