@@ -51,7 +51,7 @@ def tried_table(unit: CostUnit, tried: tuple[TriedPrecision, ...], chosen: Tried
 
 
 def _change(tried: TriedPrecision) -> tuple[str, str]:
-    against = None if tried.accuracy is None else tried.accuracy.against_float32
+    against = tried.against_float32
     if against is None:
         return "" if tried.precision == EXACT else "-", ""
     return points(against.top1_change), change_interval_text(against)

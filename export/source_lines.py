@@ -73,3 +73,9 @@ def _line_in(trace: str) -> str:
 def describe_error(error: BaseException) -> str:
     """Return the type of an error and the first line of its message; in torch's messages, advice follows after it."""
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+
+
+def module_path(node: fx.Node) -> str:
+    """Return the path of the innermost module that an operation of a graph is from, such as `network.stages.0`; empty if it is from none."""
+    paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+    return paths[-1] if paths else ""

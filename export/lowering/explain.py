@@ -14,6 +14,7 @@ from clipstep.export.lowering.lower import lower_graph
 from clipstep.export.lowering.operators import CONVOLUTIONS, arguments, triple
 from clipstep.export.lowering.passes.editing import constant
 from clipstep.export.lowering.profile import EngineProfile
+from clipstep.export.source_lines import module_path
 
 aten = torch.ops.aten
 COPIES = (
@@ -76,10 +77,9 @@ def explain(graph: fx.GraphModule, inputs: tuple[Tensor, ...], profile: EnginePr
 def _layer(graph: fx.GraphModule, node: fx.Node, strategy: str, made: Sequence[fx.Node], profile: EngineProfile) -> LoweredLayer:
     _, weight, _, stride = arguments(node, None, None, None, (1,))[:4]
     shape = tuple((constant(graph, weight) if weight.op == "get_attr" else weight.meta["val"]).shape)
-    modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
     copies = COPIES if profile.free_permutations else (*COPIES, *PERMUTATIONS)
     return LoweredLayer(
-        name=(modules[-1] if modules else "") or node.name,
+        name=module_path(node) or node.name,
         weight=shape,
         stride=triple(stride),
         strategy=strategy,

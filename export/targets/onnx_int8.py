@@ -15,7 +15,7 @@ from clipstep.export.targets import onnx_operations as operations
 from clipstep.export.targets.common import Pair, pair, write_operator
 from clipstep.export.targets.onnx_graph import OnnxGraph, unsigned
 from clipstep.export.targets.onnx_kernels import PAIR_LEVELS
-from clipstep.export.targets.quantization import HIGHEST, LOWEST, QUANTIZATION, WEIGHT_LEVELS, Quantization, quantized_weight
+from clipstep.export.targets.quantization import HIGHEST, LOWEST, QUANTIZATION, WEIGHT_LEVELS, Quantization, along_axis, quantized_weight
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
 
 aten = torch.ops.aten
@@ -44,8 +44,7 @@ def _weights(graph: OnnxGraph, x: str, weight: Tensor, bias: Tensor | None, axis
         needed = bias.detach().abs() / (of_x * LARGEST_BIAS)
         if bool((needed > scales).any()):
             scales = torch.maximum(scales, needed)
-            along = [-1 if place == axis else 1 for place in range(weight.ndim)]
-            integers = torch.round(weight.detach() / scales.reshape(along)).to(torch.int8)
+            integers = torch.round(weight.detach() / along_axis(scales, axis, weight.ndim)).to(torch.int8)
     zeros = graph.constant(torch.zeros(len(scales), dtype=torch.int8))
     names = [graph.add("DequantizeLinear", graph.constant(integers), graph.constant(scales), zeros, axis=axis)]
     if bias is not None:

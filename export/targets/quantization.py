@@ -64,5 +64,9 @@ def quantized_weight(weight: Tensor, axis: int, levels: int = WEIGHT_LEVELS) -> 
     zeros is 1."""
     largest = weight.detach().abs().amax([other for other in range(weight.ndim) if other != axis])
     scales = torch.where(largest > 0, largest / levels, torch.ones_like(largest))
-    along = [-1 if place == axis else 1 for place in range(weight.ndim)]
-    return torch.round(weight.detach() / scales.reshape(along)).to(torch.int8), scales
+    return torch.round(weight.detach() / along_axis(scales, axis, weight.ndim)).to(torch.int8), scales
+
+
+def along_axis(scales: Tensor, axis: int, rank: int) -> Tensor:
+    """Return a scale for each entry of an axis in the shape in which they multiply a tensor of that rank."""
+    return scales.reshape([-1 if place == axis else 1 for place in range(rank)])

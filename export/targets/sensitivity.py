@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from clipstep.export.source_lines import module_path
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.float16 import PRODUCTS
-from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, quantized_weight
+from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, along_axis, quantized_weight
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
 
 aten = torch.ops.aten
@@ -23,8 +24,7 @@ def layers_of(graph: fx.GraphModule) -> dict[fx.Node, str]:
     """
     found: dict[fx.Node, str] = {}
     for node in graph.graph.nodes:
-        modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-        path = modules[-1] if modules else ""
+        path = module_path(node)
         own = path.removeprefix("network.") if path not in ("", "network") else str(node.target)
         found[node] = found[node.all_input_nodes[0]] if node.target in CLAMPS else own
     return found
@@ -99,6 +99,6 @@ class _WithErrors(fx.Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(node)
         axis = int(place == 1 and node.target in (aten.mm.default, aten.matmul.default))  # That of the output channels.
         integers, scales = quantized_weight(args[place], axis, self._weight_levels)
-        weight = integers * scales.reshape([-1 if other == axis else 1 for other in range(integers.ndim)])
+        weight = integers * along_axis(scales, axis, integers.ndim)
         result: Tensor = self.call_function(node.target, (*args[:place], weight, *args[place + 1 :]), kwargs)
         return result

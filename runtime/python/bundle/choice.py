@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from clipstep.runtime.bundle.artifacts import Accuracy, Count, NotNegative, Platform, Target
+from clipstep.runtime.bundle.artifacts import Accuracy, AgainstFloat32, Count, NotNegative, Platform, Target
 from clipstep.runtime.bundle.interface import Model, Positive
 from clipstep.runtime.precision import Precision
 from clipstep.runtime.wording import either
@@ -58,6 +58,11 @@ class TriedPrecision(Model):
     verdict: str
     """Why it was chosen, or why it was not."""
     variants: Annotated[tuple[MeasuredVariant, ...], Field(min_length=1)]
+
+    @property
+    def against_float32(self) -> AgainstFloat32 | None:
+        """What its accuracy is against that of float32; None if that was not measured."""
+        return None if self.accuracy is None else self.accuracy.against_float32
 
     @property
     def own(self) -> MeasuredVariant:

@@ -40,5 +40,4 @@ def _dominates(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 def _fall(tried: TriedPrecision) -> float | None:
     if tried.precision == "float32":
         return 0.0
-    against = None if tried.accuracy is None else tried.accuracy.against_float32
-    return None if against is None else max(0.0, -against.top1_change)
+    return None if tried.against_float32 is None else max(0.0, -tried.against_float32.top1_change)

@@ -92,7 +92,7 @@ def _panels(choice: Choice) -> list[_Panel]:
     if all(variant.peak_memory_bytes is not None for _, variant in points_of(choice.tried)):
         limit = None if budget is None else _mega(budget.memory_bytes)
         panels.append(_Panel(f"peak memory (MB, on {choice.measured_on})", lambda point: (point[1].peak_memory_bytes or 0) / 1e6, limit))
-    if any(one.accuracy is not None and one.accuracy.against_float32 is not None for one in choice.tried):
+    if any(one.against_float32 is not None for one in choice.tried):
         limit = None if choice.max_accuracy_drop is None else -choice.max_accuracy_drop
         panels.append(_Panel("change of top-1 (points, 95% interval)", _change, limit))
     return panels
@@ -103,7 +103,7 @@ def _mega(count: int | None) -> float | None:
 
 
 def _change(point: Point) -> float:
-    against = None if point[0].accuracy is None else point[0].accuracy.against_float32
+    against = point[0].against_float32
     return 0.0 if against is None else 100 * against.top1_change
 
 
@@ -112,7 +112,7 @@ def _draw(axis: Any, choice: Choice, panel: _Panel) -> None:
     accuracy, front = panel.value is _change, pareto_front(choice.tried)
     for precision, variant in points_of(choice.tried):
         own, point = variant.variant == precision.variant, (precision, variant)
-        against = None if precision.accuracy is None else precision.accuracy.against_float32
+        against = precision.against_float32
         if accuracy and (not own or (against is None and precision.precision != "float32")):
             continue
         (colour, marker), y = STYLES[precision.precision], panel.value(point)
