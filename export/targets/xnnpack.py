@@ -7,6 +7,7 @@ elements move only where an operation needs another layout.
 
 import hashlib
 import math
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ NHWC = (0, 2, 3, 1)
 NO_HANDLE = 65535
 LARGEST_BIAS = 2**30
 """The largest magnitude of a bias of int32, which leaves room for the sums of products that are added to it."""
+NAME_BYTES = 12
+"""How much of the hash of a constant is its name. A file has hundreds of names, each in two places; ExecuTorch refuses two constants of one name."""
 SHORT = 8
 """XNNPACK's transposition kernels move blocks of this many rows and columns."""
 NONE = flags.XNN_INVALID_VALUE_ID
@@ -84,18 +87,18 @@ class Graph:
         """Remove the operations whose results are not used."""
         used, kept = set(self._outputs), []
         for node in reversed(self.nodes):
-            fields = vars(node.xnode_union)
-            if fields["output_id"] in used:
+            if node.xnode_union.output_id in used:
                 kept.append(node)
-                used.update(value for name, value in fields.items() if name.endswith("_id") and name != "output_id")
+                used |= _value_numbers(node)
         self.nodes = kept[::-1]
 
     def serialized(self) -> tuple[bytes, NamedDataStoreOutput]:
         """Return the delegate's bytes, and the constants that they refer to by name."""
+        used = {*self._inputs, *self._outputs}.union(*(_value_numbers(node) for node in self.nodes))
         graph = schema.XNNGraph(
             version="0",
             xnodes=self.nodes,
-            xvalues=[schema.XValue(self._quantized(value)) for value in self._values],
+            xvalues=[schema.XValue(self._quantized(value)) for value in self._values if value.id_out in used],
             num_externs=len(self._inputs) + len(self._outputs),
             input_ids=self._inputs,
             output_ids=self._outputs,
@@ -146,7 +149,7 @@ class Graph:
 
     def _stored(self, data: bytes) -> int:
         """Store the bytes of a constant once, and return their place."""
-        name = hashlib.sha256(data).hexdigest()
+        name = urlsafe_b64encode(hashlib.sha256(data).digest()[:NAME_BYTES]).decode()
         if name not in self._stored_places:
             self._data.add_named_data(name, data, alignment=CONSTANT_TENSOR_ALIGNMENT)
             self._places.append(schema.ConstantDataOffset(flags.UINT64_MAX, len(data), name))
@@ -354,6 +357,11 @@ class Sketch(Graph):
 
     def constant(self, tensor: Tensor, packed: bool = False, kind: Type | None = None) -> int:
         return self._value(tensor.shape).number
+
+
+def _value_numbers(node: Any) -> set[int]:
+    """Return the numbers of the values that an operation takes and gives."""
+    return {number for name, number in vars(node.xnode_union).items() if name.endswith("_id")}
 
 
 def _swaps_short_axes(memory: Sequence[int], order: tuple[int, ...]) -> bool:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from clipstep.export.lowering.lower import lower
 from clipstep.export.lowering.passes import fold_constants
 from clipstep.export.mlprogram import MlProgram
-from clipstep.export.targets import coreml, coreml_writer, executorch, executorch_writer
+from clipstep.export.targets import coreml, coreml_writer, executorch, executorch_writer, xnnpack
 from clipstep.export.targets import onnx as onnx_target
 from clipstep.export.targets.onnx_model import onnx_model
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
@@ -286,6 +286,14 @@ def test_short_axes_are_exchanged_by_two_transpositions_of_long_ones(shape: tupl
 def test_what_nobody_uses_is_not_computed() -> None:
     graph = xnnpack_graph(traced(lambda x: (x[:, 1:][:, :, 1:].reshape(-1).reshape(2, -1),), torch.randn(1, 3, 5)))
     assert [type(node.xnode_union).__name__ for node in graph.nodes] == ["XNNStaticSlice", "XNNStaticReshape"]
+
+
+def test_a_value_that_nobody_uses_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the slice of which only a slice is used: what is stored are the input, the second slice and the result."""
+    stored: list[Any] = []
+    monkeypatch.setattr(xnnpack, "serialize_xnnpack_binary", lambda graph, _: stored.append(graph))
+    xnnpack_graph(traced(lambda x: (x[:, 1:][:, :, 1:].reshape(-1).reshape(2, -1),), torch.randn(1, 3, 5))).serialized()
+    assert [value.xvalue_union.dims for value in stored[0].xvalues] == [[1, 3, 5], [1, 2, 4], [2, 4]]
 
 
 def test_a_slice_of_a_slice_is_one_as_onnx() -> None:
