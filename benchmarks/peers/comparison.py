@@ -116,5 +116,8 @@ def _converted(names: Sequence[str], sources: Sources, not_measured: dict[str, s
 def _configurations(bundle: Bundle, naive: Path, files: dict[str, Path], threads: int) -> list[Configuration]:
     reference, *others = configurations_of(bundle, naive, threads)
     assert reference.name == NAIVE
-    peers = [as_trained(name, name, name, threads, file) for name, file in files.items()]
+    peers = [
+        as_trained(name, name, name, threads, file).model_copy(update={"form": PEERS[name].form, "precision": PEERS[name].precision})
+        for name, file in files.items()
+    ]
     return [reference, as_trained("torch.compile", "pytorch", "torch.compile", threads), *peers, *others]

@@ -36,25 +36,27 @@ class Peer:
     libraries: tuple[str, ...]
     convert: Callable[[Sources], Path]
     load: Callable[[Path, int], Engine]
+    form: str = "3d"
+    precision: str = "float32"
 
 
 class OpenVino:
-    """OpenVINO on the CPU, one stream, float32."""
+    """OpenVINO on the CPU, one stream, float32 but for what the file has in int8."""
 
     def __init__(self, path: Path, threads: int) -> None:
         import openvino
 
         settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-        self._model = openvino.Core().compile_model(str(path), "CPU", settings)
-        self._request = self._model.create_infer_request()
-        self._names = [value.any_name for value in self._model.inputs]
+        self.model: Any = openvino.Core().compile_model(str(path), "CPU", settings)
+        self._request = self.model.create_infer_request()
+        self._names = [value.any_name for value in self.model.inputs]
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         outputs = self._request.infer(dict(zip(self._names, inputs, strict=True)), share_inputs=True)
-        return [np.array(outputs[output]) for output in self._model.outputs]
+        return [np.array(outputs[output]) for output in self.model.outputs]
 
     def close(self) -> None:
-        del self._request, self._model
+        del self._request, self.model
 
 
 class Mnn:
@@ -110,6 +112,15 @@ def _as_onnx(sources: Sources) -> Path:
     return sources.onnx
 
 
+def _int8_artifact(sources: Sources) -> Path:
+    """Return the bundle's ONNX artifact of int8: OpenVINO computes in int8 what lies between its QuantizeLinear and DequantizeLinear."""
+    bundle = Bundle.open(sources.bundle)
+    found = next((artifact for artifact in bundle.artifacts("onnx") if artifact.precision == "int8"), None)
+    if found is None:
+        raise ClipstepError("the bundle has no int8 artifact of ONNX", fix="export it with --target onnx --precision float32 --precision int8")
+    return bundle.folder() / found.file
+
+
 def _to_mnn(sources: Sources) -> Path:
     """Convert with MNN's own converter, called directly: its Python module ``MNN.tools`` installs packages when it is imported."""
     import _tools
@@ -149,6 +160,7 @@ def _complaints(path: Path) -> str:
 
 PEERS = {
     "openvino": Peer(("openvino",), ("openvino",), _as_onnx, OpenVino),
+    "openvino-int8": Peer(("openvino",), ("openvino",), _int8_artifact, OpenVino, form="lowered", precision="int8"),
     "mnn": Peer(("MNN",), ("MNN.expr", "MNN.nn", "onnx"), _to_mnn, Mnn),
     "ncnn": Peer(("ncnn", "pnnx"), ("ncnn",), _to_ncnn, Ncnn),
 }

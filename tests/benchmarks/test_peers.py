@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -14,14 +15,19 @@ from torch import nn
 from clipstep.benchmarks.latency import as_trained, measure_configurations
 from clipstep.benchmarks.options import BenchOptions
 from clipstep.benchmarks.peers import comparison
+from clipstep.benchmarks.peers.engines import PEERS, OpenVino, Sources, convert
 from clipstep.benchmarks.peers.movinet import MoViNetA0Stream
 from clipstep.benchmarks.report import read_records
+from clipstep.export.network_source import NetworkSource
 from clipstep.export.step import program_of
 from clipstep.export.targets.onnx_writer import to_onnx
+from clipstep.runtime import ClipstepError, GoldenSteps, StepModel
 from clipstep.runtime.bundle import Bundle
+from clipstep.runtime.golden import BOUNDS
 from clipstep.runtime.install_hints import install_extra
 from clipstep.training.models import build, slowfast_causal_shufflenet
 from clipstep.training.run import Run
+from tests.export.test_int8 import exported
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -42,6 +48,7 @@ def test_every_runtime_is_timed_or_named_with_the_reason(bundle_path: Path, run_
     rate, millions, least = re.search(r"large matrices here: ([\d.]+) G .* the step's (\d+) M take ([\d.]+) ms", said).groups()  # type: ignore[union-attr]
     assert arithmetic is not None and int(millions) == round(arithmetic / 1e6)
     assert float(least) == pytest.approx(arithmetic / float(rate) / 1e6, rel=0.1)
+    assert "not timed: openvino-int8: openvino-int8 cannot convert the network; got the bundle has no int8 artifact" in said
     assert "not timed: ncnn: " in said and "slice with step 2 is not supported" in said
     assert {"MNN", "openvino"} <= {tool for record in records for tool in record.tool_versions}
 
@@ -60,6 +67,26 @@ def test_another_networks_numbers_are_refused_before_timing(
     assert records == []
     assert set(refused) == {"wrong", "wrong openvino"}
     assert all("computes something else than the golden steps" in reason for reason in refused.values())
+
+
+def test_openvino_computes_the_int8_artifact_in_int8(tmp_path: Path) -> None:
+    """As OpenVINO itself says of the model that it runs, and within the bound of int8 around the golden steps."""
+    bundle = exported(tmp_path / "x.clipstep", targets=["onnx"], precisions=["float32", "int8"])
+    file = convert("openvino-int8", Sources(bundle.folder(), NetworkSource(model="not used"), tmp_path / "naive.onnx", tmp_path))
+    engine = PEERS["openvino-int8"].load(file, 1)
+    assert isinstance(engine, OpenVino)
+    run = [
+        (node.get_rt_info()["layerType"].value, node.get_rt_info()["runtimePrecision"].value) for node in engine.model.get_runtime_model().get_ops()
+    ]
+    assert sum(kind == "Convolution" and precision in ("i8", "u8") for kind, precision in run) >= 2
+    golden = GoldenSteps.of(bundle)
+    logits, *_ = engine.run([golden.subclips[0], *StepModel.load(bundle).initial_states()])
+    assert 1e-4 < np.abs(logits - golden.logits[0]).max() / golden.scale("logits") <= BOUNDS["int8"]
+
+
+def test_a_bundle_without_int8_has_none_for_openvino(bundle_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClipstepError, match="no int8 artifact of ONNX; export it with --target onnx --precision float32 --precision int8"):
+        convert("openvino-int8", Sources(bundle_path, NetworkSource(model="not used"), tmp_path / "naive.onnx", tmp_path))
 
 
 def test_peers_that_are_not_installed_are_named(bundle_path: Path, clipstep: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
