@@ -63,7 +63,7 @@ arm64: .venv/ready
 	$(BIN)/clipstep arm64
 
 test-arm64: arm64
-	$(BIN)/pytest -m arm64
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m arm64
 
 # The lowest versions that pyproject.toml allows, downloaded into an environment of their own.
 test-floors: .venv/ready

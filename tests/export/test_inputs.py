@@ -33,7 +33,10 @@ GIVEN: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.heavy if name == "flow in pixels" else ()) for name in GIVEN])
+HEAVY = ("skeleton", "flow in pixels", "depth")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.heavy if name in HEAVY else ()) for name in GIVEN])
 def test_every_target_computes_what_the_network_does(name: str, tmp_path: Path) -> None:
     make, settings = GIVEN[name]
     network, given = make().eval(), settings["input"]
@@ -78,7 +81,7 @@ def test_the_network_gets_the_axes_in_its_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(model.step(frames, ())[0], [frames[2, 0, 3, 1], frames[1, 3, 4, 0]])
 
 
-@pytest.mark.parametrize("name", ["skeletons", "RGB and depth"])
+@pytest.mark.parametrize("name", [pytest.param("skeletons", marks=pytest.mark.heavy), "RGB and depth"])
 def test_a_stream_is_the_clip_network(name: str, tmp_path: Path) -> None:
     make, settings = GIVEN[name]
     network = make().eval()
