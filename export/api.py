@@ -86,8 +86,9 @@ def export(
         input: what a frame is, if not RGB: `clipstep.network.Images` of other channels, or `clipstep.network.Joints` of skeletons.
         targets: the names of targets, of `clipstep.export.targets.TARGETS`; by default all.
         platforms: the processors that the artifacts are optimised for, out of `any`, `arm64` and `x86_64`.
-        precisions: some of `float32`, `float16` and `int8` for every target, or for one of them as in `executorch=float16`; a target for which none
-            is given has its default ones: Core ML float32 and float16, the others float32.
+        precisions: some of `float32`, `float16` and `int8` for every target, or for one of them as in `executorch=float16`, or
+            `palette8`, `palette6` and `palette4` for Core ML; a target for which none is given has its default ones: Core ML float32 and float16, the
+            others float32.
         calibration: videos, or folders of them, on which the ranges of the values of int8 artifacts are found, beside `sample`.
         float32_layers: how many layers int8 artifacts compute in float32: those whose rounding would move the prediction most.
         form: `auto`, `lowered` (operators of rank 4 or less) or `3d` (as trained, for onnx alone).

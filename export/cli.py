@@ -405,9 +405,10 @@ def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
             "errors are larger: clipstep bench --arch arm64 holds it to the bound there"
         )
     for artifact in manifest.artifacts:
-        if artifact.precision == "int8" and artifact.accuracy is None:
+        if artifact.precision not in ("float32", "float16") and artifact.accuracy is None:
             off = f"{100 * artifact.parity.max_relative_error:.2g}% of an output's range"
-            yield f"a note: {artifact.file}: off by up to {off}; what that costs in accuracy on labelled videos says --evaluate DATA"
+            asked = "" if artifact.placement.compressed_weights else "; what that costs in accuracy on labelled videos says --evaluate DATA"
+            yield f"a note: {artifact.file}: off by up to {off}{asked}"
         if artifact.placement.sensitive_layers:
             yield f"a note: {artifact.file}: rounding moves the prediction most in {sensitive_layers(artifact)}: --float32-layers"
     golden = manifest.golden

@@ -15,6 +15,7 @@ from coremltools.models.utils import load_spec
 from torch import Tensor
 
 from clipstep.export.compat.coremltools_internals import ARRAY_TYPES, MIL
+from clipstep.export.mil.compressed import PREFIX, Compressed, compressed_of, exact_weights
 from clipstep.export.mil.constants import constants_of, unrounded
 from clipstep.export.mil.operation import Operation, prepared
 from clipstep.runtime.artifact_io import ArtifactIO
@@ -31,24 +32,27 @@ class MlProgram:
     """A saved `.mlpackage` as an engine; inputs and outputs are in the order of its description.
 
     `exact` is the `.mlpackage` of the same network in float32. Given that, a float16 program is run with the float32 weights that its
-    own were rounded from, and nothing is rounded. It then has to be as close to the network as a float32 program, whereas the noise of
+    own were rounded or compressed from, and nothing is rounded. It then has to be as close to the network as a float32 program, whereas the noise of
     rounding would hide a small mistake.
     """
 
     def __init__(self, path: Path, exact: Path | None = None) -> None:
         self._path = path
-        spec, block, constants = _read(path)
+        spec, block, constants, compressed = _read(path)
         function = spec.mlProgram.functions["main"]
         self._io: ArtifactIO = {"inputs": _features(spec.description.input), "outputs": _features(spec.description.output)}
         self._inputs = [value.name for value in spec.description.input]
         self._outputs = [value.name for value in spec.description.output]
-        operations = [o for o in block.operations if o.type != "const"]
+        operations = [o for o in block.operations if o.type != "const" and not o.type.startswith(PREFIX)]
         if not (self._inputs and self._outputs and operations):
             raise ClipstepError(f"{path}: cannot be read as an ML Program", got="no inputs, outputs or operations")
         if {value.name for value in function.inputs} != set(self._inputs) or set(block.outputs) != set(self._outputs):
             raise ClipstepError(f"{path}: the description's inputs and outputs are not the program's")
         if exact is not None:
-            constants = unrounded(constants, _read(exact)[2], path)
+            originals = _read(exact)[2]
+            constants = unrounded(constants, originals, path) | exact_weights(compressed, originals, path)
+        else:
+            constants |= {name: weight.numbers for name, weight in compressed.items()}
         try:
             found = [prepared(operation, constants, rounding=exact is None) for operation in operations]
         except ClipstepError as error:
@@ -107,13 +111,13 @@ def load_mlprogram(path: Path, exact: str | None) -> MlProgram:
     return MlProgram(path, None if exact is None else Path(exact))
 
 
-def _read(path: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """Return the specification of a package, the block of its main function, and its constants by name."""
+def _read(path: Path) -> tuple[Any, Any, dict[str, Any], dict[str, Compressed]]:
+    """Return the specification of a package, the block of its main function, its constants and its compressed weights by name."""
     try:
         spec = load_spec(str(path))
         function = spec.mlProgram.functions["main"]
         block = function.block_specializations[function.opset]
-        return spec, block, constants_of(block, path)
+        return spec, block, constants_of(block, path), compressed_of(block, path)
     except ClipstepError:
         raise
     except Exception as error:  # protobuf and the blob reader raise many types on damaged files.

@@ -154,7 +154,9 @@ class ExportOptions:
             raise ClipstepError("calibration is a list of videos", got=repr(self.calibration), expected=f"[{self.calibration!r}]")
         if self.calibration and not self._has_int8:
             raise ClipstepError(
-                "--calibrate is for artifacts of int8", got="none of them", fix="add --precision executorch=int8, or leave --calibrate out"
+                "--calibrate is for artifacts of int8 whose values are rounded, too",
+                got="none of them",
+                fix="add --precision executorch=int8, or leave --calibrate out",
             )
 
     def _check_float32_layers(self) -> None:
@@ -164,12 +166,15 @@ class ExportOptions:
             raise ClipstepError("--float32-layers is a number of layers", got=layers, expected="a whole number of at least 0")
         if layers and not self._has_int8:
             raise ClipstepError(
-                "--float32-layers is for artifacts of int8", got="none of them", fix="add --precision executorch=int8, or leave --float32-layers out"
+                "--float32-layers is for artifacts of int8 whose values are rounded, too",
+                got="none of them",
+                fix="add --precision executorch=int8, or leave --float32-layers out",
             )
 
     @property
     def _has_int8(self) -> bool:
-        return any("int8" in self.precisions_of(name) for name in self.targets)
+        """Whether int8 is written in which values are rounded too, and not weights alone."""
+        return any("int8" in self.precisions_of(name) and "int8" not in TARGETS[name].weight_precisions for name in self.targets)
 
     def _check_tuning(self) -> None:
         """Check that `platforms` and `tune` have an effect on these targets, and that tuning is for a given processor."""
@@ -238,6 +243,8 @@ class ExportOptions:
     def _check_format_versions(self) -> None:
         if not isinstance(self.format_versions, Mapping):
             raise ClipstepError("format_versions is a dictionary", got=repr(self.format_versions), expected="such as {'opset': 17}")
+        for name in self.targets:
+            self._check_least_versions(name)
         known = {target.format_version.option: target for target in TARGETS.values() if target.format_version is not None}
         for option, number in self.format_versions.items():
             if option not in known:
@@ -248,6 +255,16 @@ class ExportOptions:
                 raise ClipstepError(f"--{option} is out of range for {target}", got=number, expected=f"{version.numbers[0]} to {version.numbers[-1]}")
             if target not in self.targets:
                 raise ClipstepError(f"--{option} is for {target}", got=f"--target {' '.join(self.targets)}", expected=f"--target {target} among them")
+
+    def _check_least_versions(self, name: str) -> None:
+        """Check that the version of a target's format has the precisions that it is written in."""
+        target, version = TARGETS[name], self.format_version(name)
+        for precision in self.precisions_of(name):
+            least = target.least_format_versions.get(precision)
+            if least is not None and target.format_version is not None and version is not None and version < least:
+                raise ClipstepError(
+                    f"{name} in {precision} needs a later format", got=f"--{target.format_version.option} {version}", expected=f"at least {least}"
+                )
 
 
 def _parsed(given: str) -> tuple[str | None, str]:

@@ -69,8 +69,9 @@ def check_artifact(
 ) -> GoldenErrors:
     """Return the largest errors of an artifact over the golden steps, run in the process `worker` if it is given.
 
-    A float16 artifact of a target with an evaluator is first run without rounding, with the weights of the float32 artifact if that is beside it,
-    and must then stay within the float32 bound: the two may differ by rounding alone. An engine rounds in any case.
+    An artifact of lower precision of a target with an evaluator is first run without rounding, with the weights of the float32 artifact if that is
+    beside it, and must then stay within the float32 bound: the two may differ by rounding alone, and compressed weights must be what those of float32
+    give. An engine rounds in any case.
 
     Raises:
         ParityError: the artifact is off; the message names its file.
@@ -84,7 +85,9 @@ def check_artifact(
         return _check(load_for_verification(target, path, None, worker), path, precision, interface, golden)
     except ClipstepError as error:
         too_few = "256 numbers are too few for the ranges of this network's values: take float16, or --float32-layers N for its worst layers"
-        fix = too_few if precision == "int8" else None
+        if precision in TARGETS[target].weight_precisions:
+            too_few = "so few bits are too few for the weights of this network: take more, or float16"
+        fix = too_few if precision not in ("float32", "float16") else None
         raise ParityError(f"{path.name}: {error}", fix=fix) from error
 
 

@@ -88,7 +88,7 @@ def _print_artifacts(result: VerifyResult, console: Console) -> None:
     table = new_table("artifact", "runtime", "verdict", "largest\nerror", "of its\nrange", "bound", texts=3)
     for a in result.artifacts:
         runtime = a.runtime + " *" * (TARGETS[a.target].evaluator is not None)
-        verdict = "near" if a.precision == "int8" else "equal"
+        verdict = "near" if a.precision not in ("float32", "float16") else "equal"
         table.add_row(a.file, runtime, verdict, f"{a.max_absolute_error:.1e}", f"{a.max_relative_error:.1e}", f"{a.bound:g}")
     print_table(console, table)
 

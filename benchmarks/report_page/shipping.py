@@ -91,7 +91,7 @@ def _doubts(report: Report, platform: Platform) -> list[str]:
 
 def _doubt(artifact: Artifact) -> str | None:
     """Return why the accuracy of an artifact keeps it from being chosen; None if it does not."""
-    if artifact.precision != "int8":
+    if artifact.precision in ("float32", "float16"):
         return None
     against = None if artifact.accuracy is None else artifact.accuracy.against_float32
     if against is None:

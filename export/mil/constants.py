@@ -31,13 +31,20 @@ BYTES: dict[int, Any] = {
     MIL.UINT32: np.dtype("<u4"),
 }
 """How constants of types without a field of their own are stored in the specification."""
-STORED = {MIL.FLOAT32: 4, MIL.FLOAT16: 2}
-"""Bytes of a number in the weights file, by its type."""
+STORED: dict[int, tuple[int, str, Any]] = {
+    MIL.FLOAT32: (32, "read_float_data", np.dtype(np.float32)),
+    MIL.FLOAT16: (16, "read_fp16_data", np.dtype(np.float16)),
+    MIL.INT8: (8, "read_int8_data", np.dtype(np.int8)),
+    MIL.UINT8: (8, "read_uint8_data", np.dtype(np.uint8)),
+    MIL.UINT6: (6, "read_uint6_data", np.dtype(np.uint8)),
+    MIL.UINT4: (4, "read_uint4_data", np.dtype(np.uint8)),
+}
+"""For each type of the weights file, the bits of a number, the method that reads it, and the type of numpy that holds it."""
 
 
 def constants_of(block: Any, package: Path) -> dict[str, Any]:
     """Return a program's constants by name."""
-    return {o.outputs[0].name: _constant(o.attributes["val"], package) for o in block.operations if o.type == "const"}
+    return {o.outputs[0].name: constant(o.attributes["val"], package) for o in block.operations if o.type == "const"}
 
 
 def unrounded(rounded: dict[str, Any], exact: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -80,17 +87,17 @@ def immediate(value: Any) -> Any:
     return torch.tensor(items, dtype=DTYPES[kind.dataType]).reshape([d.constant.size for d in kind.dimensions])
 
 
-def _constant(value: Any, package: Path) -> Any:
+def constant(value: Any, package: Path) -> Any:
+    """Return a constant of the specification or of the weights file, as `immediate` does."""
     if value.WhichOneof("value") == "immediateValue":
         return immediate(value)
     kind = value.type.tensorType
     shape = [d.constant.size for d in kind.dimensions]
     if kind.dataType not in STORED:
         raise ClipstepError("a stored constant of a type this evaluator does not know", got=MIL.DataType.Name(kind.dataType))
-    check_blob(package, value.blobFileValue.fileName, value.blobFileValue.offset, math.prod(shape) * STORED[kind.dataType])
+    bits, method, dtype = STORED[kind.dataType]
+    check_blob(package, value.blobFileValue.fileName, value.blobFileValue.offset, math.ceil(math.prod(shape) * bits / 8))
     reader = BlobStorageReader(str(package / "Data/com.apple.CoreML" / value.blobFileValue.fileName.removeprefix("@model_path/")))
-    if kind.dataType == MIL.FLOAT32:
-        data = np.array(reader.read_float_data(value.blobFileValue.offset), np.float32)
-    else:
-        data = np.array(reader.read_fp16_data(value.blobFileValue.offset), np.uint16).view(np.float16)
+    data = np.array(getattr(reader, method)(value.blobFileValue.offset))
+    data = data.astype(np.uint16).view(np.float16) if dtype == np.float16 else data.astype(dtype)
     return torch.from_numpy(data).reshape(shape)

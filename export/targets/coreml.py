@@ -21,6 +21,10 @@ PROFILE = EngineProfile(
 written."""
 VARIANTS = {"batched": PROFILE}
 DEFAULT_IOS = 17
+COMPRESSED = ("int8", "palette8", "palette6", "palette4")
+"""The precisions of compressed weights; what is computed is in float16."""
+FIRST_IOS = 16
+"""The first iOS whose Core ML takes them."""
 MACOS = {15: 12, 16: 13, 17: 14, 18: 15}
 """For each iOS version, the macOS version that runs the same models."""
 
@@ -28,9 +32,10 @@ MACOS = {15: 12, 16: 13, 17: 14, 18: 15}
 COREML = Target(
     info=INFO,
     writer="clipstep.export.targets.coreml_writer",
-    precisions=("float32", "float16"),
+    precisions=("float32", "float16", *COMPRESSED),
     default_precisions=("float32", "float16"),
-    refused_precisions={"int8": "clipstep writes int8 for ONNX and ExecuTorch alone"},
+    weight_precisions=COMPRESSED,
+    least_format_versions=dict.fromkeys(COMPRESSED, FIRST_IOS),
     input_dtypes=("float32",),
     variants=VARIANTS,
     platforms={},

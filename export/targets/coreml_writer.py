@@ -11,15 +11,17 @@ from coremltools.models.utils import load_spec
 from torch import fx, nn
 
 from clipstep.export.compat.coremltools_internals import FP16ComputePrecision
+from clipstep.export.mil.compressed import PREFIX
 from clipstep.export.source_lines import describe_error
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.common import converting, counted_reasons, names_of_values
 from clipstep.export.targets.coreml import DEFAULT_IOS, MACOS
 from clipstep.export.targets.coreml_operations import OPERATORS, ml_program
+from clipstep.export.targets.coreml_weights import SCHEMES, compress_weights
 from clipstep.export.targets.float16 import beyond_float16
 from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.artifact_io import METADATA
-from clipstep.runtime.bundle.manifest import Placement, Requires
+from clipstep.runtime.bundle.manifest import CompressedWeights, Placement, Requires
 from clipstep.runtime.errors import ClipstepError
 
 __all__ = ["OPERATORS", "requires", "to_ml_program", "write"]
@@ -27,7 +29,7 @@ __all__ = ["OPERATORS", "requires", "to_ml_program", "write"]
 SHARED_CONSTANTS = ("common::noop_elimination", "common::dead_code_elimination", "common::const_deduplication")
 FOLDED = "common::const_elimination"
 ROUNDED = ("common::add_fp16_cast", "common::remove_redundant_ops", "common::cast_optimization")
-"""The passes of coremltools that a graph needs after ours, in the order `ROUNDED`, for float16 alone, `FOLDED` and `SHARED_CONSTANTS`."""
+"""The passes of coremltools that a graph needs after ours, in the order `ROUNDED`, for float16, `FOLDED` and `SHARED_CONSTANTS`."""
 CASTS = ("_to_fp16", "_to_fp32")
 """How the names end that coremltools gives to what it rounds for float16."""
 
@@ -40,13 +42,14 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     """
     assert isinstance(graph, fx.GraphModule)
     ios = format_version or DEFAULT_IOS
-    wide = beyond_float16(graph, program) if precision == "float16" else {}
+    wide = {} if precision == "float32" else beyond_float16(graph, program)
+    compressed: list[CompressedWeights] = []
     try:
-        model = to_ml_program(graph, program, precision, ios, wide)
+        model = to_ml_program(graph, program, precision, ios, wide, compressed)
     except Unsupported as reason:
         wide = {}
         with converting("coremltools", reason):
-            model = converted(graph, program, precision, ios)
+            model = converted(graph, program, precision, ios, compressed)
     try:
         model.user_defined_metadata[METADATA] = metadata
         model.save(str(path))
@@ -57,7 +60,10 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
         raise ClipstepError("coremltools cannot save the network", got=describe_error(error)) from error
     operations = function.block_specializations[function.opset].operations
     return Placement(
-        delegated={"ML Program": sum(operation.type != "const" for operation in operations)}, not_delegated=(), in_float32=counted_reasons(wide)
+        delegated={"ML Program": sum(operation.type != "const" and not operation.type.startswith(PREFIX) for operation in operations)},
+        not_delegated=(),
+        in_float32=counted_reasons(wide),
+        compressed_weights=compressed[0] if compressed else None,
     )
 
 
@@ -73,14 +79,21 @@ def _target(ios: int) -> ct.target:
 
 
 def to_ml_program(
-    graph: fx.GraphModule, program: StepProgram, precision: str, ios: int = DEFAULT_IOS, in_float32: Container[fx.Node | None] = ()
+    graph: fx.GraphModule,
+    program: StepProgram,
+    precision: str,
+    ios: int = DEFAULT_IOS,
+    in_float32: Container[fx.Node | None] = (),
+    compressed: list[CompressedWeights] | None = None,
 ) -> ct.models.MLModel:
-    """Write the model of a graph operator by operator. The nodes `in_float32` stay in float32 in a model of float16.
+    """Write the model of a graph operator by operator. The nodes `in_float32` stay in float32 in a model that computes in float16.
+
+    What became of the weights is added to `compressed`, if the precision is one of compressed weights.
 
     Raises:
         Unsupported: it has an operator that is not written here, or that coremltools does not take.
     """
-    passes = (*(ROUNDED if precision == "float16" else ()), FOLDED, *SHARED_CONSTANTS)
+    passes = (*(() if precision == "float32" else ROUNDED), FOLDED, *SHARED_CONSTANTS)
     origins: dict[str, fx.Node] = {}
     names = [*program.input_names, *program.output_names]
     clash = any(name.endswith(CASTS) for name in names)
@@ -88,34 +101,44 @@ def to_ml_program(
     inputs = len(program.input_names)
     written = ml_program(graph, stand_ins[:inputs], stand_ins[inputs:], _target(ios), origins)
     compute_precision: Any = _precision(precision)
-    if precision == "float16" and in_float32:
+    if precision != "float32" and in_float32:
         compute_precision = FP16ComputePrecision(op_selector=lambda operation: origins.get(operation.name) not in in_float32)
     try:
         with np.errstate(over="ignore"):  # coremltools compares the ranges of types in a narrower one.
-            model = ct.convert(
-                written,
-                minimum_deployment_target=_target(ios),
-                compute_precision=compute_precision,
-                pass_pipeline=ct.PassPipeline(list(passes), "clipstep"),
-                skip_model_load=True,
+            model = _model(
+                written, precision, ios, compressed, compute_precision=compute_precision, pass_pipeline=ct.PassPipeline(list(passes), "clipstep")
             )
     except Exception as error:  # coremltools raises many types.
         raise Unsupported(f"coremltools refuses the program, {describe_error(error)}") from error
     return _named(model, program) if clash else model
 
 
-def converted(graph: nn.Module, program: StepProgram, precision: str, ios: int = DEFAULT_IOS) -> ct.models.MLModel:
-    """Convert a step module with coremltools."""
+def converted(
+    graph: nn.Module, program: StepProgram, precision: str, ios: int = DEFAULT_IOS, compressed: list[CompressedWeights] | None = None
+) -> ct.models.MLModel:
+    """Convert a step module with coremltools, as `to_ml_program` writes it."""
     exported = torch.export.export(graph, (program.frames.float(), *program.states.values())).run_decompositions({})
-    model = ct.convert(
+    model = _model(
         exported,
-        minimum_deployment_target=_target(ios),
+        precision,
+        ios,
+        compressed,
         compute_precision=_precision(precision),
-        skip_model_load=True,
         # Inputs are not named here, because coremltools would reorder them. Without a type the outputs would be float16.
         outputs=[ct.TensorType(name=f"value_{place}", dtype=np.float32) for place in range(len(program.output_names))],
     )
     return _named(model, program)
+
+
+def _model(source: Any, precision: str, ios: int, compressed: list[CompressedWeights] | None, **settings: Any) -> ct.models.MLModel:
+    """Convert a program with coremltools, and compress its weights if the precision says so."""
+    if precision in SCHEMES:
+        source = ct.convert(source, convert_to="milinternal", minimum_deployment_target=_target(ios), **settings)
+        weights = compress_weights(source, precision, ios)
+        if compressed is not None:
+            compressed.append(weights)
+        settings = {"pass_pipeline": ct.PassPipeline.EMPTY, "compute_precision": ct.precision.FLOAT32}
+    return ct.convert(source, convert_to="mlprogram", minimum_deployment_target=_target(ios), skip_model_load=True, **settings)
 
 
 def _named(model: ct.models.MLModel, program: StepProgram) -> ct.models.MLModel:
@@ -150,4 +173,4 @@ def _rename(block: Any, names: dict[str, str]) -> None:
 
 
 def _precision(name: str) -> ct.precision:
-    return ct.precision.FLOAT16 if name == "float16" else ct.precision.FLOAT32
+    return ct.precision.FLOAT32 if name == "float32" else ct.precision.FLOAT16

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.targets.target import Target
+from clipstep.export.targets.target import PALETTES_REFUSED, Target
 from clipstep.runtime.target_executorch import EXECUTORCH as INFO
 
 PROFILE = EngineProfile(
@@ -35,6 +35,7 @@ EXECUTORCH = Target(
     info=INFO,
     writer="clipstep.export.targets.executorch_writer",
     precisions=("float32", "float16", "int8"),
+    refused_precisions=PALETTES_REFUSED,
     variants=VARIANTS,
     platforms={"arm64": "gemm", "x86_64": "gemm-per-tap"},
     precision_variants={"int8": "linear-layers"},

@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # The table of targets is read by the command line's help, wh
     from clipstep.export.step import StepProgram
     from clipstep.runtime.bundle.manifest import Placement, Requires
 
+PALETTES_REFUSED = dict.fromkeys(("palette8", "palette6", "palette4"), "its format has no palettes of weights; that of Core ML has them")
+"""The precisions of `Target.refused_precisions` for a target that has no palettes."""
 ANY = "any"
 """The platform of an artifact that is the same for all processors."""
 
@@ -95,6 +97,10 @@ class Target:
     """Those of them that are written unless others are asked for."""
     refused_precisions: Mapping[str, str] = field(default_factory=dict)
     """Precisions that it is not written in although other targets are, each with the reason, for the error."""
+    weight_precisions: tuple[str, ...] = ()
+    """The precisions in which only weights are held in less than float16, so that no ranges of values are needed."""
+    least_format_versions: Mapping[str, int] = field(default_factory=dict)
+    """The first version of its format that a precision can be written in, for those that the default version allows and the lowest does not."""
     forms: tuple[str, ...] = ("lowered",)
     """The forms of a step that it takes, its default first."""
     input_dtypes: tuple[str, ...] = ("uint8", "float32")

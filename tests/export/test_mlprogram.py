@@ -63,7 +63,7 @@ def unknown_result_type(block: Any) -> None:
 
 def unknown_stored_type(block: Any) -> None:
     stored = next(o for o in block.operations if o.type == "const" and o.attributes["val"].WhichOneof("value") == "blobFileValue")
-    stored.attributes["val"].type.tensorType.dataType = MIL.INT8
+    stored.attributes["val"].type.tensorType.dataType = MIL.INT16
 
 
 def unknown_immediate_type(block: Any) -> None:
@@ -89,7 +89,7 @@ CHANGES: dict[Callable[[Any], None], str] = {
     second_output: "relu: another number of results than declared; got 1; expected 2",
     another_shape: "relu: the result has another shape than declared",
     unknown_result_type: "relu: .*type",
-    unknown_stored_type: "a stored constant of a type this evaluator does not know; got INT8",
+    unknown_stored_type: "a stored constant of a type this evaluator does not know; got INT16",
     unknown_immediate_type: "an immediate constant of a type this evaluator does not know; got FLOAT64",
     unknown_setting: "a setting this evaluator does not know: pad_type mirrored",
     another_output: "the description's inputs and outputs are not the program's",

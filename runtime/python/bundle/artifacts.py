@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from clipstep.runtime.bundle.interface import Model, Positive
 from clipstep.runtime.precision import Precision
 from clipstep.runtime.targets import TARGETS
-from clipstep.runtime.wording import either
+from clipstep.runtime.wording import counted, either
 
 
 def inside(file: str) -> str:
@@ -40,10 +40,11 @@ Target = Annotated[str, AfterValidator(_target), WithJsonSchema({"enum": list(TA
 
 
 class NotDelegated(Model):
-    """An operator of the lowered graph that no delegate runs, or that a float16 artifact computes in float32."""
+    """An operator of the lowered graph that no delegate runs, or that a float16 artifact computes in float32; or, in `CompressedWeights`, constants
+    that are not compressed."""
 
     operator: str
-    """Its name, such as `aten.sort`."""
+    """Its name, such as `aten.sort`; of constants, what reads them, such as `conv.bias`."""
     count: Positive
     """How often that is so for this reason."""
     reason: str
@@ -56,6 +57,27 @@ class SensitiveLayer(Model):
     """The path of its module in the network, or the operator if it is in none."""
     share: Annotated[float, Field(ge=0, le=1)]
     """Its share of what the rounding of all layers moves on the sample frames, estimated to first order."""
+
+
+class CompressedWeights(Model):
+    """How an artifact holds the weights of its convolutions and matrix products. What it computes with are floating-point numbers made of them."""
+
+    scheme: Literal["linear", "palette"]
+    """`linear`: integers, and a scale for each output channel. `palette`: indices into a palette, one for each weight."""
+    bits: Literal[4, 6, 8]
+    """The bits of an integer or index."""
+    count: Count
+    """How many weights are held so."""
+    share: Share
+    """The share of their numbers in the numbers of all constants."""
+    as_floats: tuple[NotDelegated, ...] = ()
+    """The other constants, by the operation that reads them, and why."""
+
+    def summary(self) -> str:
+        """Return how many weights are held how, and which constants are not and why, in a few words."""
+        kind = "integers" if self.scheme == "linear" else "indices"
+        others = f"; as floats: {_by_reason(self.as_floats)}" if self.as_floats else ""
+        return f"{counted(self.count, 'weight')} as {kind} of {self.bits} bits, {self.share:.1%} of its numbers{others}"
 
 
 class Placement(Model):
@@ -71,6 +93,8 @@ class Placement(Model):
     """The operators inside of delegates that an artifact of lower precision computes in float32, and why. Empty for artifacts of float32."""
     sensitive_layers: tuple[SensitiveLayer, ...] = ()
     """Up to ten layers that an int8 artifact computes in int8, those first whose rounding moves the prediction most."""
+    compressed_weights: CompressedWeights | None = None
+    """How the weights are held, if not as floating-point numbers or as what an int8 artifact computes with."""
 
     def summary(self) -> str:
         """Return the number of nodes in each delegate call, what is outside of them or in float32, and why, in a few words."""
@@ -78,7 +102,8 @@ class Placement(Model):
         calls = [f"{len(inside)} delegate calls"] if len(inside) > 1 else []
         outside = [f"outside: {_by_reason(self.reasons) or _listed(Counter(self.not_delegated))}"] if self.not_delegated else []
         wide = [f"in float32: {_by_reason(self.in_float32)}"] if self.in_float32 else []
-        return ", ".join([*inside, *calls, *outside, *wide])
+        weights = [self.compressed_weights.summary()] if self.compressed_weights else []
+        return ", ".join([*inside, *calls, *outside, *wide, *weights])
 
 
 def _by_reason(operators: Sequence[NotDelegated]) -> str:

@@ -12,7 +12,12 @@ from clipstep.runtime.install_hints import install_extra
 from clipstep.runtime.wording import either
 
 SUFFIXES = (".png", ".svg")
-STYLES = {"float32": ("#0072B2", "o"), "float16": ("#D55E00", "s"), "int8": ("#009E73", "^")}
+STYLES = {
+    "float32": ("#0072B2", "o"),
+    "float16": ("#D55E00", "s"),
+    "int8": ("#009E73", "^"),
+    **dict.fromkeys(("palette8", "palette6", "palette4"), ("#CC79A7", "v")),
+}
 """The colour and the marker of each precision, which are told apart by colour-blind people and in print, too."""
 GREY = "#555555"
 WIDTH, HEIGHT = 4.6, 4.3

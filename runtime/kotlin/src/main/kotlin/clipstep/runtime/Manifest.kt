@@ -155,9 +155,29 @@ public data class SensitiveLayer(val layer: String, val share: Double)
 public data class NotDelegated(val operator: String, val count: Int, val reason: String)
 
 /**
+ * How an artifact holds [count] weights of its convolutions and matrix products, whose numbers are the [share] of those of all constants: as integers of
+ * so many [bits] with a scale for each output channel (`linear`), or as indices into a `palette` for each weight. [asFloats] are the other constants, by
+ * the operation that reads them, and why.
+ */
+@Serializable
+public data class CompressedWeights(
+    val scheme: String,
+    val bits: Int,
+    val count: Int,
+    val share: Double,
+    @SerialName("as_floats") val asFloats: List<NotDelegated> = emptyList(),
+) {
+    init {
+        one("scheme", scheme, "linear", "palette")
+        require(bits in setOf(4, 6, 8)) { "bits is 4, 6 or 8, not $bits" }
+    }
+}
+
+/**
  * Which delegate runs an artifact's nodes: their number by delegate call, the names of those that no delegate takes, and why. [reasons] is empty if it
  * is not known. [inFloat32] are the operators that an artifact of lower precision computes in float32, and why; [sensitiveLayers] are those layers in
- * int8 whose rounding moves the prediction most.
+ * int8 whose rounding moves the prediction most; [compressedWeights] says how the weights are held, if not as floating-point numbers or as what an
+ * int8 artifact computes with.
  */
 @Serializable
 public data class Placement(
@@ -166,6 +186,7 @@ public data class Placement(
     val reasons: List<NotDelegated> = emptyList(),
     @SerialName("in_float32") val inFloat32: List<NotDelegated> = emptyList(),
     @SerialName("sensitive_layers") val sensitiveLayers: List<SensitiveLayer> = emptyList(),
+    @SerialName("compressed_weights") val compressedWeights: CompressedWeights? = null,
 )
 
 /** The errors of an artifact against its reference over the golden steps, and the bound they had to stay within. */
@@ -328,7 +349,7 @@ public val TARGETS: List<String> = listOf("onnx", "executorch", "coreml")
 
 /** The precisions that an artifact can have. */
 @JvmField
-public val PRECISIONS: List<String> = listOf("float32", "float16", "int8")
+public val PRECISIONS: List<String> = listOf("float32", "float16", "int8", "palette8", "palette6", "palette4")
 
 /** One artifact: a file, or for Core ML a folder, of one target. */
 @Serializable
