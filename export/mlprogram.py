@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from coremltools.models.utils import load_spec
 from torch import Tensor
 
-from clipstep.export.compat.coremltools_internals import ARRAY_TYPES, MIL
 from clipstep.export.mil.compressed import PREFIX, Compressed, compressed_of, exact_weights
 from clipstep.export.mil.constants import constants_of, unrounded
 from clipstep.export.mil.operation import Operation, prepared
 from clipstep.runtime.artifact_io import ArtifactIO
 from clipstep.runtime.artifact_io import Tensor as Described
+from clipstep.runtime.coremltools_files import ARRAY_TYPES, MIL, load_spec
 from clipstep.runtime.engine import Array
 from clipstep.runtime.errors import ClipstepError, EngineError, error_summary
 
@@ -114,7 +113,7 @@ def load_mlprogram(path: Path, exact: str | None) -> MlProgram:
 def _read(path: Path) -> tuple[Any, Any, dict[str, Any], dict[str, Compressed]]:
     """Return the specification of a package, the block of its main function, its constants and its compressed weights by name."""
     try:
-        spec = load_spec(str(path))
+        spec = load_spec(path)
         function = spec.mlProgram.functions["main"]
         block = function.block_specializations[function.opset]
         return spec, block, constants_of(block, path), compressed_of(block, path)

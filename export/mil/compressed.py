@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipstep.export.compat.coremltools_internals import MIL
 from clipstep.export.mil.constants import DTYPES, constant
 from clipstep.export.mil.settings import expect
+from clipstep.runtime.coremltools_files import MIL
 from clipstep.runtime.errors import ClipstepError
 
 PREFIX = "constexpr_"

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipstep.export.compat.coremltools_internals import MIL, BlobStorageReader
 from clipstep.runtime.checks.coreml import check_blob
+from clipstep.runtime.coremltools_files import MIL, BlobStorageReader
 from clipstep.runtime.errors import ClipstepError
 
 NARROW = (MIL.INT8, MIL.UINT8, MIL.INT16, MIL.UINT16, MIL.UINT32)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipstep.export.compat.coremltools_internals import MIL
 from clipstep.export.mil import EXACT, OPERATIONS
 from clipstep.export.mil.constants import DTYPES, immediate
+from clipstep.runtime.coremltools_files import MIL
 from clipstep.runtime.errors import ClipstepError
 
 SETTINGS = frozenset(

@@ -9,9 +9,9 @@ from clipstep.runtime.target import FileContent, TargetInfo, Tensor, counted_by_
 
 
 def read_coreml(path: Path) -> FileContent:
-    import coremltools
+    from clipstep.runtime.coremltools_files import load_spec
 
-    spec = coremltools.utils.load_spec(str(path))
+    spec = load_spec(path)
     if not spec.HasField("mlProgram"):
         raise ValueError("it is not an ML Program")
     kinds = {value.number: name.lower() for name, value in _array_types(spec).items()}
@@ -43,6 +43,6 @@ COREML = TargetInfo(
     display_name="Core ML",
     suffix=".mlpackage",
     read=read_coreml,
-    imports=("coremltools",),
+    imports=("clipstep.runtime.coremltools_files",),
     destinations=("ios",),
 )

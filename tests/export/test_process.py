@@ -329,6 +329,27 @@ def test_a_pte_is_loaded_without_executorchs_exporter(bundle_path: Path) -> None
     assert (exporter, afterwards) == ("", "True executorch.exir._warnings")
 
 
+PACKAGE_ALONE = """
+import sys
+from pathlib import Path
+from clipstep.export.mlprogram import MlProgram
+from clipstep.runtime.target_coreml import read_coreml
+package = Path(sys.argv[1], "step-float32.mlpackage")
+MlProgram(package), read_coreml(package)
+print(*({"coremltools", "executorch", "sklearn"} & sys.modules.keys()))
+import coremltools
+from coremltools.converters.mil import Builder
+print(coremltools.utils.load_spec(str(package)).WhichOneof("Type"), coremltools.proto.MIL_pb2 is sys.modules["coremltools.proto.MIL_pb2"])
+"""
+
+
+def test_a_core_ml_package_is_loaded_without_the_converters(bundle_path: Path) -> None:
+    """Core ML Tools imports ExecuTorch and others for them, which takes ten seconds. Afterwards it can be imported as always."""
+    command = [sys.executable, "-c", PACKAGE_ALONE, str(bundle_path)]
+    others, afterwards = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True).stdout.splitlines()
+    assert (others, afterwards) == ("", "mlProgram True")
+
+
 def _generators() -> tuple[object, ...]:
     return (random.getstate(), torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), os.environ.get("PL_GLOBAL_SEED"))
 

@@ -13,9 +13,9 @@ from types import ModuleType
 
 import pytest
 
-from clipstep.export.compat.coremltools_internals import COREMLTOOLS
 from clipstep.export.compat.torch_internals import TORCH
 from clipstep.runtime.artifact_info import read_artifact
+from clipstep.runtime.coremltools_files import COREMLTOOLS
 from clipstep.runtime.engines import load_engine
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.executorch_internals import EXECUTORCH
@@ -27,6 +27,7 @@ INTERNALS = {
     "export/compat/coremltools_internals.py",
     "export/compat/executorch_internals.py",
     "export/compat/torch_internals.py",
+    "runtime/python/coremltools_files.py",
     "runtime/python/executorch_internals.py",
 }
 """The modules that may use what is not public."""
