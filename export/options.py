@@ -154,9 +154,9 @@ class ExportOptions:
             raise ClipstepError("calibration is a list of videos", got=repr(self.calibration), expected=f"[{self.calibration!r}]")
         if self.calibration and not self._has_int8:
             raise ClipstepError(
-                "--calibrate is for artifacts of int8 whose values are rounded, too",
+                "--calibrate is for artifacts that compute in int8",
                 got="none of them",
-                fix="add --precision executorch=int8, or leave --calibrate out",
+                fix="add --precision executorch=int8 or onnx=int8, or leave --calibrate out",
             )
 
     def _check_float32_layers(self) -> None:
@@ -166,9 +166,9 @@ class ExportOptions:
             raise ClipstepError("--float32-layers is a number of layers", got=layers, expected="a whole number of at least 0")
         if layers and not self._has_int8:
             raise ClipstepError(
-                "--float32-layers is for artifacts of int8 whose values are rounded, too",
+                "--float32-layers is for artifacts that compute in int8",
                 got="none of them",
-                fix="add --precision executorch=int8, or leave --float32-layers out",
+                fix="add --precision executorch=int8 or onnx=int8, or leave --float32-layers out",
             )
 
     @property

@@ -24,6 +24,8 @@ BLOCKWISE_IOS = 18
 """The first iOS with the newer operations, which take several scales or palettes and integers of less than 8 bits."""
 ENTRY = 64
 """The bytes that describe a constant in the file of weights, and the multiple that its numbers are filled up to."""
+SUFFIX = "_compressed"
+"""How the names of compressed weights end."""
 NOT_A_WEIGHT = "not the weight of a product"
 NOT_SMALLER = "it would not become smaller"
 NOT_FINITE = "its numbers are not all finite"
@@ -144,10 +146,6 @@ def _replace(function: Any, constant: _Constant, write: Any) -> None:
     """Let whatever reads a constant read what `write` writes in its place."""
     operation = constant.operation
     with function:
-        value = write(before_op=operation, name=f"{operation.name}{COMPRESSED}")
+        value = write(before_op=operation, name=f"{operation.name}{SUFFIX}")
     function.replace_uses_of_var_after_op(anchor_op=value.op, old_var=operation.outputs[0], new_var=value)
     function.remove_ops([operation])
-
-
-COMPRESSED = "_compressed"
-"""How the names of compressed weights end."""

@@ -214,11 +214,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an old iOS": ({"precisions": ("coreml=palette8",), "format_versions": {"ios": 15}}, "coreml in palette8 needs a later format; got --ios 15"),
     "calibration": (
         {"targets": ("coreml",), "precisions": ("int8",), "calibration": ("x.mp4",)},
-        "--calibrate is for artifacts of int8 whose values are rounded, too; got none of them",
+        "--calibrate is for artifacts that compute in int8; got none of them",
     ),
     "layers": (
         {"targets": ("coreml",), "precisions": ("int8",), "float32_layers": 1},
-        "--float32-layers is for artifacts of int8 whose values are rounded, too",
+        "--float32-layers is for artifacts that compute in int8",
     ),
 }
 

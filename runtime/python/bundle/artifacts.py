@@ -77,7 +77,7 @@ class CompressedWeights(Model):
         """Return how many weights are held how, and which constants are not and why, in a few words."""
         kind = "integers" if self.scheme == "linear" else "indices"
         others = f"; as floats: {_by_reason(self.as_floats)}" if self.as_floats else ""
-        return f"{counted(self.count, 'weight')} as {kind} of {self.bits} bits, {self.share:.1%} of its numbers{others}"
+        return f"{counted(self.count, 'weight')} ({self.share:.1%} of all constants) as {kind} of {self.bits} bits{others}"
 
 
 class Placement(Model):
