@@ -290,7 +290,7 @@ def test_an_artifact_that_is_too_far_off_is_refused(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "no int8": ({"calibration": ("x.mp4",)}, "--calibrate is for artifacts that compute in int8; got none of them; add --precision executorch=int8"),
+    "no int8": ({"calibration": ("x.mp4",)}, "--calibrate is for artifacts that compute in int8; got none of them; add --precision"),
     "layers without int8": (
         {"float32_layers": 2},
         "--float32-layers is for artifacts that compute in int8; got none of them; add --precision executorch=int8",
