@@ -489,12 +489,13 @@ def test_options_of_the_page_do_nothing_without_it(options: tuple[str, ...], bun
     assert (code, err) == (2, f"error: {options[0]} does nothing without --html; add --html, or leave {options[0]} out\n")
 
 
-def test_the_commands_that_make_it_again(bundle_path: Path, onnx: Artifact, timed: Callable[..., Record], tmp_path: Path, run_folder: Path) -> None:
+def test_the_commands_that_make_it_again(bundle_path: Path, onnx: Artifact, timed: Callable[..., Record], tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(bundle_path, tmp_path / "a bundle.clipstep"))
+    run = json.loads((bundle / "manifest.json").read_text())["provenance"]["source"]
     page = Page(html_report(bundle, [timed(None, (1,) * 20, threads=2), timed(onnx, (2,) * 20), timed(onnx, (2,) * 20, threads=2)]))
     (code,) = (data for where, data in page.texts if where == "code" and data.startswith("clipstep"))
     assert code.splitlines() == [
-        f"clipstep bench '{bundle}' --run {run_folder} --threads 1 --threads 2 --rounds 4 --out records.jsonl",
+        f"clipstep bench '{bundle}' --run {run} --threads 1 --threads 2 --rounds 4 --out records.jsonl",
         f"clipstep report '{bundle}' records.jsonl --html report.html",
     ]
 
