@@ -44,7 +44,7 @@ class Layered(nn.Module):
         return last
 
 
-def exported(folder: Path, ios: int) -> Path:
+def exported(folder: Path, ios: int, precisions: tuple[str, ...]) -> Path:
     torch.manual_seed(4)
     path = folder / f"{ios}.clipstep"
     export(
@@ -57,16 +57,16 @@ def exported(folder: Path, ios: int) -> Path:
         std=(1.0, 1.0, 1.0),
         fps=25,
         targets=("coreml",),
-        precisions=("float32", "float16", *COMPRESSED),
+        precisions=precisions,
         format_versions={"ios": ios},
     )
     return path
 
 
-@pytest.fixture(scope="module", params=[17, 18])
-def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle with packages of all precisions, for the older and for the newer operations of Core ML."""
-    return Bundle.open(exported(tmp_path_factory.mktemp("compressed"), request.param))
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with packages of all precisions."""
+    return Bundle.open(exported(tmp_path_factory.mktemp("compressed"), 17, ("float32", "float16", *COMPRESSED)))
 
 
 def weights_of(package: Path) -> dict[str, Any]:
@@ -133,6 +133,13 @@ def test_each_weight_has_the_nearest_entry_of_its_palette(bundle: Bundle, precis
         assert len(palette) == 2 ** BITS[precision]
         assert np.array_equal(abs(palette[indices] - original), abs(palette[None] - original[:, None]).min(1))
         assert all(abs(palette[i] - original[indices == i].mean()) <= 5e-4 * abs(palette[i]) + 1e-7 for i in set(indices.tolist()))
+
+
+def test_the_newer_operations_of_core_ml_hold_the_same_weights(bundle: Bundle, tmp_path: Path) -> None:
+    newer = exported(tmp_path, 18, ("float32", "int8", "palette4"))
+    for file in ("step-int8.mlpackage", "step-palette4.mlpackage"):
+        old, new = ({name: one.numbers for name, one in weights_of(path / file).items()} for path in (bundle.path, newer))
+        assert old.keys() == new.keys() and all(torch.equal(old[name], new[name]) for name in old)
 
 
 @pytest.mark.parametrize("bits", [4, 6, 8])
