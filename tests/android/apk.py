@@ -58,6 +58,8 @@ def resources(out: Path) -> None:
         "link",
         "-I",
         fetched(*FRAMEWORK),
+        "-I",
+        newer_colors(app),
         "--manifest",
         app / "AndroidManifest.xml",
         "-A",
@@ -82,6 +84,22 @@ def resources(out: Path) -> None:
     }
     lines = [f"{key}={value.resolve() if isinstance(value, Path) else value}\n" for key, value in values.items()]
     settings.write_text("".join(lines), encoding="utf-8")
+
+
+def newer_colors(app: Path) -> Path:
+    """Names for aapt2 the framework's colours that the app takes and FRAMEWORK lacks: an APK of their names and numbers."""
+    folder = app / "newer"
+    text = "".join(file.read_text(encoding="utf-8") for file in sorted((MAIN / "res").glob("values*-v31/*.xml")))
+    names = set(re.findall(r"@android:color/(\w+)", text))
+    said = run("javap", "-cp", fetched("org.robolectric", "android-all", properties()["android.version"]), "-constants", "android.R$color")
+    numbers = {name: int(number) for name, number in re.findall(r" int (\w+) = (\d+);", said) if name in names}
+    lines = [f'<public type="color" name="{name}" id="0x{numbers[name]:08x}" /><color name="{name}">#000</color>\n' for name in sorted(names)]
+    (folder / "res/values").mkdir(parents=True)
+    (folder / "res/values/colors.xml").write_text(f"<resources>{''.join(lines)}</resources>", encoding="utf-8")
+    (folder / "AndroidManifest.xml").write_text(f'<manifest xmlns:android="{ANDROID[1:-1]}" package="android" />', encoding="utf-8")
+    run("aapt2", "compile", "--dir", folder / "res", "-o", folder / "compiled.zip")
+    run("aapt2", "link", "-x", "--manifest", folder / "AndroidManifest.xml", "-o", folder / "colors.apk", folder / "compiled.zip")
+    return folder / "colors.apk"
 
 
 def version() -> str:

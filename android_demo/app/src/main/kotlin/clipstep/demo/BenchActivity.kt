@@ -8,7 +8,6 @@ import android.os.Handler
 import android.os.HandlerThread
 import android.os.Looper
 import android.util.Log
-import android.view.View
 import android.view.WindowManager
 import android.widget.Button
 import android.widget.TextView
@@ -37,7 +36,7 @@ class BenchActivity : Activity(), Benchmark.Listener {
         super.onCreate(savedInstanceState)
         window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
         setContentView(R.layout.bench)
-        view<View>(R.id.root).padForInsets()
+        showTop(R.string.benchmark)
         records = Records(recordsFolder(this))
         if (records.interrupted()) status(getString(R.string.bench_stopped))
         view<Button>(R.id.start).setOnClickListener { begin(Intent().putExtra("bundle", intent.getStringExtra("bundle"))) }

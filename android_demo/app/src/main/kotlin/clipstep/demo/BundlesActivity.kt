@@ -13,6 +13,7 @@ import android.view.View
 import android.view.ViewGroup
 import android.widget.Button
 import android.widget.TextView
+import clipstep.runtime.ClipstepException
 
 /**
  * The list of bundles. It is started with the name of the bundle in use as [KEY_BUNDLE], and its result has either the name of the one that the user
@@ -27,7 +28,7 @@ class BundlesActivity : Activity() {
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
         setContentView(R.layout.bundles)
-        view<View>(R.id.root).padForInsets()
+        showTop(R.string.bundles)
         store = BundleStore(this)
         view<Button>(R.id.folder).setOnClickListener { finishWith(KEY_OPEN, FOLDER) }
         view<Button>(R.id.pack).setOnClickListener { finishWith(KEY_OPEN, PACK) }
@@ -62,7 +63,8 @@ class BundlesActivity : Activity() {
         row.view<TextView>(R.id.name).text = if (isInUse) getString(R.string.bundle_in_use, name) else name
         row.view<TextView>(R.id.facts).text = facts(bundle)
         if (bundle.classes != null) row.setOnClickListener { finishWith(KEY_BUNDLE, bundle.file.name) }
-        row.view<Button>(R.id.delete).run {
+        bundle.problem?.let { problem -> explain(row.view(R.id.more), problem) }
+        row.view<View>(R.id.delete).run {
             visibility = if (isInUse) View.GONE else View.VISIBLE
             contentDescription = getString(R.string.delete_bundle, name)
             setOnClickListener { ask(bundle, name) }
@@ -72,13 +74,13 @@ class BundlesActivity : Activity() {
     private fun facts(bundle: StoredBundle): String {
         val kept = DateUtils.formatDateTime(this, bundle.keptMs, DateUtils.FORMAT_SHOW_DATE or DateUtils.FORMAT_SHOW_YEAR)
         val megabytes = bundle.bytes / 1e6
-        return bundle.classes?.let { getString(R.string.bundle_facts, it, megabytes, kept) } ?: getString(R.string.bundle_broken, megabytes, kept, problem(bundle))
+        return bundle.classes?.let { getString(R.string.bundle_facts, it, megabytes, kept) } ?: getString(R.string.bundle_broken, megabytes, kept)
     }
 
-    /** What is wrong, and what to do, without the numbers of which a user makes nothing. */
-    private fun problem(bundle: StoredBundle): String {
-        val error = requireNotNull(bundle.problem)
-        return listOfNotNull(error.what, error.fix?.replaceFirstChar { it.uppercase() }).joinToString(" ") { store.inWords(it) + "." }
+    /** Shows what is wrong, and what to do, to those who touch the button. */
+    private fun explain(button: Button, problem: ClipstepException) {
+        button.visibility = View.VISIBLE
+        button.setOnClickListener { AlertDialog.Builder(this).setMessage(store.inWords(problem.message.orEmpty())).show() }
     }
 
     private fun ask(bundle: StoredBundle, name: String) {

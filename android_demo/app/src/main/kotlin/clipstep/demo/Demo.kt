@@ -60,7 +60,7 @@ class Demo(private val application: DemoApplication) : Closeable {
     init {
         val (engine, threads) = screen.engine to screen.threads
         worker.post {
-            update { copy(what = text(R.string.installing)) }
+            update { copy(status = text(R.string.installing)) }
             val refused = notes.refused
             val problem = guarded { store.unpack() }
             guarded { begin(refused, engine, threads) }
@@ -75,7 +75,7 @@ class Demo(private val application: DemoApplication) : Closeable {
         val bundles = store.bundles()
         val file = bundles.firstOrNull { it.name == notes.bundle } ?: bundles.firstOrNull()
         when {
-            file == null || refused == notes.attempt(file.name, engine) -> update { copy(what = "") }
+            file == null || refused == notes.attempt(file.name, engine) -> update { copy(status = "") }
             else -> load(file, engine, threads)
         }
     }
@@ -89,7 +89,7 @@ class Demo(private val application: DemoApplication) : Closeable {
     private fun start(open: (clipstep.runtime.Input) -> FrameSource) {
         stop()
         isRunning = true
-        change { copy(message = null, lack = null) }
+        change { copy(message = null, reason = null, lack = null) }
         val asked = wanted
         worker.post {
             val spec = loaded?.spec ?: return@post
@@ -97,7 +97,7 @@ class Demo(private val application: DemoApplication) : Closeable {
             val waiting = text(R.string.waiting, spec.input.frames * spec.input.frameStride)
             main.post {
                 if (asked != wanted) return@post
-                change { copy(top = emptyList(), speed = waiting) }
+                change { copy(status = text(R.string.status_wait), top = emptyList(), speed = waiting) }
                 val opened = open(spec.input).apply { turn(displayDegrees) }
                 source = opened
                 opened.start(worker, Sink(opened))
@@ -127,7 +127,7 @@ class Demo(private val application: DemoApplication) : Closeable {
     /** Switches to another engine or number of threads. */
     fun choose(engine: String, threads: Int) {
         if (engine == screen.engine && threads == screen.threads) return
-        change { copy(message = null, engine = engine, threads = threads) }
+        change { copy(message = null, reason = null, engine = engine, threads = threads) }
         worker.post { guarded { loaded?.let { load(it.bundle.path, engine, threads) } } }
     }
 
@@ -172,7 +172,7 @@ class Demo(private val application: DemoApplication) : Closeable {
 
     private fun loadFound(find: (String, Int) -> File) {
         val (engine, threads) = screen.engine to screen.threads
-        change { copy(message = null) }
+        change { copy(message = null, reason = null) }
         worker.post {
             guarded {
                 val file = find(engine, threads)
@@ -202,7 +202,7 @@ class Demo(private val application: DemoApplication) : Closeable {
      */
     private fun load(file: File, engine: String, threads: Int) {
         val before = loaded
-        update { copy(what = text(R.string.loading, file.name), check = "", top = emptyList(), speed = "") }
+        update { copy(status = text(R.string.loading, file.name.removeSuffix(SUFFIX)), what = "", check = "", top = emptyList(), speed = "") }
         val opened = Bundle.open(file)
         checkRuns(opened, engine)
         unload()
@@ -210,7 +210,7 @@ class Demo(private val application: DemoApplication) : Closeable {
             val next = notes.attempt(opened, engine) { loaded(opened, engine, threads) }
             loaded = next
             notes.showed(next)
-            update { copy(what = next.toString(), check = next.checked, engine = engine, threads = threads, bundle = file.name, lack = lack.takeIf { it != Lack.MODEL }) }
+            update { copy(status = "", what = next.toString(), check = next.checked, engine = engine, threads = threads, bundle = file.name, lack = lack.takeIf { it != Lack.MODEL }) }
         } finally {
             if (loaded == null && before != null) loaded = loaded(before.bundle, before.engine, before.threads)
         }
@@ -222,7 +222,7 @@ class Demo(private val application: DemoApplication) : Closeable {
         try {
             val progress = Progress { step, steps ->
                 transfer?.at(step, steps)
-                update { copy(check = text(R.string.checking, step, steps)) }
+                update { copy(status = text(R.string.checking, step, steps)) }
             }
             return Loaded(opened, engine, threads, model, notes.proven(opened, model, engine, progress) { steps, error -> text(R.string.checked, steps, error) })
         } catch (error: RuntimeException) { // A ClipstepException, or the user cancelled it.
@@ -244,7 +244,7 @@ class Demo(private val application: DemoApplication) : Closeable {
         action()
         null
     } catch (error: ClipstepException) {
-        fail(store.inWords(error.message.orEmpty()), error)
+        fail(text(R.string.model_failed), error, store.inWords(error.message.orEmpty()))
     } catch (error: IOException) {
         fail(reason(error), error)
     } catch (_: CancellationException) {
@@ -262,11 +262,12 @@ class Demo(private val application: DemoApplication) : Closeable {
     }
 
     /** Says why an action failed; null if the user cancelled it. */
-    private fun fail(sentence: String?, error: Throwable?): String? {
-        if (sentence != null) Log.e(TAG, sentence, error)
+    private fun fail(sentence: String?, error: Throwable?, reason: String? = null): String? {
+        if (sentence != null) Log.e(TAG, reason ?: sentence, error)
         val now = loaded
+        val told = if (reason != null && now != null) text(R.string.model_before, now.bundle.path.name.removeSuffix(SUFFIX)) else sentence
         val (what, check) = now?.toString().orEmpty() to now?.checked.orEmpty()
-        update { copy(message = sentence, what = what, check = check, engine = now?.engine ?: notes.engine, threads = now?.threads ?: notes.threads) }
+        update { copy(status = "", message = told, reason = reason, what = what, check = check, engine = now?.engine ?: notes.engine, threads = now?.threads ?: notes.threads) }
         return sentence
     }
 
@@ -296,13 +297,22 @@ class Demo(private val application: DemoApplication) : Closeable {
 
         private fun show(recogniser: Recogniser, reading: Reading) {
             val lines = listOf(text(R.string.speed, reading.stepMs, reading.realTimeFactor, from.missed)) + breaks(recogniser)
-            updateFrom { copy(top = reading.top, speed = lines.joinToString("\n")) }
+            updateFrom { copy(status = status(reading), top = reading.top, speed = lines.joinToString("\n")) }
         }
+
+        private fun status(reading: Reading): String = text(
+            when {
+                reading.realTimeFactor < 1 -> R.string.status_slow
+                from.missed > 0 -> R.string.status_missed
+                from.isLive -> R.string.status_live
+                else -> R.string.status_video
+            },
+        )
 
         /** The predictions so far are of another video than the next ones. */
         private fun showGap(recogniser: Recogniser) {
             val lines = listOf(text(R.string.waiting, recogniser.frames)) + breaks(recogniser)
-            updateFrom { copy(top = emptyList(), speed = lines.joinToString("\n")) }
+            updateFrom { copy(status = text(R.string.status_gap), top = emptyList(), speed = lines.joinToString("\n")) }
         }
 
         private fun breaks(recogniser: Recogniser): List<String> = listOfNotNull(
@@ -310,13 +320,13 @@ class Demo(private val application: DemoApplication) : Closeable {
             text(R.string.pauses, LONGEST_PAUSE_S, recogniser.pauses).takeIf { recogniser.pauses > 0 },
         )
 
-        override fun ended() = updateFrom { copy(speed = "$speed\n${text(R.string.video_ended)}".trim()) }
+        override fun ended() = updateFrom { copy(status = text(R.string.video_ended), speed = "$speed\n${text(R.string.video_ended)}".trim()) }
 
-        override fun absent() = end { copy(lack = Lack.CAMERA, speed = "") }
+        override fun absent() = end { copy(status = "", lack = Lack.CAMERA, speed = "") }
 
         override fun failed(sentence: String) {
             Log.e(TAG, sentence)
-            end { copy(message = sentence, speed = "") }
+            end { copy(status = "", message = sentence, reason = null, speed = "") }
         }
 
         private fun end(change: Screen.() -> Screen) {

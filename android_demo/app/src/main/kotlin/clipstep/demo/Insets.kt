@@ -1,20 +1,48 @@
 package clipstep.demo
 
+import android.app.Activity
+import android.graphics.Rect
 import android.os.Build
 import android.view.View
 import android.view.WindowInsets
+import android.widget.TextView
 
-/** Keeps a view clear of the system bars and the display cutout, under which content is drawn since target SDK 35. */
-internal fun View.padForInsets() = setOnApplyWindowInsetsListener { view, insets ->
+/** Draws content under the system's bars, as Android 15 and newer do by themselves. */
+@Suppress("DEPRECATION")
+internal fun Activity.edgeToEdge() {
     if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.R) {
-        val bars = insets.getInsets(WindowInsets.Type.systemBars() or WindowInsets.Type.displayCutout())
-        view.setPadding(bars.left, bars.top, bars.right, bars.bottom)
+        window.setDecorFitsSystemWindows(false)
     } else {
-        padForOldInsets(view, insets)
+        window.decorView.systemUiVisibility = window.decorView.systemUiVisibility or View.SYSTEM_UI_FLAG_LAYOUT_STABLE or
+            View.SYSTEM_UI_FLAG_LAYOUT_FULLSCREEN or View.SYSTEM_UI_FLAG_LAYOUT_HIDE_NAVIGATION
     }
-    insets
+}
+
+/** Keeps a view clear of the system's bars and the display's cutout. What [below] scrolls goes on under the bar at the bottom, and its end is clear of it. */
+internal fun View.padForInsets(below: View? = null) {
+    val end = below?.paddingBottom ?: 0
+    setOnApplyWindowInsetsListener { view, insets ->
+        val bars = bars(insets)
+        view.setPadding(bars.left, bars.top, bars.right, if (below == null) bars.bottom else 0)
+        below?.run { setPadding(paddingLeft, paddingTop, paddingRight, end + bars.bottom) }
+        insets
+    }
+}
+
+private fun bars(insets: WindowInsets): Rect {
+    if (Build.VERSION.SDK_INT < Build.VERSION_CODES.R) return oldBars(insets)
+    val bars = insets.getInsets(WindowInsets.Type.systemBars() or WindowInsets.Type.displayCutout())
+    return Rect(bars.left, bars.top, bars.right, bars.bottom)
 }
 
 @Suppress("DEPRECATION")
-private fun padForOldInsets(view: View, insets: WindowInsets) =
-    view.setPadding(insets.systemWindowInsetLeft, insets.systemWindowInsetTop, insets.systemWindowInsetRight, insets.systemWindowInsetBottom)
+private fun oldBars(insets: WindowInsets) =
+    Rect(insets.systemWindowInsetLeft, insets.systemWindowInsetTop, insets.systemWindowInsetRight, insets.systemWindowInsetBottom)
+
+/** Gives a screen below the main one its title and its way back, and lets it scroll under the system's bars. */
+internal fun Activity.showTop(title: Int) {
+    edgeToEdge()
+    view<View>(R.id.root).padForInsets()
+    view<TextView>(R.id.title).setText(title)
+    view<View>(R.id.back).setOnClickListener { finish() }
+}

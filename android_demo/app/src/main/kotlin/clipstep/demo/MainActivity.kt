@@ -38,6 +38,7 @@ class MainActivity : Activity() {
         super.onCreate(savedInstanceState)
         window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
         setContentView(R.layout.main)
+        edgeToEdge()
         demo = lastNonConfigurationInstance as? Demo ?: Demo(application as DemoApplication)
         video = savedInstanceState?.getString("video")?.let(Uri::parse)
         camera = savedInstanceState?.getInt("camera") ?: 0

@@ -43,7 +43,7 @@ class BenchActivityTest {
     @Config(qualifiers = "w411dp-h891dp-normal-long-port-night-xhdpi")
     fun `adb's extras give a record of every engine and thread count, with raw step times`() {
         val activity = start(asked.putExtra("threads", "1,2")).get()
-        activity.awaitText(R.id.status, "Done. The records are in run.jsonl")
+        activity.awaitText(R.id.status, "Done. The numbers are in run.jsonl")
         assertEquals(listOf("run.jsonl"), folder.list().orEmpty().toList())
         val records = File(folder, "run.jsonl").readLines().map { Json.decodeFromString<Record>(it) }
         assertEquals(listOf(1, 2), records.map { it.configuration.threads })
@@ -85,7 +85,7 @@ class BenchActivityTest {
         fun measured(intent: Intent): Record {
             val activity = start(intent).get()
             activity.awaitText(R.id.status, "Done.")
-            return Json.decodeFromString<Record>(File(folder, "run.jsonl").readLines().first()).also { activity.awaitText(R.id.bundle, "Bundle: ${it.bundle.removeSuffix(".clipstep")}") }
+            return Json.decodeFromString<Record>(File(folder, "run.jsonl").readLines().first()).also { activity.awaitText(R.id.bundle, "Model: ${it.bundle.removeSuffix(".clipstep")}") }
         }
         val demo = measured(asked.putExtra("threads", "1"))
         assertEquals("demo.clipstep" to clipstep.runtime.Bundle.open(Prepared.bundle).manifestSha256, demo.bundle to demo.manifestSha256)
@@ -126,7 +126,7 @@ class BenchActivityTest {
     fun `a failure is a sentence on the screen and in a file`() {
         application.failure = "the process that measured ended by itself"
         val activity = start().get()
-        activity.awaitText(R.id.status, "The benchmark failed: the process that measured ended by itself")
+        activity.awaitText(R.id.status, "The test failed: the process that measured ended by itself")
         assertEquals("the process that measured ended by itself\n", File(folder, "run.error").readText())
         assertFalse(File(folder, "run.jsonl").exists())
     }
@@ -149,7 +149,7 @@ class BenchActivityTest {
         File(folder, "run.running").writeText("")
         File(folder, "run.jsonl.part").writeText("{\"half")
         val again = start(Intent(application, BenchActivity::class.java)).get()
-        again.awaitText(R.id.status, "The last benchmark was stopped before its end: nothing of it was kept.")
+        again.awaitText(R.id.status, "The last test was stopped before its end: nothing of it was kept.")
         assertEquals(listOf("run.error"), folder.list().orEmpty().toList())
     }
 

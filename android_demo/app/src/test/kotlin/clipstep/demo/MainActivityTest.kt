@@ -6,16 +6,20 @@ import android.content.Intent
 import android.content.pm.FeatureInfo
 import android.content.pm.PackageManager
 import android.content.res.Configuration
+import android.graphics.Color
 import android.graphics.Insets
 import android.net.Uri
 import android.os.Looper
 import android.provider.Settings
+import android.text.Editable
+import android.text.TextWatcher
 import android.view.View
 import android.view.ViewGroup
 import android.view.WindowInsets
 import android.widget.Button
 import android.widget.Spinner
 import android.widget.TextView
+import clipstep.runtime.Ranked
 import org.junit.After
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
@@ -152,7 +156,7 @@ class MainActivityTest {
     fun `a bundle with which the app ended is not tried again by itself, and may be chosen`() {
         application.getSharedPreferences("demo", 0).edit().putString("attempt", "demo.clipstep, onnxruntime").commit()
         val activity = start()
-        activity.awaitText(R.id.message, "The app ended while it ran demo.clipstep, onnxruntime. That is not tried again by itself: touch Bundles to choose one.")
+        activity.awaitText(R.id.message, "The app ended while it ran demo.clipstep, onnxruntime. That is not tried again by itself: touch Models to choose one.")
         requireNotNull(controller).pause().stop().destroy()
         val again = start()
         again.awaitText(R.id.message, "The app ended while it ran demo.clipstep") // Nor at a later start.
@@ -237,7 +241,8 @@ class MainActivityTest {
         val activity = start()
         activity.awaitText(R.id.speed, "times real time")
         activity.view<Spinner>(R.id.engine).setSelection(1)
-        activity.awaitText(R.id.message, "has no float32 executorch artifact")
+        activity.awaitText(R.id.message_details, "has no float32 executorch artifact")
+        assertEquals("This model cannot be used. demo goes on.", activity.text(R.id.message))
         assertEquals("onnxruntime", activity.view<Spinner>(R.id.engine).selectedItem)
         activity.awaitText(R.id.what, "in onnxruntime, 1 thread")
         activity.view<Spinner>(R.id.threads).setSelection(1)
@@ -251,6 +256,7 @@ class MainActivityTest {
         activity.awaitText(R.id.lack_title, "No camera")
         requireNotNull(controller).pause().stop().restart().start().resume()
         await("it is looked for again") { activity.view<View>(R.id.lack).visibility == View.VISIBLE }
+        assertEquals("one button to choose a video", View.GONE, activity.view<View>(R.id.video).visibility)
         activity.drawTo("no-camera")
         activity.view<Button>(R.id.lack_action).performClick()
         val asked = shadowOf(activity).nextStartedActivityForResult
@@ -258,6 +264,7 @@ class MainActivityTest {
         shadowOf(activity).receiveResult(asked.intent, Activity.RESULT_OK, Intent().setData(Uri.parse("content://videos/broken")))
         activity.awaitText(R.id.message, "The video cannot be decoded")
         assertEquals(View.GONE, activity.view<View>(R.id.lack).visibility)
+        assertEquals(View.VISIBLE, activity.view<View>(R.id.video).visibility)
         assertEquals(Looper.getMainLooper().thread, Thread.currentThread())
     }
 
@@ -266,7 +273,7 @@ class MainActivityTest {
     fun `without a model the screen says how to get one, and goes on saying it`() {
         BundleStore(application).run { unpack(); delete(find("demo")) }
         val activity = start()
-        activity.awaitText(R.id.lack_title, "No model is loaded")
+        activity.awaitText(R.id.lack_title, "No model yet")
         requireNotNull(controller).pause().stop().restart().start().resume()
         shadowOf(Looper.getMainLooper()).idle()
         assertEquals(View.VISIBLE, activity.view<View>(R.id.lack).visibility)
@@ -303,7 +310,111 @@ class MainActivityTest {
         val bars = Insets.of(1, 48, 2, 24)
         val root = activity.view<View>(R.id.root)
         root.dispatchApplyWindowInsets(WindowInsets.Builder().setInsets(WindowInsets.Type.systemBars(), bars).build())
-        assertEquals(bars, Insets.of(root.paddingLeft, root.paddingTop, root.paddingRight, root.paddingBottom))
+        assertEquals(Insets.of(1, 48, 2, 0), Insets.of(root.paddingLeft, root.paddingTop, root.paddingRight, root.paddingBottom))
+        assertEquals("the results scroll under the bar, and end above it", 24, activity.view<View>(R.id.panel).paddingBottom)
+    }
+
+    @Test
+    fun `a screen reader is told politely of another class, and not of another percentage`() {
+        val activity = start()
+        activity.awaitText(R.id.speed, "times real time")
+        await("the last frame") { application.sources.lastOrNull()?.given == Prepared.frames.size }
+        val views = MainViews(activity, Screen()) { _, _ -> }
+        fun show(label: String, probability: Float) = views.render(Screen(top = listOf(Ranked(label, probability))))
+        show("Fight", 0.5f)
+        val label = activity.view<ViewGroup>(R.id.rows).getChildAt(0).view<TextView>(R.id.label)
+        assertEquals(View.ACCESSIBILITY_LIVE_REGION_POLITE, label.accessibilityLiveRegion)
+        val said = mutableListOf<String>()
+        label.addTextChangedListener(object : TextWatcher {
+            override fun beforeTextChanged(text: CharSequence?, start: Int, count: Int, after: Int) = Unit
+
+            override fun onTextChanged(text: CharSequence?, start: Int, before: Int, count: Int) = Unit
+
+            override fun afterTextChanged(text: Editable) {
+                said += text.toString()
+            }
+        })
+        show("Fight", 0.6f)
+        show("Calm", 0.7f)
+        show("Calm", 0.8f)
+        assertEquals(listOf("Calm"), said)
+    }
+
+    @Test
+    @Config(qualifiers = "w320dp-h533dp-normal-notlong-port-notnight-hdpi")
+    fun `long names wrap, nothing that is touched is smaller than 48 dp, and all is in the picture at twice the font size`() {
+        RuntimeEnvironment.setFontScale(2f)
+        val activity = start()
+        await("the last frame") { application.sources.lastOrNull()?.given == Prepared.frames.size }
+        activity.awaitText(R.id.speed, "times real time")
+        requireNotNull(controller).pause().stop() // No prediction of the stream comes after the names.
+        val names = listOf("CleanAndJerk", "HandstandPushups", "PlayingDaf")
+        MainViews(activity, Screen()) { _, _ -> }.render(Screen(top = names.mapIndexed { i, name -> Ranked(name, 0.5f / (i + 1)) }))
+        activity.drawTo("small-font-2")
+        val rows = activity.view<ViewGroup>(R.id.rows)
+        for ((i, name) in names.withIndex()) {
+            val layout = rows.getChildAt(i).view<TextView>(R.id.label).layout
+            assertEquals(name, layout.text.toString().replace("\u200B", ""))
+            assertEquals(0, layout.getEllipsisCount(layout.lineCount - 1))
+            val ends = (0 until layout.lineCount - 1).map { layout.text[layout.getLineEnd(it) - 1] }
+            if (i > 0) assertTrue("$name ends its lines with $ends", ends.all { it == '\u200B' })
+        }
+        val touched = listOf(R.id.video, R.id.camera, R.id.bundles, R.id.bench, R.id.more, R.id.expand).map { activity.view<View>(it) }
+        val least = 48 * activity.resources.displayMetrics.density
+        for (view in touched) {
+            val at = android.graphics.Rect().also { view.getDrawingRect(it) }
+            activity.view<ViewGroup>(R.id.root).offsetDescendantRectToMyCoords(view, at)
+            assertTrue("$view: $at", at.width() >= least && at.height() >= least && at.left >= 0 && at.right <= activity.view<View>(R.id.root).width)
+        }
+    }
+
+    @Test
+    @Config(qualifiers = "ar-ldrtl-w411dp-h891dp-normal-long-port-notnight-xhdpi")
+    fun `a phone read from right to left`() {
+        picture("phone-rtl")
+        val activity = requireNotNull(controller).get()
+        assertTrue(activity.view<View>(R.id.video).left > activity.view<View>(R.id.camera).left)
+        val row = activity.view<ViewGroup>(R.id.rows).getChildAt(0)
+        assertTrue(row.view<View>(R.id.label).left > row.view<View>(R.id.percent).left)
+    }
+
+    @Test
+    fun `text is read easily on its ground, by day and by night, in the app's colours and in the user's`() {
+        val pairs = listOf(
+            R.color.text to R.color.ground, R.color.quiet to R.color.ground, R.color.text to R.color.raised, R.color.quiet to R.color.raised,
+            R.color.accent to R.color.ground, R.color.on_accent to R.color.accent, R.color.on_tonal to R.color.tonal, R.color.warning to R.color.warning_ground,
+        )
+        for (night in listOf("notnight", "night")) {
+            RuntimeEnvironment.setQualifiers("+$night")
+            for ((text, ground) in pairs) {
+                val contrast = contrast(application.getColor(text), application.getColor(ground))
+                assertTrue("$night, ${application.resources.getResourceEntryName(text)}: $contrast", contrast >= 4.5)
+            }
+            val own = application.getColor(if (night == "night") android.R.color.system_accent1_200 else android.R.color.system_accent1_600)
+            assertEquals("the user's palette", own, application.getColor(R.color.accent))
+        }
+    }
+
+    /** As WCAG 2 defines it. */
+    private fun contrast(text: Int, ground: Int): Double {
+        val (light, dark) = listOf(text, ground).map { Color.luminance(it) + 0.05 }.sortedDescending()
+        return light / dark
+    }
+
+    @Test
+    @Config(qualifiers = "w411dp-h891dp-normal-long-port-notnight-xhdpi")
+    fun `the sheet of results takes most of a phone's screen after a touch, and says which way it goes`() {
+        val activity = start()
+        activity.awaitText(R.id.speed, "times real time")
+        val sheet = activity.view<Sheet>(R.id.sheet)
+        val before = sheet.height
+        assertEquals("Show more", activity.view<View>(R.id.expand).contentDescription)
+        activity.view<View>(R.id.expand).performClick()
+        activity.view<View>(R.id.more).performClick()
+        activity.drawTo("phone-details")
+        assertTrue("$before, then ${sheet.height}", sheet.height > before * 1.4)
+        assertEquals("Show less", activity.view<View>(R.id.expand).contentDescription)
+        assertEquals(View.VISIBLE, activity.view<View>(R.id.details).visibility)
     }
 
     @Test

@@ -92,7 +92,7 @@ class OpenBundleTest {
     }
 
     private fun assertRefused(activity: Activity, words: String) {
-        activity.awaitText(R.id.message, words)
+        await("$words, not ${activity.text(R.id.message)} ${activity.text(R.id.message_details)}") { words in activity.text(R.id.message) + activity.text(R.id.message_details) }
         assertEquals(listOf("demo.clipstep"), kept)
         activity.awaitText(R.id.what, "demo: step.onnx") // The one before goes on.
     }
@@ -134,7 +134,9 @@ class OpenBundleTest {
     fun `an altered bundle is refused`() {
         val activity = pick("altered.clipstep") { File(it, "step.onnx").appendText("x") }
         assertRefused(activity, "altered.clipstep: step.onnx was altered")
-        assertTrue(activity.text(R.id.message), activity.text(R.id.message).startsWith("altered.clipstep:"))
+        assertEquals("This model cannot be used. demo goes on.", activity.text(R.id.message)) // And why, behind Details.
+        assertEquals(View.GONE, activity.view<View>(R.id.message_details).visibility)
+        assertTrue(activity.text(R.id.message_details).startsWith("altered.clipstep:"))
         activity.drawTo("altered-bundle")
     }
 
@@ -168,12 +170,12 @@ class OpenBundleTest {
             edit(bundle) { it["golden"] = JsonObject(it.getValue("golden").jsonObject + ("size_bytes" to JsonPrimitive(1_000_000_000_000_000))) }
         }
         assertRefused(activity, "MB left for it: nothing was kept. Free some, and open it again.")
-        assertTrue(activity.text(R.id.message), activity.text(R.id.message).startsWith("The bundle needs 100000000"))
+        assertTrue(activity.text(R.id.message), activity.text(R.id.message).startsWith("The model needs 100000000"))
         assertEquals(listOf("manifest.json"), opened)
         provider.sizes = mapOf("large.clipstep.zip" to 1_000_000_000_000_000)
         File(folder.root, "large.clipstep.zip").writeText("no zip file")
         open(activity, BundlesActivity.PACK, Intent.ACTION_OPEN_DOCUMENT, provider.document("large.clipstep.zip"))
-        assertRefused(activity, "The bundle needs 2000000000.0 MB, and this phone has")
+        assertRefused(activity, "The model needs 2000000000.0 MB, and this phone has")
         assertEquals(listOf("manifest.json"), opened)
     }
 
@@ -186,7 +188,7 @@ class OpenBundleTest {
         await("the copy") { copying.count == 0L && activity.view<ProgressBar>(R.id.coming_progress).progress > 0 }
         val (model, golden) = listOf("step.onnx", "golden.safetensors").map { File(Prepared.bundle, it).length() }
         await("how far it is") { activity.view<ProgressBar>(R.id.coming_progress).progress == (model * 1000 / (model + golden)).toInt() }
-        assertEquals("Copying the bundle…", activity.text(R.id.coming_text))
+        assertEquals("Copying the model…", activity.text(R.id.coming_text))
         activity.drawTo("copying")
         activity.view<Button>(R.id.cancel).performClick()
         assertEquals(View.GONE, activity.view<View>(R.id.coming).visibility)
@@ -314,7 +316,7 @@ class OpenBundleTest {
         activity.awaitText(R.id.what, "in onnxruntime, 2 threads")
         Module.loader = null
         activity.view<Spinner>(R.id.engine).setSelection(1)
-        activity.awaitText(R.id.message, "step.pte: ExecuTorch cannot load it")
+        activity.awaitText(R.id.message_details, "step.pte: ExecuTorch cannot load it")
         activity.awaitText(R.id.what, "in onnxruntime, 2 threads")
         activity.awaitText(R.id.check, "right numbers")
         assertEquals("onnxruntime", activity.view<Spinner>(R.id.engine).selectedItem)
