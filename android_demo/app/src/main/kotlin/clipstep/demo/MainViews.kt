@@ -68,6 +68,7 @@ internal class MainViews(private val activity: Activity, screen: Screen, private
         activity.view<View>(R.id.lack).visibility = if (lack == null) View.GONE else View.VISIBLE
         activity.view<View>(R.id.picture).visibility = if (lack == null) View.VISIBLE else View.GONE
         activity.view<View>(R.id.video).visibility = if (lack == null || lack == Lack.PERMISSION) View.VISIBLE else View.GONE
+        activity.view<View>(R.id.camera).visibility = if (lack == null) View.VISIBLE else View.GONE
         if (lack == null) return
         text(R.id.lack_title).setText(lack.title)
         text(R.id.lack_text).setText(lack.text)

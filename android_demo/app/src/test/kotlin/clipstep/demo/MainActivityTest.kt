@@ -257,6 +257,7 @@ class MainActivityTest {
         requireNotNull(controller).pause().stop().restart().start().resume()
         await("it is looked for again") { activity.view<View>(R.id.lack).visibility == View.VISIBLE }
         assertEquals("one button to choose a video", View.GONE, activity.view<View>(R.id.video).visibility)
+        assertEquals("none for a camera", View.GONE, activity.view<View>(R.id.camera).visibility)
         activity.drawTo("no-camera")
         activity.view<Button>(R.id.lack_action).performClick()
         val asked = shadowOf(activity).nextStartedActivityForResult
