@@ -216,7 +216,7 @@ class BundleTest {
             "Arm64Step" to Arm64Step.serializer(), "Tuning" to Tuning.serializer(), "Requires" to Requires.serializer(),
             "Golden" to Golden.serializer(), "Export" to Export.serializer(), "Flush" to Flush.serializer(),
             "KeptOutput" to KeptOutput.serializer(), "NotDelegated" to NotDelegated.serializer(), "SensitiveLayer" to SensitiveLayer.serializer(), "Budget" to Budget.serializer(),
-            "Choice" to Choice.serializer(), "TriedPrecision" to TriedPrecision.serializer(), "MeasuredVariant" to MeasuredVariant.serializer(),
+            "CompressedWeights" to CompressedWeights.serializer(), "Choice" to Choice.serializer(), "TriedPrecision" to TriedPrecision.serializer(), "MeasuredVariant" to MeasuredVariant.serializer(),
         ).mapValues { (_, serializer) -> keys(serializer.descriptor) }
         val provenances = mapOf(
             "RunProvenance" to RunProvenance.serializer(), "FactoryProvenance" to FactoryProvenance.serializer(),
