@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipstep.export.parity import load_for_verification, runtime_name
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY
 from clipstep.runtime.bundle import Bundle, this_machine
@@ -85,7 +87,7 @@ def evaluation_of(data: EvaluationData, spec: NetworkSpec, *, every_platform: bo
     if spec.input.kind != "video":
         raise ClipstepError("--evaluate is for networks that take videos", got=f"a network of {spec.input.kind}", fix="leave --evaluate out")
     try:  # Against the arrows: reading labelled videos is the business of training.
-        from clipstep.training.artifact_accuracy import evaluate_artifacts, read_unseen
+        from clipstep.training.artifact_accuracy import Runnable, evaluate_artifacts, read_unseen
     except ModuleNotFoundError as error:
         raise ClipstepError(f"--evaluate needs {error.name}, which is not installed", fix=install_extra("training")) from error
     training = spec.provenance.training if isinstance(spec.provenance, RunProvenance) else {}
@@ -95,17 +97,21 @@ def evaluation_of(data: EvaluationData, spec: NetworkSpec, *, every_platform: bo
     def evaluate(folder: Path, progress: ProgressReporter) -> EvaluatedArtifacts:
         with Bundle.open(folder, lazily=True) as bundle:
             reasons = {artifact.file: _why_not(artifact, every_platform=every_platform) for artifact in bundle.manifest.artifacts}
-            runnable = [artifact for artifact in bundle.manifest.artifacts if reasons[artifact.file] is None]
-            found = evaluate_artifacts(bundle, runnable, path, data_set, data.drift_steps, progress) if runnable else ({}, {})
+            runnables = [
+                Runnable(artifact, runtime_name(artifact.target), partial(load_for_verification, artifact.target, bundle.file(artifact)))
+                for artifact in bundle.manifest.artifacts
+                if reasons[artifact.file] is None
+            ]
+            found = evaluate_artifacts(bundle, runnables, path, data_set, data.drift_steps, progress) if runnables else ({}, {})
         return EvaluatedArtifacts(found[0], {file: why for file, why in reasons.items() if why is not None}, found[1], data_set.warnings)
 
     return evaluate
 
 
 def _why_not(artifact: Artifact, *, every_platform: bool) -> str | None:
-    """Return why this computer cannot run an artifact in its own runtime; None if it can."""
+    """Return why this computer cannot run an artifact, in an engine or in clipstep's own evaluator of its target; None if it can."""
     if TARGETS[artifact.target].evaluator is not None:
-        return f"{TARGETS[artifact.target].info.display_name} does not run on this computer"
+        return None
     if artifact.platform not in (ANY, this_machine()) and not every_platform:
         return f"it is for {artifact.platform}"
     return None if runs_here(artifact) else f"this processor does not compute in {artifact.precision}"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.table import Table
 
 from clipstep.export.evaluating import EXACT, EvaluatedArtifacts
+from clipstep.export.targets import TARGETS
 from clipstep.runtime.bundle.manifest import Accuracy, AgainstFloat32, Artifact
 from clipstep.runtime.command_line.accuracy_text import agreement_text, change_interval_text, points
 from clipstep.runtime.command_line.confidence_interval import wilson_interval
@@ -21,6 +22,8 @@ def evaluation_lines(evaluated: EvaluatedArtifacts, artifacts: Sequence[Artifact
         skipped = f", {first.skipped_videos} more skipped" * bool(first.skipped_videos)
         yield f"accuracy on {counted(first.videos, 'video')} of {first.dataset}{skipped}, measured on {first.processor}"
         yield _accuracies(evaluated.accuracies)
+    evaluators = [TARGETS[artifact.target].evaluator for artifact in artifacts if artifact.file in evaluated.accuracies]
+    yield from {f"a note: {evaluator.note}": None for evaluator in evaluators if evaluator is not None}
     for file, against in compared.items():
         yield f"{file} finds the same class as {against.file} after {agreement_text(against)}"
     if compared:

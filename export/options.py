@@ -225,7 +225,7 @@ class ExportOptions:
             raise ClipstepError(
                 "--max-accuracy-drop needs labelled videos to measure the accuracy on", got="no --evaluate", fix="add --evaluate DATA"
             )
-        evaluated = [name for name in self.targets if TARGETS[name].evaluator is None and self._has_one_for_this_processor(name)]
+        evaluated = [name for name in self.targets if self._has_one_for_this_processor(name)]
         precisions = [precision for name in evaluated for precision in self.precisions_of(name)]
         if all(precision == EXACT for precision in precisions):
             got = f"{EXACT} alone" if precisions else "none"

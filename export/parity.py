@@ -29,6 +29,12 @@ def runtime_of(target: str) -> str:
     return _engine(target).display_name if evaluator is None else evaluator.display_name
 
 
+def runtime_name(target: str) -> str:
+    """Return the name of the runtime that runs artifacts of a target on this computer, as manifests have it."""
+    evaluator = TARGETS[target].evaluator
+    return _engine(target).name if evaluator is None else evaluator.display_name
+
+
 def runtime_module(target: str) -> str:
     """Return the module that a process imports before it verifies artifacts of that target."""
     evaluator = TARGETS[target].evaluator

@@ -1,7 +1,8 @@
-"""Evaluate the artifacts of a bundle, each in its own engine, and compare those of lower precision with a float32 artifact."""
+"""Evaluate the artifacts of a bundle, each in its own runtime, and compare those of lower precision with a float32 artifact."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -14,10 +15,7 @@ from clipstep.runtime.bundle import Bundle, this_machine
 from clipstep.runtime.bundle.manifest import Accuracy, AgainstFloat32, Artifact, Input
 from clipstep.runtime.command_line.confidence_interval import paired_interval, wilson_interval
 from clipstep.runtime.command_line.terminal import ProgressReporter
-from clipstep.runtime.engine import Array
-from clipstep.runtime.engine_info import EngineInfo
-from clipstep.runtime.engines import engine_of, load_engine
-from clipstep.runtime.isolated_engine import checked_file
+from clipstep.runtime.engine import Array, Engine
 from clipstep.runtime.model import StepModel
 from clipstep.training.data.lists import Clip, DataSet, read_data_set
 from clipstep.training.data.trained_on import TrainedOn, check_unseen
@@ -28,6 +26,16 @@ from clipstep.training.predict import VideoPrediction, bundle_logits, predict_vi
 
 EXACT = "float32"
 Predictions = Sequence[VideoPrediction]
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """An artifact, and what runs it on this computer."""
+
+    artifact: Artifact
+    runtime: str
+    """The name of an engine, or of clipstep's own evaluator of the target's files."""
+    load: Callable[[], Engine]
 
 
 def read_unseen(
@@ -44,13 +52,13 @@ def read_unseen(
 
 
 def evaluate_artifacts(
-    bundle: Bundle, artifacts: Sequence[Artifact], data: Path, data_set: DataSet, drift_steps: int, progress: ProgressReporter
+    bundle: Bundle, runnables: Sequence[Runnable], data: Path, data_set: DataSet, drift_steps: int, progress: ProgressReporter
 ) -> tuple[dict[str, Accuracy], dict[str, str]]:
     """Evaluate artifacts on the test list of a data set, in this process.
 
     Args:
         bundle: the bundle.
-        artifacts: those of its artifacts to evaluate; an engine on this computer must run each.
+        runnables: those of its artifacts to evaluate.
         data: the folder of the data set, as it was named.
         data_set: the data set, of the bundle's classes.
         drift_steps: over how many steps drift is measured; videos are repeated until there are so many.
@@ -64,20 +72,22 @@ def evaluate_artifacts(
     """
     predictions: dict[str, Predictions] = {}
     skipped: Mapping[str, str] = {}
-    for artifact in artifacts:
-        with progress(f"evaluating {artifact.file}", False), _loaded(bundle, artifact) as model:
-            predictions[artifact.file], skipped = _predicted(model, data_set.test)
+    for runnable in runnables:
+        with progress(f"evaluating {runnable.artifact.file}", False), _loaded(bundle, runnable) as model:
+            predictions[runnable.artifact.file], skipped = _predicted(model, data_set.test)
     name, usable = dataset_name(data, data_set), [clip for clip in data_set.test if str(clip.shown_path) not in skipped]
+    by_file = {runnable.artifact.file: runnable for runnable in runnables}
+    artifacts = [runnable.artifact for runnable in runnables]
     accuracies = {}
-    for artifact in artifacts:
+    for file, runnable in by_file.items():
         against = None
-        if artifact.precision != EXACT and (exact := exact_for(artifact, artifacts)) is not None:
-            with progress(f"comparing {artifact.file} with {exact.file}", False):
-                against = _against(bundle, artifact, exact, predictions, usable, drift_steps)
-        predicted = predictions[artifact.file]
-        accuracies[artifact.file] = Accuracy(
+        if runnable.artifact.precision != EXACT and (exact := exact_for(runnable.artifact, artifacts)) is not None:
+            with progress(f"comparing {file} with {exact.file}", False):
+                against = _against(bundle, runnable, by_file[exact.file], predictions, usable, drift_steps)
+        predicted = predictions[file]
+        accuracies[file] = Accuracy(
             dataset=name,
-            engine=_engine(artifact).name,
+            engine=runnable.runtime,
             videos=len(predicted),
             crops=1,
             top1=top_k_share(predicted, 1),
@@ -99,21 +109,11 @@ def exact_for(artifact: Artifact, artifacts: Sequence[Artifact]) -> Artifact | N
 
 
 @contextmanager
-def _loaded(bundle: Bundle, artifact: Artifact) -> Iterator[StepModel]:
-    engine = _engine(artifact).name
-    with StepModel(
-        bundle.manifest.interface(artifact.input_dtype),
-        load_engine(engine, checked_file(bundle, artifact), 1),
-        f"{artifact.file} in {engine}",
-        precision=artifact.precision,
-    ) as model:
+def _loaded(bundle: Bundle, runnable: Runnable) -> Iterator[StepModel]:
+    artifact = runnable.artifact
+    interface = bundle.manifest.interface(artifact.input_dtype)
+    with StepModel(interface, runnable.load(), f"{artifact.file} in {runnable.runtime}", precision=artifact.precision) as model:
         yield model
-
-
-def _engine(artifact: Artifact) -> EngineInfo:
-    info = engine_of(artifact.target)
-    assert info is not None, f"no engine on this computer runs {artifact.file}"
-    return info
 
 
 def _predicted(model: StepModel, clips: Sequence[Clip]) -> tuple[Predictions, Mapping[str, str]]:
@@ -127,17 +127,17 @@ def _shape(spec: Input) -> tuple[int, int, int]:
 
 
 def _against(
-    bundle: Bundle, artifact: Artifact, exact: Artifact, predictions: Mapping[str, Predictions], clips: Sequence[Clip], drift_steps: int
+    bundle: Bundle, runnable: Runnable, exact: Runnable, predictions: Mapping[str, Predictions], clips: Sequence[Clip], drift_steps: int
 ) -> AgainstFloat32:
-    own, other = predictions[artifact.file], predictions[exact.file]
+    own, other = predictions[runnable.artifact.file], predictions[exact.artifact.file]
     right = [(_best(one)[-1] == one.label, _best(two)[-1] == two.label) for one, two in zip(own, other, strict=True)]
     both, gained, lost, neither = (right.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False)))
     agreeing = [a == b for one, two in zip(own, other, strict=True) for a, b in zip(_best(one), _best(two), strict=True)]
-    with _loaded(bundle, exact) as reference, _loaded(bundle, artifact) as rounded:
+    with _loaded(bundle, exact) as reference, _loaded(bundle, runnable) as rounded:
         drift = measure_drift(reference, rounded, _endless(clips, bundle.manifest.input), drift_steps)
     return AgainstFloat32(
-        file=exact.file,
-        engine=_engine(exact).name,
+        file=exact.artifact.file,
+        engine=exact.runtime,
         top1=(both + lost) / len(right),
         top1_change=(gained - lost) / len(right),
         top1_change_interval=paired_interval(both, gained, lost, neither),

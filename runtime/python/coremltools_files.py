@@ -16,6 +16,8 @@ from clipstep.runtime.supported import SupportedRange
 __all__ = ["ARRAY_TYPES", "COREMLTOOLS", "MIL", "BlobStorageReader", "load_spec"]
 
 PACKAGE = "coremltools"
+MANIFEST = "Manifest.json"
+"""The file of a package that names the others."""
 COREMLTOOLS = SupportedRange(PACKAGE, "9.0", "9.1", version_in=PACKAGE)
 
 
@@ -53,8 +55,11 @@ def load_spec(path: Path) -> Any:
     """Return the specification in a package, a message of protobuf, as `coremltools.utils.load_spec` does.
 
     Raises:
+        FileNotFoundError: the folder is missing or no package. Core ML Tools would make an empty package of it.
         Exception: the package is damaged; protobuf and Core ML Tools raise many types.
     """
+    if not (path / MANIFEST).is_file():
+        raise FileNotFoundError(f"no {MANIFEST}")
     spec: Any = Model_pb2.Model()
     spec.ParseFromString(Path(ModelPackage(str(path)).getRootModel().path()).read_bytes())
     return spec

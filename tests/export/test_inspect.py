@@ -121,6 +121,15 @@ def test_a_damaged_file_is_one_line(clipstep: Command, bundle: Bundle, tmp_path:
     assert (code, out) == (2, "") and "cannot be read" in error and len(error.splitlines()) == 1
 
 
+def test_a_folder_that_is_no_package_is_left_as_it_is(clipstep: Command, tmp_path: Path) -> None:
+    """Core ML Tools would write a package's manifest into it."""
+    (tmp_path / "x.mlpackage").mkdir()
+    (tmp_path / "x.mlpackage/notes.txt").write_text("no package")
+    code, out, error = clipstep("inspect", tmp_path / "x.mlpackage")
+    assert (code, out) == (2, "") and "x.mlpackage: cannot be read; got FileNotFoundError: no Manifest.json" in error
+    assert [path.name for path in (tmp_path / "x.mlpackage").iterdir()] == ["notes.txt"]
+
+
 def test_other_bad_input(clipstep: Command, bundle_copy: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no model")
     (tmp_path / "empty.onnx").touch()
