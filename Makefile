@@ -83,4 +83,4 @@ test-zoo: .venv/ready
 	$(BIN)/pytest -m zoo tests/benchmarks/test_zoo_exports.py
 
 clean:
-	rm -rf .venv build dist runs *.egg-info runtime/kotlin/target runtime/kotlin/executorch-api/target android_demo/app/target
+	rm -rf .venv build dist runs *.egg-info runtime/kotlin/target runtime/kotlin/executorch-api/target runtime/android/target android_demo/app/target

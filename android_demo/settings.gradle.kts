@@ -25,5 +25,6 @@ dependencyResolutionManagement {
 }
 
 rootProject.name = "clipstep-demo"
-include(":app", ":clipstep-runtime")
+include(":app", ":clipstep-android", ":clipstep-runtime")
+project(":clipstep-android").projectDir = file("../runtime/android")
 project(":clipstep-runtime").projectDir = file("../runtime/kotlin")

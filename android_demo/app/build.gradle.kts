@@ -62,7 +62,7 @@ configurations.matching { it.name.endsWith("UnitTestCompileClasspath") || it.nam
 }
 
 dependencies {
-    implementation(project(":clipstep-runtime"))
+    implementation(project(":clipstep-android"))
     implementation(libs.serialization)
     implementation(libs.onnxruntime.android)
     // The second engine adds its own native libraries; leave the line out for an app with onnxruntime alone.

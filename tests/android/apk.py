@@ -116,9 +116,10 @@ def merged_manifest() -> str:
 
 
 def package(out: Path) -> None:
-    """Dexes with D8, assembles, aligns and signs a debug APK, verifies its signature and classes, and checks the library as published."""
-    app, modules = out / "app", [APP / "target/classes", ROOT / "runtime/kotlin/target/classes"]
-    jars = [fetched(*jar) for jar in libraries()]
+    """Dexes with D8, assembles, aligns and signs a debug APK, verifies its signature and classes, and checks the libraries as published."""
+    app, modules = out / "app", [APP / "target/classes", ROOT / "runtime/android/target/classes", ROOT / "runtime/kotlin/target/classes"]
+    coroutines = ("org.jetbrains.kotlinx", "kotlinx-coroutines-core-jvm", properties()["coroutines.version"])  # The Android library's alone.
+    jars = [fetched(*jar) for jar in (*libraries(), coroutines)]
     classes = [file for folder in modules for file in folder.rglob("*.class")]
     android = fetched("org.robolectric", "android-all", properties()["android.version"])
     dex = app / "dex"
@@ -134,7 +135,8 @@ def package(out: Path) -> None:
     run("zipalign", "-c", "-p", 4, apk)
     sign(app, apk)
     check(apk)
-    check_library()
+    check_library(runtime(), "clipstep.runtime", "StepModel.kt")
+    check_library(ROOT / f"runtime/android/target/clipstep-android-{version()}.jar", "clipstep.android", "Predictions.kt")
     print(f"the library, shrunk by R8: {shrunk_steps(out)}")
 
 
@@ -153,13 +155,13 @@ def shrink(output: Path, rules: Path, jars: Sequence[Path]) -> None:
     run(*r8, "--release", "--classfile", "--no-data-resources", "--lib", java.parents[1], "--output", output, *given, *jars)
 
 
-def check_library() -> None:
+def check_library(jar: Path, module: str, source: str) -> None:
     """Java's module path has the library by its name, and its sources are packed."""
-    said = run("java", "--module-path", runtime(), "--describe-module", "clipstep.runtime")
-    if "automatic" not in said or "contains clipstep.runtime" not in said:
-        sys.exit(f"error: {runtime()}: no module clipstep.runtime:\n{said}")
-    with zipfile.ZipFile(runtime().with_name(f"{runtime().stem}-sources.jar")) as archive:
-        if "clipstep/runtime/StepModel.kt" not in archive.namelist():
+    said = run("java", "--module-path", jar, "--describe-module", module)
+    if "automatic" not in said or f"contains {module}" not in said:
+        sys.exit(f"error: {jar}: no module {module}:\n{said}")
+    with zipfile.ZipFile(jar.with_name(f"{jar.stem}-sources.jar")) as archive:
+        if f"{module.replace('.', '/')}/{source}" not in archive.namelist():
             sys.exit(f"error: {archive.filename}: lacks the sources")
 
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 MAVEN = "{http://maven.apache.org/POM/4.0.0}"
 SETTINGS = (ROOT / "android_demo/settings.gradle.kts").read_text()
 GRADLE = tomllib.loads((ROOT / "android_demo/gradle/libs.versions.toml").read_text())
+ANDROID = (ROOT / "runtime/android/build.gradle.kts").read_text()
 APP = (ROOT / "android_demo/app/build.gradle.kts").read_text()
 
 
@@ -24,7 +25,7 @@ def text(element: ElementTree.Element, path: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("name", ["kotlin", "serialization", "onnxruntime", "executorch", "junit", "robolectric", "monitor"])
+@pytest.mark.parametrize("name", ["kotlin", "serialization", "coroutines", "onnxruntime", "executorch", "junit", "robolectric", "monitor"])
 def test_versions_are_the_same(name: str) -> None:
     assert GRADLE["versions"][name] == text(pom("."), f"properties/{name}.version")
 
@@ -65,6 +66,18 @@ def test_the_library_has_the_same_dependencies_in_both() -> None:
     assert gradle["testImplementation"] == maven["provided"] | maven["test"]
 
 
+def test_the_android_library_has_the_same_dependencies_in_both() -> None:
+    """Gradle has Android's classes, `android-all` in Maven, from its plugin."""
+    gradle, maven = used("runtime/android"), declared("runtime/android")
+    assert gradle["api"] == maven["compile"]  # Types of its signatures.
+    assert maven["provided"] == {"org.robolectric:android-all"} and "compileOnly" not in gradle
+    assert gradle["testImplementation"] == maven["test"] | {"androidx.test:monitor"}  # Maven has that from an AAR.
+    assert 'api(project(":clipstep-runtime"))' in ANDROID
+    assert "clipstep-runtime" in [text(entry, "artifactId") for entry in pom("runtime/android").iter(f"{MAVEN}dependency")]
+    assert 'implementation(project(":clipstep-android"))' in APP
+    assert "clipstep-android" in [text(entry, "artifactId") for entry in pom("android_demo/app").iter(f"{MAVEN}dependency")]
+
+
 def test_the_app_has_the_same_dependencies_in_both() -> None:
     """Maven's onnxruntime is for computers, Gradle's for Android. Gradle has Android's classes from its plugin, and ExecuTorch's from an AAR."""
     gradle, maven = used("android_demo/app"), declared("android_demo/app")
@@ -75,7 +88,7 @@ def test_the_app_has_the_same_dependencies_in_both() -> None:
 
 
 def test_the_catalogue_is_what_the_build_files_use() -> None:
-    folders = ("android_demo", "android_demo/app", "runtime/kotlin")
+    folders = ("android_demo", "android_demo/app", "runtime/android", "runtime/kotlin")
     files = "".join((ROOT / folder / "build.gradle.kts").read_text() for folder in folders)
     libraries = {name.replace(".", "-") for name in re.findall(r"libs\.((?!versions|plugins)[\w.]+)\)", files)}
     plugins = {name.replace(".", "-") for name in re.findall(r"libs\.plugins\.([\w.]+)\)", files)}
@@ -104,24 +117,28 @@ def test_release_builds_are_shrunk_by_the_r8_that_is_tested(monkeypatch: pytest.
     assert 'abiFilters += listOf("arm64-v8a", "x86_64")' in APP
 
 
-def test_the_api_is_explicit_and_the_module_named_in_both() -> None:
-    gradle, maven = (ROOT / "runtime/kotlin/build.gradle.kts").read_text(), (ROOT / "runtime/kotlin/pom.xml").read_text()
+@pytest.mark.parametrize(("folder", "module"), [("runtime/kotlin", "clipstep.runtime"), ("runtime/android", "clipstep.android")])
+def test_the_api_is_explicit_and_the_module_named_in_both(folder: str, module: str) -> None:
+    """An AAR, which Gradle makes of the Android library, has no manifest for Java's module path; its namespace is that name."""
+    gradle, maven = (ROOT / folder / "build.gradle.kts").read_text(), (ROOT / folder / "pom.xml").read_text()
     assert "explicitApi()" in gradle and "-Xexplicit-api=strict" in maven
-    assert '"Automatic-Module-Name" to "clipstep.runtime"' in gradle and "<Automatic-Module-Name>clipstep.runtime<" in maven
+    assert f'"Automatic-Module-Name" to "{module}"' in gradle or f'namespace = "{module}"' in gradle
+    assert f"<Automatic-Module-Name>{module}<" in maven
 
 
-def test_the_pom_says_what_a_repository_of_packages_asks_for() -> None:
-    parent, library = pom("."), pom("runtime/kotlin")
+@pytest.mark.parametrize(("folder", "name"), [("runtime/kotlin", "clipstep-runtime"), ("runtime/android", "clipstep-android")])
+def test_the_pom_says_what_a_repository_of_packages_asks_for(folder: str, name: str) -> None:
+    parent, library = pom("."), pom(folder)
     assert re.fullmatch(r"io\.github\.\w+", text(parent, "groupId"))  # Verified by the account of that name.
     account = text(parent, "groupId").rsplit(".", 1)[1]
     assert text(parent, "url").startswith(f"https://github.com/{account}/")
     assert text(parent, "licenses/license/name") == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
     assert text(parent, "scm/url") == text(parent, "url") and text(parent, "scm/connection").startswith("scm:git:")
     assert text(parent, "developers/developer/name")
-    assert all(text(library, key) for key in ("name", "description", "artifactId"))
+    assert text(library, "description") and {text(library, key) for key in ("name", "artifactId")} == {name}
 
 
-@pytest.mark.parametrize("folder", ["runtime/kotlin", "android_demo/app"])
+@pytest.mark.parametrize("folder", ["runtime/kotlin", "runtime/android", "android_demo/app"])
 def test_both_compile_the_same_sources(folder: str) -> None:
     """Gradle's own places are `src/main/kotlin`, `src/test/kotlin` and `src/test/java`; no build file names another, and Maven names those."""
     assert text(pom(folder), "build/sourceDirectory") == "src/main/kotlin"
@@ -133,10 +150,10 @@ def test_both_compile_the_same_sources(folder: str) -> None:
 
 
 def test_the_modules_are_the_same() -> None:
-    assert re.findall(r"include\((.*)\)", SETTINGS) == ['":app", ":clipstep-runtime"']
-    assert re.findall(r'projectDir = file\("(.*)"\)', SETTINGS) == ["../runtime/kotlin"]
+    assert re.findall(r"include\((.*)\)", SETTINGS) == ['":app", ":clipstep-android", ":clipstep-runtime"']
+    assert re.findall(r'projectDir = file\("(.*)"\)', SETTINGS) == ["../runtime/android", "../runtime/kotlin"]
     modules = [module.text for module in pom(".").iter(f"{MAVEN}module")]
-    assert modules == ["runtime/kotlin/executorch-api", "runtime/kotlin", "android_demo/app"]
+    assert modules == ["runtime/kotlin/executorch-api", "runtime/kotlin", "runtime/android", "android_demo/app"]
 
 
 def test_the_stand_in_is_not_shipped() -> None:
@@ -152,6 +169,7 @@ def test_sdks_are_those_of_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     import apk
 
     assert {name: int(GRADLE["versions"][name]) for name in ("minSdk", "targetSdk")} == {"minSdk": apk.MIN_SDK, "targetSdk": apk.TARGET_SDK}
+    assert "minSdk = libs.versions.minSdk.get().toInt()" in ANDROID and "minSdk = libs.versions.minSdk.get().toInt()" in APP
     assert f'applicationId = "{apk.PACKAGE}"' in APP
     assert f'namespace = "{apk.PACKAGE}"' in APP
     assert text(pom("."), "properties/android.version").startswith("15-")  # SDK 35, the newest whose classes can be had as a package.

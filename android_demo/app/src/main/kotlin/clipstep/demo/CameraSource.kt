@@ -2,7 +2,6 @@ package clipstep.demo
 
 import android.annotation.SuppressLint
 import android.content.Context
-import android.graphics.ImageFormat
 import android.hardware.camera2.CameraAccessException
 import android.hardware.camera2.CameraCaptureSession
 import android.hardware.camera2.CameraCharacteristics
@@ -11,27 +10,23 @@ import android.hardware.camera2.CameraManager
 import android.hardware.camera2.CaptureRequest
 import android.hardware.camera2.params.OutputConfiguration
 import android.hardware.camera2.params.SessionConfiguration
-import android.media.Image
-import android.media.ImageReader
 import android.os.Build
 import android.os.Handler
-import android.os.HandlerThread
-import android.util.Range
 import android.util.Size
 import android.view.Surface
 import android.view.SurfaceHolder
-import clipstep.runtime.ClipstepException
-import clipstep.runtime.YuvColor
+import clipstep.android.ImageReaderSource
+import clipstep.android.LiveFrame
+import clipstep.android.WaitingRoom
+import clipstep.android.chooseRate
+import clipstep.android.chooseSize
+import clipstep.android.uprightRotation
+import java.io.Closeable
 import kotlin.math.abs
-
-internal const val WAITING_IMAGES = 6 // Enough for the images of 0.2 s, while a step runs.
-private const val OTHER_IMAGES = 2 // One that the worker uses, and one that arrives.
 
 /**
  * Frames of a camera through camera2: small YUV_420_888 images, at the network's frame rate if the camera supports it. The camera shows its pictures
- * on [target] by itself, so that they move on while a step runs.
- *
- * Images are received by a thread of their own, so that those are known which the worker has no time for: a camera that slows down in the dark
+ * on [target] by itself, so that they move on while a step runs. Frames that the worker has no time for are missed; a camera that slows down in the dark
  * loses none.
  */
 class CameraSource(
@@ -40,10 +35,9 @@ class CameraSource(
     override val isLive = true
     override val showsItself = true
     private val manager = context.service<CameraManager>()
-    private val arrivals = HandlerThread("camera")
-    private val room = WaitingRoom(WAITING_IMAGES)
+    private val room = WaitingRoom()
     private var worker: Handler? = null
-    private var reader: ImageReader? = null
+    private var frames: Closeable? = null
     private var device: CameraDevice? = null
 
     @Volatile
@@ -76,11 +70,11 @@ class CameraSource(
             val id = ids[Math.floorMod(turn, ids.size)]
             val facts = manager.getCameraCharacteristics(id)
             val chosen = chooseSize(facts, size) ?: return sink.failed(context.getString(R.string.no_yuv, id, size))
-            val reader = ImageReader.newInstance(chosen.width, chosen.height, ImageFormat.YUV_420_888, WAITING_IMAGES + OTHER_IMAGES)
-            this.reader = reader
-            arrivals.start()
-            reader.setOnImageAvailableListener({ receive(it, facts, worker, sink) }, Handler(arrivals.looper))
-            manager.openCamera(id, Opened(reader, choosePreview(facts, chosen), facts, worker, sink), worker)
+            val source = ImageReaderSource(chosen, { uprightRotation(facts, displayDegrees) }) { surface, _ ->
+                manager.openCamera(id, Opened(surface, choosePreview(facts, chosen), facts, worker, sink), worker)
+                Closeable(::closeDevice)
+            }
+            frames = source.open(Arrivals(worker, sink))
         } catch (error: CameraAccessException) {
             fail(sink, error)
         } catch (error: SecurityException) {
@@ -90,24 +84,21 @@ class CameraSource(
         }
     }
 
-    /** Called by the thread [arrivals]. */
-    private fun receive(reader: ImageReader, facts: CameraCharacteristics, worker: Handler, sink: FrameSink) {
-        val image = synchronized(arrivals) { if (stopped) null else reader.acquireNextImage() } ?: return
-        if (!room.enter()) return image.close()
-        val isQueued = worker.post {
-            room.leave()
-            image.use { if (!stopped) give(it, facts, sink) }
+    private inner class Arrivals(private val worker: Handler, private val sink: FrameSink) : clipstep.android.FrameSink {
+        override fun offer(frame: LiveFrame) {
+            if (!room.enter()) return frame.close()
+            val isQueued = worker.post {
+                room.leave()
+                frame.use { if (!stopped) sink.frame(it.image, it.rotation, it.timestampNs) }
+            }
+            if (!isQueued) frame.close()
         }
-        if (!isQueued) image.close()
-    }
 
-    private fun give(image: Image, facts: CameraCharacteristics, sink: FrameSink) {
-        val frame = try {
-            yuv(image, YuvColor.BT601_FULL)
-        } catch (error: ClipstepException) { // Its planes are shorter than its size says.
-            return fail(sink, error)
+        override fun end() = Unit // A camera has none.
+
+        override fun fail(error: Exception) {
+            worker.post { fail(sink, error) }
         }
-        sink.frame(frame, rotation(facts, displayDegrees), image.timestamp)
     }
 
     private fun fail(sink: FrameSink, error: Exception) {
@@ -117,18 +108,19 @@ class CameraSource(
     }
 
     private fun close() {
-        synchronized(arrivals) {
-            stopped = true
-            device?.close()
-            reader?.close()
-        }
+        stopped = true
+        frames?.close()
+        frames = null
+        closeDevice() // It may have opened since.
+    }
+
+    private fun closeDevice() {
+        device?.close()
         device = null
-        reader = null
-        arrivals.quitSafely()
     }
 
     private inner class Opened(
-        private val reader: ImageReader,
+        private val frames: Surface,
         private val preview: Size,
         private val facts: CameraCharacteristics,
         private val worker: Handler,
@@ -137,10 +129,10 @@ class CameraSource(
         override fun onOpened(camera: CameraDevice) {
             device = camera
             if (stopped) return close()
-            target.prepare(preview, rotation(facts, displayDegrees)) { shown -> worker.post { if (!stopped) guarded { begin(camera, shown) } } }
+            target.prepare(preview, uprightRotation(facts, displayDegrees)) { shown -> worker.post { if (!stopped) guarded { begin(camera, shown) } } }
         }
 
-        private fun begin(camera: CameraDevice, shown: Surface) = createSession(camera, reader.surface, shown, isFront(facts), worker, Configured(camera, shown))
+        private fun begin(camera: CameraDevice, shown: Surface) = createSession(camera, frames, shown, isFront(facts), worker, Configured(camera, shown))
 
         private fun guarded(action: () -> Unit) {
             try {
@@ -170,7 +162,7 @@ class CameraSource(
 
             private fun request(): CaptureRequest {
                 val request = camera.createCaptureRequest(CameraDevice.TEMPLATE_PREVIEW)
-                request.addTarget(reader.surface)
+                request.addTarget(frames)
                 request.addTarget(shown)
                 chooseRate(facts, fps)?.let { request.set(CaptureRequest.CONTROL_AE_TARGET_FPS_RANGE, it) }
                 return request.build()
@@ -204,22 +196,6 @@ internal fun choosePreview(facts: CameraCharacteristics, frames: Size): Size {
     val sizes = facts.get(CameraCharacteristics.SCALER_STREAM_CONFIGURATION_MAP)?.getOutputSizes(SurfaceHolder::class.java).orEmpty()
     val fitting = sizes.filter { it.width * frames.height == it.height * frames.width && maxOf(it.width, it.height) <= LARGEST_PREVIEW }
     return fitting.minByOrNull { abs(it.width * it.height - PREVIEW_PIXELS) } ?: frames
-}
-
-/** Returns the size closest to 640x480 whose short side is at least [size], or null if the camera has none. */
-internal fun chooseSize(facts: CameraCharacteristics, size: Int): Size? {
-    val sizes = facts.get(CameraCharacteristics.SCALER_STREAM_CONFIGURATION_MAP)?.getOutputSizes(ImageFormat.YUV_420_888).orEmpty()
-    return sizes.filter { minOf(it.width, it.height) >= size }.minByOrNull { abs(it.width * it.height - 640 * 480) }
-}
-
-/** Returns the range of frame rates that is closest to a constant [fps]. */
-internal fun chooseRate(facts: CameraCharacteristics, fps: Double): Range<Int>? =
-    facts.get(CameraCharacteristics.CONTROL_AE_AVAILABLE_TARGET_FPS_RANGES)?.minByOrNull { abs(it.lower - fps) + abs(it.upper - fps) }
-
-/** Returns by how many degrees to rotate the camera's images clockwise so that they are upright on a display rotated by [displayDegrees]. */
-internal fun rotation(facts: CameraCharacteristics, displayDegrees: Int): Int {
-    val sensor = facts.get(CameraCharacteristics.SENSOR_ORIENTATION) ?: 0
-    return Math.floorMod(if (isFront(facts)) sensor + displayDegrees else sensor - displayDegrees, 360)
 }
 
 private fun isFront(facts: CameraCharacteristics) = facts.get(CameraCharacteristics.LENS_FACING) == CameraCharacteristics.LENS_FACING_FRONT

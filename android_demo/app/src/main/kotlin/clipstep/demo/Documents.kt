@@ -46,7 +46,7 @@ internal fun given(resolver: ContentResolver, file: Uri): Given {
 }
 
 /** Writes what is left of a stream to a file, but at most [most] bytes; [copied] is told how many there are so far. */
-internal fun InputStream.writeTo(file: File, most: Long = Long.MAX_VALUE, copied: (Long) -> Unit = {}) {
+internal fun InputStream.writeTo(file: File, most: Long, copied: (Long) -> Unit = {}) {
     file.parentFile?.mkdirs()
     val buffer = ByteArray(1 shl 16)
     var bytes = 0L

@@ -4,7 +4,6 @@ import android.os.Handler
 import android.util.Size
 import android.view.Surface
 import clipstep.runtime.YuvImage
-import java.util.concurrent.atomic.AtomicInteger
 
 /** A source of frames: a camera or a video. */
 interface FrameSource {
@@ -49,24 +48,4 @@ interface FrameSink {
 
     /** The source has failed; [sentence] tells the user why. */
     fun failed(sentence: String)
-}
-
-/** Counts the frames that wait for the worker. There is room for [room]; a frame that finds none is missed. One thread may enter while another leaves. */
-internal class WaitingRoom(private val room: Int) {
-    private val waiting = AtomicInteger()
-
-    @Volatile
-    var missed = 0L
-        private set
-
-    /** Returns whether there was room. Called by one thread. */
-    fun enter(): Boolean {
-        val entered = waiting.get() < room
-        if (entered) waiting.incrementAndGet() else missed++
-        return entered
-    }
-
-    fun leave() {
-        waiting.decrementAndGet()
-    }
 }

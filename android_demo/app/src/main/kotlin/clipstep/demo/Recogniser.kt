@@ -41,12 +41,17 @@ class Recogniser(model: StepModel, private val clock: () -> Long = System::nanoT
     var seen: Frame? = null
         private set
 
-    /** Takes a frame, and returns a prediction or null. After a gap in [live] frames a new video starts; a file is one video. */
+    /**
+     * Takes a frame, and returns a prediction or null. After a gap in [live] frames a new video starts, and those that the network's rate does not need are not
+     * converted; a file is one video, and all of its frames are shown.
+     */
     fun accept(image: YuvImage, rotation: Int, timestampNs: Long, live: Boolean): Reading? {
-        val frame = converter.convert(image, rotation)
-        seen = frame
-        val begin = clock()
-        val prediction = (if (live) stream.push(frame, timestampNs) else pushOfFile(frame, timestampNs)) ?: return null
+        var begin = 0L
+        fun convert(): Frame = converter.convert(image, rotation).also {
+            seen = it
+            begin = clock()
+        }
+        val prediction = (if (live) stream.push(timestampNs, ::convert) else pushOfFile(convert(), timestampNs)) ?: return null
         val stepMs = (clock() - begin) / 1e6
         return Reading(prediction.top(TOP), stepMs, subclipS * 1000 / stepMs)
     }

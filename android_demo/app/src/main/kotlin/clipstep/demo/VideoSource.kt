@@ -11,6 +11,9 @@ import android.net.Uri
 import android.os.Build
 import android.os.Handler
 import android.os.SystemClock
+import clipstep.android.isHdr
+import clipstep.android.toYuv
+import clipstep.android.yuvColor
 import clipstep.runtime.YuvColor
 import java.io.IOException
 import kotlin.math.abs
@@ -59,7 +62,7 @@ class VideoSource(private val context: Context, private val uri: Uri) : FrameSou
         val opened = MediaCodec.createDecoderByType(requireNotNull(mime(track)))
         codec = opened // Before anything of it can fail, so that it is released.
         opened.configure(format, null, null, 0)
-        if (isHdr(format) && !givesSdr(opened)) throw IOException(context.getString(R.string.hdr))
+        if (format.isHdr && !givesSdr(opened)) throw IOException(context.getString(R.string.hdr))
         opened.start()
     }
 
@@ -79,14 +82,14 @@ class VideoSource(private val context: Context, private val uri: Uri) : FrameSou
     }
 
     private fun deliver(codec: MediaCodec, index: Int, worker: Handler, sink: FrameSink) {
-        if (info.size > 0) image(codec, index).use { sink.frame(yuv(it, color(codec.outputFormat)), rotation, info.presentationTimeUs * 1000) }
+        if (info.size > 0) image(codec, index).use { sink.frame(it.toYuv(color(codec.outputFormat)), rotation, info.presentationTimeUs * 1000) }
         codec.releaseOutputBuffer(index, false)
         if (info.flags and MediaCodec.BUFFER_FLAG_END_OF_STREAM == 0) return decode(worker, sink)
         close()
         sink.ended()
     }
 
-    private fun color(format: MediaFormat): YuvColor = if (isHdr(format)) throw IOException(context.getString(R.string.hdr)) else colorOf(format)
+    private fun color(format: MediaFormat): YuvColor = if (format.isHdr) throw IOException(context.getString(R.string.hdr)) else format.yuvColor()
 
     private fun image(codec: MediaCodec, index: Int): Image {
         val image = codec.getOutputImage(index) ?: throw IOException(context.getString(R.string.no_image))
@@ -126,6 +129,9 @@ class VideoSource(private val context: Context, private val uri: Uri) : FrameSou
         extractor.release()
     }
 }
+
+/** Returns a number of a format, or 0 if it has none of that name. */
+private fun MediaFormat.number(key: String): Int = if (containsKey(key)) getInteger(key) else 0
 
 /** When to show the frames of a file: at its own pace, but pauses of more than [LONGEST_PAUSE_S], and steps back by more, are cut out. [nowMs] is a clock. */
 internal class Pace(private val nowMs: () -> Long) {

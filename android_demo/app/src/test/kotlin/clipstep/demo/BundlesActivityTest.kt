@@ -31,7 +31,7 @@ class BundlesActivityTest {
     private val store = BundleStore(application).apply { unpack() }
     private val folder = File(application.filesDir, "bundles")
     private val kept get() = folder.list().orEmpty().sorted()
-    private val unpacked = application.getSharedPreferences("unpacked", 0)
+    private val unpacked = application.getSharedPreferences("clipstep.bundles", 0)
 
     private fun start(): Activity =
         Robolectric.buildActivity(BundlesActivity::class.java, Intent().putExtra(BundlesActivity.KEY_BUNDLE, "demo.clipstep")).setup().get()

@@ -25,6 +25,10 @@ import android.view.Surface
 import android.view.SurfaceHolder
 import android.view.SurfaceView
 import android.view.View
+import clipstep.android.WaitingRoom
+import clipstep.android.chooseRate
+import clipstep.android.chooseSize
+import clipstep.android.uprightRotation
 import clipstep.runtime.YuvImage
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNull
@@ -77,8 +81,8 @@ class CameraSourceTest {
     fun `pictures are turned upright for either camera and every display`() {
         val back = facts(CameraCharacteristics.LENS_FACING_BACK, 90)
         val front = facts(CameraCharacteristics.LENS_FACING_FRONT, 270)
-        assertEquals(listOf(90, 0, 270, 180), listOf(0, 90, 180, 270).map { rotation(back, it) })
-        assertEquals(listOf(270, 0, 90, 180), listOf(0, 90, 180, 270).map { rotation(front, it) })
+        assertEquals(listOf(90, 0, 270, 180), listOf(0, 90, 180, 270).map { uprightRotation(back, it) })
+        assertEquals(listOf(270, 0, 90, 180), listOf(0, 90, 180, 270).map { uprightRotation(front, it) })
     }
 
     @Test
@@ -87,11 +91,32 @@ class CameraSourceTest {
         val manager = application.getSystemService(CameraManager::class.java)
         shadowOf(manager).addCamera("0", facts(CameraCharacteristics.LENS_FACING_BACK, 90, Size(640, 480)))
         val thread = HandlerThread("worker").apply { start() }
+        CountingDevice.closed = 0
         CameraSource(application, 0, 30.0, 112) { _, _, _ -> }.start(Handler(thread.looper), sink)
         await("a sentence") { said.isNotEmpty() }
         assertEquals("The camera stopped: error 4. Touch Camera to start it again.", said)
         assertEquals(1, CountingDevice.closed)
         thread.quit()
+    }
+
+    @Test
+    @Config(shadows = [LateCameraManager::class, CountingDevice::class])
+    fun `a camera that was stopped before it opened, or failed, is closed without a word`() {
+        val manager = application.getSystemService(CameraManager::class.java)
+        shadowOf(manager).addCamera("0", facts(CameraCharacteristics.LENS_FACING_BACK, 90, Size(640, 480)))
+        val thread = HandlerThread("worker").apply { start() }
+        val answers = listOf<CameraDevice.StateCallback.(CameraDevice) -> Unit>({ onOpened(it) }, { onDisconnected(it) }, { onError(it, 4) })
+        for (answer in answers) {
+            CountingDevice.closed = 0
+            val source = CameraSource(application, 0, 30.0, 112) { _, _, _ -> error("it was stopped") }
+            LateCameraManager.stop = source::stop
+            LateCameraManager.answer = answer
+            source.start(Handler(thread.looper), sink)
+            await("a device that is closed") { CountingDevice.closed > 0 }
+        }
+        thread.quitSafely()
+        thread.join()
+        assertEquals(1 to "", CountingDevice.closed to said)
     }
 
     /** What a camera that opens is asked for: where its pictures go, mirrored or not, and which of these get every picture. */
@@ -203,6 +228,21 @@ class FailingCameraManager : ShadowCameraManager() {
 
     companion object {
         val device: CameraDeviceImpl by lazy { Shadow.newInstanceOf(CameraDeviceImpl::class.java) }
+    }
+}
+
+/** Cameras that answer only after they were stopped. */
+@Implements(CameraManager::class)
+class LateCameraManager : ShadowCameraManager() {
+    @Implementation
+    fun openCamera(@Suppress("UNUSED_PARAMETER") id: String, callback: CameraDevice.StateCallback, handler: Handler) {
+        stop()
+        handler.post { callback.answer(Shadow.newInstanceOf(CameraDeviceImpl::class.java)) }
+    }
+
+    companion object {
+        var stop: () -> Unit = {}
+        var answer: CameraDevice.StateCallback.(CameraDevice) -> Unit = {}
     }
 }
 

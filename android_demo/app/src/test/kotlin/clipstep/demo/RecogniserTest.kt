@@ -1,5 +1,6 @@
 package clipstep.demo
 
+import clipstep.android.WaitingRoom
 import clipstep.runtime.StepModel
 import java.util.ArrayDeque
 import org.junit.Assert.assertEquals
@@ -19,7 +20,7 @@ class RecogniserTest {
     private class Seen(val atMs: Double, val reading: Reading, val missed: Long)
 
     private fun play(stepMs: Int, frames: Int): List<Seen> {
-        val room = WaitingRoom(WAITING_IMAGES)
+        val room = WaitingRoom()
         var now = 0L
         var begun = false
         val clock = { // A step lies between two looks at the clock.

@@ -9,6 +9,7 @@ import android.media.MediaFormat
 import android.net.Uri
 import android.os.Handler
 import android.os.HandlerThread
+import clipstep.android.yuvColor
 import clipstep.runtime.YuvColor
 import clipstep.runtime.YuvImage
 import java.nio.ByteBuffer
@@ -120,11 +121,11 @@ class VideoSourceTest {
 
     @Test
     fun `each standard of colour and each range has its conversion`() {
-        fun of(standard: Int, range: Int) = colorOf(MediaFormat().apply { setInteger(MediaFormat.KEY_COLOR_STANDARD, standard); setInteger(MediaFormat.KEY_COLOR_RANGE, range) })
+        fun of(standard: Int, range: Int) = MediaFormat().apply { setInteger(MediaFormat.KEY_COLOR_STANDARD, standard); setInteger(MediaFormat.KEY_COLOR_RANGE, range) }.yuvColor()
         val standards = listOf(MediaFormat.COLOR_STANDARD_BT601_PAL, MediaFormat.COLOR_STANDARD_BT601_NTSC, MediaFormat.COLOR_STANDARD_BT709, MediaFormat.COLOR_STANDARD_BT2020)
         assertEquals(listOf(YuvColor.BT601, YuvColor.BT601, YuvColor.BT709, YuvColor.BT2020), standards.map { of(it, MediaFormat.COLOR_RANGE_LIMITED) })
         assertEquals(listOf(YuvColor.BT601_FULL, YuvColor.BT601_FULL, YuvColor.BT709_FULL, YuvColor.BT2020_FULL), standards.map { of(it, MediaFormat.COLOR_RANGE_FULL) })
-        assertEquals(YuvColor.BT601, colorOf(MediaFormat()))
+        assertEquals(YuvColor.BT601, MediaFormat().yuvColor())
     }
 
     @Test

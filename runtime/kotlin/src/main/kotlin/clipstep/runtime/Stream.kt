@@ -63,16 +63,17 @@ public class Stream internal constructor(private val model: StepModel, private v
      * @throws ClipstepException the stream or its model is closed, another thread is using the stream, or the engine fails. The stream is
      *   then as it was before the frame.
      */
-    public fun push(frame: Frame): Prediction? = alone { take(frame) }
+    public fun push(frame: Frame): Prediction? = alone { take { frame } }
 
-    private fun take(frame: Frame): Prediction? {
+    private inline fun take(frame: () -> Frame): Prediction? {
         if (closed) throw ClipstepException("the stream is closed", fix = "open another with model.stream()")
         if (seen % spec.frameStride != 0L) {
             seen++
             return null
         }
+        val used = frame()
         subclip.position(waiting * frameBytes)
-        resizer.resize(frame, subclip)
+        resizer.resize(used, subclip)
         if (waiting + 1 < spec.frames) {
             waiting++
             seen++
@@ -88,7 +89,17 @@ public class Stream internal constructor(private val model: StepModel, private v
      * @param timestampNs when the frame was taken, in nanoseconds of a monotonic clock.
      * @throws ClipstepException see the other [push].
      */
-    public fun push(frame: Frame, timestampNs: Long): Prediction? = alone {
+    public fun push(frame: Frame, timestampNs: Long): Prediction? = pushAt(timestampNs) { frame }
+
+    /**
+     * Takes the next frame as the other [push] with a timestamp does, but asks for it only if it is used, and then once: [frame] may convert a camera's
+     * image, and those that the rate does not need are not converted.
+     *
+     * @throws ClipstepException see the other [push].
+     */
+    public fun push(timestampNs: Long, frame: () -> Frame): Prediction? = pushAt(timestampNs, frame)
+
+    private inline fun pushAt(timestampNs: Long, frame: () -> Frame): Prediction? = alone {
         var copies = resampler.copies(timestampNs)
         if (resampler.restarted) {
             restart()
@@ -96,7 +107,8 @@ public class Stream internal constructor(private val model: StepModel, private v
             copies = resampler.copies(timestampNs)
         }
         var prediction: Prediction? = null
-        repeat(copies.toInt()) { prediction = take(frame) ?: prediction }
+        var given: Frame? = null
+        repeat(copies.toInt()) { prediction = take { given ?: frame().also { given = it } } ?: prediction }
         prediction
     }
 

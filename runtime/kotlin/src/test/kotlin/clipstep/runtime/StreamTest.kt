@@ -197,6 +197,26 @@ class StreamTest {
     }
 
     @Test
+    fun `frames that the rate or the stride drops are not converted, and repeated ones once`() {
+        fun converted(stream: Stream, vararg milliseconds: Long) = mutableListOf<Long>().also { asked ->
+            for (time in milliseconds) stream.push(time * 1_000_000) { red.also { asked += time } }
+        }
+        assertEquals(listOf(0L, 100, 200), converted(stream(), 0, 30, 100, 130, 200)) // 10 frames a second are used.
+        assertEquals(listOf(0L, 300), converted(stream(), 0, 300))
+        assertEquals(listOf(0L, 200), converted(stream(colourSpec(stride = 2)), 0, 100, 200, 300))
+    }
+
+    @Test
+    fun `a frame that is converted when it is asked for counts as one that was`() {
+        val times = listOf(0L, 200, 230, 400, 2_000, 2_200, 2_400).map { it * 1_000_000 }
+        val (lazy, eager) = stream() to stream()
+        val pairs = times.mapIndexed { index, time -> (if (index % 2 == 0) red else blue).let { lazy.push(time) { it } to eager.push(it, time) } }
+        assertEquals(2, pairs.count { it.second != null })
+        for ((got, expected) in pairs) assertEquals(expected?.run { step to logits.toList() }, got?.run { step to logits.toList() })
+        assertEquals(1 to 1, lazy.restarts to eager.restarts)
+    }
+
+    @Test
     fun `what a stream cannot take is explained`() {
         assertExplains("a stream takes RGB frames", "optical flow") { stream(colourSpec(color = "flow")) }
         assertExplains("a frame has the wrong size; got 10 bytes for 8 x 8") { Frame(8, 8, ByteArray(10)) }
