@@ -47,6 +47,7 @@ def export(
     platforms: Sequence[str] = ("any",),
     precisions: Sequence[str] = (),
     calibration: Sequence[Path | str] = (),
+    calibration_percentile: float = 100.0,
     float32_layers: int = 0,
     form: str = "auto",
     input_dtype: str = "auto",
@@ -90,6 +91,8 @@ def export(
             `palette8`, `palette6` and `palette4` for Core ML; a target for which none is given has its default ones: Core ML float32 and float16, the
             others float32.
         calibration: videos, or folders of them, on which the ranges of the values of int8 artifacts are found, beside `sample`.
+        calibration_percentile: at which percentile of the numbers that a value has in a step those ranges end, and at the same one from below;
+            100 leaves out none.
         float32_layers: how many layers int8 artifacts compute in float32: those whose rounding would move the prediction most.
         form: `auto`, `lowered` (operators of rank 4 or less) or `3d` (as trained, for onnx alone).
         input_dtype: the type of the frames that the artifacts take: `auto`, `uint8` or `float32`.
@@ -135,6 +138,7 @@ def export(
         platforms=_names("platforms", platforms),
         precisions=_names("precisions", precisions),
         calibration=calibration,
+        calibration_percentile=calibration_percentile,
         float32_layers=float32_layers,
         tune=tune_by_measuring() if tune else None,
         budget=None if budget is None else parse_budget(budget),

@@ -15,6 +15,8 @@ COST_HEADINGS: dict[CostUnit, str] = {"ms": "ms", "M ARM64 instructions": "M\nin
 
 def choice_lines(choice: Choice) -> Iterator[str | Table]:
     """Yield the table of what was tried for a target and platform, and lines that say what was chosen, why, and where it was measured."""
+    for one in choice.tried:
+        yield from (f"{one.precision} ({other.variant}): {other.fault}" for other in one.variants if other.fault and other != one.own)
     if len(choice.tried) == 1 and choice.budget is None:
         return  # The line of the artifact says which variant was chosen.
     within = f", within {choice.budget}" if choice.budget is not None else ""
@@ -30,7 +32,8 @@ def choice_lines(choice: Choice) -> Iterator[str | Table]:
 
 
 def tried_table(unit: CostUnit, tried: tuple[TriedPrecision, ...], chosen: TriedPrecision | None = None) -> Table:
-    """Return a table with a row for each variant, which marks those on the Pareto front and the one that was chosen."""
+    """Return a table with a row for each variant, which marks those on the Pareto front, the one that was chosen, and those that are off the golden
+    steps on the platform."""
     evaluated = any(one.accuracy is not None for one in tried)
     changes = ("top-1\npoints", "95% interval") if evaluated else ()
     table = new_table("precision", "variant", COST_HEADINGS[unit], "file\nMB", "peak\n+MB", *changes, "Pareto\nfront", "", texts=2)
@@ -45,7 +48,7 @@ def tried_table(unit: CostUnit, tried: tuple[TriedPrecision, ...], chosen: Tried
             "-" if memory is None else f"{memory / 1e6:.1f}",
             *(_change(precision) if evaluated else ()),
             "yes" if (precision, variant) in front else "-",
-            "chosen" if precision is chosen and variant.variant == precision.variant else "",
+            "off" if variant.fault else "chosen" if precision is chosen and variant.variant == precision.variant else "",
         )
     return table
 

@@ -23,6 +23,8 @@ class Measured:
     """Of a step on one thread, in the unit that the function that measured it gives."""
     peak_memory_bytes: int | None = None
     """See `Budget`; None if it was not measured."""
+    fault: str | None = None
+    """See `MeasuredVariant`."""
 
 
 class NothingFitsError(ClipstepError):
@@ -38,16 +40,18 @@ class NothingFitsError(ClipstepError):
 
 
 def best_variant(variants: Sequence[MeasuredVariant], budget: Budget | None, unit: str) -> MeasuredVariant:
-    """Return the cheapest of the variants within the budget or, if none is, of all; the first of equals."""
-    return min([one for one in variants if not _exceeded(one, budget, unit)] or variants, key=lambda one: one.cost)
+    """Return the cheapest of the variants without a fault and within the budget or, if none is, of those without a fault or, if none is, of all; the
+    first of equals."""
+    right = [one for one in variants if one.fault is None] or variants
+    return min([one for one in right if not _exceeded(one, budget, unit)] or right, key=lambda one: one.cost)
 
 
 def choose(artifacts: Sequence[TunedArtifact], budget: Budget | None = None, max_accuracy_drop: float | None = None) -> Choice:
     """Choose among the precisions of one target and platform. Each is an artifact, which may have been evaluated.
 
-    What exceeds the budget, or whose top-1 falls by more than `max_accuracy_drop` points, is ruled out. Without a budget the cheapest of the others
-    is chosen, but what loses accuracy although no limit was given, and int8 whose accuracy is not known, only if nothing else is left. With a budget
-    it is what loses the least accuracy and, of equals, has the highest precision.
+    What has a fault or exceeds the budget, or whose top-1 falls by more than `max_accuracy_drop` points, is ruled out. Without a budget the
+    cheapest of the others is chosen, but what loses accuracy although no limit was given, and int8 whose accuracy is not known, only if nothing
+    else is left. With a budget it is what loses the least accuracy and, of equals, has the highest precision.
 
     Args:
         artifacts: an artifact of each precision.
@@ -82,7 +86,7 @@ def choose(artifacts: Sequence[TunedArtifact], budget: Budget | None = None, max
     if not left:
         limits = [str(budget)] if budget is not None else []
         limits += [f"--max-accuracy-drop {max_accuracy_drop:g}"] if max_accuracy_drop is not None else []
-        raise NothingFitsError(first.target, first.platform, tuning.unit, tried, " and ".join(limits))
+        raise NothingFitsError(first.target, first.platform, tuning.unit, tried, " and ".join(limits) or "the bound of its precision")
     return Choice(
         target=first.target,
         platform=first.platform,
@@ -141,7 +145,7 @@ def _excesses(variant: MeasuredVariant, budget: Budget, unit: str) -> Iterator[s
 
 def _ruled_out(artifact: Artifact, variant: MeasuredVariant, unit: str, budget: Budget | None, most: float | None) -> str | None:
     """Return which limits it exceeds, in words; None if it may be chosen."""
-    reasons, fall = [_exceeded(variant, budget, unit)], fall_in_points(artifact)
+    reasons, fall = [variant.fault, _exceeded(variant, budget, unit)], fall_in_points(artifact)
     if most is not None and artifact.precision != EXACT and fall is None:
         reasons.append("its accuracy could not be compared with float32")
     elif most is not None and fall is not None and fall > most:

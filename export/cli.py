@@ -85,7 +85,7 @@ class FixedSize(click.types.IntParamType):
         "A network of your own": (*MODEL_OPTIONS, "output", "keep_outputs", "output_kind"),
         "A clip network as a stream": ("stream", "window"),
         "Artifacts": (
-            *("targets", "precisions", "calibration", "float32_layers", "form", "platforms", "explain", "input_dtype"),
+            *("targets", "precisions", "calibration", "calibration_percentile", "float32_layers", "form", "platforms", "explain", "input_dtype"),
             *(version.option for version in FORMAT_VERSIONS),
         ),
         "The best for a platform": ("tune", "budget", "pareto"),
@@ -170,6 +170,14 @@ class FixedSize(click.types.IntParamType):
     "several times.",
 )
 @click.option(
+    "--calibration-percentile",
+    type=float,
+    default=100.0,
+    metavar="P",
+    help="Where these ranges end: at the percentile P of the numbers that a value has in a step, and at the same one from below. [default: 100, "
+    "all of them]",
+)
+@click.option(
     "--float32-layers",
     type=int,
     default=0,
@@ -247,6 +255,7 @@ def export_command(
     targets: tuple[str, ...],
     precisions: tuple[str, ...],
     calibration: tuple[Path, ...],
+    calibration_percentile: float,
     float32_layers: int,
     form: str,
     platforms: tuple[str, ...],
@@ -290,6 +299,7 @@ def export_command(
         platforms=tuple(dict.fromkeys(platforms)),
         precisions=tuple(dict.fromkeys(precisions)),
         calibration=calibration,
+        calibration_percentile=calibration_percentile,
         float32_layers=float32_layers,
         tune=tune_by_measuring() if tune else None,
         budget=None if budget is None else parse_budget(budget),

@@ -19,9 +19,9 @@ from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
 from clipstep.runtime.wording import either
 
-Tune = Callable[[str, str, Mapping[str, Path], Interface, GoldenSteps], tuple[str, dict[str, Measured]]]
-"""A function that measures variants. It takes the platform, the target, the files by the name of their variant, the interface and the golden
-steps, and returns the unit of a step's cost and, by the name of the variant, what was measured for that platform."""
+Tune = Callable[[str, str, str, Mapping[str, Path], Interface, GoldenSteps], tuple[str, dict[str, Measured]]]
+"""A function that measures variants. It takes the platform, the target, the precision, the files by the name of their variant, the interface and the
+golden steps, and returns the unit of a step's cost and, by the name of the variant, what was measured for that platform."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class ExportOptions:
     in its default ones."""
     calibration: Sequence[Path | str] = ()
     """Videos, or folders of them, on which the ranges of values of int8 artifacts are found, beside the sample frames."""
+    calibration_percentile: float = 100.0
+    """At which percentile of the numbers that a value has in a step the ranges of int8 artifacts end, and at the same one from below: 99.9 leaves
+    out the largest and the smallest thousandth, and 100 none."""
     float32_layers: int = 0
     """How many layers int8 artifacts compute in float32: those whose rounding would move the prediction most."""
     tune: Tune | None = None
@@ -92,6 +95,7 @@ class ExportOptions:
         self._check_targets()
         self._check_precisions()
         self._check_calibration()
+        self._check_calibration_percentile()
         self._check_float32_layers()
         self._check_tuning()
         self._check_format_versions()
@@ -157,6 +161,18 @@ class ExportOptions:
                 "--calibrate is for artifacts that compute in int8",
                 got="none of them",
                 fix="add --precision executorch=int8 or onnx=int8, or leave --calibrate out",
+            )
+
+    def _check_calibration_percentile(self) -> None:
+        """Check that `calibration_percentile` is one of the upper half, and has an effect."""
+        percentile = self.calibration_percentile
+        if not isinstance(percentile, int | float) or isinstance(percentile, bool) or not 50 < percentile <= 100:
+            raise ClipstepError("--calibration-percentile is the percentile at which ranges end", got=percentile, expected="above 50, up to 100")
+        if percentile != 100 and not self._has_int8:
+            raise ClipstepError(
+                "--calibration-percentile is for artifacts that compute in int8",
+                got="none of them",
+                fix="add --precision executorch=int8 or onnx=int8, or leave --calibration-percentile out",
             )
 
     def _check_float32_layers(self) -> None:

@@ -84,7 +84,7 @@ class ExportResult:
 @one_at_a_time()
 def export_network(
     spec: NetworkSpec,
-    out: Path,
+    out: Path | str,
     options: ExportOptions = DEFAULT_OPTIONS,
     report: Callable[[WrittenArtifact], object] = lambda _: None,
     library_context: ContextFactory = nullcontext,
@@ -111,9 +111,10 @@ def export_network(
     Example:
         ```python
         spec = network_of_run(Path("runs/fight"))
-        result = export_network(spec, Path("fight.clipstep"), ExportOptions(targets=("onnx",)))
+        result = export_network(spec, "fight.clipstep", ExportOptions(targets=("onnx",)))
         ```
     """
+    out = Path(out)
     with write_lock(out), interruptible() as stop:
         return _export(spec, out, options, report, library_context, force=force, progress=stopping(progress, stop))
 
@@ -139,7 +140,10 @@ def _export(
     window = window_frames(options.window, spec.fps, options.stream) if options.window is not None and options.stream is not None else None
     with progress("tracing the network", False), explained("the network cannot be traced", REPORT_IT):
         program = replace(
-            program_of(spec, options.stream, window, asked=options.asked), calibration=calibration, float32_layers=options.float32_layers
+            program_of(spec, options.stream, window, asked=options.asked),
+            calibration=calibration,
+            calibration_percentile=options.calibration_percentile,
+            float32_layers=options.float32_layers,
         )
         if options.output_kind is not None:
             with torch.no_grad():

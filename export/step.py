@@ -92,6 +92,8 @@ class StepProgram:
     """What a frame is."""
     calibration: tuple[Tensor, ...] = ()
     """Videos, beside the sample, for whose ranges of values an artifact of int8 is made, each as its subclips `(S, T, H, W, 3)`."""
+    calibration_percentile: float = 100.0
+    """How many per cent of the numbers that a value has in a step an artifact of int8 keeps at either end; what is beyond is cut off."""
     float32_layers: int = 0
     """How many layers an artifact of int8 computes in float32: those whose rounding would move the prediction most."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import fx, nn
 
-from clipstep.export.choosing import best_variant
+from clipstep.export.choosing import Measured, best_variant
 from clipstep.export.lowering.lower import lower_graph, simplified
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.options import ExportOptions
@@ -101,11 +101,9 @@ class VariantWriter:
             different: dict[str, str] = {}
             for name, file in files.items():
                 different.setdefault(tree_sha256(file), name)
-            unit, measured = self.options.tune(platform, target.name, {name: files[name] for name in different.values()}, interface, self.golden)
-            tried = tuple(
-                MeasuredVariant(variant=name, cost=round(one.cost, 3), size_bytes=tree_size(files[name]), peak_memory_bytes=one.peak_memory_bytes)
-                for name, one in measured.items()
-            )
+            measurable = {name: files[name] for name in different.values()}
+            unit, measured = self.options.tune(platform, target.name, precision, measurable, interface, self.golden)
+            tried = tuple(_noted(name, one, files[name]) for name, one in measured.items())
             chosen = best_variant(tried, self.options.budget, unit).variant
             shutil.move(files[chosen], path)
         tuning = Tuning.model_validate({"unit": unit, "chosen": chosen, "measured": {one.variant: one.cost for one in tried}})
@@ -115,3 +113,9 @@ class VariantWriter:
         version = self.options.format_version(target.name)
         with self.library_context():
             return target.load_writer().write(self.graphs.of(variant), self.program, precision, interface.model_dump_json(), path, version)
+
+
+def _noted(name: str, one: Measured, file: Path) -> MeasuredVariant:
+    return MeasuredVariant(
+        variant=name, cost=round(one.cost, 3), size_bytes=tree_size(file), peak_memory_bytes=one.peak_memory_bytes, fault=one.fault
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from clipstep.benchmarks.arm64.emulate import emulate
+from clipstep.benchmarks.arm64.emulate import Emulated, emulate
 from clipstep.benchmarks.arm64.kit import Kit
 from clipstep.benchmarks.arm64.operators import without_profiling
 from clipstep.benchmarks.arm64.processor import CPU, Processor
@@ -16,7 +16,7 @@ from clipstep.benchmarks.latency import NAIVE, write_naive
 from clipstep.benchmarks.records import Configuration, InstructionRecord, now_utc
 from clipstep.export.network_source import NetworkSource
 from clipstep.runtime.bundle import Bundle, artifact_kind
-from clipstep.runtime.bundle.manifest import Arm64Step, Artifact
+from clipstep.runtime.bundle.manifest import Arm64Step, Artifact, Interface
 from clipstep.runtime.engine import Array
 from clipstep.runtime.engines import ENGINES
 from clipstep.runtime.errors import ClipstepError
@@ -141,7 +141,7 @@ def _count(kit: Kit, processor: Processor, candidate: _Candidate, bundle: Bundle
     interface = manifest.interface(artifact.input_dtype if artifact else "uint8")
     emulated = emulate(kit, processor, candidate.engine, candidate.file, interface, golden)
     precision = artifact.precision if artifact else "float32"
-    errors = _check(StepModel(interface, _Replay(emulated.outputs), candidate.name, precision=precision), golden)
+    errors = check_emulated(emulated, candidate.name, precision, interface, golden)
     first, *later = emulated.counts
     record = InstructionRecord(
         bundle=bundle.path.name,
@@ -174,8 +174,13 @@ def _count(kit: Kit, processor: Processor, candidate: _Candidate, bundle: Bundle
     return record.model_copy(update={"operators": without_profiling(profiled.operators, record.step)})
 
 
-def _check(model: StepModel, golden: GoldenSteps) -> GoldenErrors:
+def check_emulated(emulated: Emulated, name: str, precision: str, interface: Interface, golden: GoldenSteps) -> GoldenErrors:
+    """Compare what an artifact computed on an emulated processor with the golden steps that it ran.
+
+    Raises:
+        ClipstepError: an error exceeds the bound of the precision; the message has the name.
+    """
     try:
-        return check_golden(model, golden, model.precision)
+        return check_golden(StepModel(interface, _Replay(emulated.outputs), name), golden, precision)
     except ParityError as error:
-        raise ClipstepError(f"{model.description} computes something else than the golden steps on ARM64: {error}") from error
+        raise ClipstepError(f"{name} computes something else than the golden steps on ARM64: {error}") from error

@@ -1,8 +1,8 @@
 """Decides which operations of a graph are computed in int8, and with which quantizations, by running the graph on real frames in float32.
 
 Convolutions and matrix products of constant weights, and sums, are computed in int8, and what moves values between them. The
-ends of a value's range are the least and the greatest number that it had on the frames. What only moves a value, as a slice or a concatenation
-does, shares the quantization of that value, so that nothing is rounded a second time.
+ends of a value's range are the least and the greatest number that it had on the frames, or those at a percentile of each step. What only moves a
+value, as a slice or a concatenation does, shares the quantization of that value, so that nothing is rounded a second time.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -66,14 +66,14 @@ def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNN
 
     Args:
         graph: the step, lowered.
-        program: its initial states; its sample frames and calibration videos, which are run as consecutive steps; and how many layers stay in
-            float32, those which suffer most.
+        program: its initial states; its sample frames and calibration videos, which are run as consecutive steps; the percentile at which ranges
+            end; and how many layers stay in float32, those which suffer most.
         kernels: those of the engine that will run the graph.
 
     Raises:
         ClipstepError: no layer would be left.
     """
-    ranges = _Ranges(graph)
+    ranges = _Ranges(graph, program.calibration_percentile)
     ranges.run_steps(program)
     reasons = _chosen(graph, ranges, kernels, {})
     computed = [node for node in graph.graph.nodes if node.meta.get(COMPUTED_IN) == torch.int8]
@@ -201,10 +201,14 @@ def _clamped(moving: Collection[fx.Node], values: Iterable[fx.Node]) -> set[fx.N
 
 
 class _Ranges(fx.Interpreter):
-    """Runs a graph and collects in `found` the least and the greatest number of each value of floats that is always finite."""
+    """Runs a graph and collects in `found` the ends of the range of each value of floats that is always finite.
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    In a run they are the numbers at a percentile, and at the same one from below; of several runs, the least and the greatest of these.
+    """
+
+    def __init__(self, graph: fx.GraphModule, percentile: float) -> None:
         super().__init__(graph)
+        self._percentile = percentile
         self.found: dict[fx.Node, tuple[float, float]] = {}
         self._infinite: set[fx.Node] = set()
 
@@ -224,9 +228,18 @@ class _Ranges(fx.Interpreter):
         if n.op != "output" and isinstance(value, Tensor) and value.dtype == torch.uint8:
             self.found[n] = BYTES
         elif n.op != "output" and isinstance(value, Tensor) and value.dtype == torch.float32 and value.numel():
-            least, greatest = (float(end) for end in value.aminmax())
+            least, greatest = _ends(value, self._percentile)
             if not bool(value.isfinite().all()):
                 self._infinite.add(n)
             before = self.found.get(n, (least, greatest))
             self.found[n] = min(before[0], least), max(before[1], greatest)
         return value
+
+
+def _ends(value: Tensor, percentile: float) -> tuple[float, float]:
+    """Return the numbers of a value at a percentile from below and from above: those that leave out at most the rest at either end."""
+    numbers = value.flatten()
+    left_out = int(round(numbers.numel() * (100 - percentile) / 100, 6))  # Rounded, because 100 - 99.9 is a little less than 0.1.
+    if not left_out:
+        return float(numbers.min()), float(numbers.max())
+    return float(numbers.kthvalue(left_out + 1).values), float(numbers.kthvalue(numbers.numel() - left_out).values)

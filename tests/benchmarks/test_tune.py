@@ -2,6 +2,7 @@
 
 import platform as machine
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_another_processor_cannot_time_x86_64(bundle_path: Path, monkeypatch: py
     bundle = Bundle.open(bundle_path)
     monkeypatch.setattr(machine, "machine", lambda: "riscv64")
     with pytest.raises(ClipstepError, match="--tune times x86_64 on an x86_64 processor; got riscv64"):
-        tune("x86_64", "onnx", {"a": bundle_path / "step.onnx"}, bundle.manifest.interface("uint8"), GoldenSteps.of(bundle))
+        tune("x86_64", "onnx", "float32", {"a": bundle_path / "step.onnx"}, bundle.manifest.interface("uint8"), GoldenSteps.of(bundle))
 
 
 def test_peak_memory_is_that_of_a_process_that_loads_the_file(bundle_path: Path, tmp_path: Path) -> None:
@@ -60,4 +61,11 @@ def test_on_arm64_the_cost_is_what_bench_counts(run_folder: Path, tmp_path: Path
     assert artifact.tuning is not None and artifact.tuning.unit == "M ARM64 instructions"
     assert clipstep("bench", out, "--arch", "arm64", "--no-reference", "--steps", 2, "--out", records)[0] == 0
     (counted,) = read_records(records).counted
+    golden, interface, files = GoldenSteps.of(Bundle.open(out)), Bundle.open(out).manifest.interface("uint8"), {"a": out / artifact.file}
+    _, right = tune("arm64", "executorch", "float32", files, interface, golden)
+    _, wrong = tune("arm64", "executorch", "float32", files, interface, replace(golden, logits=golden.logits + 0.1))
+    assert right["a"].fault is None and str(wrong["a"].fault).startswith(
+        "it computes something else than the golden steps on ARM64: logits is off at"
+    )
+    assert wrong["a"].cost == pytest.approx(right["a"].cost, rel=0.02)
     assert counted.step.instructions / 1e6 == pytest.approx(artifact.tuning.measured[artifact.tuning.chosen], rel=0.02)

@@ -26,9 +26,12 @@ MEASURED = {
 """By precision and variant, the cost of a step, the megabytes of the file, and those of memory."""
 
 
-def variant(name: str, cost: float, megabytes: float, memory: float | None) -> MeasuredVariant:
+OFF = "it computes something else than the golden steps on ARM64"
+
+
+def variant(name: str, cost: float, megabytes: float, memory: float | None, fault: str | None = None) -> MeasuredVariant:
     peak = None if memory is None else round(memory * 1e6)
-    return MeasuredVariant(variant=name, cost=cost, size_bytes=round(megabytes * 1e6), peak_memory_bytes=peak)
+    return MeasuredVariant(variant=name, cost=cost, size_bytes=round(megabytes * 1e6), peak_memory_bytes=peak, fault=fault)
 
 
 def accuracy(lost: int | None, gained: int = 0) -> Accuracy:
@@ -50,11 +53,16 @@ TEMPLATE = Artifact.model_validate(
 )
 
 
-def tuned(accuracies: Mapping[str, Accuracy | None], budget: Budget | None = None, unit: Any = UNIT, memory: bool = True) -> list[TunedArtifact]:
+def tuned(
+    accuracies: Mapping[str, Accuracy | None], budget: Budget | None = None, unit: Any = UNIT, memory: bool = True, faulty: tuple[str, ...] = ()
+) -> list[TunedArtifact]:
     """An artifact of each precision, whose variant is chosen as an export does, and its measured variants."""
     made = list[TunedArtifact]()
     for precision, known in accuracies.items():
-        variants = [variant(name, cost, size, peak if memory else None) for name, (cost, size, peak) in MEASURED[precision].items()]
+        variants = [
+            variant(name, cost, size, peak if memory else None, OFF if f"{precision} {name}" in faulty else None)
+            for name, (cost, size, peak) in MEASURED[precision].items()
+        ]
         tuning = Tuning(unit=unit, chosen=best_variant(variants, budget, unit).variant, measured={one.variant: one.cost for one in variants})
         made.append((TEMPLATE.model_copy(update={"precision": precision, "tuning": tuning, "accuracy": known}), variants))
     return made
@@ -157,6 +165,23 @@ def test_nothing_fits() -> None:
     budget = parse_budget("memory=1GB")
     with pytest.raises(NothingFitsError, match=r"float32 \(gemm\): its peak memory was not measured"):
         choose(tuned({"float32": None}, budget, memory=False), budget)
+
+
+def test_what_computes_other_numbers_on_the_platform_is_not_chosen() -> None:
+    """Another variant of it is, or another precision. It is not on the Pareto front, and the table marks it."""
+    half = {"float32": None, "float16": None}
+    one = choose(tuned(half, faulty=("float16 gemm",)))
+    assert verdicts(one) == ["float32 gemm not cheaper than float16", "float16 direct chosen: the cheapest"]
+    assert f"float16 (gemm): {OFF}" in printed(one) and "float16 gemm" not in on_front(one)
+    assert [line.split()[-1] for line in printed(one).splitlines() if line.startswith("float16    ")] == ["off", "chosen"]
+    whole = choose(tuned(half, faulty=("float16 gemm", "float16 direct")))
+    assert verdicts(whole) == ["float32 gemm chosen: the only one left", f"float16 gemm {OFF}"] and printed(whole).count(f"(gemm): {OFF}") == 1
+    budget = parse_budget("instructions=70M")
+    assert (
+        verdicts(choose(tuned(half | {"int8": None}, budget, faulty=("float16 gemm",)), budget))[1] == "float16 direct a step takes 90 M instructions"
+    )
+    with pytest.raises(NothingFitsError, match=rf"nothing that was tried is within the bound of its precision; got int8 \(direct\): {OFF}"):
+        choose(tuned({"int8": None}, faulty=("int8 direct",)))
 
 
 def test_latency_is_in_milliseconds() -> None:

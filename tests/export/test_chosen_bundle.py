@@ -39,7 +39,7 @@ class Tune:
     def __init__(self, *precisions: str, memory: Mapping[str, int] | None = None) -> None:
         self.precisions, self.calls, self.memory = precisions, 0, memory or {}
 
-    def __call__(self, platform: str, target: str, files: Mapping[str, Path], *_: Any) -> tuple[str, dict[str, Measured]]:
+    def __call__(self, platform: str, target: str, _: str, files: Mapping[str, Path], *__: Any) -> tuple[str, dict[str, Measured]]:
         precision = self.precisions[self.calls % len(self.precisions)]
         self.calls += 1
         return UNITS[platform], {name: Measured(COSTS[precision], self.memory.get(precision)) for name in files}

@@ -61,7 +61,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(pooled_run: Run, data: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """The pooled network in every target, with ExecuTorch and Core ML in both precisions, evaluated at export."""
     options = ExportOptions(precisions=("float32", "executorch=float16", "coreml=float16"), evaluate=EvaluationData(data, drift_steps=STEPS))
-    return export_network(pooled_run.spec(), tmp_path_factory.mktemp("evaluated") / "small.clipstep", options)
+    return export_network(pooled_run.spec(), str(tmp_path_factory.mktemp("evaluated") / "small.clipstep"), options)
 
 
 @pytest.fixture(scope="module")

@@ -112,13 +112,14 @@ def test_reasons_and_the_names_of_nodes_are_said(tmp_path: Path) -> None:
         ("aten.topk", 1, "XNNPACK has no such operator"),
         ("aten.round", 1, "XNNPACK has no such operator"),
     ]
-    nodes = [f"{count} nodes in {name}" for name, count in placement.delegated.items()]
+    nodes = [f"{count} node{'s' * (count != 1)} in {name}" for name, count in placement.delegated.items()]
     assert placement.summary() == ", ".join([*nodes, "2 delegate calls", "outside: aten.topk, aten.round (XNNPACK has no such operator)"])
 
 
 def test_a_placement_of_an_older_bundle_names_what_is_outside() -> None:
     placement = Placement(delegated={"XnnpackBackend": 3}, not_delegated=("aten::sort", "aten::add", "aten::sort"))
     assert placement.summary() == "3 nodes in XnnpackBackend, outside: aten::sort x 2, aten::add"
+    assert Placement(delegated={"XnnpackBackend": 1}, not_delegated=()).summary() == "1 node in XnnpackBackend"
 
 
 def parts_of(function: Callable[..., Any], refused: set[str], *inputs: Tensor) -> tuple[int, list[str]]:

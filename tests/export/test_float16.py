@@ -37,6 +37,7 @@ def program(subclips: Tensor, *states: Tensor) -> Any:
         sample=subclips,
         subclips=lambda sample: sample,
         calibration=(),
+        calibration_percentile=100,
         float32_layers=0,
     )
 

@@ -216,6 +216,18 @@ def test_calibration_on_other_videos_gives_other_ranges(tmp_path: Path, write_vi
     assert default != one == folder
 
 
+def test_ranges_end_at_a_percentile_of_each_step(tmp_path: Path) -> None:
+    """Of 60 numbers, the 90th percentile leaves out the six largest and the six smallest; of two steps the wider ends count."""
+    graph, given = traced(lambda x: F.conv2d(x, torch.eye(3)[:, :, None, None]), X), program(torch.stack([X, X + 1]))
+    given.calibration_percentile = 90
+    quantize(graph, given)
+    inputs = next(node for node in graph.graph.nodes if node.op == "placeholder")
+    ordered = X.flatten().sort().values
+    assert inputs.meta[QUANTIZATION] == Quantization.of_range(float(ordered[6]), float(ordered[53] + 1))
+    cut, whole = (exported(tmp_path / f"{percentile}.clipstep", precisions=["int8"], calibration_percentile=percentile) for percentile in (99, 100))
+    assert cut.file(cut.manifest.artifacts[0]).read_bytes() != whole.file(whole.manifest.artifacts[0]).read_bytes()
+
+
 class Uneven(Small):
     """The same, but one channel's numbers are a thousand times as large as those of the others, with which they share 256 numbers."""
 
@@ -296,6 +308,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "--float32-layers is for artifacts that compute in int8; got none of them; add --precision executorch=int8",
     ),
     "a negative number of layers": ({"precisions": ("executorch=int8",), "float32_layers": -1}, "--float32-layers is a number of layers; got -1"),
+    "a percentile without int8": (
+        {"calibration_percentile": 99.9},
+        "--calibration-percentile is for artifacts that compute in int8; got none of them; add --precision executorch=int8",
+    ),
+    "a percentile of the lower half": (
+        {"precisions": ("executorch=int8",), "calibration_percentile": 50},
+        "--calibration-percentile is the percentile at which ranges end; got 50; expected above 50, up to 100",
+    ),
     "a single path": ({"precisions": ("executorch=int8",), "calibration": "x.mp4"}, "calibration is a list of videos; got 'x.mp4'"),
 }
 

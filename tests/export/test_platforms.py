@@ -26,7 +26,7 @@ class Costs:
         self.seen: dict[str, dict[str, bytes]] = {}
 
     def __call__(
-        self, platform: str, target: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps
+        self, platform: str, target: str, precision: str, files: Mapping[str, Path], interface: Interface, golden: GoldenSteps
     ) -> tuple[str, dict[str, Measured]]:
         self.seen[platform] = {name: file.read_bytes() for name, file in files.items()}
         return ("M ARM64 instructions" if platform == "arm64" else "ms"), {name: Measured(self.costs[platform].get(name, 9.0)) for name in files}

@@ -98,7 +98,7 @@ class Placement(Model):
 
     def summary(self) -> str:
         """Return the number of nodes in each delegate call, what is outside of them or in float32, and why, in a few words."""
-        inside = [f"{count} nodes in {name}" for name, count in self.delegated.items()]
+        inside = [f"{counted(count, 'node')} in {name}" for name, count in self.delegated.items()]
         calls = [f"{len(inside)} delegate calls"] if len(inside) > 1 else []
         outside = [f"outside: {_by_reason(self.reasons) or _listed(Counter(self.not_delegated))}"] if self.not_delegated else []
         wide = [f"in float32: {_by_reason(self.in_float32)}"] if self.in_float32 else []

@@ -45,6 +45,9 @@ class MeasuredVariant(Model):
     size_bytes: Positive
     peak_memory_bytes: Count | None = None
     """As in `Budget`; None if it was not measured."""
+    fault: str | None = None
+    """How its outputs on the platform are beyond the bound of its precision, on the golden steps that were run there; it is not chosen. None if they
+    are within it, or the platform is that of the computer that exported, where every artifact is verified."""
 
 
 class TriedPrecision(Model):

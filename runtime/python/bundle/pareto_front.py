@@ -14,12 +14,13 @@ def points_of(tried: tuple[TriedPrecision, ...]) -> list[Point]:
 
 
 def pareto_front(tried: tuple[TriedPrecision, ...]) -> list[Point]:
-    """Return the variants of which no other takes less of something and no more of anything: cost, size, peak memory and loss of accuracy.
+    """Return the variants of which no other takes less of something and no more of anything: cost, size, peak memory and loss of accuracy. Those with
+    a fault are not among them.
 
     Memory counts if it was measured of all. Loss of accuracy is by how much top-1 falls, if all precisions but float32 were compared with float32; of
     equals, and without that, a higher precision is more accurate.
     """
-    points = points_of(tried)
+    points = [(precision, variant) for precision, variant in points_of(tried) if variant.fault is None]
     with_memory = all(variant.peak_memory_bytes is not None for _, variant in points)
     falls = {one.precision: _fall(one) for one in tried}
     compared = all(fall is not None for fall in falls.values())

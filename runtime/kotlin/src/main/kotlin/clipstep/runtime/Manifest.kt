@@ -280,13 +280,14 @@ public data class Budget(
     val instructions: Long? = null,
 )
 
-/** A variant of an artifact that `--tune` measured. [cost] is that of a step, in the unit of the [Choice]. */
+/** A variant of an artifact that `--tune` measured. [cost] is that of a step, in the unit of the [Choice]. With a [fault] it computed other numbers on the platform. */
 @Serializable
 public data class MeasuredVariant(
     val variant: String,
     val cost: Double,
     @SerialName("size_bytes") val sizeBytes: Long,
     @SerialName("peak_memory_bytes") val peakMemoryBytes: Long? = null,
+    val fault: String? = null,
 )
 
 /** A precision that `--tune` tried: the [variant] of it that stands for it, what that one reached, and why it was chosen or why not ([verdict]). */
