@@ -30,6 +30,7 @@ class Demo(private val application: DemoApplication) : Closeable {
     private val worker = Handler(thread.looper)
     private val store = BundleStore(application)
     private val notes = application.notes
+    private val settings = PreferenceStore(application)
     private val painter = Painter()
 
     var show: (Screen) -> Unit = {}
@@ -43,8 +44,12 @@ class Demo(private val application: DemoApplication) : Closeable {
         private set
 
     /** The present state of the screen. Main thread only. */
-    var screen = Screen(engine = notes.engine, threads = notes.threads)
+    var screen = Screen()
         private set
+
+    /** What the user prefers. Set by the main thread. */
+    @Volatile
+    private var preferences = preferencesAfter(notes.refused)
 
     // Used by the worker thread only.
     private var loaded: Loaded? = null
@@ -58,7 +63,7 @@ class Demo(private val application: DemoApplication) : Closeable {
     private var transfer: Transfer? = null
 
     init {
-        val (engine, threads) = screen.engine to screen.threads
+        val (engine, threads) = preferences
         worker.post {
             update { copy(status = text(R.string.installing)) }
             val refused = notes.refused
@@ -73,11 +78,16 @@ class Demo(private val application: DemoApplication) : Closeable {
     /** Loads the bundle that was shown last, unless it is [refused] because the app ended while it loaded that one. */
     private fun begin(refused: String?, engine: String, threads: Int) {
         val bundles = store.bundles()
-        val file = bundles.firstOrNull { it.name == notes.bundle } ?: bundles.firstOrNull()
-        when {
-            file == null || refused == notes.attempt(file.name, engine) -> update { copy(status = "") }
-            else -> load(file, engine, threads)
-        }
+        val file = bundles.firstOrNull { it.name == notes.bundle } ?: bundles.firstOrNull() ?: return update { copy(status = "") }
+        val usable = engineFor(Bundle.open(file), engine)
+        if (refused == notes.attempt(file.name, usable)) update { copy(status = "") } else load(file, usable, threads)
+    }
+
+    /** Returns what the user prefers; but if the app ended with an engine, which is then [refused], the one before is in its place again. */
+    private fun preferencesAfter(refused: String?): Preferences {
+        val chosen = settings.value
+        if (refused == null) return chosen
+        return chosen.copy(engine = notes.engine, threads = notes.threads).also { settings.value = it }
     }
 
     /** Starts the camera numbered [turn]. A bundle must be loaded. */
@@ -124,11 +134,26 @@ class Demo(private val application: DemoApplication) : Closeable {
     /** Handles a refused permission for the camera. */
     fun refuse() = change { copy(lack = lack ?: Lack.PERMISSION) }
 
-    /** Switches to another engine or number of threads. */
-    fun choose(engine: String, threads: Int) {
-        if (engine == screen.engine && threads == screen.threads) return
-        change { copy(message = null, reason = null, engine = engine, threads = threads) }
-        worker.post { guarded { loaded?.let { load(it.bundle.path, engine, threads) } } }
+    /** Goes on with what the user prefers now. If the model does not run so, it runs as before, and so the settings say. */
+    fun settle() {
+        val now = settings.value
+        if (now == preferences) return
+        preferences = now
+        worker.post {
+            val before = loaded ?: return@post
+            if (guarded { settle(before, now) } != null) loaded?.let { goesOn(it, now) }
+        }
+    }
+
+    private fun settle(before: Loaded, now: Preferences) {
+        val engine = engineFor(before.bundle, now.engine)
+        if (engine == before.engine && now.threads == before.threads) before.use(now) else load(before.bundle.path, engine, now.threads)
+    }
+
+    private fun goesOn(model: Loaded, refused: Preferences) = main.post {
+        preferences = refused.copy(engine = model.engine, threads = model.threads)
+        settings.value = preferences
+        change { copy(message = text(R.string.settings_failed, refused.engine, application.threads(refused.threads))) }
     }
 
     /** Switches to the bundle of that name, in the same engine if the bundle has an artifact for it. */
@@ -171,7 +196,7 @@ class Demo(private val application: DemoApplication) : Closeable {
     }
 
     private fun loadFound(find: (String, Int) -> File) {
-        val (engine, threads) = screen.engine to screen.threads
+        val (engine, threads) = preferences
         change { copy(message = null, reason = null) }
         worker.post {
             guarded {
@@ -210,7 +235,8 @@ class Demo(private val application: DemoApplication) : Closeable {
             val next = notes.attempt(opened, engine) { loaded(opened, engine, threads) }
             loaded = next
             notes.showed(next)
-            update { copy(status = "", what = next.toString(), check = next.checked, engine = engine, threads = threads, bundle = file.name, lack = lack.takeIf { it != Lack.MODEL }) }
+            val (engines, classes) = enginesFor(opened) to opened.manifest.labels.size
+            update { copy(status = "", what = next.toString(), check = next.checked, engines = engines, classes = classes, bundle = file.name, lack = lack.takeIf { it != Lack.MODEL }) }
         } finally {
             if (loaded == null && before != null) loaded = loaded(before.bundle, before.engine, before.threads)
         }
@@ -224,7 +250,8 @@ class Demo(private val application: DemoApplication) : Closeable {
                 transfer?.at(step, steps)
                 update { copy(status = text(R.string.checking, step, steps)) }
             }
-            return Loaded(opened, engine, threads, model, notes.proven(opened, model, engine, progress) { steps, error -> text(R.string.checked, steps, error) })
+            val checked = notes.proven(opened, model, engine, progress) { steps, error -> text(R.string.checked, steps, error) }
+            return Loaded(opened, engine, threads, model, checked, preferences)
         } catch (error: RuntimeException) { // A ClipstepException, or the user cancelled it.
             model.close()
             throw error
@@ -267,7 +294,7 @@ class Demo(private val application: DemoApplication) : Closeable {
         val now = loaded
         val told = if (reason != null && now != null) text(R.string.model_before, now.bundle.path.name.removeSuffix(SUFFIX)) else sentence
         val (what, check) = now?.toString().orEmpty() to now?.checked.orEmpty()
-        update { copy(status = "", message = told, reason = reason, what = what, check = check, engine = now?.engine ?: notes.engine, threads = now?.threads ?: notes.threads) }
+        update { copy(status = "", message = told, reason = reason, what = what, check = check) }
         return sentence
     }
 

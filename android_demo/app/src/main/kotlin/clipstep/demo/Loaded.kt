@@ -12,9 +12,23 @@ import clipstep.runtime.checkGolden
 import java.io.Closeable
 
 /** A bundle that is loaded in an engine, its stream, and the sentence that says that it computes the golden steps. Used by one thread. */
-internal class Loaded(val bundle: Bundle, val engine: String, val threads: Int, private val model: StepModel, val checked: String) : Closeable {
-    val recogniser = Recogniser(model)
+internal class Loaded(
+    val bundle: Bundle,
+    val engine: String,
+    val threads: Int,
+    private val model: StepModel,
+    val checked: String,
+    preferences: Preferences,
+) : Closeable {
+    var recogniser = Recogniser(model, preferences)
+        private set
     val spec: Interface get() = model.spec
+
+    /** Starts the predictions anew, smoothed and as many as the user prefers. */
+    fun use(preferences: Preferences) {
+        recogniser.close()
+        recogniser = Recogniser(model, preferences)
+    }
 
     override fun toString(): String = "${bundle.manifest.name}: ${model.description}"
 

@@ -42,7 +42,7 @@ class MainActivity : Activity() {
         demo = lastNonConfigurationInstance as? Demo ?: Demo(application as DemoApplication)
         video = savedInstanceState?.getString("video")?.let(Uri::parse)
         camera = savedInstanceState?.getInt("camera") ?: 0
-        views = MainViews(this, demo.screen) { engine, threads -> demo.choose(engine, threads) }
+        views = MainViews(this)
         connectButtons()
         demo.show = views::render
         demo.preview = ::show
@@ -92,6 +92,7 @@ class MainActivity : Activity() {
         view<Button>(R.id.bundles).setOnClickListener {
             startActivityForResult(Intent(this, BundlesActivity::class.java).putExtra(BundlesActivity.KEY_BUNDLE, demo.screen.bundle), CHOOSE_BUNDLE)
         }
+        view<Button>(R.id.settings).setOnClickListener { startActivity(SettingsActivity.of(this, demo.screen)) }
         view<Button>(R.id.bench).setOnClickListener { startActivity(Intent(this, BenchActivity::class.java).putExtra("bundle", demo.screen.bundle)) }
     }
 
@@ -107,6 +108,7 @@ class MainActivity : Activity() {
         service<DisplayManager>().registerDisplayListener(turned, Handler(Looper.getMainLooper()))
         views.render(demo.screen)
         views.showsVideo(video != null)
+        demo.settle()
         if (!demo.isRunning) startSource()
     }
 

@@ -4,21 +4,13 @@ import android.app.Activity
 import android.view.LayoutInflater
 import android.view.View
 import android.view.ViewGroup
-import android.widget.AdapterView
-import android.widget.ArrayAdapter
 import android.widget.Button
 import android.widget.ProgressBar
-import android.widget.Spinner
 import android.widget.TextView
-import clipstep.runtime.Engine
 import clipstep.runtime.Ranked
 
 /** The main screen's views. */
-internal class MainViews(private val activity: Activity, screen: Screen, private val choose: (String, Int) -> Unit) {
-    private val engines = Engine.all.map { it.id }
-    private val threads = (1..Runtime.getRuntime().availableProcessors()).toList()
-    private val engine = spinner(R.id.engine, engines, engines.indexOf(screen.engine))
-    private val count = spinner(R.id.threads, threads.map(activity::threads), threads.indexOf(screen.threads))
+internal class MainViews(private val activity: Activity) {
     private val rows: ViewGroup = activity.view(R.id.rows)
 
     init {
@@ -29,8 +21,6 @@ internal class MainViews(private val activity: Activity, screen: Screen, private
     }
 
     fun render(screen: Screen) {
-        engine.setSelection(maxOf(engines.indexOf(screen.engine), 0), false)
-        count.setSelection(maxOf(threads.indexOf(screen.threads), 0), false)
         text(R.id.what).text = screen.what
         text(R.id.check).text = screen.check
         text(R.id.speed).text = screen.speed
@@ -103,18 +93,6 @@ internal class MainViews(private val activity: Activity, screen: Screen, private
     }
 
     private fun text(id: Int): TextView = activity.view(id)
-
-    private fun spinner(id: Int, items: List<String>, selected: Int): Spinner = activity.view<Spinner>(id).apply {
-        adapter = ArrayAdapter(activity, android.R.layout.simple_spinner_item, items).apply { setDropDownViewResource(android.R.layout.simple_spinner_dropdown_item) }
-        setSelection(maxOf(selected, 0), false)
-        onItemSelectedListener = object : AdapterView.OnItemSelectedListener {
-            override fun onItemSelected(parent: AdapterView<*>?, view: View?, position: Int, id: Long) = chosen()
-
-            override fun onNothingSelected(parent: AdapterView<*>?) = Unit
-        }
-    }
-
-    private fun chosen() = choose(engines[engine.selectedItemPosition], threads[count.selectedItemPosition])
 }
 
 private val WORD_STARTS = Regex("(?<=[a-z_])(?=[A-Z])|(?<=_)")

@@ -9,19 +9,16 @@ import clipstep.runtime.YuvConverter
 import clipstep.runtime.YuvImage
 import java.io.Closeable
 
-private const val TOP = 3
-private const val SMOOTHING = 0.5f
-
 /** Seconds between two frames of a file; a longer pause is cut out, as Python's reader does. */
 internal const val LONGEST_PAUSE_S = 1
 
 /** The part of a prediction that the screen shows. */
 class Reading(val top: List<Ranked>, val stepMs: Double, val realTimeFactor: Double)
 
-/** Runs a stream on a source's frames, on the worker thread. [clock] returns nanoseconds. */
-class Recogniser(model: StepModel, private val clock: () -> Long = System::nanoTime) : Closeable {
+/** Runs a stream on a source's frames as the user prefers, on the worker thread. [clock] returns nanoseconds. */
+class Recogniser(model: StepModel, private val preferences: Preferences = Preferences(), private val clock: () -> Long = System::nanoTime) : Closeable {
     private val input = model.spec.input
-    private val stream = model.stream(SMOOTHING)
+    private val stream = model.stream(preferences.smoothing / 100f)
     private val converter = YuvConverter()
     private val file = Resampler(input.fps, Math.round(LONGEST_PAUSE_S * input.fps))
     private val subclipS = input.run { frames * frameStride / fps }
@@ -53,7 +50,7 @@ class Recogniser(model: StepModel, private val clock: () -> Long = System::nanoT
         }
         val prediction = (if (live) stream.push(timestampNs, ::convert) else pushOfFile(convert(), timestampNs)) ?: return null
         val stepMs = (clock() - begin) / 1e6
-        return Reading(prediction.top(TOP), stepMs, subclipS * 1000 / stepMs)
+        return Reading(prediction.top(preferences.top), stepMs, subclipS * 1000 / stepMs)
     }
 
     private fun pushOfFile(frame: Frame, timestampNs: Long): Prediction? {

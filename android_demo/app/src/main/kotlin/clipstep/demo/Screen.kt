@@ -31,6 +31,8 @@ data class Screen(
     val coming: Coming? = null,
     /** The bundle in use, `NAME.clipstep`; null if there is none. */
     val bundle: String? = null,
-    val engine: String = "onnxruntime",
-    val threads: Int = 1,
+    /** The engines of this app that the bundle in use has an artifact for; null if there is none. */
+    val engines: List<String>? = null,
+    /** How many classes it has. */
+    val classes: Int? = null,
 )

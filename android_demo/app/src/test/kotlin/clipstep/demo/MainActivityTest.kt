@@ -17,7 +17,6 @@ import android.view.View
 import android.view.ViewGroup
 import android.view.WindowInsets
 import android.widget.Button
-import android.widget.Spinner
 import android.widget.TextView
 import clipstep.runtime.Ranked
 import org.junit.After
@@ -237,19 +236,6 @@ class MainActivityTest {
     }
 
     @Test
-    fun `an engine that is not there is a sentence, and the one before goes on`() {
-        val activity = start()
-        activity.awaitText(R.id.speed, "times real time")
-        activity.view<Spinner>(R.id.engine).setSelection(1)
-        activity.awaitText(R.id.message_details, "has no float32 executorch artifact")
-        assertEquals("This model cannot be used. demo goes on.", activity.text(R.id.message))
-        assertEquals("onnxruntime", activity.view<Spinner>(R.id.engine).selectedItem)
-        activity.awaitText(R.id.what, "in onnxruntime, 1 thread")
-        activity.view<Spinner>(R.id.threads).setSelection(1)
-        activity.awaitText(R.id.what, "in onnxruntime, 2 threads")
-    }
-
-    @Test
     fun `no camera is said in the picture's place until a video is chosen, and a picture that cannot be decoded below it`() {
         application.real = true
         val activity = start()
@@ -320,7 +306,7 @@ class MainActivityTest {
         val activity = start()
         activity.awaitText(R.id.speed, "times real time")
         await("the last frame") { application.sources.lastOrNull()?.given == Prepared.frames.size }
-        val views = MainViews(activity, Screen()) { _, _ -> }
+        val views = MainViews(activity)
         fun show(label: String, probability: Float) = views.render(Screen(top = listOf(Ranked(label, probability))))
         show("Fight", 0.5f)
         val label = activity.view<ViewGroup>(R.id.rows).getChildAt(0).view<TextView>(R.id.label)
@@ -350,7 +336,7 @@ class MainActivityTest {
         activity.awaitText(R.id.speed, "times real time")
         requireNotNull(controller).pause().stop() // No prediction of the stream comes after the names.
         val names = listOf("CleanAndJerk", "HandstandPushups", "PlayingDaf")
-        MainViews(activity, Screen()) { _, _ -> }.render(Screen(top = names.mapIndexed { i, name -> Ranked(name, 0.5f / (i + 1)) }))
+        MainViews(activity).render(Screen(top = names.mapIndexed { i, name -> Ranked(name, 0.5f / (i + 1)) }))
         activity.drawTo("small-font-2")
         val rows = activity.view<ViewGroup>(R.id.rows)
         for ((i, name) in names.withIndex()) {
@@ -360,7 +346,7 @@ class MainActivityTest {
             val ends = (0 until layout.lineCount - 1).map { layout.text[layout.getLineEnd(it) - 1] }
             if (i > 0) assertTrue("$name ends its lines with $ends", ends.all { it == '\u200B' })
         }
-        val touched = listOf(R.id.video, R.id.camera, R.id.bundles, R.id.bench, R.id.more, R.id.expand).map { activity.view<View>(it) }
+        val touched = listOf(R.id.video, R.id.camera, R.id.bundles, R.id.bench, R.id.settings, R.id.more, R.id.expand).map { activity.view<View>(it) }
         val least = 48 * activity.resources.displayMetrics.density
         for (view in touched) {
             val at = android.graphics.Rect().also { view.getDrawingRect(it) }

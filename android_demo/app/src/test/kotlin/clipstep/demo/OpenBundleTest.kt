@@ -10,7 +10,6 @@ import android.system.OsConstants
 import android.view.View
 import android.widget.Button
 import android.widget.ProgressBar
-import android.widget.Spinner
 import clipstep.runtime.StepModel
 import clipstep.runtime.treeSha256
 import java.io.File
@@ -306,20 +305,28 @@ class OpenBundleTest {
             }
         }
         await("the bundle with both") { "both.clipstep" in kept }
-        activity.view<Spinner>(R.id.engine).setSelection(1)
+        choose("executorch", 1)
         activity.awaitText(R.id.what, "in executorch, 1 thread")
         activity.awaitText(R.id.check, "right numbers: 16 golden steps")
-        activity.view<Spinner>(R.id.threads).setSelection(1)
+        choose("executorch", 2)
         activity.awaitText(R.id.what, "in executorch, 2 threads")
         activity.awaitText(R.id.speed, "times real time")
-        activity.view<Spinner>(R.id.engine).setSelection(0)
+        choose("onnxruntime", 2)
         activity.awaitText(R.id.what, "in onnxruntime, 2 threads")
         Module.loader = null
-        activity.view<Spinner>(R.id.engine).setSelection(1)
+        choose("executorch", 1)
         activity.awaitText(R.id.message_details, "step.pte: ExecuTorch cannot load it")
+        activity.awaitText(R.id.message, "This model does not run with executorch and 1 thread. It goes on as before.")
         activity.awaitText(R.id.what, "in onnxruntime, 2 threads")
         activity.awaitText(R.id.check, "right numbers")
-        assertEquals("onnxruntime", activity.view<Spinner>(R.id.engine).selectedItem)
+        assertEquals("what the settings say", "onnxruntime" to 2, PreferenceStore(application).value.run { engine to threads })
+    }
+
+    /** What the user does on the settings screen. */
+    private fun choose(engine: String, threads: Int) {
+        requireNotNull(controller).pause().stop()
+        PreferenceStore(application).run { value = value.copy(engine = engine, threads = threads) }
+        requireNotNull(controller).restart().start().resume()
     }
 
     /** A program of ExecuTorch that computes in onnxruntime. */

@@ -30,7 +30,7 @@ class RecogniserTest {
         }
         val seen = mutableListOf<Seen>()
         StepModel.load(Prepared.bundle).use { model ->
-            Recogniser(model, clock).use { recogniser ->
+            Recogniser(model, clock = clock).use { recogniser ->
                 val waiting = ArrayDeque<Int>()
                 var next = 0
                 while (next < frames || waiting.isNotEmpty()) {
