@@ -3,6 +3,7 @@
 `python tests/android/apk.py resources OUT` and `python tests/android/apk.py package OUT`; OUT is what prepare.py filled.
 """
 
+import json
 import platform
 import re
 import shutil
@@ -23,6 +24,7 @@ MIN_SDK, TARGET_SDK = 26, 36
 FRAMEWORK = ("org.robolectric", "android-all", "10-robolectric-5803371")
 """The newest whose resources Debian's aapt2 reads."""
 R8 = ("com.android.tools", "r8", "9.5.28")
+MAVEN = "{http://maven.apache.org/POM/4.0.0}"
 ANDROID = "{http://schemas.android.com/apk/res/android}"
 
 
@@ -104,7 +106,7 @@ def newer_colors(app: Path) -> Path:
 
 def version() -> str:
     """The app's version: that of the Maven build."""
-    return ElementTree.parse(ROOT / "pom.xml").getroot().findtext("{http://maven.apache.org/POM/4.0.0}version") or ""
+    return ElementTree.parse(ROOT / "pom.xml").getroot().findtext(f"{MAVEN}version") or ""
 
 
 def merged_manifest() -> str:
@@ -118,8 +120,7 @@ def merged_manifest() -> str:
 def package(out: Path) -> None:
     """Dexes with D8, assembles, aligns and signs a debug APK, verifies its signature and classes, and checks the libraries as published."""
     app, modules = out / "app", [APP / "target/classes", ROOT / "runtime/android/target/classes", ROOT / "runtime/kotlin/target/classes"]
-    coroutines = ("org.jetbrains.kotlinx", "kotlinx-coroutines-core-jvm", properties()["coroutines.version"])  # The Android library's alone.
-    jars = [fetched(*jar) for jar in (*libraries(), coroutines)]
+    jars = [fetched(*library) for library in packaged()]
     classes = [file for folder in modules for file in folder.rglob("*.class")]
     android = fetched("org.robolectric", "android-all", properties()["android.version"])
     dex = app / "dex"
@@ -135,6 +136,7 @@ def package(out: Path) -> None:
     run("zipalign", "-c", "-p", 4, apk)
     sign(app, apk)
     check(apk)
+    check_licences()
     check_library(runtime(), "clipstep.runtime", "StepModel.kt")
     check_library(ROOT / f"runtime/android/target/clipstep-android-{version()}.jar", "clipstep.android", "Predictions.kt")
     print(f"the library, shrunk by R8: {shrunk_steps(out)}")
@@ -199,12 +201,12 @@ def shrunk_steps(out: Path) -> str:
 
 def properties() -> dict[str, str]:
     """The Maven build's versions."""
-    found = ElementTree.parse(ROOT / "pom.xml").getroot().find("{http://maven.apache.org/POM/4.0.0}properties")
+    found = ElementTree.parse(ROOT / "pom.xml").getroot().find(f"{MAVEN}properties")
     return {} if found is None else {entry.tag.split("}")[1]: entry.text or "" for entry in found}
 
 
 def libraries() -> Sequence[tuple[str, str, str]]:
-    """What the app is linked with. The engine's native libraries come with Gradle's AAR; here it is the classes alone."""
+    """What the runtime is linked with. The engine's native libraries come with Gradle's AAR; here it is the classes alone."""
     versions = properties()
     return [
         ("org.jetbrains", "annotations", "13.0"),  # What kotlin-stdlib depends on.
@@ -213,6 +215,33 @@ def libraries() -> Sequence[tuple[str, str, str]]:
         ("org.jetbrains.kotlinx", "kotlinx-serialization-json-jvm", versions["serialization.version"]),
         ("com.microsoft.onnxruntime", "onnxruntime", versions["onnxruntime.version"]),
     ]
+
+
+def packaged() -> Sequence[tuple[str, str, str]]:
+    """The libraries in the APK beside this project's own."""
+    coroutines = ("org.jetbrains.kotlinx", "kotlinx-coroutines-core-jvm", properties()["coroutines.version"])  # The Android library's alone.
+    return [*libraries(), coroutines]
+
+
+def listed() -> dict[tuple[str, str], tuple[str, str]]:
+    """What the app says on its page of licences: the version and the licence of each library, by its group and its name."""
+    entries = json.loads((MAIN / "res/raw/libraries.json").read_text(encoding="utf-8"))
+    return {tuple(entry["module"].split(":")): (entry["version"], entry["licence"]) for entry in entries}
+
+
+def gradle_name(name: str) -> str:
+    """The name in Gradle of a library in Maven: its file for the JVM comes by itself, and onnxruntime for computers is another one."""
+    return {"onnxruntime": "onnxruntime-android"}.get(name, name.removesuffix("-jvm"))
+
+
+def check_licences() -> None:
+    """The page of licences names each library's licence as its own POM does."""
+    for group, name, number in packaged():
+        node = ElementTree.parse(fetched(group, name, number, "pom")).getroot().find(f"{MAVEN}licenses/{MAVEN}license/{MAVEN}name")
+        said = "none" if node is None or node.text is None else node.text
+        known = {"The Apache Software License, Version 2.0": "Apache-2.0", "MIT License": "MIT"}
+        if known.get(said, said) != listed()[group, gradle_name(name)][1]:
+            sys.exit(f"error: {MAIN / 'res/raw/libraries.json'}: {name} has the licence {said} by its POM")
 
 
 def sign(app: Path, apk: Path) -> None:
