@@ -1,6 +1,7 @@
 package clipstep.demo
 
 import android.app.Activity
+import android.graphics.Color
 import android.view.LayoutInflater
 import android.view.View
 import android.view.ViewGroup
@@ -57,6 +58,7 @@ internal class MainViews(private val activity: Activity) {
     private fun render(lack: Lack?) {
         activity.view<View>(R.id.lack).visibility = if (lack == null) View.GONE else View.VISIBLE
         activity.view<View>(R.id.picture).visibility = if (lack == null) View.VISIBLE else View.GONE
+        activity.ground(if (lack == null) Color.BLACK else activity.getColor(R.color.ground))
         activity.view<View>(R.id.video).visibility = if (lack == null || lack == Lack.PERMISSION) View.VISIBLE else View.GONE
         activity.view<View>(R.id.camera).visibility = if (lack == null) View.VISIBLE else View.GONE
         if (lack == null) return

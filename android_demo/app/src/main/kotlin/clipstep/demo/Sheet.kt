@@ -11,9 +11,10 @@ import android.widget.LinearLayout
 import kotlin.math.abs
 
 private const val LOW = 0.56f
+private const val LOW_AT_TWICE = 0.72f
 private const val HIGH = 0.88f
 
-/** The results below the picture on a phone: about half of the screen, or most of it after a touch of its header's button or a swipe of its header. */
+/** The results below the picture on a phone: about half of the screen, more for large text, or most of it after a touch of its header's button or a swipe of its header. */
 class Sheet(context: Context, attributes: AttributeSet) : LinearLayout(context, attributes) {
     /** Whether it takes most of the screen. */
     var isHigh = false
@@ -31,8 +32,10 @@ class Sheet(context: Context, attributes: AttributeSet) : LinearLayout(context, 
         swipes(view(R.id.header))
     }
 
+    private val low = (LOW + (resources.configuration.fontScale - 1) * (LOW_AT_TWICE - LOW)).coerceIn(LOW, LOW_AT_TWICE)
+
     override fun onMeasure(widthMeasureSpec: Int, heightMeasureSpec: Int) {
-        val height = MeasureSpec.getSize(heightMeasureSpec) * if (isHigh) HIGH else LOW
+        val height = MeasureSpec.getSize(heightMeasureSpec) * if (isHigh) HIGH else low
         super.onMeasure(widthMeasureSpec, MeasureSpec.makeMeasureSpec(height.toInt(), MeasureSpec.EXACTLY))
     }
 

@@ -8,6 +8,8 @@ import android.content.pm.PackageManager
 import android.content.res.Configuration
 import android.graphics.Color
 import android.graphics.Insets
+import android.graphics.Rect
+import android.graphics.drawable.ColorDrawable
 import android.net.Uri
 import android.os.Looper
 import android.provider.Settings
@@ -266,11 +268,30 @@ class MainActivityTest {
         assertEquals(View.VISIBLE, activity.view<View>(R.id.lack).visibility)
         assertTrue(activity.text(R.id.lack_text), "NAME.clipstep.zip" in activity.text(R.id.lack_text))
         activity.drawTo("no-model")
+        assertEquals("no black around the sheet", application.getColor(R.color.ground), activity.ground())
+        assertEquals("the system's icons are dark", 8, requireNotNull(activity.window.insetsController).systemBarsAppearance and 8)
         shadowOf(activity).clearNextStartedActivities()
         activity.view<Button>(R.id.lack_action).performClick()
         val asked = shadowOf(activity).nextStartedActivityForResult.intent
         assertEquals(listOf("application/zip", "application/octet-stream"), asked.getStringArrayExtra(Intent.EXTRA_MIME_TYPES).orEmpty().toList())
         assertTrue(application.sources.isEmpty())
+    }
+
+    private fun Activity.ground() = (view<View>(R.id.root).background as ColorDrawable).color
+
+    @Test
+    @Config(qualifiers = "w320dp-h533dp-normal-notlong-port-notnight-hdpi")
+    fun `the primary action is seen below three long names at twice the font size`() {
+        RuntimeEnvironment.setFontScale(2f)
+        val activity = start(allowed = false, asked = true)
+        activity.awaitText(R.id.check, "right numbers")
+        MainViews(activity).render(Screen(top = listOf("CleanAndJerk", "HandstandPushups", "PlayingDaf").mapIndexed { i, name -> Ranked(name, 0.5f / (i + 1)) }))
+        activity.drawTo("small-font-2-action")
+        val at = Rect().also { activity.view<View>(R.id.video).getDrawingRect(it) }
+        val sheet = activity.view<ViewGroup>(R.id.sheet).apply { offsetDescendantRectToMyCoords(activity.view(R.id.video), at) }
+        assertTrue("$at in ${sheet.height}", at.bottom <= sheet.height)
+        assertEquals("the picture's ground", Color.BLACK, activity.ground())
+        assertEquals("the system's icons are light", 0, requireNotNull(activity.window.insetsController).systemBarsAppearance and 8)
     }
 
     @Test
@@ -349,7 +370,7 @@ class MainActivityTest {
         val touched = listOf(R.id.video, R.id.camera, R.id.bundles, R.id.bench, R.id.settings, R.id.more, R.id.expand).map { activity.view<View>(it) }
         val least = 48 * activity.resources.displayMetrics.density
         for (view in touched) {
-            val at = android.graphics.Rect().also { view.getDrawingRect(it) }
+            val at = Rect().also { view.getDrawingRect(it) }
             activity.view<ViewGroup>(R.id.root).offsetDescendantRectToMyCoords(view, at)
             assertTrue("$view: $at", at.width() >= least && at.height() >= least && at.left >= 0 && at.right <= activity.view<View>(R.id.root).width)
         }
