@@ -154,8 +154,8 @@ def _show_interface(interface: Interface, console: Console) -> None:
 
 def _artifact(item: Artifact) -> str:
     accuracy = item.accuracy
-    on = f", on {accuracy.processor}" if accuracy and accuracy.processor else ""
-    right = f"; top-1 {proportion_text(accuracy.top1, accuracy.videos)} of {accuracy.dataset}{on}" if accuracy else ""
+    on = f" on {accuracy.processor}" if accuracy and accuracy.processor else ""
+    right = f"; top-1 {proportion_text(accuracy.top1, accuracy.videos)} of {accuracy.dataset}, in {accuracy.engine}{on}" if accuracy else ""
     tools = ", ".join(f"{tool} {version}" for tool, version in item.tool_versions.items())
     return (
         f"{item.file}: {item.target}, {item.form}, {item.precision}, {item.input_dtype} frames, for {item.platform}; "

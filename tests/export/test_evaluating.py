@@ -381,6 +381,7 @@ def test_inspect_and_report_show_the_comparison(exported: ExportResult, record: 
     drift = f"first {against.drift[1].first_tenth:.2%}, {against.drift[1].last_tenth:.2%}"
     _, out, _ = clipstep("inspect", exported.bundle)
     assert said in out and f"the same class after {against.agreeing_steps} of 15 steps" in out and drift in out
+    assert out.count(f"val.csv, in own evaluator on {this_machine()}") == len(COREML)
     own = record.model_copy(update={"artifact_sha256": exported.manifest.artifacts[0].sha256})
     (tmp_path / "records.jsonl").write_text(own.model_dump_json() + "\n")
     _, out, _ = clipstep("report", exported.bundle, tmp_path / "records.jsonl")
