@@ -14,6 +14,13 @@ import android.widget.SeekBar
 import android.widget.TextView
 import clipstep.runtime.Engine
 
+/** Returns the words for why an engine cannot be chosen, where the bundle in use is for [engines]; null if it can. */
+internal fun whyNot(engine: String, isPresent: Boolean, engines: List<String>?): Int? = when {
+    !isPresent -> R.string.engine_absent
+    engines != null && engine !in engines -> R.string.engine_other
+    else -> null
+}
+
 /** The settings. Each is kept as soon as it is touched, and the main screen goes on with them when the user comes back. */
 class SettingsActivity : Activity() {
     private lateinit var store: PreferenceStore
@@ -55,13 +62,10 @@ class SettingsActivity : Activity() {
     private fun choice(engine: Engine, group: RadioGroup): View = (LayoutInflater.from(this).inflate(R.layout.choice, group, false) as RadioButton).apply {
         id = View.generateViewId()
         tag = engine.id
-        isEnabled = engine.isPresent && engine.id in (engines ?: listOf(engine.id))
+        val reason = whyNot(engine.id, engine.isPresent, engines)
+        isEnabled = reason == null
         isChecked = engine.id == inUse()
-        text = when {
-            isEnabled -> engine.id
-            engine.isPresent -> getString(R.string.engine_other, engine.id)
-            else -> getString(R.string.engine_absent, engine.id)
-        }
+        text = if (reason == null) engine.id else getString(reason, engine.id)
     }
 
     /** The engine that runs the bundle: see [engineFor]. */

@@ -135,6 +135,14 @@ class SettingsActivityTest {
     }
 
     @Test
+    fun `an engine that is not in the app is told from one that the model is not made for`() {
+        fun said(isPresent: Boolean, engines: List<String>?) = whyNot("executorch", isPresent, engines)?.let { application.getString(it, "executorch") }
+        val onnx = listOf("onnxruntime")
+        assertEquals(listOf("executorch\nNot in this app", "executorch\nNot in this app"), listOf(onnx, null).map { said(false, it) })
+        assertEquals(listOf("executorch\nThis model is not made for it", null, null), listOf(onnx, onnx + "executorch", null).map { said(true, it) })
+    }
+
+    @Test
     fun `a chosen engine stays chosen while a model is shown that is not made for it`() {
         start().get().choices()[1].performClick()
         val activity = startMain()
