@@ -36,6 +36,15 @@ class Demo(private val application: DemoApplication) : Closeable {
     var show: (Screen) -> Unit = {}
     var preview: (Bitmap) -> Unit = {}
 
+    /** How the video plays. */
+    val playing = Playing()
+
+    /** The predictions of the present source so far. */
+    val timeline = Timeline()
+
+    /** Called after a prediction was added to [timeline], or all were removed. */
+    var logged: () -> Unit = {}
+
     /** Where a camera shows its pictures. */
     var target = PreviewTarget { _, _, _ -> }
 
@@ -91,12 +100,26 @@ class Demo(private val application: DemoApplication) : Closeable {
     }
 
     /** Starts the camera numbered [turn]. A bundle must be loaded. */
-    fun startCamera(turn: Int) = start { spec -> application.camera(turn, spec.fps, spec.shape[1], target) }
+    fun startCamera(turn: Int) {
+        playing.forget()
+        start(turn) { spec -> application.camera(turn, spec.fps, spec.shape[1], target) }
+    }
 
-    /** Plays a video. */
-    fun startVideo(uri: Uri) = start { application.video(uri) }
+    /** Plays a video, from where it was if it is the one before; see [Playing.begin]. */
+    fun startVideo(uri: Uri) {
+        stop()
+        playing.begin(uri)
+        start(uri) { application.video(uri, playing.now ?: Playback()).also(playing::attach) }
+    }
 
-    private fun start(open: (clipstep.runtime.Input) -> FrameSource) {
+    /** Pauses the video, goes on, or plays it again that has ended. */
+    fun togglePlaying() {
+        playing.toggle()
+        change { copy(status = if (playing.now?.isPaused == true) text(R.string.status_paused) else text(R.string.status_video)) }
+    }
+
+    /** Starts what [open] returns, with a new timeline if it is not the [source] before, such as a camera after the app was in the background. */
+    private fun start(source: Any, open: (clipstep.runtime.Input) -> FrameSource) {
         stop()
         isRunning = true
         change { copy(message = null, reason = null, lack = null) }
@@ -105,11 +128,14 @@ class Demo(private val application: DemoApplication) : Closeable {
             val spec = loaded?.spec ?: return@post
             loaded?.recogniser?.reset()
             val waiting = text(R.string.waiting, spec.input.frames * spec.input.frameStride)
+            val what = listOf(source, loaded?.bundle?.path)
             main.post {
                 if (asked != wanted) return@post
                 change { copy(status = text(R.string.status_wait), top = emptyList(), speed = waiting) }
                 val opened = open(spec.input).apply { turn(displayDegrees) }
-                source = opened
+                if (timeline.of != what) timeline.clear(what, spec.input, isFile = !opened.isLive)
+                logged()
+                this.source = opened
                 opened.start(worker, Sink(opened))
             }
         }
@@ -121,14 +147,15 @@ class Demo(private val application: DemoApplication) : Closeable {
         isRunning = false
         source?.stop()
         source = null
+        playing.detach()
     }
 
-    /** Handles a rotation of the display to [degrees]: a new video starts, because earlier frames have another orientation. */
+    /** Handles a rotation of the display to [degrees]: of a camera a new video starts, because its earlier frames have another orientation. A file's do not turn. */
     fun turn(degrees: Int) {
         if (degrees == displayDegrees) return
         displayDegrees = degrees
         source?.turn(degrees)
-        worker.post { loaded?.recogniser?.reset() }
+        if (source?.isLive == true) worker.post { loaded?.recogniser?.reset() }
     }
 
     /** Handles a refused permission for the camera. */
@@ -316,15 +343,27 @@ class Demo(private val application: DemoApplication) : Closeable {
             guarded {
                 val recogniser = loaded?.recogniser ?: return@guarded
                 val reading = recogniser.accept(image, rotation, timestampNs, from.isLive)
-                if (!from.showsItself) recogniser.seen?.let { frame -> painter.paint(frame) { picture -> main.post { if (source === from) preview(picture) } } }
-                if (reading != null) show(recogniser, reading) else if (recogniser.gaps > gaps) showGap(recogniser)
+                if (!from.showsItself) recogniser.seen?.let { frame -> painter.paint(frame) { picture -> main.post { if (source === from) shown(picture) } } }
+                if (reading != null) show(recogniser, reading, timestampNs / 1000) else if (recogniser.gaps > gaps) showGap(recogniser)
                 gaps = recogniser.gaps
             }
         }
 
-        private fun show(recogniser: Recogniser, reading: Reading) {
+        private fun shown(picture: Bitmap) {
+            preview(picture)
+            playing.moved()
+        }
+
+        private fun show(recogniser: Recogniser, reading: Reading, timeUs: Long) {
             val lines = listOf(text(R.string.speed, reading.stepMs, reading.realTimeFactor, from.missed)) + breaks(recogniser)
-            updateFrom { copy(status = status(reading), top = reading.top, speed = lines.joinToString("\n")) }
+            val status = status(reading)
+            main.post {
+                if (source !== from) return@post
+                val now = if (playing.now?.isPaused == true) text(R.string.status_paused) else status // It was paused during the step.
+                change { copy(status = now, top = reading.top, speed = lines.joinToString("\n")) }
+                reading.top.firstOrNull()?.let { timeline.add(it, timeUs, reading.step) }
+                logged()
+            }
         }
 
         private fun status(reading: Reading): String = text(
@@ -347,13 +386,23 @@ class Demo(private val application: DemoApplication) : Closeable {
             text(R.string.pauses, LONGEST_PAUSE_S, recogniser.pauses).takeIf { recogniser.pauses > 0 },
         )
 
-        override fun ended() = updateFrom { copy(status = text(R.string.video_ended), speed = "$speed\n${text(R.string.video_ended)}".trim()) }
+        /** Its states are those of a new video, so that no prediction is of frames from before and after a seek. */
+        override fun anew() {
+            loaded?.recogniser?.reset()
+            updateFrom { copy(status = text(if (playing.now?.isPaused == true) R.string.status_paused else R.string.status_wait), top = emptyList()) }
+        }
+
+        override fun ended() {
+            updateFrom { copy(status = text(R.string.video_ended), speed = "$speed\n${text(R.string.video_ended)}".trim()) }
+            main.post { if (source === from) playing.ended() }
+        }
 
         override fun absent() = end { copy(status = "", lack = Lack.CAMERA, speed = "") }
 
         override fun failed(sentence: String) {
             Log.e(TAG, sentence)
             end { copy(status = "", message = sentence, reason = null, speed = "") }
+            main.post { if (source === from) playing.forget() }
         }
 
         private fun end(change: Screen.() -> Screen) {

@@ -15,7 +15,8 @@ open class DemoApplication : Application() {
     /** Returns camera number [turn], modulo the number of cameras, which shows its pictures on [target]. */
     open fun camera(turn: Int, fps: Double, size: Int, target: PreviewTarget): FrameSource = CameraSource(this, turn, fps, size, target)
 
-    open fun video(uri: Uri): FrameSource = VideoSource(this, uri)
+    /** Returns a video that begins as [from] says. */
+    open fun video(uri: Uri, from: Playback): Player = VideoSource(this, uri, from)
 
     open fun measurer(main: Handler): Measurer = ProcessMeasurer(this, main)
 }

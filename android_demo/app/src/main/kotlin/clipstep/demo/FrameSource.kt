@@ -26,6 +26,24 @@ interface FrameSource {
     fun stop()
 }
 
+/** A video. Unlike [start] these are called on the main thread. Times are those of the file, in microseconds. */
+interface Player : FrameSource {
+    /** How long the video is, or 0 if that is not known. */
+    val lengthUs: Long
+
+    /** The time of the frame that was shown last, or of that to which a seek goes. */
+    val positionUs: Long
+
+    /** A paused video keeps its next frame. */
+    var isPaused: Boolean
+
+    /** Whether the video begins again at its end. */
+    var isLooping: Boolean
+
+    /** Goes to the first frame at or after that time, also in a video that has ended. */
+    fun seek(positionUs: Long)
+}
+
 /** The part of the screen where a camera shows its pictures. */
 fun interface PreviewTarget {
     /**
@@ -39,6 +57,9 @@ fun interface PreviewTarget {
 interface FrameSink {
     /** Takes a frame. [image] is valid until this returns; rotated clockwise by [rotation] degrees it is upright. */
     fun frame(image: YuvImage, rotation: Int, timestampNs: Long)
+
+    /** The next frame is the first of a new video: after a seek, or where a video begins again. A camera starts none. */
+    fun anew() = Unit
 
     /** The video has ended. */
     fun ended()

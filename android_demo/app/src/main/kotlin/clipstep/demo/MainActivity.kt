@@ -42,7 +42,9 @@ class MainActivity : Activity() {
         demo = lastNonConfigurationInstance as? Demo ?: Demo(application as DemoApplication)
         video = savedInstanceState?.getString("video")?.let(Uri::parse)
         camera = savedInstanceState?.getInt("camera") ?: 0
+        video?.let { if (savedInstanceState != null && lastNonConfigurationInstance == null) demo.playing.begin(it, Playback.restored(savedInstanceState)) }
         views = MainViews(this)
+        PlayerViews(this, demo)
         connectButtons()
         demo.show = views::render
         demo.preview = ::show
@@ -118,9 +120,13 @@ class MainActivity : Activity() {
         super.onPause()
     }
 
-    /** Not earlier, because beside another app the screen is seen while it is paused. A video goes on while the screen is turned or resized. */
+    /**
+     * Not earlier, because beside another app the screen is seen while it is paused. A video goes on while the screen is turned or resized, and one that has ended
+     * holds nothing: it stays as it is.
+     */
     override fun onStop() {
-        if (!isChangingConfigurations || video == null) demo.stop()
+        val stays = isChangingConfigurations && video != null || demo.playing.now?.hasEnded == true
+        if (!stays) demo.stop()
         super.onStop()
     }
 
@@ -130,6 +136,7 @@ class MainActivity : Activity() {
         super.onSaveInstanceState(outState)
         outState.putString("video", video?.toString())
         outState.putInt("camera", camera)
+        demo.playing.now?.save(outState)
     }
 
     override fun onDestroy() {
@@ -154,6 +161,7 @@ class MainActivity : Activity() {
         if (requestCode == PICK_BUNDLE) return demo.open(uri)
         if (requestCode == PICK_PACK) return demo.openPack(uri)
         video = uri
+        demo.playing.forget() // The same one chosen again begins anew.
         if (resumed) startSource()
     }
 

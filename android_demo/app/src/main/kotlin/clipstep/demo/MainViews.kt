@@ -34,7 +34,8 @@ internal class MainViews(private val activity: Activity) {
         render(screen.lack)
         render(screen.coming)
         while (rows.childCount < screen.top.size) LayoutInflater.from(activity).inflate(R.layout.row, rows).also { if (rows.childCount == 1) emphasise(rows.getChildAt(0)) }
-        for (i in 0 until rows.childCount) render(rows.getChildAt(i), screen.top.getOrNull(i))
+        val absent = if (screen.top.isEmpty()) View.INVISIBLE else View.GONE // Until the next prediction what is below keeps its place.
+        for (i in 0 until rows.childCount) render(rows.getChildAt(i), screen.top.getOrNull(i), absent)
     }
 
     /** The likeliest class is larger, and a screen reader says when it changes, after what it says already. */
@@ -85,8 +86,8 @@ internal class MainViews(private val activity: Activity) {
         setCompoundDrawablesRelativeWithIntrinsicBounds(if (isVideo) R.drawable.ic_camera else R.drawable.ic_turn, 0, 0, 0)
     }
 
-    private fun render(row: View, ranked: Ranked?) {
-        row.visibility = if (ranked == null) View.GONE else View.VISIBLE
+    private fun render(row: View, ranked: Ranked?, absent: Int) {
+        row.visibility = if (ranked == null) absent else View.VISIBLE
         if (ranked == null) return
         show(row.view(R.id.label), breakable(ranked.label))
         row.view<ProgressBar>(R.id.bar).progress = (ranked.probability * 1000).toInt()

@@ -12,8 +12,8 @@ import java.io.Closeable
 /** Seconds between two frames of a file; a longer pause is cut out, as Python's reader does. */
 internal const val LONGEST_PAUSE_S = 1
 
-/** The part of a prediction that the screen shows. */
-class Reading(val top: List<Ranked>, val stepMs: Double, val realTimeFactor: Double)
+/** The part of a prediction that the screen shows; [step] is counted from the start of a video. */
+class Reading(val top: List<Ranked>, val stepMs: Double, val realTimeFactor: Double, val step: Int)
 
 /** Runs a stream on a source's frames as the user prefers, on the worker thread. [clock] returns nanoseconds. */
 class Recogniser(model: StepModel, private val preferences: Preferences = Preferences(), private val clock: () -> Long = System::nanoTime) : Closeable {
@@ -50,7 +50,7 @@ class Recogniser(model: StepModel, private val preferences: Preferences = Prefer
         }
         val prediction = (if (live) stream.push(timestampNs, ::convert) else pushOfFile(convert(), timestampNs)) ?: return null
         val stepMs = (clock() - begin) / 1e6
-        return Reading(prediction.top(preferences.top), stepMs, subclipS * 1000 / stepMs)
+        return Reading(prediction.top(preferences.top), stepMs, subclipS * 1000 / stepMs, prediction.step)
     }
 
     private fun pushOfFile(frame: Frame, timestampNs: Long): Prediction? {

@@ -1,48 +1,71 @@
 package clipstep.demo
 
 import android.content.Context
-import android.graphics.ImageFormat
-import android.media.Image
-import android.media.MediaCodec
-import android.media.MediaCodecInfo.CodecCapabilities
-import android.media.MediaExtractor
-import android.media.MediaFormat
 import android.net.Uri
-import android.os.Build
 import android.os.Handler
 import android.os.SystemClock
-import clipstep.android.isHdr
-import clipstep.android.toYuv
-import clipstep.android.yuvColor
-import clipstep.runtime.YuvColor
 import java.io.IOException
+import java.util.concurrent.atomic.AtomicLong
 import kotlin.math.abs
 
-private const val WAIT_US = 5_000L
+private const val NOWHERE = -1L
 
-/** A video file, decoded by the phone and shown at its own pace. */
-class VideoSource(private val context: Context, private val uri: Uri) : FrameSource {
+/**
+ * A video file, decoded by the phone and shown at its own pace, which begins as [from] says.
+ *
+ * After a seek and after each loop the next frame is the first of a new video ([FrameSink.anew]): the states of a network must not mix frames from before and
+ * after. A seek goes to the first frame at or after its time; the frames from which that one is decoded are not shown. While it is paused the decoder holds the
+ * next frame, so that none is lost; a seek shows one frame. The decoder is released at the end, and opened again by a seek.
+ */
+class VideoSource(private val context: Context, private val uri: Uri, from: Playback) : Player {
     override val isLive = false
-    private val extractor = MediaExtractor()
-    private var codec: MediaCodec? = null
-    private var rotation = 0
-    private var fed = false
     private val pace = Pace(SystemClock::elapsedRealtime)
-    private val info = MediaCodec.BufferInfo()
+    private val goal = AtomicLong(from.positionUs) // Where a seek goes to, until its frame is shown.
+    private var worker: Handler? = null
 
     @Volatile
     private var stopped = false
-    private var worker: Handler? = null
+
+    @Volatile
+    private var shownUs = from.positionUs
+
+    // Used by the worker thread only.
+    private lateinit var sink: FrameSink
+    private var file: VideoFile? = null
+    private var firstUs = 0L
+    private var isShown = false // Whether a frame was shown since the last seek or loop.
+    private val next = Runnable { guarded { advance() } }
+    private val jump = Runnable { guarded { goal.get().let { if (it != NOWHERE) begin(it) } } }
+    private val goOn = Runnable { guarded { later(0).also { pace.restart() } } } // Else the frames that were held back would be shown at once, as late ones are.
+
+    @Volatile
+    override var lengthUs = from.lengthUs
+        private set
+    override val positionUs: Long get() = goal.get().let { if (it == NOWHERE) shownUs else it }
+
+    @Volatile
+    override var isLooping = from.isLooping
+
+    @Volatile
+    override var isPaused = from.isPaused
+        set(value) {
+            field = value
+            if (!value) worker?.post(goOn)
+        }
 
     override fun turn(degrees: Int) = Unit // The file's own rotation does not depend on the display.
 
     override fun start(worker: Handler, sink: FrameSink) {
         this.worker = worker
-        worker.post {
-            guarded(sink) {
-                open()
-                worker.post { guarded(sink) { decode(worker, sink) } }
-            }
+        this.sink = sink
+        worker.post(jump)
+    }
+
+    override fun seek(positionUs: Long) {
+        goal.set(positionUs)
+        worker?.run {
+            removeCallbacks(jump) // Of many seeks, as while a finger moves, the newest counts.
+            post(jump)
         }
     }
 
@@ -51,87 +74,80 @@ class VideoSource(private val context: Context, private val uri: Uri) : FrameSou
         worker?.post { close() }
     }
 
-    private fun open() {
-        extractor.setDataSource(context, uri, null)
-        val track = (0 until extractor.trackCount).firstOrNull { mime(it)?.startsWith("video/") == true } ?: throw IOException("it has no picture")
-        extractor.selectTrack(track)
-        val format = extractor.getTrackFormat(track)
-        rotation = format.number(MediaFormat.KEY_ROTATION)
-        format.setInteger(MediaFormat.KEY_COLOR_FORMAT, CodecCapabilities.COLOR_FormatYUV420Flexible) // Else some decoders give a format of their own.
-        if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.S) format.setInteger(MediaFormat.KEY_COLOR_TRANSFER_REQUEST, MediaFormat.COLOR_TRANSFER_SDR_VIDEO)
-        val opened = MediaCodec.createDecoderByType(requireNotNull(mime(track)))
-        codec = opened // Before anything of it can fail, so that it is released.
-        opened.configure(format, null, null, 0)
-        if (format.isHdr && !givesSdr(opened)) throw IOException(context.getString(R.string.hdr))
-        opened.start()
+    /** Starts a new video at a time of the file. */
+    private fun begin(us: Long) {
+        val used = file?.takeIf { it.seek(us) } ?: opened().also { it.seek(us) }
+        lengthUs = used.lengthUs
+        firstUs = us
+        isShown = false
+        pace.restart()
+        sink.anew()
+        later(0)
     }
 
-    /** Whether a decoder will convert HDR, as it was asked: one that does not takes the request out of its format. */
-    private fun givesSdr(codec: MediaCodec): Boolean = Build.VERSION.SDK_INT >= Build.VERSION_CODES.S &&
-        codec.inputFormat.number(MediaFormat.KEY_COLOR_TRANSFER_REQUEST) == MediaFormat.COLOR_TRANSFER_SDR_VIDEO
-
-    private fun mime(track: Int): String? = extractor.getTrackFormat(track).getString(MediaFormat.KEY_MIME)
-
-    /** Decodes until there is a frame, which is delivered at its time. */
-    private fun decode(worker: Handler, sink: FrameSink) {
-        val codec = codec ?: return
-        if (!fed) feed(codec)
-        val index = codec.dequeueOutputBuffer(info, WAIT_US)
-        val waitMs = if (index >= 0 && info.size > 0) pace.waitMs(info.presentationTimeUs / 1000) else 0
-        worker.postDelayed({ guarded(sink) { if (index >= 0) deliver(codec, index, worker, sink) else decode(worker, sink) } }, waitMs)
+    private fun opened(): VideoFile {
+        close()
+        return VideoFile(context, uri).also {
+            file = it // Before it can fail, so that it is closed.
+            it.open()
+        }
     }
 
-    private fun deliver(codec: MediaCodec, index: Int, worker: Handler, sink: FrameSink) {
-        if (info.size > 0) image(codec, index).use { sink.frame(it.toYuv(color(codec.outputFormat)), rotation, info.presentationTimeUs * 1000) }
-        codec.releaseOutputBuffer(index, false)
-        if (info.flags and MediaCodec.BUFFER_FLAG_END_OF_STREAM == 0) return decode(worker, sink)
+    private fun later(waitMs: Long) {
+        worker?.removeCallbacks(next)
+        worker?.postDelayed(next, waitMs)
+    }
+
+    /** Decodes until there is a frame, which is shown at its time. */
+    private fun advance() {
+        val file = file ?: return // The video has ended.
+        if (!file.decode()) return later(0)
+        val isWanted = file.hasFrame && file.timeUs >= firstUs
+        if (isPaused && isShown) return // Held until it goes on.
+        val waitMs = if (isWanted) pace.waitMs(file.timeUs / 1000) else 0
+        if (waitMs > 0) return later(waitMs)
+        if (isWanted) show(file)
+        val isLast = file.isLast
+        file.drop()
+        if (isLast) end() else later(0)
+    }
+
+    private fun show(file: VideoFile) {
+        shownUs = file.timeUs
+        isShown = true
+        goal.compareAndSet(firstUs, NOWHERE) // Unless there was another seek meanwhile.
+        file.show(sink)
+    }
+
+    private fun end() {
+        if (isLooping && (isShown || firstUs > 0)) return begin(0) // Not forever if the file has no frame.
+        goal.compareAndSet(firstUs, NOWHERE)
         close()
         sink.ended()
     }
 
-    private fun color(format: MediaFormat): YuvColor = if (format.isHdr) throw IOException(context.getString(R.string.hdr)) else format.yuvColor()
-
-    private fun image(codec: MediaCodec, index: Int): Image {
-        val image = codec.getOutputImage(index) ?: throw IOException(context.getString(R.string.no_image))
-        if (image.format != ImageFormat.YUV_420_888) throw IOException(context.getString(R.string.not_yuv, image.format)) // Such as that of HDR, of 10 bits.
-        return image
-    }
-
-    private fun feed(codec: MediaCodec) {
-        val index = codec.dequeueInputBuffer(WAIT_US)
-        if (index < 0) return
-        val size = extractor.readSampleData(requireNotNull(codec.getInputBuffer(index)), 0)
-        fed = size < 0
-        codec.queueInputBuffer(index, 0, maxOf(size, 0), maxOf(extractor.sampleTime, 0), if (fed) MediaCodec.BUFFER_FLAG_END_OF_STREAM else 0)
-        extractor.advance()
-    }
-
-    private fun guarded(sink: FrameSink, action: () -> Unit) {
+    private fun guarded(action: () -> Unit) {
         if (stopped) return
         try {
             action()
         } catch (error: IOException) {
-            fail(sink, error)
+            fail(error)
         } catch (error: RuntimeException) { // What MediaCodec throws: CodecException, IllegalStateException, IllegalArgumentException; and a provider: SecurityException.
-            fail(sink, error)
+            fail(error)
         }
     }
 
-    private fun fail(sink: FrameSink, error: Exception) {
+    private fun fail(error: Exception) {
+        stopped = true
         close()
         sink.failed(context.getString(R.string.not_decodable, error.message ?: error.javaClass.simpleName))
     }
 
     private fun close() {
-        stopped = true
-        codec?.release()
-        codec = null
-        extractor.release()
+        file?.close()
+        file = null
     }
 }
-
-/** Returns a number of a format, or 0 if it has none of that name. */
-private fun MediaFormat.number(key: String): Int = if (containsKey(key)) getInteger(key) else 0
 
 /** When to show the frames of a file: at its own pace, but pauses of more than [LONGEST_PAUSE_S], and steps back by more, are cut out. [nowMs] is a clock. */
 internal class Pace(private val nowMs: () -> Long) {
@@ -145,5 +161,10 @@ internal class Pace(private val nowMs: () -> Long) {
         startMs = start
         lastMs = timeMs
         return maxOf(start + timeMs - now, 0)
+    }
+
+    /** Shows the next frame at once, and those after it at its pace. */
+    fun restart() {
+        startMs = null
     }
 }

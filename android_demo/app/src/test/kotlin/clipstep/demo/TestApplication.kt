@@ -16,17 +16,15 @@ class TestApplication : DemoApplication() {
     var times: (Int) -> Long = { 1 + it * 33_366_700L }
 
     override fun camera(turn: Int, fps: Double, size: Int, target: PreviewTarget): FrameSource =
-        if (real) super.camera(turn, fps, size, target) else scripted("camera $turn", true)
+        if (real) super.camera(turn, fps, size, target) else ScriptedSource("camera $turn", true, times).also { sources += it }
 
-    override fun video(uri: Uri): FrameSource = if (real) super.video(uri) else scripted("video $uri", false)
+    override fun video(uri: Uri, from: Playback): Player = if (real) super.video(uri, from) else ScriptedVideo("video $uri", times).also { sources += it }
 
     override fun measurer(main: Handler): Measurer = LocalMeasurer(main, failure)
-
-    private fun scripted(name: String, isLive: Boolean) = ScriptedSource(name, isLive, times).also { sources += it }
 }
 
 /** The real video's frames, as fast as they are taken. */
-class ScriptedSource(val name: String, override val isLive: Boolean, private val times: (Int) -> Long) : FrameSource {
+open class ScriptedSource(val name: String, override val isLive: Boolean, private val times: (Int) -> Long) : FrameSource {
     @Volatile
     var given = 0
 
@@ -55,6 +53,16 @@ class ScriptedSource(val name: String, override val isLive: Boolean, private val
     override fun stop() {
         stopped = true
     }
+}
+
+/** One that plays on whatever is asked of it; [Film] is one that does what is asked. */
+class ScriptedVideo(name: String, times: (Int) -> Long) : ScriptedSource(name, false, times), Player {
+    override val lengthUs = 0L
+    override val positionUs = 0L
+    override var isPaused = false
+    override var isLooping = false
+
+    override fun seek(positionUs: Long) = Unit
 }
 
 /** [measure] on a thread of this process. */

@@ -77,7 +77,7 @@ class VideoSourceTest {
     }
 
     private fun play(last: String, from: Uri = uri): List<String> {
-        VideoSource(application, from).start(Handler(thread.looper), sink)
+        VideoSource(application, from, Playback()).start(Handler(thread.looper), sink)
         await("$last, not $told", 20) { told.lastOrNull().orEmpty().startsWith(last) }
         return told
     }
