@@ -36,6 +36,10 @@ class Demo(private val application: DemoApplication) : Closeable {
     var show: (Screen) -> Unit = {}
     var preview: (Bitmap) -> Unit = {}
 
+    /** The video's last picture, for a screen that was turned in a pause. */
+    var picture: Bitmap? = null
+        private set
+
     /** How the video plays. */
     val playing = Playing()
 
@@ -102,6 +106,7 @@ class Demo(private val application: DemoApplication) : Closeable {
     /** Starts the camera numbered [turn]. A bundle must be loaded. */
     fun startCamera(turn: Int) {
         playing.forget()
+        picture = null
         start(turn) { spec -> application.camera(turn, spec.fps, spec.shape[1], target) }
     }
 
@@ -350,6 +355,7 @@ class Demo(private val application: DemoApplication) : Closeable {
         }
 
         private fun shown(picture: Bitmap) {
+            this@Demo.picture = picture
             preview(picture)
             playing.moved()
         }

@@ -48,6 +48,7 @@ class MainActivity : Activity() {
         connectButtons()
         demo.show = views::render
         demo.preview = ::show
+        demo.picture?.let(::show)
         demo.target = view<CameraView>(R.id.live).apply { onShow = { showLive(true) } }
         demo.onReady = { if (resumed) startSource() }
         if (savedInstanceState == null) take(intent)

@@ -2,7 +2,7 @@ package clipstep.demo
 
 import clipstep.runtime.Input
 import clipstep.runtime.Ranked
-import kotlin.math.ceil
+import kotlin.math.roundToInt
 
 private const val KEPT_S = 600
 private const val MOST = 60 * KEPT_S
@@ -54,7 +54,7 @@ class Timeline {
         size = 0
         forgotten = 0
         lastStep = -1
-        room(ceil(KEPT_S * SECOND_US / subclipUs.toDouble()).toInt().coerceIn(1, MOST))
+        room((KEPT_S * input.fps / (input.frames * input.frameStride)).roundToInt().coerceIn(1, MOST))
     }
 
     private fun room(count: Int) {
@@ -98,7 +98,7 @@ class Timeline {
     fun changes(index: Int): Boolean = index == 0 || begins(index) || number(index) != number(index - 1)
 
     /** How many of the newest predictions [seconds] hold, as many as there are. */
-    fun lasting(seconds: Int): Int = minOf(size, maxOf(Math.round(seconds * SECOND_US / subclipUs.toDouble()).toInt(), 1))
+    fun lasting(seconds: Int): Int = minOf(size, maxOf((seconds * SECOND_US / subclipUs.toDouble()).roundToInt(), 1))
 
     /** The parts that the classes have of the predictions from one index to another, which is excluded; the largest first. */
     fun shares(from: Int, to: Int): List<Share> =

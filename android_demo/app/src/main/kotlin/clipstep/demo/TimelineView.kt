@@ -22,6 +22,7 @@ private const val SECOND_DP = 16 // So wide is a second of video.
 private const val WIDEST_DP = 32
 private const val BARS_DP = 48
 private const val GAP_DP = 1
+private const val NAME_GAP_DP = 4
 private const val TEXT_SP = 12f
 private const val SUMMARY_S = 30
 private const val NAMED = 2
@@ -90,7 +91,7 @@ class TimelineView(context: Context, attributes: AttributeSet) : View(context, a
         chosen = -1
         seen = newest
         column = (SECOND_DP * density * timeline.subclipUs / SECOND_US).coerceIn(1f, WIDEST_DP * density)
-        val secondsWide = widestTime / column * timeline.subclipUs / SECOND_US
+        val secondsWide = 1.5f * widestTime / column * timeline.subclipUs / SECOND_US
         markUs = (MARKS_S.firstOrNull { it >= secondsWide } ?: MARKS_S.last()) * SECOND_US
     }
 
@@ -139,7 +140,8 @@ class TimelineView(context: Context, attributes: AttributeSet) : View(context, a
             var end = i + 1
             while (end < timeline.size && !timeline.changes(end)) end++
             val from = maxOf(i * column - scroll, 0f)
-            drawName(canvas, timeline.name(i), from, minOf(end * column - scroll, width.toFloat()) - from)
+            val to = if (end == timeline.size) width.toFloat() else minOf(end * column - scroll, width.toFloat()) - NAME_GAP_DP * density
+            drawName(canvas, timeline.name(i), from, to - from)
             i = end
         }
     }
@@ -166,7 +168,8 @@ class TimelineView(context: Context, attributes: AttributeSet) : View(context, a
             val isMark = i == 0 || timeline.begins(i) || us / markUs != timeline.startUs(i - 1) / markUs
             if (!isMark || place < free) continue
             free = place + widestTime
-            canvas.drawText(clock, 0, writeClock(us, clock, zero), at(place), line, text)
+            val length = writeClock(us, clock, zero)
+            if (place + text.measureText(clock, 0, length) <= width) canvas.drawText(clock, 0, length, at(place), line, text)
         }
     }
 

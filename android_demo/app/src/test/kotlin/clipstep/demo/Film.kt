@@ -25,6 +25,10 @@ internal object Film {
     @Volatile
     var count = Prepared.frames.size
 
+    /** Which of the real frames each is. */
+    @Volatile
+    var picture: (Int) -> Int = { it }
+
     /** Whether the end is told with the last frame, as some decoders do, or after it. */
     @Volatile
     var endsWithFrame = false
@@ -49,6 +53,7 @@ internal object Film {
 
     fun reset() {
         count = Prepared.frames.size
+        picture = { it }
         endsWithFrame = false
         broken = -1
         opened = 0
@@ -170,7 +175,7 @@ class FilmDecoder {
     fun getOutputImage(index: Int): Image? {
         val frame = out.getValue(index)
         Film.shown += frame
-        return if (frame == Film.broken) null else FilmImage(Prepared.frames[frame])
+        return if (frame == Film.broken) null else FilmImage(Prepared.frames[Film.picture(frame)])
     }
 
     @Implementation
