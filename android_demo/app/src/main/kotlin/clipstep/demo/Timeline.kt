@@ -94,8 +94,8 @@ class Timeline {
     /** Whether a new video began with it, as after a seek or a gap. */
     fun begins(index: Int): Boolean = begins[place(index)]
 
-    /** Whether its class is another one than that before it, or it begins a new video. */
-    fun changes(index: Int): Boolean = index == 0 || begins(index) || number(index) != number(index - 1)
+    /** Whether its class is another one than that before it. */
+    fun changes(index: Int): Boolean = index == 0 || number(index) != number(index - 1)
 
     /** How many of the newest predictions [seconds] hold, as many as there are. */
     fun lasting(seconds: Int): Int = minOf(size, maxOf((seconds * SECOND_US / subclipUs.toDouble()).roundToInt(), 1))

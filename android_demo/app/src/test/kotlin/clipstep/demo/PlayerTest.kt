@@ -139,7 +139,7 @@ class PlayerTest {
         touch(R.id.play)
         settle()
         assertEquals((Film.timeUs(Film.count) / 1000).toInt(), seek.max)
-        assertTrue(seek.performAccessibilityAction(AccessibilityNodeInfo.AccessibilityAction.ACTION_SET_PROGRESS.id, Bundle().apply { putFloat(AccessibilityNodeInfo.ACTION_ARGUMENT_PROGRESS_VALUE, 1501f) }))
+        assertTrue(goTo(1501))
         awaitFrame(45) // At 1.5015 s.
         assertEquals("Position in the video" to "0:01 of ${activity.text(R.id.length)}", node(R.id.seek).run { contentDescription.toString() to stateDescription.toString() })
         assertEquals("0:01" to "0:02", activity.text(R.id.position) to activity.text(R.id.length))
@@ -217,6 +217,7 @@ class PlayerTest {
         assertEquals("Play" to "Stop repeating the video", described(R.id.play) to described(R.id.loop))
         assertEquals(position, activity.text(R.id.position) to seek.progress)
         assertEquals(held, Film.shown.last())
+        assertTrue("the picture is there again", activity.view<ImageView>(R.id.preview).drawable != null)
         assertEquals("the same decoder", 1 to 0, Film.opened to Film.released)
         touch(R.id.play)
         awaitFrame(held + 5)
@@ -379,42 +380,23 @@ class PlayerTest {
         for (i in 0..2) lab[i] = values[i].toDouble()
     }
 
-    private fun draw(name: String) {
-        val names = listOf("Punch", "BoxingSpeedBag", "JumpingJack")
-        MainViews(activity, Screen()) { _, _ -> }.render(Screen(status = activity.text(R.id.status), top = names.mapIndexed { i, label -> Ranked(label, 0.71f / (1 shl 2 * i)) }))
-        timeline.show(long())
-        activity.drawTo(name)
-    }
-
-    private fun turn(qualifiers: String) {
-        RuntimeEnvironment.setQualifiers(qualifiers)
-        controller.configurationChange(Configuration(application.resources.configuration))
-        settle()
-        assertTrue("the picture is there again", activity.view<ImageView>(R.id.preview).drawable != null)
-    }
-
-    /** Paused at 1:46 of two minutes, in a network of more classes than the one that runs. */
     @Test
     @Config(qualifiers = "w411dp-h891dp-normal-long-port-notnight-xhdpi")
-    fun `its pictures, in a pause`() {
-        Film.count = 3600
-        Film.picture = { it % Prepared.frames.size }
-        start()
-        choose()
-        awaitFrame(40)
-        touch(R.id.loop)
-        touch(R.id.play)
-        settle()
-        seek.performAccessibilityAction(AccessibilityNodeInfo.AccessibilityAction.ACTION_SET_PROGRESS.id, Bundle().apply { putFloat(AccessibilityNodeInfo.ACTION_ARGUMENT_PROGRESS_VALUE, 106_500f) })
-        settle()
-        draw("player-light")
-        turn("+night")
-        draw("player-dark")
-        turn("+w891dp-h411dp-land-notnight")
-        draw("player-landscape")
+    fun `a phone in light`() = picture("player-light")
+
+    @Test
+    @Config(qualifiers = "w411dp-h891dp-normal-long-port-night-xhdpi")
+    fun `a phone in dark`() = picture("player-dark")
+
+    @Test
+    @Config(qualifiers = "w891dp-h411dp-normal-long-land-notnight-xhdpi")
+    fun `a phone in landscape`() = picture("player-landscape")
+
+    @Test
+    @Config(qualifiers = "w320dp-h533dp-normal-notlong-port-notnight-hdpi")
+    fun `a small phone with twice the font size, on which all is large enough to touch`() {
         RuntimeEnvironment.setFontScale(2f)
-        turn("+w320dp-h533dp-port-hdpi")
-        draw("player-font-2")
+        picture("player-font-2")
         val least = 48 * activity.resources.displayMetrics.density
         for (view in listOf(R.id.play, R.id.loop, R.id.seek, R.id.timeline).map { activity.view<View>(it) }) {
             val at = Rect().also { view.getDrawingRect(it) }
@@ -422,6 +404,28 @@ class PlayerTest {
             assertTrue("$view: $at", at.width() >= least && at.height() >= least && at.left >= 0 && at.right <= activity.view<View>(R.id.root).width)
         }
     }
+
+    /** Paused at 1:46 of two minutes, with the predictions of a network of more classes than the one that runs. */
+    private fun picture(name: String) {
+        Film.count = 3600
+        Film.picture = { it % Prepared.frames.size }
+        start()
+        choose()
+        awaitFrame(20)
+        touch(R.id.loop)
+        touch(R.id.play)
+        goTo(106_500)
+        settle()
+        val names = listOf("Punch", "BoxingSpeedBag", "JumpingJack")
+        MainViews(activity, Screen()) { _, _ -> }.render(Screen(status = activity.text(R.id.status), top = names.mapIndexed { i, label -> Ranked(label, 0.71f / (1 shl 2 * i)) }))
+        timeline.show(long())
+        activity.drawTo(name)
+    }
+
+    /** As a screen reader does. */
+    private fun goTo(ms: Int) = seek.performAccessibilityAction(
+        AccessibilityNodeInfo.AccessibilityAction.ACTION_SET_PROGRESS.id, Bundle().apply { putFloat(AccessibilityNodeInfo.ACTION_ARGUMENT_PROGRESS_VALUE, ms.toFloat()) },
+    )
 
     private companion object {
         val manifest = clipstep.runtime.Bundle.open(Prepared.bundle).manifestSha256

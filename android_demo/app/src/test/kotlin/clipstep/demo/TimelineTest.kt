@@ -58,7 +58,7 @@ class TimelineTest {
         add("Calm", 15, 0) // A loop.
         add("Calm", 31, 1)
         assertEquals(listOf(false, false, false, false, true, false), List(6, timeline::begins))
-        assertEquals(listOf(true, false, true, false, true, false), List(6, timeline::changes))
+        assertEquals(listOf(true, false, true, false, false, false), List(6, timeline::changes))
         assertEquals(listOf(0, 0, 1, 1, 1, 1), List(6, timeline::number))
     }
 
