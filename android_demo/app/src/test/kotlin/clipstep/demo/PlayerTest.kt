@@ -417,7 +417,7 @@ class PlayerTest {
         goTo(106_500)
         settle()
         val names = listOf("Punch", "BoxingSpeedBag", "JumpingJack")
-        MainViews(activity, Screen()) { _, _ -> }.render(Screen(status = activity.text(R.id.status), top = names.mapIndexed { i, label -> Ranked(label, 0.71f / (1 shl 2 * i)) }))
+        MainViews(activity).render(Screen(status = activity.text(R.id.status), top = names.mapIndexed { i, label -> Ranked(label, 0.71f / (1 shl 2 * i)) }))
         timeline.show(long())
         activity.drawTo(name)
     }
