@@ -1,21 +1,26 @@
 """Benchmark records: one JSON object for each measurement. The name of a key ends in the unit of its value, if it has one."""
 
+import math
 import os
 import platform
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field, model_validator
 
 SPINNING = ", spinning threads"
 """Suffix of the name of an artifact that is measured a second time, with threads that wait busily between steps."""
 
 WHOLE_STREAM = ", whole stream"
 """Suffix of the name of an artifact that is measured a second time with all that a stream does."""
+
+
+Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Model(BaseModel):
@@ -315,7 +320,120 @@ class ProfileRecord(_Model):
         return dict(sums)
 
 
-AnyRecord = Record | InstructionRecord | ProfileRecord
+class Bucket(_Model):
+    """About a second of a sustained run: it ends with the first step that is done a second or more after its start; the last one may be shorter."""
+
+    start_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Seconds after the run's begin, as `end_s`."""
+    end_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    steps: Annotated[int, Field(ge=1)]
+    p50_ms: Milliseconds
+    p95_ms: Milliseconds
+    thermal_status: Annotated[int, Field(ge=0)] | None
+    """Android's thermal status at the bucket's end, from 0 (none) to 6 (shutdown); None before Android 10."""
+
+
+class Headroom(_Model):
+    """An answer of Android's thermal headroom."""
+
+    at_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """Seconds after the run's begin."""
+    share: Annotated[float, Field(allow_inf_nan=False)] | None
+    """The heat as a share of that at which Android slows the phone down severely; None if the phone did not say."""
+
+
+class StepCount(_Model):
+    """How many steps of a sustained run took so many milliseconds, rounded to three digits."""
+
+    ms: Milliseconds
+    steps: Annotated[int, Field(ge=1)]
+
+
+class SustainedRecord(_Model):
+    """The steps of one configuration that ran on a phone without pause for minutes, with the phone's heat; the demo app writes it."""
+
+    bundle: str
+    manifest_sha256: str
+    artifact_sha256: str
+    weights_sha256: str | None = None
+    """The same as in `Record`; None, because the app does not know it."""
+    configuration: Configuration
+    device: Device
+    tool_versions: dict[str, str]
+    subclip_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """The same as in `Record`."""
+    sustained_s: Annotated[int, Field(ge=1)]
+    """The seconds that were asked for."""
+    complete: bool
+    """Whether it went on for all of them."""
+    left_app: bool
+    """Whether the app was not on the screen for a part of it; Android may give an app less of the processor then."""
+    phone: Phone
+    buckets: Annotated[tuple[Bucket, ...], Field(min_length=1)]
+    headrooms: tuple[Headroom, ...]
+    """Asked for every ten seconds; empty before Android 11."""
+    histogram: Annotated[tuple[StepCount, ...], Field(min_length=1)]
+    """All step times, the shortest first."""
+    measured_utc: AwareDatetime
+    """The same as in `Record`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        in_buckets, in_histogram = (sum(entry.steps for entry in entries) for entries in (self.buckets, self.histogram))
+        if in_buckets != in_histogram:
+            raise ValueError(f"buckets hold {in_buckets} steps, but histogram {in_histogram}")
+        times = [count.ms for count in self.histogram]
+        if times != sorted(set(times)):
+            raise ValueError("histogram must hold each time once, the shortest first")
+        if any(later.start_s < earlier.end_s for earlier, later in pairwise(self.buckets)) or any(b.end_s <= b.start_s for b in self.buckets):
+            raise ValueError("buckets must follow each other in time")
+        return self
+
+    def __repr__(self) -> str:
+        what = f"{self.configuration.name} in {self.configuration.engine}, threads {self.configuration.threads}"
+        return f"<SustainedRecord {self.bundle}: {what}: {self.percentile_ms(50):.2f} ms, the median of {self.duration_s:.0f} s>"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    @property
+    def duration_s(self) -> float:
+        """The seconds that were measured."""
+        return self.buckets[-1].end_s
+
+    def percentile_ms(self, percent: float) -> float:
+        """Return a percentile of all step times, in milliseconds, as `Record.percentile_ms`."""
+        ends = np.cumsum([count.steps for count in self.histogram])
+        position = percent / 100 * (int(ends[-1]) - 1)
+        below, above = (self.histogram[int(np.searchsorted(ends, index, side="right"))].ms for index in (int(position), math.ceil(position)))
+        return below + (position - int(position)) * (above - below)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def percentiles_ms(self) -> dict[str, float]:
+        return {f"p{p}": round(self.percentile_ms(p), 4) for p in (50, 90, 95, 99)}
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def steps_per_s(self) -> float:
+        return sum(bucket.steps for bucket in self.buckets) / self.duration_s
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def last_over_first(self) -> float | None:
+        """A step's time in the last minute over that in the first one, medians of the buckets' medians; None if there is but one bucket.
+
+        Of a run that is shorter than two minutes it compares halves.
+        """
+        if len(self.buckets) < 2:
+            return None
+        window = min(60, self.duration_s / 2)
+        first = [b.p50_ms for b in self.buckets if b.end_s <= window] or [self.buckets[0].p50_ms]
+        last = [b.p50_ms for b in self.buckets if b.start_s >= self.duration_s - window] or [self.buckets[-1].p50_ms]
+        return float(np.median(last) / np.median(first))
+
+
+AnyRecord = Record | InstructionRecord | ProfileRecord | SustainedRecord
 
 
 class Records(NamedTuple):
@@ -324,17 +442,19 @@ class Records(NamedTuple):
     timed: list[Record]
     counted: list[InstructionRecord]
     profiled: list[ProfileRecord]
+    sustained: list[SustainedRecord]
 
     @classmethod
     def of(cls, records: Sequence[AnyRecord]) -> "Records":
         """Sort records by what they hold."""
         timed = [record for record in records if isinstance(record, Record)]
         counted = [record for record in records if isinstance(record, InstructionRecord)]
-        return cls(timed, counted, [record for record in records if isinstance(record, ProfileRecord)])
+        profiled = [record for record in records if isinstance(record, ProfileRecord)]
+        return cls(timed, counted, profiled, [record for record in records if isinstance(record, SustainedRecord)])
 
     def every(self) -> list[AnyRecord]:
         """Return all of them."""
-        return [*self.timed, *self.counted, *self.profiled]
+        return [*self.timed, *self.counted, *self.profiled, *self.sustained]
 
 
 def _share(part: float | None, whole: int) -> float | None:

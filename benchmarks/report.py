@@ -12,11 +12,12 @@ from rich.table import Table
 from clipstep.benchmarks.arm64.processor import CPU
 from clipstep.benchmarks.arm64.table import KEY, instruction_table, processor_lines
 from clipstep.benchmarks.output import real_time_text
-from clipstep.benchmarks.records import AnyRecord, InstructionRecord, ProfileRecord, Record, Records, naive_ms
+from clipstep.benchmarks.records import AnyRecord, InstructionRecord, ProfileRecord, Record, Records, SustainedRecord, naive_ms
 from clipstep.benchmarks.report_page.data import report_of
 from clipstep.benchmarks.report_page.page import page
 from clipstep.benchmarks.report_page.profiles import longest_kind
 from clipstep.benchmarks.report_page.training import training_lines
+from clipstep.benchmarks.sustained import sustained_sentence, sustained_table
 from clipstep.runtime.bundle import Bundle, open_for_command
 from clipstep.runtime.bundle.manifest import Accuracy, Arm64Step
 from clipstep.runtime.command_line.accuracy_text import against_text
@@ -29,6 +30,9 @@ from clipstep.runtime.filesystem.atomic import atomic_file
 from clipstep.runtime.filesystem.locking import write_lock
 from clipstep.runtime.filesystem.overwrite import check_overwrite
 from clipstep.runtime.filesystem.path_checks import check_file
+
+KINDS: dict[str, type[AnyRecord]] = {"arch": InstructionRecord, "profiled_steps": ProfileRecord, "sustained_s": SustainedRecord}
+"""The kinds of records that are not of a step's times alone, by a key that only they have."""
 
 FORMERLY_COMPUTED = ("needed_fmas", "needed_fmas_per_vector_fma", "needed_fmas_per_instruction")
 """Keys that records of earlier versions have beside what they hold."""
@@ -67,6 +71,7 @@ def report_command(bundle: Path, records: Path, signer: Path | None, html: Path 
                 "records": [record.model_dump(mode="json") for record in own.timed],
                 "instruction_records": [record.model_dump(mode="json") for record in own.counted],
                 "profile_records": [record.model_dump(mode="json") for record in own.profiled],
+                "sustained_records": [record.model_dump(mode="json") for record in own.sustained],
                 "left_out": dict(others),
             }
         )
@@ -83,6 +88,10 @@ def report_command(bundle: Path, records: Path, signer: Path | None, html: Path 
         print_table(console, instruction_table(own.counted))
         for line in (KEY, *processor_lines(own.counted)):
             console.print(line, soft_wrap=True)
+    if own.sustained:
+        print_table(console, sustained_table(own.sustained))
+        for sustained in own.sustained:
+            console.print(sustained_sentence(sustained), soft_wrap=True)
     for profile in own.profiled:
         console.print(longest_kind(profile), soft_wrap=True)
     for artifact in opened.manifest.artifacts:
@@ -164,7 +173,15 @@ def read_records(path: Path) -> Records:
     for number, line in enumerate(lines, 1):
         try:
             values = json.loads(line)
-            kind = InstructionRecord if "arch" in values else ProfileRecord if "profiled_steps" in values else Record
+            kind = (
+                InstructionRecord
+                if "arch" in values
+                else ProfileRecord
+                if "profiled_steps" in values
+                else SustainedRecord
+                if "sustained_s" in values
+                else Record
+            )
             records.append(_validated(kind, values))
         except (ValueError, AttributeError) as error:
             raise ClipstepError(f"{path}:{number}: is not a record", got=error_summary(error), fix="measure again") from error

@@ -55,7 +55,7 @@ def compare(
 
 def _source(records: Path | str | Sequence[Record], name: str) -> Source:
     if isinstance(records, Path | str):
-        timed, counted, _ = read_records(Path(records))
+        timed, counted, *_ = read_records(Path(records))
         source = Source(str(records), timed, counted)
     else:
         source = Source(name, tuple(records), ())

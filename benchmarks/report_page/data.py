@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 
-from clipstep.benchmarks.records import SPINNING, AnyRecord, InstructionRecord, ProfileRecord, Record, Records
+from clipstep.benchmarks.records import SPINNING, AnyRecord, InstructionRecord, ProfileRecord, Record, Records, SustainedRecord
 from clipstep.benchmarks.report_page.charts import short
 from clipstep.benchmarks.report_page.evaluation import Evaluation
 from clipstep.runtime.bundle import Bundle
@@ -29,6 +29,8 @@ class Report:
     """The records of ARM64 instructions; the last of each configuration."""
     profiled: tuple[ProfileRecord, ...]
     """The times of operators; the last of each configuration on each device."""
+    sustained: tuple[SustainedRecord, ...]
+    """The sustained runs on phones; the last of each configuration on each device."""
     replaced: int
     """How many older records of the same configurations are left out."""
     left_out: Mapping[str, int]
@@ -73,16 +75,17 @@ def report_of(
     last = {(device_text(r), _key(r), r.pause_ms): r for r in records.timed}
     last_counted = {(r.cpu_model, _key(r)): r for r in records.counted}
     last_profiled = {(device_text(r), _key(r)): r for r in records.profiled}
-    replaced = len(records.every()) - len(last) - len(last_counted) - len(last_profiled)
+    last_sustained = {(device_text(r), _key(r)): r for r in records.sustained}
+    replaced = len(records.every()) - len(last) - len(last_counted) - len(last_profiled) - len(last_sustained)
     evaluation = None if evaluation_path is None else Evaluation.read(evaluation_path, bundle.manifest.labels)
-    kept = (tuple(last.values()), tuple(last_counted.values()), tuple(last_profiled.values()))
+    kept = (tuple(last.values()), tuple(last_counted.values()), tuple(last_profiled.values()), tuple(last_sustained.values()))
     return Report(bundle, *kept, replaced, left_out, records_path, evaluation, evaluation_path)
 
 
-def device_text(record: Record | ProfileRecord) -> str:
+def device_text(record: Record | ProfileRecord | SustainedRecord) -> str:
     """Return the device of a record in a few words, without the version of a computer's system."""
     device = record.device
-    phone = record.phone if isinstance(record, Record) else None
+    phone = None if isinstance(record, ProfileRecord) else record.phone
     model = f"{phone.model}, {device.cpu_model}" if phone else device.cpu_model
     return f"{model}, {counted(device.cores, 'core')}, {device.machine}, {device.os.partition('-')[0]}"
 

@@ -14,11 +14,13 @@ from clipstep.benchmarks.report_page.markup import Html, element, paragraph
 from clipstep.benchmarks.report_page.profiles import profiles_body
 from clipstep.benchmarks.report_page.provenance import provenance_body
 from clipstep.benchmarks.report_page.shipping import ship_body
+from clipstep.benchmarks.report_page.sustained import sustained_body
 from clipstep.runtime.wording import counted
 
 SECTIONS: dict[str, tuple[str, Callable[[Report], Html | None]]] = {
     "ship": ("What to ship", ship_body),
     "latency": ("Latency", latency_body),
+    "sustained": ("Minutes without pause", sustained_body),
     "cost": ("Latency against memory and error", cost_body),
     "operators": ("Where the time goes", profiles_body),
     "placement": ("Placement", placement_body),

@@ -60,7 +60,7 @@ def _of_the_records(report: Report) -> list[tuple[str, object]]:
 
 
 def _every(report: Report) -> tuple[AnyRecord, ...]:
-    return (*report.timed, *report.counted, *report.profiled)
+    return (*report.timed, *report.counted, *report.profiled, *report.sustained)
 
 
 def _artifacts(report: Report) -> Html:
@@ -102,6 +102,7 @@ def _devices(report: Report) -> list[Html]:
     for profile in report.profiled:
         profiled.setdefault(device_text(profile), []).append(profile)
     rows += [[name, "operators", when_text(profiles), profiles[0].device.os, ""] for name, profiles in profiled.items()]
+    rows += [[device_text(run), "sustained", when_text([run]), run.device.os, ""] for run in report.sustained]
     return [table("Devices", ("device", "measured", "when", "system", "build and battery"), rows)] if rows else []
 
 

@@ -110,9 +110,10 @@ def version() -> str:
 
 
 def merged_manifest() -> str:
-    """The manifest with what Gradle adds to it: the package, the SDKs, the version."""
+    """The manifest with what Gradle adds to it, the package, the SDKs, the version; without what Debian's aapt2 lacks, a service's use."""
     sdk = f'<uses-sdk android:minSdkVersion="{MIN_SDK}" android:targetSdkVersion="{TARGET_SDK}" />'
-    text = (MAIN / "AndroidManifest.xml").read_text(encoding="utf-8")
+    text = re.sub(r"<property\s.*?/>", "", (MAIN / "AndroidManifest.xml").read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = re.sub(r'\s+android:foregroundServiceType="specialUse"', "", text)
     head = '<manifest xmlns:android="http://schemas.android.com/apk/res/android"'
     return text.replace(f"{head}>", f'{head} package="{PACKAGE}" android:versionName="{version()}" android:versionCode="1">\n    {sdk}')
 

@@ -89,7 +89,7 @@ def test_counts_are_recorded_noted_and_reported(kit: Path, edit: Callable[..., P
     macs = Bundle.open(bundle).manifest.export.multiply_accumulates
     code, _, error = clipstep("bench", bundle, "--arch", "arm64", "--run", run_folder, "--record", "--out", out)
     assert (code, error) == (0, "")
-    timed, (naive, lowered), _ = read_records(out)
+    timed, (naive, lowered), *_ = read_records(out)
     assert timed == []
     assert (naive.configuration.name, naive.artifact_sha256) == ("naive rank-5 ONNX", None)
     assert (lowered.configuration.name, lowered.configuration.engine, lowered.configuration.threads) == ("step.onnx", "onnxruntime", 1)

@@ -41,8 +41,8 @@ def test_the_command_prints_a_table_for_each_artifact_and_writes_the_plot_and_re
     assert "step.onnx in onnxruntime: " in said and "step.pte in executorch: " in said and "kinds more" in said
     assert said.endswith(f"medians of 2 steps, threads 1; wrote {picture}\n2 records appended to {out}\n")
     assert (imread(picture)[..., :3].std((0, 1)) > 0.05).all()
-    timed, counted, profiled = read_records(out)
-    assert (timed, counted) == ([], []) and before <= profiled[0].measured_utc <= datetime.now(UTC)
+    timed, counted, profiled, sustained = read_records(out)
+    assert (timed, counted, sustained) == ([], [], []) and before <= profiled[0].measured_utc <= datetime.now(UTC)
     code, said, _ = clipstep("report", bundle_path, out)
     for record in profiled:
         kind, most = max(record.by_kind().items(), key=lambda item: item[1])

@@ -2,19 +2,20 @@ package clipstep.demo
 
 import clipstep.runtime.Bundle
 import java.io.File
-import kotlinx.serialization.json.Json
 
 /** What to measure: in each of [rounds], every engine with every thread count runs [steps] steps after [warmUp] warm-up steps. */
 data class Plan(
     val bundle: Bundle, val engines: List<String>, val threads: List<Int>, val rounds: Int, val steps: Int, val warmUp: Int,
     val settings: Settings = Settings(),
+    /** How many minutes the fastest of them then runs without pause; 0 for none. */
+    val minutes: Int = 0,
 ) {
     /** The tasks of one round. */
     val tasks: List<Task> get() = threads.flatMap { count -> engines.map { Task(bundle.path.path, bundle.manifestSha256, it, count, warmUp, steps, settings) } }
 }
 
 /** Runs a plan task by task, and then gives the records to its listener. Used on the main thread. */
-internal class Benchmark(private val plan: Plan, private val measurer: Measurer, private val facts: DeviceFacts, private val listener: Listener) {
+internal class Benchmark(val plan: Plan, private val measurer: Measurer, private val facts: DeviceFacts, private val listener: Listener) {
     interface Listener {
         fun turn(round: Int, rounds: Int, task: Task)
 
@@ -46,11 +47,12 @@ internal class Benchmark(private val plan: Plan, private val measurer: Measurer,
 internal class Records(val folder: File) {
     fun begin(name: String) {
         folder.mkdirs()
-        for (end in listOf("jsonl", "error")) File(folder, "$name.$end").delete()
+        for (end in listOf("jsonl", "error", "png")) File(folder, "$name.$end").delete()
         File(folder, "$name.running").writeText("")
     }
 
-    fun write(name: String, records: List<Record>): File = end(name, "jsonl", records.joinToString("") { Json.encodeToString(it) + "\n" })
+    /** Writes records, each one as a JSON object. */
+    fun write(name: String, records: List<String>): File = end(name, "jsonl", records.joinToString("") { it + "\n" })
 
     fun fail(name: String, sentence: String): File = end(name, "error", sentence + "\n")
 

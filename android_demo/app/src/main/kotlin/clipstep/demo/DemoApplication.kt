@@ -3,9 +3,10 @@ package clipstep.demo
 import android.app.Application
 import android.net.Uri
 import android.os.Handler
+import android.os.SystemClock
 import java.util.concurrent.atomic.AtomicBoolean
 
-/** Creates the frame sources and the measurer; tests replace them. */
+/** Creates the frame sources, the measurer and the thermometer; tests replace them. */
 open class DemoApplication : Application() {
     private val isBegun = AtomicBoolean()
 
@@ -19,4 +20,12 @@ open class DemoApplication : Application() {
     open fun video(uri: Uri, from: Playback): Player = VideoSource(this, uri, from)
 
     open fun measurer(main: Handler): Measurer = ProcessMeasurer(this, main)
+
+    open fun thermal(): Thermal = PhoneThermal(this)
+
+    /** The time in milliseconds since the phone's start. */
+    open fun clockMs(): Long = SystemClock.elapsedRealtime()
+
+    /** The sustained run under way, or the last one. */
+    internal var longRun: LongRun? = null
 }

@@ -9,6 +9,7 @@ import clipstep.runtime.GoldenSteps
 import clipstep.runtime.OnnxRuntime
 import clipstep.runtime.Provider
 import clipstep.runtime.StepModel
+import clipstep.runtime.StepResult
 import java.io.File
 import java.time.Instant
 import java.time.temporal.ChronoUnit
@@ -49,26 +50,45 @@ data class Measurement(
     val processId: Int,
 )
 
-/** Loads the model, compares the first step with the golden steps, warms up, then times steps on golden subclips. */
-internal fun measure(task: Task, processId: Int): Measurement {
+/** Warms a task's model up, then times its steps. */
+internal fun measure(task: Task, processId: Int): Measurement = loaded(task) { ready ->
+    val times = List(task.warmUp + task.steps) {
+        val start = System.nanoTime()
+        ready.step()
+        (System.nanoTime() - start) / 1e6
+    }
+    val memory = memoryBytes("VmHWM")
+    Measurement(ready.precision, ready.loadS, ready.firstStepMs, ready.largestError, times.drop(task.warmUp), ready.memoryBeforeLoadBytes, memory, processId)
+}
+
+/** A task's model, loaded and checked by its first step. [step] runs the next one, on golden subclips in turn. */
+internal class Ready(
+    private val model: StepModel, private val subclips: List<ByteArray>, private var result: StepResult,
+    val loadS: Double, val firstStepMs: Double, val largestError: Double, val memoryBeforeLoadBytes: Long,
+) {
+    val precision: String get() = model.precision
+    private var done = 1
+
+    fun step() {
+        result = model.step(subclips[done++ % subclips.size], result.states)
+    }
+}
+
+/** Loads the model of a task, compares its first step with the golden steps, and closes it after the action. */
+internal fun <T> loaded(task: Task, action: (Ready) -> T): T {
     val bundle = Bundle.open(File(task.bundle))
     if (bundle.manifestSha256 != task.manifestSha256) throw ClipstepException("${bundle.path.name} was replaced by another bundle", fix = "start the benchmark again")
     val golden = GoldenSteps.of(bundle)
     val subclips = List(minOf(golden.steps, 4)) { golden.subclip(it) }
     val before = memoryBytes("VmRSS")
     val begin = System.nanoTime()
-    StepModel.load(bundle, task.engine(), task.threads).use { model ->
+    return StepModel.load(bundle, task.engine(), task.threads).use { model ->
         val loaded = System.nanoTime()
-        var result = model.step(subclips[0], model.initialStates())
+        val result = model.step(subclips[0], model.initialStates())
         val first = System.nanoTime()
         val error = relativeError(result.logits, golden)
         if (!(error <= BOUNDS.getValue(model.precision))) throw ClipstepException("${task.engine} computes something else than the golden steps", got = "a relative error of $error")
-        val times = List(task.warmUp + task.steps) { step ->
-            val start = System.nanoTime()
-            result = model.step(subclips[(step + 1) % subclips.size], result.states)
-            (System.nanoTime() - start) / 1e6
-        }
-        return Measurement(model.precision, (loaded - begin) / 1e9, (first - loaded) / 1e6, error, times.drop(task.warmUp), before, memoryBytes("VmHWM"), processId)
+        action(Ready(model, subclips, result, (loaded - begin) / 1e9, (first - loaded) / 1e6, error, before))
     }
 }
 

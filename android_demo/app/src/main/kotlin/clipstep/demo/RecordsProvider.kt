@@ -14,13 +14,16 @@ import java.io.FileNotFoundException
 /** The folder of records, which adb can read and which is deleted with the app. */
 internal fun recordsFolder(context: Context): File = File(context.getExternalFilesDir(null) ?: context.filesDir, "records")
 
-/** Lets the app that the user shares records with read these, and nothing else. */
+/** Lets the app that the user shares records with, or the picture of them, read these, and nothing else. */
 class RecordsProvider : ContentProvider() {
     override fun onCreate() = true
 
-    override fun getType(uri: Uri) = "application/json"
+    override fun getType(uri: Uri) = type(file(uri))
 
-    override fun openFile(uri: Uri, mode: String): ParcelFileDescriptor = ParcelFileDescriptor.open(file(uri), ParcelFileDescriptor.MODE_READ_ONLY)
+    override fun openFile(uri: Uri, mode: String): ParcelFileDescriptor {
+        if (mode != "r") throw FileNotFoundException("records can be read only; got mode $mode")
+        return ParcelFileDescriptor.open(file(uri), ParcelFileDescriptor.MODE_READ_ONLY)
+    }
 
     override fun query(uri: Uri, projection: Array<out String>?, selection: String?, selectionArgs: Array<out String>?, sortOrder: String?): Cursor {
         val file = file(uri)
@@ -37,11 +40,17 @@ class RecordsProvider : ContentProvider() {
 
     private fun file(uri: Uri): File {
         val folder = recordsFolder(requireNotNull(context))
-        val name = uri.lastPathSegment.orEmpty()
-        return File(folder, name).takeIf { it.isFile && it.parentFile == folder } ?: throw FileNotFoundException("no record $name")
+        val name = uri.pathSegments.singleOrNull().orEmpty()
+        return File(folder, name).takeIf { it.extension in TYPES && it.isFile && it.canonicalFile.parentFile == folder.canonicalFile }
+            ?: throw FileNotFoundException("no record $name")
     }
 
     companion object {
         const val AUTHORITY = "clipstep.demo.records"
+        private val TYPES = mapOf("jsonl" to "application/json", "png" to "image/png")
+
+        fun type(file: File): String = TYPES.getValue(file.extension)
+
+        fun uri(file: File): Uri = Uri.Builder().scheme("content").authority(AUTHORITY).appendPath(file.name).build()
     }
 }

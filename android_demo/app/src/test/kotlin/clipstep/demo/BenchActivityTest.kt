@@ -59,7 +59,6 @@ class BenchActivityTest {
             assertEquals(0, Instant.parse(record.measuredUtc).nano) // In UTC, to the second.
         }
         activity.drawTo("benchmark")
-        File(folder, "run.jsonl").copyTo(File(Prepared.folder, "records.jsonl"), overwrite = true) // The Python side reads it.
     }
 
     @Test
@@ -73,8 +72,17 @@ class BenchActivityTest {
         val provider = Robolectric.setupContentProvider(RecordsProvider::class.java, RecordsProvider.AUTHORITY)
         val text = provider.openFile(uri, "r").use { java.io.FileInputStream(it.fileDescriptor).readBytes() }
         assertEquals(File(folder, "run.jsonl").readText(), String(text))
-        val outside = uri.buildUpon().path("/../bundles").build()
-        assertTrue(runCatching { provider.openFile(outside, "r") }.exceptionOrNull() is java.io.FileNotFoundException)
+        File(folder, "run.error").writeText("")
+        File(folder, "sub").mkdirs()
+        File(folder, "sub/a.jsonl").writeText("")
+        File(folder.parentFile, "a.jsonl").writeText("")
+        Files.createSymbolicLink(File(folder, "link.jsonl").toPath(), File(folder.parentFile, "a.jsonl").toPath())
+        for (path in listOf("/../bundles", "/../a.jsonl", "/..%2fa.jsonl", "/sub/a.jsonl", "/link.jsonl", "/run.error", "/", "/sub")) {
+            val outside = uri.buildUpon().encodedPath(path).build()
+            assertTrue(path, runCatching { provider.openFile(outside, "r") }.exceptionOrNull() is java.io.FileNotFoundException)
+            assertTrue(path, runCatching { provider.query(outside, null, null, null, null) }.exceptionOrNull() is java.io.FileNotFoundException)
+        }
+        assertTrue(runCatching { provider.openFile(uri, "rw") }.exceptionOrNull() is java.io.FileNotFoundException)
     }
 
     @Test

@@ -20,7 +20,20 @@ class TestApplication : DemoApplication() {
 
     override fun video(uri: Uri, from: Playback): Player = if (real) super.video(uri, from) else ScriptedVideo("video $uri", times).also { sources += it }
 
-    override fun measurer(main: Handler): Measurer = LocalMeasurer(main, failure)
+    /** Takes the place of measuring. */
+    var manual: ManualMeasurer? = null
+
+    /** How hot the scripted phone is. */
+    var heat = ScriptedThermal()
+
+    /** The clock by which heat is asked for. */
+    var nowMs = 0L
+
+    override fun measurer(main: Handler): Measurer = manual ?: LocalMeasurer(main, failure)
+
+    override fun thermal(): Thermal = heat
+
+    override fun clockMs(): Long = nowMs
 }
 
 /** The real video's frames, as fast as they are taken. */
@@ -74,6 +87,14 @@ class LocalMeasurer(private val main: Handler, private val failure: String?) : M
         Thread {
             val result = runCatching { failure?.let { throw IllegalStateException(it) } ?: measure(task, 1) }
             main.post { if (!cancelled) result.fold(done) { failed(it.message.orEmpty()) } }
+        }.start()
+    }
+
+    /** On a clock by which each step takes 400 ms. */
+    override fun sustain(task: Task, seconds: Int, told: (Slice) -> Unit, done: () -> Unit, failed: (String) -> Unit) {
+        Thread {
+            val result = runCatching { sustain(task, seconds, { cancelled }, ScriptedClock { 400.0 }) { slice -> main.post { if (!cancelled) told(slice) } } }
+            main.post { if (!cancelled) result.fold({ done() }) { failed(it.message.orEmpty()) } }
         }.start()
     }
 

@@ -1,0 +1,72 @@
+package clipstep.demo
+
+import android.app.Activity
+import android.graphics.Bitmap
+import android.view.View
+import android.widget.Button
+import android.widget.ProgressBar
+import android.widget.RadioButton
+import android.widget.RadioGroup
+import android.widget.TextView
+import java.io.File
+
+private val LENGTHS = mapOf(R.id.long_1 to 1, R.id.long_3 to 3, R.id.long_10 to 10)
+
+/** The parts of the benchmark's screen that show lengths to choose and results. */
+internal class BenchViews(private val activity: Activity) {
+    private val lengths = activity.view<RadioGroup>(R.id.lengths)
+    private val chart = activity.view<ChartView>(R.id.chart)
+
+    init {
+        for ((id, minutes) in LENGTHS) lengths.view<RadioButton>(id).text = activity.getString(R.string.bench_long, activity.duration(60.0 * minutes))
+    }
+
+    /** The minutes that the user chose; null for the short test alone. */
+    val minutes: Int? get() = LENGTHS[lengths.checkedRadioButtonId]
+
+    fun enable(free: Boolean) {
+        for (index in 0 until lengths.childCount) lengths.getChildAt(index).isEnabled = free
+        activity.view<Button>(R.id.start).show(free)
+        activity.view<Button>(R.id.cancel).show(!free)
+    }
+
+    fun showQuick(records: List<Record>) {
+        activity.view<TextView>(R.id.fastest).say(activity.fastestSentence(records))
+        activity.view<TextView>(R.id.results).text = records.joinToString("\n\n") { activity.row(it) }
+    }
+
+    /** Shows a sustained run; null for none. */
+    fun showLong(run: LongRun?) {
+        val isRunning = run?.stage == Stage.RUNNING
+        val record = run?.record
+        activity.view<TextView>(R.id.live).say(run?.takeIf { isRunning }?.let { activity.progress(it) })
+        activity.view<ProgressBar>(R.id.bar).run {
+            show(isRunning)
+            progress = run?.let { (max * (it.buckets.lastOrNull()?.endS ?: 0.0) / it.plan.seconds).toInt() } ?: 0
+        }
+        val sentences = record?.let { activity.heldSentences(it) }
+        activity.view<TextView>(R.id.held).say(sentences?.first())
+        val ms = record?.percentilesMs?.let { values -> listOf("p50", "p90", "p95", "p99").map { values.getValue(it) } }
+        activity.view<TextView>(R.id.heat).say(sentences?.let { (it.drop(1) + activity.percentileSentence(requireNotNull(ms))).joinToString("\n") })
+        chart.show(run?.buckets.orEmpty().isNotEmpty())
+        activity.view<View>(R.id.legend).show(chart.visibility == View.VISIBLE)
+        run?.let { chart.show(it.buckets, record?.durationS ?: it.plan.seconds.toDouble()) }
+        chart.contentDescription = activity.getString(R.string.chart_description, sentences?.first().orEmpty()).trim()
+    }
+
+    /** Writes the picture of a run. */
+    fun picture(record: SustainedRecord, file: File): File {
+        val bitmap = picture(activity, record)
+        file.outputStream().use { bitmap.compress(Bitmap.CompressFormat.PNG, 100, it) }
+        return file
+    }
+}
+
+private fun View.show(isShown: Boolean) {
+    visibility = if (isShown) View.VISIBLE else View.GONE
+}
+
+private fun TextView.say(sentence: String?) {
+    text = sentence.orEmpty()
+    show(sentence != null)
+}
