@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from clipstep.benchmarks.records import SustainedRecord
+from clipstep.benchmarks.records import StepCount, SustainedRecord
 from clipstep.benchmarks.report import html_report, read_records
 from clipstep.runtime.bundle import Bundle
 from clipstep.runtime.errors import ClipstepError
@@ -92,3 +92,9 @@ def test_buckets_follow_each_other(values: dict[str, Any]) -> None:
     backwards = {**values, "buckets": values["buckets"][::-1]}
     with pytest.raises(ValidationError, match="must follow each other in time"):
         SustainedRecord.model_validate({key: value for key, value in backwards.items() if key not in computed})
+
+
+def test_percentiles_lie_between_counted_times() -> None:
+    [record] = read_records(WRITTEN).sustained
+    few = record.model_copy(update={"histogram": (StepCount(ms=1, steps=1), StepCount(ms=2, steps=2), StepCount(ms=4, steps=1))})
+    assert [few.percentile_ms(percent) for percent in (0, 50, 90, 100)] == pytest.approx([1, 2, 3.4, 4])
