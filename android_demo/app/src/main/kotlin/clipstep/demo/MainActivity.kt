@@ -162,6 +162,7 @@ class MainActivity : Activity() {
         if (requestCode == PICK_BUNDLE) return demo.open(uri)
         if (requestCode == PICK_PACK) return demo.openPack(uri)
         video = uri
+        demo.stop()
         demo.playing.forget() // The same one chosen again begins anew.
         if (resumed) startSource()
     }

@@ -9,12 +9,15 @@ import android.graphics.Canvas
 import android.graphics.Color
 import android.graphics.ColorSpace
 import android.graphics.Rect
+import android.hardware.display.DisplayManager
 import android.net.Uri
 import android.os.Bundle
 import android.os.Looper
 import android.os.SystemClock
+import android.view.Display
 import android.view.KeyEvent
 import android.view.MotionEvent
+import android.view.Surface
 import android.view.View
 import android.view.ViewGroup
 import android.view.accessibility.AccessibilityNodeInfo
@@ -39,7 +42,6 @@ import org.robolectric.Shadows.shadowOf
 import org.robolectric.android.controller.ActivityController
 import org.robolectric.annotation.Config
 import org.robolectric.annotation.GraphicsMode
-import org.robolectric.shadows.ShadowDisplayManager
 
 /** The controls of a video and the timeline on the main screen, with a decoder whose frames are scripted. */
 @RunWith(RobolectricTestRunner::class)
@@ -159,6 +161,8 @@ class PlayerTest {
         touch(R.id.loop)
         activity.awaitText(R.id.status, "The video has ended.")
         assertEquals(List(Film.shown.size / 40) { (0 until 40).toList() }.flatten(), Film.shown)
+        val begins = List(shown().size) { shown().begins(it) }
+        assertEquals("two predictions each time, and then a new stream", List(begins.size) { it > 0 && it % 2 == 0 }, begins)
     }
 
     @Test
@@ -196,8 +200,10 @@ class PlayerTest {
         settle()
         assertEquals("Play again", described(R.id.play))
         assertEquals(Film.count, Film.shown.size)
-        choose()
-        awaitFrame(Film.count - 1)
+        touch(R.id.video)
+        background() // The app that shows files is in front.
+        shadowOf(activity).receiveResult(shadowOf(activity).nextStartedActivityForResult.intent, Activity.RESULT_OK, Intent().setData(Uri.parse("content://videos/1")))
+        controller.restart().start().resume()
         await("all of it again") { Film.shown.size == 2 * Film.count }
     }
 
@@ -229,7 +235,8 @@ class PlayerTest {
         start()
         choose()
         awaitFrame(20)
-        ShadowDisplayManager.changeDisplay(0, "+land")
+        shadowOf(application.service<DisplayManager>().getDisplay(Display.DEFAULT_DISPLAY)).setRotation(Surface.ROTATION_90)
+        controller.pause().resume()
         activity.awaitText(R.id.status, "The video has ended.")
         assertEquals(Film.count / 16, shown().size)
         assertFalse("none began anew", (0 until shown().size).any(shown()::begins))
@@ -397,6 +404,8 @@ class PlayerTest {
     fun `a small phone with twice the font size, on which all is large enough to touch`() {
         RuntimeEnvironment.setFontScale(2f)
         picture("player-font-2")
+        activity.view<View>(R.id.panel).scrollTo(0, timeline.top)
+        activity.drawTo("player-font-2-timeline")
         val least = 48 * activity.resources.displayMetrics.density
         for (view in listOf(R.id.play, R.id.loop, R.id.seek, R.id.timeline).map { activity.view<View>(it) }) {
             val at = Rect().also { view.getDrawingRect(it) }
