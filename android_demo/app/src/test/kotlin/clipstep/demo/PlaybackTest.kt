@@ -98,7 +98,7 @@ class PlaybackTest {
         await("some frames") { 20 in it }
         source.seek(Film.timeUs(41))
         assertEquals(Film.timeUs(41), source.positionUs)
-        await("the end") { it.last() == "ended" }
+        await("the end") { it.lastOrNull() == "ended" }
         assertEquals((41 until Film.count).toList(), since(1).filterIsInstance<Int>())
         assertEquals(expected(41), predictions(since(1)))
         assertTrue("no frame was decoded again", Film.opened == 1 && Film.flushed == 1)
@@ -109,7 +109,7 @@ class PlaybackTest {
         val source = play()
         await("some frames") { 20 in it }
         source.seek(Film.timeUs(4) - 1000)
-        await("the end") { it.last() == "ended" }
+        await("the end") { it.lastOrNull() == "ended" }
         assertEquals((4 until Film.count).toList(), since(1).filterIsInstance<Int>())
         assertEquals(expected(4), predictions(since(1)))
     }
@@ -123,7 +123,7 @@ class PlaybackTest {
             val source = play(Playback(isLooping = true))
             await("the third time") { list -> list.count { it == "anew" } == 3 }
             source.isLooping = false
-            await("the end") { it.last() == "ended" }
+            await("the end") { it.lastOrNull() == "ended" }
             for (n in 0..2) {
                 assertEquals((0 until 40).toList(), since(n).filterIsInstance<Int>())
                 assertEquals(expected(0), predictions(since(n)))
@@ -143,7 +143,7 @@ class PlaybackTest {
         assertEquals("nothing is shown meanwhile", held, frames().last())
         assertEquals(Film.timeUs(held), source.positionUs)
         source.isPaused = false
-        await("the end") { it.last() == "ended" }
+        await("the end") { it.lastOrNull() == "ended" }
         assertEquals((0 until Film.count).toList(), frames())
         assertEquals(expected(0), predictions(told))
         assertEquals("not cut out, as pauses in the file are", 0, recogniser.pauses)
@@ -160,7 +160,7 @@ class PlaybackTest {
         settle()
         assertEquals(listOf("anew", 30, "anew", 50), told)
         source.isPaused = false
-        await("the end") { it.last() == "ended" }
+        await("the end") { it.lastOrNull() == "ended" }
         assertEquals((50 until Film.count).toList(), since(1).filterIsInstance<Int>())
         assertEquals(expected(50), predictions(since(1)))
     }
@@ -170,7 +170,7 @@ class PlaybackTest {
         val source = play()
         await("some frames") { 5 in it }
         for (frame in 60 downTo 40) source.seek(Film.timeUs(frame))
-        await("the end") { it.last() == "ended" }
+        await("the end") { it.lastOrNull() == "ended" }
         val last = told.lastIndexOf("anew")
         assertEquals((40 until Film.count).toList(), told.drop(last).filterIsInstance<Int>())
     }
@@ -191,7 +191,7 @@ class PlaybackTest {
     @Test
     fun `a video that has ended is opened again by a seek`() {
         val source = play()
-        await("the end") { it.last() == "ended" }
+        await("the end") { it.lastOrNull() == "ended" }
         assertEquals(1 to 1, Film.opened to Film.released)
         source.seek(Film.timeUs(60))
         await("the end again") { list -> list.count { it == "ended" } == 2 }
