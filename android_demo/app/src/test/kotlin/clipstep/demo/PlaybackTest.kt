@@ -218,7 +218,7 @@ class PlaybackTest {
         val other = play()
         await("some frames") { 5 in it }
         other.seek(Film.timeUs(36))
-        await("a sentence") { it.last() == "The video cannot be decoded: the decoder shows no pictures. Choose another one." }
+        await("a sentence") { it.lastOrNull() == "The video cannot be decoded: the decoder shows no pictures. Choose another one." }
         assertEquals(2 to 2, Film.opened to Film.released)
     }
 }
