@@ -11,8 +11,9 @@ from pathlib import Path
 import click
 
 from clipstep.benchmarks.output import append_records, record_table
-from clipstep.benchmarks.records import Record
+from clipstep.benchmarks.records import Record, Records
 from clipstep.benchmarks.report import read_records
+from clipstep.benchmarks.sustained import print_sustained
 from clipstep.runtime.command_line.options import OutputFile, command
 from clipstep.runtime.command_line.terminal import new_console, print_table
 from clipstep.runtime.errors import ClipstepError
@@ -49,9 +50,10 @@ class Adb:
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often the configurations take turns.")
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(1), help="Steps in each turn.")
 @click.option("--warm-up", default=5, show_default=True, type=click.IntRange(1), help="Warm-up steps before those of a turn, which are not counted.")
+@click.option("--minutes", type=click.IntRange(1, 60), help="Then run the fastest without pause for so long: does the phone keep its speed?")
 @click.option("--serial", help="Which phone, as adb devices names it; needed where there are several.")
 @click.option("--adb", default="adb", show_default=True, help="The adb program.")
-@click.option("--timeout", default=900, show_default=True, type=click.IntRange(1), help="Seconds to wait for the phone.")
+@click.option("--timeout", default=900, show_default=True, type=click.IntRange(1), help="Seconds to wait for the phone, beside --minutes.")
 @click.option("--out", type=OutputFile(), help="Append the records to this file, one JSON object a line.")
 def phone_command(
     app: bool,
@@ -61,6 +63,7 @@ def phone_command(
     rounds: int,
     steps: int,
     warm_up: int,
+    minutes: int | None,
     serial: str | None,
     adb: str,
     timeout: int,
@@ -73,12 +76,15 @@ def phone_command(
         raise ClipstepError(f"{out}: no such folder", fix="make it first")
     phone = find_phone(adb, serial)
     extras = [*_extras(bundle, engines, threads), "--ei", "rounds", str(rounds), "--ei", "steps", str(steps), "--ei", "warmup", str(warm_up)]
-    text = run_benchmark_mode(phone, extras, timeout)
-    records = [record.model_copy(update={"turn_steps": steps}) for record in _read(text)]
+    if minutes is not None:
+        extras += ["--ei", "minutes", str(minutes)]
+    found = _read(run_benchmark_mode(phone, extras, timeout + 60 * (minutes or 0)))
+    records = [record.model_copy(update={"turn_steps": steps}) for record in found.timed]
     console = new_console()
     console.print(_describe(records[0]), soft_wrap=True)
     print_table(console, record_table(records))
-    append_records(out, records, console)
+    print_sustained(console, found.sustained)
+    append_records(out, [*records, *found.sustained], console)
 
 
 def find_phone(program: str, serial: str | None) -> Adb:
@@ -142,12 +148,12 @@ def _extras(bundle: str | None, engines: Sequence[str], threads: Sequence[int]) 
     return [part for key, value in values.items() if value for part in ("--es", key, value)]
 
 
-def _read(text: str) -> list[Record]:
+def _read(text: str) -> Records:
     with tempfile.TemporaryDirectory(prefix="clipstep-phone-") as folder:
         path = Path(folder) / "the phone's records"
         path.write_text(text, encoding="utf-8")
-        records = read_records(path).timed
-    if not records:
+        records = read_records(path)
+    if not records.timed:
         raise ClipstepError("the phone gave no record", fix="look at the app's screen")
     return records
 

@@ -17,7 +17,7 @@ from clipstep.benchmarks.report_page.data import report_of
 from clipstep.benchmarks.report_page.page import page
 from clipstep.benchmarks.report_page.profiles import longest_kind
 from clipstep.benchmarks.report_page.training import training_lines
-from clipstep.benchmarks.sustained import sustained_sentence, sustained_table
+from clipstep.benchmarks.sustained import print_sustained
 from clipstep.runtime.bundle import Bundle, open_for_command
 from clipstep.runtime.bundle.manifest import Accuracy, Arm64Step
 from clipstep.runtime.command_line.accuracy_text import against_text
@@ -88,10 +88,7 @@ def report_command(bundle: Path, records: Path, signer: Path | None, html: Path 
         print_table(console, instruction_table(own.counted))
         for line in (KEY, *processor_lines(own.counted)):
             console.print(line, soft_wrap=True)
-    if own.sustained:
-        print_table(console, sustained_table(own.sustained))
-        for sustained in own.sustained:
-            console.print(sustained_sentence(sustained), soft_wrap=True)
+    print_sustained(console, own.sustained)
     for profile in own.profiled:
         console.print(longest_kind(profile), soft_wrap=True)
     for artifact in opened.manifest.artifacts:
@@ -173,15 +170,7 @@ def read_records(path: Path) -> Records:
     for number, line in enumerate(lines, 1):
         try:
             values = json.loads(line)
-            kind = (
-                InstructionRecord
-                if "arch" in values
-                else ProfileRecord
-                if "profiled_steps" in values
-                else SustainedRecord
-                if "sustained_s" in values
-                else Record
-            )
+            kind = next((kind for key, kind in KINDS.items() if key in values), Record)
             records.append(_validated(kind, values))
         except (ValueError, AttributeError) as error:
             raise ClipstepError(f"{path}:{number}: is not a record", got=error_summary(error), fix="measure again") from error

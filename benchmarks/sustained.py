@@ -2,13 +2,22 @@
 
 from collections.abc import Sequence
 
+from rich.console import Console
 from rich.table import Table
 
 from clipstep.benchmarks.records import SustainedRecord
-from clipstep.runtime.command_line.terminal import new_table
+from clipstep.runtime.command_line.terminal import new_table, print_table
 
 STATUSES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 """Android's names of its thermal statuses, from 0."""
+
+
+def print_sustained(console: Console, records: Sequence[SustainedRecord]) -> None:
+    """Print a table and a sentence for each record; nothing if there is none."""
+    if records:
+        print_table(console, sustained_table(records))
+    for record in records:
+        console.print(sustained_sentence(record), soft_wrap=True)
 
 
 def sustained_table(records: Sequence[SustainedRecord]) -> Table:

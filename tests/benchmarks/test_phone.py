@@ -49,6 +49,8 @@ else:
     sys.exit(f"unknown: {{arguments}}")
 """
 
+SUSTAINED = Path(__file__).parent / "sustained.jsonl"
+"""What the demo app wrote of a run of a minute."""
 RECORD: dict[str, Any] = {
     "bundle": "demo.clipstep",
     "manifest_sha256": "0" * 64,
@@ -142,6 +144,17 @@ def test_records_are_pulled_shown_and_appended(phone: Callable[..., Path], tmp_p
     )
     assert ["-s", "ABC", "exec-out", f"cat {FOLDER}/{name}.jsonl"] in calls
     assert list((tmp_path / "records").iterdir()) == []  # Nothing stays on the phone.
+
+
+def test_a_run_of_minutes_is_asked_for_waited_for_shown_and_appended(phone: Callable[..., Path], tmp_path: Path, clipstep: Call) -> None:
+    adb, out = phone(jsonl=json.dumps(RECORD) + "\n" + SUSTAINED.read_text()), tmp_path / "records.jsonl"
+    code, text, error = clipstep("bench", "phone", "--app", "--adb", adb, "--minutes", 3, "--out", out)
+    assert (code, error) == (0, "")
+    found = read_records(out)
+    assert found.sustained == read_records(SUSTAINED).sustained and len(found.timed) == 1
+    assert "60 s without pause: a step takes +25% at the end" in text and "2 records appended" in text
+    started = [call[3] for line in (tmp_path / "calls").read_text().splitlines() if (call := json.loads(line))[3:] and "am start" in call[3]]
+    assert [words.endswith("--ei warmup 5 --ei minutes 3") for words in started] == [True]
 
 
 def test_an_artifact_with_other_providers_is_told_from_the_artifact_as_it_is_loaded() -> None:
