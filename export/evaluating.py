@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipstep.export.parity import load_for_verification, runtime_name
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY
 from clipstep.runtime.bundle import Bundle, this_machine
@@ -95,6 +94,8 @@ def evaluation_of(data: EvaluationData, spec: NetworkSpec, *, every_platform: bo
     data_set = read_unseen(path, data.split, data.layout, spec.labels, training, what, allow_leakage=data.allow_leakage)
 
     def evaluate(folder: Path, progress: ProgressReporter) -> EvaluatedArtifacts:
+        from clipstep.export.parity import load_for_verification, runtime_name  # Here, because the command's options need no PyTorch.
+
         with Bundle.open(folder, lazily=True) as bundle:
             reasons = {artifact.file: _why_not(artifact, every_platform=every_platform) for artifact in bundle.manifest.artifacts}
             runnables = [
