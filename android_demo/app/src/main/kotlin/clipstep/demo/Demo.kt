@@ -343,13 +343,15 @@ class Demo(private val application: DemoApplication) : Closeable {
 
     private inner class Sink(private val from: FrameSource) : FrameSink {
         private var gaps = 0
+        private var lastUs = 0L
 
         override fun frame(image: YuvImage, rotation: Int, timestampNs: Long) {
+            lastUs = timestampNs / 1000
             guarded {
                 val recogniser = loaded?.recogniser ?: return@guarded
                 val reading = recogniser.accept(image, rotation, timestampNs, from.isLive)
                 if (!from.showsItself) recogniser.seen?.let { frame -> painter.paint(frame) { picture -> main.post { if (source === from) shown(picture) } } }
-                if (reading != null) show(recogniser, reading, timestampNs / 1000) else if (recogniser.gaps > gaps) showGap(recogniser)
+                if (reading != null) show(recogniser, reading) else if (recogniser.gaps > gaps) showGap(recogniser)
                 gaps = recogniser.gaps
             }
         }
@@ -360,7 +362,8 @@ class Demo(private val application: DemoApplication) : Closeable {
             playing.moved()
         }
 
-        private fun show(recogniser: Recogniser, reading: Reading, timeUs: Long) {
+        private fun show(recogniser: Recogniser, reading: Reading) {
+            val timeUs = lastUs
             val lines = listOf(text(R.string.speed, reading.stepMs, reading.realTimeFactor, from.missed)) + breaks(recogniser)
             val status = status(reading)
             main.post {
@@ -396,6 +399,10 @@ class Demo(private val application: DemoApplication) : Closeable {
         override fun anew() {
             loaded?.recogniser?.reset()
             updateFrom { copy(status = text(if (playing.now?.isPaused == true) R.string.status_paused else R.string.status_wait), top = emptyList()) }
+        }
+
+        override fun finished() {
+            guarded { loaded?.recogniser?.run { finish()?.let { show(this, it) } } }
         }
 
         override fun ended() {

@@ -61,6 +61,9 @@ interface FrameSink {
     /** The next frame is the first of a new video: after a seek, or where a video begins again. A camera starts none. */
     fun anew() = Unit
 
+    /** All frames of a video up to its end were given. It may begin again. */
+    fun finished() = Unit
+
     /** The video has ended. */
     fun ended()
 

@@ -49,8 +49,18 @@ class Recogniser(model: StepModel, private val preferences: Preferences = Prefer
             begin = clock()
         }
         val prediction = (if (live) stream.push(timestampNs, ::convert) else pushOfFile(convert(), timestampNs)) ?: return null
+        return reading(prediction, begin, prediction.step)
+    }
+
+    /** Ends the video, and returns the prediction that a network with a delay still owes, or null. The next frame is the first of a new video. */
+    fun finish(): Reading? {
+        val begin = clock()
+        return stream.flush()?.let { reading(it, begin, it.step + 1) } // It comes after that of the last step.
+    }
+
+    private fun reading(prediction: Prediction, begin: Long, step: Int): Reading {
         val stepMs = (clock() - begin) / 1e6
-        return Reading(prediction.top(preferences.top), stepMs, subclipS * 1000 / stepMs, prediction.step)
+        return Reading(prediction.top(preferences.top), stepMs, subclipS * 1000 / stepMs, step)
     }
 
     private fun pushOfFile(frame: Frame, timestampNs: Long): Prediction? {

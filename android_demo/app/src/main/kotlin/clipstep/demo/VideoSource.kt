@@ -120,6 +120,7 @@ class VideoSource(private val context: Context, private val uri: Uri, from: Play
     }
 
     private fun end() {
+        sink.finished()
         if (isLooping && (isShown || firstUs > 0)) return begin(0) // Not forever if the file has no frame.
         goal.compareAndSet(firstUs, NOWHERE)
         close()

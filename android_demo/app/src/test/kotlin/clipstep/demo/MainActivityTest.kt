@@ -286,6 +286,7 @@ class MainActivityTest {
         val activity = start(allowed = false, asked = true)
         activity.awaitText(R.id.check, "right numbers")
         MainViews(activity).render(Screen(top = listOf("CleanAndJerk", "HandstandPushups", "PlayingDaf").mapIndexed { i, name -> Ranked(name, 0.5f / (i + 1)) }))
+        activity.view<View>(R.id.timeline).visibility = View.VISIBLE // As after a prediction.
         activity.drawTo("small-font-2-action")
         val at = Rect().also { activity.view<View>(R.id.video).getDrawingRect(it) }
         val sheet = activity.view<ViewGroup>(R.id.sheet).apply { offsetDescendantRectToMyCoords(activity.view(R.id.video), at) }

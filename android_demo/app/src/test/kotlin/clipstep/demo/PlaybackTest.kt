@@ -30,7 +30,7 @@ class PlaybackTest {
     private val thread = HandlerThread("worker").apply { start() }
     private val model = StepModel.load(Prepared.bundle)
 
-    /** What came, one word each: the number of a frame, `anew` or `ended`; after a frame what was predicted. */
+    /** What came, one word each: the number of a frame, `anew`, `finished` or `ended`; after a frame what was predicted. */
     private val told: MutableList<Any> = Collections.synchronizedList(mutableListOf())
     private val clock: MutableList<Long> = Collections.synchronizedList(mutableListOf())
     private val recogniser = Recogniser(model)
@@ -45,6 +45,10 @@ class PlaybackTest {
         override fun anew() {
             recogniser.reset()
             told += "anew"
+        }
+
+        override fun finished() {
+            told += "finished"
         }
 
         override fun ended() {
@@ -111,6 +115,7 @@ class PlaybackTest {
         source.seek(Film.timeUs(4) - 1000)
         await("the end") { it.lastOrNull() == "ended" }
         assertEquals((4 until Film.count).toList(), since(1).filterIsInstance<Int>())
+        assertEquals("finished where it ends, not where it is left", listOf(false, true), listOf(0, 1).map { "finished" in since(it) })
         assertEquals(expected(4), predictions(since(1)))
     }
 
@@ -127,6 +132,7 @@ class PlaybackTest {
             for (n in 0..2) {
                 assertEquals((0 until 40).toList(), since(n).filterIsInstance<Int>())
                 assertEquals(expected(0), predictions(since(n)))
+                assertEquals(1, since(n).count { it == "finished" })
             }
         }
         assertEquals("a decoder each, which is released at the end", 2 to 2, Film.opened to Film.released)

@@ -1,9 +1,14 @@
 package clipstep.demo
 
 import clipstep.android.WaitingRoom
+import clipstep.runtime.Bundle
+import clipstep.runtime.OnnxRuntime
 import clipstep.runtime.StepModel
+import clipstep.runtime.YuvConverter
+import java.io.File
 import java.util.ArrayDeque
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertNull
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.junit.runner.RunWith
@@ -59,6 +64,25 @@ class RecogniserTest {
         assertTrue(seen.all { it.missed == 0L })
         assertEquals(30.0, seen[0].reading.stepMs, 1e-6)
         assertEquals(16 / 29.97 / 0.030, seen[0].reading.realTimeFactor, 1e-3)
+    }
+
+    @Test
+    fun `at the end of a video a network with a delay gives the prediction that it still owes`() {
+        StepModel.load(Bundle.open(File(Prepared.folder, "delayed.clipstep")), OnnxRuntime()).use { delayed ->
+            val given = List(10) { Prepared.frames[it] } // The network's delay is six.
+            val expected = delayed.stream(0.5f).use { stream ->
+                val converter = YuvConverter()
+                given.mapNotNull { stream.push(converter.convert(it, 0)) } + requireNotNull(stream.flush())
+            }
+            Recogniser(delayed).use { recogniser ->
+                val pushed = given.mapIndexedNotNull { i, frame -> recogniser.accept(frame, 0, 1 + i * 1_000_000_000L / delayed.spec.input.fps.toLong(), live = false) }
+                val last = requireNotNull(recogniser.finish())
+                assertEquals(expected.map { it.top(3) }, pushed.map { it.top } + listOf(last.top))
+                assertEquals("the steps", pushed.last().step + 1, last.step)
+                assertNull("nothing is owed any more", recogniser.finish())
+            }
+        }
+        StepModel.load(Prepared.bundle).use { model -> Recogniser(model).use { assertNull("without a delay", it.finish()) } }
     }
 
     @Test
