@@ -66,14 +66,14 @@ class BundleTest {
         val choice = """
             {"target": "onnx", "platform": "any", "precision": "float32", "unit": "M ARM64 instructions", "measured_on": "x86_64",
             "budget": {"size_bytes": 3000000, "instructions": 140000000}, "max_accuracy_drop": 1, "tried": [{"precision": "float32", "variant": "gemm",
-            "verdict": "chosen: nothing else is left", "variants": [{"variant": "gemm", "cost": 137.9, "size_bytes": 2430000}, {"variant": "direct", "cost": 99, "size_bytes": 2400000, "fault": "off"}]}]}"""
+            "verdict": "chosen: nothing else is left", "variants": [{"variant": "gemm", "cost": 137.9, "size_bytes": 2430000}, {"variant": "per-frame", "cost": 99, "size_bytes": 2400000, "fault": "off"}]}]}"""
         fun noted(choices: String): File = folder.newFolder().also { bundle ->
             Prepared.bundle.copyRecursively(bundle, overwrite = true)
             edit(bundle) { values -> values["choices"] = Json.parseToJsonElement("[$choices]") }
         }
         val read = Bundle.open(noted(choice)).manifest.choices.single()
         assertEquals(Budget(sizeBytes = 3_000_000, instructions = 140_000_000), read.budget)
-        assertEquals(listOf(MeasuredVariant("gemm", 137.9, 2_430_000), MeasuredVariant("direct", 99.0, 2_400_000, fault = "off")), read.tried.single().variants)
+        assertEquals(listOf(MeasuredVariant("gemm", 137.9, 2_430_000), MeasuredVariant("per-frame", 99.0, 2_400_000, fault = "off")), read.tried.single().variants)
         assertExplains("there is no artifact for onnx, arm64, float32, which was chosen") { Bundle.open(noted(choice.replace("any", "arm64"))) }
         assertExplains("each precision must be tried once, and int8 among them") {
             Bundle.open(noted(choice.replaceFirst("\"float32\"", "\"int8\"")))
