@@ -156,41 +156,33 @@ class ExportOptions:
         """Check that `calibration` has an effect."""
         if isinstance(self.calibration, str | Path):
             raise ClipstepError("calibration is a list of videos", got=repr(self.calibration), expected=f"[{self.calibration!r}]")
-        if self.calibration and not self._has_int8:
-            raise ClipstepError(
-                "--calibrate is for artifacts that compute in int8",
-                got="none of them",
-                fix="add --precision executorch=int8 or onnx=int8, or leave --calibrate out",
-            )
+        if self.calibration:
+            self._check_has_int8("--calibrate")
 
     def _check_calibration_percentile(self) -> None:
         """Check that `calibration_percentile` is one of the upper half, and has an effect."""
         percentile = self.calibration_percentile
         if not isinstance(percentile, int | float) or isinstance(percentile, bool) or not 50 < percentile <= 100:
             raise ClipstepError("--calibration-percentile is the percentile at which ranges end", got=percentile, expected="above 50, up to 100")
-        if percentile != 100 and not self._has_int8:
-            raise ClipstepError(
-                "--calibration-percentile is for artifacts that compute in int8",
-                got="none of them",
-                fix="add --precision executorch=int8 or onnx=int8, or leave --calibration-percentile out",
-            )
+        if percentile != 100:
+            self._check_has_int8("--calibration-percentile")
 
     def _check_float32_layers(self) -> None:
         """Check that `float32_layers` is a number of layers that has an effect."""
         layers = self.float32_layers
         if not isinstance(layers, int) or isinstance(layers, bool) or layers < 0:
             raise ClipstepError("--float32-layers is a number of layers", got=layers, expected="a whole number of at least 0")
-        if layers and not self._has_int8:
-            raise ClipstepError(
-                "--float32-layers is for artifacts that compute in int8",
-                got="none of them",
-                fix="add --precision executorch=int8 or onnx=int8, or leave --float32-layers out",
-            )
+        if layers:
+            self._check_has_int8("--float32-layers")
 
-    @property
-    def _has_int8(self) -> bool:
-        """Whether int8 is written in which values are rounded too, and not weights alone."""
-        return any("int8" in self.precisions_of(name) and "int8" not in TARGETS[name].weight_precisions for name in self.targets)
+    def _check_has_int8(self, option: str) -> None:
+        """Check that int8 is written in which values are rounded too, and not weights alone; the option would have no effect otherwise."""
+        if not any("int8" in self.precisions_of(name) and "int8" not in TARGETS[name].weight_precisions for name in self.targets):
+            raise ClipstepError(
+                f"{option} is for artifacts that compute in int8",
+                got="none of them",
+                fix=f"add --precision executorch=int8 or onnx=int8, or leave {option} out",
+            )
 
     def _check_tuning(self) -> None:
         """Check that `platforms` and `tune` have an effect on these targets, and that tuning is for a given processor."""

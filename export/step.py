@@ -93,7 +93,7 @@ class StepProgram:
     calibration: tuple[Tensor, ...] = ()
     """Videos, beside the sample, for whose ranges of values an artifact of int8 is made, each as its subclips `(S, T, H, W, 3)`."""
     calibration_percentile: float = 100.0
-    """How many per cent of the numbers that a value has in a step an artifact of int8 keeps at either end; what is beyond is cut off."""
+    """At which percentile of the numbers that a value has in a step its range in int8 ends, and at the same one from below; 100 leaves out none."""
     float32_layers: int = 0
     """How many layers an artifact of int8 computes in float32: those whose rounding would move the prediction most."""
 

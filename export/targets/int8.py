@@ -238,8 +238,9 @@ class _Ranges(fx.Interpreter):
 
 def _ends(value: Tensor, percentile: float) -> tuple[float, float]:
     """Return the numbers of a value at a percentile from below and from above: those that leave out at most the rest at either end."""
-    numbers = value.flatten()
-    left_out = int(round(numbers.numel() * (100 - percentile) / 100, 6))  # Rounded, because 100 - 99.9 is a little less than 0.1.
+    left_out = int(round(value.numel() * (100 - percentile) / 100, 6))  # Rounded, because 100 - 99.9 is a little less than 0.1.
     if not left_out:
-        return float(numbers.min()), float(numbers.max())
+        least, greatest = value.aminmax()
+        return float(least), float(greatest)
+    numbers = value.flatten()
     return float(numbers.kthvalue(left_out + 1).values), float(numbers.kthvalue(numbers.numel() - left_out).values)
