@@ -37,7 +37,8 @@ internal class ProcessMeasurer(private val context: Context, private val main: H
 
     private fun begin(next: Turn) {
         turn = next
-        context.bindService(Intent(context, BenchService::class.java), next, Context.BIND_AUTO_CREATE)
+        val isFound = context.bindService(Intent(context, BenchService::class.java), next, Context.BIND_AUTO_CREATE)
+        if (!isFound) main.post { next.fail(R.string.bench_not_started) }
     }
 
     override fun cancel() {
@@ -50,6 +51,7 @@ internal class ProcessMeasurer(private val context: Context, private val main: H
         private val replies = Messenger(Handler(main.looper) { reply(it.data) })
         private var deaths = 0
         private var hasTold = false
+        private var isBound = true
 
         override fun onServiceConnected(name: ComponentName, service: IBinder) {
             val message = Message.obtain().apply {
@@ -59,33 +61,49 @@ internal class ProcessMeasurer(private val context: Context, private val main: H
             try {
                 Messenger(service).send(message)
             } catch (_: RemoteException) {
-                onServiceDisconnected(name) // This is the process of the last task, which is ending; a new one follows.
+                return // This is the process of the last task, which is ending: onServiceDisconnected follows, and then a new one.
             }
         }
 
         override fun onServiceDisconnected(name: ComponentName) {
-            if ((++deaths > 1 || hasTold) && turn === this) {
-                end()
-                failed(context.getString(R.string.bench_died))
-            }
+            if (++deaths > 1 || hasTold) fail(R.string.bench_died)
         }
 
+        /** Android starts no other process, as that of the service ended too often. */
+        override fun onBindingDied(name: ComponentName) = fail(R.string.bench_died)
+
         private fun reply(data: Bundle): Boolean {
-            if (turn !== this) return true
+            if (!isBound) return true
             data.getString(KEY_SLICE)?.let {
                 hasTold = true
                 told(Json.decodeFromString(it))
                 return true
             }
-            end()
-            val result = data.getString(KEY_RESULT)
-            val error = data.getString(KEY_ERROR).orEmpty()
-            main.postDelayed({ if (result == null) failed(error) else done(result) }, PROCESS_END_MS)
+            unbind()
+            main.postDelayed({ answer(data) }, PROCESS_END_MS)
             return true
         }
 
+        private fun answer(data: Bundle) {
+            if (turn !== this) return // It was cancelled in the meantime.
+            turn = null
+            val result = data.getString(KEY_RESULT)
+            if (result == null) failed(data.getString(KEY_ERROR).orEmpty()) else done(result)
+        }
+
+        fun fail(sentence: Int) {
+            if (!isBound) return
+            end()
+            failed(context.getString(sentence))
+        }
+
+        private fun unbind() {
+            if (isBound) context.unbindService(this)
+            isBound = false
+        }
+
         fun end() {
-            if (turn === this) context.unbindService(this)
+            unbind()
             turn = null
         }
     }
