@@ -14,7 +14,10 @@ private const val LOW = 0.56f
 private const val LOW_AT_TWICE = 0.72f
 private const val HIGH = 0.88f
 
-/** The results below the picture on a phone: about half of the screen, more for large text, or most of it after a touch of its header's button or a swipe of its header. */
+/**
+ * The results below the picture on a phone: about half of the screen, more for large text, and more again where that has a video's controls above it, so that
+ * the action below the results is seen; or most of the screen after a touch of its header's button or a swipe of its header.
+ */
 class Sheet(context: Context, attributes: AttributeSet) : LinearLayout(context, attributes) {
     /** Whether it takes most of the screen. */
     var isHigh = false
@@ -32,11 +35,22 @@ class Sheet(context: Context, attributes: AttributeSet) : LinearLayout(context, 
         swipes(view(R.id.header))
     }
 
-    private val low = (LOW + (resources.configuration.fontScale - 1) * (LOW_AT_TWICE - LOW)).coerceIn(LOW, LOW_AT_TWICE)
+    /** From 0, for the usual size of text, to 1, for twice that. */
+    private val enlarged = (resources.configuration.fontScale - 1).coerceIn(0f, 1f)
 
     override fun onMeasure(widthMeasureSpec: Int, heightMeasureSpec: Int) {
-        val height = MeasureSpec.getSize(heightMeasureSpec) * if (isHigh) HIGH else low
+        val whole = MeasureSpec.getSize(heightMeasureSpec)
+        val low = whole * (LOW + enlarged * (LOW_AT_TWICE - LOW)) + enlarged * controls(widthMeasureSpec, heightMeasureSpec)
+        val height = if (isHigh) whole * HIGH else minOf(low, whole * HIGH)
         super.onMeasure(widthMeasureSpec, MeasureSpec.makeMeasureSpec(height.toInt(), MeasureSpec.EXACTLY))
+    }
+
+    /** The height of a video's controls; 0 for a camera. */
+    private fun controls(widthMeasureSpec: Int, heightMeasureSpec: Int): Int {
+        val player = view<View>(R.id.player)
+        if (player.visibility == GONE) return 0
+        measureChild(player, widthMeasureSpec, heightMeasureSpec)
+        return player.measuredHeight
     }
 
     @SuppressLint("ClickableViewAccessibility") // The button does the same.

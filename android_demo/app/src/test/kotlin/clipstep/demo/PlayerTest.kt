@@ -401,9 +401,14 @@ class PlayerTest {
 
     @Test
     @Config(qualifiers = "w320dp-h533dp-normal-notlong-port-notnight-hdpi")
-    fun `a small phone with twice the font size, on which all is large enough to touch`() {
+    fun `a small phone with twice the font size, on which all is large enough to touch, and the primary action is seen`() {
         RuntimeEnvironment.setFontScale(2f)
         picture("player-font-2")
+        assertActionIsSeen()
+        val names = listOf("CleanAndJerk", "HandstandPushups", "PlayingDaf")
+        MainViews(activity).render(Screen(status = activity.text(R.id.status), top = names.mapIndexed { i, name -> Ranked(name, 0.5f / (i + 1)) }))
+        activity.drawTo("player-font-2-names")
+        assertActionIsSeen()
         activity.view<View>(R.id.panel).scrollTo(0, timeline.top)
         activity.drawTo("player-font-2-timeline")
         val least = 48 * activity.resources.displayMetrics.density
@@ -412,6 +417,15 @@ class PlayerTest {
             activity.view<ViewGroup>(R.id.root).offsetDescendantRectToMyCoords(view, at)
             assertTrue("$view: $at", at.width() >= least && at.height() >= least && at.left >= 0 && at.right <= activity.view<View>(R.id.root).width)
         }
+    }
+
+    /** The whole button is on the sheet, without scrolling, and the picture is above that. */
+    private fun assertActionIsSeen() {
+        val at = Rect().also { activity.view<View>(R.id.video).getDrawingRect(it) }
+        val sheet = activity.view<ViewGroup>(R.id.sheet).apply { offsetDescendantRectToMyCoords(activity.view(R.id.video), at) }
+        assertTrue("$at in ${sheet.height}", at.top >= activity.view<View>(R.id.panel).top && at.bottom <= sheet.height)
+        val root = activity.view<View>(R.id.root)
+        assertTrue("${sheet.top} of ${root.height}", sheet.top >= root.height / 8)
     }
 
     /** Paused at 1:46 of two minutes, with the predictions of a network of more classes than the one that runs. */
