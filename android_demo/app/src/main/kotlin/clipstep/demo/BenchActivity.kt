@@ -38,6 +38,7 @@ class BenchActivity : Activity(), Benchmark.Listener {
     private var begun = 0 // Counts beginnings and ends, so that a plan that is ready too late is dropped.
     private var name = "records"
     private var written: File? = null
+    private var sustained: SustainedRecord? = null // The one on the screen, whose picture may be shared.
     private val app get() = application as DemoApplication
     private lateinit var views: BenchViews
 
@@ -82,7 +83,29 @@ class BenchActivity : Activity(), Benchmark.Listener {
     private fun began(intent: Intent, isNew: Boolean) {
         val bundle = intent.getStringExtra("bundle")?.removeSuffix(SUFFIX)
         view<TextView>(R.id.bundle).text = if (bundle == null) getString(R.string.bench_shown) else getString(R.string.bench_bundle, bundle)
-        if (isNew && intent.hasExtra("out")) begin(intent)
+        if (isNew && intent.hasExtra("out")) begin(intent) else if (!isBusy && app.longRun == null) recall(bundle)
+    }
+
+    /** Shows the last sustained run of this bundle that was written, if there is one. */
+    private fun recall(name: String?) {
+        show(null as Kept?)
+        val turn = begun
+        Handler(thread.looper).post {
+            guarded({ Log.i(TAG, "no earlier test is shown: $it") }) {
+                val runs = records.sustained().ifEmpty { return@guarded }
+                val opened = clipstep.runtime.Bundle.open(bundle(name ?: app.notes.bundle))
+                val kept = runs.firstOrNull { it.record.bundle == opened.path.name && it.record.manifestSha256 == opened.manifestSha256 }
+                main.post { if (turn == begun) show(kept) }
+            }
+        }
+    }
+
+    private fun show(kept: Kept?) {
+        kept?.let { name = it.file.nameWithoutExtension }
+        views.showKept(kept)
+        sustained = kept?.record
+        written = kept?.file
+        enable(true)
     }
 
     /** Makes the plan on a thread of its own, because bundles are unpacked and checked for it. */
@@ -94,6 +117,7 @@ class BenchActivity : Activity(), Benchmark.Listener {
         views.showLong(null)
         name = intent.getStringExtra("out").orEmpty().replace(Regex("[^A-Za-z0-9._-]"), "_").ifEmpty { "records" }
         written = null
+        sustained = null
         isBusy = true
         val turn = ++begun
         enable(false)
@@ -135,6 +159,7 @@ class BenchActivity : Activity(), Benchmark.Listener {
         views.showQuick(run.plan.quick)
         views.showLong(run)
         written = run.file
+        sustained = run.record
         enable(!isRunning)
         status(if (isRunning) getString(R.string.long_begun) else ending(run))
     }
@@ -221,7 +246,7 @@ class BenchActivity : Activity(), Benchmark.Listener {
     /** Shares the numbers; after a sustained run the user may choose the picture in their place. */
     private fun share() {
         val file = written ?: return
-        val record = app.longRun?.record ?: return share(file)
+        val record = sustained ?: return share(file)
         val choices = arrayOf(getString(R.string.share_picture), getString(R.string.share_numbers))
         AlertDialog.Builder(this).setTitle(R.string.share_what).setNegativeButton(R.string.cancel, null)
             .setItems(choices) { _, which -> if (which == 0) guarded { share(views.picture(record, File(records.folder, "$name.png"))) } else share(file) }.show()

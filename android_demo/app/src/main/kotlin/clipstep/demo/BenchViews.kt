@@ -35,22 +35,36 @@ internal class BenchViews(private val activity: Activity) {
         activity.view<TextView>(R.id.results).text = records.joinToString("\n\n") { activity.row(it) }
     }
 
-    /** Shows a sustained run; null for none. */
+    /** Shows a sustained run that was written before, with its date; null for none. */
+    fun showKept(kept: Kept?) {
+        showLong(null)
+        if (kept == null) return
+        showQuick(kept.quick)
+        showSustained(kept.record, kept.record.buckets, kept.record.durationS)
+        val part = if (kept.record.complete) null else activity.getString(R.string.picture_part, activity.duration(kept.record.sustainedS.toDouble()))
+        activity.view<TextView>(R.id.kept).say(listOfNotNull(activity.getString(R.string.kept, activity.date(kept.measured)), part).joinToString(" "))
+    }
+
+    /** Shows a sustained run under way, or one that ended; null for none. */
     fun showLong(run: LongRun?) {
         val isRunning = run?.stage == Stage.RUNNING
-        val record = run?.record
+        activity.view<TextView>(R.id.kept).say(null)
         activity.view<TextView>(R.id.live).say(run?.takeIf { isRunning }?.let { activity.progress(it) })
         activity.view<ProgressBar>(R.id.bar).run {
             show(isRunning)
             progress = run?.let { (max * (it.buckets.lastOrNull()?.endS ?: 0.0) / it.plan.seconds).toInt() } ?: 0
         }
+        showSustained(run?.record, run?.buckets.orEmpty(), run?.record?.durationS ?: run?.plan?.seconds?.toDouble() ?: 0.0)
+    }
+
+    private fun showSustained(record: SustainedRecord?, buckets: List<Bucket>, seconds: Double) {
         val sentences = record?.let { activity.heldSentences(it) }
         activity.view<TextView>(R.id.held).say(sentences?.first())
-        val ms = record?.percentilesMs?.let { values -> listOf("p50", "p90", "p95", "p99").map { values.getValue(it) } }
+        val ms = record?.percentilesMs?.let { values -> SUSTAINED_PERCENTILES.map { values.getValue(it) } }
         activity.view<TextView>(R.id.heat).say(sentences?.let { (it.drop(1) + activity.percentileSentence(requireNotNull(ms))).joinToString("\n") })
-        chart.show(run?.buckets.orEmpty().isNotEmpty())
+        chart.show(buckets.isNotEmpty())
         activity.view<View>(R.id.legend).show(chart.visibility == View.VISIBLE)
-        run?.let { chart.show(it.buckets, record?.durationS ?: it.plan.seconds.toDouble()) }
+        if (buckets.isNotEmpty()) chart.show(buckets, seconds)
         chart.contentDescription = activity.getString(R.string.chart_description, sentences?.first().orEmpty()).trim()
     }
 

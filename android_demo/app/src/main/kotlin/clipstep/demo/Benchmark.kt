@@ -56,6 +56,9 @@ internal class Records(val folder: File) {
 
     fun fail(name: String, sentence: String): File = end(name, "error", sentence + "\n")
 
+    /** The sustained runs that were written, the newest first. A file without one is passed over, also if it is damaged. */
+    fun sustained(): List<Kept> = folder.listFiles { file -> file.extension == "jsonl" }.orEmpty().mapNotNull { kept(it) }.sortedByDescending { it.measured }
+
     /** Deletes what benchmarks left that ended because the app did, and returns whether there were any. */
     fun interrupted(): Boolean = folder.listFiles { file -> file.name.endsWith(".running") || file.name.endsWith(".part") }.orEmpty().map { it.delete() }.any()
 

@@ -28,12 +28,16 @@ internal fun Activity.share(file: File) {
     startActivity(Intent.createChooser(intent, getString(R.string.bench_share)))
 }
 
+/** A date and the time of day, in the user's language and time zone. */
+internal fun Context.date(instant: Instant): String =
+    DateFormat.getDateTimeInstance(DateFormat.LONG, DateFormat.SHORT, resources.configuration.locales[0]).format(Date.from(instant))
+
 /** Draws a sustained run for people who do not have the app: what was measured, where and when, the result, and the chart. */
 internal fun picture(context: Context, record: SustainedRecord): Bitmap {
     val what = context.getString(R.string.bench_bundle, record.bundle.removeSuffix(SUFFIX))
     val configuration = context.getString(R.string.picture_way, context.way(record.configuration), record.configuration.precision)
     val whole = if (record.complete) emptyList() else listOf(context.getString(R.string.picture_part, context.duration(record.sustainedS.toDouble())))
-    val date = DateFormat.getDateTimeInstance(DateFormat.LONG, DateFormat.SHORT, context.resources.configuration.locales[0]).format(Date.from(Instant.parse(record.measuredUtc)))
+    val date = context.date(Instant.parse(record.measuredUtc))
     val texts = listOf(
         text(context, record.phone.model, 54f, R.color.text),
         text(context, listOf(what, configuration, date).joinToString("\n"), 36f, R.color.quiet),

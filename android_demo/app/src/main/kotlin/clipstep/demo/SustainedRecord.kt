@@ -5,6 +5,9 @@ import java.time.temporal.ChronoUnit
 import kotlinx.serialization.SerialName
 import kotlinx.serialization.Serializable
 
+/** The percentiles in a record of a sustained run, and on the screen. */
+internal val SUSTAINED_PERCENTILES = listOf("p50", "p90", "p95", "p99")
+
 /** A record of one configuration's steps without pause for minutes, with the keys that `clipstep report` reads. Every key has its unit. */
 @Serializable
 data class SustainedRecord(
@@ -56,7 +59,7 @@ internal fun sustainedRecord(
 ) = SustainedRecord(
     winner.bundle, winner.manifestSha256, winner.artifactSha256, winner.configuration, winner.device, winner.toolVersions, winner.subclipS,
     seconds, complete, leftApp, phone, buckets, headrooms, counts.all,
-    percentilesMs = listOf(50, 90, 95, 99).associate { "p$it" to counts.percentile(it) },
+    percentilesMs = SUSTAINED_PERCENTILES.associateWith { counts.percentile(it.drop(1).toInt()) },
     stepsPerS = counts.steps / buckets.last().endS,
     lastOverFirst = lastOverFirst(buckets),
     measuredUtc = Instant.now().truncatedTo(ChronoUnit.SECONDS).toString(),

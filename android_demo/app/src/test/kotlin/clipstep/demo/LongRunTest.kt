@@ -170,6 +170,69 @@ class LongRunTest {
         assertTrue(again.view<Button>(R.id.share).isEnabled)
     }
 
+    /** A run of the twenty-eighth, in a file, after which the app's process ended. */
+    private fun endedApp() = File(folder, "run.jsonl").also { file ->
+        start()
+        tell(0..59)
+        measurer.done()
+        controller.pause().stop().destroy()
+        application.longRun = null
+        file.writeText(file.readText().replace(sustained().measuredUtc, "2026-11-28T12:00:00Z"))
+    }
+
+    @Test
+    @Config(qualifiers = "w411dp-h1400dp-normal-long-port-notnight-xhdpi")
+    fun `after the app's end the last run of this model is shown and shared again, with its date`() {
+        val text = endedApp().readText()
+        val manifestSha256 = sustained().manifestSha256
+        File(folder, "earlier.jsonl").writeText(text.replace("2026-11-28T", "2026-11-27T").replace("\"p95\":16.3", "\"p95\":99.9"))
+        File(folder, "replaced.jsonl").writeText(text.replace("2026-11-28T", "2026-11-29T").replace(manifestSha256, "0".repeat(64)))
+        File(folder, "other.jsonl").writeText(text.replace("2026-11-28T", "2026-11-29T").replace("demo.clipstep", "a.clipstep"))
+        File(folder, "half.jsonl").writeText(text.replace("2026-11-28T", "2026-11-29T").dropLast(50))
+        File(folder, "quick.jsonl").writeText(text.lines().take(2).joinToString("\n"))
+        val opened = Robolectric.buildActivity(BenchActivity::class.java, Intent().putExtra("bundle", "demo.clipstep")).setup()
+        for (again in 0..1) {
+            val activity = opened.get()
+            activity.awaitText(R.id.kept, "The last long test: November 28, 2026")
+            assertEquals("After 1 minute a step takes 25 % longer than at the start.", activity.text(R.id.held))
+            assertTrue(activity.text(R.id.heat), "Heat slowed the phone down for 30 seconds" in activity.text(R.id.heat) && "95 up to 16.3" in activity.text(R.id.heat))
+            assertTrue(activity.text(R.id.fastest).startsWith("The fastest is onnxruntime, 2 threads: 10.0 ms a step."))
+            assertTrue(activity.isShown(R.id.chart) && activity.isShown(R.id.start) && activity.view<Button>(R.id.share).isEnabled)
+            if (again == 0) opened.recreate()
+        }
+        val activity = opened.get()
+        activity.drawTo("long-kept")
+        activity.view<Button>(R.id.share).performClick()
+        shadowOf(ShadowAlertDialog.getLatestDialog() as android.app.AlertDialog).clickOnItem(0)
+        assertTrue(File(folder, "run.png").exists())
+        activity.view<Button>(R.id.start).performClick()
+        assertFalse(activity.isShown(R.id.kept) || activity.isShown(R.id.chart) || activity.view<Button>(R.id.share).isEnabled)
+    }
+
+    @Test
+    fun `a part that was kept is said to be one`() {
+        endedApp().run { writeText(readText().replace("\"complete\":true", "\"complete\":false")) }
+        val activity = Robolectric.buildActivity(BenchActivity::class.java, Intent()).setup().get()
+        activity.awaitText(R.id.kept, "Stopped before its end: 1 minute had been planned.")
+    }
+
+    @Test
+    fun `a damaged file of a run is passed over`() {
+        val file = endedApp()
+        val text = file.readText()
+        fun runs(damaged: String) = Records(folder).also { file.writeText(damaged) }.sustained().size
+        assertEquals(1, runs(text))
+        val filled = Regex("(?<=\"(buckets|step_ms)\":\\[)[^]]+|(?<=\"percentiles_ms\":\\{)[^}]+").findAll(text).toList()
+        assertEquals(1 + 2 + 3, filled.size)
+        for (match in filled) assertEquals(match.value.take(80), 0, runs(text.removeRange(match.range)))
+        val cuts = List(40) { text.take(text.length * it / 40) } + text.dropLast(2)
+        val values = listOf("2026-11-28T12:00:00Z" to "the twenty-eighth", "\"p50_ms\":10.0" to "\"p50_ms\":0.0", "\"end_s\":60.0" to "\"end_s\":1.0", "\"steps\":3" to "\"steps\":3.5")
+        for (damaged in cuts + values.map { (from, to) -> text.replace(from, to) } + listOf("\n\n", "[]", "{}\n{}", "\u0000\u0001", text.lines()[2])) assertEquals(damaged.takeLast(80), 0, runs(damaged))
+        file.delete()
+        folder.deleteRecursively()
+        assertEquals(0, Records(folder).sustained().size)
+    }
+
     @Test
     fun `a notification with Cancel keeps it going`() {
         start()
