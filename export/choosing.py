@@ -156,7 +156,7 @@ def _ruled_out(artifact: Artifact, variant: MeasuredVariant, unit: str, budget: 
 def _doubt(artifact: Artifact, most: float | None) -> str | None:
     """Return why one would choose another artifact if there is one within the limits."""
     fall = fall_in_points(artifact)
-    if artifact.precision == "int8" and fall is None:
+    if artifact.precision not in ("float32", "float16") and fall is None:
         return "its accuracy is not known"
     return f"its top-1 falls by {fall:.1f} points" if most is None and fall is not None and fall > 0 else None
 

@@ -19,6 +19,7 @@ from clipstep.runtime.float16_processor import computes_float16
 from clipstep.runtime.golden import GoldenErrors, GoldenSteps, ParityError, check_golden
 from clipstep.runtime.isolated_engine import IsolatedEngine
 from clipstep.runtime.model import StepModel
+from clipstep.runtime.precision import FLOAT16_ARITHMETIC
 from clipstep.runtime.targets import check_artifact_file
 from clipstep.runtime.worker_process import WorkerProcess, fresh_worker
 
@@ -83,7 +84,7 @@ def check_artifact(
         ParityError: the artifact is off; the message names its file.
     """
     try:
-        if precision == "float16" and TARGETS[target].evaluator is None and not computes_float16(this_machine()):
+        if precision in FLOAT16_ARITHMETIC and TARGETS[target].evaluator is None and not computes_float16(this_machine()):
             raise ClipstepError("it cannot be verified here, because this processor does not compute in float16", fix="do it on one that does")
         exact = path.with_name(path.name.replace(precision, "float32"))
         if precision != "float32" and TARGETS[target].evaluator is not None and exact.exists():
@@ -91,7 +92,9 @@ def check_artifact(
         return _check(load_for_verification(target, path, None, worker), path, precision, interface, golden)
     except ClipstepError as error:
         too_few = "256 numbers are too few for the ranges of this network's values: take float16, or --float32-layers N for its worst layers"
-        if precision in TARGETS[target].weight_precisions:
+        if precision == "dynamic8":
+            too_few = "256 numbers are too few for the values of a frame in this network: take float16"
+        elif precision in TARGETS[target].weight_precisions:
             too_few = "so few bits are too few for the weights of this network: take more, or float16"
         fix = too_few if precision not in ("float32", "float16") else None
         raise ParityError(f"{path.name}: {error}", fix=fix) from error

@@ -31,7 +31,12 @@ def placement_body(report: Report) -> Html | None:
     ]
     outside_why = {a.file: a.placement.reasons for a in known}
     wide_why = {a.file: a.placement.in_float32 for a in known}
-    for title, why in (("What no delegate runs, and why", outside_why), ("What artifacts of lower precision compute in float32, and why", wide_why)):
+    half_why = {a.file: a.placement.in_float16 for a in known}
+    for title, why in (
+        ("What no delegate runs, and why", outside_why),
+        ("What artifacts of lower precision compute in float32, and why", wide_why),
+        ("The products that artifacts of dynamic8 compute in float16, and why", half_why),
+    ):
         rows = [(file, r.operator, number(r.count, 0), r.reason) for file, reasons in why.items() for r in reasons]
         if rows:
             parts.append(table(title, ("artifact", "operator", "how often", "reason"), rows))

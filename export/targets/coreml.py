@@ -3,7 +3,7 @@
 import math
 
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.targets.target import Evaluator, FormatVersion, Target
+from clipstep.export.targets.target import DYNAMIC_REFUSED, Evaluator, FormatVersion, Target
 from clipstep.runtime.target_coreml import COREML as INFO
 
 PROFILE = EngineProfile(
@@ -34,6 +34,7 @@ COREML = Target(
     writer="clipstep.export.targets.coreml_writer",
     precisions=("float32", "float16", *COMPRESSED),
     default_precisions=("float32", "float16"),
+    refused_precisions=DYNAMIC_REFUSED,
     weight_precisions=COMPRESSED,
     least_format_versions=dict.fromkeys(COMPRESSED, FIRST_IOS),
     input_dtypes=("float32",),

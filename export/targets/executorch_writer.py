@@ -1,6 +1,7 @@
 """Writes ExecuTorch programs: what XNNPACK takes as XNNPACK graphs, operator by operator, and the rest for portable kernels between them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from operator import getitem
 from pathlib import Path
@@ -12,11 +13,12 @@ from torch import Tensor, fx, nn
 from clipstep.export.compat.executorch_internals import EDGE_CONFIG, LoweredBackendModule, to_edge
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.common import counted_reasons, most_sensitive
+from clipstep.export.targets.dynamic8 import mark_convolutions
 from clipstep.export.targets.executorch_formulas import FORMULAS, with_formulas
 from clipstep.export.targets.executorch_frames import with_converted_frames
 from clipstep.export.targets.executorch_kernels import check_kernels, check_products_are_inside, explaining
 from clipstep.export.targets.executorch_parts import Part, Split, parts_of, split, value_of
-from clipstep.export.targets.float16 import beyond_float16
+from clipstep.export.targets.float16 import beyond_float16, largest_magnitudes
 from clipstep.export.targets.int8 import quantize
 from clipstep.export.targets.quantization import COMPUTED_IN, Narrowed
 from clipstep.export.targets.xnnpack import Graph
@@ -25,6 +27,7 @@ from clipstep.export.targets.xnnpack_operations import FLOAT32_ONLY
 from clipstep.export.targets.xnnpack_operations import OPERATORS as XNNPACK_OPERATORS
 from clipstep.runtime.artifact_io import METADATA
 from clipstep.runtime.bundle.manifest import Placement, Requires
+from clipstep.runtime.precision import FLOAT16_ARITHMETIC
 
 __all__ = ["OPERATORS", "prepared", "requires", "write"]
 
@@ -63,6 +66,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
         not_delegated=not_delegated,
         reasons=counted_reasons(found.reasons),
         in_float32=counted_reasons({node: reason for node, reason in narrowed.in_float32.items() if node in found.inside}),
+        in_float16=counted_reasons({node: reason for node, reason in narrowed.in_float16.items() if node in found.inside}),
         sensitive_layers=most_sensitive(narrowed.sensitivities),
     )
 
@@ -88,9 +92,16 @@ def _halve(module: fx.GraphModule, program: StepProgram) -> Narrowed:
     return Narrowed(wide)
 
 
+def _with_convolutions_of_integers(module: fx.GraphModule, program: StepProgram) -> Narrowed:
+    """Mark the operations that a dynamic8 artifact computes in float16, and its convolutions that are of integers."""
+    narrowed = _halve(module, program)
+    return replace(narrowed, in_float16=mark_convolutions(module, largest_magnitudes(module, program)))
+
+
 NARROWED: Mapping[str, Callable[[fx.GraphModule, StepProgram], Narrowed]] = {
     "float32": lambda *_: Narrowed({}),
     "float16": _halve,
+    "dynamic8": _with_convolutions_of_integers,
     "int8": quantize,
 }
 """For each precision, the function that marks what is computed in it."""
@@ -101,7 +112,7 @@ def requires(path: Path, precision: str) -> Requires:
 
     XNNPACK loads a file of float16 only on processors that it has float16 kernels for.
     """
-    return Requires(executorch=f">={version('executorch').partition('+')[0]}", float16_processor=precision == "float16" or None)
+    return Requires(executorch=f">={version('executorch').partition('+')[0]}", float16_processor=precision in FLOAT16_ARITHMETIC or None)
 
 
 def _outer(module: fx.GraphModule, found: Split, parts: Sequence[Part], delegates: Sequence[Graph]) -> fx.GraphModule:

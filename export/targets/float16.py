@@ -46,27 +46,38 @@ def beyond_float16(graph: fx.GraphModule, program: StepProgram) -> dict[fx.Node,
         graph: the step, lowered.
         program: its initial states, and the sample frames, of which the first `STEPS` subclips are run.
     """
+    return _ranges(graph, program).found
+
+
+def largest_magnitudes(graph: fx.GraphModule, program: StepProgram) -> dict[fx.Node, float]:
+    """Return the largest magnitude that each value of floats had in the same steps."""
+    return _ranges(graph, program).largest
+
+
+def _ranges(graph: fx.GraphModule, program: StepProgram) -> "_Ranges":
     ranges = _Ranges(graph)
     states = list(program.states.values())
     with torch.no_grad():
         for subclip in program.subclips(program.sample)[:STEPS]:
             _, *others = ranges.run(subclip.to(program.frames.dtype), *states)
             states = others[: len(states)]
-    return ranges.found
+    return ranges
 
 
 class _Ranges(fx.Interpreter):
-    """Runs a graph and collects in `found` the operations for which float16 is too narrow."""
+    """Runs a graph and collects in `found` the operations for which float16 is too narrow, and in `largest` the magnitudes of values."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph)
         self.found: dict[fx.Node, str] = {}
+        self.largest: dict[fx.Node, float] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.op == "output" or not isinstance(value, Tensor) or not value.is_floating_point():
             return value
         magnitudes = [_largest(value), *_settings(n)]
+        self.largest[n] = max(magnitudes[0], self.largest.get(n, 0.0))
         if n.target in SUMS:
             magnitudes.append(_largest(SUMS[n.target](*self.fetch_args_kwargs_from_env(n))))
         reason = _reason(magnitudes)

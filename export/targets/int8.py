@@ -87,7 +87,7 @@ def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNN
         wide = {node: KEPT for node in computed if layers[node] in kept and (node.target not in MOVEMENT or node.target in CLAMPS)}
         reasons = _chosen(graph, ranges, kernels, wide)
         sensitivities = {layer: share for layer, share in sensitivities.items() if layer not in kept}
-    return Narrowed(reasons, sensitivities)
+    return Narrowed(reasons, sensitivities=sensitivities)
 
 
 def _chosen(graph: fx.GraphModule, ranges: "_Ranges", kernels: Kernels, kept: Mapping[fx.Node, str]) -> dict[fx.Node, str]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.targets.target import PALETTES_REFUSED, FormatVersion, Target
+from clipstep.export.targets.target import DYNAMIC_REFUSED, PALETTES_REFUSED, FormatVersion, Target
 from clipstep.runtime.target_onnx import ONNX as INFO
 
 PROFILE = EngineProfile(
@@ -40,6 +40,7 @@ ONNX = Target(
         "float16": "onnxruntime has few float16 kernels for ARM64 and converts around the others: the home network took 258 M instructions in "
         "float16, and 138 M in float32",
         **PALETTES_REFUSED,
+        **DYNAMIC_REFUSED,
     },
     forms=("lowered", "3d"),
     variants=VARIANTS,

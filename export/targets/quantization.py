@@ -8,6 +8,8 @@ from torch import Tensor, fx
 
 COMPUTED_IN = "computed_in"
 """The key in the metadata of nodes that are not computed in float32: `torch.float16` or `torch.int8`."""
+DYNAMIC = "dynamic"
+"""The key in the metadata of convolutions that are of integers of 8 bits: of constant weights, and of a value that is rounded in each step."""
 QUANTIZATION = "quantization"
 """The key in the metadata of nodes that are computed in int8, or used by such nodes: the `Quantization` of their value."""
 LOWEST, HIGHEST = -128, 127
@@ -22,6 +24,8 @@ class Narrowed:
 
     in_float32: Mapping[fx.Node, str]
     """The operations that stay, each with the reason."""
+    in_float16: Mapping[fx.Node, str] = field(default_factory=dict)
+    """For dynamic8, the convolutions and matrix products of floats, each with the reason."""
     sensitivities: Mapping[str, float] = field(default_factory=dict)
     """For int8, what `clipstep.export.targets.sensitivity.layer_sensitivities` returns of the layers that are computed in it."""
 

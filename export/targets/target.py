@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # The table of targets is read by the command line's help, wh
 
 PALETTES_REFUSED = dict.fromkeys(("palette8", "palette6", "palette4"), "its format has no palettes of weights; that of Core ML has them")
 """The precisions of `Target.refused_precisions` for a target that has no palettes."""
+DYNAMIC_REFUSED = {"dynamic8": "convolutions whose ranges are found in each step are written for ExecuTorch alone"}
+"""The same for a target other than ExecuTorch."""
 ANY = "any"
 """The platform of an artifact that is the same for all processors."""
 

@@ -67,6 +67,8 @@ class Graph:
     def __init__(self) -> None:
         self.type: Type = torch.float32
         """The type of the results of the operations, and of the constants, that are added now."""
+        self.dynamic = False
+        """Whether the product that is added now is of integers, and its operand rounded in each step."""
         self.nodes: list[Any] = []
         self._values: list[Any] = []
         self._types: list[Type] = []
@@ -82,6 +84,7 @@ class Graph:
         self._reshapes: dict[int, int] = {}
         self._cuts: dict[int, tuple[int, tuple[int, ...]]] = {}
         self._converted: dict[tuple[int, Type], int] = {}
+        self._rounded: dict[int, int] = {}
 
     def prune(self) -> None:
         """Remove the operations whose results are not used."""
@@ -169,15 +172,32 @@ class Graph:
         **fields: Any,
     ) -> XnnValue:
         """Add a convolution or a linear layer of constant weights, which lie in memory as in `weight`, whose axis `channels` is that of the output
-        channels. Weights for a value of int8 are int8, each output channel with its own scale; biases are then int32."""
+        channels. Weights for a value of int8 are int8, each output channel with its own scale; biases are then int32 or, of a product that is
+        `dynamic`, float32."""
         of_input = self._types[x.number]
-        if isinstance(of_input, Quantization):
+        if self.dynamic or isinstance(of_input, Quantization):
             integers, scales = quantized_weight(weight, channels)
             filter_id = self._per_channel(integers, scales, schema.XNNDatatype.xnn_datatype_qcint8, channels)
-            bias_id = NONE if bias is None else self._bias(bias, scales * of_input.scale)
         else:
-            filter_id, bias_id = self.constant(weight, packed=True), NONE if bias is None else self.constant(bias)
+            filter_id = self.constant(weight, packed=True)
+        if bias is None:
+            bias_id = NONE
+        elif isinstance(of_input, Quantization):
+            bias_id = self._bias(bias, scales * of_input.scale)
+        else:
+            bias_id = self.constant(bias, kind=torch.float32 if self.dynamic else None)
+        if self.dynamic:
+            x = self._rounded_in_each_step(x)
         return self.add(operation, memory, axes, clamp, input1_id=x.number, filter_id=filter_id, bias_id=bias_id, **fields)
+
+    def _rounded_in_each_step(self, x: XnnValue) -> XnnValue:
+        """Return images as integers of 8 bits, of which the engine finds the scale and the zero point of each image in each step."""
+        if x.number not in self._rounded:
+            rounded = self.add(schema.XNNConvert, x.memory, x.axes, input_id=x.number)
+            self._values[rounded.number].datatype = schema.XNNDatatype.xnn_datatype_qdint8
+            self._scales[rounded.number] = schema.PerTokenDynamicQuant(num_nonbatch_dims=len(x.memory) - 1)
+            self._rounded[x.number] = rounded.number
+        return XnnValue(self._rounded[x.number], x.memory, x.axes)
 
     def _bias(self, bias: Tensor, scales: Tensor) -> int:
         integers = torch.round(bias.detach().double() / scales.double()).clamp(-LARGEST_BIAS, LARGEST_BIAS).to(torch.int32)

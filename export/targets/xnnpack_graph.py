@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.targets.common import described, write_operator
-from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION
+from clipstep.export.targets.quantization import COMPUTED_IN, DYNAMIC, QUANTIZATION
 from clipstep.export.targets.xnnpack import Graph, Sketch, Type, XnnValue
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
 from clipstep.export.targets.xnnpack_operations import OPERATORS
@@ -100,6 +100,7 @@ def _written(module: fx.GraphModule, graph: Graph, node: fx.Node, found: dict[fx
     more: dict[str, Any] = {"channels_last": _feeds_spatial(node)}
     clamp = _fusable_clamp(node) if node.target in FUSES_CLAMP else None
     graph.type = _type(node, of=node if clamp is None else clamp)
+    graph.dynamic = DYNAMIC in node.meta
     if clamp is not None:
         more["clamp"] = CLAMPS[clamp.target](*clamp.args[1:], **clamp.kwargs)
     operands = {source: _operand(graph, found[source], node, source) for source in node.all_input_nodes}

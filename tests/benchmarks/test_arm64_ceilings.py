@@ -24,7 +24,7 @@ Call = Callable[..., tuple[int, str, str]]
 HERE = Path(__file__).parent
 CEILINGS = HERE / "arm64_ceilings.json"
 
-PRECISIONS = ("float32", "executorch=float16")
+PRECISIONS = ("float32", "executorch=float16", "executorch=dynamic8")
 
 pytestmark = pytest.mark.arm64
 
@@ -60,7 +60,9 @@ def _check_records(bundle: Path, out: Path) -> None:
     noted = {artifact.file: artifact.arm64_step for artifact in Bundle.open(bundle).manifest.artifacts}
     for record in read_records(out)[1]:
         assert record.needed_multiply_accumulates is not None
-        of_precision = {"float32": record.step.float32_macs, "float16": record.step.float16_macs}[record.configuration.precision]
+        half, integers = record.step.float16_macs, record.step.integer_macs
+        of_precision = {"float32": record.step.float32_macs, "float16": half, "dynamic8": half + integers}[record.configuration.precision]
+        assert (integers > 0.2 * record.needed_multiply_accumulates) == (record.configuration.precision == "dynamic8")
         assert of_precision >= 0.95 * record.needed_multiply_accumulates and of_precision >= 0.98 * record.step.macs
         assert (record.cpu_model, record.step.scalable) == ("cortex-a76", 0) and {"asimdhp", "asimddp"} <= set(record.cpu_features or ())
         assert sum(operator.instructions for operator in record.operators) == pytest.approx(record.step.instructions, rel=0.05)

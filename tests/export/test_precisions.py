@@ -49,7 +49,7 @@ REFUSED = {
     "float16": "onnx is not written in float16: onnxruntime has few .* 258 M .*; got --precision float16; expected onnx in float32 or int8; "
     "ask for it by target: --precision executorch=float16 --precision coreml=float16",
     "onnx=float16": "onnx is not written in float16: .*; got --precision onnx=float16; expected onnx in float32",
-    "float64": "unknown precision; got float64; expected some of float32, float16, int8, palette8, .*, or TARGET=PRECISION",
+    "float64": "unknown precision; got float64; expected some of float32, float16, dynamic8, int8, .*, or TARGET=PRECISION",
     "executorch=": "unknown precision; got executorch=",
     "tflite=float16": "a precision is for a target that is not exported; got tflite=float16; expected one of onnx, executorch, coreml",
 }

@@ -40,8 +40,8 @@ Target = Annotated[str, AfterValidator(_target), WithJsonSchema({"enum": list(TA
 
 
 class NotDelegated(Model):
-    """An operator of the lowered graph that no delegate runs, or that a float16 artifact computes in float32; or, in `CompressedWeights`, constants
-    that are not compressed."""
+    """An operator of the lowered graph that no delegate runs, or that is computed in a higher precision than the artifact's; or, in
+    `CompressedWeights`, constants that are not compressed."""
 
     operator: str
     """Its name, such as `aten.sort`; of constants, what reads them, such as `conv.bias`."""
@@ -91,6 +91,8 @@ class Placement(Model):
     """Why no delegate runs them. An engine may run several nodes for one operator of the lowered graph. Empty if it is not known."""
     in_float32: tuple[NotDelegated, ...] = ()
     """The operators inside of delegates that an artifact of lower precision computes in float32, and why. Empty for artifacts of float32."""
+    in_float16: tuple[NotDelegated, ...] = ()
+    """The products that an artifact of dynamic8 computes in float16, and why. Empty for other artifacts."""
     sensitive_layers: tuple[SensitiveLayer, ...] = ()
     """Up to ten layers that an int8 artifact computes in int8, those first whose rounding moves the prediction most."""
     compressed_weights: CompressedWeights | None = None
@@ -102,6 +104,7 @@ class Placement(Model):
         calls = [f"{len(inside)} delegate calls"] if len(inside) > 1 else []
         outside = [f"outside: {_by_reason(self.reasons) or _listed(Counter(self.not_delegated))}"] if self.not_delegated else []
         wide = [f"in float32: {_by_reason(self.in_float32)}"] if self.in_float32 else []
+        wide += [f"products in float16: {_by_reason(self.in_float16)}"] if self.in_float16 else []
         weights = [self.compressed_weights.summary()] if self.compressed_weights else []
         return ", ".join([*inside, *calls, *outside, *wide, *weights])
 

@@ -15,6 +15,7 @@ SUFFIXES = (".png", ".svg")
 STYLES = {
     "float32": ("#0072B2", "o"),
     "float16": ("#D55E00", "s"),
+    "dynamic8": ("#56B4E9", "D"),
     "int8": ("#009E73", "^"),
     **dict.fromkeys(("palette8", "palette6", "palette4"), ("#CC79A7", "v")),
 }

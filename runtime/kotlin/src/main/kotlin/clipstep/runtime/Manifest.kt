@@ -175,9 +175,9 @@ public data class CompressedWeights(
 
 /**
  * Which delegate runs an artifact's nodes: their number by delegate call, the names of those that no delegate takes, and why. [reasons] is empty if it
- * is not known. [inFloat32] are the operators that an artifact of lower precision computes in float32, and why; [sensitiveLayers] are those layers in
- * int8 whose rounding moves the prediction most; [compressedWeights] says how the weights are held, if not as floating-point numbers or as what an
- * int8 artifact computes with.
+ * is not known. [inFloat32] are the operators that an artifact of lower precision computes in float32, and why; [inFloat16] are the products that one
+ * of dynamic8 computes in float16, and why; [sensitiveLayers] are those layers in int8 whose rounding moves the prediction most; [compressedWeights]
+ * says how the weights are held, if not as floating-point numbers or as what an int8 artifact computes with.
  */
 @Serializable
 public data class Placement(
@@ -185,6 +185,7 @@ public data class Placement(
     @SerialName("not_delegated") val notDelegated: List<String>,
     val reasons: List<NotDelegated> = emptyList(),
     @SerialName("in_float32") val inFloat32: List<NotDelegated> = emptyList(),
+    @SerialName("in_float16") val inFloat16: List<NotDelegated> = emptyList(),
     @SerialName("sensitive_layers") val sensitiveLayers: List<SensitiveLayer> = emptyList(),
     @SerialName("compressed_weights") val compressedWeights: CompressedWeights? = null,
 )
@@ -350,7 +351,7 @@ public val TARGETS: List<String> = listOf("onnx", "executorch", "coreml")
 
 /** The precisions that an artifact can have. */
 @JvmField
-public val PRECISIONS: List<String> = listOf("float32", "float16", "int8", "palette8", "palette6", "palette4")
+public val PRECISIONS: List<String> = listOf("float32", "float16", "dynamic8", "int8", "palette8", "palette6", "palette4")
 
 /** One artifact: a file, or for Core ML a folder, of one target. */
 @Serializable
