@@ -400,7 +400,7 @@ def _chosen_output_lines(result: ExportResult) -> Iterator[str]:
 
 
 def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
-    """Yield lines about the output, if it is not logits, artifacts of float16 and int8, the golden frames, and the faults that they do not detect."""
+    """Yield lines about the output, if it is not logits, artifacts of lower precision, the golden frames, and the faults that they do not detect."""
     applied = {
         "probabilities": "output: probabilities, made inside the artifacts; the runtimes apply none",
         "multilabel_probabilities": "output: a probability for each class by itself, with sigmoid inside the artifacts; the runtimes apply none",

@@ -18,8 +18,8 @@ EQUAL = 0.05
 RULE = (
     "The rule: of the artifacts that run on a platform, the one with the lowest median step time on a device of that platform; medians within "
     f"{EQUAL:.0%} of the lowest count as equal, and of equals the one with the least memory is taken. Where no time was measured on Android, "
-    "the fewest ARM64 instructions decide, which are not time. Otherwise nothing is chosen. Artifacts of int8 are chosen only if their accuracy was "
-    "evaluated and is not clearly below that of float32. "
+    "the fewest ARM64 instructions decide, which are not time. Otherwise none is chosen. Artifacts of lower precision than float16 are chosen only "
+    "if their accuracy was evaluated and is not clearly below that of float32. "
     "Every artifact was compared with the golden steps when it was exported."
 )
 X86, ARM64 = ("x86_64", "amd64"), ("aarch64", "arm64", "arm64-v8a")

@@ -238,7 +238,7 @@ def check_golden(model: StepModel, golden: GoldenSteps, precision: str) -> Golde
     Args:
         model: the loaded artifact.
         golden: the golden steps of its bundle.
-        precision: the artifact's precision, which decides the bound: `float32`, `float16` or `int8`.
+        precision: the artifact's precision, which decides the bound: a key of `BOUNDS`.
 
     Raises:
         ParityError: an error exceeds the bound, a value is not finite, or the first step gives other outputs after the reset.

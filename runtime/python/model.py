@@ -52,7 +52,7 @@ class StepModel:
     def __init__(self, interface: Interface, engine: Engine, description: str, opened: Bundle | None = None, precision: str = "float32") -> None:
         self.interface = interface
         self.precision = precision
-        """The precision of the artifact, `float32`, `float16` or `int8`, which decides how exact its outputs are; they are float32 in either."""
+        """The precision of the artifact, such as `float16`, which decides how exact its outputs are; they are float32 in any case."""
         self._opened = opened
         self.description = description
         """The artifact, the processor that it was made for, the engine, and its threads."""
@@ -93,7 +93,7 @@ class StepModel:
             isolated: run the engine in a process of its own, so that a file that crashes or blocks it is a `ClipstepError`. A step then takes
                 about a millisecond more. Or such an engine, which has loaded the artifact already; the model closes it.
             signer: a PEM file with the public key that must have signed the bundle.
-            precision: the artifact's: `float32`, `float16` or `int8`. By default the one that `clipstep export --tune` chose for this processor, and
+            precision: the artifact's, such as `float16`. By default the one that `clipstep export --tune` chose for this processor, and
                 float32 in other bundles. If the processor does not compute in float16, the float32 artifact is loaded in place of that one;
                 `description` and `precision` say which it is.
 

@@ -139,7 +139,7 @@ class Bundle:
         Args:
             target: `onnx`, `executorch` or `coreml`.
             machine: the processor, `arm64` or `x86_64`; by default this one.
-            precision: `float32`, `float16` or `int8`.
+            precision: one of `clipstep.runtime.precision.PRECISIONS`.
 
         Raises:
             ClipstepError: there is no such precision.
