@@ -22,10 +22,10 @@ from clipstep.runtime.bundle.manifest import Placement
 from tests.export.test_float16 import program, traced
 
 Cli = Callable[..., tuple[int, str, str]]
-torch.manual_seed(3)
-FRAMES = (torch.randn(2, 32, 6, 5) * torch.tensor([1.0, 1000.0]).reshape(2, 1, 1, 1)).half().float()
+RANDOM = torch.Generator().manual_seed(3)
+FRAMES = (torch.randn(2, 32, 6, 5, generator=RANDOM) * torch.tensor([1.0, 1000.0]).reshape(2, 1, 1, 1)).half().float()
 """Two frames of numbers that float16 has, of which one has numbers a thousand times as large."""
-KERNEL = torch.randn(4, 32, 3, 3) * torch.tensor([1.0, 0.01, 0.1, 1.0]).reshape(4, 1, 1, 1) / 17
+KERNEL = torch.randn(4, 32, 3, 3, generator=RANDOM) * torch.tensor([1.0, 0.01, 0.1, 1.0]).reshape(4, 1, 1, 1) / 17
 BIAS = torch.tensor([0.5, -0.5, 0.25, 2.0])
 
 
