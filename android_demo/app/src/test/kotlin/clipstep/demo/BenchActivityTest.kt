@@ -1,5 +1,6 @@
 package clipstep.demo
 
+import ai.onnxruntime.OrtEnvironment
 import android.content.Intent
 import android.os.Bundle
 import android.os.Handler
@@ -10,6 +11,7 @@ import android.widget.Button
 import java.io.File
 import java.nio.file.Files
 import java.time.Instant
+import kotlinx.serialization.KSerializer
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonObject
@@ -182,14 +184,20 @@ class BenchActivityTest {
     fun `the memory that a model takes is seen in a process that measures nothing else`() {
         val task = Task(Prepared.bundle.path, clipstep.runtime.Bundle.open(Prepared.bundle).manifestSha256, "onnxruntime", 1, 1, 2)
         val java = File(System.getProperty("java.home"), "bin/java").path
-        // Without Android, which the JVM of a test loads with options of its own and which measuring does not need.
-        val path = System.getProperty("java.class.path").split(File.pathSeparator).filter { "android-all" !in it }.joinToString(File.pathSeparator)
+        val used = listOf(Task::class, BenchActivityTest::class, clipstep.runtime.StepModel::class, Json::class, KSerializer::class, Unit::class, OrtEnvironment::class)
+        val path = used.joinToString(File.pathSeparator) { home(it.java) }
         val process = ProcessBuilder(java, "-cp", path, "clipstep.demo.MeasuringProcessKt", Json.encodeToString(task)).redirectErrorStream(true).start()
         val said = process.inputStream.bufferedReader().readText()
         assertEquals(said, 0, process.waitFor())
         val measured = Json.decodeFromString<Measurement>(said)
         val weights = File(Prepared.bundle, "step.onnx").length()
         assertTrue(said, measured.peakMemoryBytes - measured.memoryBeforeLoadBytes in weights..100 * weights)
+    }
+
+    /** The folder or the JAR that a class is in. */
+    private fun home(type: Class<*>): String {
+        val name = type.name.replace('.', '/') + ".class"
+        return type.classLoader!!.getResource(name)!!.toString().removeSuffix(name).removeSuffix("!/").removePrefix("jar:").removePrefix("file:")
     }
 
     @Test
