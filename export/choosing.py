@@ -8,7 +8,7 @@ from clipstep.runtime.bundle import this_machine
 from clipstep.runtime.bundle.choice import Budget, Choice, CostUnit, MeasuredVariant, TriedPrecision
 from clipstep.runtime.bundle.manifest import Artifact
 from clipstep.runtime.errors import ClipstepError
-from clipstep.runtime.precision import PRECISIONS
+from clipstep.runtime.precision import FLOATS, PRECISIONS
 
 COST_UNITS: dict[str, str] = {"ms": "ms", "M ARM64 instructions": "M instructions"}
 TunedArtifact = tuple[Artifact, Sequence[MeasuredVariant]]
@@ -156,7 +156,7 @@ def _ruled_out(artifact: Artifact, variant: MeasuredVariant, unit: str, budget: 
 def _doubt(artifact: Artifact, most: float | None) -> str | None:
     """Return why one would choose another artifact if there is one within the limits."""
     fall = fall_in_points(artifact)
-    if artifact.precision not in ("float32", "float16") and fall is None:
+    if artifact.precision not in FLOATS and fall is None:
         return "its accuracy is not known"
     return f"its top-1 falls by {fall:.1f} points" if most is None and fall is not None and fall > 0 else None
 

@@ -27,6 +27,7 @@ from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console,
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.overwrite import BUNDLE, check_bundle_name, check_overwrite
 from clipstep.runtime.outputs.choice_plot import check_plot_name, plot_choices
+from clipstep.runtime.precision import FLOATS
 from clipstep.runtime.wording import counted, either
 
 if TYPE_CHECKING:  # PyTorch is imported in the functions that need it, so that --help is fast.
@@ -415,7 +416,7 @@ def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
             "errors are larger: clipstep bench --arch arm64 holds it to the bound there"
         )
     for artifact in manifest.artifacts:
-        if artifact.precision not in ("float32", "float16") and artifact.accuracy is None:
+        if artifact.precision not in FLOATS and artifact.accuracy is None:
             off = f"{100 * artifact.parity.max_relative_error:.2g}% of an output's range"
             asked = "" if artifact.placement.compressed_weights else "; what that costs in accuracy on labelled videos says --evaluate DATA"
             yield f"a note: {artifact.file}: off by up to {off}{asked}"

@@ -19,7 +19,7 @@ from clipstep.runtime.float16_processor import computes_float16
 from clipstep.runtime.golden import GoldenErrors, GoldenSteps, ParityError, check_golden
 from clipstep.runtime.isolated_engine import IsolatedEngine
 from clipstep.runtime.model import StepModel
-from clipstep.runtime.precision import FLOAT16_ARITHMETIC
+from clipstep.runtime.precision import FLOAT16_ARITHMETIC, FLOATS
 from clipstep.runtime.targets import check_artifact_file
 from clipstep.runtime.worker_process import WorkerProcess, fresh_worker
 
@@ -96,7 +96,7 @@ def check_artifact(
             too_few = "256 numbers are too few for the values of a frame in this network: take float16"
         elif precision in TARGETS[target].weight_precisions:
             too_few = "so few bits are too few for the weights of this network: take more, or float16"
-        fix = too_few if precision not in ("float32", "float16") else None
+        fix = too_few if precision not in FLOATS else None
         raise ParityError(f"{path.name}: {error}", fix=fix) from error
 
 

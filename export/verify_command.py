@@ -16,6 +16,7 @@ from clipstep.runtime.command_line.streams import print_json, quiet_stderr
 from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console, new_table, print_table
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.precision import FLOATS
 from clipstep.runtime.wording import listed
 
 if TYPE_CHECKING:  # PyTorch is imported in the functions that need it, so that --help is fast.
@@ -88,7 +89,7 @@ def _print_artifacts(result: VerifyResult, console: Console) -> None:
     table = new_table("artifact", "runtime", "verdict", "largest\nerror", "of its\nrange", "bound", texts=3)
     for a in result.artifacts:
         runtime = a.runtime + " *" * (TARGETS[a.target].evaluator is not None)
-        verdict = "near" if a.precision not in ("float32", "float16") else "equal"
+        verdict = "near" if a.precision not in FLOATS else "equal"
         table.add_row(a.file, runtime, verdict, f"{a.max_absolute_error:.1e}", f"{a.max_relative_error:.1e}", f"{a.bound:g}")
     print_table(console, table)
 

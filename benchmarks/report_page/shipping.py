@@ -9,6 +9,7 @@ from clipstep.benchmarks.report_page.data import Report, device_text, memory_mb
 from clipstep.benchmarks.report_page.markup import Html, element, joined, paragraph
 from clipstep.runtime.bundle.manifest import Artifact
 from clipstep.runtime.engines import engine_of
+from clipstep.runtime.precision import FLOATS
 from clipstep.runtime.target import DESTINATIONS, DestinationName
 from clipstep.runtime.targets import TARGETS, targets_for
 from clipstep.runtime.wording import counted, listed
@@ -91,7 +92,7 @@ def _doubts(report: Report, platform: Platform) -> list[str]:
 
 def _doubt(artifact: Artifact) -> str | None:
     """Return why the accuracy of an artifact keeps it from being chosen; None if it does not."""
-    if artifact.precision in ("float32", "float16"):
+    if artifact.precision in FLOATS:
         return None
     against = None if artifact.accuracy is None else artifact.accuracy.against_float32
     if against is None:

@@ -18,7 +18,7 @@ from clipstep.export.targets.executorch_formulas import FORMULAS, with_formulas
 from clipstep.export.targets.executorch_frames import with_converted_frames
 from clipstep.export.targets.executorch_kernels import check_kernels, check_products_are_inside, explaining
 from clipstep.export.targets.executorch_parts import Part, Split, parts_of, split, value_of
-from clipstep.export.targets.float16 import beyond_float16, largest_magnitudes
+from clipstep.export.targets.float16 import Ranges, measured_ranges
 from clipstep.export.targets.int8 import quantize
 from clipstep.export.targets.quantization import COMPUTED_IN, Narrowed
 from clipstep.export.targets.xnnpack import Graph
@@ -82,10 +82,10 @@ def prepared(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> tuple[fx.GraphM
     return module, refused
 
 
-def _halve(module: fx.GraphModule, program: StepProgram) -> Narrowed:
+def _halve(module: fx.GraphModule, ranges: Ranges) -> Narrowed:
     """Mark the operations that a float16 artifact computes in float16."""
     lacking = {node: FLOAT32_ONLY[node.target] for node in module.graph.nodes if node.target in FLOAT32_ONLY}
-    wide = beyond_float16(module, program) | lacking
+    wide = ranges.found | lacking
     for node in module.graph.nodes:
         if node.op == "call_function" and node not in wide and node.target is not aten.to.dtype:  # XNNPACK's for float16 has no vectors.
             node.meta[COMPUTED_IN] = torch.float16
@@ -94,13 +94,14 @@ def _halve(module: fx.GraphModule, program: StepProgram) -> Narrowed:
 
 def _with_convolutions_of_integers(module: fx.GraphModule, program: StepProgram) -> Narrowed:
     """Mark the operations that a dynamic8 artifact computes in float16, and its convolutions that are of integers."""
-    narrowed = _halve(module, program)
-    return replace(narrowed, in_float16=mark_convolutions(module, largest_magnitudes(module, program)))
+    ranges = measured_ranges(module, program)
+    narrowed = _halve(module, ranges)
+    return replace(narrowed, in_float16=mark_convolutions(module, ranges.largest))
 
 
 NARROWED: Mapping[str, Callable[[fx.GraphModule, StepProgram], Narrowed]] = {
     "float32": lambda *_: Narrowed({}),
-    "float16": _halve,
+    "float16": lambda module, program: _halve(module, measured_ranges(module, program)),
     "dynamic8": _with_convolutions_of_integers,
     "int8": quantize,
 }

@@ -46,16 +46,12 @@ def beyond_float16(graph: fx.GraphModule, program: StepProgram) -> dict[fx.Node,
         graph: the step, lowered.
         program: its initial states, and the sample frames, of which the first `STEPS` subclips are run.
     """
-    return _ranges(graph, program).found
+    return measured_ranges(graph, program).found
 
 
-def largest_magnitudes(graph: fx.GraphModule, program: StepProgram) -> dict[fx.Node, float]:
-    """Return the largest magnitude that each value of floats had in the same steps."""
-    return _ranges(graph, program).largest
-
-
-def _ranges(graph: fx.GraphModule, program: StepProgram) -> "_Ranges":
-    ranges = _Ranges(graph)
+def measured_ranges(graph: fx.GraphModule, program: StepProgram) -> "Ranges":
+    """Return what `beyond_float16` does, and the largest magnitude that each value of floats had in those steps."""
+    ranges = Ranges(graph)
     states = list(program.states.values())
     with torch.no_grad():
         for subclip in program.subclips(program.sample)[:STEPS]:
@@ -64,7 +60,7 @@ def _ranges(graph: fx.GraphModule, program: StepProgram) -> "_Ranges":
     return ranges
 
 
-class _Ranges(fx.Interpreter):
+class Ranges(fx.Interpreter):
     """Runs a graph and collects in `found` the operations for which float16 is too narrow, and in `largest` the magnitudes of values."""
 
     def __init__(self, graph: fx.GraphModule) -> None:

@@ -7,5 +7,7 @@ from typing import Literal, get_args
 
 Precision = Literal["float32", "float16", "dynamic8", "int8", "palette8", "palette6", "palette4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+FLOATS = ("float32", "float16")
+"""Those whose bound is so narrow that accuracy need not be evaluated."""
 FLOAT16_ARITHMETIC = ("float16", "dynamic8")
 """Those in which an engine on a processor computes in float16; Core ML's chooses where it does."""
