@@ -1,9 +1,11 @@
-"""Puts one conversion of the whole frames in place of conversions of their parts."""
+"""Puts one conversion of the whole frames in place of conversions of their parts, and keeps what follows from being small in float16."""
 
 import torch
 from torch import fx
 
 from clipstep.export.lowering.operators import RESHAPES
+from clipstep.export.lowering.passes.editing import constant
+from clipstep.export.targets.float16 import PRODUCTS
 
 aten = torch.ops.aten
 DATA_MOVEMENT = (*RESHAPES, aten.permute.default, aten.slice.Tensor)
@@ -55,3 +57,47 @@ def _origin(conversion: fx.Node) -> fx.Node:
 def _as_float(copy: fx.Node, node: fx.Node) -> fx.Node:
     copy.meta["val"] = node.meta["val"].to(torch.float32)
     return copy
+
+
+FRAMES_DIVISOR = 128
+"""A power of two, so that nothing else is rounded. Frames of 0..255 become numbers of 0 to 2, and weights get about the magnitude that they have for
+normalised frames. The smallest number of a frame, 1/128, is large enough for the ranges of dynamic8."""
+LINEAR = frozenset((*DATA_MOVEMENT, aten.transpose.int, aten.contiguous.default, aten.cat.default, aten.add.Tensor, aten.sub.Tensor))
+"""Operators whose result is divided if all of their operands are."""
+
+
+def divide_frames(module: fx.GraphModule) -> None:
+    """Divide frames of uint8 by `FRAMES_DIVISOR` where they become floats, and multiply the weights that they reach by as much.
+
+    The lowering folds the division by the standard deviation, often 255, into these weights, which makes many of them too small for float16. A graph
+    in which more than moves, sums with constants and products stands between is left as it is.
+    """
+    converted = [node for node in module.graph.nodes if _is_conversion(node) and node.all_input_nodes[0].meta["val"].dtype == torch.uint8]
+    divided, factors = set(converted), dict[tuple[fx.Node, fx.Node], float]()
+    for node in module.graph.nodes:
+        if node in converted or not divided.intersection(node.all_input_nodes):
+            continue
+        others = [source for source in node.all_input_nodes if source not in divided]
+        if any(source.op != "get_attr" for source in others):
+            return
+        if node.target in PRODUCTS and divided.intersection(node.args[:2]):
+            factors.update({(node, source): FRAMES_DIVISOR for source in others if source in node.args[:2]})
+        elif node.target in LINEAR or _pads_with_zeros(node):
+            factors.update({(node, source): 1 / FRAMES_DIVISOR for source in others})
+            divided.add(node)
+        else:
+            return
+    for node in converted:
+        with module.graph.inserting_after(node):
+            quotient = module.graph.call_function(aten.mul.Tensor, (node, 1 / FRAMES_DIVISOR))
+        quotient.meta.update(node.meta)
+        node.replace_all_uses_with(quotient, delete_user_cb=lambda user, own=quotient: user is not own)
+    for (node, source), factor in factors.items():
+        name = f"{source.name}_of_{node.name}"
+        module.register_buffer(name, constant(module, source) * factor)
+        with module.graph.inserting_before(node):
+            node.replace_input_with(source, module.graph.get_attr(name))
+
+
+def _pads_with_zeros(node: fx.Node) -> bool:
+    return node.target in (aten.pad.default, aten.constant_pad_nd.default) and all(value in ("constant", None, 0) for value in node.args[2:])

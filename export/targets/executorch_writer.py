@@ -15,7 +15,7 @@ from clipstep.export.step import StepProgram
 from clipstep.export.targets.common import counted_reasons, most_sensitive
 from clipstep.export.targets.dynamic8 import mark_convolutions
 from clipstep.export.targets.executorch_formulas import FORMULAS, with_formulas
-from clipstep.export.targets.executorch_frames import with_converted_frames
+from clipstep.export.targets.executorch_frames import divide_frames, with_converted_frames
 from clipstep.export.targets.executorch_kernels import check_kernels, check_products_are_inside, explaining
 from clipstep.export.targets.executorch_parts import Part, Split, parts_of, split, value_of
 from clipstep.export.targets.float16 import Ranges, measured_ranges
@@ -49,6 +49,8 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     """
     assert isinstance(graph, fx.GraphModule)
     module, refused = prepared(graph, program.inputs)
+    if precision in FLOAT16_ARITHMETIC:
+        divide_frames(module)
     narrowed = NARROWED[precision](module, program)
     found = split(module, refused)
     check_products_are_inside(found.reasons)
@@ -94,14 +96,14 @@ def _halve(module: fx.GraphModule, ranges: Ranges) -> Narrowed:
 
 def _with_convolutions_of_integers(module: fx.GraphModule, program: StepProgram) -> Narrowed:
     """Mark the operations that a dynamic8 artifact computes in float16, and its convolutions that are of integers."""
-    ranges = measured_ranges(module, program)
+    ranges = measured_ranges(module, program, flushes=True)
     narrowed = _halve(module, ranges)
     return replace(narrowed, in_float16=mark_convolutions(module, ranges.largest))
 
 
 NARROWED: Mapping[str, Callable[[fx.GraphModule, StepProgram], Narrowed]] = {
     "float32": lambda *_: Narrowed({}),
-    "float16": lambda module, program: _halve(module, measured_ranges(module, program)),
+    "float16": lambda module, program: _halve(module, measured_ranges(module, program, flushes=True)),
     "dynamic8": _with_convolutions_of_integers,
     "int8": quantize,
 }

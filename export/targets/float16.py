@@ -3,6 +3,9 @@
 The numbers of float16 end at 65504, and those below 6e-5 lose digits. An operation stays in float32 if the largest magnitude among the elements
 of something that it reads or computes is above half of that end, or below that start: with the frames of another video it may be twice as large. The
 sums inside of an operation count too, because engines may add in float16: a product is bounded by the product of its operands' magnitudes.
+
+Engines may also take the numbers below 6e-5 for zero: XNNPACK does on ARM64. An operation then stays in float32 if its result would lose more by that
+than by rounding.
 """
 
 import math
@@ -17,6 +20,8 @@ from clipstep.export.step import StepProgram
 aten = torch.ops.aten
 LARGEST = torch.finfo(torch.float16).max / 2
 SMALLEST = torch.finfo(torch.float16).smallest_normal
+LOST = 2.0**-18
+"""The largest error that numbers taken for zero may make, as a share of the sum of squares: 2 ** -9 of the root mean square."""
 STEPS = 4
 """The most subclips of the sample frames that are run, as consecutive steps."""
 TOO_LARGE = "float16 is too narrow for its values"
@@ -46,12 +51,15 @@ def beyond_float16(graph: fx.GraphModule, program: StepProgram) -> dict[fx.Node,
         graph: the step, lowered.
         program: its initial states, and the sample frames, of which the first `STEPS` subclips are run.
     """
-    return measured_ranges(graph, program).found
+    return measured_ranges(graph, program, flushes=False).found
 
 
-def measured_ranges(graph: fx.GraphModule, program: StepProgram) -> "Ranges":
-    """Return what `beyond_float16` does, and the largest magnitude that each value of floats had in those steps."""
-    ranges = Ranges(graph)
+def measured_ranges(graph: fx.GraphModule, program: StepProgram, *, flushes: bool) -> "Ranges":
+    """Return what `beyond_float16` does, and the largest magnitude that each value of floats had in those steps.
+
+    `flushes` tells whether the engine takes numbers for zero that are smaller than the normal ones of float16.
+    """
+    ranges = Ranges(graph, flushes)
     states = list(program.states.values())
     with torch.no_grad():
         for subclip in program.subclips(program.sample)[:STEPS]:
@@ -63,8 +71,9 @@ def measured_ranges(graph: fx.GraphModule, program: StepProgram) -> "Ranges":
 class Ranges(fx.Interpreter):
     """Runs a graph and collects in `found` the operations for which float16 is too narrow, and in `largest` the magnitudes of values."""
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, flushes: bool) -> None:
         super().__init__(graph)
+        self._flushes = flushes
         self.found: dict[fx.Node, str] = {}
         self.largest: dict[fx.Node, float] = {}
 
@@ -78,9 +87,22 @@ class Ranges(fx.Interpreter):
             magnitudes.append(_largest(SUMS[n.target](*self.fetch_args_kwargs_from_env(n))))
         reason = _reason(magnitudes)
         if reason is not None:
-            users = [user for user in n.users if reason == TOO_LARGE or not _is_added(n, user)]
-            self.found.update((node, reason) for node in (n, *users) if node.op == "call_function" and node not in self.found)
+            self._keep(n, [user for user in n.users if reason == TOO_LARGE or not _is_added(n, user)], reason)
+        elif self._flushes:
+            if n.target in PRODUCTS and _is_off(self._of_flushed(n), value):
+                self._keep(n, (), TOO_SMALL)
+            if _is_off(_flushed(value), value):
+                self._keep(n, [user for user in n.users if user.target not in SUMMANDS | PRODUCTS], TOO_SMALL)
         return value
+
+    def _keep(self, node: fx.Node, users: Iterable[fx.Node], reason: str) -> None:
+        self.found.update((one, reason) for one in (node, *users) if one.op == "call_function" and one not in self.found)
+
+    def _of_flushed(self, node: fx.Node) -> Tensor:
+        """Compute an operation of operands whose small numbers are zero."""
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
+        computed: Tensor = self.call_function(node.target, tuple(_flushed(one) if isinstance(one, Tensor) else one for one in args), kwargs)
+        return computed
 
 
 def _is_added(node: fx.Node, user: fx.Node) -> bool:
@@ -91,6 +113,14 @@ def _is_added(node: fx.Node, user: fx.Node) -> bool:
 def _largest(value: Tensor) -> float:
     """Return the largest magnitude of the finite elements; an infinity stays what it is in float16."""
     return float(torch.where(value.isfinite(), value, torch.zeros_like(value)).abs().max()) if value.numel() else 0.0
+
+
+def _flushed(value: Tensor) -> Tensor:
+    return torch.where(value.abs() < SMALLEST, torch.zeros_like(value), value)
+
+
+def _is_off(got: Tensor, value: Tensor) -> bool:
+    return float((got - value).square().sum()) > LOST * float(value.square().sum())
 
 
 def _settings(node: fx.Node) -> list[float]:

@@ -115,6 +115,10 @@ class Graph:
         self._expose(value.number, flags.XNN_VALUE_FLAG_EXTERNAL_INPUT, self._inputs)
         return value
 
+    def scale_bytes(self, value: XnnValue, scale: float) -> None:
+        """Let an input of uint8 stand for its numbers times a scale."""
+        self._scales[value.number] = schema.PerTensorQuant(scale, 0)
+
     def output(self, value: XnnValue | Tensor) -> None:
         """Make a value the next output, with its axes in order in memory. Elements of another type are converted after they have moved."""
         self.type = torch.float32
@@ -362,7 +366,7 @@ class Graph:
         scales = self._scales.get(value.id_out)
         if scales is None and isinstance(kind, Quantization):
             scales = schema.PerTensorQuant(kind.scale, kind.zero_point)
-        elif kind == torch.uint8:
+        elif scales is None and kind == torch.uint8:
             scales = schema.PerTensorQuant(1.0, 0)
         return value if scales is None else schema.XNNQuantizedTensorValue(value, scales)
 

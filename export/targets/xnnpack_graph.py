@@ -97,6 +97,10 @@ def _written(module: fx.GraphModule, graph: Graph, node: fx.Node, found: dict[fx
     if node.target is operator.getitem:
         source: Any = node.args[0]
         return found[source][node.args[1]]
+    if (scale := _scale_of_bytes(node)) is not None:
+        converted: Any = node.args[0]
+        graph.scale_bytes(found[converted.args[0]], scale)
+        return found[converted]
     more: dict[str, Any] = {"channels_last": _feeds_spatial(node)}
     clamp = _fusable_clamp(node) if node.target in FUSES_CLAMP else None
     graph.type = _type(node, of=node if clamp is None else clamp)
@@ -108,6 +112,19 @@ def _written(module: fx.GraphModule, graph: Graph, node: fx.Node, found: dict[fx
     if clamp is not None:
         fused[clamp] = node
     return value
+
+
+def _scale_of_bytes(node: fx.Node) -> float | None:
+    """Return the number by which a node multiplies an input of uint8 that has become floats, if nothing else reads these floats; else None.
+
+    XNNPACK multiplies by it where it converts them.
+    """
+    if node.target is not aten.mul.Tensor or not isinstance(node.args[1], float):
+        return None
+    converted: Any = node.args[0]
+    if converted.target is not aten.to.dtype or len(converted.users) > 1 or converted.args[0].op != "placeholder":
+        return None
+    return node.args[1] if len(converted.args[0].users) == 1 and converted.args[0].meta["val"].dtype == torch.uint8 else None
 
 
 def _type(node: fx.Node, of: fx.Node) -> Type:

@@ -71,7 +71,7 @@ KEPT: dict[str, tuple[Callable[[Tensor], Any], dict[str, str], dict[str, str]]] 
     "channels by themselves": (lambda x: F.conv2d(x, torch.ones(48, 1, 2, 2), groups=48), {"conv2d": DEPTHWISE}, {}),
     "a linear layer": (lambda x: F.linear(x.flatten(1), torch.ones(2, 576)), {"linear": NO_CONVOLUTION}, {}),
     "a product of two values": (lambda x: x[0] @ x[0].transpose(1, 2), {"matmul": NO_CONVOLUTION}, {}),
-    "small numbers": (lambda x: F.conv2d(x * 1e-3, torch.full((4, 48, 2, 2), 1e3)), {"conv2d": dynamic8.TOO_SMALL}, {}),
+    "small numbers": (lambda x: F.conv2d(x * 1e-2, torch.full((4, 48, 2, 2), 100.0)), {"conv2d": dynamic8.TOO_SMALL}, {}),
     "numbers beyond float16": (lambda x: F.conv2d(x * 1e5, torch.full((4, 48, 1, 1), 1e-5)), {}, {"mul": TOO_LARGE, "conv2d": TOO_LARGE}),
 }
 
@@ -174,7 +174,7 @@ class Spread(nn.Module):
         nn.init.zeros_(self.conv.weight[:, 30:])
 
     def forward(self, frames: Tensor) -> Tensor:
-        logits: Tensor = self.conv(torch.cat([frames.repeat(1, 10, 1, 1, 1) * 1e-3, frames[:, :1] * 0 + 1], 1)).mean((2, 3, 4))
+        logits: Tensor = self.conv(torch.cat([(frames.abs() + 1).repeat(1, 10, 1, 1, 1) * 1e-3, frames[:, :1] * 0 + 1], 1)).mean((2, 3, 4))
         return logits
 
 

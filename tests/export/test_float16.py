@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from clipstep.export.lowering.passes import fold_constants
 from clipstep.export.targets import coreml_writer, executorch_writer
-from clipstep.export.targets.float16 import TOO_LARGE, TOO_SMALL, beyond_float16
+from clipstep.export.targets.executorch_frames import FRAMES_DIVISOR, divide_frames
+from clipstep.export.targets.float16 import PRODUCTS, TOO_LARGE, TOO_SMALL, beyond_float16, measured_ranges
 from clipstep.export.targets.quantization import COMPUTED_IN
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.runtime.bundle.manifest import Placement
@@ -69,6 +70,106 @@ KEPT: dict[str, tuple[Callable[[Tensor], Tensor], dict[str, str]]] = {
 def test_operations_that_float16_is_too_narrow_for(name: str) -> None:
     function, expected = KEPT[name]
     assert kept(function) == expected
+
+
+SPREAD = torch.logspace(-9, 0, 10)
+"""Of these, five are below the smallest normal number of float16."""
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        pytest.param(lambda x: F.linear(x, (SPREAD * 0.1)[None, :5]), {"linear": TOO_SMALL}, id="a weight whose numbers are all small"),
+        pytest.param(lambda x: F.linear(x, torch.tensor([[5e-5, -3e-4, 5e-5, 3e-4, 2e-4]])), {"linear": TOO_SMALL}, id="small beside the largest"),
+        pytest.param(lambda x: F.linear(x, SPREAD[None, 5:]), {}, id="small numbers that do not count beside large ones"),
+        pytest.param(lambda x: F.linear(x, torch.ones(2, 5), torch.tensor([1e-6, 1.0])), {}, id="a small bias"),
+        pytest.param(lambda x: (x * 1e-3 * 0.1).sigmoid(), {"mul": TOO_SMALL, "sigmoid": TOO_SMALL}, id="a value"),
+    ],
+)
+def test_what_an_engine_that_flushes_small_numbers_to_zero_would_lose(function: Callable[[Tensor], Tensor], expected: dict[str, str]) -> None:
+    found = measured_ranges(traced(function, X), program(X[None]), flushes=True).found
+    assert {str(node.target).split(".")[1]: reason for node, reason in found.items()} == expected
+
+
+FRAMES = torch.randint(256, (2, 8, 10, 3), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+KERNEL = (torch.rand(4, 3, 3, 3, generator=torch.Generator().manual_seed(1)) - 0.5) * 0.1 / 255
+SHIFT = torch.linspace(-200, 0, 30)
+
+
+def shifted(frames: Tensor) -> Tensor:
+    return (frames.float().reshape(2, 8, 30) + SHIFT).reshape(2, 8, 10, 3).permute(0, 3, 1, 2)
+
+
+def as_columns(frames: Tensor) -> Tensor:
+    """A product of matrices, whose bias is a column of weights for a row of ones."""
+    rows = torch.cat([F.pad(shifted(frames), (1, 1, 0, 0)).permute(1, 0, 2, 3).reshape(3, -1), torch.ones(1, 192)])
+    return torch.cat([KERNEL[0, :, :, 0].t(), torch.full((3, 1), 0.01)], 1) @ rows
+
+
+STEMS: dict[str, Callable[[Tensor], Any]] = {
+    "a convolution": lambda frames: F.conv2d(shifted(frames), KERNEL, torch.ones(4), padding=1),
+    "two products of one weight": lambda frames: (
+        F.linear(shifted(frames)[..., :9], KERNEL.reshape(12, 9)),
+        shifted(frames)[..., 1:] @ KERNEL[0].reshape(9, 3),
+    ),
+    "a product with a row of ones": as_columns,
+}
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_frames_are_divided_so_that_their_weights_are_not_small(name: str, tmp_path: Path) -> None:
+    """Nothing else is rounded: both factors are powers of two."""
+    expected = traced(STEMS[name], FRAMES)(FRAMES)
+    graph, _ = executorch_writer.prepared(traced(STEMS[name], FRAMES), (FRAMES,))
+    assert _products(graph, FRAMES) == {"small"}
+    divide_frames(graph)
+    graph.recompile()
+    assert _products(graph, FRAMES) == {"large"} and f"mul.Tensor(to_dtype, {1 / FRAMES_DIVISOR})" in graph.code
+    assert all(torch.equal(a, b) for a, b in zip(graph(FRAMES), expected, strict=True))
+    written_placement = executorch_writer.write(traced(STEMS[name], FRAMES), program(FRAMES[None]), "float16", "{}", tmp_path / "step.pte")
+    got = portable_lib._load_for_executorch(str(tmp_path / "step.pte")).forward([FRAMES])
+    assert written_placement.in_float32 == ()
+    for one, other in zip(got, expected, strict=True):
+        assert float((one - other).abs().max()) < 2e-3 * float(other.max() - other.min())
+
+
+def _products(graph: fx.GraphModule, frames: Tensor) -> set[str]:
+    """Whether weights are small, so that they would be kept in float32."""
+    found = measured_ranges(graph, program(frames[None]), flushes=True).found
+    return {"small" if found.get(node) == TOO_SMALL else "large" for node in graph.graph.nodes if node.target in PRODUCTS}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda frames: F.conv2d(shifted(frames).relu(), KERNEL), id="something else between"),
+        pytest.param(lambda frames: (F.conv2d(shifted(frames), KERNEL), shifted(frames)), id="an output"),
+        pytest.param(lambda frames: F.conv2d(F.pad(shifted(frames), (1, 1, 1, 1), value=3.0), KERNEL), id="padding with other numbers"),
+        pytest.param(lambda frames: F.conv2d(shifted(frames), KERNEL * shifted(frames).mean()), id="computed weights"),
+    ],
+)
+def test_frames_that_more_than_products_read_are_not_divided(function: Callable[[Tensor], Any]) -> None:
+    graph, _ = executorch_writer.prepared(traced(function, FRAMES), (FRAMES,))
+    before = graph.code
+    divide_frames(graph)
+    graph.recompile()
+    assert graph.code == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda frames: (frames.float() * 0.25).relu(), id="multiplied by a number"),
+        pytest.param(lambda frames: frames.float() * 0.25 + frames.float() * 0.5, id="by two"),
+        pytest.param(lambda frames: (frames.float() * 0.25, frames.float()), id="and as they are"),
+    ],
+)
+def test_numbers_that_frames_are_multiplied_by(function: Callable[[Tensor], Any], precision: str, tmp_path: Path) -> None:
+    graph = traced(function, FRAMES)
+    executorch_writer.write(graph, program(FRAMES[None]), precision, "{}", tmp_path / "step.pte")
+    got = portable_lib._load_for_executorch(str(tmp_path / "step.pte")).forward([FRAMES])
+    assert all(torch.equal(one, other) for one, other in zip(got, graph(FRAMES), strict=True))
 
 
 def test_later_steps_and_their_states_count() -> None:
