@@ -49,6 +49,8 @@ def export(
     calibration: Sequence[Path | str] = (),
     calibration_percentile: float = 100.0,
     float32_layers: int = 0,
+    equalize: bool = False,
+    correct_biases: bool = False,
     form: str = "auto",
     input_dtype: str = "auto",
     stream: int | None = None,
@@ -94,6 +96,9 @@ def export(
         calibration_percentile: at which percentile of the numbers that a value has in a step those ranges end, and at the same one from below;
             100 leaves out none.
         float32_layers: how many layers int8 artifacts compute in float32: those whose rounding would move the prediction most.
+        equalize: write int8 artifacts of weights that are equalised across layers, so that the channels between them have more equal ranges.
+        correct_biases: change the biases of int8 artifacts so that rounding the weights does not change the mean of a channel on `sample` and
+            `calibration`.
         form: `auto`, `lowered` (operators of rank 4 or less) or `3d` (as trained, for onnx alone).
         input_dtype: the type of the frames that the artifacts take: `auto`, `uint8` or `float32`.
         stream: the number of new frames of a step, in place of a whole subclip; predictions are then from all frames so far.
@@ -140,6 +145,8 @@ def export(
         calibration=calibration,
         calibration_percentile=calibration_percentile,
         float32_layers=float32_layers,
+        equalize=equalize,
+        correct_biases=correct_biases,
         tune=tune_by_measuring() if tune else None,
         budget=None if budget is None else parse_budget(budget),
         window=window,

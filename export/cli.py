@@ -86,7 +86,19 @@ class FixedSize(click.types.IntParamType):
         "A network of your own": (*MODEL_OPTIONS, "output", "keep_outputs", "output_kind"),
         "A clip network as a stream": ("stream", "window"),
         "Artifacts": (
-            *("targets", "precisions", "calibration", "calibration_percentile", "float32_layers", "form", "platforms", "explain", "input_dtype"),
+            *(
+                "targets",
+                "precisions",
+                "calibration",
+                "calibration_percentile",
+                "float32_layers",
+                "equalize",
+                "correct_biases",
+                "form",
+                "platforms",
+                "explain",
+                "input_dtype",
+            ),
             *(version.option for version in FORMAT_VERSIONS),
         ),
         "The best for a platform": ("tune", "budget", "pareto"),
@@ -185,6 +197,8 @@ class FixedSize(click.types.IntParamType):
     metavar="N",
     help="Of artifacts of int8, compute the N layers in float32 whose rounding would move the prediction most.",
 )
+@click.option("--equalize", is_flag=True, help="Write artifacts of int8 of weights that are equalised across layers.")
+@click.option("--correct-biases", is_flag=True, help="Change the biases of artifacts of int8, so that rounding the weights moves no channel's mean.")
 @click.option(
     "--form",
     type=click.Choice(FORMS),
@@ -258,6 +272,8 @@ def export_command(
     calibration: tuple[Path, ...],
     calibration_percentile: float,
     float32_layers: int,
+    equalize: bool,
+    correct_biases: bool,
     form: str,
     platforms: tuple[str, ...],
     tune: bool,
@@ -302,6 +318,8 @@ def export_command(
         calibration=calibration,
         calibration_percentile=calibration_percentile,
         float32_layers=float32_layers,
+        equalize=equalize,
+        correct_biases=correct_biases,
         tune=tune_by_measuring() if tune else None,
         budget=None if budget is None else parse_budget(budget),
         window=window,

@@ -51,6 +51,11 @@ class ExportOptions:
     out the largest and the smallest thousandth, and 100 none."""
     float32_layers: int = 0
     """How many layers int8 artifacts compute in float32: those whose rounding would move the prediction most."""
+    equalize: bool = False
+    """Whether int8 artifacts are written of weights that are equalised across layers, so that the channels between them have more equal ranges."""
+    correct_biases: bool = False
+    """Whether int8 artifacts have other biases, so that rounding the weights does not change the mean of a channel on the sample and the calibration
+    videos."""
     tune: Tune | None = None
     """If given, it measures all variants of each artifact, of which the cheapest is kept. Of several precisions of a target, the bundle then has for
     each platform the one that `clipstep.export.choosing.choose` chooses, and float32."""
@@ -97,6 +102,9 @@ class ExportOptions:
         self._check_calibration()
         self._check_calibration_percentile()
         self._check_float32_layers()
+        for option in ("equalize", "correct_biases"):
+            if getattr(self, option):
+                self._check_has_int8(f"--{option.replace('_', '-')}")
         self._check_tuning()
         self._check_format_versions()
         self._check_evaluation()

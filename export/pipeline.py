@@ -144,6 +144,7 @@ def _export(
             calibration=calibration,
             calibration_percentile=options.calibration_percentile,
             float32_layers=options.float32_layers,
+            correct_biases=options.correct_biases,
         )
         if options.output_kind is not None:
             with torch.no_grad():

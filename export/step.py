@@ -96,6 +96,8 @@ class StepProgram:
     """At which percentile of the numbers that a value has in a step its range in int8 ends, and at the same one from below; 100 leaves out none."""
     float32_layers: int = 0
     """How many layers an artifact of int8 computes in float32: those whose rounding would move the prediction most."""
+    correct_biases: bool = False
+    """Whether an artifact of int8 has other biases, so that rounding the weights does not change the mean of a channel."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

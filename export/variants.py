@@ -18,6 +18,7 @@ from clipstep.export.lowering.lower import lower_graph, simplified
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.options import ExportOptions
 from clipstep.export.step import StepProgram
+from clipstep.export.targets.equalization import equalized
 from clipstep.export.targets.target import Target
 from clipstep.runtime.bundle import tree_sha256, tree_size
 from clipstep.runtime.bundle.manifest import Interface, MeasuredVariant, Placement, Tuning
@@ -51,18 +52,20 @@ class Graphs:
 
     def __init__(self, program: StepProgram) -> None:
         self._program = program
-        self._simplified: fx.GraphModule | None = None
-        self._lowered: dict[EngineProfile, fx.GraphModule] = {}
+        self._simplified: dict[bool, fx.GraphModule] = {}
+        self._lowered: dict[tuple[EngineProfile, bool], fx.GraphModule] = {}
 
-    def of(self, variant: Variant) -> nn.Module:
-        """Return the step in the variant's form: the module as trained, or the lowered graph."""
+    def of(self, variant: Variant, *, equalize: bool = False) -> nn.Module:
+        """Return the step in the variant's form: the module as trained, or the lowered graph, which may be of equalised weights."""
         if variant.form == "3d":
             return self._program.step
-        if self._simplified is None:
-            self._simplified = simplified(self._program.step, self._program.inputs)
-        if variant.profile not in self._lowered:
-            self._lowered[variant.profile] = lower_graph(self._simplified, self._program.inputs, variant.profile)
-        return self._lowered[variant.profile]
+        if False not in self._simplified:
+            self._simplified[False] = simplified(self._program.step, self._program.inputs)
+        if equalize not in self._simplified:
+            self._simplified[True] = equalized(self._simplified[False], self._program)
+        if (variant.profile, equalize) not in self._lowered:
+            self._lowered[variant.profile, equalize] = lower_graph(self._simplified[equalize], self._program.inputs, variant.profile)
+        return self._lowered[variant.profile, equalize]
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,10 @@ class VariantWriter:
 
     def _write(self, target: Target, variant: Variant, precision: str, interface: Interface, path: Path) -> Placement:
         version = self.options.format_version(target.name)
+        equalize = self.options.equalize and precision == "int8" and precision not in target.weight_precisions
         with self.library_context():
-            return target.load_writer().write(self.graphs.of(variant), self.program, precision, interface.model_dump_json(), path, version)
+            graph = self.graphs.of(variant, equalize=equalize)
+            return target.load_writer().write(graph, self.program, precision, interface.model_dump_json(), path, version)
 
 
 def _noted(name: str, one: Measured, file: Path) -> MeasuredVariant:

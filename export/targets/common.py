@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from clipstep.export.source_lines import UNKNOWN, line_of_node
+from clipstep.export.step import StepProgram
 from clipstep.export.unsupported import NotLowered, Unsupported
 from clipstep.runtime.bundle.manifest import NotDelegated, SensitiveLayer
 from clipstep.runtime.errors import ClipstepError, error_summary
@@ -20,6 +21,8 @@ Pair = int | Sequence[int]
 """A setting of a 2D operator: one number for rows and columns, or one each."""
 IDENTITY = (aten.clone.default, aten.detach.default, aten.alias.default)
 """Operators that return their input, in a graph for inference."""
+SAMPLE_STEPS = 4
+"""The most subclips of the sample frames that are run to see what values a graph has."""
 LISTED_LAYERS = 10
 """The most layers that are named as sensitive."""
 signature = cache(inspect.signature)
@@ -58,6 +61,26 @@ def described(node: fx.Node) -> str:
     shapes = [_shape(value) for value in node.all_input_nodes]
     line = line_of_node(node)
     return f"{node.target} on shapes {shapes}{'' if line == UNKNOWN else f' from {line}'}"
+
+
+def run_sample(interpreter: fx.Interpreter, program: StepProgram) -> None:
+    """Run a step's graph on the first sample frames, as consecutive steps."""
+    _run_steps(interpreter, program, program.subclips(program.sample)[:SAMPLE_STEPS])
+
+
+def _run_steps(interpreter: fx.Interpreter, program: StepProgram, subclips: Iterable[torch.Tensor]) -> None:
+    """Run a step's graph on subclips as consecutive steps, from its initial states."""
+    states = list(program.states.values())
+    with torch.no_grad():
+        for subclip in subclips:
+            _, *others = interpreter.run(subclip.to(program.frames.dtype), *states)
+            states = others[: len(states)]
+
+
+def run_calibration(interpreter: fx.Interpreter, program: StepProgram) -> None:
+    """Run a step's graph on the sample frames and on each calibration video, as streams of their own."""
+    for subclips in (program.subclips(program.sample), *program.calibration):
+        _run_steps(interpreter, program, subclips)
 
 
 def counted_reasons(reasons: Mapping[fx.Node, str]) -> tuple[NotDelegated, ...]:

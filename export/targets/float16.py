@@ -16,14 +16,13 @@ import torch
 from torch import Tensor, fx
 
 from clipstep.export.step import StepProgram
+from clipstep.export.targets.common import run_sample
 
 aten = torch.ops.aten
 LARGEST = torch.finfo(torch.float16).max / 2
 SMALLEST = torch.finfo(torch.float16).smallest_normal
 LOST = 2.0**-18
 """The largest error that numbers taken for zero may make, as a share of the sum of squares: 2 ** -9 of the root mean square."""
-STEPS = 4
-"""The most subclips of the sample frames that are run, as consecutive steps."""
 TOO_LARGE = "float16 is too narrow for its values"
 TOO_SMALL = "its values are too small for float16"
 ARITHMETIC = frozenset(
@@ -49,7 +48,7 @@ def beyond_float16(graph: fx.GraphModule, program: StepProgram) -> dict[fx.Node,
 
     Args:
         graph: the step, lowered.
-        program: its initial states, and the sample frames, of which the first `STEPS` subclips are run.
+        program: its initial states, and the sample frames, of which the first are run.
     """
     return measured_ranges(graph, program, flushes=False).found
 
@@ -60,11 +59,7 @@ def measured_ranges(graph: fx.GraphModule, program: StepProgram, *, flushes: boo
     `flushes` tells whether the engine takes numbers for zero that are smaller than the normal ones of float16.
     """
     ranges = Ranges(graph, flushes)
-    states = list(program.states.values())
-    with torch.no_grad():
-        for subclip in program.subclips(program.sample)[:STEPS]:
-            _, *others = ranges.run(subclip.to(program.frames.dtype), *states)
-            states = others[: len(states)]
+    run_sample(ranges, program)
     return ranges
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, fx
 
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.step import StepProgram
+from clipstep.export.targets.bias_correction import correct_biases
+from clipstep.export.targets.common import run_calibration
 from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, WEIGHT_LEVELS, Narrowed, Quantization, quantized_weight
 from clipstep.export.targets.sensitivity import layer_sensitivities, layers_of
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
@@ -67,14 +69,14 @@ def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNN
     Args:
         graph: the step, lowered.
         program: its initial states; its sample frames and calibration videos, which are run as consecutive steps; the percentile at which ranges
-            end; and how many layers stay in float32, those which suffer most.
+            end; how many layers stay in float32, those which suffer most; and whether biases are corrected.
         kernels: those of the engine that will run the graph.
 
     Raises:
         ClipstepError: no layer would be left.
     """
     ranges = _Ranges(graph, program.calibration_percentile)
-    ranges.run_steps(program)
+    ranges.run_calibration(program)
     reasons = _chosen(graph, ranges, kernels, {})
     computed = [node for node in graph.graph.nodes if node.meta.get(COMPUTED_IN) == torch.int8]
     sensitivities = layer_sensitivities(graph, program, {node for node in computed if node.target not in MOVEMENT}, kernels.weight_levels)
@@ -87,6 +89,8 @@ def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNN
         wide = {node: KEPT for node in computed if layers[node] in kept and (node.target not in MOVEMENT or node.target in CLAMPS)}
         reasons = _chosen(graph, ranges, kernels, wide)
         sensitivities = {layer: share for layer, share in sensitivities.items() if layer not in kept}
+    if program.correct_biases:
+        correct_biases(graph, program, kernels.weight_levels)
     return Narrowed(reasons, sensitivities=sensitivities)
 
 
@@ -212,14 +216,8 @@ class _Ranges(fx.Interpreter):
         self.found: dict[fx.Node, tuple[float, float]] = {}
         self._infinite: set[fx.Node] = set()
 
-    def run_steps(self, program: StepProgram) -> None:
-        """Run the sample frames and each calibration video, as consecutive steps of streams of their own."""
-        with torch.no_grad():
-            for subclips in (program.subclips(program.sample), *program.calibration):
-                states = list(program.states.values())
-                for subclip in subclips:
-                    _, *others = self.run(subclip.to(program.frames.dtype), *states)
-                    states = others[: len(states)]
+    def run_calibration(self, program: StepProgram) -> None:
+        run_calibration(self, program)
         for node in self._infinite:
             self.found.pop(node, None)
 

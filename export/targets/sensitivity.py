@@ -8,13 +8,12 @@ from torch import Tensor, fx
 
 from clipstep.export.source_lines import module_path
 from clipstep.export.step import StepProgram
+from clipstep.export.targets.common import SAMPLE_STEPS
 from clipstep.export.targets.float16 import PRODUCTS
 from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, along_axis, quantized_weight
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
 
 aten = torch.ops.aten
-STEPS = 4
-"""The most subclips of the sample frames that are run, as consecutive steps."""
 
 
 def layers_of(graph: fx.GraphModule) -> dict[fx.Node, str]:
@@ -38,14 +37,14 @@ def layer_sensitivities(graph: fx.GraphModule, program: StepProgram, computed: C
 
     Args:
         graph: the step, whose nodes have the metadata that `quantize` writes.
-        program: its initial states, and the sample frames, of which the first `STEPS` subclips are run.
+        program: its initial states, and the sample frames, of which the first are run.
         computed: the operations in int8 that do not only move values.
         weight_levels: the largest integer of a weight.
     """
     layers = layers_of(graph)
     spared = {layers[node]: 0.0 for node in graph.graph.nodes if node in computed}
     states = list(program.states.values())
-    for subclip in program.subclips(program.sample)[:STEPS]:
+    for subclip in program.subclips(program.sample)[:SAMPLE_STEPS]:
         run = _WithErrors(graph, layers, computed, weight_levels)
         first, *others = run.run(subclip.to(program.frames.dtype), *states)
         largest = first.flatten().topk(min(2, first.numel())).values
@@ -76,7 +75,7 @@ class _WithErrors(fx.Interpreter):
             value = value.detach().clone().requires_grad_()
         value.retain_grad()
         with torch.no_grad():
-            rounded = self._of_rounded_weights(n, value)
+            rounded = of_rounded_weights(self, n, value, self._weight_levels)
             if not self._is_taken_in_int8(n):
                 quantization = n.meta[QUANTIZATION]
                 rounded = quantization.numbers(quantization.integers(rounded))
@@ -91,14 +90,16 @@ class _WithErrors(fx.Interpreter):
             if user.meta.get(COMPUTED_IN) == torch.int8
         )
 
-    def _of_rounded_weights(self, node: fx.Node, value: Tensor) -> Tensor:
-        """Return the result of an operation whose weights are rounded; `value` if it has none."""
-        place = next((i for i, given in enumerate(node.args[:2]) if isinstance(given, fx.Node) and given.op == "get_attr"), None)
-        if place is None or node.target not in PRODUCTS:
-            return value
-        args, kwargs = self.fetch_args_kwargs_from_env(node)
-        axis = int(place == 1 and node.target in (aten.mm.default, aten.matmul.default))  # That of the output channels.
-        integers, scales = quantized_weight(args[place], axis, self._weight_levels)
-        weight = integers * along_axis(scales, axis, integers.ndim)
-        result: Tensor = self.call_function(node.target, (*args[:place], weight, *args[place + 1 :]), kwargs)
-        return result
+
+def of_rounded_weights(interpreter: fx.Interpreter, node: fx.Node, value: Tensor, weight_levels: int) -> Tensor:
+    """Return the result of an operation whose weights are rounded, with the operands of an interpreter that has just run it; `value`, its own result,
+    if it has no weights."""
+    place = next((i for i, given in enumerate(node.args[:2]) if isinstance(given, fx.Node) and given.op == "get_attr"), None)
+    if place is None or node.target not in PRODUCTS:
+        return value
+    args, kwargs = interpreter.fetch_args_kwargs_from_env(node)
+    axis = int(place == 1 and node.target in (aten.mm.default, aten.matmul.default))  # That of the output channels.
+    integers, scales = quantized_weight(args[place], axis, weight_levels)
+    weight = integers * along_axis(scales, axis, integers.ndim)
+    result: Tensor = interpreter.call_function(node.target, (*args[:place], weight, *args[place + 1 :]), kwargs)
+    return result

@@ -40,6 +40,7 @@ def program(subclips: Tensor, *states: Tensor) -> Any:
         calibration=(),
         calibration_percentile=100,
         float32_layers=0,
+        correct_biases=False,
     )
 
 
