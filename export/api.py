@@ -90,7 +90,7 @@ def export(
         targets: the names of targets, of `clipstep.export.targets.TARGETS`; by default all.
         platforms: the processors that the artifacts are optimised for, out of `any`, `arm64` and `x86_64`.
         precisions: some of `float32`, `float16` and `int8` for every target, or for one of them as in `executorch=float16`, `dynamic8` for
-            ExecuTorch, or `palette8`, `palette6` and `palette4` for Core ML; a target for which none is given has its default ones: Core ML
+            ExecuTorch, or `w8a8`, `palette8`, `palette6` and `palette4` for Core ML; a target for which none is given has its default ones: Core ML
             float32 and float16, the others float32.
         calibration: videos, or folders of them, on which the ranges of the values of int8 artifacts are found, beside `sample`.
         calibration_percentile: at which percentile of the numbers that a value has in a step those ranges end, and at the same one from below;

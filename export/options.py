@@ -23,6 +23,9 @@ Tune = Callable[[str, str, str, Mapping[str, Path], Interface, GoldenSteps], tup
 """A function that measures variants. It takes the platform, the target, the precision, the files by the name of their variant, the interface and the
 golden steps, and returns the unit of a step's cost and, by the name of the variant, what was measured for that platform."""
 
+W8A8_OPTIONS = ("--calibrate", "--calibration-percentile", "--float32-layers")
+"""The options of int8 that w8a8 has, too: what changes weights would not pass for a rounding of the float32 package's."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -185,11 +188,10 @@ class ExportOptions:
 
     def _check_has_int8(self, option: str) -> None:
         """Check that int8 is written in which values are rounded too, and not weights alone; the option would have no effect otherwise."""
-        if not any("int8" in self.precisions_of(name) and "int8" not in TARGETS[name].weight_precisions for name in self.targets):
+        which = ("executorch=int8", "onnx=int8", *(("coreml=w8a8",) if option in W8A8_OPTIONS else ()))
+        if not any(f"{name}={precision}" in which for name in self.targets for precision in self.precisions_of(name)):
             raise ClipstepError(
-                f"{option} is for artifacts that compute in int8",
-                got="none of them",
-                fix=f"add --precision executorch=int8 or onnx=int8, or leave {option} out",
+                f"{option} is for artifacts that compute in int8", got="none of them", fix=f"add --precision {either(which)}, or leave {option} out"
             )
 
     def _check_tuning(self) -> None:

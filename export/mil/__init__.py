@@ -20,3 +20,5 @@ EXACT = frozenset(
     | {"reduce_max", "reduce_min", "relu", "relu6", "resize_nearest_neighbor", "round", "select", "sign", "topk", "upsample_nearest_neighbor"}
 )
 """Operations whose results are numbers of their inputs, or of their type already, so that nothing is rounded."""
+ROUNDING = frozenset({"quantize", "dequantize"})
+"""Operations that only round values, to integers of a scale and back."""

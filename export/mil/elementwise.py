@@ -34,6 +34,18 @@ def cast(*, x: Value, dtype: str) -> Tensor:
     return value.float() if dtype == "fp32" else value.half().float()
 
 
+def quantize(*, input: Tensor, scale: Value, output_dtype: str, zero_point: Value = 0) -> Tensor:
+    """Round to integers of 8 bits, of one scale and one zero point."""
+    expect(output_dtype in ("int8", "uint8") and tensor(scale).ndim == 0 and tensor(zero_point).ndim == 0, f"quantize to {output_dtype} with scales")
+    low, end = INTEGERS[output_dtype]
+    return (torch.round(input / tensor(scale)) + tensor(zero_point)).clamp(low, end - 1).to(torch.int32)
+
+
+def dequantize(*, input: Tensor, scale: Value, zero_point: Value = 0) -> Tensor:
+    expect(tensor(scale).ndim == 0 and tensor(zero_point).ndim == 0, "dequantize with several scales")
+    return (input - tensor(zero_point)).float() * tensor(scale)
+
+
 def gelu(*, x: Tensor, mode: str) -> Tensor:
     expect(mode in ("EXACT", "TANH_APPROXIMATION", "SIGMOID_APPROXIMATION"), f"gelu with mode {mode}")
     if mode == "SIGMOID_APPROXIMATION":
@@ -58,6 +70,7 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "atan": unary(torch.atan),
     "atanh": unary(torch.atanh),
     "cast": cast,
+    "dequantize": dequantize,
     "ceil": unary(torch.ceil),
     "clamped_relu": lambda *, x, alpha, beta: torch.where(x >= 0, x, alpha * x).clamp(max=beta),
     "clip": lambda *, x, alpha, beta: x.clamp(alpha, beta),
@@ -90,6 +103,7 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "mul": binary(torch.mul),
     "not_equal": binary(torch.ne),
     "pow": binary(torch.pow),
+    "quantize": quantize,
     "prelu": lambda *, x, alpha: torch.where(x > 0, x, _by_channel(alpha, x) * x),
     "real_div": binary(division),
     "relu": unary(torch.relu),

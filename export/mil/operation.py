@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipstep.export.mil import EXACT, OPERATIONS
+from clipstep.export.mil import EXACT, OPERATIONS, ROUNDING
 from clipstep.export.mil.constants import DTYPES, immediate
 from clipstep.runtime.coremltools_files import MIL
 from clipstep.runtime.errors import ClipstepError
@@ -80,7 +80,7 @@ class Operation:
 
 
 def prepared(operation: Any, constants: Mapping[str, Any], rounding: bool) -> Operation:
-    """Prepare an operation of a program. Without `rounding`, float16 values are not rounded.
+    """Prepare an operation of a program. Without `rounding`, values are not rounded to float16 or to integers of a scale.
 
     Raises:
         ClipstepError: an operation, input or type that this evaluator does not know.
@@ -109,8 +109,14 @@ def prepared(operation: Any, constants: Mapping[str, Any], rounding: bool) -> Op
         raise ClipstepError(f"{operation.type}: inputs this evaluator does not know", got=", ".join(operation.inputs)) from error
     if operation.type == "cast" and not rounding and fixed["dtype"] in ("fp16", "fp32"):
         fixed["dtype"] = "fp32"
+    if operation.type in ROUNDING and not rounding:
+        function = _unrounded
     results = tuple(_result(operation.type, value, rounding) for value in operation.outputs)
     return Operation(operation.type, function, fixed, tuple(computed), tuple(lists), results)
+
+
+def _unrounded(*, input: Tensor, **_: Any) -> Tensor:
+    return input
 
 
 def _setting(parameter: str, value: Any) -> Any:
@@ -127,5 +133,7 @@ def _result(kind: str, output: Any, rounding: bool) -> Result:
     if not isinstance(dtype, torch.dtype):
         raise ClipstepError(f"{kind}: a result of a type this evaluator does not know", got=MIL.DataType.Name(declared.dataType))
     shape = tuple(d.constant.size for d in declared.dimensions)
+    if kind in ROUNDING and not rounding:
+        dtype = torch.float32
     half = dtype == torch.float16
     return Result(output.name, shape, torch.float32 if half else dtype, half and rounding and kind not in EXACT)

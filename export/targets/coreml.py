@@ -25,6 +25,8 @@ COMPRESSED = ("int8", "palette8", "palette6", "palette4")
 """The precisions of compressed weights; what is computed is in float16."""
 FIRST_IOS = 16
 """The first iOS whose Core ML takes them."""
+W8A8_IOS = 17
+"""The first iOS whose Core ML has operations that round values to integers."""
 MACOS = {15: 12, 16: 13, 17: 14, 18: 15}
 """For each iOS version, the macOS version that runs the same models."""
 
@@ -32,11 +34,11 @@ MACOS = {15: 12, 16: 13, 17: 14, 18: 15}
 COREML = Target(
     info=INFO,
     writer="clipstep.export.targets.coreml_writer",
-    precisions=("float32", "float16", *COMPRESSED),
+    precisions=("float32", "float16", "w8a8", *COMPRESSED),
     default_precisions=("float32", "float16"),
     refused_precisions=DYNAMIC_REFUSED,
     weight_precisions=COMPRESSED,
-    least_format_versions=dict.fromkeys(COMPRESSED, FIRST_IOS),
+    least_format_versions={**dict.fromkeys(COMPRESSED, FIRST_IOS), "w8a8": W8A8_IOS},
     input_dtypes=("float32",),
     variants=VARIANTS,
     platforms={},

@@ -9,6 +9,7 @@ from operator import getitem
 from typing import Any
 
 import coremltools as ct
+import numpy as np
 import torch
 from coremltools.converters.mil import Builder as mb
 from torch import Tensor, fx
@@ -19,6 +20,8 @@ from clipstep.export.source_lines import describe_error
 from clipstep.export.targets import coreml_elementwise, coreml_indexing, coreml_layers, coreml_movement, coreml_reductions
 from clipstep.export.targets.common import IDENTITY, described, write_operator
 from clipstep.export.targets.coreml_values import constant
+from clipstep.export.targets.float16 import PRODUCTS
+from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, Quantization
 from clipstep.export.unsupported import Unsupported
 
 Writer = Callable[..., Any]
@@ -49,6 +52,7 @@ def ml_program(
     program = Program()
     with Function(inputs, opset_version=target) as function:
         found: dict[fx.Node, Any] = dict(zip(placeholders, function.inputs.values(), strict=True))
+        rounded: dict[fx.Node, Any] = {}
         outputs: list[Any] = []
         counts: list[tuple[fx.Node, int]] = []
         for node in module.graph.nodes:
@@ -56,7 +60,7 @@ def ml_program(
                 _keep_free(function, {*input_names, *output_names})
                 outputs = [_named(found[source], name) for source, name in zip(node.args[0], output_names, strict=True)]
             elif node.op != "placeholder":
-                found[node] = _written(module, node, found)
+                found[node] = _written(module, node, found, rounded)
                 counts.append((node, len(function.operations)))
         if origins is not None:
             operations, before = list(function.operations), 0
@@ -68,7 +72,8 @@ def ml_program(
     return program
 
 
-def _written(module: fx.GraphModule, node: fx.Node, found: dict[fx.Node, Any]) -> Any:
+def _written(module: fx.GraphModule, node: fx.Node, found: dict[fx.Node, Any], rounded: dict[fx.Node, Any]) -> Any:
+    """Write what a node computes, and return its value. The values that are operands of products in int8 are added to `rounded`, rounded."""
     with _refusals_of_coremltools(node):
         if node.op == "get_attr":
             return constant(getattr(module, str(node.target)), node.name)
@@ -76,8 +81,19 @@ def _written(module: fx.GraphModule, node: fx.Node, found: dict[fx.Node, Any]) -
             (several,) = node.all_input_nodes
             return found[several][node.args[1]]
         value = node.meta.get("val")
+        if node.target in PRODUCTS and node.meta.get(COMPUTED_IN) == torch.int8:
+            operands = [one for one in node.all_input_nodes if one.op != "get_attr"]
+            rounded.update({one: _rounded(found[one], one.meta[QUANTIZATION]) for one in operands if one not in rounded})
+            found = found | {one: rounded[one] for one in operands}
         outputs = [tuple(part.shape) for part in value if isinstance(part, Tensor)] if isinstance(value, tuple | list) else []
         return write_operator(OPERATORS, node, [], found, result=getattr(value, "dtype", None), outputs=outputs)
+
+
+def _rounded(x: Any, quantization: Quantization) -> Any:
+    """Return a value as floats that stand for integers of 8 bits: where a product reads it, Core ML may compute that of integers."""
+    scale, zero_point = np.float32(quantization.scale), np.int8(quantization.zero_point)
+    integers = mb.quantize(input=x, scale=scale, zero_point=zero_point, output_dtype="int8")
+    return mb.dequantize(input=integers, scale=scale, zero_point=zero_point)
 
 
 @contextmanager

@@ -18,7 +18,10 @@ from clipstep.export.targets.palettes import palette_of
 from clipstep.export.targets.quantization import WEIGHT_LEVELS
 from clipstep.runtime.bundle.manifest import CompressedWeights, NotDelegated
 
-SCHEMES: Mapping[str, tuple[str, int]] = {"int8": ("linear", 8), **{f"palette{bits}": ("palette", bits) for bits in (8, 6, 4)}}
+SCHEMES: Mapping[str, tuple[str, int]] = {
+    **dict.fromkeys(("int8", "w8a8"), ("linear", 8)),
+    **{f"palette{bits}": ("palette", bits) for bits in (8, 6, 4)},
+}
 """For each precision of compressed weights, how they are held and with how many bits."""
 BLOCKWISE_IOS = 18
 """The first iOS with the newer operations, which take several scales or palettes and integers of less than 8 bits."""

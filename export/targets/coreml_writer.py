@@ -1,6 +1,8 @@
 """Writes Core ML packages: an ML Program, operator by operator or, where an operator is not written here, by coremltools' converter."""
 
 from collections.abc import Container
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from clipstep.export.compat.coremltools_internals import FP16ComputePrecision
 from clipstep.export.mil.compressed import PREFIX
 from clipstep.export.source_lines import describe_error
 from clipstep.export.step import StepProgram
-from clipstep.export.targets.common import converting, counted_reasons, names_of_values
+from clipstep.export.targets.common import converting, counted_reasons, most_sensitive, names_of_values
 from clipstep.export.targets.coreml import DEFAULT_IOS, MACOS
 from clipstep.export.targets.coreml_operations import OPERATORS, ml_program
 from clipstep.export.targets.coreml_weights import SCHEMES, compress_weights
-from clipstep.export.targets.float16 import beyond_float16
+from clipstep.export.targets.float16 import PRODUCTS, SMALLEST, TOO_SMALL, beyond_float16
+from clipstep.export.targets.int8 import SUMS, Kernels, operands_of, quantize
+from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, Narrowed
 from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.artifact_io import METADATA
 from clipstep.runtime.bundle.manifest import CompressedWeights, Placement, Requires
@@ -33,6 +37,10 @@ ROUNDED = ("common::add_fp16_cast", "common::remove_redundant_ops", "common::cas
 CASTS = ("_to_fp16", "_to_fp32")
 """How the names end that coremltools gives to what it rounds for float16."""
 
+NOT_A_PRODUCT = "only products are of integers"
+PRODUCTS_ALONE = Kernels(limited=False, slower=lambda _, nodes: {node: NOT_A_PRODUCT for node in nodes if node.target in SUMS})
+"""What is rounded to integers in w8a8: the operands of convolutions and matrix products of constant weights."""
+
 
 def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str, path: Path, format_version: int | None = None) -> Placement:
     """Write `path` with the metadata in the user-defined metadata `clipstep`; frames are float32 holding 0..255.
@@ -42,11 +50,17 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     """
     assert isinstance(graph, fx.GraphModule)
     ios = format_version or DEFAULT_IOS
+    narrowed = Narrowed({})
+    if precision == "w8a8":
+        graph = fx.GraphModule(graph, deepcopy(graph.graph))  # Its metadata are written to.
+        narrowed = _of_integers(graph, program)
     wide = {} if precision == "float32" else beyond_float16(graph, program)
     compressed: list[CompressedWeights] = []
     try:
         model = to_ml_program(graph, program, precision, ios, wide, compressed)
     except Unsupported as reason:
+        if precision == "w8a8":
+            raise ClipstepError("only what clipstep writes itself can be in w8a8", got=str(reason), fix="export it in int8 or float16") from reason
         wide = {}
         with converting("coremltools", reason):
             model = converted(graph, program, precision, ios, compressed)
@@ -63,8 +77,22 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
         delegated={"ML Program": sum(operation.type != "const" and not operation.type.startswith(PREFIX) for operation in operations)},
         not_delegated=(),
         in_float32=counted_reasons(wide),
+        in_float16=counted_reasons(narrowed.in_float16),
+        sensitive_layers=most_sensitive(narrowed.sensitivities),
         compressed_weights=compressed[0] if compressed else None,
     )
+
+
+def _of_integers(graph: fx.GraphModule, program: StepProgram) -> Narrowed:
+    """Mark the products in w8a8 whose operands are rounded to integers; the others are in float16, each with the reason."""
+    narrowed = quantize(graph, replace(program, correct_biases=False), PRODUCTS_ALONE)
+    products = [node for node in graph.graph.nodes if node.target in PRODUCTS]
+    marked = [node for node in products if node.meta.get(COMPUTED_IN) == torch.int8]
+    small = [node for node in marked if any(one.meta[QUANTIZATION].scale < SMALLEST for one in operands_of(node))]
+    for node in small:
+        del node.meta[COMPUTED_IN]
+    reasons = {node: narrowed.in_float32[node] for node in products if node not in marked} | dict.fromkeys(small, TOO_SMALL)
+    return Narrowed({}, in_float16=reasons, sensitivities=narrowed.sensitivities)
 
 
 def requires(path: Path, precision: str) -> Requires:

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.targets.target import PALETTES_REFUSED, Target
+from clipstep.export.targets.target import PALETTES_REFUSED, W8A8_REFUSED, Target
 from clipstep.runtime.target_executorch import EXECUTORCH as INFO
 
 PROFILE = EngineProfile(
@@ -35,7 +35,7 @@ EXECUTORCH = Target(
     info=INFO,
     writer="clipstep.export.targets.executorch_writer",
     precisions=("float32", "float16", "dynamic8", "int8"),
-    refused_precisions=PALETTES_REFUSED,
+    refused_precisions={**PALETTES_REFUSED, **W8A8_REFUSED},
     variants=VARIANTS,
     platforms={"arm64": "gemm", "x86_64": "gemm-per-tap"},
     precision_variants={"int8": "linear-layers"},

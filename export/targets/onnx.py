@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from clipstep.export.lowering.profile import EngineProfile
-from clipstep.export.targets.target import DYNAMIC_REFUSED, PALETTES_REFUSED, FormatVersion, Target
+from clipstep.export.targets.target import DYNAMIC_REFUSED, PALETTES_REFUSED, W8A8_REFUSED, FormatVersion, Target
 from clipstep.runtime.target_onnx import ONNX as INFO
 
 PROFILE = EngineProfile(
@@ -41,6 +41,7 @@ ONNX = Target(
         "float16, and 138 M in float32",
         **PALETTES_REFUSED,
         **DYNAMIC_REFUSED,
+        **W8A8_REFUSED,
     },
     forms=("lowered", "3d"),
     variants=VARIANTS,

@@ -20,6 +20,8 @@ PALETTES_REFUSED = dict.fromkeys(("palette8", "palette6", "palette4"), "its form
 """The precisions of `Target.refused_precisions` for a target that has no palettes."""
 DYNAMIC_REFUSED = {"dynamic8": "convolutions whose ranges are found in each step are written for ExecuTorch alone"}
 """The same for a target other than ExecuTorch."""
+W8A8_REFUSED = {"w8a8": "its int8 has integers for weights and values already; w8a8 is that of Core ML"}
+"""The same for a target other than Core ML."""
 ANY = "any"
 """The platform of an artifact that is the same for all processors."""
 

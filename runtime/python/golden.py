@@ -18,7 +18,7 @@ from clipstep.runtime.wording import counted
 
 GOLDEN_FILE = "golden.safetensors"
 """The file of the golden steps in a bundle."""
-BOUNDS = {"float32": 1e-4, "float16": 2e-2, "dynamic8": 0.1, "int8": 0.3, "palette8": 0.1, "palette6": 0.3, "palette4": 1.0}
+BOUNDS = {"float32": 1e-4, "float16": 2e-2, "dynamic8": 0.1, "int8": 0.3, "w8a8": 0.3, "palette8": 0.1, "palette6": 0.3, "palette4": 1.0}
 """The largest error that an artifact of that precision may have, as a fraction of each output's `scale_of`.
 
 Measured errors, as the same fraction (docs/measurements.md): up to 2e-5 in float32 against float64 (resnet3d_50, random weights); in float16

@@ -17,6 +17,7 @@ STYLES = {
     "float16": ("#D55E00", "s"),
     "dynamic8": ("#56B4E9", "D"),
     "int8": ("#009E73", "^"),
+    "w8a8": ("#E69F00", "P"),
     **dict.fromkeys(("palette8", "palette6", "palette4"), ("#CC79A7", "v")),
 }
 """The colour and the marker of each precision, which are told apart by colour-blind people and in print, too."""

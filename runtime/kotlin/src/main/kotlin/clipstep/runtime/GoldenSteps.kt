@@ -8,7 +8,7 @@ import kotlin.math.min
 
 /** The largest error that an artifact of that precision may have, as a fraction of each output's scale; see [GoldenSteps.scales]. */
 @JvmField
-public val BOUNDS: Map<String, Double> = mapOf("float32" to 1e-4, "float16" to 2e-2, "dynamic8" to 0.1, "int8" to 0.3, "palette8" to 0.1, "palette6" to 0.3, "palette4" to 1.0)
+public val BOUNDS: Map<String, Double> = mapOf("float32" to 1e-4, "float16" to 2e-2, "dynamic8" to 0.1, "int8" to 0.3, "w8a8" to 0.3, "palette8" to 0.1, "palette6" to 0.3, "palette4" to 1.0)
 
 private const val LEAST_SHARE = 1 / 20.0
 private const val LEAST_SCALE = 1e-2

@@ -351,7 +351,7 @@ public val TARGETS: List<String> = listOf("onnx", "executorch", "coreml")
 
 /** The precisions that an artifact can have. */
 @JvmField
-public val PRECISIONS: List<String> = listOf("float32", "float16", "dynamic8", "int8", "palette8", "palette6", "palette4")
+public val PRECISIONS: List<String> = listOf("float32", "float16", "dynamic8", "int8", "w8a8", "palette8", "palette6", "palette4")
 
 /** One artifact: a file, or for Core ML a folder, of one target. */
 @Serializable
