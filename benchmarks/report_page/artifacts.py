@@ -35,7 +35,7 @@ def placement_body(report: Report) -> Html | None:
     for title, why in (
         ("What no delegate runs, and why", outside_why),
         ("What artifacts of lower precision compute in float32, and why", wide_why),
-        ("The products that artifacts of dynamic8 compute in float16, and why", half_why),
+        ("The products that artifacts of dynamic8 or w8a8 compute in float16, and why", half_why),
     ):
         rows = [(file, r.operator, number(r.count, 0), r.reason) for file, reasons in why.items() for r in reasons]
         if rows:

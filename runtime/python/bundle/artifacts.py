@@ -92,7 +92,7 @@ class Placement(Model):
     in_float32: tuple[NotDelegated, ...] = ()
     """The operators inside of delegates that an artifact of lower precision computes in float32, and why. Empty for artifacts of float32."""
     in_float16: tuple[NotDelegated, ...] = ()
-    """The products that an artifact of dynamic8 computes in float16, and why. Empty for other artifacts."""
+    """The products that an artifact of dynamic8 or w8a8 computes in float16, and why. Empty for other artifacts."""
     sensitive_layers: tuple[SensitiveLayer, ...] = ()
     """Up to ten layers that an int8 artifact computes in int8, those first whose rounding moves the prediction most."""
     compressed_weights: CompressedWeights | None = None

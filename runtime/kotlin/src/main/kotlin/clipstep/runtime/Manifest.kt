@@ -176,8 +176,8 @@ public data class CompressedWeights(
 /**
  * Which delegate runs an artifact's nodes: their number by delegate call, the names of those that no delegate takes, and why. [reasons] is empty if it
  * is not known. [inFloat32] are the operators that an artifact of lower precision computes in float32, and why; [inFloat16] are the products that one
- * of dynamic8 computes in float16, and why; [sensitiveLayers] are those layers in int8 whose rounding moves the prediction most; [compressedWeights]
- * says how the weights are held, if not as floating-point numbers or as what an int8 artifact computes with.
+ * of dynamic8 or w8a8 computes in float16, and why; [sensitiveLayers] are those layers in int8 whose rounding moves the prediction most;
+ * [compressedWeights] says how the weights are held, if not as floating-point numbers or as what an int8 artifact computes with.
  */
 @Serializable
 public data class Placement(
