@@ -103,9 +103,8 @@ def _largest_of_channels(graph: fx.GraphModule, program: StepProgram, nodes: lis
             return value
 
         def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-            if (
-                target is aten.avg_pool3d.default and len(args) > 3 and all(args[5:6])
-            ):  # PyTorch refuses a value that is smaller than a window, whatever its padding.
+            if target is aten.avg_pool3d.default and len(args) > 3 and all(args[5:6]):
+                # PyTorch refuses a value that is smaller than a window, whatever its padding.
                 value, kernel, stride, padding, *others = args
                 amounts = [amount for size in reversed(triple(padding)) for amount in (size, size)]
                 args = (F.pad(value, amounts), kernel, stride, 0, *others)

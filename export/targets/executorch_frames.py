@@ -62,8 +62,10 @@ def _as_float(copy: fx.Node, node: fx.Node) -> fx.Node:
 FRAMES_DIVISOR = 128
 """A power of two, so that nothing else is rounded. Frames of 0..255 become numbers of 0 to 2, and weights get about the magnitude that they have for
 normalised frames. The smallest number of a frame, 1/128, is large enough for the ranges of dynamic8."""
-LINEAR = frozenset((*DATA_MOVEMENT, aten.transpose.int, aten.contiguous.default, aten.cat.default, aten.add.Tensor, aten.sub.Tensor))
+LINEAR = frozenset((*DATA_MOVEMENT, aten.transpose.int, aten.contiguous.default, aten.cat.default))
 """Operators whose result is divided if all of their operands are."""
+SUMS = frozenset((aten.add.Tensor, aten.sub.Tensor))
+"""The same, if no operand is a number."""
 
 
 def divide_frames(module: fx.GraphModule) -> None:
@@ -80,9 +82,9 @@ def divide_frames(module: fx.GraphModule) -> None:
         others = [source for source in node.all_input_nodes if source not in divided]
         if any(source.op != "get_attr" for source in others):
             return
-        if node.target in PRODUCTS and divided.intersection(node.args[:2]):
+        if node.target in PRODUCTS and [one in divided for one in node.args[:3]] in ([True, False], [False, True], [True, False, False]):
             factors.update({(node, source): FRAMES_DIVISOR for source in others if source in node.args[:2]})
-        elif node.target in LINEAR or _pads_with_zeros(node):
+        elif node.target in LINEAR or _pads_with_zeros(node) or (node.target in SUMS and all(isinstance(one, fx.Node) for one in node.args)):
             factors.update({(node, source): 1 / FRAMES_DIVISOR for source in others})
             divided.add(node)
         else:

@@ -145,6 +145,9 @@ def _products(graph: fx.GraphModule, frames: Tensor) -> set[str]:
     [
         pytest.param(lambda frames: F.conv2d(shifted(frames).relu(), KERNEL), id="something else between"),
         pytest.param(lambda frames: (F.conv2d(shifted(frames), KERNEL), shifted(frames)), id="an output"),
+        pytest.param(lambda frames: F.conv2d(frames.permute(0, 3, 1, 2).float() + 3.0, KERNEL), id="a sum with a number"),
+        pytest.param(lambda frames: shifted(frames) @ shifted(frames).transpose(-1, -2), id="a product of two"),
+        pytest.param(lambda frames: F.linear(shifted(frames), KERNEL[0, 0, 0, 0].expand(10, 10), shifted(frames)[0, 0, 0]), id="a bias"),
         pytest.param(lambda frames: F.conv2d(F.pad(shifted(frames), (1, 1, 1, 1), value=3.0), KERNEL), id="padding with other numbers"),
         pytest.param(lambda frames: F.conv2d(shifted(frames), KERNEL * shifted(frames).mean()), id="computed weights"),
     ],
@@ -157,7 +160,7 @@ def test_frames_that_more_than_products_read_are_not_divided(function: Callable[
     assert graph.code == before
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 @pytest.mark.parametrize(
     "function",
     [
