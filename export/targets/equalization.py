@@ -7,6 +7,7 @@ equally, for the ranges on sample frames (G. Xiao et al., "SmoothQuant", ICML 20
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,19 +34,19 @@ def equalized(graph: fx.GraphModule, program: StepProgram) -> fx.GraphModule:
         program: its initial states, and the sample frames, of which the first are run.
     """
     graph = copy.deepcopy(graph)
-    pairs = [(first, second) for second in graph.graph.nodes if (first := _before(second)) is not None]
-    largest = _largest_of_channels(graph, program, [second.args[0] for _, second in pairs])
-    for first, second in pairs:
+    chains = [chain for node in graph.graph.nodes if (chain := _chain(node))]
+    largest = _largest_of_channels(graph, program, [chain[-2] for chain in chains])
+    for chain in chains:
+        first, operand, second = chain[0], chain[-2], chain[-1]
         weight, bias = convolution_constants(graph, second)
         outputs, inputs = weight.shape[:2]
-        groups = len(largest[second.args[0]]) // inputs
+        groups = len(largest[operand]) // inputs
         rows = weight.abs().flatten(2).amax(2)
         rows = rows / rows.amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)  # Each output channel has a scale of its own.
-        of_inputs = rows.reshape(groups, outputs // groups, inputs).amax(1).flatten()
-        factors = _factors(largest[second.args[0]], of_inputs)
-        by_output = factors.reshape(groups, 1, inputs).expand(groups, outputs // groups, inputs).reshape(outputs, inputs)
+        factors = _factors(largest[operand], rows.reshape(groups, outputs // groups, inputs).amax(1).flatten())
+        by_output = factors.reshape(groups, inputs).repeat_interleave(outputs // groups, 0)
         set_convolution_constants(graph, second, weight * by_output.reshape(outputs, inputs, 1, 1, 1), bias)
-        divisors = torch.empty_like(factors).scatter_(0, _sources(first, second, len(factors)), factors)
+        divisors = torch.empty_like(factors).scatter_(0, _sources(chain, len(factors)), factors)
         weight, bias = convolution_constants(graph, first)
         set_convolution_constants(graph, first, weight / divisors.reshape(-1, 1, 1, 1, 1), None if bias is None else bias / divisors)
     graph.graph.lint()
@@ -53,29 +54,28 @@ def equalized(graph: fx.GraphModule, program: StepProgram) -> fx.GraphModule:
     return graph
 
 
-def _before(second: fx.Node) -> fx.Node | None:
-    """Return the convolution whose result is read by this one and nothing else, or None."""
+def _chain(second: fx.Node) -> list[fx.Node]:
+    """Return a convolution, what stands between, and this one, if it alone reads the result of the first; otherwise nothing."""
     if not _is_of_constants(second):
-        return None
-    node: Any = second.args[0]
-    while node.target in BETWEEN and len(node.users) == 1:
-        node = node.args[0]
-    return node if _is_of_constants(node) and len(node.users) == 1 else None
+        return []
+    before: list[Any] = [second.args[0]]
+    while before[-1].target in BETWEEN and len(before[-1].users) == 1:
+        before.append(before[-1].args[0])
+    return [*before[::-1], second] if _is_of_constants(before[-1]) and len(before[-1].users) == 1 else []
 
 
 def _is_of_constants(node: fx.Node) -> bool:
     return node.target in CONVOLUTIONS and all(one is None or one.op == "get_attr" for one in arguments(node, None, None, None)[1:3])
 
 
-def _sources(first: fx.Node, second: fx.Node, channels: int) -> Tensor:
+def _sources(chain: Sequence[fx.Node], channels: int) -> Tensor:
     """Return for each channel that the second convolution reads which output channel of the first one it is."""
-    numbers: dict[fx.Node, Tensor] = {first: torch.arange(channels, dtype=torch.float32).reshape(1, channels, 1, 1, 1)}
-    chain: list[Any] = [second.args[0]]
-    while chain[-1] is not first:
-        chain.append(chain[-1].args[0])
-    for node in chain[-2::-1]:
-        numbers[node] = node.target(numbers[node.args[0]], *node.args[1:], **node.kwargs)
-    return numbers[chain[0]].flatten().long()
+    numbers: Any = torch.arange(channels, dtype=torch.float32).reshape(1, channels, 1, 1, 1)
+    for node in chain[1:-1]:
+        function: Any = node.target
+        numbers = function(numbers, *node.args[1:], **node.kwargs)
+    sources: Tensor = numbers.flatten().long()
+    return sources
 
 
 def _factors(values: Tensor, weights: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ BOUNDS = {"float32": 1e-4, "float16": 2e-2, "dynamic8": 0.1, "int8": 0.3, "w8a8"
 """The largest error that an artifact of that precision may have, as a fraction of each output's `scale_of`.
 
 Measured errors, as the same fraction (docs/measurements.md): up to 2e-5 in float32 against float64 (resnet3d_50, random weights); in float16
-7e-3 for the home network of these measurements, and up to 1.6e-2 for others; in dynamic8 3.3e-2 for the home network; in int8 3e-1 for it, and
-2e-2 for r3d_18 (random weights).
+7e-3 for the home network of these measurements, and up to 1.6e-2 for others; in dynamic8 2.8e-2 for the home network; in int8 3e-1 for it, and
+2e-2 for r3d_18 (random weights); in w8a8 1.5e-1 for the home network.
 With palettes of 8, 6 and 4 bits 1.3e-2, 1.6e-1 and 3.2e-1 for the home network.
 """
 LEAST_SHARE = 1 / 20

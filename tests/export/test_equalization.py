@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from clipstep.export import export
 from clipstep.export.lowering.lower import lower_graph, simplified
+from clipstep.export.lowering.passes.editing import constant
 from clipstep.export.module import network_of_module
 from clipstep.export.options import ExportOptions
 from clipstep.export.step import StepProgram, program_of
@@ -81,11 +82,8 @@ def test_equalised_weights_compute_the_same_numbers() -> None:
 
 
 def _weights(graph: fx.GraphModule) -> list[Tensor]:
-    return [graph.get_parameter(name) if name in dict(graph.named_parameters()) else graph.get_buffer(name) for name in _names(graph)]
-
-
-def _names(graph: fx.GraphModule) -> list[str]:
-    return [str(node.args[1].target) for node in graph.graph.nodes if node.target is torch.ops.aten.conv3d.default and node.args[1].op == "get_attr"]
+    convolutions = graph.graph.find_nodes(op="call_function", target=torch.ops.aten.conv3d.default)
+    return [constant(graph, node.args[1]) for node in convolutions if node.args[1].op == "get_attr"]
 
 
 def test_values_that_others_read_too_are_not_scaled() -> None:
