@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from clipstep.export.evaluating import EXACT
-from clipstep.runtime.bundle.choice import Choice, CostUnit, TriedPrecision
+from clipstep.runtime.bundle.choice import Choice, CostUnit, MeasuredVariant, TriedPrecision
 from clipstep.runtime.bundle.pareto_front import pareto_front, points_of
 from clipstep.runtime.command_line.accuracy_text import change_interval_text, points
 from clipstep.runtime.command_line.terminal import new_table
@@ -46,15 +46,16 @@ def tried_table(unit: CostUnit, tried: tuple[TriedPrecision, ...], chosen: Tried
             f"{variant.cost:.4g}",
             f"{variant.size_bytes / 1e6:.2f}",
             "-" if memory is None else f"{memory / 1e6:.1f}",
-            *(_change(precision) if evaluated else ()),
+            *(_change(precision, variant) if evaluated else ()),
             "yes" if (precision, variant) in front else "-",
             "off" if variant.fault else "chosen" if precision is chosen and variant.variant == precision.variant else "",
         )
     return table
 
 
-def _change(tried: TriedPrecision) -> tuple[str, str]:
+def _change(tried: TriedPrecision, variant: MeasuredVariant) -> tuple[str, str]:
+    """Return the change of top-1 and its interval; a dash if it was not measured, as of variants with another number of layers in float32."""
     against = tried.against_float32
-    if against is None:
+    if against is None or variant.float32_layers != tried.own.float32_layers:
         return "" if tried.precision == EXACT else "-", ""
     return points(against.top1_change), change_interval_text(against)

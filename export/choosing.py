@@ -41,9 +41,9 @@ class NothingFitsError(ClipstepError):
 
 def best_variant(variants: Sequence[MeasuredVariant], budget: Budget | None, unit: str) -> MeasuredVariant:
     """Return the cheapest of the variants without a fault and within the budget or, if none is, of those without a fault or, if none is, of all; the
-    first of equals."""
+    first of equals. One with more layers in float32 comes before a cheaper one."""
     right = [one for one in variants if one.fault is None] or variants
-    return min([one for one in right if not _exceeded(one, budget, unit)] or right, key=lambda one: one.cost)
+    return min([one for one in right if within(one, budget, unit)] or right, key=lambda one: (-one.float32_layers, one.cost))
 
 
 def choose(artifacts: Sequence[TunedArtifact], budget: Budget | None = None, max_accuracy_drop: float | None = None) -> Choice:
@@ -124,6 +124,11 @@ def _own(artifact: Artifact, variants: Sequence[MeasuredVariant]) -> MeasuredVar
     """Return the variant that the artifact is."""
     assert artifact.tuning is not None
     return next(one for one in variants if one.variant == artifact.tuning.chosen)
+
+
+def within(variant: MeasuredVariant, budget: Budget | None, unit: str) -> bool:
+    """Whether a variant takes no more than the budget allows."""
+    return not _exceeded(variant, budget, unit)
 
 
 def _exceeded(variant: MeasuredVariant, budget: Budget | None, unit: str) -> str | None:

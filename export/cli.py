@@ -182,9 +182,9 @@ class FixedSize(click.types.IntParamType):
 @click.option(
     "--float32-layers",
     type=int,
-    default=0,
     metavar="N",
-    help="Of artifacts of int8, compute the N layers in float32 whose rounding would move the prediction most.",
+    help="Of artifacts of int8, compute the N layers in float32 whose rounding would move the prediction most. [default: none or, with --budget, "
+    "as many as fit]",
 )
 @click.option("--equalize", is_flag=True, help="Write artifacts of int8 of weights that are equalised across layers.")
 @click.option("--correct-biases", is_flag=True, help="Change the biases of artifacts of int8, so that rounding the weights moves no channel's mean.")
@@ -260,7 +260,7 @@ def export_command(
     precisions: tuple[str, ...],
     calibration: tuple[Path, ...],
     calibration_percentile: float,
-    float32_layers: int,
+    float32_layers: int | None,
     equalize: bool,
     correct_biases: bool,
     form: str,
@@ -427,7 +427,7 @@ def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
             off = f"{100 * artifact.parity.max_relative_error:.2g}% of an output's range"
             asked = "" if artifact.placement.compressed_weights else "; what that costs in accuracy on labelled videos says --evaluate DATA"
             yield f"a note: {artifact.file}: off by up to {off}{asked}"
-        if artifact.placement.sensitive_layers:
+        if sensitive_layers(artifact):
             yield f"a note: {artifact.file}: rounding moves the prediction most in {sensitive_layers(artifact)}: --float32-layers"
     golden = manifest.golden
     yield f"golden steps: frames of {', then '.join(FRAME_SOURCES[source] for source in golden.frame_sources)}"

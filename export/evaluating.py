@@ -127,8 +127,8 @@ def fall_in_points(artifact: Artifact) -> float | None:
 
 
 def sensitive_layers(artifact: Artifact) -> str:
-    """Return the layers of an int8 artifact whose rounding moves the prediction most, with their shares of the change."""
-    layers = artifact.placement.sensitive_layers[:NAMED_LAYERS]
+    """Return the layers of an int8 artifact whose rounding moves the prediction most, with their shares of the change; empty if none has 1%."""
+    layers = [one for one in artifact.placement.sensitive_layers[:NAMED_LAYERS] if one.share >= 0.01]
     return ", ".join(f"{one.layer} ({one.share:.0%})" for one in layers)
 
 

@@ -52,8 +52,9 @@ class ExportOptions:
     calibration_percentile: float = 100.0
     """At which percentile of the numbers that a value has in a step the ranges of int8 artifacts end, and at the same one from below: 99.9 leaves
     out the largest and the smallest thousandth, and 100 none."""
-    float32_layers: int = 0
-    """How many layers int8 artifacts compute in float32: those whose rounding would move the prediction most."""
+    float32_layers: int | None = None
+    """How many layers int8 artifacts compute in float32: those whose rounding would move the prediction most. None for none or, with `budget`, as
+    many as fit."""
     equalize: bool = False
     """Whether int8 artifacts are written of weights that are equalised across layers, so that the channels between them have more equal ranges."""
     correct_biases: bool = False
@@ -181,6 +182,8 @@ class ExportOptions:
     def _check_float32_layers(self) -> None:
         """Check that `float32_layers` is a number of layers that has an effect."""
         layers = self.float32_layers
+        if layers is None:
+            return
         if not isinstance(layers, int) or isinstance(layers, bool) or layers < 0:
             raise ClipstepError("--float32-layers is a number of layers", got=layers, expected="a whole number of at least 0")
         if layers:

@@ -12,7 +12,7 @@ import torch
 from clipstep.export.calibration import calibration_of
 from clipstep.export.choosing import choose_each
 from clipstep.export.contract import too_large
-from clipstep.export.evaluating import EvaluatedArtifacts, check_accuracy_drop, evaluation_of
+from clipstep.export.evaluating import EXACT, EvaluatedArtifacts, check_accuracy_drop, evaluation_of
 from clipstep.export.explained import explained
 from clipstep.export.golden_faults import record_assessed_golden
 from clipstep.export.golden_steps import check_steps
@@ -143,7 +143,7 @@ def _export(
             program_of(spec, options.stream, window, asked=options.asked),
             calibration=calibration,
             calibration_percentile=options.calibration_percentile,
-            float32_layers=options.float32_layers,
+            float32_layers=options.float32_layers or 0,
             correct_biases=options.correct_biases,
         )
         if options.output_kind is not None:
@@ -286,11 +286,13 @@ def _write_artifacts(
     input_dtype = automatic if options.input_dtype == "auto" else options.input_dtype
     embedded = interface.model_copy(update={"input": interface.input.model_copy(update={"dtype": input_dtype})})
     for platform in options.platforms if target.platforms else (ANY,):
+        exact_fits = False
         for precision in options.precisions_of(target.name):
             path = folder / target.file_name(precision, platform)
             started = time.monotonic()
             with progress(f"writing {path.name}", True), explained(f"{path.name} cannot be written", OTHER_TARGETS):
-                written = writer.write(target, platform, precision, embedded, path)
+                written = writer.write(target, platform, precision, embedded, path, exact_fits=exact_fits)
+            exact_fits = exact_fits or (precision == EXACT and written.fits)
             verifying = time.monotonic()
             with progress(f"verifying {path.name}", True), explained(f"{path.name} cannot be verified", OTHER_TARGETS), writer.library_context():
                 errors = check_artifact(target.name, path, precision, embedded, writer.golden)

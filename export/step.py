@@ -98,6 +98,9 @@ class StepProgram:
     """How many layers an artifact of int8 computes in float32: those whose rounding would move the prediction most."""
     correct_biases: bool = False
     """Whether an artifact of int8 has other biases, so that rounding the weights does not change the mean of a channel."""
+    found_ranges: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict, repr=False)
+    """The ranges that were found for int8 so far, by the hash of the graph and by the name of the value, so that a graph of which several artifacts
+    are written runs once on all videos."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

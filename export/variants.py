@@ -1,19 +1,20 @@
 """Writes a step as an artifact of a target, in one of the target's variants.
 
 A variant is a form of the step (lowered or 3d) and an engine profile that it is lowered for. The default variant is written or, with `--tune`,
-the one that costs least when all of them are measured.
+the one that costs least when all of them are measured. In int8, as many of its layers are computed in float32 as a budget allows.
 """
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import fx, nn
 
-from clipstep.export.choosing import Measured, best_variant
+from clipstep.export.choosing import Measured, best_variant, within
 from clipstep.export.lowering.lower import lower_graph, simplified
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.options import ExportOptions
@@ -21,6 +22,7 @@ from clipstep.export.step import StepProgram
 from clipstep.export.targets.equalization import equalized
 from clipstep.export.targets.target import Target
 from clipstep.runtime.bundle import tree_sha256, tree_size
+from clipstep.runtime.bundle.choice import Budget
 from clipstep.runtime.bundle.manifest import Interface, MeasuredVariant, Placement, Tuning
 from clipstep.runtime.golden import GoldenSteps
 
@@ -35,6 +37,12 @@ class Variant:
     name: str
     form: str
     profile: EngineProfile
+    float32_layers: int = 0
+    """How many layers a budget allows in float32 in place of int8, which its name says, too."""
+
+    def with_layers_in_float32(self, count: int) -> "Variant":
+        """Return the variant with this many layers in float32."""
+        return replace(self, name=f"{self.name}+{count}", float32_layers=count)
 
 
 def variants_of(target: Target, form: str, platform: str, precision: str = "float32") -> list[Variant]:
@@ -77,6 +85,19 @@ class Written:
     tuning: Tuning | None
     tried: tuple[MeasuredVariant, ...] = ()
     """The variants that were measured, if it was chosen by tuning."""
+    fits: bool = False
+    """Whether it was measured to be right and within the budget."""
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A variant that was written into a file of its own and measured."""
+
+    variant: Variant
+    file: Path
+    placement: Placement
+    unit: str
+    measured: MeasuredVariant
 
 
 @dataclass(frozen=True)
@@ -89,38 +110,77 @@ class VariantWriter:
     library_context: ContextFactory
     graphs: Graphs
 
-    def write(self, target: Target, platform: str, precision: str, interface: Interface, path: Path) -> Written:
+    def write(self, target: Target, platform: str, precision: str, interface: Interface, path: Path, *, exact_fits: bool = False) -> Written:
         """Write `path` as the default variant or, with `options.tune`, as the cheapest one, within `options.budget` if one is.
 
-        Of variants that give the same file, one is measured.
+        Of variants that give the same file, one is measured. In int8 the chosen one has as many layers in float32 as the budget allows, unless
+        `options.float32_layers` says how many or an artifact of float32 is within the budget (`exact_fits`), which is then chosen.
         """
-        variants = {variant.name: variant for variant in variants_of(target, self.options.form, platform, precision)}
+        variants = variants_of(target, self.options.form, platform, precision)
         if self.options.tune is None or not target.platforms:
-            default = next(iter(variants.values()))
-            return Written(default, self._write(target, default, precision, interface, path), None)
+            return Written(variants[0], self._write(target, variants[0], precision, interface, path), None)
         with tempfile.TemporaryDirectory(prefix="clipstep-tune-") as temporary:
-            files = {name: Path(temporary) / f"{name}{path.suffix}" for name in variants}
-            placements = {name: self._write(target, variant, precision, interface, files[name]) for name, variant in variants.items()}
-            different: dict[str, str] = {}
-            for name, file in files.items():
-                different.setdefault(tree_sha256(file), name)
-            measurable = {name: files[name] for name in different.values()}
-            unit, measured = self.options.tune(platform, target.name, precision, measurable, interface, self.golden)
-            tried = tuple(_noted(name, one, files[name]) for name, one in measured.items())
-            chosen = best_variant(tried, self.options.budget, unit).variant
-            shutil.move(files[chosen], path)
-        tuning = Tuning.model_validate({"unit": unit, "chosen": chosen, "measured": {one.variant: one.cost for one in tried}})
-        return Written(variants[chosen], placements[chosen], tuning, tried)
+            measure = partial(self._measure, target, platform, precision, interface, Path(temporary), path.suffix)
+            trials = measure(variants)
+            budget = self.options.budget
+            if self._computes_in_int8(target, precision) and budget is not None and self.options.float32_layers is None and not exact_fits:
+                trials += self._with_layers_in_float32(trials, budget, measure)
+            measured = [one.measured for one in trials]
+            best = trials[measured.index(best_variant(measured, budget, trials[0].unit))]
+            shutil.move(best.file, path)
+        tuning = Tuning.model_validate({"unit": best.unit, "chosen": best.variant.name, "measured": {one.variant: one.cost for one in measured}})
+        fits = best.measured.fault is None and within(best.measured, budget, best.unit)
+        return Written(best.variant, best.placement, tuning, tuple(measured), fits)
+
+    def _measure(
+        self, target: Target, platform: str, precision: str, interface: Interface, folder: Path, suffix: str, variants: Sequence[Variant]
+    ) -> list[_Trial]:
+        """Write the variants into a folder and measure those whose files differ."""
+        assert self.options.tune is not None
+        written: dict[str, tuple[Variant, Path, Placement]] = {}
+        for variant in variants:
+            file = folder / f"{variant.name}{suffix}"
+            placement = self._write(target, variant, precision, interface, file)
+            written.setdefault(tree_sha256(file), (variant, file, placement))
+        files = {variant.name: file for variant, file, _ in written.values()}
+        unit, measured = self.options.tune(platform, target.name, precision, files, interface, self.golden)
+        return [_Trial(*one, unit, _noted(one[0], measured[one[0].name], one[1])) for one in written.values()]
+
+    def _with_layers_in_float32(self, trials: Sequence[_Trial], budget: Budget, measure: Callable[[Sequence[Variant]], list[_Trial]]) -> list[_Trial]:
+        """Find by bisection how many layers the budget allows in float32 in any of the variants, and return what was tried for it."""
+        fitting = [one for one in trials if within(one.measured, budget, one.unit)]
+        bases, tried = [one.variant for one in fitting], list[_Trial]()
+        fewest, most = 0, min((one.placement.int8_layers for one in fitting), default=0)
+        while most - fewest > 1:
+            layers = (fewest + most) // 2
+            found = measure([base.with_layers_in_float32(layers) for base in bases])
+            tried += found
+            profiles = [one.variant.profile for one in found if within(one.measured, budget, one.unit)]
+            if profiles:
+                fewest, bases = layers, [base for base in bases if base.profile in profiles]
+            else:
+                most = layers
+        return tried
 
     def _write(self, target: Target, variant: Variant, precision: str, interface: Interface, path: Path) -> Placement:
         version = self.options.format_version(target.name)
-        equalize = self.options.equalize and precision == "int8" and precision not in target.weight_precisions
+        equalize = self.options.equalize and self._computes_in_int8(target, precision)
+        program = replace(self.program, float32_layers=self.program.float32_layers + variant.float32_layers)
         with self.library_context():
             graph = self.graphs.of(variant, equalize=equalize)
-            return target.load_writer().write(graph, self.program, precision, interface.model_dump_json(), path, version)
+            return target.load_writer().write(graph, program, precision, interface.model_dump_json(), path, version)
+
+    def _computes_in_int8(self, target: Target, precision: str) -> bool:
+        """Whether values are rounded too, and not weights alone."""
+        return precision == "int8" and precision not in target.weight_precisions
 
 
-def _noted(name: str, one: Measured, file: Path) -> MeasuredVariant:
+def _noted(variant: Variant, one: Measured, file: Path) -> MeasuredVariant:
     return MeasuredVariant(
-        variant=name, cost=round(one.cost, 3), size_bytes=tree_size(file), peak_memory_bytes=one.peak_memory_bytes, fault=one.fault
+        variant=variant.name,
+        cost=round(one.cost, 3),
+        size_bytes=tree_size(file),
+        peak_memory_bytes=one.peak_memory_bytes,
+        fault=one.fault,
+        float32_layers=variant.float32_layers,
     )

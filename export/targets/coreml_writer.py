@@ -79,6 +79,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
         in_float32=counted_reasons(wide),
         in_float16=counted_reasons(narrowed.in_float16),
         sensitive_layers=most_sensitive(narrowed.sensitivities),
+        int8_layers=len(narrowed.sensitivities),
         compressed_weights=compressed[0] if compressed else None,
     )
 

@@ -70,6 +70,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
         in_float32=counted_reasons({node: reason for node, reason in narrowed.in_float32.items() if node in found.inside}),
         in_float16=counted_reasons({node: reason for node, reason in narrowed.in_float16.items() if node in found.inside}),
         sensitive_layers=most_sensitive(narrowed.sensitivities),
+        int8_layers=len(narrowed.sensitivities),
     )
 
 

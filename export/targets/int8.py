@@ -5,6 +5,7 @@ ends of a value's range are the least and the greatest number that it had on the
 value, as a slice or a concatenation does, shares the quantization of that value, so that nothing is rounded a second time.
 """
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,8 +76,7 @@ def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNN
     Raises:
         ClipstepError: no layer would be left.
     """
-    ranges = _Ranges(graph, program.calibration_percentile)
-    ranges.run_calibration(program)
+    ranges = _ranges(graph, program)
     reasons = _chosen(graph, ranges, kernels, {})
     computed = [node for node in graph.graph.nodes if node.meta.get(COMPUTED_IN) == torch.int8]
     sensitivities = layer_sensitivities(graph, program, {node for node in computed if node.target not in MOVEMENT}, kernels.weight_levels)
@@ -94,15 +94,17 @@ def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNN
     return Narrowed(reasons, sensitivities=sensitivities)
 
 
-def _chosen(graph: fx.GraphModule, ranges: "_Ranges", kernels: Kernels, kept: Mapping[fx.Node, str]) -> dict[fx.Node, str]:
+def _chosen(
+    graph: fx.GraphModule, ranges: Mapping[fx.Node, tuple[float, float]], kernels: Kernels, kept: Mapping[fx.Node, str]
+) -> dict[fx.Node, str]:
     """Write into the metadata which nodes are computed in int8, all that can be but `kept`; return the others, each with the reason."""
     for node in graph.graph.nodes:
         for key in (COMPUTED_IN, QUANTIZATION):
             node.meta.pop(key, None)
     nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
-    reasons = {node: reason for node in nodes if (reason := _refusal(graph, node, ranges.found)) is not None} | dict(kept)
+    reasons = {node: reason for node in nodes if (reason := _refusal(graph, node, ranges)) is not None} | dict(kept)
     reasons |= kernels.slower(graph, [node for node in nodes if node not in reasons])
-    groups = _Groups((node for node in nodes if node.target in MOVEMENT and node not in reasons), ranges.found)
+    groups = _Groups((node for node in nodes if node.target in MOVEMENT and node not in reasons), ranges)
     for node in nodes:
         if node not in reasons:
             for one in (node, *operands_of(node)):
@@ -202,6 +204,25 @@ def _clamped(moving: Collection[fx.Node], values: Iterable[fx.Node]) -> set[fx.N
         if node.users and all(user in moving and (user.target in CLAMPS or user in found) for user in node.users):
             found.add(node)
     return found
+
+
+def _ranges(graph: fx.GraphModule, program: StepProgram) -> dict[fx.Node, tuple[float, float]]:
+    """Return the range of each value of a graph, as it was found before if the program has it."""
+    key = _hash(graph)
+    if key not in program.found_ranges:
+        ranges = _Ranges(graph, program.calibration_percentile)
+        ranges.run_calibration(program)
+        program.found_ranges[key] = {node.name: ends for node, ends in ranges.found.items()}
+    found = program.found_ranges[key]
+    return {node: found[node.name] for node in graph.graph.nodes if node.name in found}
+
+
+def _hash(graph: fx.GraphModule) -> str:
+    """Return a hash of a graph's operations and constants."""
+    found = hashlib.sha256(str(graph.graph).encode())
+    for node in graph.graph.find_nodes(op="get_attr"):
+        found.update(getattr(graph, str(node.target)).detach().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 class _Ranges(fx.Interpreter):

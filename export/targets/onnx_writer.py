@@ -61,6 +61,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
         not_delegated=(),
         in_float32=counted_reasons({node: reason for node, reason in narrowed.in_float32.items() if node.meta["val"].dtype == torch.float32}),
         sensitive_layers=most_sensitive(narrowed.sensitivities),
+        int8_layers=len(narrowed.sensitivities),
     )
 
 

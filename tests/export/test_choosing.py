@@ -229,6 +229,22 @@ def test_what_is_printed() -> None:
     assert printed(choose(tuned({"float32": None}))) == ""
 
 
+def test_accuracy_is_shown_of_variants_with_as_many_layers_in_float32() -> None:
+    """Of these the one with the most was chosen and evaluated. None of them dominates another, because more layers in float32 are more accurate."""
+    variants = [
+        variant(name, cost, 1, 10).model_copy(update={"float32_layers": layers})
+        for name, cost, layers in (("gemm", 50, 0), ("gemm+2", 55, 2), ("direct+2", 57, 2), ("gemm+3", 65, 3))
+    ]
+    budget = parse_budget("instructions=60M")
+    best = best_variant(variants, budget, UNIT)
+    tuning = Tuning(unit=UNIT, chosen=best.variant, measured={one.variant: one.cost for one in variants})
+    artifact = TEMPLATE.model_copy(update={"precision": "int8", "tuning": tuning, "accuracy": accuracy(0)})
+    choice = choose([(artifact, variants)], budget)
+    rows = [line.split() for line in printed(choice).splitlines() if line.startswith("int8  ")]
+    assert [(row[1], row[5]) for row in rows] == [("gemm", "-"), ("gemm+2", "+0.0"), ("direct+2", "+0.0"), ("gemm+3", "-")]
+    assert rows[1][-1] == "chosen" and on_front(choice) == ["int8 gemm", "int8 gemm+2", "int8 gemm+3"]
+
+
 BUDGETS = {
     "latency=20ms": Budget(latency_ms=20),
     " latency = 1.5s, memory=14MB": Budget(latency_ms=1500, memory_bytes=14_000_000),

@@ -41,6 +41,7 @@ def program(subclips: Tensor, *states: Tensor) -> Any:
         calibration_percentile=100,
         float32_layers=0,
         correct_biases=False,
+        found_ranges={},
     )
 
 

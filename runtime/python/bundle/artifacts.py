@@ -95,6 +95,8 @@ class Placement(Model):
     """The products that an artifact of dynamic8 or w8a8 computes in float16, and why. Empty for other artifacts."""
     sensitive_layers: tuple[SensitiveLayer, ...] = ()
     """Up to ten layers that an int8 artifact computes in int8, those first whose rounding moves the prediction most."""
+    int8_layers: Count = 0
+    """How many layers an int8 artifact computes in int8."""
     compressed_weights: CompressedWeights | None = None
     """How the weights are held, if not as floating-point numbers or as what an int8 artifact computes with."""
 

@@ -48,6 +48,8 @@ class MeasuredVariant(Model):
     fault: str | None = None
     """How its outputs on the platform are beyond the bound of its precision, on the golden steps that were run there; it is not chosen. None if they
     are within it, or the platform is that of the computer that exported, where every artifact is verified."""
+    float32_layers: Count = 0
+    """How many of the layers that int8 could compute are in float32 because the budget allows it."""
 
 
 class TriedPrecision(Model):
@@ -55,9 +57,10 @@ class TriedPrecision(Model):
 
     precision: Precision
     variant: str
-    """The variant that stands for it: the cheapest or, with a budget, the cheapest that fits."""
+    """The variant that stands for it: the cheapest or, with a budget, the cheapest that fits, in int8 with as many layers in float32 as fit."""
     accuracy: Accuracy | None = None
-    """What that variant reached on labelled videos; None if it was not evaluated. The others differ from it by rounding."""
+    """What that variant reached on labelled videos; None if it was not evaluated. The others differ from it by rounding and, in int8, by the layers
+    that are in float32."""
     verdict: str
     """Why it was chosen, or why it was not."""
     variants: Annotated[tuple[MeasuredVariant, ...], Field(min_length=1)]

@@ -176,8 +176,9 @@ public data class CompressedWeights(
 /**
  * Which delegate runs an artifact's nodes: their number by delegate call, the names of those that no delegate takes, and why. [reasons] is empty if it
  * is not known. [inFloat32] are the operators that an artifact of lower precision computes in float32, and why; [inFloat16] are the products that one
- * of dynamic8 or w8a8 computes in float16, and why; [sensitiveLayers] are those layers in int8 whose rounding moves the prediction most;
- * [compressedWeights] says how the weights are held, if not as floating-point numbers or as what an int8 artifact computes with.
+ * of dynamic8 or w8a8 computes in float16, and why; [sensitiveLayers] are those layers in int8 whose rounding moves the prediction most, and
+ * [int8Layers] is how many there are in all; [compressedWeights] says how the weights are held, if not as floating-point numbers or as what an int8
+ * artifact computes with.
  */
 @Serializable
 public data class Placement(
@@ -187,6 +188,7 @@ public data class Placement(
     @SerialName("in_float32") val inFloat32: List<NotDelegated> = emptyList(),
     @SerialName("in_float16") val inFloat16: List<NotDelegated> = emptyList(),
     @SerialName("sensitive_layers") val sensitiveLayers: List<SensitiveLayer> = emptyList(),
+    @SerialName("int8_layers") val int8Layers: Int = 0,
     @SerialName("compressed_weights") val compressedWeights: CompressedWeights? = null,
 )
 
@@ -281,7 +283,10 @@ public data class Budget(
     val instructions: Long? = null,
 )
 
-/** A variant of an artifact that `--tune` measured. [cost] is that of a step, in the unit of the [Choice]. With a [fault] it computed other numbers on the platform. */
+/**
+ * A variant of an artifact that `--tune` measured. [cost] is that of a step, in the unit of the [Choice]. With a [fault] it computed other numbers on
+ * the platform. [float32Layers] is how many of the layers that int8 could compute are in float32 because the budget allows it.
+ */
 @Serializable
 public data class MeasuredVariant(
     val variant: String,
@@ -289,6 +294,7 @@ public data class MeasuredVariant(
     @SerialName("size_bytes") val sizeBytes: Long,
     @SerialName("peak_memory_bytes") val peakMemoryBytes: Long? = null,
     val fault: String? = null,
+    @SerialName("float32_layers") val float32Layers: Int = 0,
 )
 
 /** A precision that `--tune` tried: the [variant] of it that stands for it, what that one reached, and why it was chosen or why not ([verdict]). */
