@@ -120,7 +120,7 @@ class VariantWriter:
         if self.options.tune is None or not target.platforms:
             return Written(variants[0], self._write(target, variants[0], precision, interface, path), None)
         with tempfile.TemporaryDirectory(prefix="clipstep-tune-") as temporary:
-            measure = partial(self._measure, target, platform, precision, interface, Path(temporary), path.suffix)
+            measure = partial(self._measure, target, platform, precision, interface, Path(temporary) / path.name)
             trials = measure(variants)
             budget = self.options.budget
             if self._computes_in_int8(target, precision) and budget is not None and self.options.float32_layers is None and not exact_fits:
@@ -132,14 +132,12 @@ class VariantWriter:
         fits = best.measured.fault is None and within(best.measured, budget, best.unit)
         return Written(best.variant, best.placement, tuning, tuple(measured), fits)
 
-    def _measure(
-        self, target: Target, platform: str, precision: str, interface: Interface, folder: Path, suffix: str, variants: Sequence[Variant]
-    ) -> list[_Trial]:
-        """Write the variants into a folder and measure those whose files differ."""
+    def _measure(self, target: Target, platform: str, precision: str, interface: Interface, path: Path, variants: Sequence[Variant]) -> list[_Trial]:
+        """Write each variant as a file beside `path`, which is not written itself, and measure those whose files differ."""
         assert self.options.tune is not None
         written: dict[str, tuple[Variant, Path, Placement]] = {}
         for variant in variants:
-            file = folder / f"{variant.name}{suffix}"
+            file = path.with_stem(variant.name)
             placement = self._write(target, variant, precision, interface, file)
             written.setdefault(tree_sha256(file), (variant, file, placement))
         files = {variant.name: file for variant, file, _ in written.values()}
