@@ -1,6 +1,7 @@
 """Writes ONNX files: operator by operator or, where an operator is not written here, by torch.onnx."""
 
 from copy import deepcopy
+from operator import getitem
 from pathlib import Path
 
 import onnx
@@ -59,10 +60,17 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     return Placement(
         delegated={"CPUExecutionProvider": len(model.graph.node)},
         not_delegated=(),
-        in_float32=counted_reasons({node: reason for node, reason in narrowed.in_float32.items() if node.meta["val"].dtype == torch.float32}),
+        in_float32=counted_reasons({node: reason for node, reason in narrowed.in_float32.items() if _gives_float32(node)}),
         sensitive_layers=most_sensitive(narrowed.sensitivities),
         int8_layers=len(narrowed.sensitivities),
     )
+
+
+def _gives_float32(node: fx.Node) -> bool:
+    """Whether an operation gives numbers of float32, in one value or in several, as recurrent layers do."""
+    given = node.meta["val"]
+    values = given if isinstance(given, tuple | list) else (given,)
+    return node.target is not getitem and any(value.dtype == torch.float32 for value in values)
 
 
 def requires(path: Path, precision: str) -> Requires:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipstep.export.targets import TARGETS, onnx_writer
@@ -143,6 +143,29 @@ def test_no_processor_cuts_sums_off(tmp_path: Path) -> None:
     weights = [numpy_helper.to_array(one) for one in onnx.load(tmp_path / "step.onnx").graph.initializer if len(one.dims) == 4]
     assert len(weights) == 1 and weights[0].dtype == np.int8
     assert 2 * 255 * int(np.abs(weights[0]).max()) == 32640
+
+
+class Recurrent(nn.Module):
+    """A convolution, and a recurrent layer over frames, which gives several values at once; the class is that of the largest of its last numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.convolution, self.layer, self.last = nn.Conv3d(3, 8, (1, 3, 3), (1, 2, 2)), nn.GRU(8, 12, batch_first=True), nn.Linear(12, 4)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        numbers, _ = self.layer(self.convolution(frames).relu().mean((3, 4)).transpose(1, 2))
+        largest, _ = numbers.max(1)
+        logits: Tensor = self.last(largest)
+        return logits
+
+
+def test_operations_that_give_several_values(tmp_path: Path) -> None:
+    """They stay in float32, and are counted once."""
+    bundle = exported(tmp_path / "x.clipstep", Recurrent(), targets=["onnx"], precisions=["int8"])
+    counts = {one.operator: one.count for one in bundle.manifest.artifacts[0].placement.in_float32}
+    assert counts["aten.gru.input"] == 1 and not [name for name in counts if "getitem" in name]
+    assert bundle.manifest.artifacts[0].parity.max_relative_error < 0.05
 
 
 def test_int8_leaves_the_graph_as_it_was(tmp_path: Path) -> None:
