@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,11 @@ from clipstep.export.budget import parse_budget
 from clipstep.export.choice_tables import choice_lines, tried_table
 from clipstep.export.choices import ADAPTERS, FORMS, INPUT_DTYPES, OUTPUT_KINDS, PLATFORMS, PRECISIONS
 from clipstep.export.choosing import NothingFitsError
-from clipstep.export.evaluating import EvaluationData, sensitive_layers
+from clipstep.export.evaluating import EvaluationData
 from clipstep.export.evaluation_tables import evaluation_lines
+from clipstep.export.result_lines import artifact_line, result_lines
 from clipstep.export.targets import TARGETS
 from clipstep.export.targets.target import ANY, Target
-from clipstep.runtime.bundle import this_machine
 from clipstep.runtime.bundle.manifest import Manifest
 from clipstep.runtime.command_line.options import Numbers, OutputFile, OutputFolder, command
 from clipstep.runtime.command_line.streams import quiet
@@ -27,15 +27,12 @@ from clipstep.runtime.command_line.terminal import ConsoleProgress, new_console,
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.overwrite import BUNDLE, check_bundle_name, check_overwrite
 from clipstep.runtime.outputs.choice_plot import check_plot_name, plot_choices
-from clipstep.runtime.precision import FLOATS
-from clipstep.runtime.wording import counted, either
+from clipstep.runtime.wording import either
 
 if TYPE_CHECKING:  # PyTorch is imported in the functions that need it, so that --help is fast.
-    from clipstep.export.pipeline import ExportResult, WrittenArtifact
     from clipstep.network.inputs import Images, Joints
     from clipstep.network.spec import NetworkSpec
 
-FRAME_SOURCES = {"run_sample": "the run's sample", "sample": "the sample given", "video": "the video", "synthetic": "synthetic scenes"}
 MODEL_OPTIONS = (
     *("model", "weights", "weights_key", "random_weights", "labels", "frames", "size", "channels", "joints", "persons", "mean", "std", "fps"),
     *("video", "sample", "adapters"),
@@ -333,12 +330,12 @@ def export_command(
         stop()
         try:
             result = export_network(
-                spec, out, options, lambda w: console.print(_artifact_line(w), soft_wrap=True), quiet, force=force, progress=ConsoleProgress(console)
+                spec, out, options, lambda w: console.print(artifact_line(w), soft_wrap=True), quiet, force=force, progress=ConsoleProgress(console)
             )
         except NothingFitsError as error:
             print_table(console, tried_table(error.unit, error.tried))
             raise
-    _print_result(result, console)
+    _print_lines(result_lines(result), console)
     if result.evaluated is not None:
         _print_lines(evaluation_lines(result.evaluated, result.manifest.artifacts, max_accuracy_drop), console)
     for choice in result.manifest.choices:
@@ -348,21 +345,6 @@ def export_command(
         console.print(f"wrote {pareto}", soft_wrap=True)
     if explain:
         _explain(spec, result.manifest, console)
-
-
-def _print_result(result: ExportResult, console: Console) -> None:
-    manifest = result.manifest
-    if manifest.provenance.weights_source == "random":
-        console.print("a warning: the weights are random, so that its predictions mean nothing", soft_wrap=True)
-    _print_average(manifest, console)
-    count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
-    if result.constant_output:
-        console.print("a warning: the network's output is the same whatever the frames are: look at its last layers and its weights", soft_wrap=True)
-    for line in (*_chosen_output_lines(result), *_output_and_golden_lines(manifest)):
-        console.print(line, soft_wrap=True, markup=False)
-    for target, error in result.failed.items():
-        console.print(f"a warning: {target} failed, and is not in the bundle: {error}", soft_wrap=True, markup=False)
-    console.print(f"wrote {result.bundle}: {counted(count, 'artifact')}, verified over {steps} steps and a reset", soft_wrap=True)
 
 
 def _print_lines(lines: Iterable[str | Table], console: Console) -> None:
@@ -381,59 +363,6 @@ def _explain(spec: NetworkSpec, manifest: Manifest, console: Console) -> None:
     program = program_of(spec, manifest.export.stream_frames, manifest.window_frames)
     for table in explanations(program, manifest.artifacts):
         print_table(console, table)
-
-
-def _print_average(manifest: Manifest, console: Console) -> None:
-    if manifest.temporal_average == "cumulative":
-        console.print(
-            "a warning: predictions are a mean over all frames so far. On a camera that runs for long a new scene shows ever less: "
-            f"export with {'--window SECONDS' if manifest.export.stream_frames else 'states that forget'}, or reset the stream now and then",
-            soft_wrap=True,
-        )
-    elif manifest.window_frames is not None:
-        seconds = manifest.window_frames / manifest.input.fps
-        console.print(f"predictions are the mean over the newest {manifest.window_frames} frames, {seconds:.3g} s", soft_wrap=True)
-
-
-def _chosen_output_lines(result: ExportResult) -> Iterator[str]:
-    """Yield a line that says what the bundle has of a network that returns several values."""
-    paths = result.manifest.export.network_outputs
-    if not paths and not result.unused_outputs:
-        return
-    kept = ", ".join(f"{output.name} {output.shape}" for output in result.manifest.kept_outputs)
-    parts = [f"the logits are the network's output {paths['logits']}", f"kept: {kept}" * bool(kept)]
-    if result.unused_outputs:
-        parts.append(f"left out: {', '.join(result.unused_outputs)}")
-    yield "; ".join(filter(None, parts))
-
-
-def _output_and_golden_lines(manifest: Manifest) -> Iterator[str]:
-    """Yield lines about the output, if it is not logits, artifacts of lower precision, the golden frames, and the faults that they do not detect."""
-    applied = {
-        "probabilities": "output: probabilities, made inside the artifacts; the runtimes apply none",
-        "multilabel_probabilities": "output: a probability for each class by itself, with sigmoid inside the artifacts; the runtimes apply none",
-        "multilabel_logits": "output: logits of classes that do not exclude each other; the runtimes apply sigmoid",
-    }
-    if manifest.output_kind in applied:
-        yield applied[manifest.output_kind]
-    half = [artifact.file for artifact in manifest.artifacts if artifact.needs_float16]
-    if half and this_machine() != "arm64":
-        yield (
-            f"a note: {', '.join(half)}: verified with this processor's kernels, which add up in float32; those of ARM64 add up in float16, whose "
-            "errors are larger: clipstep bench --arch arm64 holds it to the bound there"
-        )
-    for artifact in manifest.artifacts:
-        if artifact.precision not in FLOATS and artifact.accuracy is None:
-            off = f"{100 * artifact.parity.max_relative_error:.2g}% of an output's range"
-            asked = "" if artifact.placement.compressed_weights else "; what that costs in accuracy on labelled videos says --evaluate DATA"
-            yield f"a note: {artifact.file}: off by up to {off}{asked}"
-        if sensitive_layers(artifact):
-            yield f"a note: {artifact.file}: rounding moves the prediction most in {sensitive_layers(artifact)}: --float32-layers"
-    golden = manifest.golden
-    yield f"golden steps: frames of {', then '.join(FRAME_SOURCES[source] for source in golden.frame_sources)}"
-    if golden.undetected_faults:
-        faults = ", ".join(golden.undetected_faults)
-        yield f"a warning: faults that the golden steps do not detect, because no output moves beyond the bound: {faults}"
 
 
 def _network_of_options(
@@ -494,12 +423,3 @@ def _input_of_options(channels: str | None, joints: int | None, persons: int | N
     if joints is not None:
         return Joints(joints, persons=persons) if names is None else Joints(joints, names, persons)
     return None if names is None else Images(names, "float32" if dtype == "float32" else "uint8")
-
-
-def _artifact_line(written: WrittenArtifact) -> str:
-    a = written.artifact
-    tuned = f"; {a.tuning}" if a.tuning else ""
-    return (
-        f"{a.file}: {a.size_bytes / 1e6:.2f} MB, {a.placement.summary()}, largest error {a.parity.max_absolute_error:.1e} "
-        f"(written in {written.write_seconds:.0f} s, verified in {written.verify_seconds:.0f} s){tuned}"
-    )
