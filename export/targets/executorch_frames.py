@@ -1,5 +1,7 @@
 """Puts one conversion of the whole frames in place of conversions of their parts, and keeps what follows from being small in float16."""
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -14,32 +16,51 @@ CONVERSIONS = (aten.to.dtype, aten._to_copy.default)
 
 
 def with_converted_frames(module: fx.GraphModule) -> fx.GraphModule:
-    """Return the graph with an input converted to float32 as a whole, where it has another type and parts of it are converted.
+    """Return the graph with an input of another type converted to float32 before anything else is done with it, where parts of it are converted,
+    because XNNPACK computes in floating point only.
 
-    The conversion is then one operation before all others, because XNNPACK computes in floating point only. A conversion from float32 to float32
-    falls away.
+    It is converted as a whole or, if it is first cut into frames, each frame where it is needed, so that the floats of all of them are never in
+    memory at once. A conversion from float32 to float32 falls away.
     """
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     converted: dict[fx.Node, fx.Node] = {}
     inputs = module.graph.find_nodes(op="placeholder")
     wanted = {_origin(node) for node in module.graph.nodes if _is_conversion(node)}
+    wanted = {root for one in inputs if one in wanted and one.meta["val"].dtype != torch.float32 for root in _roots(one)}
     for node in module.graph.nodes:
         if _is_conversion(node) and node.all_input_nodes[0].meta["val"].dtype == torch.float32:
             copies[node] = copies[node.all_input_nodes[0]]
-        elif _is_conversion(node) and _origin(node) in inputs:
+        elif _is_conversion(node) and node.all_input_nodes[0] in converted:
             copies[node] = converted[node.all_input_nodes[0]]
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)
         if node is inputs[-1]:
-            for one in (one for one in inputs if one in wanted and one.meta["val"].dtype != torch.float32):
+            for one in (one for one in inputs if one in wanted):
                 converted[one] = _as_float(graph.call_function(aten.to.dtype, (copies[one], torch.float32)), one)
+        elif node in wanted and node not in inputs:
+            converted[node] = _as_float(graph.call_function(aten.to.dtype, (copies[node], torch.float32)), node)
         elif node.target in DATA_MOVEMENT and node.all_input_nodes[0] in converted:
             converted[node] = _as_float(graph.node_copy(node, converted.__getitem__), node)
     for node in reversed(graph.nodes):
-        if node.target in DATA_MOVEMENT and not node.users:
+        if node.target in (*DATA_MOVEMENT, *CONVERSIONS) and not node.users:
             graph.erase_node(node)
     return fx.GraphModule(module, graph)
+
+
+def _roots(frames: fx.Node) -> list[fx.Node]:
+    """Return what is converted of an input: its slices of whole frames, if it is only read by these and no frame is in two of them, or itself."""
+    cuts: list[Any] = list(frames.users)
+    if not all(is_slice_of_frames(cut) for cut in cuts):
+        return [frames]
+    read = [frame for cut in cuts for frame in range(len(frames.meta["val"]))[cut.args[2] : cut.args[3]]]
+    return cuts if len(set(read)) == len(read) else [frames]
+
+
+def is_slice_of_frames(node: fx.Node) -> bool:
+    """Whether a node takes consecutive entries along the first axis of an input."""
+    source: Any = node.args[0] if node.target is aten.slice.Tensor else None
+    return bool(source is not None and source.op == "placeholder" and len(node.args) == 4 and node.args[1] == 0)
 
 
 def _is_conversion(node: fx.Node) -> bool:

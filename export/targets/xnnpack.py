@@ -361,9 +361,9 @@ class Graph:
         return XnnValue(number, tuple(dims), tuple(range(len(dims))) if axes is None else tuple(axes))
 
     def _quantized(self, value: Any) -> Any:
-        """Return a value with its scales, if it is one of integers. Those of uint8 stand for themselves."""
+        """Return a value with its scales, if it is one of integers. Those of uint8 stand for themselves if their input was given no scale."""
         kind = self._types[value.id_out]
-        scales = self._scales.get(value.id_out)
+        scales = self._scales.get(self._cuts.get(value.id_out, (value.id_out,))[0])
         if scales is None and isinstance(kind, Quantization):
             scales = schema.PerTensorQuant(kind.scale, kind.zero_point)
         elif scales is None and kind == torch.uint8:

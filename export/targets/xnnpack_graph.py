@@ -9,6 +9,7 @@ from torch import Tensor, fx
 
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.targets.common import described, write_operator
+from clipstep.export.targets.executorch_frames import is_slice_of_frames
 from clipstep.export.targets.quantization import COMPUTED_IN, DYNAMIC, QUANTIZATION
 from clipstep.export.targets.xnnpack import Graph, Sketch, Type, XnnValue
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
@@ -97,10 +98,10 @@ def _written(module: fx.GraphModule, graph: Graph, node: fx.Node, found: dict[fx
     if node.target is operator.getitem:
         source: Any = node.args[0]
         return found[source][node.args[1]]
-    if (scale := _scale_of_bytes(node)) is not None:
-        converted: Any = node.args[0]
-        graph.scale_bytes(found[converted.args[0]], scale)
-        return found[converted]
+    if (scaled := _scale_of_bytes(node)) is not None:
+        frames, scale = scaled
+        graph.scale_bytes(found[frames], scale)
+        return found[node.all_input_nodes[0]]
     more: dict[str, Any] = {"channels_last": _feeds_spatial(node)}
     clamp = _fusable_clamp(node) if node.target in FUSES_CLAMP else None
     graph.type = _type(node, of=node if clamp is None else clamp)
@@ -114,21 +115,29 @@ def _written(module: fx.GraphModule, graph: Graph, node: fx.Node, found: dict[fx
     return value
 
 
-def _scale_of_bytes(node: fx.Node) -> float | None:
-    """Return the number by which a node multiplies an input of uint8 that has become floats, if nothing else reads these floats; else None.
+def _scale_of_bytes(node: fx.Node) -> tuple[fx.Node, float] | None:
+    """Return an input of uint8 and the number by which a node multiplies its floats, or those of frames of it, if all of its floats are multiplied by
+    that and nothing else reads them; else None.
 
     XNNPACK multiplies by it where it converts them.
     """
-    if node.target is not aten.mul.Tensor or not isinstance(node.args[1], float):
+    if node.target is not aten.mul.Tensor or not isinstance(node.args[1], float) or not isinstance(node.args[0], fx.Node):
         return None
-    converted: Any = node.args[0]
-    if converted.target is not aten.to.dtype or len(converted.users) > 1 or converted.args[0].op != "placeholder":
+    read = node.args[0].args[0] if node.args[0].target is aten.to.dtype else None
+    frames = read.args[0] if isinstance(read, fx.Node) and is_slice_of_frames(read) else read
+    if not isinstance(frames, fx.Node) or frames.op != "placeholder" or frames.meta["val"].dtype != torch.uint8:
         return None
-    return node.args[1] if len(converted.args[0].users) == 1 and converted.args[0].meta["val"].dtype == torch.uint8 else None
+    readers = [user for one in frames.users for user in (one.users if is_slice_of_frames(one) else (one,))]
+    alike = all(
+        one.target is aten.to.dtype and [(user.target, user.args[1:]) for user in one.users] == [(node.target, node.args[1:])] for one in readers
+    )
+    return (frames, node.args[1]) if alike else None
 
 
 def _type(node: fx.Node, of: fx.Node) -> Type:
     """Return the type in which a node takes the value `of` another one, or gives its own."""
+    if getattr(node.meta["val"], "dtype", None) == torch.uint8:
+        return torch.uint8
     computed_in: torch.dtype = node.meta.get(COMPUTED_IN, torch.float32)
     kind: Type = of.meta[QUANTIZATION] if computed_in == torch.int8 else computed_in
     return kind
@@ -140,11 +149,12 @@ def _operand(graph: Graph, value: Any, node: fx.Node, source: fx.Node) -> Any:
 
 
 def _check_types(node: fx.Node) -> None:
-    """Check that a node computes float32 from float32. A conversion may read uint8, and the input that is read may be that."""
-    reads_bytes = node.target is aten.to.dtype
+    """Check that a node computes float32 from float32. A conversion may read uint8, and the input that is read, or frames of it, may be that."""
+    cuts_bytes = is_slice_of_frames(node) and all(user.target is aten.to.dtype for user in node.users)
+    reads_bytes = node.target is aten.to.dtype or cuts_bytes
     for value in [source.meta["val"] for source in node.all_input_nodes if source.op != "get_attr"]:
         _check_type(value, reads_bytes)
-    _check_type(node.meta["val"], node.op == "placeholder")
+    _check_type(node.meta["val"], node.op == "placeholder" or cuts_bytes)
 
 
 def _check_type(value: Any, may_be_bytes: bool) -> None:
