@@ -26,12 +26,12 @@ def with_converted_frames(module: fx.GraphModule) -> fx.GraphModule:
     copies: dict[fx.Node, fx.Node] = {}
     converted: dict[fx.Node, fx.Node] = {}
     inputs = module.graph.find_nodes(op="placeholder")
-    wanted = {_origin(node) for node in module.graph.nodes if _is_conversion(node)}
+    wanted = {_origin(node) for node in module.graph.nodes if is_conversion(node)}
     wanted = {root for one in inputs if one in wanted and one.meta["val"].dtype != torch.float32 for root in _roots(one)}
     for node in module.graph.nodes:
-        if _is_conversion(node) and node.all_input_nodes[0].meta["val"].dtype == torch.float32:
+        if is_conversion(node) and node.all_input_nodes[0].meta["val"].dtype == torch.float32:
             copies[node] = copies[node.all_input_nodes[0]]
-        elif _is_conversion(node) and node.all_input_nodes[0] in converted:
+        elif is_conversion(node) and node.all_input_nodes[0] in converted:
             copies[node] = converted[node.all_input_nodes[0]]
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)
@@ -63,7 +63,8 @@ def is_slice_of_frames(node: fx.Node) -> bool:
     return bool(source is not None and source.op == "placeholder" and len(node.args) == 4 and node.args[1] == 0)
 
 
-def _is_conversion(node: fx.Node) -> bool:
+def is_conversion(node: fx.Node) -> bool:
+    """Whether a node converts a value to float32."""
     return node.target in CONVERSIONS and node.meta["val"].dtype == torch.float32
 
 
@@ -95,7 +96,7 @@ def divide_frames(module: fx.GraphModule) -> None:
     The lowering folds the division by the standard deviation, often 255, into these weights, which makes many of them too small for float16. A graph
     in which more than moves, sums with constants and products stands between is left as it is.
     """
-    converted = [node for node in module.graph.nodes if _is_conversion(node) and node.all_input_nodes[0].meta["val"].dtype == torch.uint8]
+    converted = [node for node in module.graph.nodes if is_conversion(node) and node.all_input_nodes[0].meta["val"].dtype == torch.uint8]
     divided, factors = set(converted), dict[tuple[fx.Node, fx.Node], float]()
     for node in module.graph.nodes:
         if node in converted or not divided.intersection(node.all_input_nodes):

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.targets.common import described, write_operator
-from clipstep.export.targets.executorch_frames import is_slice_of_frames
+from clipstep.export.targets.executorch_frames import is_conversion, is_slice_of_frames
 from clipstep.export.targets.quantization import COMPUTED_IN, DYNAMIC, QUANTIZATION
 from clipstep.export.targets.xnnpack import Graph, Sketch, Type, XnnValue
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
@@ -150,7 +150,7 @@ def _operand(graph: Graph, value: Any, node: fx.Node, source: fx.Node) -> Any:
 
 def _check_types(node: fx.Node) -> None:
     """Check that a node computes float32 from float32. A conversion may read uint8, and the input that is read, or frames of it, may be that."""
-    cuts_bytes = is_slice_of_frames(node) and all(user.target is aten.to.dtype for user in node.users)
+    cuts_bytes = is_slice_of_frames(node) and all(is_conversion(user) for user in node.users)
     reads_bytes = node.target is aten.to.dtype or cuts_bytes
     for value in [source.meta["val"] for source in node.all_input_nodes if source.op != "get_attr"]:
         _check_type(value, reads_bytes)

@@ -52,12 +52,16 @@ def test_frames_become_floats_where_they_are_needed(name: str, precision: str, t
     assert float((got - exact).abs().max()) < ERRORS[precision] * float(exact.max() - exact.min())
 
 
-def test_frames_that_are_given_as_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda frames: (convolved(frames[:1]), frames[1:2].flip(1)), id="moved"),
+        pytest.param(lambda frames: (convolved(frames[:1]), frames[1:2].long() * 3), id="as whole numbers"),
+        pytest.param(lambda frames: (convolved(frames[:1]), frames[1:2].double().sum().float()), id="as doubles"),
+    ],
+)
+def test_frames_that_are_read_as_they_are(function: Callable[[Tensor], Any], tmp_path: Path) -> None:
     """Outside of XNNPACK, which gives no bytes."""
-
-    def function(frames: Tensor) -> tuple[Tensor, Tensor]:
-        return convolved(frames[:1]), frames[1:2].flip(1)
-
     executorch_writer.write(traced(function, FRAMES), program(FRAMES[None]), "float32", "{}", tmp_path / "step.pte")
     got = portable_lib._load_for_executorch(str(tmp_path / "step.pte")).forward([FRAMES])
     assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(got, function(FRAMES), strict=True))
