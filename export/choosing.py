@@ -41,9 +41,10 @@ class NothingFitsError(ClipstepError):
 
 def best_variant(variants: Sequence[MeasuredVariant], budget: Budget | None, unit: str) -> MeasuredVariant:
     """Return the cheapest of the variants without a fault and within the budget or, if none is, of those without a fault or, if none is, of all; the
-    first of equals. One with more layers in float32 comes before a cheaper one."""
+    first of equals. Of those within the budget, one with more layers in float32 comes before a cheaper one."""
     right = [one for one in variants if one.fault is None] or variants
-    return min([one for one in right if within(one, budget, unit)] or right, key=lambda one: (-one.float32_layers, one.cost))
+    fitting = [one for one in right if within(one, budget, unit)]
+    return min(fitting, key=lambda one: (-one.float32_layers, one.cost)) if fitting else min(right, key=lambda one: one.cost)
 
 
 def choose(artifacts: Sequence[TunedArtifact], budget: Budget | None = None, max_accuracy_drop: float | None = None) -> Choice:

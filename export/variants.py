@@ -145,10 +145,12 @@ class VariantWriter:
         return [_Trial(*one, unit, _noted(one[0], measured[one[0].name], one[1])) for one in written.values()]
 
     def _with_layers_in_float32(self, trials: Sequence[_Trial], budget: Budget, measure: Callable[[Sequence[Variant]], list[_Trial]]) -> list[_Trial]:
-        """Find by bisection how many layers the budget allows in float32 in any of the variants, and return what was tried for it."""
-        fitting = [one for one in trials if within(one.measured, budget, one.unit)]
-        bases, tried = [one.variant for one in fitting], list[_Trial]()
-        fewest, most = 0, min((one.placement.int8_layers for one in fitting), default=0)
+        """Find by bisection how many layers the budget allows in float32 in any of the variants, and return what was tried for it.
+
+        A variant that is not within the budget may be with a layer in float32, whose conversions fall away.
+        """
+        bases, tried = [one.variant for one in trials], list[_Trial]()
+        fewest, most = 0, min(one.placement.int8_layers for one in trials)
         while most - fewest > 1:
             layers = (fewest + most) // 2
             found = measure([base.with_layers_in_float32(layers) for base in bases])

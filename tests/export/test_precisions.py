@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clipstep.benchmarks import latency
-from clipstep.export import cli, export, parity
+from clipstep.export import export, parity, result_lines
 from clipstep.export.options import ExportOptions
 from clipstep.export.pipeline import export_network
 from clipstep.export.targets.float16 import TOO_LARGE
@@ -193,6 +193,6 @@ def test_every_precision_is_measured(both: Path, monkeypatch: pytest.MonkeyPatch
     ("machine", "said"), [("x86_64", ["a note: step-float16.pte: verified with this processor's kernels, which add up in float32"]), ("arm64", [])]
 )
 def test_the_command_says_that_arm64_rounds_more(machine: str, said: list[str], both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "this_machine", lambda: machine)
-    lines = cli._output_and_golden_lines(Bundle.open(both).manifest)
+    monkeypatch.setattr(result_lines, "this_machine", lambda: machine)
+    lines = result_lines._output_and_golden_lines(Bundle.open(both).manifest)
     assert [line.partition(";")[0] for line in lines if "float16" in line] == said
