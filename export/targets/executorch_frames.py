@@ -26,8 +26,8 @@ def with_converted_frames(module: fx.GraphModule) -> fx.GraphModule:
     copies: dict[fx.Node, fx.Node] = {}
     converted: dict[fx.Node, fx.Node] = {}
     inputs = module.graph.find_nodes(op="placeholder")
-    wanted = {_origin(node) for node in module.graph.nodes if is_conversion(node)}
-    wanted = {root for one in inputs if one in wanted and one.meta["val"].dtype != torch.float32 for root in _roots(one)}
+    origins = {_origin(node) for node in module.graph.nodes if is_conversion(node)}
+    wanted = {root for one in inputs if one in origins and one.meta["val"].dtype != torch.float32 for root in _roots(one)}
     for node in module.graph.nodes:
         if is_conversion(node) and node.all_input_nodes[0].meta["val"].dtype == torch.float32:
             copies[node] = copies[node.all_input_nodes[0]]
@@ -35,12 +35,10 @@ def with_converted_frames(module: fx.GraphModule) -> fx.GraphModule:
             copies[node] = converted[node.all_input_nodes[0]]
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)
-        if node is inputs[-1]:
-            for one in (one for one in inputs if one in wanted):
-                converted[one] = _as_float(graph.call_function(aten.to.dtype, (copies[one], torch.float32)), one)
-        elif node in wanted and node not in inputs:
-            converted[node] = _as_float(graph.call_function(aten.to.dtype, (copies[node], torch.float32)), node)
-        elif node.target in DATA_MOVEMENT and node.all_input_nodes[0] in converted:
+        written = inputs if node is inputs[-1] else () if node in inputs else (node,)  # Inputs are together, before anything else.
+        for one in (one for one in written if one in wanted):
+            converted[one] = _as_float(graph.call_function(aten.to.dtype, (copies[one], torch.float32)), one)
+        if node.target in DATA_MOVEMENT and node.all_input_nodes[0] in converted:
             converted[node] = _as_float(graph.node_copy(node, converted.__getitem__), node)
     for node in reversed(graph.nodes):
         if node.target in (*DATA_MOVEMENT, *CONVERSIONS) and not node.users:

@@ -20,6 +20,7 @@ from clipstep.export.targets.common import run_calibration
 from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, WEIGHT_LEVELS, Narrowed, Quantization, quantized_weight
 from clipstep.export.targets.sensitivity import layer_sensitivities, layers_of
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
+from clipstep.network.spec import weights_sha256
 from clipstep.runtime.errors import ClipstepError
 
 aten = torch.ops.aten
@@ -219,10 +220,8 @@ def _ranges(graph: fx.GraphModule, program: StepProgram) -> dict[fx.Node, tuple[
 
 def _hash(graph: fx.GraphModule) -> str:
     """Return a hash of a graph's operations and constants."""
-    found = hashlib.sha256(str(graph.graph).encode())
-    for node in graph.graph.find_nodes(op="get_attr"):
-        found.update(getattr(graph, str(node.target)).detach().contiguous().numpy().tobytes())
-    return found.hexdigest()
+    constants = {str(node.target): getattr(graph, str(node.target)) for node in graph.graph.find_nodes(op="get_attr")}
+    return hashlib.sha256(f"{graph.graph} {weights_sha256(constants)}".encode()).hexdigest()
 
 
 class _Ranges(fx.Interpreter):
