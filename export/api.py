@@ -48,7 +48,7 @@ def export(
     precisions: Sequence[str] = (),
     calibration: Sequence[Path | str] = (),
     calibration_percentile: float = 100.0,
-    float32_layers: int | None = None,
+    float32_layers: int | Mapping[str, int] | None = None,
     equalize: bool = False,
     correct_biases: bool = False,
     form: str = "auto",
@@ -95,8 +95,8 @@ def export(
         calibration: videos, or folders of them, on which the ranges of the values of int8 artifacts are found, beside `sample`.
         calibration_percentile: at which percentile of the numbers that a value has in a step those ranges end, and at the same one from below;
             100 leaves out none.
-        float32_layers: how many layers int8 artifacts compute in float32: those whose rounding would move the prediction most. None for none or,
-            with a budget, as many as fit.
+        float32_layers: how many layers int8 artifacts compute in float32, those whose rounding would move the prediction most: a number, or one for
+            each of some targets, such as `{"onnx": 3}`. None for none or, with a budget, as many as fit.
         equalize: write int8 artifacts of weights that are equalised across layers, so that the channels between them have more equal ranges.
         correct_biases: change the biases of int8 artifacts so that rounding the weights does not change the mean of a channel on `sample` and
             `calibration`.
@@ -133,6 +133,9 @@ def export(
         result = export(network, "r3d.clipstep", frames=16, size=112, labels=labels, mean=mean, std=std, fps=25)
         ```
     """
+    for name, flag in (("tune", tune), ("force", force)):
+        if not isinstance(flag, bool):
+            raise ClipstepError(f"{name} is True or False", got=repr(flag)[:80])
     path = Path(out)
     check_bundle_name(path)
     check_overwrite(path, BUNDLE, force=force)

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
+from clipstep.export.choosing import within
 from clipstep.export.evaluating import EXACT
-from clipstep.runtime.bundle.choice import Choice, CostUnit, MeasuredVariant, TriedPrecision
+from clipstep.runtime.bundle.choice import Budget, Choice, CostUnit, MeasuredVariant, TriedPrecision
 from clipstep.runtime.bundle.pareto_front import pareto_front, points_of
 from clipstep.runtime.command_line.accuracy_text import change_interval_text, points
 from clipstep.runtime.command_line.terminal import new_table
@@ -21,7 +22,7 @@ def choice_lines(choice: Choice) -> Iterator[str | Table]:
         return  # The line of the artifact says which variant was chosen.
     within = f", within {choice.budget}" if choice.budget is not None else ""
     yield f"tried for {choice.target} on {choice.platform}{within}"
-    yield tried_table(choice.unit, choice.tried, choice.chosen)
+    yield tried_table(choice.unit, choice.tried, choice.budget, choice.chosen)
     yield from (f"{one.precision} ({one.variant}): {one.verdict}" for one in choice.tried)
     if left_out := [one.precision for one in choice.tried if one.precision not in (EXACT, choice.precision)]:
         yield f"not in the bundle: {', '.join(left_out)}"
@@ -31,12 +32,13 @@ def choice_lines(choice: Choice) -> Iterator[str | Table]:
         yield f"a note: measured on {choice.measured_on}, not on {choice.platform}: {', '.join(elsewhere)}"
 
 
-def tried_table(unit: CostUnit, tried: tuple[TriedPrecision, ...], chosen: TriedPrecision | None = None) -> Table:
-    """Return a table with a row for each variant, which marks those on the Pareto front, the one that was chosen, and those that are off the golden
-    steps on the platform."""
+def tried_table(unit: CostUnit, tried: tuple[TriedPrecision, ...], budget: Budget | None = None, chosen: TriedPrecision | None = None) -> Table:
+    """Return a table with a row for each variant, which marks those on the Pareto front, and the one that was chosen; those that are off the golden
+    steps; and those that are over the budget."""
     evaluated = any(one.accuracy is not None for one in tried)
     changes = ("top-1\npoints", "95% interval") if evaluated else ()
-    table = new_table("precision", "variant", COST_HEADINGS[unit], "file\nMB", "peak\n+MB", *changes, "Pareto\nfront", "", texts=2)
+    errors = ("error\n%",) if any(variant.max_relative_error is not None for _, variant in points_of(tried)) else ()
+    table = new_table("precision", "variant", COST_HEADINGS[unit], "file\nMB", "peak\n+MB", *errors, *changes, "Pareto\nfront", "", texts=2)
     front = pareto_front(tried)
     for precision, variant in points_of(tried):
         memory = variant.peak_memory_bytes
@@ -46,11 +48,16 @@ def tried_table(unit: CostUnit, tried: tuple[TriedPrecision, ...], chosen: Tried
             f"{variant.cost:.4g}",
             f"{variant.size_bytes / 1e6:.2f}",
             "-" if memory is None else f"{memory / 1e6:.1f}",
+            *(["-" if variant.max_relative_error is None else f"{100 * variant.max_relative_error:.2g}"] if errors else []),
             *(_change(precision, variant) if evaluated else ()),
             "yes" if (precision, variant) in front else "-",
-            "off" if variant.fault else "chosen" if precision is chosen and variant.variant == precision.variant else "",
+            "chosen" if precision is chosen and variant.variant == precision.variant else _rejection(variant, budget, unit),
         )
     return table
+
+
+def _rejection(variant: MeasuredVariant, budget: Budget | None, unit: CostUnit) -> str:
+    return "off" if variant.fault else "" if within(variant, budget, unit) else "over"
 
 
 def _change(tried: TriedPrecision, variant: MeasuredVariant) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """Chooses a precision for a platform out of those that `--tune` measured: the cheapest that is accurate, or the most accurate within a budget."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,8 +31,13 @@ class Measured:
 class NothingFitsError(ClipstepError):
     """No precision of a target is within the limits that were given for a platform. `tried` says what each of them took."""
 
-    def __init__(self, target: str, platform: str, unit: CostUnit, tried: Sequence[TriedPrecision], limits: str) -> None:
-        self.unit, self.tried = unit, tuple(tried)
+    def __init__(
+        self, target: str, platform: str, unit: CostUnit, tried: Sequence[TriedPrecision], budget: Budget | None, max_accuracy_drop: float | None
+    ) -> None:
+        self.unit, self.tried, self.budget = unit, tuple(tried), budget
+        given = [str(budget)] if budget is not None else []
+        given += [f"--max-accuracy-drop {max_accuracy_drop:g}"] if max_accuracy_drop is not None else []
+        limits = " and ".join(given) or "the bound of its precision"
         super().__init__(
             f"{target} for {platform}: nothing that was tried is within {limits}",
             got="; ".join(f"{one.precision} ({one.variant}): {one.verdict}" for one in tried),
@@ -40,11 +46,18 @@ class NothingFitsError(ClipstepError):
 
 
 def best_variant(variants: Sequence[MeasuredVariant], budget: Budget | None, unit: str) -> MeasuredVariant:
-    """Return the cheapest of the variants without a fault and within the budget or, if none is, of those without a fault or, if none is, of all; the
-    first of equals. Of those within the budget, one with more layers in float32 comes before a cheaper one."""
+    """Return the variant that stands for its precision, of those without a fault if there are such.
+
+    It is the cheapest. With a budget it is, of those within it, the one with the least error or, where errors were not measured, the cheapest; if
+    none is within it, it is the one that is nearest to it. Of equals it is the cheapest and then the first.
+    """
     right = [one for one in variants if one.fault is None] or variants
+    if budget is None:
+        return min(right, key=lambda one: one.cost)
     fitting = [one for one in right if within(one, budget, unit)]
-    return min(fitting, key=lambda one: (-one.float32_layers, one.cost)) if fitting else min(right, key=lambda one: one.cost)
+    if fitting:
+        return min(fitting, key=lambda one: (one.max_relative_error or 0.0, one.cost))
+    return min(right, key=lambda one: (max(share for share, _ in _shares(one, budget, unit)), one.cost))
 
 
 def choose(artifacts: Sequence[TunedArtifact], budget: Budget | None = None, max_accuracy_drop: float | None = None) -> Choice:
@@ -85,9 +98,7 @@ def choose(artifacts: Sequence[TunedArtifact], budget: Budget | None = None, max
         for artifact, variants in artifacts
     ]
     if not left:
-        limits = [str(budget)] if budget is not None else []
-        limits += [f"--max-accuracy-drop {max_accuracy_drop:g}"] if max_accuracy_drop is not None else []
-        raise NothingFitsError(first.target, first.platform, tuning.unit, tried, " and ".join(limits) or "the bound of its precision")
+        raise NothingFitsError(first.target, first.platform, tuning.unit, tried, budget, max_accuracy_drop)
     return Choice(
         target=first.target,
         platform=first.platform,
@@ -129,24 +140,32 @@ def _own(artifact: Artifact, variants: Sequence[MeasuredVariant]) -> MeasuredVar
 
 def within(variant: MeasuredVariant, budget: Budget | None, unit: str) -> bool:
     """Whether a variant takes no more than the budget allows."""
-    return not _exceeded(variant, budget, unit)
+    return _exceeded(variant, budget, unit) is None
 
 
 def _exceeded(variant: MeasuredVariant, budget: Budget | None, unit: str) -> str | None:
     """Return what a variant takes more of than the budget allows, in words; None if it is within the budget."""
-    return None if budget is None else ", ".join(_excesses(variant, budget, unit)) or None
+    return None if budget is None else ", ".join(text for share, text in _shares(variant, budget, unit) if share > 1) or None
 
 
-def _excesses(variant: MeasuredVariant, budget: Budget, unit: str) -> Iterator[str]:
+def _shares(variant: MeasuredVariant, budget: Budget, unit: str) -> Iterator[tuple[float, str]]:
+    """Yield for each limit of a budget how many times it a variant takes, and what it takes, in words."""
     most = budget.latency_ms if unit == "ms" else None if budget.instructions is None else budget.instructions / 1e6
-    if most is not None and variant.cost > most:
-        yield f"a step takes {variant.cost:.4g} {COST_UNITS[unit]}"
-    if budget.memory_bytes is not None and variant.peak_memory_bytes is None:
-        yield "its peak memory was not measured"
-    elif budget.memory_bytes is not None and variant.peak_memory_bytes is not None and variant.peak_memory_bytes > budget.memory_bytes:
-        yield f"it takes {variant.peak_memory_bytes / 1e6:.4g} MB of memory"
-    if budget.size_bytes is not None and variant.size_bytes > budget.size_bytes:
-        yield f"its file has {variant.size_bytes / 1e6:.4g} MB"
+    if most is not None:
+        yield variant.cost / most, f"a step takes {_number(variant.cost, most)} {COST_UNITS[unit]}"
+    memory, size = variant.peak_memory_bytes, variant.size_bytes
+    if budget.memory_bytes is not None and memory is None:
+        yield math.inf, "its peak memory was not measured"
+    elif budget.memory_bytes is not None and memory is not None:
+        yield memory / budget.memory_bytes, f"it takes {_number(memory / 1e6, budget.memory_bytes / 1e6)} MB of memory"
+    if budget.size_bytes is not None:
+        yield size / budget.size_bytes, f"its file has {_number(size / 1e6, budget.size_bytes / 1e6)} MB"
+
+
+def _number(value: float, limit: float) -> str:
+    """Return a number with four digits, or as many more as tell it from a limit."""
+    texts = ((f"{value:.{digits}g}", f"{limit:.{digits}g}") for digits in range(4, 12))
+    return next((own for own, other in texts if own != other), f"{value:.4g}")
 
 
 def _ruled_out(artifact: Artifact, variant: MeasuredVariant, unit: str, budget: Budget | None, most: float | None) -> str | None:

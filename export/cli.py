@@ -178,10 +178,10 @@ class FixedSize(click.types.IntParamType):
 )
 @click.option(
     "--float32-layers",
-    type=int,
-    metavar="N",
-    help="Of artifacts of int8, compute the N layers in float32 whose rounding would move the prediction most. [default: none or, with --budget, "
-    "as many as fit]",
+    multiple=True,
+    metavar="[TARGET=]N",
+    help="Of artifacts of int8, compute the N layers in float32 whose rounding would move the prediction most; may be given for each target. "
+    "[default: none or, with --budget, as many as fit]",
 )
 @click.option("--equalize", is_flag=True, help="Write artifacts of int8 of weights that are equalised across layers.")
 @click.option("--correct-biases", is_flag=True, help="Change the biases of artifacts of int8, so that rounding the weights moves no channel's mean.")
@@ -257,7 +257,7 @@ def export_command(
     precisions: tuple[str, ...],
     calibration: tuple[Path, ...],
     calibration_percentile: float,
-    float32_layers: int | None,
+    float32_layers: tuple[str, ...],
     equalize: bool,
     correct_biases: bool,
     form: str,
@@ -283,7 +283,7 @@ def export_command(
 ) -> None:
     """Write the trained RUN, or a network of your own, as a bundle of verified artifacts; nothing if one fails, unless --keep-going."""
     from clipstep.export.interrupts import interruptible
-    from clipstep.export.options import ExportOptions
+    from clipstep.export.options import ExportOptions, layers_by_target
     from clipstep.export.pipeline import export_network
     from clipstep.export.reference import network_of_run
     from clipstep.export.tuning import tune_by_measuring
@@ -303,7 +303,7 @@ def export_command(
         precisions=tuple(dict.fromkeys(precisions)),
         calibration=calibration,
         calibration_percentile=calibration_percentile,
-        float32_layers=float32_layers,
+        float32_layers=layers_by_target(float32_layers),
         equalize=equalize,
         correct_biases=correct_biases,
         tune=tune_by_measuring() if tune else None,
@@ -333,7 +333,7 @@ def export_command(
                 spec, out, options, lambda w: console.print(artifact_line(w), soft_wrap=True), quiet, force=force, progress=ConsoleProgress(console)
             )
         except NothingFitsError as error:
-            print_table(console, tried_table(error.unit, error.tried))
+            print_table(console, tried_table(error.unit, error.tried, error.budget))
             raise
     _print_lines(result_lines(result), console)
     if result.evaluated is not None:

@@ -23,6 +23,7 @@ Tune = Callable[[str, str, str, Mapping[str, Path], Interface, GoldenSteps], tup
 """A function that measures variants. It takes the platform, the target, the precision, the files by the name of their variant, the interface and the
 golden steps, and returns the unit of a step's cost and, by the name of the variant, what was measured for that platform."""
 
+FLAGS = ("equalize", "correct_biases", "keep_going")
 W8A8_OPTIONS = ("--calibrate", "--calibration-percentile", "--float32-layers")
 """The options of int8 that w8a8 has, too: what changes weights would not pass for a rounding of the float32 package's."""
 
@@ -52,9 +53,9 @@ class ExportOptions:
     calibration_percentile: float = 100.0
     """At which percentile of the numbers that a value has in a step the ranges of int8 artifacts end, and at the same one from below: 99.9 leaves
     out the largest and the smallest thousandth, and 100 none."""
-    float32_layers: int | None = None
-    """How many layers int8 artifacts compute in float32: those whose rounding would move the prediction most. None for none or, with `budget`, as
-    many as fit."""
+    float32_layers: int | Mapping[str, int] | None = None
+    """How many layers int8 artifacts compute in float32, those whose rounding would move the prediction most: a number, or one for each of some
+    targets, such as `{"onnx": 3}`. None for none or, with `budget`, as many as fit."""
     equalize: bool = False
     """Whether int8 artifacts are written of weights that are equalised across layers, so that the channels between them have more equal ranges."""
     correct_biases: bool = False
@@ -94,6 +95,10 @@ class ExportOptions:
         asked = {precision for name, precision in map(_parsed, self.precisions) if name in (None, target)}
         return tuple(name for name in TARGETS[target].precisions if name in (asked or TARGETS[target].default_precisions))
 
+    def float32_layers_of(self, target: str) -> int | None:
+        """Return how many layers the target computes in float32 in place of int8; None if nothing is said of it."""
+        return self.float32_layers.get(target) if isinstance(self.float32_layers, Mapping) else self.float32_layers
+
     @property
     def asked(self) -> AskedOutputs:
         """What `output` and `keep_outputs` ask for."""
@@ -120,6 +125,8 @@ class ExportOptions:
         for name, names in (("targets", self.targets), ("platforms", self.platforms), ("precisions", self.precisions)):
             if isinstance(names, str):
                 raise ClipstepError(f"{name} are a list of names", got=repr(names), expected=f"{[names]!r}")
+            if not isinstance(names, Sequence) or not all(isinstance(one, str) for one in names):
+                raise ClipstepError(f"{name} are a list of names", got=repr(names)[:80])
         asked_outputs(self.output, self.keep_outputs)
         if not self.platforms:
             raise ClipstepError("unknown platform", got="none", expected=f"some of {', '.join(PLATFORMS)}")
@@ -128,6 +135,9 @@ class ExportOptions:
         for name, value in given:
             if value not in known[name]:
                 raise ClipstepError(f"unknown {name}", got=value, expected=f"one of {', '.join(filter(None, known[name]))}")
+        for name in FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise ClipstepError(f"{name} is True or False", got=repr(getattr(self, name))[:80])
         if self.stream is not None and (not isinstance(self.stream, int) or isinstance(self.stream, bool) or self.stream < 1):
             raise ClipstepError("stream is a number of new frames a step", got=self.stream, expected="a whole number of at least 1")
         if self.window is not None and not (isinstance(self.window, int | float) and 0 < self.window < math.inf):
@@ -168,6 +178,8 @@ class ExportOptions:
         """Check that `calibration` has an effect."""
         if isinstance(self.calibration, str | Path):
             raise ClipstepError("calibration is a list of videos", got=repr(self.calibration), expected=f"[{self.calibration!r}]")
+        if not isinstance(self.calibration, Sequence) or not all(isinstance(one, str | Path) for one in self.calibration):
+            raise ClipstepError("calibration is a list of videos", got=repr(self.calibration)[:80], expected="paths of videos, or of folders of them")
         if self.calibration:
             self._check_has_int8("--calibrate")
 
@@ -180,18 +192,25 @@ class ExportOptions:
             self._check_has_int8("--calibration-percentile")
 
     def _check_float32_layers(self) -> None:
-        """Check that `float32_layers` is a number of layers that has an effect."""
-        layers = self.float32_layers
-        if layers is None:
+        """Check that `float32_layers` is a number of layers, or one for each of some targets, that has an effect."""
+        if self.float32_layers is None:
             return
-        if not isinstance(layers, int) or isinstance(layers, bool) or layers < 0:
-            raise ClipstepError("--float32-layers is a number of layers", got=layers, expected="a whole number of at least 0")
-        if layers:
-            self._check_has_int8("--float32-layers")
+        by_target = self.float32_layers if isinstance(self.float32_layers, Mapping) else {None: self.float32_layers}
+        for target, layers in by_target.items():
+            if not isinstance(layers, int) or isinstance(layers, bool) or layers < 0:
+                raise ClipstepError("--float32-layers is a number of layers", got=layers, expected="a whole number of at least 0")
+            if target is not None and target not in self.targets:
+                raise ClipstepError(
+                    "--float32-layers is for a target that is not exported", got=f"{target}={layers}", expected=either(tuple(self.targets))
+                )
+            if layers:
+                self._check_has_int8("--float32-layers", target)
 
-    def _check_has_int8(self, option: str) -> None:
-        """Check that int8 is written in which values are rounded too, and not weights alone; the option would have no effect otherwise."""
+    def _check_has_int8(self, option: str, target: str | None = None) -> None:
+        """Check that int8 is written, by the target if one is given, in which values are rounded too, and not weights alone; the option would have no
+        effect otherwise."""
         which = ("executorch=int8", "onnx=int8", *(("coreml=w8a8",) if option in W8A8_OPTIONS else ()))
+        which = tuple(name for name in which if target is None or name.startswith(f"{target}="))
         if not any(f"{name}={precision}" in which for name in self.targets for precision in self.precisions_of(name)):
             raise ClipstepError(
                 f"{option} is for artifacts that compute in int8", got="none of them", fix=f"add --precision {either(which)}, or leave {option} out"
@@ -292,6 +311,22 @@ def _parsed(given: str) -> tuple[str | None, str]:
     """Return the target, None for all, and the precision of `PRECISION` or `TARGET=PRECISION`."""
     target, separator, precision = given.rpartition("=")
     return (target if separator else None), precision
+
+
+def layers_by_target(given: Sequence[str]) -> int | dict[str, int] | None:
+    """Read how many layers are in float32, as the command line has it: `N` for all targets, or `TARGET=N` for each of some; None if nothing is given.
+
+    Raises:
+        ClipstepError: one of them is something else, or there are several for a target.
+    """
+    wrong = [text for text in given if not _parsed(text)[1].strip().isdecimal()]
+    if wrong:
+        raise ClipstepError("--float32-layers is a number of layers", got=wrong[0], expected="N, or TARGET=N, with a whole number of at least 0")
+    found = [(target, int(number)) for target, number in map(_parsed, given)]
+    by_target = {target: number for target, number in found if target is not None}
+    if found and len(found) != (len(by_target) or 1):
+        raise ClipstepError("--float32-layers has several numbers for a target", got=" ".join(given), expected="N for all, or TARGET=N for each")
+    return by_target or (found[0][1] if found else None)
 
 
 DEFAULT_OPTIONS = ExportOptions()

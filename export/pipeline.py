@@ -70,6 +70,8 @@ class ExportResult:
     """The values that the network returns beside its logits and states and that the bundle does not have, each with its shape."""
     evaluated: EvaluatedArtifacts | None = None
     """What the evaluation on labelled videos found, if the options ask for one."""
+    skipped_calibration: Mapping[str, str] = field(default_factory=dict)
+    """The videos in folders of `ExportOptions.calibration` that could not be used, such as those that are too short, each with the reason."""
 
     def check_whole(self) -> None:
         """Check that no target failed.
@@ -141,9 +143,8 @@ def _export(
     with progress("tracing the network", False), explained("the network cannot be traced", REPORT_IT):
         program = replace(
             program_of(spec, options.stream, window, asked=options.asked),
-            calibration=calibration,
+            calibration=calibration.videos,
             calibration_percentile=options.calibration_percentile,
-            float32_layers=options.float32_layers or 0,
             correct_biases=options.correct_biases,
         )
         if options.output_kind is not None:
@@ -191,7 +192,7 @@ def _export(
         if options.max_accuracy_drop is not None:
             check_accuracy_drop(manifest.artifacts, options.max_accuracy_drop)
     constant = bool((golden.logits == golden.logits[0]).all())
-    return ExportResult(out, manifest, constant_output=constant, failed=failed, unused_outputs=program.choice.unused, evaluated=evaluated)
+    return ExportResult(out, manifest, constant, failed, program.choice.unused, evaluated, calibration.skipped)
 
 
 def _remove(file: Path) -> None:

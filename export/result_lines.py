@@ -37,6 +37,7 @@ def result_lines(result: ExportResult) -> Iterator[str]:
         yield "a warning: the network's output is the same whatever the frames are: look at its last layers and its weights"
     yield from _chosen_output_lines(result)
     yield from _output_and_golden_lines(manifest)
+    yield from (f"skipped {path}, not calibrated on: {reason}" for path, reason in result.skipped_calibration.items())
     yield from (f"a warning: {target} failed, and is not in the bundle: {error}" for target, error in result.failed.items())
     count, steps = len(manifest.artifacts), manifest.artifacts[0].parity.steps
     yield f"wrote {result.bundle}: {counted(count, 'artifact')}, verified over {steps} steps and a reset"

@@ -11,11 +11,13 @@ from types import FrameType
 import torch
 from torch import fx
 
-LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-"""The code of torch and of the export itself."""
+from clipstep.network import states
+
+LIBRARIES = tuple(str(Path(file).parent) for file in (torch.__file__, __file__, states.__file__))
+"""The code of torch, of the export itself, and of what it has around networks, such as the normalisation of frames."""
 STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 UNKNOWN = "an unknown line"
-FILE = re.compile(r'\s*File "([^"]+)", line \d+')
+FILE = re.compile(r'\s*File "([^"]+)", line (\d+)')
 """The start of a line of a traceback."""
 
 
@@ -62,6 +64,12 @@ def line_of_frame(frame: FrameType) -> str:
 def line_of_node(node: fx.Node) -> str:
     """Return the innermost line of the user's in the stack trace that torch.export recorded for a node."""
     return _line_in(node.meta.get("stack_trace") or "")
+
+
+def place_of_node(node: fx.Node) -> str | None:
+    """Return `line_of_node` as `FILE:LINE`, without folders; None if it is not known."""
+    found = FILE.match(line_of_node(node))
+    return f"{Path(found[1]).name}:{found[2]}" if found else None
 
 
 def _line_in(trace: str) -> str:

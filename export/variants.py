@@ -18,13 +18,14 @@ from clipstep.export.choosing import Measured, best_variant, within
 from clipstep.export.lowering.lower import lower_graph, simplified
 from clipstep.export.lowering.profile import EngineProfile
 from clipstep.export.options import ExportOptions
+from clipstep.export.parity import check_artifact
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.equalization import equalized
 from clipstep.export.targets.target import Target
 from clipstep.runtime.bundle import tree_sha256, tree_size
 from clipstep.runtime.bundle.choice import Budget
 from clipstep.runtime.bundle.manifest import Interface, MeasuredVariant, Placement, Tuning
-from clipstep.runtime.golden import GoldenSteps
+from clipstep.runtime.golden import GoldenSteps, ParityError
 
 ContextFactory = Callable[[], AbstractContextManager[object]]
 """Returns the context in which converters and engines run, such as `clipstep.runtime.command_line.streams.quiet` for a command."""
@@ -113,7 +114,7 @@ class VariantWriter:
     def write(self, target: Target, platform: str, precision: str, interface: Interface, path: Path, *, exact_fits: bool = False) -> Written:
         """Write `path` as the default variant or, with `options.tune`, as the cheapest one, within `options.budget` if one is.
 
-        Of variants that give the same file, one is measured. In int8 the chosen one has as many layers in float32 as the budget allows, unless
+        Of variants that give the same file, one is measured. In int8 they are also tried with layers in float32, as many as the budget allows, unless
         `options.float32_layers` says how many or an artifact of float32 is within the budget (`exact_fits`), which is then chosen.
         """
         variants = variants_of(target, self.options.form, platform, precision)
@@ -122,8 +123,8 @@ class VariantWriter:
         with tempfile.TemporaryDirectory(prefix="clipstep-tune-") as temporary:
             measure = partial(self._measure, target, platform, precision, interface, Path(temporary) / path.name)
             trials = measure(variants)
-            budget = self.options.budget
-            if self._computes_in_int8(target, precision) and budget is not None and self.options.float32_layers is None and not exact_fits:
+            budget, asked = self.options.budget, self.options.float32_layers_of(target.name)
+            if self._computes_in_int8(target, precision) and budget is not None and asked is None and not exact_fits:
                 trials += self._with_layers_in_float32(trials, budget, measure)
             measured = [one.measured for one in trials]
             best = trials[measured.index(best_variant(measured, budget, trials[0].unit))]
@@ -142,7 +143,17 @@ class VariantWriter:
             written.setdefault(tree_sha256(file), (variant, file, placement))
         files = {variant.name: file for variant, file, _ in written.values()}
         unit, measured = self.options.tune(platform, target.name, precision, files, interface, self.golden)
-        return [_Trial(*one, unit, _noted(one[0], measured[one[0].name], one[1])) for one in written.values()]
+        trials = [_Trial(*one, unit, _noted(one[0], measured[one[0].name], one[1])) for one in written.values()]
+        return [self._verified(one, target, precision, interface) for one in trials] if self._computes_in_int8(target, precision) else trials
+
+    def _verified(self, trial: _Trial, target: Target, precision: str, interface: Interface) -> _Trial:
+        """Return a trial with its largest error on the golden steps: of int8, one way of rounding is not as good as another."""
+        try:
+            with self.library_context():
+                error = check_artifact(target.name, trial.file, precision, interface, self.golden).relative
+        except ParityError as reason:
+            return replace(trial, measured=trial.measured.model_copy(update={"fault": trial.measured.fault or str(reason.__cause__)}))
+        return replace(trial, measured=trial.measured.model_copy(update={"max_relative_error": error}))
 
     def _with_layers_in_float32(self, trials: Sequence[_Trial], budget: Budget, measure: Callable[[Sequence[Variant]], list[_Trial]]) -> list[_Trial]:
         """Find by bisection how many layers the budget allows in float32 in any of the variants, and return what was tried for it.
@@ -165,7 +176,7 @@ class VariantWriter:
     def _write(self, target: Target, variant: Variant, precision: str, interface: Interface, path: Path) -> Placement:
         version = self.options.format_version(target.name)
         equalize = self.options.equalize and self._computes_in_int8(target, precision)
-        program = replace(self.program, float32_layers=self.program.float32_layers + variant.float32_layers)
+        program = replace(self.program, float32_layers=(self.options.float32_layers_of(target.name) or 0) + variant.float32_layers)
         with self.library_context():
             graph = self.graphs.of(variant, equalize=equalize)
             return target.load_writer().write(graph, program, precision, interface.model_dump_json(), path, version)

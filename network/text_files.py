@@ -41,7 +41,7 @@ def read_text(path: Path, *, expected: str, fix: str = "check the path") -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ClipstepError(f"{path}: cannot be read", got=error.strerror, expected=expected) from error
+        raise ClipstepError(f"{path}: cannot be read", got=error.strerror or error, expected=expected) from error
     except UnicodeDecodeError as error:
         raise ClipstepError(f"{path}: is not text in UTF-8", got=f"byte {error.start + 1}", expected=expected, fix="save it as UTF-8") from error
 

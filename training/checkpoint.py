@@ -37,7 +37,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     except OSError as error:
         new.unlink(missing_ok=True)
         earlier = "the earlier one is whole; make room, then go on with --resume" if path.exists() else "make room"
-        raise ClipstepError(f"{path}: cannot be written", got=error.strerror, fix=earlier) from error
+        raise ClipstepError(f"{path}: cannot be written", got=error.strerror or error, fix=earlier) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def _read_config(context: click.Context, _: click.Parameter, value: str | None) 
     try:
         options = tomllib.loads(source.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ClipstepError(f"--config {value}: cannot be read", got=error.strerror, expected=f"a TOML file, or {', '.join(CONFIGS)}") from error
+        raise ClipstepError(
+            f"--config {value}: cannot be read", got=error.strerror or error, expected=f"a TOML file, or {', '.join(CONFIGS)}"
+        ) from error
     except ValueError as error:
         raise ClipstepError(f"--config {value}: is not TOML", got=error, fix="correct the file") from error
     every = {str(parameter.name) for parameter in context.command.params if isinstance(parameter, click.Option)}

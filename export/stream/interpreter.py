@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from clipstep.export.compat.torch_internals import tree_leaves
+from clipstep.export.compat.torch_internals import metadata_of, tree_leaves
 from clipstep.export.source_lines import line_of_node
 from clipstep.export.unsupported import Unsupported
 from clipstep.network.packed_state import PackedState
@@ -125,7 +125,8 @@ class StreamInterpreter(fx.Interpreter):
         if not timed:
             return super().run_node(n)
         try:
-            result = self._rule(n)(self, n, *args, **kwargs)
+            with metadata_of(n):
+                result = self._rule(n)(self, n, *args, **kwargs)
         except Unsupported as reason:
             raise self._refusal(n, str(reason)) from None
         for chunk in (leaf for leaf in tree_leaves(result) if isinstance(leaf, Chunk)):

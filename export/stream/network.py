@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from clipstep.export.compat.torch_internals import keeping_metadata
 from clipstep.export.lowering.lower import export_whole
 from clipstep.export.lowering.passes.channel_shuffles import find_channel_shuffles
 from clipstep.export.lowering.passes.constants import fold_constants
@@ -103,7 +104,9 @@ class StreamedNetwork(nn.Module):
 
     def forward(self, frames: Tensor, past: Tensor, position: Tensor, ended: Tensor | None = None) -> tuple[Tensor, ...]:
         memory = PackedState(past)
-        logits, *kept = outputs_of(StreamInterpreter(self.graph, RULES, memory, position, ended, self.window, self._plans).run(frames))
+        run = StreamInterpreter(self.graph, RULES, memory, position, ended, self.window, self._plans)
+        with keeping_metadata():  # So that an operation of the step knows the layer and the line of the network that it comes from.
+            logits, *kept = outputs_of(run.run(frames))
         following = position + 1
         if self.window:  # A camera may run so long that float32 would no longer count exactly.
             following = following.clamp(max=self._last_position)

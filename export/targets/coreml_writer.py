@@ -38,7 +38,7 @@ CASTS = ("_to_fp16", "_to_fp32")
 """How the names end that coremltools gives to what it rounds for float16."""
 
 NOT_A_PRODUCT = "only products are of integers"
-PRODUCTS_ALONE = Kernels(limited=False, slower=lambda _, nodes: {node: NOT_A_PRODUCT for node in nodes if node.target in SUMS})
+PRODUCTS_ALONE = Kernels("coreml", limited=False, slower=lambda _, nodes: {node: NOT_A_PRODUCT for node in nodes if node.target in SUMS})
 """What is rounded to integers in w8a8: the operands of convolutions and matrix products of constant weights."""
 
 
@@ -77,7 +77,7 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
         delegated={"ML Program": sum(operation.type != "const" and not operation.type.startswith(PREFIX) for operation in operations)},
         not_delegated=(),
         in_float32=counted_reasons(wide),
-        in_float16=counted_reasons(narrowed.in_float16),
+        in_float16=counted_reasons({node: reason for node, reason in narrowed.in_float16.items() if node not in wide}),
         sensitive_layers=most_sensitive(narrowed.sensitivities),
         int8_layers=len(narrowed.sensitivities),
         compressed_weights=compressed[0] if compressed else None,

@@ -54,6 +54,8 @@ KEPT = "rounding its layer would move the prediction most"
 class Kernels:
     """What an engine's kernels take in int8, and which of them are fast."""
 
+    target: str
+    """Whose artifacts they compute."""
     limited: bool
     """Whether they take only quantizations whose scales have certain ratios: `RATIOS` and `LARGEST_PRODUCT`."""
     weight_levels: int = WEIGHT_LEVELS
@@ -62,7 +64,7 @@ class Kernels:
     """Returns those of the operations that can be computed in int8 which are faster in float32, each with the reason."""
 
 
-XNNPACK = Kernels(limited=True)
+XNNPACK = Kernels("executorch", limited=True)
 
 
 def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNNPACK) -> Narrowed:
@@ -84,12 +86,16 @@ def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNN
     if program.float32_layers:
         if program.float32_layers >= len(sensitivities):
             raise ClipstepError(
-                "no layer would be left for int8", got=f"--float32-layers {program.float32_layers}", expected=f"fewer than {len(sensitivities)}"
+                f"no layer of {kernels.target} would be left for int8",
+                got=f"--float32-layers {program.float32_layers}",
+                expected=f"fewer than {len(sensitivities)}",
+                fix=f"say it by target, --float32-layers {kernels.target}=N, or leave out int8",
             )
         layers, kept = layers_of(graph), list(sensitivities)[: program.float32_layers]
         wide = {node: KEPT for node in computed if layers[node] in kept and (node.target not in MOVEMENT or node.target in CLAMPS)}
         reasons = _chosen(graph, ranges, kernels, wide)
-        sensitivities = {layer: share for layer, share in sensitivities.items() if layer not in kept}
+        left = {layer: share for layer, share in sensitivities.items() if layer not in kept}
+        sensitivities = {layer: share / (sum(left.values()) or 1.0) for layer, share in left.items()}
     if program.correct_biases:
         correct_biases(graph, program, kernels.weight_levels)
     return Narrowed(reasons, sensitivities=sensitivities)

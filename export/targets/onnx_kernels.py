@@ -65,5 +65,5 @@ def _products(graph: fx.GraphModule, node: fx.Node) -> int:
     return int(matrix.shape[0 if node.args[0] in operands_of(node) else 1])
 
 
-KERNELS = Kernels(limited=False, weight_levels=PAIR_LEVELS, slower=_slower)
+KERNELS = Kernels("onnx", limited=False, weight_levels=PAIR_LEVELS, slower=_slower)
 """Those of onnxruntime."""

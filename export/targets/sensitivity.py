@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from clipstep.export.source_lines import module_path
+from clipstep.export.source_lines import module_path, place_of_node
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.common import SAMPLE_STEPS
 from clipstep.export.targets.float16 import PRODUCTS
@@ -17,16 +17,23 @@ aten = torch.ops.aten
 
 
 def layers_of(graph: fx.GraphModule) -> dict[fx.Node, str]:
-    """Return for each operation the path of the module that it is from, such as `stages.0.conv1`, or its operator if that is the network itself.
+    """Return for each operation the path of the module that it is from, such as `stages.0.conv1` or, if that is the network itself, its operator
+    and its line, such as `matmul at mine.py:12`.
 
     A clamp belongs to the layer that it clamps.
     """
     found: dict[fx.Node, str] = {}
     for node in graph.graph.nodes:
-        path = module_path(node)
-        own = path.removeprefix("network.") if path not in ("", "network") else str(node.target)
-        found[node] = found[node.all_input_nodes[0]] if node.target in CLAMPS else own
+        found[node] = found[node.all_input_nodes[0]] if node.target in CLAMPS else _layer_of(node)
     return found
+
+
+def _layer_of(node: fx.Node) -> str:
+    path = module_path(node)
+    if path not in ("", "network"):
+        return path.removeprefix("network.")
+    operator, place = str(getattr(node.target, "__name__", node.target)).partition(".")[0], place_of_node(node)
+    return f"{operator} at {place}" if place else operator
 
 
 def layer_sensitivities(graph: fx.GraphModule, program: StepProgram, computed: Collection[fx.Node], weight_levels: int) -> dict[str, float]:

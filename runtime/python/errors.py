@@ -5,6 +5,9 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+NOT_SAID = object()
+"""Stands for a `got` that is not given."""
+
 
 class ClipstepError(Exception):
     """An error that the user can put right. Its message is one line that says what is wrong, what was found, what was expected and what to do.
@@ -13,7 +16,7 @@ class ClipstepError(Exception):
 
     Args:
         what: what is wrong, and of which file, option or value.
-        got: what was found.
+        got: what was found; it may be None.
         expected: what was expected in its place.
         fix: what the user can do.
 
@@ -24,9 +27,9 @@ class ClipstepError(Exception):
         ```
     """
 
-    def __init__(self, what: str, *, got: object = None, expected: object = None, fix: str | None = None) -> None:
+    def __init__(self, what: str, *, got: object = NOT_SAID, expected: object = None, fix: str | None = None) -> None:
         parts = [what]
-        if got is not None:
+        if got is not NOT_SAID:
             parts.append(f"got {got}")
         if expected is not None:
             parts.append(f"expected {expected}")

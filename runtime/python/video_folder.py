@@ -42,4 +42,4 @@ def _is_video(path: Path) -> bool:
 
 
 def _raise(error: OSError) -> None:
-    raise ClipstepError(f"{error.filename}: cannot be read", got=error.strerror, fix="check its permissions") from error
+    raise ClipstepError(f"{error.filename}: cannot be read", got=error.strerror or error, fix="check its permissions") from error

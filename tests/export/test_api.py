@@ -219,6 +219,10 @@ def test_a_module_that_cannot_be_exported_is_refused_and_left_as_it_is(name: str
         ({"window": 2.0}, "--window is for a stream; got no --stream"),
         ({"format_versions": 17}, "format_versions is a dictionary; got 17"),
         ({"input_dtype": "int8"}, "unknown input_dtype; got int8"),
+        ({"tune": "no"}, "tune is True or False; got 'no'"),
+        ({"force": 0}, "force is True or False; got 0"),
+        ({"budget": 1e6}, "a budget is a text; got 1000000.0; expected such as size=1.3MB"),
+        ({"equalize": "yes"}, "equalize is True or False; got 'yes'"),
     ],
 )
 def test_values_that_are_not_possible_for_the_network_are_refused(small: nn.Module, tmp_path: Path, settings: dict[str, Any], message: str) -> None:

@@ -103,7 +103,7 @@ CASES: dict[str, tuple[Mapping[str, Accuracy | None], str, float | None, list[st
         "size=1.35MB",
         None,
         [
-            "float32 gemm its file has 2.5 MB",
+            "float32 direct its file has 2.3 MB",
             "float16 direct chosen: the most accurate that fits",
             "int8 direct fits, but float16 is more accurate",
         ],
@@ -113,7 +113,7 @@ CASES: dict[str, tuple[Mapping[str, Accuracy | None], str, float | None, list[st
         "memory=15MB",
         None,
         [
-            "float32 gemm it takes 20 MB of memory",
+            "float32 direct it takes 18 MB of memory",
             "float16 gemm fits, but int8 is more accurate",
             "int8 direct chosen: the most accurate that fits, although its top-1 falls by 2.0 points",
         ],
@@ -221,7 +221,7 @@ def test_what_is_printed() -> None:
     said = printed(choose(tuned({"float32": accuracy(None), "float16": accuracy(0, 1)}, budget), budget))
     rows = [line.split() for line in said.splitlines()]
     assert said.startswith("tried for executorch on arm64, within size=1.35MB\n")
-    assert ["float32", "gemm", "108", "2.50", "20.0", "yes"] in rows
+    assert ["float32", "gemm", "108", "2.50", "20.0", "yes", "over"] in rows
     assert ["float16", "direct", "90", "1.30", "13.0", "+2.0", "-20.0", "to", "+10.0", "yes", "chosen"] in rows
     assert "float16 (direct): chosen: the only one left" in said
     assert "not on arm64: peak memory, accuracy" in said and "not in the bundle" not in said
@@ -230,10 +230,10 @@ def test_what_is_printed() -> None:
 
 
 def test_accuracy_is_shown_of_variants_with_as_many_layers_in_float32() -> None:
-    """Of these the one with the most was chosen and evaluated. None of them dominates another, because more layers in float32 are more accurate."""
+    """Of these the one with the smallest error was chosen and evaluated; one with a larger error that costs more is not on the front."""
     variants = [
-        variant(name, cost, 1, 10).model_copy(update={"float32_layers": layers})
-        for name, cost, layers in (("gemm", 50, 0), ("gemm+2", 55, 2), ("direct+2", 57, 2), ("gemm+3", 65, 3))
+        variant(name, cost, 1, 10).model_copy(update={"float32_layers": layers, "max_relative_error": error})
+        for name, cost, layers, error in (("gemm", 50, 0, 0.04), ("gemm+2", 55, 2, 0.01), ("direct+2", 57, 2, 0.02), ("gemm+3", 65, 3, 0.005))
     ]
     budget = parse_budget("instructions=60M")
     best = best_variant(variants, budget, UNIT)
@@ -241,8 +241,42 @@ def test_accuracy_is_shown_of_variants_with_as_many_layers_in_float32() -> None:
     artifact = TEMPLATE.model_copy(update={"precision": "int8", "tuning": tuning, "accuracy": accuracy(0)})
     choice = choose([(artifact, variants)], budget)
     rows = [line.split() for line in printed(choice).splitlines() if line.startswith("int8  ")]
-    assert [(row[1], row[5]) for row in rows] == [("gemm", "-"), ("gemm+2", "+0.0"), ("direct+2", "+0.0"), ("gemm+3", "-")]
+    assert [(row[1], row[5], row[6]) for row in rows] == [
+        ("gemm", "4", "-"),
+        ("gemm+2", "1", "+0.0"),
+        ("direct+2", "2", "+0.0"),
+        ("gemm+3", "0.5", "-"),
+    ]
     assert rows[1][-1] == "chosen" and on_front(choice) == ["int8 gemm", "int8 gemm+2", "int8 gemm+3"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "nearest"),
+    [
+        ("size=0.5MB", "small"),
+        ("memory=1MB", "light"),
+        ("instructions=10M", "cheap"),
+        ("instructions=49M,size=0.5MB", "small"),  # 1.6 times the size, where "cheap" has 5 times.
+        ("instructions=1M,size=0.5MB", "cheap"),  # 50 times the instructions, where "small" has 90 times.
+        ("memory=1MB,size=9MB", "light"),
+    ],
+)
+def test_if_nothing_fits_what_is_nearest_to_the_budget_is_named(budget: str, nearest: str) -> None:
+    variants = [variant("cheap", 50, 2.5, 13), variant("small", 90, 0.8, 14), variant("light", 80, 1.2, 9), variant("off", 1, 0.1, 1, OFF)]
+    assert best_variant(variants, parse_budget(budget), UNIT).variant == nearest
+
+
+def test_unmeasured_memory_is_not_near_a_budget() -> None:
+    variants = [variant("cheap", 50, 2.5, None), variant("light", 80, 1.2, 9)]
+    assert best_variant(variants, parse_budget("memory=1MB"), UNIT).variant == "light"
+
+
+def test_what_is_just_over_the_budget_is_told_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MEASURED, "float16", {"gemm": (60.00001, 1.30000400, 12.00000006)})
+    budget = parse_budget("size=1.3MB,instructions=60M,memory=12MB")
+    with pytest.raises(NothingFitsError, match=r"a step takes 60\.00001 M instructions, its file has 1\.300004 MB") as raised:
+        choose(tuned({"float16": None}, budget), budget)
+    assert "memory" not in str(raised.value).partition("got")[2]  # 12,000,000.06 bytes are 12,000,000.
 
 
 BUDGETS = {
@@ -263,7 +297,10 @@ BAD = {
     "size=MB": "the budget's size must be a number above 0",
     "latency=0ms": "the budget's latency must be a number above 0",
     "latency=1e999s": "the budget's latency must be a number above 0",
-    "size=0.2B": "the budget's size must be a number above 0",
+    "size=0.2B": "the budget's size must be at least 1B; got size=0.2B",
+    "instructions=0.0001k": "the budget's instructions must be at least one instruction; got instructions=0.0001k",
+    "latency=nanms": "the budget's latency must be a number above 0; got latency=nanms",
+    "memory=-InfMB": "the budget's memory must be a number above 0; got memory=-InfMB",
     "size=1MB,size=2MB": "the budget has size twice",
 }
 

@@ -1,5 +1,6 @@
-"""How many layers of int8 a budget leaves in float32, by costs that are made up."""
+"""How many layers of int8 a budget leaves in float32, by costs and errors that are made up."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,21 @@ from torch import Tensor, nn
 
 from clipstep.export import ExportOptions, ExportResult, export_network, network_of_module, variants
 from clipstep.export.budget import parse_budget
+from clipstep.export.choice_tables import choice_lines
 from clipstep.export.choosing import Measured
+from clipstep.export.parity import check_artifact
 from clipstep.export.targets import common, int8
 from clipstep.export.targets.int8 import KEPT
 from clipstep.export.variants import variants_of
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, StepModel
+from clipstep.runtime.bundle.choice import Choice
 from clipstep.runtime.bundle.pareto_front import pareto_front
+from clipstep.runtime.command_line.terminal import new_console, print_table
+from clipstep.runtime.golden import GoldenErrors, ParityError
 from tests.export.test_chosen_bundle import HERE, KNOWN, UNITS
 
-LAYERS = 8
-"""Of the network below in int8: its own, and the sum in the normalisation of frames."""
+LAYERS = 9
+"""Of the network below in int8: its own, the sums of the mean over frames, and the one in the normalisation of frames."""
 
 
 class Deep(nn.Module):
@@ -63,9 +69,21 @@ def exported(out: Path, costs: Costs, most: float | None, *precisions: str, **op
     return export_network(network_of_module(Deep().eval(), **KNOWN), out, ExportOptions(("executorch",), **given))
 
 
+ERRORS = dict[str, float]()
+"""The errors of variants that are made up; infinite for one beyond the bound. That of the others is the smaller the more layers are in float32."""
+
+
 @pytest.fixture(autouse=True)
 def two_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    def errors_of(target: str, path: Path, *_: Any) -> GoldenErrors:
+        error = ERRORS.get(path.stem, 0.1 / (1 + int(path.stem.partition("+")[2] or 0)))
+        if error == float("inf"):
+            raise ParityError("gemm.pte: too much") from ParityError("too much")
+        return GoldenErrors(16, error, error)
+
     monkeypatch.setattr(variants, "variants_of", lambda *given: [one for one in variants_of(*given) if one.name in ("gemm", "direct")])
+    monkeypatch.setattr(variants, "check_artifact", errors_of)
+    ERRORS.clear()
 
 
 def tried(result: ExportResult, precision: str = "int8") -> dict[str, int]:
@@ -90,12 +108,45 @@ def test_as_many_layers_stay_in_float32_as_the_budget_allows(tmp_path: Path) -> 
     assert {"gemm+6", "gemm+7"} <= set(front)  # They take more than gemm+4, but lose less.
 
 
+def test_of_what_fits_the_least_error_decides_and_not_the_number_of_layers(tmp_path: Path) -> None:
+    ERRORS.update({"gemm+6": 0.05, "direct+4": 0.01, "gemm+7": 0.001})
+    choice = exported(tmp_path / "a.clipstep", Costs({"gemm": 20, "direct": 20}, {"gemm": 1, "direct": 1.5}), 26.5).manifest.choices[0]
+    assert choice.chosen.variant == "direct+4" and {"gemm+6", "gemm+7"} <= {one.variant for one in choice.chosen.variants}
+    (row,) = [line for line in printed(choice).splitlines() if line.startswith("int8       direct+4")]
+    assert row.split()[-3:] == ["1", "yes", "chosen"]  # 1 % of error.
+    assert [line.split()[-1] for line in printed(choice).splitlines() if line.startswith("int8       gemm+7")] == ["over"]
+
+
+def test_a_variant_beyond_the_bound_is_not_chosen(tmp_path: Path) -> None:
+    """In int8 one way of rounding may be too much where another one is not."""
+    ERRORS.update({"gemm": float("inf")})
+    choice = exported(tmp_path / "a.clipstep", Costs({"gemm": 10, "direct": 20}, {"gemm": 1, "direct": 1}), None).manifest.choices[0]
+    assert choice.chosen.variant == "direct" and [one.fault for one in choice.chosen.variants] == ["too much", None]
+
+
+def test_the_error_is_that_of_verification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variants, "check_artifact", check_artifact)
+    manifest = exported(tmp_path / "a.clipstep", Costs({"gemm": 10, "direct": 20}, {"gemm": 1, "direct": 1}), 15).manifest
+    (choice,) = manifest.choices
+    errors = {one.max_relative_error for one in choice.chosen.variants if one.cost <= 15}
+    assert len(choice.chosen.variants) == 6 and {None, 0.0}.isdisjoint(errors)
+    assert manifest.artifacts[0].parity.max_relative_error == choice.chosen.own.max_relative_error == min(filter(None, errors))
+
+
+def printed(choice: Choice) -> str:
+    out = io.StringIO()
+    console = new_console(out)
+    for line in choice_lines(choice):
+        console.print(line, soft_wrap=True) if isinstance(line, str) else print_table(console, line)
+    return out.getvalue()
+
+
 def test_more_layers_in_float32_are_nearer_to_float32(tmp_path: Path) -> None:
     costs = Costs({"gemm": 10, "direct": 99}, {"gemm": 1, "direct": 1})
     few, many = (exported(tmp_path / f"{most}.clipstep", costs, most) for most in (10, 18))
     assert [name for name in tried(few) if "gemm" in name] == ["gemm", "gemm+4", "gemm+2", "gemm+1"]
     assert few.manifest.choices[0].chosen.variant == "gemm"
-    assert many.manifest.choices[0].chosen.variant == "gemm+7" and tried(many)["gemm+7"] == LAYERS - 1
+    assert many.manifest.choices[0].chosen.variant == "gemm+8" and tried(many)["gemm+8"] == LAYERS - 1
     assert error(many) < 0.5 * error(few)
 
 
@@ -129,7 +180,7 @@ def test_a_layer_in_float32_may_bring_a_variant_within_the_budget(tmp_path: Path
     """Its conversions fall away; here both variants cost most without such layers."""
     costs = Costs({"gemm": 20, "direct": 20}, {"gemm": -1, "direct": 3})
     choice = exported(tmp_path / "a.clipstep", costs, 19.5).manifest.choices[0]
-    assert choice.chosen.variant == "gemm+7" and {"gemm", "direct", "direct+4"} <= {one.variant for one in choice.chosen.variants}
+    assert choice.chosen.variant == "gemm+8" and {"gemm", "direct", "direct+4"} <= {one.variant for one in choice.chosen.variants}
 
 
 def test_a_budget_that_nothing_is_within(tmp_path: Path) -> None:

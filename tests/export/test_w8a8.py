@@ -145,6 +145,27 @@ def test_one_layer_stays_in_float16(bundle: Bundle, tmp_path: Path) -> None:
     assert most not in {one.layer for one in placement.sensitive_layers} and sum(one.count for one in placement.in_float16) == 1
 
 
+class Tiny(Two):
+    """The same, whose values are too small for scales of float16 after its first convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.no_grad():
+            self.first.weight *= 1e-7
+            self.first.bias *= 1e-7  # type: ignore[operator]
+            self.left.weight *= 1e7
+            self.right.weight *= 1e7
+
+
+def test_a_product_is_listed_in_the_type_that_it_is_computed_in(tmp_path: Path) -> None:
+    """Once: what float16 is too small for, too, is in float32."""
+    placement = exported(tmp_path / "x.clipstep", Tiny(), precisions=["w8a8"]).manifest.artifacts[0].placement
+    products = sum(
+        one.count for one in (*placement.in_float32, *placement.in_float16) if one.operator in ("aten.conv2d.default", "aten.linear.default")
+    )
+    assert placement.in_float32 and not placement.in_float16 and products <= 4
+
+
 def test_the_command_line_and_evaluation(tmp_path: Path, run_folder: Path, write_video: Callable[..., Path], clipstep: Cli) -> None:
     out = tmp_path / "x.clipstep"
     code, text, error = clipstep(

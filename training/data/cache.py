@@ -42,7 +42,7 @@ class FrameCache:
         try:
             stat = path.stat()
         except OSError as error:
-            raise VideoError(f"{path}: cannot be read", got=error.strerror, fix="put it back, or correct the list") from error
+            raise VideoError(f"{path}: cannot be read", got=error.strerror or error, fix="put it back, or correct the list") from error
         key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {frames} {short_side} {fps}" + (f" {cut}" if cut else "")
         file = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
         try:
@@ -58,7 +58,9 @@ class FrameCache:
             new.replace(file)
         except OSError as error:
             new.unlink(missing_ok=True)
-            raise ClipstepError(f"{self.folder}: cannot be written", got=error.strerror, fix="make room, or train without --cache") from error
+            raise ClipstepError(
+                f"{self.folder}: cannot be written", got=error.strerror or error, fix="make room, or train without --cache"
+            ) from error
         return decoded
 
     def prepare(
@@ -80,7 +82,7 @@ class FrameCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ClipstepError(f"{self.folder}: cannot be made", got=error.strerror, expected="a folder for the cache") from error
+            raise ClipstepError(f"{self.folder}: cannot be made", got=error.strerror or error, expected="a folder for the cache") from error
         for left in self.folder.glob(".*"):
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
                 left.unlink(missing_ok=True)

@@ -54,9 +54,9 @@ class SensitiveLayer(Model):
     """A layer whose rounding to int8 moves the prediction."""
 
     layer: str
-    """The path of its module in the network, or the operator if it is in none."""
+    """The path of its module in the network or, if it is in none, its operator and its line, such as `matmul at mine.py:12`."""
     share: Annotated[float, Field(ge=0, le=1)]
-    """Its share of what the rounding of all layers moves on the sample frames, estimated to first order."""
+    """Its share of what the rounding of all layers in int8 moves on the sample frames, estimated to first order."""
 
 
 class CompressedWeights(Model):

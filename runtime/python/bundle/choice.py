@@ -46,8 +46,10 @@ class MeasuredVariant(Model):
     peak_memory_bytes: Count | None = None
     """As in `Budget`; None if it was not measured."""
     fault: str | None = None
-    """How its outputs on the platform are beyond the bound of its precision, on the golden steps that were run there; it is not chosen. None if they
-    are within it, or the platform is that of the computer that exported, where every artifact is verified."""
+    """How its outputs are beyond the bound of its precision on the golden steps, as the platform computes them or, of int8, the computer that
+    exported; it is not chosen. None if they are within it; what is chosen is always verified on that computer."""
+    max_relative_error: NotNegative | None = None
+    """Of int8: its largest error on the golden steps, as in `Parity`, on the computer that exported. None if it was not measured."""
     float32_layers: Count = 0
     """How many of the layers that int8 could compute are in float32 because the budget allows it."""
 
@@ -57,7 +59,8 @@ class TriedPrecision(Model):
 
     precision: Precision
     variant: str
-    """The variant that stands for it: the cheapest or, with a budget, the cheapest that fits, in int8 with as many layers in float32 as fit."""
+    """The variant that stands for it: the cheapest or, with a budget, the cheapest that fits, in int8 the one with the smallest error that fits; if
+    none fits, the one nearest to the budget."""
     accuracy: Accuracy | None = None
     """What that variant reached on labelled videos; None if it was not evaluated. The others differ from it by rounding and, in int8, by the layers
     that are in float32."""

@@ -165,7 +165,7 @@ def open_contents(path: Path) -> Contents:
         if path.is_file():
             return Pack(path)
     except (OSError, ValueError) as error:  # For example a name that is too long, or a folder without permission to read.
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise BundleError(f"{path}: cannot be read", got=reason) from error
     check_no_url(path, BundleError)
     raise BundleError(f"{path}: is not a bundle", got="no manifest.json", expected="a folder written by clipstep export, or a pack of it")

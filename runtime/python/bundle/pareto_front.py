@@ -18,17 +18,18 @@ def pareto_front(tried: tuple[TriedPrecision, ...]) -> list[Point]:
     a fault are not among them.
 
     Memory counts if it was measured of all. Loss of accuracy is by how much top-1 falls, if all precisions but float32 were compared with float32; of
-    equals, and without that, a higher precision is more accurate, and one with more layers in float32.
+    equals, and without that, a higher precision is more accurate, and of one precision the variant with the smaller error on the golden steps, if
+    that was measured.
     """
     points = [(precision, variant) for precision, variant in points_of(tried) if variant.fault is None]
     with_memory = all(variant.peak_memory_bytes is not None for _, variant in points)
     falls = {one.precision: _fall(one) for one in tried}
     compared = all(fall is not None for fall in falls.values())
 
-    def takes(point: Point) -> tuple[float, int, int, tuple[float, int, int]]:
+    def takes(point: Point) -> tuple[float, int, int, tuple[float, int, float]]:
         precision, variant = point
         memory, fall = variant.peak_memory_bytes if with_memory else 0, falls[precision.precision] if compared else 0
-        accuracy = fall or 0.0, PRECISIONS.index(precision.precision), -variant.float32_layers
+        accuracy = fall or 0.0, PRECISIONS.index(precision.precision), variant.max_relative_error or 0.0
         return variant.cost, variant.size_bytes, memory or 0, accuracy
 
     taken = [takes(point) for point in points]

@@ -29,7 +29,7 @@ def check_name(path: Path, error: type[ClipstepError] = ClipstepError) -> None:
     except ValueError as reason:
         raise error(f"{path}: is not a valid file name", got=str(reason)) from reason
     except OSError as reason:
-        raise error(f"{path}: is not a valid file name", got=reason.strerror) from reason
+        raise error(f"{path}: is not a valid file name", got=reason.strerror or reason) from reason
 
 
 def check_no_url(path: Path, error: type[ClipstepError] = ClipstepError) -> None:
@@ -87,7 +87,7 @@ def check_readable(path: Path) -> None:
             with path.open("rb") as file:
                 file.read(1)
     except OSError as error:
-        raise ClipstepError(f"{path}: cannot be read", got=error.strerror, fix="check its permissions") from error
+        raise ClipstepError(f"{path}: cannot be read", got=error.strerror or error, fix="check its permissions") from error
 
 
 def check_file_writable(path: Path) -> None:
@@ -104,7 +104,7 @@ def check_file_writable(path: Path) -> None:
         try:
             path.open("ab").close()
         except OSError as error:
-            raise ClipstepError(f"{path}: cannot be written to", got=error.strerror, fix="choose another place") from error
+            raise ClipstepError(f"{path}: cannot be written to", got=error.strerror or error, fix="choose another place") from error
     elif not path.exists():
         if not path.parent.exists():
             raise ClipstepError(f"{path}: no such folder", got=path.parent, fix="make it first")

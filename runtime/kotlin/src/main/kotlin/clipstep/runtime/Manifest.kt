@@ -284,8 +284,8 @@ public data class Budget(
 )
 
 /**
- * A variant of an artifact that `--tune` measured. [cost] is that of a step, in the unit of the [Choice]. With a [fault] it computed other numbers on
- * the platform. [float32Layers] is how many of the layers that int8 could compute are in float32 because the budget allows it.
+ * A variant of an artifact that `--tune` measured. [cost] is that of a step, in the unit of the [Choice]. With a [fault] it computed numbers beyond the
+ * bound. [maxRelativeError] is its largest error on the golden steps, if it is of int8. [float32Layers] is how many of the layers that int8 could compute are in float32 because the budget allows it.
  */
 @Serializable
 public data class MeasuredVariant(
@@ -294,6 +294,7 @@ public data class MeasuredVariant(
     @SerialName("size_bytes") val sizeBytes: Long,
     @SerialName("peak_memory_bytes") val peakMemoryBytes: Long? = null,
     val fault: String? = null,
+    @SerialName("max_relative_error") val maxRelativeError: Double? = null,
     @SerialName("float32_layers") val float32Layers: Int = 0,
 )
 
