@@ -146,12 +146,22 @@ class Odd(torch.nn.Module):
         return torch.lgamma(frames[:, :, 0].abs() + 2).amax((2, 3))
 
 
-def test_what_a_converter_raises_is_one_line_that_says_why_it_was_asked(tmp_path: Path) -> None:
-    """coremltools raises its own types; the message names the operator, its shapes and the line of the network."""
+class OddClip(torch.nn.Module):
+    """The same, of all frames, whose mean over time can become steps."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return torch.lgamma(frames.abs() + 2).mean((2, 3, 4))
+
+
+@pytest.mark.parametrize(("network", "stream", "shape"), [(Odd, None, "1, 3, 16, 16"), (OddClip, 2, "1, 2, 16, 48")])
+def test_what_a_converter_raises_is_one_line_that_says_why_it_was_asked(
+    network: type[torch.nn.Module], stream: int | None, shape: str, tmp_path: Path
+) -> None:
+    """coremltools raises its own types; the message names the operator, its shapes and the line of the network, also of one that became steps."""
     known: Any = {"frames": 4, "size": 16, "labels": ("r", "g", "b"), "mean": (114.0,) * 3, "std": (57.0,) * 3, "fps": 25.0}
     with quiet(), pytest.raises(ClipstepError) as error:
-        export(Odd().eval(), tmp_path / "odd.clipstep", targets=["coreml"], **known)
-    refused = rf'aten\.lgamma\.default on shapes \[\(1, 3, 16, 16\)\] from File "{re.escape(__file__)}", line \d+, in forward'
+        export(network().eval(), tmp_path / "odd.clipstep", targets=["coreml"], stream=stream, **known)
+    refused = rf'aten\.lgamma\.default on shapes \[\({shape}\)\] from File "{re.escape(__file__)}", line \d+, in forward'
     assert re.match(rf"coremltools cannot convert the network, which our own writer does not take \({refused}\); got ", str(error.value))
     assert "\n" not in str(error.value) and error.value.__cause__ is not None
     assert not (tmp_path / "odd.clipstep").exists()
