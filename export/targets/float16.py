@@ -4,6 +4,8 @@ The numbers of float16 end at 65504, and those below 6e-5 lose digits. An operat
 of something that it reads or computes is above half of that end, or below that start: with the frames of another video it may be twice as large. The
 sums inside of an operation count too, because engines may add in float16: a product is bounded by the product of its operands' magnitudes.
 
+So does an operation in which a state adds up over the steps, see `clipstep.export.targets.accumulation`.
+
 Engines may also take the numbers below 6e-5 for zero: XNNPACK does on ARM64. An operation then stays in float32 if its result would lose more by that
 than by rounding.
 """
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from clipstep.export.step import StepProgram
+from clipstep.export.targets.accumulation import ADDS_UP, accumulating
 from clipstep.export.targets.common import run_sample
 
 aten = torch.ops.aten
@@ -44,7 +47,7 @@ PRODUCTS = frozenset(
 
 
 def beyond_float16(graph: fx.GraphModule, program: StepProgram) -> dict[fx.Node, str]:
-    """Return the operations that have to be computed in float32, each with the reason, `TOO_LARGE` or `TOO_SMALL`.
+    """Return the operations that have to be computed in float32, each with the reason, `TOO_LARGE`, `TOO_SMALL` or `ADDS_UP`.
 
     Args:
         graph: the step, lowered.
@@ -59,6 +62,7 @@ def measured_ranges(graph: fx.GraphModule, program: StepProgram, *, flushes: boo
     `flushes` tells whether the engine takes numbers for zero that are smaller than the normal ones of float16.
     """
     ranges = Ranges(graph, flushes)
+    ranges.found.update(dict.fromkeys(accumulating(graph, len(program.states)), ADDS_UP))
     run_sample(ranges, program)
     return ranges
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from clipstep.export.lowering.operators import RESHAPES
 from clipstep.export.step import StepProgram
+from clipstep.export.targets.accumulation import ADDS_UP, MOVEMENT, SUMS, accumulating
 from clipstep.export.targets.bias_correction import correct_biases
 from clipstep.export.targets.common import run_calibration
 from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, WEIGHT_LEVELS, Narrowed, Quantization, quantized_weight
@@ -24,15 +24,6 @@ from clipstep.network.spec import weights_sha256
 from clipstep.runtime.errors import ClipstepError
 
 aten = torch.ops.aten
-MOVEMENT = frozenset(
-    (
-        *(*RESHAPES, aten.permute.default, aten.transpose.int, aten.contiguous.default),
-        *(aten.slice.Tensor, aten.select.int, aten.flip.default, aten.cat.default),
-        *(aten.pad.default, aten.constant_pad_nd.default, aten.max_pool2d.default, *CLAMPS, aten.to.dtype),
-    )
-)
-"""Operators whose result holds numbers of their operands, and constants."""
-SUMS = frozenset((aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar))
 WEIGHTED = frozenset((aten.conv2d.default, aten.linear.default))
 """Operators whose second argument is their weight."""
 MATRIX_PRODUCTS = frozenset((aten.mm.default, aten.matmul.default))
@@ -79,8 +70,8 @@ def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNN
     Raises:
         ClipstepError: no layer would be left.
     """
-    ranges = _ranges(graph, program)
-    reasons = _chosen(graph, ranges, kernels, {})
+    ranges, adding = _ranges(graph, program), dict.fromkeys(accumulating(graph, len(program.states)), ADDS_UP)
+    reasons = _chosen(graph, ranges, kernels, adding)
     computed = [node for node in graph.graph.nodes if node.meta.get(COMPUTED_IN) == torch.int8]
     sensitivities = layer_sensitivities(graph, program, {node for node in computed if node.target not in MOVEMENT}, kernels.weight_levels)
     if program.float32_layers:
@@ -93,7 +84,7 @@ def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNN
             )
         layers, kept = layers_of(graph), list(sensitivities)[: program.float32_layers]
         wide = {node: KEPT for node in computed if layers[node] in kept and (node.target not in MOVEMENT or node.target in CLAMPS)}
-        reasons = _chosen(graph, ranges, kernels, wide)
+        reasons = _chosen(graph, ranges, kernels, adding | wide)
         left = {layer: share for layer, share in sensitivities.items() if layer not in kept}
         sensitivities = {layer: share / (sum(left.values()) or 1.0) for layer, share in left.items()}
     if program.correct_biases:
