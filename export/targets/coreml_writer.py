@@ -16,12 +16,13 @@ from clipstep.export.compat.coremltools_internals import FP16ComputePrecision
 from clipstep.export.mil.compressed import PREFIX
 from clipstep.export.source_lines import describe_error
 from clipstep.export.step import StepProgram
+from clipstep.export.targets.accumulation import ADDS_UP, SUMS
 from clipstep.export.targets.common import converting, counted_reasons, most_sensitive, names_of_values
 from clipstep.export.targets.coreml import DEFAULT_IOS, MACOS
 from clipstep.export.targets.coreml_operations import OPERATORS, ml_program
 from clipstep.export.targets.coreml_weights import SCHEMES, compress_weights
 from clipstep.export.targets.float16 import PRODUCTS, SMALLEST, TOO_SMALL, beyond_float16
-from clipstep.export.targets.int8 import SUMS, Kernels, operands_of, quantize
+from clipstep.export.targets.int8 import Kernels, operands_of, quantize
 from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, Narrowed
 from clipstep.export.unsupported import Unsupported
 from clipstep.runtime.artifact_io import METADATA
@@ -37,6 +38,8 @@ ROUNDED = ("common::add_fp16_cast", "common::remove_redundant_ops", "common::cas
 CASTS = ("_to_fp16", "_to_fp32")
 """How the names end that coremltools gives to what it rounds for float16."""
 
+MIL_PRODUCTS = ("conv", "conv_transpose", "linear", "matmul")
+"""The operations of ML Programs that are convolutions and matrix products."""
 NOT_A_PRODUCT = "only products are of integers"
 PRODUCTS_ALONE = Kernels("coreml", limited=False, slower=lambda _, nodes: {node: NOT_A_PRODUCT for node in nodes if node.target in SUMS})
 """What is rounded to integers in w8a8: the operands of convolutions and matrix products of constant weights."""
@@ -61,9 +64,9 @@ def write(graph: nn.Module, program: StepProgram, precision: str, metadata: str,
     except Unsupported as reason:
         if precision == "w8a8":
             raise ClipstepError("only what clipstep writes itself can be in w8a8", got=str(reason), fix="export it in int8 or float16") from reason
-        wide = {}
+        wide = {node: why for node, why in wide.items() if why == ADDS_UP}
         with converting("coremltools", reason):
-            model = converted(graph, program, precision, ios, compressed)
+            model = converted(graph, program, precision, ios, compressed, products_alone=bool(wide))
     try:
         model.user_defined_metadata[METADATA] = metadata
         model.save(str(path))
@@ -143,16 +146,26 @@ def to_ml_program(
 
 
 def converted(
-    graph: nn.Module, program: StepProgram, precision: str, ios: int = DEFAULT_IOS, compressed: list[CompressedWeights] | None = None
+    graph: nn.Module,
+    program: StepProgram,
+    precision: str,
+    ios: int = DEFAULT_IOS,
+    compressed: list[CompressedWeights] | None = None,
+    *,
+    products_alone: bool = False,
 ) -> ct.models.MLModel:
-    """Convert a step module with coremltools, as `to_ml_program` writes it."""
+    """Convert a step module with coremltools, as `to_ml_program` writes it. With `products_alone`, a model that computes in float16 does so in
+    convolutions and matrix products alone."""
+    compute_precision: Any = _precision(precision)
+    if precision != "float32" and products_alone:
+        compute_precision = FP16ComputePrecision(op_selector=lambda operation: operation.op_type in MIL_PRODUCTS)
     exported = torch.export.export(graph, (program.frames.float(), *program.states.values())).run_decompositions({})
     model = _model(
         exported,
         precision,
         ios,
         compressed,
-        compute_precision=_precision(precision),
+        compute_precision=compute_precision,
         # Inputs are not named here, because coremltools would reorder them. Without a type the outputs would be float16.
         outputs=[ct.TensorType(name=f"value_{place}", dtype=np.float32) for place in range(len(program.output_names))],
     )

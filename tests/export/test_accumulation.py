@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from clipstep.export import export, network_of_module
 from clipstep.export.parity import load_for_verification
 from clipstep.export.step import program_of
-from clipstep.export.targets import TARGETS
+from clipstep.export.targets import TARGETS, coreml_writer
 from clipstep.export.targets.accumulation import ADDS_UP, accumulating
+from clipstep.export.unsupported import Unsupported
 from clipstep.export.variants import Graphs, variants_of
 from clipstep.runtime import Bundle, StepModel
 
@@ -78,6 +79,21 @@ def test_counters_and_averages_go_on(target: str, precision: str, counting: Bund
     assert (
         np.abs(average - x.numpy()).max() > 1e-5 and np.abs(found[3] - average).max() < 1e-5
     )  # It moves, though by less than float16 has digits for.
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_they_do_so_if_coremltools_converts_the_network(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_written(*_: Any) -> None:
+        raise Unsupported("an operator")
+
+    monkeypatch.setattr(coreml_writer, "to_ml_program", not_written)
+    bundle = Bundle.open(export(Counting().eval(), tmp_path / "x.clipstep", targets=["coreml"], precisions=[precision], **FACTS).bundle)
+    states = [torch.full((1, 1), float(STEPS)), torch.rand(1, 8) * STEPS, torch.rand(1, 8), torch.rand(1, 8)]
+    program = program_of(network_of_module(Counting().eval(), **FACTS))
+    with torch.no_grad():
+        _, count, total, average, _ = (value.numpy() for value in program.step(program.frames, *states))
+    found = run(bundle, "coreml", precision, program.frames, states)
+    assert found[1] == count and np.abs(found[2] - total).max() < 0.02 and np.abs(found[3] - average).max() < 1e-5
 
 
 class Clip(nn.Module):

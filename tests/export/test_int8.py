@@ -157,7 +157,7 @@ def test_ranges_are_those_of_all_steps_and_of_the_states() -> None:
     """The state grows by 3 with each of four steps: 0, 3, 6, 9, and leaves the last one as 12."""
 
     def step(frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        return F.linear(state, torch.ones(1, 2)), state + frames
+        return F.linear(state, torch.ones(1, 2)), F.linear(state, torch.eye(2)) + frames  # Not simply a sum, which would stay in float32.
 
     graph = traced(step, torch.full((2,), 3.0), torch.zeros(2))
     quantize(graph, program(torch.full((4, 2), 3.0), torch.zeros(2)))
@@ -367,7 +367,8 @@ def test_layers_have_the_names_and_lines_of_the_network(stream: int | None, tmp_
     artifact = exported(tmp_path / "x.clipstep", Rooted(), precisions=["int8"], stream=stream).manifest.artifacts[0]
     first = Rooted.forward.__code__.co_firstlineno + 2
     names = {one.layer for one in artifact.placement.sensitive_layers}
-    assert {"inner", f"matmul at test_int8.py:{first}", f"matmul at test_int8.py:{first + 1}"} <= names
+    assert {"inner", f"matmul at test_int8.py:{first + 1}"} <= names
+    assert stream or f"matmul at test_int8.py:{first}" in names  # In a stream it is of a running mean, and in float32.
     assert not any("." in name.partition(" at ")[0] for name in names)  # No names of operators such as aten.add.Tensor.
 
 
