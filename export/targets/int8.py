@@ -15,6 +15,7 @@ from torch import Tensor, fx
 
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.accumulation import ADDS_UP, MOVEMENT, SUMS, accumulating
+from clipstep.export.targets.bias_columns import balance_bias_columns
 from clipstep.export.targets.bias_correction import correct_biases
 from clipstep.export.targets.common import run_calibration
 from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, WEIGHT_LEVELS, Narrowed, Quantization, quantized_weight
@@ -70,7 +71,9 @@ def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNN
     Raises:
         ClipstepError: no layer would be left.
     """
-    ranges, adding = _ranges(graph, program), dict.fromkeys(accumulating(graph, len(program.states)), ADDS_UP)
+    ranges = _ranges(graph, program)
+    balance_bias_columns(graph, ranges)
+    adding = dict.fromkeys(accumulating(graph, len(program.states)), ADDS_UP)
     reasons = _chosen(graph, ranges, kernels, adding)
     computed = [node for node in graph.graph.nodes if node.meta.get(COMPUTED_IN) == torch.int8]
     sensitivities = layer_sensitivities(graph, program, {node for node in computed if node.target not in MOVEMENT}, kernels.weight_levels)
