@@ -6,7 +6,8 @@ value, as a slice or a concatenation does, shares the quantization of that value
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +106,7 @@ def _chosen(
     nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
     reasons = {node: reason for node in nodes if (reason := _refusal(graph, node, ranges)) is not None} | dict(kept)
     reasons |= kernels.slower(graph, [node for node in nodes if node not in reasons])
-    groups = _Groups((node for node in nodes if node.target in MOVEMENT and node not in reasons), ranges)
+    groups = _Groups((node for node in nodes if node.target in MOVEMENT and node not in reasons), _needed(graph, ranges))
     for node in nodes:
         if node not in reasons:
             for one in (node, *operands_of(node)):
@@ -174,10 +175,7 @@ class _Groups:
         self._members: dict[fx.Node, list[fx.Node]] = {}
         for node in list(self._parents):
             self._members.setdefault(self._root(node), []).append(node)
-        clamped = _clamped(moving, self._parents)
-        self._quantizations: dict[fx.Node, Quantization] = {}
-        for root, members in self._members.items():
-            self._quantizations[root] = self._shared([node for node in members if node not in clamped] or members)
+        self._quantizations = {root: self._shared(members) for root, members in self._members.items()}
 
     def _root(self, node: fx.Node) -> fx.Node:
         while (parent := self._parents.setdefault(node, node)) is not node:
@@ -189,7 +187,7 @@ class _Groups:
         return Quantization.of_range(min(least for least, _ in ends), max(greatest for _, greatest in ends))
 
     def quantization(self, node: fx.Node) -> Quantization:
-        """Return the quantization of the group of a node. What clamps cut off needs no numbers of it."""
+        """Return the quantization of the group of a node."""
         return self._quantizations[self._root(node)] if node in self._parents else self._shared([node])
 
     def touching(self, nodes: Iterable[fx.Node]) -> set[fx.Node]:
@@ -198,13 +196,40 @@ class _Groups:
         return {member for root in roots for member in self._members[root]}
 
 
-def _clamped(moving: Collection[fx.Node], values: Iterable[fx.Node]) -> set[fx.Node]:
-    """Return the values that reach everything that uses them through clamps, of which all between only moves them."""
-    found: set[fx.Node] = set()
-    for node in sorted(values, reverse=True):
-        if node.users and all(user in moving and (user.target in CLAMPS or user in found) for user in node.users):
-            found.add(node)
-    return found
+def _needed(graph: fx.GraphModule, ranges: Mapping[fx.Node, tuple[float, float]]) -> dict[fx.Node, tuple[float, float]]:
+    """Return the ranges without what clamps cut off in any case, after operations that move values, and after sums.
+
+    Of `relu(a + b)`, a number of `a` below `-max(b)` gives 0 as that number does, so the range of `a` need not go further down.
+    """
+    needed = dict(ranges)
+    for node in reversed(graph.graph.nodes):
+        if node in ranges and node.users and node.meta["val"].dtype != torch.uint8:  # Whose integers are those of the frames.
+            ends = [_needed_by(graph, user, node, needed, ranges) for user in node.users]
+            (least, greatest), low, high = ranges[node], min(low for low, _ in ends), max(high for _, high in ends)
+            needed[node] = min(max(least, low), greatest), max(min(greatest, high), least)
+    return needed
+
+
+def _needed_by(
+    graph: fx.GraphModule,
+    user: fx.Node,
+    node: fx.Node,
+    needed: Mapping[fx.Node, tuple[float, float]],
+    ranges: Mapping[fx.Node, tuple[float, float]],
+) -> tuple[float, float]:
+    """Return between which ends an operation needs the numbers of one of its operands."""
+    if user.target in CLAMPS:
+        bounds: tuple[float, float] = CLAMPS[user.target](*user.args[1:], **user.kwargs)
+        return bounds
+    if user.target in MOVEMENT and user in needed:
+        return needed[user]
+    if user.target is aten.add.Tensor and user in needed and not user.kwargs:
+        others = [ranges.get(one) for one in operands_of(user) if one is not node]
+        others += [(float(one.min()), float(one.max())) for one in constants_of(graph, user.args)]
+        if len(others) == 1 and others[0] is not None:
+            (low, high), (least, greatest) = needed[user], others[0]
+            return low - greatest, high - least
+    return -math.inf, math.inf
 
 
 def _ranges(graph: fx.GraphModule, program: StepProgram) -> dict[fx.Node, tuple[float, float]]:
