@@ -51,13 +51,15 @@ class Kernels:
     """Whose artifacts they compute."""
     limited: bool
     """Whether they take only quantizations whose scales have certain ratios: `RATIOS` and `LARGEST_PRODUCT`."""
+    balanced: bool = False
+    """Whether biases that are columns of weights are made smaller here; otherwise the writer sees to them, or there are none."""
     weight_levels: int = WEIGHT_LEVELS
     """The largest integer of a weight."""
     slower: Callable[[fx.GraphModule, Sequence[fx.Node]], Mapping[fx.Node, str]] = lambda *_: {}
     """Returns those of the operations that can be computed in int8 which are faster in float32, each with the reason."""
 
 
-XNNPACK = Kernels("executorch", limited=True)
+XNNPACK = Kernels("executorch", limited=True, balanced=True)
 
 
 def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNNPACK) -> Narrowed:
@@ -73,7 +75,8 @@ def quantize(graph: fx.GraphModule, program: StepProgram, kernels: Kernels = XNN
         ClipstepError: no layer would be left.
     """
     ranges = _ranges(graph, program)
-    balance_bias_columns(graph, ranges)
+    if kernels.balanced:
+        balance_bias_columns(graph, ranges)
     adding = dict.fromkeys(accumulating(graph, len(program.states)), ADDS_UP)
     reasons = _chosen(graph, ranges, kernels, adding)
     computed = [node for node in graph.graph.nodes if node.meta.get(COMPUTED_IN) == torch.int8]

@@ -15,11 +15,10 @@ from clipstep.export.targets import onnx_operations as operations
 from clipstep.export.targets.common import Pair, pair, write_operator
 from clipstep.export.targets.onnx_graph import OnnxGraph, unsigned
 from clipstep.export.targets.onnx_kernels import PAIR_LEVELS
-from clipstep.export.targets.quantization import HIGHEST, LOWEST, QUANTIZATION, WEIGHT_LEVELS, Quantization, along_axis, quantized_weight
+from clipstep.export.targets.quantization import HIGHEST, LOWEST, QUANTIZATION, WEIGHT_LEVELS, Quantization, quantized_weight
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
 
 aten = torch.ops.aten
-LARGEST_BIAS = 2**30
 MOST_ROWS = 8
 """The most rows of a large number by which a bias is multiplied in place of a row of ones."""
 
@@ -38,13 +37,8 @@ def _operand(graph: OnnxGraph, value: Any, node: fx.Node) -> Any:
 
 def _weights(graph: OnnxGraph, x: str, weight: Tensor, bias: Tensor | None, axis: int) -> list[str]:
     """Return the names of a weight, whose output channels are along `axis`, each with its own scale, and of the bias, dequantized both."""
-    integers, scales = quantized_weight(weight, axis, PAIR_LEVELS)
     of_x = graph.integers[x].scale
-    if bias is not None:
-        needed = bias.detach().abs() / (of_x * LARGEST_BIAS)
-        if bool((needed > scales).any()):
-            scales = torch.maximum(scales, needed)
-            integers = torch.round(weight.detach() / along_axis(scales, axis, weight.ndim)).to(torch.int8)
+    integers, scales = quantized_weight(weight, axis, PAIR_LEVELS, bias, of_x)
     zeros = graph.constant(torch.zeros(len(scales), dtype=torch.int8))
     names = [graph.add("DequantizeLinear", graph.constant(integers), graph.constant(scales), zeros, axis=axis)]
     if bias is not None:

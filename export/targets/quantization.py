@@ -14,6 +14,11 @@ QUANTIZATION = "quantization"
 """The key in the metadata of nodes that are computed in int8, or used by such nodes: the `Quantization` of their value."""
 LOWEST, HIGHEST = -128, 127
 """The numbers that int8 holds."""
+LARGEST_BIAS = 2**30
+"""The largest integer of a bias, which leaves as much again for the products."""
+SMALLEST_SCALE = 2.0**-100
+SMALLEST_PRODUCT = 2.0**-120
+"""The smallest scale of a weight, and of a weight times an input. Engines refuse scales that are no normal numbers of float32."""
 WEIGHT_LEVELS = 127
 """Weights are symmetric: of -127 to 127."""
 
@@ -63,11 +68,18 @@ class Quantization:
         return (integers.to(torch.float32) - self.zero_point) * self.scale
 
 
-def quantized_weight(weight: Tensor, axis: int, levels: int = WEIGHT_LEVELS) -> tuple[Tensor, Tensor]:
-    """Return a weight as symmetric integers of int8, up to `levels`, and the scale of each entry of `axis`, its output channels; that of a channel of
-    zeros is 1."""
-    largest = weight.detach().abs().amax([other for other in range(weight.ndim) if other != axis])
-    scales = torch.where(largest > 0, largest / levels, torch.ones_like(largest))
+def quantized_weight(
+    weight: Tensor, axis: int, levels: int = WEIGHT_LEVELS, bias: Tensor | None = None, of_input: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Return a weight as symmetric integers of int8, up to `levels`, and the scale of each entry of `axis`, its output channels.
+
+    The scales of a `bias` are those of the weight times that of the input, `of_input`. So that a bias is a number of 32 bits, the scale of a channel
+    may be larger than its weights need. That of a channel of nothing but zeros, or of numbers that are too small for a scale, is 1.
+    """
+    scales = weight.detach().abs().amax([other for other in range(weight.ndim) if other != axis]) / levels
+    if bias is not None:
+        scales = torch.maximum(scales, bias.detach().abs() / (of_input * LARGEST_BIAS))
+    scales = torch.where(scales >= max(SMALLEST_SCALE, SMALLEST_PRODUCT / of_input), scales, torch.ones_like(scales))
     return torch.round(weight.detach() / along_axis(scales, axis, weight.ndim)).to(torch.int8), scales
 
 

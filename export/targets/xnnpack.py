@@ -27,8 +27,6 @@ from clipstep.export.targets.quantization import Quantization, quantized_weight
 
 NHWC = (0, 2, 3, 1)
 NO_HANDLE = 65535
-LARGEST_BIAS = 2**30
-"""The largest magnitude of a bias of int32, which leaves room for the sums of products that are added to it."""
 NAME_BYTES = 12
 """How much of the hash of a constant is its name. A file has hundreds of names, each in two places; ExecuTorch refuses two constants of one name."""
 SHORT = 8
@@ -180,7 +178,10 @@ class Graph:
         `dynamic`, float32."""
         of_input = self._types[x.number]
         if self.dynamic or isinstance(of_input, Quantization):
-            integers, scales = quantized_weight(weight, channels)
+            if isinstance(of_input, Quantization):
+                integers, scales = quantized_weight(weight, channels, bias=bias, of_input=of_input.scale)
+            else:
+                integers, scales = quantized_weight(weight, channels)
             filter_id = self._per_channel(integers, scales, schema.XNNDatatype.xnn_datatype_qcint8, channels)
         else:
             filter_id = self.constant(weight, packed=True)
@@ -204,7 +205,7 @@ class Graph:
         return XnnValue(self._rounded[x.number], x.memory, x.axes)
 
     def _bias(self, bias: Tensor, scales: Tensor) -> int:
-        integers = torch.round(bias.detach().double() / scales.double()).clamp(-LARGEST_BIAS, LARGEST_BIAS).to(torch.int32)
+        integers = torch.round(bias.detach().double() / scales.double()).to(torch.int32)
         return self._per_channel(integers, scales, schema.XNNDatatype.xnn_datatype_qcint32, 0)
 
     def _per_channel(self, integers: Tensor, scales: Tensor, datatype: Any, axis: int) -> int:

@@ -46,6 +46,45 @@ def test_each_output_channel_of_a_weight_has_its_own_scale() -> None:
     assert integers.tolist() == [[50, -127], [0, 0], [127, 1]] and scales.tolist() == pytest.approx([0.01, 1.0, 2.0])
 
 
+def test_a_bias_beside_small_weights_is_a_whole_number() -> None:
+    """The scale of a channel of small weights is larger than they need; so is that of one of zeros, which has none of its own."""
+    weight, bias = torch.tensor([[1.0, -1.27], [1e-15, 1e-16], [0.0, 0.0], [1e-36, 0.0], [1e-38, 0.0]]), torch.tensor([0.5, -0.5, 0.25, 0.125, 0.0])
+    integers, scales = quantized_weight(weight, 0, bias=bias, of_input=0.5)
+    assert integers.tolist() == [[100, -127], [0, 0], [0, 0], [0, 0], [0, 0]] and scales[[0, 4]].tolist() == pytest.approx([0.01, 1.0])
+    numbers = torch.round(bias.double() / (scales.double() * 0.5))
+    assert (numbers * scales.double() * 0.5).tolist() == pytest.approx(bias.tolist(), rel=1e-3) and float(numbers.abs().max()) <= 2**30
+    for of_input in (1.0, 1e-30):
+        _, scales = quantized_weight(torch.tensor([[1e-38], [1e-30], [1e-20]]), 0, bias=torch.zeros(3), of_input=of_input)
+        assert float((scales * of_input).min()) >= torch.finfo(torch.float32).smallest_normal
+
+
+class Pruned(nn.Module):
+    """A network with channels whose weights became zeros or almost, with biases as they were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.first, self.second = nn.Conv3d(3, 8, (1, 3, 3), (1, 2, 2), (0, 1, 1)), nn.Conv3d(8, 12, (1, 3, 3), padding=(0, 1, 1))
+        self.last = nn.Linear(12, 4)
+        with torch.no_grad():
+            for layer in (self.first, self.second):
+                for channel, factor in enumerate((0.0, 1e-12, 1e-20, 1e-36, 1e-38)):
+                    layer.weight[channel] *= factor
+                    layer.bias[channel] = 0.3  # type: ignore[index]
+
+    def forward(self, frames: Tensor) -> Tensor:
+        x = self.second(self.first(frames).relu()).relu()
+        return self.last(x.mean((2, 3, 4)))  # type: ignore[no-any-return]
+
+
+def test_channels_of_almost_zeros_keep_their_biases(tmp_path: Path) -> None:
+    """Of each target that rounds weights: none is refused by its engine, and the biases still count."""
+    given = ["executorch=float32", "executorch=int8", "executorch=dynamic8", "onnx=int8", "coreml=int8", "coreml=w8a8"]
+    bundle = exported(tmp_path / "x.clipstep", Pruned(), targets=["executorch", "onnx", "coreml"], precisions=given)
+    errors = {(a.target, a.precision): a.parity.max_relative_error for a in bundle.manifest.artifacts}
+    assert len(errors) == 6 and max(errors.values()) < 0.02
+
+
 def written(function: Callable[..., Any], folder: Path, *inputs: Tensor) -> tuple[fx.GraphModule, Placement, list[Tensor]]:
     """The graph, its placement, and what the engine computes."""
     graph = traced(function, *inputs)
