@@ -61,8 +61,8 @@ def _rejection(variant: MeasuredVariant, budget: Budget | None, unit: CostUnit) 
 
 
 def _change(tried: TriedPrecision, variant: MeasuredVariant) -> tuple[str, str]:
-    """Return the change of top-1 and its interval; a dash if it was not measured, as of variants with another number of layers in float32."""
+    """Return the change of top-1 and its interval; a dash if it was not measured, as of all variants of int8 but one, whose errors differ."""
     against = tried.against_float32
-    if against is None or variant.float32_layers != tried.own.float32_layers:
+    if against is None or (variant.max_relative_error is not None and variant != tried.own) or variant.fault:
         return "" if tried.precision == EXACT else "-", ""
     return points(against.top1_change), change_interval_text(against)

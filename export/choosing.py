@@ -86,7 +86,9 @@ def choose(artifacts: Sequence[TunedArtifact], budget: Budget | None = None, max
         left.sort(key=lambda one: (doubts[one[0].precision] is not None, one[1].cost))
     else:
         left.sort(key=lambda one: _loss(one[0]))
-    verdicts = {artifact.precision: _verdict(artifact, left[0][0], doubts[artifact.precision], budget, len(left)) for artifact, _ in left}
+    verdicts = {
+        artifact.precision: _verdict(artifact, left[0][0], doubts[artifact.precision], budget, len(left), len(artifacts)) for artifact, _ in left
+    }
     tried = [
         TriedPrecision(
             precision=artifact.precision,
@@ -192,10 +194,13 @@ def _loss(artifact: Artifact) -> tuple[float, int]:
     return float("inf") if fall is None else max(0.0, fall), PRECISIONS.index(artifact.precision)
 
 
-def _verdict(artifact: Artifact, best: Artifact, doubt: str | None, budget: Budget | None, left: int) -> str:
+def _verdict(artifact: Artifact, best: Artifact, doubt: str | None, budget: Budget | None, left: int, tried: int) -> str:
     """Return why an artifact that is within the limits was chosen, or why not."""
     if artifact is best:
-        reason = "the only one left" if left == 1 else "the cheapest" if budget is None else "the most accurate that fits"
+        if tried == 1:
+            reason = "the only one tried"
+        else:
+            reason = "the only one left" if left == 1 else "the cheapest" if budget is None else "the most accurate that fits"
         return f"chosen: {reason}{f', although {doubt}' if doubt else ''}"
     if budget is None:
         return doubt or f"not cheaper than {best.precision}"

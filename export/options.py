@@ -212,8 +212,9 @@ class ExportOptions:
         which = ("executorch=int8", "onnx=int8", *(("coreml=w8a8",) if option in W8A8_OPTIONS else ()))
         which = tuple(name for name in which if target is None or name.startswith(f"{target}="))
         if not any(f"{name}={precision}" in which for name in self.targets for precision in self.precisions_of(name)):
+            got = "none of them" if target is None else f"{target} in {either(self.precisions_of(target))}"
             raise ClipstepError(
-                f"{option} is for artifacts that compute in int8", got="none of them", fix=f"add --precision {either(which)}, or leave {option} out"
+                f"{option} is for artifacts that compute in int8", got=got, fix=f"add --precision {either(which)}, or leave {option} out"
             )
 
     def _check_tuning(self) -> None:

@@ -51,6 +51,8 @@ class WrittenArtifact:
     verify_seconds: float
     tried: tuple[MeasuredVariant, ...] = ()
     """What was measured of each of its variants, if the options say to tune."""
+    note: str | None = None
+    """Why it is another variant than the default one, or than the cheapest."""
 
 
 @dataclass(frozen=True)
@@ -300,4 +302,4 @@ def _write_artifacts(
             verified = time.monotonic()
             with explained(f"{path.name} cannot be described", OTHER_TARGETS):
                 artifact = artifact_of(target, platform, precision, input_dtype, path, written, errors)
-            yield WrittenArtifact(artifact, verifying - started, verified - verifying, written.tried)
+            yield WrittenArtifact(artifact, verifying - started, verified - verifying, written.tried, written.note)

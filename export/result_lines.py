@@ -20,10 +20,10 @@ FRAME_SOURCES = {"run_sample": "the run's sample", "sample": "the sample given",
 def artifact_line(written: WrittenArtifact) -> str:
     """Return a line about an artifact that was written and verified."""
     a = written.artifact
-    tuned = f"; {a.tuning}" if a.tuning else ""
+    chosen = "".join(f"; {why}" for why in (a.tuning, written.note) if why)
     return (
         f"{a.file}: {a.size_bytes / 1e6:.2f} MB, {a.placement.summary()}, largest error {a.parity.max_absolute_error:.1e} "
-        f"(written in {written.write_seconds:.0f} s, verified in {written.verify_seconds:.0f} s){tuned}"
+        f"(written in {written.write_seconds:.0f} s, verified in {written.verify_seconds:.0f} s){chosen}"
     )
 
 

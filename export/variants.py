@@ -88,6 +88,8 @@ class Written:
     """The variants that were measured, if it was chosen by tuning."""
     fits: bool = False
     """Whether it was measured to be right and within the budget."""
+    note: str | None = None
+    """Why it is another variant than the default, or than the cheapest, if that is beyond the bound or none is within the budget."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +116,13 @@ class VariantWriter:
     def write(self, target: Target, platform: str, precision: str, interface: Interface, path: Path, *, exact_fits: bool = False) -> Written:
         """Write `path` as the default variant or, with `options.tune`, as the cheapest one, within `options.budget` if one is.
 
+        In int8 it is in place of the default one the first variant that is within the bound, if there is one: they round in different ways.
         Of variants that give the same file, one is measured. In int8 they are also tried with layers in float32, as many as the budget allows, unless
         `options.float32_layers` says how many or an artifact of float32 is within the budget (`exact_fits`), which is then chosen.
         """
         variants = variants_of(target, self.options.form, platform, precision)
         if self.options.tune is None or not target.platforms:
-            return Written(variants[0], self._write(target, variants[0], precision, interface, path), None)
+            return self._written(target, variants, precision, interface, path)
         with tempfile.TemporaryDirectory(prefix="clipstep-tune-") as temporary:
             measure = partial(self._measure, target, platform, precision, interface, Path(temporary) / path.name)
             trials = measure(variants)
@@ -131,7 +134,31 @@ class VariantWriter:
             shutil.move(best.file, path)
         tuning = Tuning.model_validate({"unit": best.unit, "chosen": best.variant.name, "measured": {one.variant: one.cost for one in measured}})
         fits = best.measured.fault is None and within(best.measured, budget, best.unit)
-        return Written(best.variant, best.placement, tuning, tuple(measured), fits)
+        over = None if within(best.measured, budget, best.unit) else f"no variant is within {budget}: {best.variant.name} is the nearest"
+        return Written(best.variant, best.placement, tuning, tuple(measured), fits, over)
+
+    def _written(self, target: Target, variants: Sequence[Variant], precision: str, interface: Interface, path: Path) -> Written:
+        """Write the first variant, in int8 the first one within the bound; if none is, the first one, whose verification will say so."""
+        note: str | None = None
+        for variant in variants if self._computes_in_int8(target, precision) else ():
+            placement = self._write(target, variant, precision, interface, path)
+            try:
+                self._error(target, precision, interface, path)
+            except ParityError as error:
+                note = note or f"{variants[0].name} is beyond the bound: {error.__cause__}"
+            else:
+                return Written(variant, placement, None, note=note and f"written as {variant.name}: {note}")
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return Written(variants[0], self._write(target, variants[0], precision, interface, path), None)
+
+    def _error(self, target: Target, precision: str, interface: Interface, path: Path) -> float:
+        """Return the largest error of an artifact on the golden steps, as a share of the range of an output.
+
+        Raises:
+            ParityError: it is beyond the bound.
+        """
+        with self.library_context():
+            return check_artifact(target.name, path, precision, interface, self.golden).relative
 
     def _measure(self, target: Target, platform: str, precision: str, interface: Interface, path: Path, variants: Sequence[Variant]) -> list[_Trial]:
         """Write each variant as a file beside `path`, which is not written itself, and measure those whose files differ."""
@@ -149,8 +176,7 @@ class VariantWriter:
     def _verified(self, trial: _Trial, target: Target, precision: str, interface: Interface) -> _Trial:
         """Return a trial with its largest error on the golden steps: of int8, one way of rounding is not as good as another."""
         try:
-            with self.library_context():
-                error = check_artifact(target.name, trial.file, precision, interface, self.golden).relative
+            error = self._error(target, precision, interface, trial.file)
         except ParityError as reason:
             return replace(trial, measured=trial.measured.model_copy(update={"fault": trial.measured.fault or str(reason.__cause__)}))
         return replace(trial, measured=trial.measured.model_copy(update={"max_relative_error": error}))

@@ -12,14 +12,18 @@ from executorch.extension.pybindings import portable_lib
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from clipstep.export import export
+from clipstep.export import export, variants
 from clipstep.export.options import ExportOptions, layers_by_target
-from clipstep.export.targets import executorch_writer
+from clipstep.export.parity import check_artifact
+from clipstep.export.result_lines import artifact_line
+from clipstep.export.targets import TARGETS, executorch_writer
 from clipstep.export.targets.int8 import COMPUTED_WEIGHTS, INFINITE, KEPT, NOT_BETWEEN, NOT_WRITTEN, TOO_DIFFERENT, quantize
 from clipstep.export.targets.quantization import QUANTIZATION, Quantization, quantized_weight
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
+from clipstep.export.variants import variants_of
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, ParityError, StepModel
 from clipstep.runtime.bundle.manifest import Placement
+from clipstep.runtime.golden import GoldenErrors
 from tests.export.test_float16 import program, traced
 
 WriteVideo = Callable[..., Path]
@@ -334,6 +338,23 @@ def test_the_most_sensitive_layer_stays_in_float32(target: str, engine: str, tmp
     assert error_of_margin(mixed, engine) < 0.3 * error_of_margin(whole, engine)
 
 
+@pytest.mark.parametrize("beyond", [1, 2])
+def test_another_variant_is_written_if_the_default_is_beyond_the_bound(beyond: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, lines = list[int](), list[str]()
+
+    def check(*given: Any) -> GoldenErrors:
+        calls.append(1)
+        if len(calls) <= beyond:
+            raise ParityError("step-int8.pte: too much") from ParityError("too much")
+        return check_artifact(*given)
+
+    monkeypatch.setattr(variants, "check_artifact", check)
+    found = exported(tmp_path / "x.clipstep", precisions=["int8"], on_artifact=lambda written: lines.append(artifact_line(written)))
+    names = [one.name for one in variants_of(TARGETS["executorch"], "auto", "any", "int8")]
+    assert len(calls) == beyond + 1 and lines[0].endswith(f"; written as {names[beyond]}: {names[0]} is beyond the bound: too much")
+    assert 0 < found.manifest.artifacts[0].parity.max_relative_error < 0.1
+
+
 @pytest.mark.parametrize("target", ["executorch", "onnx"])
 def test_a_layer_is_left_for_int8(target: str, tmp_path: Path) -> None:
     with pytest.raises(ClipstepError, match=f"no layer of {target} would be left for int8; got --float32-layers 99; expected fewer than"):
@@ -463,7 +484,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "layers of a target without int8": (
         {"targets": ("onnx", "executorch"), "precisions": ("onnx=int8",), "float32_layers": {"executorch": 1}},
-        "--float32-layers is for artifacts that compute in int8; got none of them; add --precision executorch=int8, or",
+        "--float32-layers is for artifacts that compute in int8; got executorch in float32; add --precision executorch=int8, or",
     ),
     "half a layer": ({"precisions": ("executorch=int8",), "float32_layers": {"executorch": 0.5}}, "--float32-layers is a number of layers; got 0.5"),
     "layers in words": ({"precisions": ("executorch=int8",), "float32_layers": "two"}, "--float32-layers is a number of layers; got two"),

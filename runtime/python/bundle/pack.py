@@ -170,7 +170,7 @@ def _recorded(bundle: Bundle) -> tuple[GoldenSteps, str]:
             recorded = _steps(model, subclips, flushes=bool(own.flushed))
         return recorded, f"{artifact.file} in {engine}, which proved itself on the bundle's own golden steps"
     raise ClipstepError(
-        f"{bundle.path}: has no artifact that runs here to record synthetic golden steps with",
+        f"{bundle.path}: has no float32 artifact that runs here to record synthetic golden steps with",
         expected=either(targets_for("python")),
         fix="give the network: --run RUN or --model FACTORY",
     )

@@ -136,9 +136,9 @@ def _draw(axis: Any, choice: Choice, panel: _Panel) -> None:
     axis.set(xlabel="a step (ms)" if choice.unit == "ms" else f"a step ({choice.unit})", ylabel=panel.label)
     axis.spines[["top", "right"]].set_visible(False)
     axis.margins(0.18, 0.15)
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, max(axis.get_xlim()[1], 1.1 * axis.dataLim.xmax))  # Room for the markers, if all are at one place.
     if not accuracy:
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, max(axis.get_ylim()[1], 1.1 * axis.dataLim.ymax))
 
 
 def _draw_limits(axis: Any, choice: Choice, panel: _Panel) -> None:
