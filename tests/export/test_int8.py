@@ -18,7 +18,7 @@ from clipstep.export.parity import check_artifact
 from clipstep.export.result_lines import artifact_line
 from clipstep.export.targets import TARGETS, executorch_writer
 from clipstep.export.targets.int8 import COMPUTED_WEIGHTS, INFINITE, KEPT, NOT_BETWEEN, NOT_WRITTEN, TOO_DIFFERENT, quantize
-from clipstep.export.targets.quantization import QUANTIZATION, Quantization, quantized_weight
+from clipstep.export.targets.quantization import HIGHEST, LOWEST, QUANTIZATION, Quantization, quantized_weight
 from clipstep.export.targets.xnnpack_graph import xnnpack_graph
 from clipstep.export.variants import variants_of
 from clipstep.runtime import Bundle, ClipstepError, GoldenSteps, ParityError, StepModel
@@ -194,6 +194,46 @@ def test_a_value_that_is_also_used_before_its_clamp_keeps_its_whole_range(tmp_pa
     _, _, got = written(function, tmp_path, X)
     for value, exact in zip(got, function(X), strict=True):
         torch.testing.assert_close(value, exact, rtol=0, atol=0.03 * float(exact.abs().max()))
+
+
+def test_what_a_clamp_after_sums_cuts_off_needs_no_numbers() -> None:
+    """Of `relu(a + b)` with `b` up to 3, `a` is needed from -3 on; what is used elsewhere too, or summed up with what is not known, is needed whole."""
+
+    def step(frames: Tensor, other: Tensor) -> tuple[Tensor, ...]:
+        a, b, c = (F.linear(frames, torch.eye(2) * factor) for factor in (100.0, 1.0, 50.0))
+        used = [F.linear(value, torch.eye(2)) for value in ((a + b).relu(), b, c)]
+        return *used, (c + other.sigmoid()).relu(), (c + b).clamp(-2, 9)
+
+    graph = traced(step, torch.tensor([[3.0, -3.0]]), torch.zeros(2))
+    quantize(graph, program(torch.tensor([[[3.0, -3.0]]]), torch.zeros(2)))
+    a, b, c = graph.graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default)[:3]
+    ends = [(LOWEST - q.zero_point, HIGHEST - q.zero_point) for q in (node.meta[QUANTIZATION] for node in (a, b, c))]
+    scales = [node.meta[QUANTIZATION].scale for node in (a, b, c)]
+    found = [(low * scale, high * scale) for (low, high), scale in zip(ends, scales, strict=True)]
+    assert found[0] == pytest.approx((-3, 300), abs=1.5) and found[1] == pytest.approx((-3, 3), abs=0.05)
+    assert found[2] == pytest.approx((-150, 150), abs=1)
+
+
+class Dead(nn.Module):
+    """A network with channels that are far below 0 before their ReLU, with sums over time in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.first, self.second, self.third = nn.Conv3d(3, 24, 3, (1, 2, 2), 1), nn.Conv3d(24, 48, 3, (1, 2, 2), 1), nn.Conv3d(48, 48, 3, 1, 1)
+        self.last = nn.Linear(48, 4)
+        with torch.no_grad():
+            self.second.bias[:4] = -100  # type: ignore[index]
+
+    def forward(self, frames: Tensor) -> Tensor:
+        x = self.third(self.second(self.first(frames).relu()).relu()).relu()
+        return self.last(x.mean((2, 3, 4)))  # type: ignore[no-any-return]
+
+
+def test_channels_that_a_relu_cuts_off_take_nothing_of_the_others(tmp_path: Path) -> None:
+    given = ["executorch=int8", "onnx=int8", "coreml=float32", "coreml=w8a8"]
+    bundle = exported(tmp_path / "x.clipstep", Dead(), targets=["executorch", "onnx", "coreml"], precisions=given)
+    assert max(artifact.parity.max_relative_error for artifact in bundle.manifest.artifacts) < 0.01
 
 
 def test_ranges_are_those_of_all_steps_and_of_the_states() -> None:
