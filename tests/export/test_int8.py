@@ -197,7 +197,7 @@ def test_a_value_that_is_also_used_before_its_clamp_keeps_its_whole_range(tmp_pa
 
 
 def test_what_a_clamp_after_sums_cuts_off_needs_no_numbers() -> None:
-    """Of `relu(a + b)` with `b` up to 3, `a` is needed from -3 on; what is used elsewhere too, or summed up with what is not known, is needed whole."""
+    """Of `relu(a + b)` with `b` up to 3, `a` is needed from -3 on. What is used elsewhere too, or added to what is not known, is needed whole."""
 
     def step(frames: Tensor, other: Tensor) -> tuple[Tensor, ...]:
         a, b, c = (F.linear(frames, torch.eye(2) * factor) for factor in (100.0, 1.0, 50.0))
