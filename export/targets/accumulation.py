@@ -47,7 +47,7 @@ def accumulating(graph: fx.GraphModule, states: int) -> set[fx.Node]:
     inputs = graph.graph.find_nodes(op="placeholder")[1 : 1 + states]
     outputs: Any = graph.graph.output_node().args[0]
     found: set[fx.Node] = set()
-    for state, following in zip(inputs, outputs[1 : 1 + states], strict=True):
+    for state, following in zip(inputs, outputs[1:], strict=False):  # Other outputs follow.
         for start, place in _parts_read(state):
             ends = [end for end, other in _parts_written(following) if _overlap(place, other)]
             if adding := _between(start, ends, KEEPING | SCALED):
