@@ -34,8 +34,8 @@ Place = tuple[int, int, int]
 """Where a part of a state is: an axis, its start, and its end."""
 
 
-def accumulating(graph: fx.GraphModule, states: int) -> set[fx.Node]:
-    """Return the operations in which a state adds up over the steps, and, of one that may grow for ever, also those that compute with it.
+def accumulating(graph: fx.GraphModule, states: int) -> list[fx.Node]:
+    """Return, in their order, the operations in which a state adds up over the steps, and, of one that may grow for ever, those that compute with it.
 
     A state adds up if its next value is computed from the one before by a sum, and else by operators that move or scale it. Of a state that holds
     several values one after another, as `clipstep.network.packed_state` writes it, each is looked at by itself.
@@ -54,7 +54,7 @@ def accumulating(graph: fx.GraphModule, states: int) -> set[fx.Node]:
                 found |= adding
             if _between(start, ends, KEEPING):
                 found |= _computed_with(start)
-    return found
+    return [node for node in graph.graph.nodes if node in found]
 
 
 def _parts_read(state: fx.Node) -> list[tuple[fx.Node, Place | None]]:
