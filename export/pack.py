@@ -23,6 +23,7 @@ from clipstep.runtime.bundle.pack import (
     write_pack,
 )
 from clipstep.runtime.command_line.options import OutputFile, command, import_quietly, signer_option
+from clipstep.runtime.command_line.streams import quiet_stderr
 from clipstep.runtime.command_line.terminal import new_console
 from clipstep.runtime.errors import ClipstepError
 from clipstep.runtime.filesystem.locking import write_lock
@@ -66,7 +67,11 @@ def pack_command(
     console = new_console()
     opened = click.get_current_context().with_resource(open_for_command(bundle, signer))
     artifacts = artifacts_for(opened, place)
-    packed = golden_of(opened, golden) if network is None else _golden_of_network(opened, network)
+    if network is None:
+        with quiet_stderr():
+            packed = golden_of(opened, golden)
+    else:
+        packed = _golden_of_network(opened, network)
     if golden == "synthetic":
         _check(opened, artifacts, packed, console)
     size = write_pack(opened, artifacts, packed, out)
@@ -89,7 +94,8 @@ def _check(bundle: Bundle, artifacts: Sequence[Artifact], packed: PackedGolden, 
 
             interface = bundle.manifest.interface(artifact.input_dtype)
             import_quietly(runtime_module(artifact.target))
-            check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden)
+            with quiet_stderr():
+                check_artifact(artifact.target, bundle.file(artifact), artifact.precision, interface, golden)
         except ModuleNotFoundError as error:
             console.print(
                 f"{artifact.file}: not verified on these golden steps, because {error.name} is not installed", soft_wrap=True, highlight=False

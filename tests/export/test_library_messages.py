@@ -83,10 +83,11 @@ def test_a_warning_of_the_network_is_shown_and_the_filters_stay(folder: Path, cl
     assert (warnings.showwarning, list(warnings.filters)) == before
 
 
-def test_messages_at_import_are_not_shown(folder: Path, clipstep: Cli) -> None:
-    """In a process of its own, which imports torch and the converters anew."""
-    assert clipstep("export", "--model", "some:Plain", *SHAPE, "--target", "onnx", "--out", "a.clipstep")[0] == 0
-    command = ("pack", "a.clipstep", "--for", "python", "--golden", "synthetic", "--model", "some:Plain", "--out", "a.clipstep.zip")
+@pytest.mark.parametrize("model", [("--model", "some:Plain"), ()])
+def test_messages_at_import_are_not_shown(model: tuple[str, ...], folder: Path, clipstep: Cli) -> None:
+    """In a process of its own, which imports torch, the converters and the engines anew."""
+    assert clipstep("export", "--model", "some:Plain", *SHAPE, "--target", "onnx", "--target", "executorch", "--out", "a.clipstep")[0] == 0
+    command = ("pack", "a.clipstep", "--for", "python", "--golden", "synthetic", *model, "--out", "a.clipstep.zip")
     done = subprocess.run([sys.executable, "-m", "clipstep", *command], capture_output=True, text=True, cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.search("outputs by the eager network", done.stdout)
+    assert re.search("outputs by the eager network" if model else "outputs by step.onnx in onnxruntime", done.stdout)
