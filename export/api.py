@@ -16,7 +16,7 @@ from clipstep.export.choices import TARGETS
 from clipstep.export.evaluating import EvaluationData
 from clipstep.export.module import network_of_module
 from clipstep.export.network_source import given_network
-from clipstep.export.options import ExportOptions
+from clipstep.export.options import ExportOptions, check_flags
 from clipstep.export.pipeline import ExportResult, WrittenArtifact, export_network
 from clipstep.export.reference import reference_module, reference_network
 from clipstep.export.tuning import tune_by_measuring
@@ -133,9 +133,7 @@ def export(
         result = export(network, "r3d.clipstep", frames=16, size=112, labels=labels, mean=mean, std=std, fps=25)
         ```
     """
-    for name, flag in (("tune", tune), ("force", force)):
-        if not isinstance(flag, bool):
-            raise ClipstepError(f"{name} is True or False", got=repr(flag)[:80])
+    check_flags(tune=tune, force=force)
     path = Path(out)
     check_bundle_name(path)
     check_overwrite(path, BUNDLE, force=force)

@@ -20,8 +20,8 @@ def choice_lines(choice: Choice) -> Iterator[str | Table]:
         yield from (f"{one.precision} ({other.variant}): {other.fault}" for other in one.variants if other.fault and other != one.own)
     if len(choice.tried) == 1 and choice.budget is None:
         return  # The line of the artifact says which variant was chosen.
-    within = f", within {choice.budget}" if choice.budget is not None else ""
-    yield f"tried for {choice.target} on {choice.platform}{within}"
+    limits = f", within {choice.budget}" if choice.budget is not None else ""
+    yield f"tried for {choice.target} on {choice.platform}{limits}"
     yield tried_table(choice.unit, choice.tried, choice.budget, choice.chosen)
     yield from (f"{one.precision} ({one.variant}): {one.verdict}" for one in choice.tried)
     if left_out := [one.precision for one in choice.tried if one.precision not in (EXACT, choice.precision)]:

@@ -23,7 +23,6 @@ Tune = Callable[[str, str, str, Mapping[str, Path], Interface, GoldenSteps], tup
 """A function that measures variants. It takes the platform, the target, the precision, the files by the name of their variant, the interface and the
 golden steps, and returns the unit of a step's cost and, by the name of the variant, what was measured for that platform."""
 
-FLAGS = ("equalize", "correct_biases", "keep_going")
 W8A8_OPTIONS = ("--calibrate", "--calibration-percentile", "--float32-layers")
 """The options of int8 that w8a8 has, too: what changes weights would not pass for a rounding of the float32 package's."""
 
@@ -135,9 +134,7 @@ class ExportOptions:
         for name, value in given:
             if value not in known[name]:
                 raise ClipstepError(f"unknown {name}", got=value, expected=f"one of {', '.join(filter(None, known[name]))}")
-        for name in FLAGS:
-            if not isinstance(getattr(self, name), bool):
-                raise ClipstepError(f"{name} is True or False", got=repr(getattr(self, name))[:80])
+        check_flags(equalize=self.equalize, correct_biases=self.correct_biases, keep_going=self.keep_going)
         if self.stream is not None and (not isinstance(self.stream, int) or isinstance(self.stream, bool) or self.stream < 1):
             raise ClipstepError("stream is a number of new frames a step", got=self.stream, expected="a whole number of at least 1")
         if self.window is not None and not (isinstance(self.window, int | float) and 0 < self.window < math.inf):
@@ -312,6 +309,17 @@ def _parsed(given: str) -> tuple[str | None, str]:
     """Return the target, None for all, and the precision of `PRECISION` or `TARGET=PRECISION`."""
     target, separator, precision = given.rpartition("=")
     return (target if separator else None), precision
+
+
+def check_flags(**flags: object) -> None:
+    """Check that arguments are True or False.
+
+    Raises:
+        ClipstepError: one is something else.
+    """
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ClipstepError(f"{name} is True or False", got=repr(flag)[:80])
 
 
 def layers_by_target(given: Sequence[str]) -> int | dict[str, int] | None:

@@ -133,8 +133,9 @@ class VariantWriter:
             best = trials[measured.index(best_variant(measured, budget, trials[0].unit))]
             shutil.move(best.file, path)
         tuning = Tuning.model_validate({"unit": best.unit, "chosen": best.variant.name, "measured": {one.variant: one.cost for one in measured}})
-        fits = best.measured.fault is None and within(best.measured, budget, best.unit)
-        over = None if within(best.measured, budget, best.unit) else f"no variant is within {budget}: {best.variant.name} is the nearest"
+        is_within = within(best.measured, budget, best.unit)
+        fits = is_within and best.measured.fault is None
+        over = None if is_within else f"no variant is within {budget}: {best.variant.name} is the nearest"
         return Written(best.variant, best.placement, tuning, tuple(measured), fits, over)
 
     def _written(self, target: Target, variants: Sequence[Variant], precision: str, interface: Interface, path: Path) -> Written:

@@ -50,8 +50,7 @@ def accumulating(graph: fx.GraphModule, states: int) -> list[fx.Node]:
     for state, following in zip(inputs, outputs[1:], strict=False):  # Other outputs follow.
         for start, place in _parts_read(state):
             ends = [end for end, other in _parts_written(following) if _overlap(place, other)]
-            if adding := _between(start, ends, KEEPING | SCALED):
-                found |= adding
+            found |= _between(start, ends, KEEPING | SCALED)
             if _between(start, ends, KEEPING):
                 found |= _computed_with(start)
     return [node for node in graph.graph.nodes if node in found]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, fx
 
 from clipstep.export.lowering.passes.editing import constant
+from clipstep.export.targets.quantization import MATRIX_PRODUCTS
 
 aten = torch.ops.aten
-PRODUCTS = frozenset((aten.mm.default, aten.matmul.default))
 
 
 def balance_bias_columns(graph: fx.GraphModule, ranges: Mapping[fx.Node, tuple[float, float]]) -> None:
@@ -52,7 +52,7 @@ def balance_bias_columns(graph: fx.GraphModule, ranges: Mapping[fx.Node, tuple[f
 
 def _is_of_weights(product: fx.Node, rows: fx.Node) -> bool:
     """Whether an operation is a product of a constant matrix with `rows`."""
-    return product.target in PRODUCTS and product.args[1] is rows and isinstance(product.args[0], fx.Node) and product.args[0].op == "get_attr"
+    return product.target in MATRIX_PRODUCTS and product.args[1] is rows and isinstance(product.args[0], fx.Node) and product.args[0].op == "get_attr"
 
 
 def _is_ones(graph: fx.GraphModule, part: fx.Node) -> bool:

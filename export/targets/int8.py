@@ -19,7 +19,7 @@ from clipstep.export.targets.accumulation import ADDS_UP, MOVEMENT, SUMS, accumu
 from clipstep.export.targets.bias_columns import balance_bias_columns
 from clipstep.export.targets.bias_correction import correct_biases
 from clipstep.export.targets.common import run_calibration
-from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, WEIGHT_LEVELS, Narrowed, Quantization, quantized_weight
+from clipstep.export.targets.quantization import COMPUTED_IN, MATRIX_PRODUCTS, QUANTIZATION, WEIGHT_LEVELS, Narrowed, Quantization, quantized_weight
 from clipstep.export.targets.sensitivity import layer_sensitivities, layers_of
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
 from clipstep.network.spec import weights_sha256
@@ -28,7 +28,6 @@ from clipstep.runtime.errors import ClipstepError
 aten = torch.ops.aten
 WEIGHTED = frozenset((aten.conv2d.default, aten.linear.default))
 """Operators whose second argument is their weight."""
-MATRIX_PRODUCTS = frozenset((aten.mm.default, aten.matmul.default))
 RATIOS = (2.0**-8, 2.0**7)
 """XNNPACK's kernels for sums take operands whose scale is at least and at most this many times that of the result."""
 LARGEST_PRODUCT = 2.0**8

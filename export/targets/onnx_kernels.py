@@ -10,7 +10,8 @@ import torch
 from torch import fx
 
 from clipstep.export.targets.accumulation import SUMS
-from clipstep.export.targets.int8 import MATRIX_PRODUCTS, NOT_BETWEEN, NOT_WRITTEN, WEIGHTED, Kernels, constants_of, operands_of
+from clipstep.export.targets.int8 import NOT_BETWEEN, NOT_WRITTEN, WEIGHTED, Kernels, constants_of, operands_of
+from clipstep.export.targets.quantization import MATRIX_PRODUCTS
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
 
 aten = torch.ops.aten

@@ -12,6 +12,8 @@ DYNAMIC = "dynamic"
 """The key in the metadata of convolutions that are of integers of 8 bits: of constant weights, and of a value that is rounded in each step."""
 QUANTIZATION = "quantization"
 """The key in the metadata of nodes that are computed in int8, or used by such nodes: the `Quantization` of their value."""
+MATRIX_PRODUCTS = frozenset((torch.ops.aten.mm.default, torch.ops.aten.matmul.default))
+"""Products of two operands, of which the output channels of a constant are rows if it is the first, and columns if it is the second."""
 LOWEST, HIGHEST = -128, 127
 """The numbers that int8 holds."""
 LARGEST_BIAS = 2**30

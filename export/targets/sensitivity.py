@@ -10,10 +10,8 @@ from clipstep.export.source_lines import module_path, place_of_node
 from clipstep.export.step import StepProgram
 from clipstep.export.targets.common import SAMPLE_STEPS
 from clipstep.export.targets.float16 import PRODUCTS
-from clipstep.export.targets.quantization import COMPUTED_IN, QUANTIZATION, along_axis, quantized_weight
+from clipstep.export.targets.quantization import COMPUTED_IN, MATRIX_PRODUCTS, QUANTIZATION, along_axis, quantized_weight
 from clipstep.export.targets.xnnpack_elementwise import CLAMPS
-
-aten = torch.ops.aten
 
 
 def layers_of(graph: fx.GraphModule) -> dict[fx.Node, str]:
@@ -105,7 +103,7 @@ def of_rounded_weights(interpreter: fx.Interpreter, node: fx.Node, value: Tensor
     if place is None or node.target not in PRODUCTS:
         return value
     args, kwargs = interpreter.fetch_args_kwargs_from_env(node)
-    axis = int(place == 1 and node.target in (aten.mm.default, aten.matmul.default))  # That of the output channels.
+    axis = int(place == 1 and node.target in MATRIX_PRODUCTS)  # That of the output channels.
     integers, scales = quantized_weight(args[place], axis, weight_levels)
     weight = integers * along_axis(scales, axis, integers.ndim)
     result: Tensor = interpreter.call_function(node.target, (*args[:place], weight, *args[place + 1 :]), kwargs)
